@@ -1,0 +1,27 @@
+"""Errors a user can cause. Each message is one line: the field, the value, what is allowed, how to fix it."""
+
+from __future__ import annotations
+
+
+class PlscError(Exception):
+    """Base of every error that PLSC raises for a reason outside its own code."""
+
+
+class ConfigError(PlscError, ValueError):
+    """A configuration key, type, range or combination that cannot work."""
+
+
+class DataError(PlscError):
+    """A label list, an image or a verification set that cannot be used."""
+
+
+class CheckpointError(PlscError):
+    """A checkpoint that cannot be written, is damaged, or does not fit the run."""
+
+
+class LaunchError(PlscError):
+    """The process was started in a way that cannot work: ranks, devices, Paddle's version."""
+
+
+class TrainingError(PlscError):
+    """Training stopped by itself: a loss that is not finite, or another rank that failed."""
