@@ -1,0 +1,105 @@
+"""BaseModel, what users subclass, and build_feature, the one way by which the engine builds any model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from plsc.errors import ConfigError
+
+
+class BaseModel:
+    """A backbone: ``build_network`` appends the net to the program being built and returns the feature.
+
+    A subclass writes one of the two forms:
+
+    - ``build_network(self, input, label, is_train=True)``: ``input`` is the image [B, C, H, W] float32,
+      ``label`` [B] int64, or None where a program has no labels (evaluation, export);
+    - ``build_network(self, input, is_train=True)``: ``input`` has one attribute for each input of the program,
+      such as ``input.image`` and ``input.label``.
+
+    It returns the feature [B, E] float32. The method is called once for each program, so the layers are made
+    inside of it, the same ones in the same order whatever ``is_train`` says; with ``is_train`` False
+    every layer is switched by ``layer.eval()``.
+    """
+
+    def build_network(self, input, label, is_train: bool = True):
+        raise ConfigError(f"model {type(self).__name__}: write build_network in the subclass")
+
+
+class InputField:
+    """The inputs of a program, one attribute for each name."""
+
+    def __init__(self, inputs: Mapping[str, Any]):
+        self.__dict__.update(inputs)
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"the program has no input {name!r}, it has: {', '.join(self.__dict__)}")
+
+
+def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
+    """Append ``model`` to the default main program and return its feature [B, E].
+
+    ``inputs`` maps the program's input names ("image", "label", ...) to its data variables. Layers without an
+    explicit name get the same names at every call, because each call counts them from zero; so a training
+    and an evaluation program built by two calls share their variables in one scope. Raises ConfigError for a
+    model that cannot work.
+    """
+    import paddle
+
+    from plsc.models.checks import require_inference_mode
+
+    takes_label = _takes_label(model)
+    _refuse_ready_layers(model, paddle.nn.Layer)
+    block = paddle.static.default_main_program().global_block()
+    first_op = len(block.ops)
+    # The prefix keeps these names apart from those that the rest of the program counts from zero as well.
+    with paddle.utils.unique_name.guard("backbone."):
+        if takes_label:
+            feature = model.build_network(_image(inputs), inputs.get("label"), is_train=is_train)
+        else:
+            feature = model.build_network(InputField(inputs), is_train=is_train)
+    shape = list(getattr(feature, "shape", []))
+    if len(shape) != 2 or shape[1] < 1:
+        raise ConfigError(
+            f"model {type(model).__name__}: build_network returned {shape or type(feature).__name__}, "
+            "expected one variable of shape [batch, embedding_size]"
+        )
+    if not is_train:
+        require_inference_mode(block.ops[first_op:], type(model).__name__)
+    return feature
+
+
+def _image(inputs: Mapping[str, Any]):
+    """The input named image, or the only one that is not the label."""
+    others = [name for name in inputs if name != "label"]
+    if "image" not in inputs and len(others) != 1:
+        raise ConfigError(
+            f"model: build_network(input, label, is_train) needs one input beside the label, the program has {others}; "
+            "name it `image` or write build_network(input, is_train)"
+        )
+    return inputs["image"] if "image" in inputs else inputs[others[0]]
+
+
+def _takes_label(model: BaseModel) -> bool:
+    """True for ``build_network(input, label, is_train)``, False for ``build_network(input, is_train)``."""
+    parameters = inspect.signature(model.build_network).parameters.values()
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    inputs = [name for name in names if name != "is_train"]
+    if "is_train" not in names or len(inputs) not in (1, 2):
+        raise ConfigError(
+            f"model {type(model).__name__}: build_network takes ({', '.join(names)}); allowed: "
+            "(input, label, is_train=True) or (input, is_train=True)"
+        )
+    return len(inputs) == 2
+
+
+def _refuse_ready_layers(model: BaseModel, layer_type: type) -> None:
+    """Layers made before the program exists own variables that are not in it."""
+    ready = [name for name, value in vars(model).items() if isinstance(value, layer_type)]
+    if ready or isinstance(model, layer_type):
+        raise ConfigError(
+            f"model {type(model).__name__}: {', '.join(ready) or 'it'} is a paddle.nn.Layer made before the program; "
+            "make the layers inside build_network"
+        )

@@ -1,0 +1,167 @@
+"""NetBuilder: named layers, made and applied one after the other; and Backbone, what the built-in nets share."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+from plsc.errors import ConfigError
+from plsc.models.base_model import BaseModel
+
+BN_EPSILON = 2e-5  # the published one of the InsightFace nets, also PLSC 0.x (PLSC 2.2 has 1e-5)
+BN_MOMENTUM = 0.9  # running := 0.9 * running + 0.1 * batch
+PRELU_SLOPE = 0.25
+LAYOUTS = ("NCHW", "NHWC")
+
+
+class NetBuilder:
+    """Makes layers whose parameters are called ``backbone.<name>.<part>`` and applies them at once.
+
+    The names depend on nothing but ``name``, so the same net built into another program has the same ones.
+    The shapes of the weights do not depend on ``data_format``.
+    """
+
+    def __init__(self, data_format: str, is_train: bool):
+        self.data_format = data_format
+        self.is_train = is_train
+
+    def enter(self, image):
+        """[B, C, H, W] -> the net's own layout."""
+        return image if self.data_format == "NCHW" else image.transpose([0, 2, 3, 1])
+
+    def leave(self, x):
+        """The net's own layout -> [B, C, H, W], so that a following fc sees one order of its inputs."""
+        return x if self.data_format == "NCHW" else x.transpose([0, 3, 1, 2])
+
+    def channels(self, x) -> int:
+        return x.shape[1 if self.data_format == "NCHW" else 3]
+
+    def size(self, x) -> list[int]:
+        """[H, W] of ``x``."""
+        return list(x.shape[2:4] if self.data_format == "NCHW" else x.shape[1:3])
+
+    def conv(self, x, name: str, out: int, kernel, stride: int = 1, padding: int = 0, groups: int = 1):
+        """Convolution without bias; initial weights N(0, 2 / fan_out), Eq. 14 of arXiv:1502.01852, as PLSC 0.x."""
+        import paddle
+
+        kernel = [kernel, kernel] if isinstance(kernel, int) else list(kernel)
+        deviation = math.sqrt(2.0 / (out // groups * kernel[0] * kernel[1]))
+        layer = paddle.nn.Conv2D(
+            self.channels(x), out, kernel, stride, padding, groups=groups, data_format=self.data_format,
+            weight_attr=_attr(name, "weight", paddle.nn.initializer.Normal(0.0, deviation)), bias_attr=False,
+        )  # fmt: skip
+        return layer(x)
+
+    def bn(self, x, name: str):
+        """Batch norm over the channels of [B, ..] in the net's layout, or over E of [B, E]."""
+        import paddle
+
+        flat = len(x.shape) == 2
+        norm = paddle.nn.BatchNorm1D if flat else paddle.nn.BatchNorm2D
+        layer = norm(
+            x.shape[1] if flat else self.channels(x), BN_MOMENTUM, BN_EPSILON,
+            weight_attr=_attr(name, "weight"), bias_attr=_attr(name, "bias"),
+            data_format="NCL" if flat else self.data_format, name=f"backbone.{name}.running",
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Paddle warns that the running statistics are tracked: they must be
+            return self._mode(layer)(x)
+
+    def prelu(self, x, name: str):
+        """One slope for each channel."""
+        import paddle
+
+        layer = paddle.nn.PReLU(
+            self.channels(x), PRELU_SLOPE, weight_attr=_attr(name, "weight"), data_format=self.data_format
+        )
+        return layer(x)
+
+    def dropout(self, x, rate: float):
+        """Zero with probability ``rate`` and scale the rest by 1 / (1 - rate) in training; nothing in evaluation."""
+        import paddle
+
+        return self._mode(paddle.nn.Dropout(rate))(x) if rate > 0 else x
+
+    def fc(self, x, name: str, out: int):
+        """Fully connected with bias; initial weights N(0, 2 / fan_out), bias 0."""
+        import paddle
+
+        initial = paddle.nn.initializer
+        layer = paddle.nn.Linear(
+            x.shape[1], out,
+            weight_attr=_attr(name, "weight", initial.Normal(0.0, math.sqrt(2.0 / out))),
+            bias_attr=_attr(name, "bias", initial.Constant(0.0)),
+        )  # fmt: skip
+        return layer(x)
+
+    def _mode(self, layer):
+        layer.train() if self.is_train else layer.eval()
+        return layer
+
+
+def _attr(name: str, part: str, initializer=None):
+    import paddle
+
+    return paddle.ParamAttr(name=f"backbone.{name}.{part}", initializer=initializer)
+
+
+class Backbone(BaseModel):
+    """A built-in net: its settings, checked. Subclasses write ``network(builder, x)`` on the net's own layout.
+
+    ``image_shape`` is (C, H, W); any H, W of 1 or more works, as every stride-2 convolution is padded and
+    halves rounding up. ``data_format`` is the layout inside; the image is fed as NCHW in both. ``dropout`` None
+    means what the net was published with. ``base_width`` 64 is the published net; all widths are
+    proportional to it. Raises ConfigError for a value out of range.
+    """
+
+    published_dropout = 0.0
+
+    def __init__(
+        self,
+        name: str,
+        embedding_size: int = 512,
+        image_shape=(3, 112, 112),
+        data_format: str = "NCHW",
+        dropout: float | None = None,
+        base_width: int = 64,
+    ):
+        self.name = name
+        self.embedding_size = _whole("embedding_size", embedding_size)
+        self.image_shape = _shape(image_shape)
+        self.base_width = _whole("base_width", base_width)
+        self.dropout = self.published_dropout if dropout is None else dropout
+        self.data_format = data_format
+        if data_format not in LAYOUTS:
+            raise ConfigError(f"model.data_format: {data_format!r} is not a layout; allowed: {', '.join(LAYOUTS)}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"model.dropout: {dropout!r} is out of range; allowed: 0 <= dropout < 1")
+
+    def build_network(self, input, label=None, is_train: bool = True):
+        """image [B, C, H, W] float32 -> feature [B, embedding_size] float32."""
+        fed = list(input.shape[1:])
+        if fed != self.image_shape:
+            raise ConfigError(f"model.image_shape: {self.image_shape}, but the image fed is {fed}; make them equal")
+        builder = NetBuilder(self.data_format, is_train)
+        return self.network(builder, builder.enter(input))
+
+    def network(self, builder: NetBuilder, x):
+        """x [B, C, H, W] or [B, H, W, C] -> feature [B, embedding_size]."""
+        raise NotImplementedError
+
+
+def _whole(key: str, value) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"model.{key}: {value!r} is not allowed; it must be a whole number of 1 or more")
+    return value
+
+
+def _shape(value) -> list[int]:
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        raise ConfigError(f"model.image_shape: {value!r} is not allowed; give [channels, height, width]")
+    whole = all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+    if not whole or min(value) < 1:
+        raise ConfigError(
+            f"model.image_shape: {list(value)} is not allowed; channels, height and width must be whole numbers, "
+            f"the smallest picture is 1x1"
+        )
+    return list(value)
