@@ -1,0 +1,22 @@
+"""What to read (datasets), how a picture becomes numbers (transforms), in which order (sampler), by whom (loader)."""
+
+from __future__ import annotations
+
+from plsc.data.check import check_label_list
+from plsc.data.datasets import ImageListDataset, SyntheticDataset
+from plsc.data.hooks import IndexedHook, ReaderHook
+from plsc.data.loader import Loader
+from plsc.data.sampler import GlobalBatchSampler
+from plsc.data.transforms import decode_image, normalise
+
+__all__ = [
+    "GlobalBatchSampler",
+    "ImageListDataset",
+    "IndexedHook",
+    "Loader",
+    "ReaderHook",
+    "SyntheticDataset",
+    "check_label_list",
+    "decode_image",
+    "normalise",
+]

@@ -1,0 +1,153 @@
+"""Reading `label.txt`: the whole file at once with NumPy, because such lists have millions of lines."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+
+from plsc.errors import DataError
+
+# What can be wrong with a line; bits, since one line can have several.
+NO_LABEL, NOT_INTEGER, OUT_OF_RANGE, NO_FILE = 1, 2, 4, 8
+
+_BOM = b"\xef\xbb\xbf"
+_IS_SPACE = np.isin(np.arange(256), list(b" \t\r\v\f"))
+_IS_DIGIT = np.isin(np.arange(256), list(b"0123456789"))
+_INTEGER = re.compile(rb"[+-]?[0-9]+")
+_MAX_DIGITS = 18  # what fits into int64 for certain
+
+
+class LabelList:
+    """The lines of a label list that are not blank, in their order.
+
+    file: path as given. labels: int64 [n] (-1 where there is none). problems: uint8 [n], bits of what is wrong.
+    The paths stay where they are in the file's bytes; two offsets per line say where.
+    """
+
+    def __init__(self, file: str, blob: bytes, num_classes: int) -> None:
+        self.file = file
+        self.num_classes = num_classes
+        self._blob = blob
+        self._starts, self._stops, self.labels, self.problems = _parse(blob)
+        known = (self.problems & (NO_LABEL | NOT_INTEGER)) == 0
+        self.problems[known & ((self.labels < 0) | (self.labels >= num_classes))] |= OUT_OF_RANGE
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> bytes:
+        """The picture's path as it stands in the list."""
+        return self._blob[self._starts[index] : self._stops[index]]
+
+    def line(self, index: int) -> int:
+        """The line number in the file, from 1 and with blank lines counted."""
+        return self._blob.count(b"\n", 0, self._starts[index]) + 1
+
+    def place(self, index: int) -> str:
+        """`label.txt:12`"""
+        return f"{os.path.basename(self.file)}:{self.line(index)}"
+
+    def name(self, index: int) -> str:
+        """`label.txt:12: picture 'a/b.jpg'`"""
+        return f"{self.place(index)}: picture {printable(self.path(index))}"
+
+    def text(self, index: int) -> str:
+        """The line as it is written, cut to a length that fits into a message."""
+        stop = self._blob.find(b"\n", self._starts[index])
+        return printable(self._blob[self._starts[index] : stop if stop >= 0 else len(self._blob)].strip())
+
+
+def read_label_list(file: str, num_classes: int) -> LabelList:
+    """The list, its lines' problems marked but not raised. Raises DataError for a file missing, unreadable or empty."""
+    try:
+        with open(file, "rb") as stream:
+            blob = stream.read()
+    except FileNotFoundError as error:
+        raise DataError(f"label list {file!r} not found: check data.dataset_dir and data.label_file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"label list {file!r} cannot be read: {reason}") from error
+    if not blob.removeprefix(_BOM).strip():
+        raise DataError(f"label list {file!r} is empty: it needs one line 'path<TAB>label' per picture")
+    return LabelList(file, blob, num_classes)
+
+
+def printable(text: bytes) -> str:
+    """Bytes for a message: quoted, on one line, at most 200 characters."""
+    shown = repr(text.decode("utf-8", "backslashreplace"))
+    return shown if len(shown) <= 200 else f"{shown[:197]}..."
+
+
+def _parse(blob: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(starts, stops of the paths; labels; problems). Usual lines at array speed, the others one by one."""
+    data = np.frombuffer(blob, dtype=np.uint8)
+    newlines = np.flatnonzero(data == ord("\n"))
+    starts = np.append(len(_BOM) if blob.startswith(_BOM) else 0, newlines + 1)
+    stops = np.append(newlines, len(blob))
+    _trim_right(data, starts, stops)
+    keep = stops > starts
+    starts, stops = starts[keep], stops[keep]
+    _trim_left(data, starts, stops)
+
+    labels, path_stops = _trailing_numbers(data, starts, stops)
+    problems = np.zeros(len(starts), dtype=np.uint8)
+    for index in np.flatnonzero(_unusual(data, starts, stops, path_stops)):
+        length, labels[index], problems[index] = _parse_line(blob[starts[index] : stops[index]])
+        path_stops[index] = starts[index] + length
+    _trim_right(data, starts, path_stops)
+    return starts, path_stops, labels, problems
+
+
+def _trim_right(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
+    active = np.flatnonzero(stops > starts)
+    while active.size:
+        active = active[_IS_SPACE[data[stops[active] - 1]]]
+        stops[active] -= 1
+        active = active[stops[active] > starts[active]]
+
+
+def _trim_left(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
+    active = np.flatnonzero(stops > starts)
+    while active.size:
+        active = active[_IS_SPACE[data[starts[active]]]]
+        starts[active] += 1
+        active = active[stops[active] > starts[active]]
+
+
+def _trailing_numbers(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number that ends each line, and where it begins (= stop where there is none)."""
+    value = np.zeros(len(starts), dtype=np.int64)
+    begin = stops.copy()
+    active = np.arange(len(starts))
+    for power in range(_MAX_DIGITS):
+        active = active[begin[active] > starts[active]]
+        active = active[_IS_DIGIT[data[begin[active] - 1]]]
+        if not active.size:
+            break
+        begin[active] -= 1
+        value[active] += (data[begin[active]] - ord("0")).astype(np.int64) * 10**power
+    return value, begin
+
+
+def _unusual(data: np.ndarray, starts: np.ndarray, stops: np.ndarray, begin: np.ndarray) -> np.ndarray:
+    """Lines that are not `path<TAB>digits`, nor `path<space>digits` without any tab."""
+    before = np.where(begin > starts, data[begin - 1], ord("x"))
+    tabs = np.flatnonzero(data == ord("\t"))
+    has_tab = np.searchsorted(tabs, starts) != np.searchsorted(tabs, stops)
+    plain = (begin < stops) & ((before == ord("\t")) | (_IS_SPACE[before] & ~has_tab))
+    return ~plain
+
+
+def _parse_line(line: bytes) -> tuple[int, int, int]:
+    """(length of the path, label, problem) of one trimmed line. The separator is its last tab, else its last space."""
+    parts = line.rsplit(b"\t", 1) if b"\t" in line else line.rsplit(None, 1)
+    if len(parts) < 2:
+        return len(line), -1, NO_LABEL
+    path, label = parts[0], parts[1].strip()
+    if not _INTEGER.fullmatch(label):
+        return len(path), -1, NOT_INTEGER
+    if len(label) > _MAX_DIGITS:
+        return len(path), -1, OUT_OF_RANGE
+    return len(path), int(label), 0

@@ -1,0 +1,87 @@
+"""Batches in order of the steps, read here or by worker processes."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import numpy as np
+
+from plsc.data.datasets import Dataset
+from plsc.data.sampler import GlobalBatchSampler
+from plsc.data.workers import WorkerPool, fill_batch
+
+
+class Loader:
+    """Iterates over (step, images [B,3,H,W] float32, labels [B] int64) for first_step <= step < last_step, in order.
+
+    The arrays are the caller's to keep. num_workers=0 reads in this process; with N worker processes, worker w makes
+    the steps first_step + w, + N, ... into memory shared with this one. The result is the same for any number.
+    prefetch: batches that each worker may be ahead, which cost B*3*H*W*4 bytes each. A sequential data set
+    (train_reader) has at most one worker. Workers are forked in the constructor: make the loader early, before Paddle's executor has
+    started its threads and used its memory, and in the thread that will outlive it.
+
+    Use it as a context manager or call close(): that ends the workers. They also end when this process does, however
+    it ends, and the memory goes with the last of them; nothing stays behind in /dev/shm.
+    Raises DataError: the data set's own, in the step where it happened, also if a worker met it; or for a worker that
+    died.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: GlobalBatchSampler,
+        num_workers: int,
+        first_step: int,
+        last_step: int,
+        prefetch: int = 2,
+    ) -> None:
+        if num_workers < 0 or prefetch < 1 or first_step < 0:
+            raise ValueError(f"num_workers={num_workers}, prefetch={prefetch}, first_step={first_step} cannot work")
+        self._dataset = dataset
+        self._sampler = sampler
+        self._step = first_step
+        self._last_step = last_step
+        self._closed = False
+        self._pool: WorkerPool | None = None
+        workers = min(num_workers, max(last_step - first_step, 0), 1 if dataset.sequential else num_workers)
+        if workers:
+            self._pool = WorkerPool(dataset, sampler, workers, first_step, last_step, prefetch)
+
+    def __iter__(self) -> Loader:
+        return self
+
+    def __next__(self) -> tuple[int, np.ndarray, np.ndarray]:
+        if self._closed and self._step < self._last_step:
+            raise ValueError("the loader is closed")
+        if self._step >= self._last_step:
+            self.close()
+            raise StopIteration
+        try:
+            images, labels = self._pool.take(self._step) if self._pool else self._read(self._step)
+        except BaseException:
+            self.close()
+            raise
+        step, self._step = self._step, self._step + 1
+        return step, images, labels
+
+    def _read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, index = self._sampler.indices(step)
+        images = np.empty((len(index), *self._dataset.image_shape), dtype=np.float32)
+        labels = np.empty(len(index), dtype=np.int64)
+        fill_batch(self._dataset, epoch, index, images, labels)
+        return images, labels
+
+    def close(self) -> None:
+        """End the workers and free their memory. May be called again."""
+        self._closed = True
+        if self._pool:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

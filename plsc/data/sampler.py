@@ -1,0 +1,77 @@
+"""Which samples make up which step: one stream for all ranks, cut into global batches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plsc.data.philox import SHUFFLE, philox
+from plsc.errors import DataError
+
+
+class GlobalBatchSampler:
+    """Order of the training samples, a pure function of (seed, step, rank, world_size).
+
+    The stream is one permutation of all samples per epoch, one after the other. Step s takes its positions
+    [s*G, (s+1)*G) with G = batch_size * world_size, and rank r the r-th part of B = batch_size of them. So each sample
+    is used exactly once per epoch, nothing is padded or dropped, ranks never overlap, a batch may lie across two
+    epochs, a run resumes at any step, and N ranks together see what one rank with a batch of G sees.
+
+    num_samples: samples of one epoch. batch_size: samples of one step of one rank. shuffle=False: order 0, 1, 2, ...
+    Raises DataError for an empty data set and for a global batch larger than the data set.
+    """
+
+    def __init__(
+        self, num_samples: int, batch_size: int, rank: int, world_size: int, seed: int, shuffle: bool = True
+    ) -> None:
+        if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size:
+            raise ValueError(f"batch_size={batch_size}, rank={rank}, world_size={world_size} cannot work")
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.global_batch = batch_size * world_size
+        self._orders: dict[int, np.ndarray] = {}
+        _check_size(num_samples, batch_size, world_size)
+
+    def indices(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(epoch [B] int64, index [B] int64) of the samples that this rank reads in this step (0, 1, ...)."""
+        start = step * self.global_batch + self.rank * self.batch_size
+        position = np.arange(start, start + self.batch_size, dtype=np.int64)
+        epoch, place = np.divmod(position, self.num_samples)
+        if not self.shuffle:
+            return epoch, place
+        index = np.empty_like(place)
+        for one in range(int(epoch[0]), int(epoch[-1]) + 1):
+            here = epoch == one
+            index[here] = self._order(one)[place[here]]
+        return epoch, index
+
+    def steps(self, num_epochs: int) -> int:
+        """Steps until every sample has been used num_epochs times (the start of the next epoch fills the last one)."""
+        return -(-num_epochs * self.num_samples // self.global_batch)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch (0, 1, ...) of the first sample of the global batch of this step."""
+        return step * self.global_batch // self.num_samples
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The permutation of one epoch. A batch is no larger than an epoch, so at most two are in use: keep two."""
+        if epoch not in self._orders:
+            while len(self._orders) >= 2:
+                del self._orders[max(self._orders, key=lambda kept: abs(kept - epoch))]
+            self._orders[epoch] = philox(self.seed, SHUFFLE, epoch).permutation(self.num_samples)
+        return self._orders[epoch]
+
+
+def _check_size(num_samples: int, batch_size: int, world_size: int) -> None:
+    if num_samples < 1:
+        raise DataError("the training data set is empty: it needs at least one image per rank")
+    if num_samples < world_size:
+        raise DataError(f"{num_samples} training images are fewer than the {world_size} ranks: use fewer ranks")
+    if batch_size * world_size > num_samples:
+        raise DataError(
+            f"train_batch_size={batch_size} on {world_size} rank(s) makes a global batch of {batch_size * world_size}, "
+            f"more than the {num_samples} training images: lower train_batch_size to at most {num_samples // world_size}"
+        )

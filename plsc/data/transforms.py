@@ -1,0 +1,124 @@
+"""From any picture to RGB bytes, and from RGB bytes to the network's input."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Union
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from plsc.data.philox import FLIP, philox
+from plsc.errors import DataError
+
+Picture = Union[bytes, bytearray, memoryview, str, os.PathLike, np.ndarray, Image.Image]
+
+PIXEL_MEAN = 127.5
+_ORIENTATION = 0x0112  # EXIF tag: how the camera was held
+
+
+def decode_image(source: Picture, name: str | None = None) -> np.ndarray:
+    """Any picture as uint8 [H, W, 3] RGB.
+
+    source: encoded bytes (also as a one-dimensional uint8 array), a path (str or os.PathLike), a PIL image, or pixels:
+    an array uint8 or uint16 [H,W], [H,W,1], [H,W,3] (RGB) or [H,W,4] (RGBA).
+    name: what an error calls the picture; default: the path, or what kind of source it is.
+
+    Grey and palette pictures become RGB, CMYK is converted without a colour profile, of 16 bits the upper 8 are kept
+    (grey like colour), alpha is dropped and the stored colour kept, of an animation the first frame is taken. The
+    EXIF orientation is applied: the network sees what a viewer shows. An unreadable EXIF block counts as none.
+    Raises DataError (file missing, unknown format, truncated, pixels without a fixed range: 32-bit integer, float).
+    """
+    name = name or _name_of(source)
+    if isinstance(source, np.ndarray) and source.ndim > 1:
+        return _pixels_to_rgb(source, name)
+    try:
+        if isinstance(source, Image.Image):
+            return _image_to_rgb(source, name)
+        with Image.open(io.BytesIO(_read(source))) as image:
+            return _image_to_rgb(image, name)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not a picture in a format that Pillow knows, or damaged at its head") from error
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error and others
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: cannot be decoded: {reason}") from error
+
+
+def normalise(image: np.ndarray, pixel_std: float, flip: bool = False) -> np.ndarray:
+    """uint8 [H, W, 3] -> float32 [3, H, W]: (x - 127.5) / pixel_std, mirrored left to right if flip.
+
+    pixel_std 127.5 gives [-1, 1] (PLSC 2.x, insightface); 128.0 is that of PLSC 0.x.
+    """
+    if flip:
+        image = image[:, ::-1]
+    out = np.empty((image.shape[2], *image.shape[:2]), dtype=np.float32)
+    np.subtract(image.transpose(2, 0, 1), np.float32(PIXEL_MEAN), out=out, dtype=np.float32)
+    out /= np.float32(pixel_std)
+    return out
+
+
+def is_flipped(seed: int, epoch: int, index: int) -> bool:
+    """Whether image `index` is mirrored in this epoch: a fair coin that depends on nothing else."""
+    return bool(philox(seed, FLIP, epoch, index).integers(2))
+
+
+def _read(source: object) -> bytes:
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as file:
+            return file.read()
+    if isinstance(source, np.ndarray) and source.dtype != np.uint8:
+        raise DataError(f"an encoded picture must be bytes or uint8, not an array of {source.dtype}")
+    if isinstance(source, (bytes, bytearray, memoryview, np.ndarray)):
+        return bytes(source)
+    raise DataError(f"a picture must be bytes, a path, an array or a PIL image, not {type(source).__name__}")
+
+
+def _name_of(source: object) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return repr(os.fsencode(source).decode("utf-8", "backslashreplace"))
+    if isinstance(source, np.ndarray):
+        return f"picture given as an array {source.dtype} {list(source.shape)}"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"picture of {len(source)} bytes"
+    return f"picture given as {type(source).__name__}"
+
+
+def _pixels_to_rgb(pixels: np.ndarray, name: str) -> np.ndarray:
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{name}: pixels must be uint8 or uint16 of shape [H,W], [H,W,1], [H,W,3] or [H,W,4]")
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if pixels.shape[2] == 1:
+        return np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels[:, :, :3])
+
+
+def _image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    image.load()
+    image = _upright(image)
+    if image.mode.startswith("I;16"):
+        return _pixels_to_rgb(np.asarray(image).astype(np.uint16), name)
+    if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow's form of 16 bits in these two formats
+        return _pixels_to_rgb(np.asarray(image).clip(0, 65535).astype(np.uint16), name)
+    if image.mode in ("I", "F"):
+        raise DataError(f"{name}: 32-bit pixels (mode {image.mode}) have no fixed range; save it with 8 or 16 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF: the pixels are what counts
+        return image
+    if orientation == 1:
+        return image
+    turned = ImageOps.exif_transpose(image)
+    turned.format = image.format  # exif_transpose forgets it, and mode "I" needs it
+    return turned

@@ -1,0 +1,203 @@
+"""Worker processes that read whole batches into shared memory.
+
+Why fork: a worker needs no import of the user's script (so no `if __name__ == "__main__"`), a data set need not be
+picklable, a list of millions of pictures is shared and not copied, and it starts in milliseconds. Fork beside Paddle's
+threads is safe as long as the child stays away from them: it runs Python, Pillow and NumPy only.
+
+Why an anonymous mapping: it has no name in /dev/shm, so nothing can leak, whatever kills the process, and a container's
+small /dev/shm does not limit it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import multiprocessing
+import os
+import signal
+import traceback
+import warnings
+import weakref
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import numpy as np
+from PIL import Image
+
+from plsc.data.datasets import Dataset
+from plsc.data.sampler import GlobalBatchSampler
+from plsc.errors import DataError, PlscError
+
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is gone
+_CLOSE_SECONDS = 5.0
+
+
+def fill_batch(
+    dataset: Dataset, epoch: np.ndarray, index: np.ndarray, images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Write the samples (epoch [B], index [B]) into images [B,3,H,W] and labels [B]."""
+    for row in range(len(index)):
+        images[row], labels[row] = dataset.get(int(index[row]), int(epoch[row]))
+
+
+@dataclass
+class _Slot:
+    """One batch in shared memory: what to read (written by the parent) and what was read (written by the worker)."""
+
+    epoch: np.ndarray  # int64 [B]
+    index: np.ndarray  # int64 [B]
+    labels: np.ndarray  # int64 [B]
+    images: np.ndarray  # float32 [B,3,H,W]
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    tasks: Connection  # parent -> worker: the slot to fill
+    results: Connection  # worker -> parent: None when done, else what went wrong
+    slots: list[_Slot]
+
+
+class WorkerPool:
+    """num_workers processes; worker w makes step first_step + w + k*num_workers in its slot k % prefetch."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: GlobalBatchSampler,
+        num_workers: int,
+        first_step: int,
+        last_step: int,
+        prefetch: int,
+    ) -> None:
+        self._sampler = sampler
+        self._first_step = first_step
+        self._last_step = last_step
+        self._num_workers = num_workers
+        self._prefetch = prefetch
+        self._workers: list[_Worker] = []
+        # Runs also when the pool is forgotten, and at the exit of the interpreter.
+        self._finalizer = weakref.finalize(self, _end, self._workers)
+        Image.init()  # Pillow's plugins are imported once, here
+        libc = ctypes.CDLL(None)
+        try:
+            for number in range(num_workers):
+                self._workers.append(_start(dataset, sampler.batch_size, prefetch, number, libc))
+            for step in range(first_step, min(last_step, first_step + num_workers * prefetch)):
+                self._order(step)
+        except BaseException:
+            self.close()
+            raise
+
+    def take(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(images [B,3,H,W], labels [B]) of a step, copied out of the slot, which is then filled with a later step."""
+        worker, slot, _ = self._find(step)
+        while not worker.results.poll():
+            if worker.process.sentinel in wait([worker.results, worker.process.sentinel]):
+                if not worker.results.poll():  # what it sent before it died still counts
+                    raise _death(worker.process)
+        try:
+            failure = worker.results.recv()
+        except (EOFError, OSError) as error:
+            raise _death(worker.process) from error
+        if failure is not None:
+            raise failure
+        images, labels = slot.images.copy(), slot.labels.copy()
+        later = step + self._num_workers * self._prefetch
+        if later < self._last_step:
+            self._order(later)
+        return images, labels
+
+    def close(self) -> None:
+        self._finalizer()
+
+    def _find(self, step: int) -> tuple[_Worker, _Slot, int]:
+        turn, number = divmod(step - self._first_step, self._num_workers)
+        worker = self._workers[number]
+        return worker, worker.slots[turn % self._prefetch], turn % self._prefetch
+
+    def _order(self, step: int) -> None:
+        worker, slot, place = self._find(step)
+        slot.epoch[:], slot.index[:] = self._sampler.indices(step)
+        try:
+            worker.tasks.send(place)
+        except OSError:
+            pass  # it died: take() of its next step says so, after the batches it had finished
+
+
+def _start(dataset: Dataset, batch_size: int, prefetch: int, number: int, libc: ctypes.CDLL) -> _Worker:
+    context = multiprocessing.get_context("fork")
+    slots = _make_slots(prefetch, batch_size, dataset.image_shape)
+    task_reader, task_writer = context.Pipe(duplex=False)
+    result_reader, result_writer = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_work,
+        args=(dataset, slots, task_reader, result_writer, os.getpid(), libc),
+        name=f"plsc-data-{number}",
+        daemon=True,
+    )
+    with warnings.catch_warnings():
+        # Python 3.12 warns of fork in a process with threads; the head of this file says why it is right here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    task_reader.close()
+    result_writer.close()
+    return _Worker(process, task_writer, result_reader, slots)
+
+
+def _make_slots(count: int, batch_size: int, image_shape: tuple[int, int, int]) -> list[_Slot]:
+    pixels = batch_size * int(np.prod(image_shape))
+    slots = []
+    for _ in range(count):
+        memory = mmap.mmap(-1, 3 * 8 * batch_size + 4 * pixels)  # freed with its last array
+        numbers = np.frombuffer(memory, dtype=np.int64, count=3 * batch_size).reshape(3, batch_size)
+        images = np.frombuffer(memory, dtype=np.float32, count=pixels, offset=numbers.nbytes)
+        slots.append(_Slot(numbers[0], numbers[1], numbers[2], images.reshape(batch_size, *image_shape)))
+    return slots
+
+
+def _work(
+    dataset: Dataset, slots: list[_Slot], tasks: Connection, results: Connection, parent: int, libc: ctypes.CDLL
+) -> None:
+    """The life of a worker: fill the slots it is told to, until an error or the end of its parent."""
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent ended before prctl
+        os._exit(1)
+    gc.freeze()  # never collect what was the parent's: its destructors may be Paddle's or CUDA's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, nor Paddle's, which prints a stack
+    try:
+        while True:
+            slot = slots[tasks.recv()]
+            fill_batch(dataset, slot.epoch, slot.index, slot.images, slot.labels)
+            results.send(None)
+    except (EOFError, BrokenPipeError):
+        return
+    except PlscError as error:
+        results.send(error)
+    except Exception:
+        results.send(RuntimeError(f"a data worker failed:\n{traceback.format_exc()}"))
+
+
+def _death(process: BaseProcess) -> DataError:
+    process.join(_CLOSE_SECONDS)
+    code = process.exitcode
+    how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
+    hint = ": the machine may be out of memory, lower data.num_workers" if code == -signal.SIGKILL else ""
+    return DataError(f"data worker {process.name} (pid {process.pid}) ended {how}{hint}")
+
+
+def _end(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.tasks.close()
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join(_CLOSE_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.results.close()
+        worker.process.close()
+    workers.clear()
