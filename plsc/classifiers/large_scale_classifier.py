@@ -1,0 +1,107 @@
+"""LargeScaleClassifier: the classifier on its own, in a user's static program."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import paddle
+
+from plsc import compat
+from plsc.classifiers.initializer import default_initializer
+from plsc.classifiers.step import ClassifierSpec, Shard, classify
+from plsc.errors import ConfigError
+from plsc.parallel.environment import Environment
+
+
+class LargeScaleClassifier:
+    """Margin softmax over classes that are split over the ranks, with the signature of PLSC 2.2.
+
+    ``feature`` [B, E] float32 and ``label`` [B] or [B, 1] int64 are values of the program being built; every rank
+    feeds the same B. ``output_dict['loss']`` [1] is the mean over the global batch of all ranks. It can be given to
+    ``append_backward``, ``paddle.static.gradients`` or an optimizer's ``minimize``: the gradient of ``feature`` and
+    of the rank's ``weight`` [num_local, embedding_size] is then the true one on any number of ranks. Gradients of
+    whatever made the feature are this rank's part, to be summed (not averaged) over the ranks by the caller.
+
+    ``num_local`` classes live on this rank, ``num_sample`` of them take part in a step (more where the batch holds
+    more of them). Run programs on more than one rank after ``plsc.parallel.Group(environment)`` has connected them.
+    The gradient of the weight is dense here, as any optimizer expects; ``Entry`` updates sampled rows only.
+
+    Raises ConfigError for sizes, margins or ratios that cannot work.
+    """
+
+    def __init__(
+        self,
+        feature,
+        label,
+        rank,
+        world_size,
+        num_classes,
+        margin1=1.0,
+        margin2=0.5,
+        margin3=0.0,
+        scale=64.0,
+        sample_ratio=1.0,
+        embedding_size=512,
+        name=None,
+    ):
+        _check(feature, rank, world_size, num_classes, scale, sample_ratio, embedding_size)
+        margins = (float(margin1), float(margin2), float(margin3))
+        spec = ClassifierSpec(num_classes, embedding_size, margins, float(scale), float(sample_ratio))
+        on_gpu = paddle.device.get_device().startswith("gpu")
+        env = Environment(rank=rank, world_size=world_size, device="gpu" if on_gpu else "cpu")
+        shard = Shard.of(spec, env)
+        self.num_classes = num_classes
+        self.num_local = shard.num_local
+        self.num_sample = shard.num_sample
+        prefix = f"dist@{name or 'fc'}@rank@{rank:05d}"
+        self.weight = paddle.static.create_parameter(
+            [shard.num_local, embedding_size],
+            "float32",
+            attr=paddle.ParamAttr(
+                name=prefix + ".w", initializer=default_initializer(shard.first, num_classes, embedding_size, spec.seed)
+            ),
+        )
+        self.weight.is_distributed = True
+        self.input_dict = OrderedDict([("feature", feature), ("label", label)])
+        self.output_dict = OrderedDict([("loss", self._loss(feature, label, spec, shard, env, prefix))])
+
+    def _loss(self, feature, label, spec: ClassifierSpec, shard: Shard, env: Environment, prefix: str):
+        step = None
+        if shard.samples:
+            step = compat.create_state(prefix + ".step", [1], "int64")
+            compat.increment_(step)
+        values = _frozen(feature)
+        output = classify(values, label, spec, shard, env, self._fetch_rows, step)
+        # loss + (x - frozen x) * gradient: the value of the loss, and by construction its gradient by x
+        carrier = paddle.sum((feature - values) * _freeze(output.dfeature))
+        rows = self.weight if output.index is None else paddle.gather(self.weight, _freeze(output.index))
+        carrier = carrier + paddle.sum((rows - _frozen(rows)) * _freeze(output.drows))
+        return _freeze(output.loss) + carrier
+
+    def _fetch_rows(self, index):
+        return _frozen(self.weight) if index is None else _frozen(paddle.gather(self.weight, index))
+
+
+def _freeze(value):
+    value.stop_gradient = True
+    return value
+
+
+def _frozen(value):
+    """The same numbers, through which no gradient flows."""
+    return _freeze(paddle.assign(value))
+
+
+def _check(feature, rank, world_size, num_classes, scale, sample_ratio, embedding_size) -> None:
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank={rank}: must be in [0, world_size={world_size})")
+    if num_classes < 1:
+        raise ConfigError(f"num_classes={num_classes}: must be at least 1")
+    if not 0.0 < sample_ratio <= 1.0:
+        raise ConfigError(f"sample_ratio={sample_ratio}: must be above 0 and at most 1")
+    if not scale > 0.0:
+        raise ConfigError(f"scale={scale}: must be above 0")
+    if len(feature.shape) != 2 or feature.shape[1] != embedding_size:
+        raise ConfigError(
+            f"feature has the shape {list(feature.shape)}: must be [batch, embedding_size={embedding_size}]"
+        )

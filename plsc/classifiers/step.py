@@ -1,0 +1,154 @@
+"""One step of the classifier, from this rank's features and labels to the gradients it hands on.
+
+``model_parallel``: the classes are split over the ranks, and features and labels of all ranks are gathered.
+Otherwise (data-parallel full FC) each rank holds all classes, sees its own features, and the gradient of
+the rows is summed over the ranks; the sample of the rows is then the same on each. Both are the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import paddle
+
+from plsc import compat
+from plsc.classifiers import head, sampling
+from plsc.classifiers.margins import Margins
+from plsc.parallel.environment import Environment
+from plsc.parallel.shards import class_range
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What the classifier computes. ``margins`` None: the plain softmax of PLSC 0.1, on the raw products with a bias.
+
+    The bias is the last column of the weight, which then is [num_classes, embedding_size + 1].
+    """
+
+    num_classes: int
+    embedding_size: int = 512
+    margins: Margins | None = (1.0, 0.5, 0.0)
+    scale: float = 64.0
+    sample_ratio: float = 1.0
+    model_parallel: bool = True
+    with_bias: bool = False
+    seed: int = 0
+    calc_acc: bool = False
+
+    @property
+    def row_size(self) -> int:
+        """Numbers in a row of the weight."""
+        return self.embedding_size + (1 if self.with_bias else 0)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The classes first .. first + num_local of this rank, one of ``world_size`` parts."""
+
+    rank: int
+    world_size: int
+    first: int
+    num_local: int
+    num_sample: int
+
+    @classmethod
+    def of(cls, spec: ClassifierSpec, env: Environment) -> Shard:
+        """Raises ConfigError where a rank would be left without a class."""
+        rank, world_size = (env.rank, env.world_size) if spec.model_parallel else (0, 1)
+        first, end = class_range(spec.num_classes, rank, world_size)
+        return cls(rank, world_size, first, end - first, sampling.num_sample(end - first, spec.sample_ratio))
+
+    @property
+    def samples(self) -> bool:
+        """True where a step touches a part of the rows only."""
+        return self.num_sample < self.num_local
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """Static values. ``loss`` [1] is the mean over the global batch, the same on every rank.
+
+    ``dfeature`` [B, E] is its gradient by this rank's features, complete; ``index`` [S] the rows that took part
+    (None: all), ``rows`` and ``drows`` [S, row_size] their values and the gradient of the loss by them, complete.
+    ``accuracy`` holds acc1 and acc5 [1] of the global batch, before the margin, if they were asked for.
+    """
+
+    loss: Any
+    dfeature: Any
+    index: Any
+    rows: Any
+    drows: Any
+    accuracy: dict[str, Any] = field(default_factory=dict)
+
+
+def classify(
+    feature, label, spec: ClassifierSpec, shard: Shard, env: Environment, fetch_rows: Callable, step=None
+) -> StepOutput:
+    """Build the step. ``feature`` [B, E], ``label`` [B] or [B, 1] int64.
+
+    ``fetch_rows(index)`` gives the rows [S, row_size] of the shard, all of them for None. ``step`` [1] int64 counts
+    the steps; the sample is drawn from it (None where nothing is sampled).
+    """
+    label = paddle.reshape(paddle.cast(label, "int64"), [-1])
+    all_labels = compat.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label
+    own_labels = all_labels if spec.model_parallel else label
+    own_feature = compat.all_gather(feature, env.world_size) if spec.model_parallel else feature
+    divisor = _global_batch(feature, env.world_size)
+
+    remapped, index, position = _sample(all_labels, own_labels, spec, shard, env, step)
+    rows = fetch_rows(index)
+    if spec.with_bias:
+        ones = paddle.ones_like(own_feature[:, :1])
+        own_feature = paddle.concat([own_feature, ones], axis=1)
+    if env.on_gpu and spec.margins is not None:
+        output = head.gpu_head(
+            own_feature, rows, remapped, position, spec.margins, spec.scale, divisor, shard.rank, shard.world_size
+        )
+    else:
+        output = head.plain_head(own_feature, rows, position, spec.margins, spec.scale, divisor, shard.world_size)
+    return _finish(output, index, rows, divisor, spec, shard, env)
+
+
+def _global_batch(feature, world_size: int):
+    if feature.shape[0] > 0:
+        return float(feature.shape[0] * world_size)
+    return paddle.cast(paddle.shape(feature)[:1], "float32") * float(world_size)
+
+
+def _sample(all_labels, own_labels, spec: ClassifierSpec, shard: Shard, env: Environment, step):
+    """(labels counted through the sampled rows, index [S] or None, position of each own label or -1)."""
+    local, owned = _localise(all_labels, shard)
+    own_local, own_owned = (local, owned) if spec.model_parallel else _localise(own_labels, shard)
+    if not shard.samples:
+        return own_labels, None, paddle.where(own_owned, own_local, paddle.full_like(own_local, -1))
+    if env.on_gpu and spec.margins is not None and spec.model_parallel:
+        remapped, index = compat.class_center_sample(
+            all_labels, shard.num_local, shard.num_sample, shard.rank, shard.world_size
+        )
+        return remapped, index, sampling.positions(index, local, owned)
+    key = sampling.stream_key(spec.seed, shard.rank)
+    index = sampling.sample_rows(local, owned, shard.num_local, shard.num_sample, step, key)
+    position = sampling.positions(index, own_local, own_owned)
+    return position, index, position
+
+
+def _localise(label, shard: Shard):
+    local = label - shard.first
+    return local, paddle.logical_and(local >= 0, local < shard.num_local)
+
+
+def _finish(output: head.HeadOutput, index, rows, divisor, spec, shard: Shard, env: Environment) -> StepOutput:
+    accuracy = {}
+    if spec.calc_acc:
+        for k in (1, 5):
+            accuracy[f"acc{k}"] = head.top_k_accuracy(output, k, divisor, shard.world_size)
+    dfeature = output.dfeature[:, : spec.embedding_size] if spec.with_bias else output.dfeature
+    if spec.model_parallel:
+        dfeature = compat.reduce_scatter(dfeature, env.rank, env.world_size, env.on_gpu)
+        return StepOutput(output.loss, dfeature, index, rows, output.drows, accuracy)
+    loss = compat.all_reduce(output.loss, env.world_size)
+    drows = compat.all_reduce(output.drows, env.world_size)
+    accuracy = {name: compat.all_reduce(value, env.world_size) for name, value in accuracy.items()}
+    return StepOutput(loss, dfeature, index, rows, drows, accuracy)

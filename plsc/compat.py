@@ -1,0 +1,212 @@
+"""Everything that differs between Paddle 2.6 (legacy static IR) and Paddle 3.x (PIR), and nothing else.
+
+The functions append operations to the program that is being built (``paddle.static.program_guard``) and
+return its values. Rank and world size are arguments: nothing here asks the process who it is. On both
+versions an operation whose name ends in ``_`` changes its first argument in place, without a copy.
+"""
+
+from __future__ import annotations
+
+import paddle
+from paddle.base import core, framework
+
+from plsc.errors import LaunchError
+
+RING = 0  # one communication ring: all ranks
+SUM, MAX = "sum", "max"
+
+
+def is_pir() -> bool:
+    """True on Paddle 3.x, where a static program is PIR; False on 2.6."""
+    return not paddle.__version__.startswith("2.")
+
+
+def check_version() -> None:
+    """Raise LaunchError unless this is Paddle 2.6.x or 3.x."""
+    version = paddle.__version__
+    if not (version.startswith("2.6.") or version.startswith("3.")):
+        raise LaunchError(
+            f"paddlepaddle {version} is not supported: PLSC runs on 2.6.2 and 3.x; "
+            "fix it with `pip install 'plsc[cpu]'` or `pip install 'plsc[gpu]'`"
+        )
+
+
+def append_op(kind: str, inputs: dict, outputs: dict, attrs: dict) -> None:
+    """Append one operation of the legacy IR (Paddle 2.6 only)."""
+    framework.default_main_program().current_block().append_op(type=kind, inputs=inputs, outputs=outputs, attrs=attrs)
+
+
+def _new_value(kind: str, dtype):
+    from paddle.base.layer_helper import LayerHelper
+
+    return LayerHelper(kind).create_variable_for_type_inference(dtype=dtype)
+
+
+# --- state: persistable variables -------------------------------------------------------------------------
+
+
+def create_state(name: str, shape: list[int], dtype: str, value: float = 0.0):
+    """A persistable variable that no optimizer touches, filled with ``value`` by the startup program."""
+    state = paddle.static.create_parameter(
+        shape, dtype, name=name, default_initializer=paddle.nn.initializer.Constant(value)
+    )
+    state.stop_gradient = True
+    if not is_pir():
+        state.trainable = False
+    return state
+
+
+def persistables(program) -> dict:
+    """Every persistable value of ``program`` by name: parameters, statistics, states."""
+    if is_pir():
+        return {value.name: value for value in program.global_block().all_parameters()}
+    skip = ("feed", "fetch")
+    return {v.name: v for v in program.list_vars() if v.persistable and v.name not in skip}
+
+
+def is_trainable(value) -> bool:
+    """True for a parameter that an optimizer should move."""
+    return bool(getattr(value, "trainable", False)) and not value.stop_gradient
+
+
+def assign_(target, value) -> None:
+    """target := value, in place."""
+    paddle.assign(value, output=target)
+
+
+def increment_(target, by: int = 1) -> None:
+    """target := target + by, in place."""
+    if is_pir():
+        paddle._C_ops.increment_(target, float(by))
+    else:
+        append_op("increment", {"X": target}, {"Out": target}, {"step": float(by)})
+
+
+def scatter_rows_(table, index, rows) -> None:
+    """table[index] := rows, in place; costs the rows it writes, not the table. ``index`` has no duplicates."""
+    if is_pir():
+        paddle._C_ops.scatter_(table, index, rows, True)
+    else:
+        append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
+
+
+def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, weight_decay: float) -> None:
+    """velocity := momentum * velocity + gradient + weight_decay * parameter; parameter -= learning_rate * velocity.
+
+    One pass, in place. ``learning_rate`` is a [1] float32 value.
+    """
+    if is_pir():
+        paddle._C_ops.momentum_(
+            parameter, gradient, velocity, learning_rate, None, momentum, False, "l2_decay", weight_decay, False, 1.0
+        )
+        return
+    append_op(
+        "momentum",
+        {"Param": parameter, "Grad": gradient, "Velocity": velocity, "LearningRate": learning_rate},
+        {"ParamOut": parameter, "VelocityOut": velocity},
+        {
+            "mu": momentum,
+            "use_nesterov": False,
+            "regularization_method": "l2_decay",
+            "regularization_coeff": weight_decay,
+        },
+    )
+
+
+# --- collectives: appended to the program -----------------------------------------------------------------
+
+
+def all_gather(value, world_size: int):
+    """[B, ...] on each rank -> [B * world_size, ...] on every rank, in the order of the ranks."""
+    if world_size == 1:
+        return value
+    if is_pir():
+        return paddle._C_ops.all_gather(value, RING, world_size)
+    out = _new_value("c_allgather", value.dtype)
+    attrs = {"ring_id": RING, "nranks": world_size, "use_calc_stream": True}
+    append_op("c_allgather", {"X": value}, {"Out": out}, attrs)
+    return out
+
+
+def all_reduce(value, world_size: int, kind: str = SUM):
+    """Elementwise sum or maximum over the ranks, the same result on every rank."""
+    if world_size == 1:
+        return value
+    if is_pir():
+        reduce_op = {SUM: paddle.distributed.ReduceOp.SUM, MAX: paddle.distributed.ReduceOp.MAX}[kind]
+        return paddle._C_ops.all_reduce(value, RING, reduce_op)
+    out = _new_value(f"c_allreduce_{kind}", value.dtype)
+    append_op(f"c_allreduce_{kind}", {"X": value}, {"Out": out}, {"ring_id": RING, "use_calc_stream": True})
+    return out
+
+
+def reduce_scatter(value, rank: int, world_size: int, on_gpu: bool):
+    """[B * world_size, ...] on each rank -> this rank's [B, ...] of the sum over the ranks.
+
+    Gloo has no reduce-scatter kernel in either Paddle, so the CPU sums everything and keeps its slice.
+    """
+    if world_size == 1:
+        return value
+    if not on_gpu:
+        return paddle.split(all_reduce(value, world_size), world_size, axis=0)[rank]
+    if is_pir():
+        return paddle._C_ops.reduce_scatter(value, RING, world_size)
+    out = _new_value("c_reducescatter", value.dtype)
+    attrs = {"ring_id": RING, "nranks": world_size, "use_calc_stream": True}
+    append_op("c_reducescatter", {"X": value}, {"Out": out}, attrs)
+    return out
+
+
+# --- the two operations that exist for GPUs only ----------------------------------------------------------
+
+
+def class_center_sample(label, num_local: int, num_sample: int, rank: int, world_size: int):
+    """GPU only. label [G] int64 -> (label remapped to the sampled classes of all ranks [G], sampled local rows [S]).
+
+    Draws from Paddle's global generator; S grows beyond ``num_sample`` when there are more positives.
+    """
+    attrs = {"num_classes": num_local, "num_samples": num_sample, "ring_id": RING, "rank": rank, "nranks": world_size}
+    if is_pir():
+        return paddle._C_ops.class_center_sample(label, num_local, num_sample, RING, rank, world_size, False, 0)
+    remapped = _new_value("class_center_sample", label.dtype)
+    index = _new_value("class_center_sample", label.dtype)
+    outputs = {"RemappedLabel": remapped, "SampledLocalClassCenter": index}
+    append_op("class_center_sample", {"Label": label}, outputs, {**attrs, "fix_seed": False, "seed": 0})
+    return remapped, index
+
+
+def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int, world_size: int):
+    """GPU only. cosine [G, S] of this rank, remapped label [G, 1] -> loss [G, 1], the same on every rank."""
+    margin1, margin2, margin3 = margins
+    if is_pir():
+        _, loss = paddle._C_ops.margin_cross_entropy(
+            cosine, label, False, RING, rank, world_size, margin1, margin2, margin3, scale
+        )
+        return loss
+    softmax = _new_value("margin_cross_entropy", cosine.dtype)
+    loss = _new_value("margin_cross_entropy", cosine.dtype)
+    attrs = {"margin1": margin1, "margin2": margin2, "margin3": margin3, "scale": scale, "return_softmax": False}
+    append_op(
+        "margin_cross_entropy",
+        {"Logits": cosine, "Label": label},
+        {"Softmax": softmax, "Loss": loss},
+        {**attrs, "ring_id": RING, "rank": rank, "nranks": world_size},
+    )
+    return loss
+
+
+# --- starting the communication ---------------------------------------------------------------------------
+
+
+def open_store(host: str, port: int, is_server: bool, world_size: int, timeout: int):
+    """A key-value store on the server rank; blocks until it is reachable, at most ``timeout`` seconds."""
+    return core.TCPStore(host, port, is_server, world_size, timeout)
+
+
+def start_gloo(store, rank: int, world_size: int, endpoint: str) -> None:
+    """Join the Gloo ring of all ranks (CPU). ``endpoint`` is a free host:port of rank 0, used by Paddle 2.6."""
+    if is_pir():
+        core.CommContextManager.set_device_id(0) if hasattr(core.CommContextManager, "set_device_id") else None
+        core.CommContextManager.create_gloo_comm_context(store, str(RING), rank, world_size)
+    else:
+        paddle.distributed.gloo_init_parallel_env(rank, world_size, endpoint)

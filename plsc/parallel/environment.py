@@ -1,0 +1,75 @@
+"""Who this process is: rank, world size, device. The only reader of the launcher's variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from plsc.errors import LaunchError
+
+LAUNCH_VARIABLES = (
+    "PADDLE_TRAINER_ID",
+    "PADDLE_TRAINERS_NUM",
+    "PADDLE_TRAINER_ENDPOINTS",
+    "PADDLE_CURRENT_ENDPOINT",
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The place of this process among the ranks.
+
+    ``endpoints`` are the host:port of all ranks in order (empty with one rank). ``device`` is "cpu" or "gpu".
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    endpoints: tuple[str, ...] = ()
+    device: str = "cpu"
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device == "gpu"
+
+    @classmethod
+    def from_launch(cls, device: str = "cpu", environ: Mapping[str, str] | None = None) -> Environment:
+        """Read what ``python -m paddle.distributed.launch`` set; one rank where nothing is set.
+
+        Raises LaunchError where the variables are set in part, are not numbers or contradict each other.
+        """
+        environ = os.environ if environ is None else environ
+        present = [name for name in LAUNCH_VARIABLES if environ.get(name)]
+        if not present:
+            return cls(device=device)
+        world_size = _integer(environ, "PADDLE_TRAINERS_NUM")
+        rank = _integer(environ, "PADDLE_TRAINER_ID")
+        if world_size == 1 and rank == 0:
+            return cls(device=device)
+        missing = [name for name in LAUNCH_VARIABLES if name not in present]
+        if missing:
+            raise LaunchError(
+                f"the launch environment is set in part: {', '.join(missing)} missing; start with "
+                "`python -m paddle.distributed.launch`, or unset " + ", ".join(present)
+            )
+        endpoints = tuple(environ["PADDLE_TRAINER_ENDPOINTS"].split(","))
+        if not 0 <= rank < world_size or len(endpoints) != world_size:
+            raise LaunchError(
+                f"PADDLE_TRAINER_ID={rank}, PADDLE_TRAINERS_NUM={world_size} and {len(endpoints)} "
+                "PADDLE_TRAINER_ENDPOINTS contradict each other: every rank in [0, world size) needs one endpoint"
+            )
+        host = endpoints[rank].rsplit(":", 1)[0]
+        same_host = [r for r, endpoint in enumerate(endpoints) if endpoint.rsplit(":", 1)[0] == host]
+        return cls(rank, world_size, same_host.index(rank), len(same_host), endpoints, device)
+
+
+def _integer(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    try:
+        return int(text)
+    except ValueError:
+        raise LaunchError(
+            f"{name}={text!r}: must be a whole number; it is set by `python -m paddle.distributed.launch`"
+        ) from None

@@ -1,0 +1,133 @@
+"""LargeScaleClassifier on 1 to 4 real Gloo ranks against the NumPy reference: design.md, what must always hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.dist import ranks
+from tests.reference.margin_softmax import margin_softmax
+
+ARCFACE, COSFACE, SPHEREFACE = (1.0, 0.5, 0.0), (1.0, 0.0, 0.35), (1.35, 0.0, 0.0)
+COMBINED, PAST_PI, NONE = (0.9, 0.4, 0.15), (1.0, 2.5, 0.0), (1.0, 0.0, 0.0)
+GLOBAL_BATCH = 12  # divisible by 1, 2, 3, 4
+
+
+def make_case(name, num_classes=29, margins=ARCFACE, sample_ratio=1.0, scale=64.0, change=None, **extra):
+    rng = np.random.default_rng(sum(map(ord, name)))
+    case = {
+        "name": name,
+        "num_classes": num_classes,
+        "embedding_size": 16,
+        "margins": margins,
+        "scale": scale,
+        "sample_ratio": sample_ratio,
+        "steps": 1,
+        "feature": rng.standard_normal((GLOBAL_BATCH, 16)).astype("float32"),
+        "weight": rng.standard_normal((num_classes, 16)).astype("float32"),
+        "label": rng.integers(0, num_classes, GLOBAL_BATCH),
+        **extra,
+    }
+    if change:
+        change(case)
+    return case
+
+
+def near_one(case):
+    """Features within 1e-3 rad of their centre, one exactly on it and one exactly opposite."""
+    noise = np.random.default_rng(5).standard_normal(case["feature"].shape)
+    case["feature"] = (3.0 * case["weight"][case["label"]] + 1e-3 * noise).astype("float32")
+    case["feature"][0] = case["weight"][case["label"][0]]
+    case["feature"][1] = -2.0 * case["weight"][case["label"][1]]
+
+
+def zero_features(case):
+    case["feature"][::5] = 0.0
+
+
+def lonely_ranks(case):
+    """All labels are of class 0 or 1: on several ranks all but one own none of them."""
+    case["label"] = case["label"] % 2
+
+
+CASES = [
+    make_case("arcface even", num_classes=24),
+    make_case("arcface uneven"),
+    make_case("cosface", margins=COSFACE),
+    make_case("sphereface", margins=SPHEREFACE),
+    make_case("combined", margins=COMBINED),
+    make_case("no margin", margins=NONE, scale=8.0),
+    make_case("past pi", margins=PAST_PI, scale=8.0),
+    make_case("near one", change=near_one),
+    make_case("zero features", change=zero_features),
+    make_case("lonely ranks", change=lonely_ranks),
+    make_case("unknown batch", static_batch=-1),
+    make_case("sampled", num_classes=203, sample_ratio=0.25, steps=3),
+    make_case("sampled cosface", num_classes=101, sample_ratio=0.5, margins=COSFACE, steps=2),
+    make_case("sampled few", num_classes=4000, sample_ratio=0.02, steps=2),
+    make_case("sampled lonely", num_classes=203, sample_ratio=0.2, change=lonely_ranks, steps=2),
+    make_case("more positives than num_sample", num_classes=29, sample_ratio=0.05, steps=2),
+    make_case("sampled zero features", num_classes=203, sample_ratio=0.25, change=zero_features),
+    make_case("sampled unknown batch", num_classes=203, sample_ratio=0.25, static_batch=-1),
+]
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3, 4])
+def outcome(request, tmp_path_factory):
+    cwd = tmp_path_factory.mktemp(f"ranks{request.param}")
+    return ranks.run("tests.dist.classifier_cases:run_cases", request.param, cwd, CASES)
+
+
+def reference(case, kept):
+    """Loss and gradients with the classes ``kept`` only; the gradient of the other rows is 0."""
+    number = {c: i for i, c in enumerate(kept)}
+    label = np.array([number[c] for c in case["label"]])
+    loss, dfeature, dkept, _ = margin_softmax(
+        case["feature"], case["weight"][kept], label, case["margins"], case["scale"]
+    )
+    dweight = np.zeros(case["weight"].shape)
+    dweight[kept] = dkept
+    return loss, dfeature, dweight
+
+
+def tolerance(case):
+    # float32: a cosine is off by 1e-7 and is multiplied by the scale of 64; near |cos| = 1 the slope of acos turns
+    # an error of 1e-7 in the cosine into 1e-7 / (1 - |cos|), here up to 1e-7 / 1e-6 of the margin's slope
+    return 2e-2 if case["name"] == "near one" else 2e-5
+
+
+def loss_tolerance(case):
+    # near |cos| = 1 an error of 1e-7 in the cosine is one of sqrt(2e-7) = 4e-4 rad, times sin(margin2) * scale = 30
+    return 1e-3 if case["name"] == "near one" else 2e-6
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[case["name"] for case in CASES])
+def test_loss_and_gradients(outcome, number):
+    case, parts = CASES[number], [rank[number] for rank in outcome]
+    for step in range(case["steps"]):
+        dweight = np.concatenate([part["dweight"][step] for part in parts])
+        dfeature = np.concatenate([part["dfeature"][step] for part in parts])
+        kept = np.flatnonzero(np.abs(dweight).sum(1)) if case["sample_ratio"] < 1.0 else np.arange(len(dweight))
+        if case["sample_ratio"] < 1.0:
+            kept = np.union1d(kept, case["label"])
+        loss, expected_dfeature, expected_dweight = reference(case, kept)
+        for part in parts:
+            np.testing.assert_allclose(part["loss"][step], [loss], rtol=loss_tolerance(case))
+        for got, expected in ((dfeature, expected_dfeature), (dweight, expected_dweight)):
+            assert np.isfinite(got).all()
+            np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance(case) * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("number", [n for n, c in enumerate(CASES) if c["sample_ratio"] < 1.0 and "zero" not in c["name"]])
+def test_sample_holds_the_positives_and_has_its_size(outcome, number):
+    case = CASES[number]
+    for part in (rank[number] for rank in outcome):
+        end = part["first"] + part["dweight"].shape[1]
+        positives = np.unique(case["label"][(case["label"] >= part["first"]) & (case["label"] < end)]) - part["first"]
+        samples = [np.flatnonzero(np.abs(dweight).sum(1)) for dweight in part["dweight"]]
+        for sample in samples:
+            assert np.isin(positives, sample).all()
+            # one more where the positives alone fill the sample and a label of another rank stands for a draw
+            assert max(part["num_sample"], len(positives)) <= len(sample) <= max(part["num_sample"], len(positives) + 1)
+        if len(samples) > 1 and len(positives) < part["num_sample"]:
+            assert any(len(a) != len(b) or (a != b).any() for a, b in zip(samples, samples[1:])), "never redrawn"
