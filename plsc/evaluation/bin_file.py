@@ -1,0 +1,162 @@
+"""Verification sets in insightface's `.bin` layout: a pickle of (images, issame); pair i is images 2i and 2i+1."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from plsc.errors import ConfigError, DataError
+from plsc.evaluation.safe_pickle import as_array, load_plain
+
+Image = Union[bytes, np.ndarray]
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """P pairs of pictures.
+
+    name: the file's name without `.bin`. images: 2P pictures, each the bytes of a picture file (JPEG, PNG, ...) or a
+    uint8 array [H, W] or [H, W, 3] (read-only). issame: bool [P], whether pair i shows one identity twice.
+    """
+
+    name: str
+    images: list[Image]
+    issame: np.ndarray
+
+
+def load_bin(path: PathLike) -> PairSet:
+    """Reads a `.bin` of Python 2 or 3. Memory: the file's size, the pictures stay encoded.
+
+    Raises DataError, naming the file, if it is missing, damaged, of another structure, or tries to load anything that
+    pictures and flags do not need.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            content = load_plain(file)
+    except OSError as error:
+        raise DataError(f"verification set {path}: cannot be read: {error.strerror or error}") from error
+    except DataError as error:
+        raise DataError(f"verification set {path}: {error}") from error
+    except Exception as error:  # a damaged pickle may raise any type
+        raise DataError(f"verification set {path}: empty, truncated or no pickle ({_short(error)})") from error
+    try:
+        return PairSet(path.stem, *_checked(content))
+    except DataError as error:
+        raise DataError(f"verification set {path}: {error}") from error
+
+
+def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) -> None:
+    """Writes a `.bin` that `load_bin` and insightface's readers (Python 3) take: all of it or nothing.
+
+    images: 2P bytes or uint8 arrays; issame: P flags. Bytes are the portable form: an array is readable only by a NumPy
+    of about the writer's age. Raises DataError for wrong lengths or types, and when the file cannot be written.
+    """
+    path = Path(path)
+    content: tuple[list[Image], list[bool]]
+    try:
+        pictures, flags = _checked((list(images), list(issame)))
+        content = (pictures, flags.tolist())
+    except DataError as error:
+        raise DataError(f"verification set {path}: not written: {error}") from error
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                pickle.dump(content, file, protocol=4)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise DataError(f"verification set {path}: cannot be written: {error.strerror or error}") from error
+
+
+def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
+    """Paths `dataset_dir/<name>.bin`, in the order of `names`.
+
+    Raises ConfigError if `names` is one string, has an empty name or one twice; DataError naming all that are missing
+    and what the directory has instead.
+    """
+    if isinstance(names, str):
+        raise ConfigError(f"val_targets: {names!r} is one string; a list of names is needed")
+    wanted = [name.strip() for name in names]
+    if "" in wanted or len(set(wanted)) != len(wanted):
+        raise ConfigError(f"val_targets: {wanted}: every name must be there once and not be empty")
+    directory = Path(dataset_dir)
+    if not directory.is_dir():
+        raise DataError(f"dataset_dir: {directory} is not a directory; needed for val_targets {', '.join(wanted)}")
+    paths = [directory / f"{name}.bin" for name in wanted]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        found = ", ".join(sorted(path.name for path in directory.glob("*.bin"))) or "none"
+        raise DataError(f"val_targets: {directory} has no {', '.join(missing)}; .bin files there: {found}")
+    return paths
+
+
+def _checked(content: Any) -> tuple[list[Image], np.ndarray]:
+    if not isinstance(content, (tuple, list)) or len(content) != 2:
+        raise DataError(f"holds {_kind(content)}, expected a pair (images, issame)")
+    images, issame = _sequence("images", content[0]), _sequence("issame", content[1])
+    if len(issame) == 0 or len(images) != 2 * len(issame):
+        raise DataError(f"{len(images)} images for {len(issame)} pairs, expected two per pair, at least one pair")
+    return [_picture(i, image) for i, image in enumerate(images)], _flags(issame)
+
+
+def _sequence(what: str, value: Any) -> Any:
+    value = as_array(value)
+    if isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim:
+        return value
+    raise DataError(f"{what} is {_kind(value)}, expected a list")
+
+
+def _picture(index: int, image: Any) -> Image:
+    image = as_array(image)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        # cv2.imencode hands out the bytes of a file as [n] or [n, 1]
+        if image.ndim == 1 or image.ndim == 2 and image.shape[1] == 1:
+            return image.tobytes()
+        if image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3):
+            return image
+    if isinstance(image, (bytes, bytearray)) and image:
+        return bytes(image)
+    raise DataError(f"image {index} is {_kind(image)}, expected bytes or a uint8 array [H, W] or [H, W, 3], not empty")
+
+
+def _flags(issame: Any) -> np.ndarray:
+    flags = np.zeros(len(issame), bool)
+    for i, flag in enumerate(issame):
+        if not isinstance(flag, (bool, int, np.bool_, np.integer)) or flag not in (0, 1):
+            raise DataError(f"issame[{i}] is {_kind(flag)}, expected True or False")
+        flags[i] = bool(flag)
+    return flags
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array {value.dtype} {list(value.shape)}"
+    if isinstance(value, (list, tuple, bytes, bytearray, str, dict)):
+        return f"a {type(value).__name__} of length {len(value)}"
+    return f"a {type(value).__name__} ({value})" if isinstance(value, (int, float)) else f"a {type(value).__name__}"
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:120].replace("\n", " ")
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes the rename itself survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,120 @@
+"""Identification: who is it? Probes are looked up in a gallery that may hold strangers (distractors) too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plsc.errors import ConfigError, DataError
+from plsc.evaluation.embeddings import checked, norms
+from plsc.evaluation.roc import allowed_errors
+
+RANKS = (1, 5, 10)
+FPIRS = (1e-1, 1e-2, 1e-3)
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Shares in [0, 1], None where the probes do not support the figure.
+
+    rank_rate: {k: share of mated probes with one of their own among the k most similar}; None without mated probes.
+    tpir_at_fpir: {f: share of mated probes whose most similar entry is their own and lies above the lowest threshold
+    that at most f of the unmated probes reach}; None with fewer than 1/f unmated probes or no mated ones.
+    num_mated, num_unmated: probes whose identity is in the gallery, and those whose is not.
+    """
+
+    rank_rate: dict[int, float | None]
+    tpir_at_fpir: dict[float, float | None]
+    num_mated: int
+    num_unmated: int
+
+
+def identify(
+    gallery: np.ndarray,
+    gallery_id: Sequence[int],
+    probes: np.ndarray,
+    probe_id: Sequence[int],
+    distractors: np.ndarray | None = None,
+    ranks: Sequence[int] = RANKS,
+    fpirs: Sequence[float] = FPIRS,
+    block: int = 1 << 22,
+) -> Identification:
+    """Looks each probe [M, E] up among gallery [N, E] and distractors [D, E] (identities in neither list) by cosine.
+
+    Identities are integers. Equal similarities count against the probe. Memory beyond the inputs: a few arrays of
+    `block` similarities (of one probe's, if that is more), in the dtype of the inputs.
+
+    Raises DataError for wrong shapes or values that are not finite; ConfigError for ranks < 1 or rates outside (0, 1).
+    """
+    if any(rank < 1 for rank in ranks) or not all(0 < rate < 1 for rate in fpirs):
+        raise ConfigError(f"identification: ranks {list(ranks)}, FPIR {list(fpirs)}; allowed: ranks >= 1, 0 < FPIR < 1")
+    gallery, gallery_id = _labelled(gallery, gallery_id, "gallery")
+    probes, probe_id = _labelled(probes, probe_id, "probes")
+    parts = [gallery] if distractors is None else [gallery, checked(distractors, "distractors")]
+    if len({part.shape[1] for part in [probes, *parts]}) != 1 or not len(gallery):
+        shapes = [list(part.shape) for part in [probes, *parts]]
+        raise DataError(f"identification: probes, gallery, distractors are {shapes}; sizes must agree, gallery filled")
+    lengths = [norms(part) for part in parts]
+    own, place, top = _look_up(parts, lengths, gallery_id, probes, probe_id, block)
+    mated = np.isin(probe_id, gallery_id)
+    places, first = place[mated], place[mated] == 1
+    strangers = np.sort(top[~mated])[::-1]
+    tpir: dict[float, float | None] = {}
+    for rate in fpirs:
+        allowed = allowed_errors(rate, len(strangers))
+        known = allowed > 0 and len(places) > 0
+        tpir[rate] = float(np.mean(first & (own[mated] > strangers[allowed]))) if known else None
+    return Identification(
+        {rank: float(np.mean(places <= rank)) if len(places) else None for rank in ranks},
+        tpir,
+        int(mated.sum()),
+        len(strangers),
+    )
+
+
+def _look_up(
+    parts: list[np.ndarray],
+    lengths: list[np.ndarray],
+    gallery_id: np.ndarray,
+    probes: np.ndarray,
+    probe_id: np.ndarray,
+    block: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per probe [M]: cosine with the nearest of its own identity (or -inf), its place from 1, top cosine."""
+    total = sum(len(part) for part in parts)
+    own, place, top = (np.full(len(probes), -np.inf), np.zeros(len(probes), np.int64), np.zeros(len(probes)))
+    step = max(1, block // total)
+    for start in range(0, len(probes), step):
+        rows = slice(start, min(start + step, len(probes)))
+        cosine = _cosines(parts, lengths, probes[rows])
+        is_own = probe_id[rows, None] == gallery_id[None, :]
+        own[rows] = np.where(is_own, cosine[:, : len(gallery_id)], -np.inf).max(axis=1)
+        top[rows] = cosine.max(axis=1)
+        as_near = cosine >= own[rows, None]
+        as_near[:, : len(gallery_id)] &= ~is_own
+        place[rows] = 1 + as_near.sum(axis=1)
+    return own, place, top
+
+
+def _cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndarray) -> np.ndarray:
+    """[b, N + D]; 0 where one side is a zero embedding, which has no direction."""
+    length = norms(probes)
+    units = (probes / np.where(length > 0, length, 1.0)[:, None]).astype(probes.dtype)
+    cosine = np.empty((len(probes), sum(len(part) for part in parts)), np.result_type(probes, *parts))
+    start = 0
+    for part, lengths_part in zip(parts, lengths):
+        view = cosine[:, start : start + len(part)]
+        np.matmul(units, part.T, out=view)
+        view /= np.where(lengths_part > 0, lengths_part, 1.0)
+        start += len(part)
+    return cosine
+
+
+def _labelled(embeddings: np.ndarray, ids: Sequence[int], what: str) -> tuple[np.ndarray, np.ndarray]:
+    array, identity = checked(embeddings, what), np.asarray(ids)
+    if identity.shape != (len(array),) or (len(identity) and identity.dtype.kind not in "ui"):
+        kind = f"{identity.dtype} {list(identity.shape)}"
+        raise DataError(f"{what}: identities are {kind} for {len(array)} embeddings, expected one integer each")
+    return array, identity
