@@ -17,8 +17,8 @@ class Loader:
     The arrays are the caller's to keep. num_workers=0 reads in this process; with N worker processes, worker w makes
     the steps first_step + w, + N, ... into memory shared with this one. The result is the same for any number.
     prefetch: batches that each worker may be ahead, which cost B*3*H*W*4 bytes each. A sequential data set
-    (train_reader) has at most one worker. Workers are forked in the constructor: make the loader early, before Paddle's executor has
-    started its threads and used its memory, and in the thread that will outlive it.
+    (train_reader) has at most one worker. Workers are forked in the constructor: make the loader early, before Paddle's
+    executor has started its threads, and in a thread that outlives it (they end with the thread that made them).
 
     Use it as a context manager or call close(): that ends the workers. They also end when this process does, however
     it ends, and the memory goes with the last of them; nothing stays behind in /dev/shm.

@@ -73,5 +73,5 @@ def _check_size(num_samples: int, batch_size: int, world_size: int) -> None:
     if batch_size * world_size > num_samples:
         raise DataError(
             f"train_batch_size={batch_size} on {world_size} rank(s) makes a global batch of {batch_size * world_size}, "
-            f"more than the {num_samples} training images: lower train_batch_size to at most {num_samples // world_size}"
+            f"more than the {num_samples} training images: lower it to at most {num_samples // world_size}"
         )
