@@ -1,0 +1,13 @@
+"""Every setting of a run: one typed schema, checked values, YAML in and out."""
+
+from __future__ import annotations
+
+from plsc.config.config import Config
+from plsc.config.keys import OLD_NAMES, OPTIONS, SECTIONS, fields, nearest
+from plsc.config.option import Option
+from plsc.config.schema import EXCLUSIVE, LOSS_PRESETS, SYNTHETIC_IMAGES, Settings
+
+__all__ = [
+    "EXCLUSIVE", "LOSS_PRESETS", "OLD_NAMES", "OPTIONS", "SECTIONS", "SYNTHETIC_IMAGES", "Config", "Option", "Settings",
+    "fields", "nearest",
+]  # fmt: skip

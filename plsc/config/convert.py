@@ -1,0 +1,114 @@
+"""From what YAML or Python gives to plain data of one type. Harmless changes only; the rest is a ValueError."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# YAML 1.1 reads 1e-3 (no point, or no sign in the exponent) as text. Nobody means text by it.
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_INPUT_TYPES = ("float32", "float16", "int32", "int64", "uint8")
+
+
+def to_int(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError
+    return int(value)
+
+
+def to_float(value: Any) -> float:
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError("too large") from None
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number
+
+
+def to_bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def to_str(value: Any) -> str:
+    """Text, or a path object."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise ValueError("put it in quotes" if isinstance(text, (int, float)) else "")
+    return text
+
+
+def to_list(value: Any) -> list:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError
+    return list(value)
+
+
+def to_int_list(value: Any) -> list[int]:
+    return [to_int(item) for item in to_list(value)]
+
+
+def to_str_list(value: Any) -> list[str]:
+    """A list of texts, or one text with commas. Empty names are refused."""
+    items = value.split(",") if isinstance(value, str) else to_list(value)
+    names = [to_str(item).strip() for item in items]
+    if isinstance(value, str) and names == [""]:
+        return []
+    if "" in names:
+        raise ValueError("an empty name")
+    return names
+
+
+def to_inputs(value: Any) -> list[dict]:
+    """PLSC 0.2's input_info: [{"name": "image", "shape": [-1, 3, 112, 112], "dtype": "float32"}, ...], with a label."""
+    inputs = [_to_input(item) for item in to_list(value)]
+    names = [item["name"] for item in inputs]
+    if len(set(names)) != len(names):
+        raise ValueError("a name is given twice")
+    if "label" not in names:
+        raise ValueError("no input is named label")
+    return inputs
+
+
+def _to_input(item: Any) -> dict:
+    if not isinstance(item, Mapping) or set(item) != {"name", "shape", "dtype"}:
+        raise ValueError("an input has the keys name, shape and dtype, no others")
+    name, shape, dtype = to_str(item["name"]), to_int_list(item["shape"]), item["dtype"]
+    if not name.isidentifier():
+        raise ValueError(f"the name {name!r} is not a plain word")
+    if not shape or shape[0] != -1 or any(size < 1 for size in shape[1:]):
+        raise ValueError(f"the shape of {name} must begin with -1, the batch, and go on with sizes from 1")
+    if dtype not in _INPUT_TYPES:
+        raise ValueError(f"the dtype of {name} must be one of {', '.join(_INPUT_TYPES)}")
+    return {"name": name, "shape": shape, "dtype": dtype}
+
+
+CONVERTERS = {
+    "int": to_int,
+    "float": to_float,
+    "bool": to_bool,
+    "str": to_str,
+    "list[int]": to_int_list,
+    "list[str]": to_str_list,
+    "list[dict]": to_inputs,
+}
+
+TYPE_NAMES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list[int]": "a list of integers",
+    "list[str]": "a list of texts or one text with commas",
+    "list[dict]": "a list of {name, shape, dtype}, one of them named label",
+}

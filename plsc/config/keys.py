@@ -1,0 +1,65 @@
+"""All keys by their dotted names, and what to say of a name that is not one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+from plsc.config.option import Option, prefixed, shown
+from plsc.config.schema import Settings
+from plsc.errors import ConfigError
+
+
+def _options(kind: type, prefix: str = "") -> list[Option]:
+    found = []
+    for field in dataclasses.fields(kind):
+        if "section" in field.metadata:
+            found += _options(field.metadata["section"], f"{prefix}{field.name}.")
+        else:
+            found.append(Option.from_field(field, prefix))
+    return found
+
+
+OPTIONS: dict[str, Option] = {entry.key: entry for entry in _options(Settings)}
+
+# The names of PLSC 0.1 and 0.2: emb_dim -> model.embedding_size.
+OLD_NAMES: dict[str, str] = {name: entry.key for entry in OPTIONS.values() for name in entry.attributes}
+
+SECTIONS: dict[str, str] = {
+    field.name: field.metadata["doc"] for field in dataclasses.fields(Settings) if "section" in field.metadata
+}
+
+
+def fields() -> tuple[Option, ...]:
+    """Every key of the schema in order, for the docs: key, kind, default, unit, allowed, doc, setter, ..."""
+    return tuple(OPTIONS.values())
+
+
+def nearest(name: str) -> list[str]:
+    """The keys that somebody who wrote `name` may have meant, best first, at most three."""
+    leaf = name.rpartition(".")[2]
+    same_leaf = [key for key in OPTIONS if key.rpartition(".")[2] == leaf]
+    if same_leaf or leaf in OLD_NAMES:
+        return same_leaf or [OLD_NAMES[leaf]]
+    leaves: dict[str, list[str]] = {}
+    for key in OPTIONS:
+        leaves.setdefault(key.rpartition(".")[2], []).append(key)
+    whole = difflib.get_close_matches(name, OPTIONS, n=3, cutoff=0.75)
+    part = [key for close in difflib.get_close_matches(leaf, leaves, n=2, cutoff=0.7) for key in leaves[close]]
+    return list(dict.fromkeys(part + whole))[:3]
+
+
+def find_option(key: Any, value: Any, source: str) -> Option:
+    """The option of this name. Raises ConfigError for another name, with the nearest ones."""
+    if isinstance(key, str) and key in OPTIONS:
+        return OPTIONS[key]
+    if isinstance(key, str) and key in SECTIONS:
+        keys = ", ".join(name for name in OPTIONS if name.startswith(key + "."))
+        raise ConfigError(f"{prefixed(source)}{key}={shown(value)}: is a section, give a mapping of its keys: {keys}")
+    close = nearest(str(key))
+    # What was meant may be the password.
+    secret = str(key).startswith("remote") or any(OPTIONS[name].secret for name in close)
+    text = "<hidden>" if secret else shown(value)
+    hint = f"did you mean {' or '.join(close)}?" if close else "see docs/configuration.md for the keys"
+    raise ConfigError(f"{prefixed(source)}{key}={text}: there is no such key; {hint}")

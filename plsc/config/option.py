@@ -1,0 +1,142 @@
+"""One configuration key: its type, default, unit, meaning and range, and the check of a value against them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from typing import Any
+
+from plsc.config.convert import CONVERTERS, TYPE_NAMES
+from plsc.errors import ConfigError
+
+_INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A range of numbers, written as in mathematics: "(0, 1]" leaves 0 out and takes 1 in; "inf" is an open end."""
+
+    text: str
+
+    def __contains__(self, number: float) -> bool:
+        left, low, high, right = _INTERVAL.fullmatch(self.text).groups()
+        above = number >= float(low) if left == "[" else number > float(low)
+        below = number <= float(high) if right == "]" else number < float(high)
+        return above and below
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    within: str = "",
+    choices: tuple = (),
+    length: int | None = None,
+    filled: bool = False,
+    increasing: bool = False,
+    secret: bool = False,
+    setter: str = "",
+    attributes: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field that carries all that is known of a key.
+
+    within: the range of a number, or of each number of a list. length: the exact number of items of a list.
+    filled: an empty text or list is refused. increasing: each number of the list is larger than the one before.
+    secret: never printed nor written. setter: the method of Entry that sets it. attributes: the names under which
+    PLSC 0.1 and 0.2 kept it on Entry.
+    """
+    metadata = {
+        "doc": doc, "unit": unit, "within": Interval(within) if within else None, "choices": choices, "length": length,
+        "filled": filled, "increasing": increasing, "secret": secret, "setter": setter, "attributes": attributes,
+    }  # fmt: skip
+    return dataclasses.field(default_factory=lambda: copy.deepcopy(default), repr=not secret, metadata=metadata)
+
+
+def section(kind: type, doc: str) -> Any:
+    """A dataclass field that holds a group of keys."""
+    return dataclasses.field(default_factory=kind, metadata={"section": kind, "doc": doc})
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A key of the schema with its full dotted name. See `option` for the fields."""
+
+    key: str
+    kind: str  # "int", "float", "bool", "str", "list[int]", "list[str]", "list[dict]"
+    optional: bool  # None is allowed
+    default: Any
+    doc: str
+    unit: str
+    within: Interval | None
+    choices: tuple
+    length: int | None
+    filled: bool
+    increasing: bool
+    secret: bool
+    setter: str
+    attributes: tuple[str, ...]
+
+    @classmethod
+    def from_field(cls, field: dataclasses.Field, prefix: str) -> Option:
+        # The annotation is the text that stands in schema.py (PEP 563), so that a type is written once.
+        kind = field.type.replace(" | None", "")
+        return cls(prefix + field.name, kind, kind != field.type, field.default_factory(), **field.metadata)
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be, in words: "a number in (0, 1]"."""
+        words = TYPE_NAMES[self.kind]
+        if self.choices:
+            words = "one of " + ", ".join(str(choice) for choice in self.choices)
+        if self.length is not None:
+            words = words.replace("a list of", f"a list of {self.length}")
+        if self.within:
+            words += f", each in {self.within.text}" if self.kind == "list[int]" else f" in {self.within.text}"
+        if self.increasing:
+            words += ", each larger than the one before"
+        if self.filled:
+            words += ", not empty"
+        return words + (" or null" if self.optional else "")
+
+    def check(self, value: Any, source: str = "") -> Any:
+        """The value as plain data of the right type. Raises ConfigError: source, key, value, what is allowed."""
+        if value is None and self.optional:
+            return None
+        try:
+            plain = CONVERTERS[self.kind](value)
+            if not self._fits(plain):
+                raise ValueError
+        except ValueError as error:
+            detail = f" ({error})" if str(error) else ""
+            message = f"{prefixed(source)}{self.key}={self.shown(value)}: must be {self.allowed}{detail}"
+            raise ConfigError(message) from None
+        return plain
+
+    def shown(self, value: Any) -> str:
+        """The value for a message: on one line, shortened, and hidden when it is a secret."""
+        return "<hidden>" if self.secret else shown(value)
+
+    def _fits(self, plain: Any) -> bool:
+        items = plain if isinstance(plain, list) else [plain]
+        if self.within and not all(item in self.within for item in items):
+            return False
+        if self.choices and plain not in self.choices:
+            return False
+        if self.length is not None and len(plain) != self.length:
+            return False
+        if self.filled and not plain:
+            return False
+        return not self.increasing or all(a < b for a, b in zip(plain, plain[1:]))
+
+
+def shown(value: Any) -> str:
+    """A value on one line of at most 80 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def prefixed(source: str) -> str:
+    """The start of a message: where the value came from (a file and line, a setter, -o), if that is known."""
+    return f"{source}: " if source else ""

@@ -1,0 +1,153 @@
+"""Rules over several keys: what cannot be together, and what has no effect in a combination."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from plsc.config.keys import OPTIONS
+from plsc.config.option import shown
+from plsc.config.schema import DIST_LOSSES, LOSS_PRESETS, Settings
+from plsc.errors import ConfigError
+
+
+def check_loss(settings: Settings) -> None:
+    """A loss without a preset needs three margins; softmax has none. Raises ConfigError."""
+    loss = settings.classifier
+    margins = (loss.margin1, loss.margin2, loss.margin3)
+    if loss.loss_type == "softmax":
+        if any(margin is not None for margin in margins):
+            raise ConfigError(
+                f"classifier.loss_type='softmax': has no margins, but margin1, margin2, margin3 are {margins}; "
+                "leave them null"
+            )
+    elif loss.loss_type not in LOSS_PRESETS and None in margins:
+        known = (*LOSS_PRESETS, "softmax", *DIST_LOSSES)
+        close = difflib.get_close_matches(loss.loss_type, known, n=1)
+        raise ConfigError(
+            f"classifier.loss_type={shown(loss.loss_type)}: is none of {', '.join(known)}"
+            f"{f' (did you mean {close[0]}?)' if close else ''}; any other name needs margin1, margin2 and margin3, "
+            f"and they are {margins}"
+        )
+
+
+def check_precision(settings: Settings) -> None:
+    """An op cannot be in half and in full precision. Raises ConfigError."""
+    lists = settings.mixed_precision
+    both = sorted(set(lists.custom_white_list) & set(lists.custom_black_list))
+    if both:
+        raise ConfigError(
+            f"mixed_precision.custom_white_list: {', '.join(both)} is in custom_black_list as well; keep it in one"
+        )
+
+
+def check_run(settings: Settings, world_size: int, device: str | None) -> None:
+    """What must hold when a run starts. Raises ConfigError."""
+    _check_length(settings)
+    _check_ranks(settings, world_size)
+    _check_device(settings, device)
+    _check_inputs(settings)
+    _check_remote(settings)
+
+
+def _check_length(settings: Settings) -> None:
+    if (settings.train_epochs is None) == (settings.train_steps is None):
+        raise ConfigError(
+            f"train_epochs={settings.train_epochs}, train_steps={settings.train_steps}: set exactly one of the two"
+        )
+
+
+def _check_ranks(settings: Settings, world_size: int) -> None:
+    if settings.world_size not in (None, world_size):
+        raise ConfigError(
+            f"world_size={settings.world_size}: the run was launched with {world_size} ranks; "
+            "launch as many as world_size says, or change it"
+        )
+    num_classes = settings.classifier.num_classes
+    if settings.classifier.model_parallel and not splits(num_classes, world_size):
+        largest = max(ranks for ranks in range(1, world_size) if splits(num_classes, ranks))
+        raise ConfigError(
+            f"classifier.num_classes={num_classes}: {world_size} ranks of {-(-num_classes // world_size)} classes each "
+            f"leave the last one without any; launch {largest}, or set classifier.model_parallel: false"
+        )
+
+
+def splits(num_classes: int, world_size: int) -> bool:
+    """True when every rank gets a class: ceil(C / N) for each and the remainder for the last (PLSC's rule)."""
+    num_local = -(-num_classes // world_size)
+    return num_local * (world_size - 1) < num_classes
+
+
+def _check_device(settings: Settings, device: str | None) -> None:
+    used = device if settings.device == "auto" else settings.device
+    if settings.device != "auto" and device is not None and device != settings.device:
+        raise ConfigError(f"device={settings.device!r}: this run computes on {device}; set device: {device} or auto")
+    if settings.mixed_precision.enabled and used == "cpu":
+        raise ConfigError("mixed_precision.enabled=True: needs device gpu, and this run computes on the cpu")
+
+
+def _check_inputs(settings: Settings) -> None:
+    shape = settings.model.image_shape
+    if settings.data.dataset == "list" and shape[0] != 3:
+        raise ConfigError(f"model.image_shape={shape}: pictures are read with 3 channels (data.dataset: list)")
+    for entry in settings.model.input_info or []:
+        if entry["name"] == "image" and entry["shape"][1:] != shape:
+            raise ConfigError(
+                f"model.image_shape={shape}: model.input_info says {entry['shape'][1:]} for image; set both alike"
+            )
+
+
+def _check_remote(settings: Settings) -> None:
+    given = [key for key in OPTIONS if key.startswith("remote.") and value_of(settings, key) is not None]
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)}: copies on HDFS come with a later version of PLSC; leave set_hdfs_info out and use "
+            "directories of this machine"
+        )
+
+
+def value_of(settings: Settings, key: str) -> object:
+    """The value of a dotted key."""
+    value: object = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """A line for every key that was changed from its default and has no effect in this combination."""
+    lines = []
+    for reason, idle, keys in _idle_keys(settings):
+        lines += [f"{text}: has no effect with {reason}" for text in changed(settings, keys)] if idle else []
+    return lines
+
+
+def changed(settings: Settings, keys: Iterable[str]) -> list[str]:
+    """ "key=value" for each of the keys whose value is not the default."""
+    values = {key: value_of(settings, key) for key in keys}
+    return [f"{key}={OPTIONS[key].shown(value)}" for key, value in values.items() if value != OPTIONS[key].default]
+
+
+def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
+    """(reason, whether it holds, the keys that are then idle)."""
+    kind, precision, dataset = settings.lr_schedule.kind, settings.mixed_precision, settings.data.dataset
+    scaling = tuple(
+        f"mixed_precision.{name}"
+        for name in ("incr_every_n_steps", "decr_every_n_nan_or_inf", "incr_ratio", "decr_ratio")
+    )
+    half = tuple(key for key in OPTIONS if key.startswith("mixed_precision.") and not key.endswith(".enabled"))
+    piecewise = ("lr_schedule.boundaries", "lr_schedule.unit", "lr_schedule.decay_factor")
+    return [
+        (f"lr_schedule.kind: {kind}", kind != "piecewise", piecewise),
+        (f"lr_schedule.kind: {kind}", kind != "polynomial", ("lr_schedule.power",)),
+        (f"lr_schedule.kind: {kind}", kind == "piecewise", ("lr_schedule.end_lr",)),
+        ("with_test: false", not settings.with_test, ("test_period",)),
+        ("mixed_precision.enabled: false", not precision.enabled, half),
+        (
+            "mixed_precision.use_dynamic_loss_scaling: false",
+            precision.enabled and not precision.use_dynamic_loss_scaling,
+            scaling,
+        ),
+        ("classifier.loss_type: softmax", settings.classifier.loss_type == "softmax", ("classifier.scale",)),
+        ("data.dataset: synthetic", dataset == "synthetic", ("data.label_file",)),
+    ]

@@ -1,0 +1,305 @@
+"""The schema: every key with its type, default, unit, meaning and range. No default is written anywhere else.
+
+The classes are frozen: a value gets in through `Config`, which checks it. docs/configuration.md is made from this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from plsc.config.option import option, section
+
+# The margins (margin1, margin2, margin3) of cos(margin1 * theta + margin2) - margin3 that a name stands for:
+# ArcFace (Deng et al. 2019), CosFace (Wang et al. 2018), SphereFace (Liu et al. 2017; 1.35 as in the ArcFace paper).
+LOSS_PRESETS = {"arcface": (1.0, 0.5, 0.0), "cosface": (1.0, 0.0, 0.35), "sphereface": (1.35, 0.0, 0.0)}
+
+# PLSC 0.1 put the kind of parallelism into the name of the loss.
+DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
+
+# Pairs of keys that say the same in steps and in epochs: setting one clears the other.
+EXCLUSIVE = (("train_epochs", "train_steps"), ("lr_schedule.warmup_epochs", "lr_schedule.warmup_steps"))
+
+# The size of the synthetic set where data.train_image_num does not give it.
+SYNTHETIC_IMAGES = 10240
+
+
+@dataclasses.dataclass(frozen=True)
+class LrSchedule:
+    """How the learning rate changes over the run."""
+
+    kind: str = option(
+        "piecewise",
+        "How the rate falls after the warm-up: in jumps at `boundaries`, as a power of the time left or as half a "
+        "cosine.",
+        choices=("piecewise", "polynomial", "cosine"),
+    )
+    unit: str = option("step", "The unit of `boundaries`.", choices=("step", "epoch"))
+    boundaries: list[int] = option(
+        [100000, 140000, 160000],
+        "Piecewise: from each of these points on, counted from the start of the run, the rate is multiplied by "
+        "`decay_factor` once more. set_step_boundaries also sets `unit` to step.",
+        unit="`unit`", within="[1, inf)", increasing=True,
+        setter="set_step_boundaries", attributes=("lr_steps",),
+    )  # fmt: skip
+    decay_factor: float = option(
+        0.1, "Piecewise: the factor at each boundary.", within="(0, 1]",
+        setter="set_lr_decay_factor", attributes=("lr_decay_factor",),
+    )  # fmt: skip
+    power: float = option(1.0, "Polynomial: the power; 1 is a straight line.", within="(0, inf)")
+    end_lr: float = option(
+        0.0, "Polynomial and cosine: the rate at the end of the run; it is not scaled by the batch.", within="[0, inf)"
+    )
+    warmup_epochs: float | None = option(
+        None, "The rate rises in a straight line from 0 to its full value over this time. Clears `warmup_steps`.",
+        unit="epochs", within="[0, inf)", setter="set_warmup_epochs", attributes=("warmup_epochs",),
+    )  # fmt: skip
+    warmup_steps: int | None = option(
+        None, "The same in steps. Clears `warmup_epochs`. Without either there is no warm-up.",
+        unit="steps", within="[0, inf)",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The backbone: image to feature."""
+
+    name: str = option(
+        "ResNet50", "The backbone. A net of your own is given by Entry.set_model.",
+        choices=("ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet"),
+        setter="set_model_name", attributes=("model_name",),
+    )  # fmt: skip
+    embedding_size: int = option(
+        512, "The length of the feature.", within="[1, inf)", setter="set_emb_size", attributes=("emb_dim",)
+    )
+    image_shape: list[int] = option(
+        [3, 112, 112], "Channels, height and width of the images.", unit="pixels", within="[1, inf)", length=3,
+        setter="set_image_shape", attributes=("image_shape",),
+    )  # fmt: skip
+    data_format: str = option(
+        "NCHW", "The layout inside the backbone; images are fed as NCHW in both.",
+        choices=("NCHW", "NHWC"), setter="set_data_format",
+    )  # fmt: skip
+    dropout: float = option(0.4, "The share of values dropped before the last layer.", within="[0, 1)")
+    base_width: int = option(
+        64, "The channels of the first layer; 64 is the published net, less gives a narrow one.",
+        unit="channels", within="[1, inf)",
+    )  # fmt: skip
+    input_info: list[dict] | None = option(
+        None, "The inputs of a net of your own, as in PLSC 0.2; null means an image of `image_shape` and its label.",
+        setter="set_input_info", attributes=("input_info",),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """The last layer and the loss."""
+
+    num_classes: int = option(
+        85742, "The number of classes; labels run from 0 to one less.", within="[2, inf)",
+        setter="set_class_num", attributes=("num_classes",),
+    )  # fmt: skip
+    loss_type: str = option(
+        "arcface",
+        "arcface, cosface, sphereface, softmax, or combined or any other name together with three margins. "
+        "PLSC 0.1's dist_arcface and dist_softmax mean arcface and softmax with `model_parallel`; its arcface and "
+        "softmax leave `model_parallel` as it is.",
+        filled=True, setter="set_loss_type", attributes=("loss_type",),
+    )  # fmt: skip
+    margin1: float | None = option(
+        None, "The factor of the angle; null takes the one of `loss_type`.", within="(0, 10]",
+        setter="set_loss_type", attributes=("margin1",),
+    )  # fmt: skip
+    margin2: float | None = option(
+        None, "The addend to the angle; null takes the one of `loss_type`.", unit="radians",
+        within="[-3.1416, 3.1416]", setter="set_loss_type", attributes=("margin2", "margin"),
+    )  # fmt: skip
+    margin3: float | None = option(
+        None, "Taken off the cosine; null takes the one of `loss_type`.", within="[-2, 2]",
+        setter="set_loss_type", attributes=("margin3",),
+    )  # fmt: skip
+    scale: float = option(
+        64.0, "The factor of the cosines before the softmax.", within="(0, inf)",
+        setter="set_scale", attributes=("scale",),
+    )  # fmt: skip
+    sample_ratio: float = option(
+        1.0, "The share of the classes used in a step; below 1 it is Partial FC.", within="(0, 1]",
+        setter="set_sample_ratio", attributes=("sample_ratio",),
+    )  # fmt: skip
+    model_parallel: bool = option(
+        True, "Each rank holds a part of the classes; otherwise each holds all.",
+        setter="set_model_parallel", attributes=("model_parallel",),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is read."""
+
+    dataset: str = option(
+        "list", "Pictures listed in `label_file`, or made-up images to try the speed.", choices=("list", "synthetic")
+    )
+    dataset_dir: str = option(
+        "./train_data", "The directory of the pictures, the list and the verification sets.", filled=True,
+        setter="set_dataset_dir", attributes=("dataset_dir",),
+    )  # fmt: skip
+    label_file: str = option("label.txt", "The list in `dataset_dir`: a path and a label a line.", filled=True)
+    train_image_num: int | None = option(
+        None,
+        f"The number of images; null counts the list, and another number than the list's is refused. For synthetic "
+        f"data their number, {SYNTHETIC_IMAGES} where null.",
+        unit="images", within="[1, inf)", setter="set_train_image_num", attributes=("train_image_num",),
+    )  # fmt: skip
+    num_workers: int = option(
+        2, "Processes per rank that read and decode; 0 reads in the training process.", unit="processes",
+        within="[0, inf)", setter="set_num_workers",
+    )  # fmt: skip
+    pixel_std: float = option(
+        127.5, "Pixels become (x - 127.5) / pixel_std; PLSC 0.x used 128, 2.x 127.5.", choices=(127.5, 128.0)
+    )
+    random_flip: bool = option(True, "Mirror every second training picture, by chance.")
+    val_targets: list[str] = option(
+        ["lfw"], "The names of the verification sets (name.bin in `dataset_dir`).",
+        setter="set_val_targets", attributes=("val_targets",),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedPrecision:
+    """Half precision where it is safe; needs a GPU."""
+
+    enabled: bool = option(False, "Train in mixed precision.", setter="set_mixed_precision", attributes=("use_fp16",))
+    init_loss_scaling: float = option(
+        32768.0,
+        "The first factor on the loss. The default 2^15 is a power of two, so that scaling rounds nothing, and large "
+        "enough for gradients of a mean over a batch not to vanish in half precision; one that is too large is halved "
+        "within a few steps. PLSC 0.x began with 1, which takes 2000 steps to double once.",
+        within="(0, inf)", setter="set_mixed_precision",
+    )  # fmt: skip
+    incr_every_n_steps: int = option(
+        2000, "The factor grows after this many finite steps in a row.", unit="steps", within="[1, inf)",
+        setter="set_mixed_precision",
+    )  # fmt: skip
+    decr_every_n_nan_or_inf: int = option(
+        2, "The factor shrinks after this many steps that were not finite.", unit="steps", within="[1, inf)",
+        setter="set_mixed_precision",
+    )  # fmt: skip
+    incr_ratio: float = option(2.0, "By how much it grows.", within="(1, inf)", setter="set_mixed_precision")
+    decr_ratio: float = option(0.5, "By how much it shrinks.", within="(0, 1)", setter="set_mixed_precision")
+    use_dynamic_loss_scaling: bool = option(
+        True, "Let the factor grow and shrink; otherwise it stays.", setter="set_mixed_precision"
+    )
+    custom_white_list: list[str] = option(
+        [], "Ops to run in half precision besides Paddle's list.", setter="set_mixed_precision"
+    )
+    custom_black_list: list[str] = option(
+        [], "Ops to keep in full precision besides Paddle's list.", setter="set_mixed_precision"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Remote:
+    """Copies on HDFS. A later version brings the transport; until then a run with any of these set is refused."""
+
+    fs_name: str | None = option(
+        None, "The address of the file system.", filled=True, setter="set_hdfs_info", attributes=("fs_name",)
+    )
+    fs_ugi: str | None = option(
+        None, "User and password; never printed nor written.", filled=True, secret=True,
+        setter="set_hdfs_info", attributes=("fs_ugi",),
+    )  # fmt: skip
+    fs_dir_for_save: str | None = option(
+        None, "Where checkpoints are copied to.", filled=True, setter="set_hdfs_info", attributes=("fs_dir_for_save",)
+    )
+    fs_checkpoint_dir: str | None = option(
+        None, "Where the checkpoint to start from is copied from.", filled=True,
+        setter="set_hdfs_info", attributes=("fs_checkpoint_dir",),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of a run."""
+
+    # The bound is what every random generator used takes as a seed.
+    seed: int | None = option(
+        None, "The seed of everything random; null draws one at the start and logs it.", within="[0, 2147483647]",
+        setter="set_seed",
+    )  # fmt: skip
+    device: str = option(
+        "auto", "Where to compute; auto takes GPUs where Paddle has them.", choices=("auto", "cpu", "gpu"),
+        setter="set_device",
+    )  # fmt: skip
+    world_size: int | None = option(
+        None, "The number of ranks that this run must be launched with; another is refused. null takes any.",
+        unit="ranks", within="[1, inf)",
+    )  # fmt: skip
+    num_threads: int = option(
+        0, "CPU threads per rank; 0 shares the cores of the machine out to its ranks.", unit="threads",
+        within="[0, inf)",
+    )  # fmt: skip
+    model_save_dir: str = option(
+        "output", "Where checkpoints, logs and exported nets go.", filled=True,
+        setter="set_model_save_dir", attributes=("model_save_dir",),
+    )  # fmt: skip
+    checkpoint_dir: str = option(
+        "", "The checkpoint to start from; empty for none.", setter="set_checkpoint_dir", attributes=("checkpoint_dir",)
+    )
+    resume: str = option(
+        "never", "auto goes on from the newest checkpoint in `model_save_dir` if there is one.",
+        choices=("never", "auto"),
+    )  # fmt: skip
+    max_last_checkpoint_num: int = option(
+        5, "How many of the newest checkpoints are kept; 0 or less keeps all.",
+        setter="set_max_last_checkpoint_num", attributes=("max_last_checkpoint_num",),
+    )  # fmt: skip
+    train_batch_size: int = option(
+        128, "Images of a training step on each rank.", unit="images per rank", within="[1, inf)",
+        setter="set_train_batch_size", attributes=("train_batch_size",),
+    )  # fmt: skip
+    test_batch_size: int = option(
+        120, "Images of a verification step on each rank.", unit="images per rank", within="[1, inf)",
+        setter="set_test_batch_size", attributes=("test_batch_size",),
+    )  # fmt: skip
+    train_epochs: int | None = option(
+        None, "The length of the run. Clears `train_steps`; both in one file are refused.", unit="epochs",
+        within="[1, inf)", setter="set_train_epochs", attributes=("train_epochs",),
+    )  # fmt: skip
+    train_steps: int | None = option(
+        180000, "The length of the run. Clears `train_epochs`; both in one file are refused.", unit="steps",
+        within="[1, inf)", setter="set_train_steps", attributes=("train_steps",),
+    )  # fmt: skip
+    lr: float = option(
+        0.1, "The learning rate for a global batch of `lr_reference_batch`.", within="(0, inf)",
+        setter="set_lr", attributes=("lr",),
+    )  # fmt: skip
+    lr_reference_batch: int = option(
+        512,
+        "The rate used is lr * global batch / lr_reference_batch. PLSC 2.2 scaled by 512, 0.x by 1024; set it to your "
+        "global batch to use `lr` as it is.",
+        unit="images", within="[1, inf)",
+    )  # fmt: skip
+    momentum: float = option(0.9, "The share of the last update that is kept.", within="[0, 1)", setter="set_momentum")
+    weight_decay: float = option(
+        5e-4, "The factor of the L2 decay, for all weights.", within="[0, inf)", setter="set_weight_decay"
+    )
+    grad_clip_norm: float | None = option(
+        None, "The largest global norm of the gradient, over all ranks; null does not clip.", within="(0, inf)"
+    )
+    log_period: int = option(
+        200, "A line in the log every so many steps.", unit="steps", within="[1, inf)",
+        setter="set_log_period", attributes=("log_period",),
+    )  # fmt: skip
+    test_period: int = option(
+        2000, "Verification every so many steps; 0 only at the end.", unit="steps", within="[0, inf)",
+        setter="set_test_period", attributes=("test_period",),
+    )  # fmt: skip
+    with_test: bool = option(True, "Verify while training.", setter="set_with_test", attributes=("with_test",))
+    calc_acc: bool = option(
+        False, "Log the accuracy on the training batches.", setter="set_calc_acc", attributes=("calc_train_acc",)
+    )
+    lr_schedule: LrSchedule = section(LrSchedule, LrSchedule.__doc__)
+    model: Model = section(Model, Model.__doc__)
+    classifier: Classifier = section(Classifier, Classifier.__doc__)
+    data: Data = section(Data, Data.__doc__)
+    mixed_precision: MixedPrecision = section(MixedPrecision, MixedPrecision.__doc__)
+    remote: Remote = section(Remote, Remote.__doc__)

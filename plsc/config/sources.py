@@ -1,0 +1,115 @@
+"""Where values come from: a YAML file, a mapping, `-o key=value`. All become items (key, value, source)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+from plsc.config.keys import SECTIONS
+from plsc.config.option import prefixed, shown
+from plsc.errors import ConfigError
+
+
+class Item(NamedTuple):
+    """One value on its way into the configuration. source: "run.yaml:3", "-o", "set_lr()" or ""."""
+
+    key: str
+    value: Any
+    source: str
+
+
+def items_of_mapping(mapping: Any, source: str = "", prefix: str = "") -> list[Item]:
+    """The items of a nested mapping; keys may be dotted. A section that is null counts as empty."""
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{prefixed(source)}a mapping of keys is needed, not {shown(mapping)}")
+    items: list[Item] = []
+    for name, value in mapping.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"{prefixed(source)}{prefix}{shown(name)}: a key must be text")
+        key = prefix + name
+        if key in SECTIONS and (value is None or isinstance(value, Mapping)):
+            items += items_of_mapping(value or {}, source, key + ".")
+        else:
+            items.append(Item(key, value, source))
+    return items
+
+
+def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
+    """The items of texts such as "classifier.sample_ratio=0.1"; the right side is read as YAML."""
+    items: list[Item] = []
+    for text in assignments:
+        key, equals, right = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"-o {shown(text)}: must be key=value")
+        try:
+            value = yaml.safe_load(right)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            hidden = "<hidden>" if key.startswith("remote") else shown(right)
+            raise ConfigError(f"-o {key}={hidden}: is not YAML ({_reason(error)}); put quotes around a text") from None
+        items += items_of_mapping({key: value}, "-o")
+    return items
+
+
+def items_of_yaml(path: str | os.PathLike) -> list[Item]:
+    """The items of a YAML file, each with its line. An empty file has none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigError(f"the name of a YAML file is needed, not {shown(path)}")
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            loader = yaml.SafeLoader(file)
+            try:
+                root = loader.get_single_node()
+                return [] if root is None else _walk(loader, root, str(name), "")
+            finally:
+                loader.dispose()
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot read the configuration: {error.strerror or error}") from None
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else str(name)
+        raise ConfigError(f"{place}: is not YAML: {_reason(error)}") from None
+
+
+def _walk(loader: yaml.SafeLoader, node: yaml.Node, path: str, prefix: str) -> list[Item]:
+    """The items of one mapping node; `prefix` is the dotted name of the section that it is."""
+    if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
+        return []
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{_place(path, node)}: {prefix or 'the file'} must be a mapping of keys (`lr: 0.1`)")
+    items: list[Item] = []
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        place = _place(path, key_node)
+        name = loader.construct_object(key_node, deep=True)
+        if not isinstance(name, str):
+            raise ConfigError(f"{place}: {prefix}{shown(name)}: a key must be text")
+        if name in seen:
+            raise ConfigError(f"{place}: {prefix}{name}: the key is given twice, first in line {seen[name]}")
+        seen[name] = key_node.start_mark.line + 1
+        if prefix + name in SECTIONS:
+            items += _walk(loader, value_node, path, f"{prefix}{name}.")
+        else:
+            items.append(Item(prefix + name, loader.construct_object(value_node, deep=True), place))
+    return items
+
+
+def _place(path: str, node: yaml.Node) -> str:
+    return f"{path}:{node.start_mark.line + 1}"
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line and without the text of the file, which may hold a password."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, yaml.MarkedYAMLError):
+        return ", ".join(part for part in (error.context, error.problem) if part)
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason} at byte {error.position}"
+    return " ".join(str(error).split())

@@ -1,0 +1,118 @@
+"""`Entry`, the public face: settings in, and train, test, predict, convert out. The work is done in plsc.engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from plsc.config import OLD_NAMES, Config
+from plsc.errors import ConfigError
+from plsc.paddle_version import require_paddle
+from plsc.parts import Parts, checked_part
+from plsc.report import install_excepthook
+from plsc.setters import Setters
+
+_PARTS = tuple(field.name for field in dataclasses.fields(Parts))
+
+# What PLSC 0.x kept on Entry and is not settable any more, and what to use.
+_GONE = {
+    "test_reader": "set test_dataset",
+    "predict_reader": "give predict() what to read",
+    "trainer_id": "the launch decides it (python -m paddle.distributed.launch)",
+    "num_trainers": "the launch decides it (python -m paddle.distributed.launch)",
+    "global_train_batch_size": "use set_train_batch_size, the images per rank",
+    "global_test_batch_size": "use set_test_batch_size, the images per rank",
+    "fp16_user_dict": "use set_mixed_precision",
+    "lr_scheduler": "use set_lr, set_step_boundaries and the section lr_schedule",
+    "use_quant": "there is no quantised training",
+    "config": "use Entry(config=...) or set(key, value)",
+}
+
+
+class Entry(Setters):
+    """One run: its settings and the user's own objects.
+
+    config_file: a YAML file. config: a Config or a nested mapping. Both left out: the defaults. What differs from the
+    defaults can then be set by the setters, by `set(key, value)`, or by assigning the attributes of PLSC 0.1 and 0.2
+    (`lr`, `scale`, `margin`, `lr_steps`, `train_reader`, `train_dataset`, `test_dataset`, ...), which do the same as
+    the setters. Any other attribute is refused: an assignment never does nothing.
+
+    The constructor also sees to it that an uncaught PlscError is printed as one line (plsc.report).
+    """
+
+    def __init__(self, config_file: str | os.PathLike | None = None, config: Config | Mapping | None = None) -> None:
+        install_excepthook()
+        if config_file is not None and config is not None:
+            raise ConfigError("Entry: config_file and config are both given; give one of the two")
+        if config_file is not None:
+            settings = Config.from_yaml(config_file)
+        elif isinstance(config, Config):
+            settings = config.copy()
+        else:
+            settings = Config() if config is None else Config.from_dict(config)
+        object.__setattr__(self, "_config", settings)
+        object.__setattr__(self, "_parts", Parts())
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All settings as nested plain data, without secrets. It is a copy: changing it changes nothing."""
+        return self._config.to_dict()
+
+    def train(self) -> Any:
+        """Train, verify and save as set. Raises a PlscError for whatever the user can put right."""
+        return _engine().train(self._config, self._parts)
+
+    def test(self) -> Any:
+        """Verify the net in checkpoint_dir on val_targets or test_dataset."""
+        return _engine().test(self._config, self._parts)
+
+    def predict(self) -> Any:
+        """The features of the pictures that are to be read, by the net in checkpoint_dir."""
+        return _engine().predict(self._config, self._parts)
+
+    def convert_for_prediction(self) -> Any:
+        """Write the backbone in checkpoint_dir as a net for prediction."""
+        return _engine().convert_for_prediction(self._config, self._parts)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setters = self._part_setters()
+        if name in setters:
+            setters[name](value)
+        elif name in _PARTS:
+            setattr(self._parts, name, checked_part(name, value))
+        elif name in OLD_NAMES:
+            self._config.set(OLD_NAMES[name], value, f"Entry.{name}")
+        else:
+            raise AttributeError(_no_such(name, "cannot be assigned"))
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached for what is neither a method nor a property.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in _PARTS:
+            return getattr(self._parts, name)
+        if name in OLD_NAMES:
+            return self._config.get(OLD_NAMES[name])
+        raise AttributeError(_no_such(name, "does not exist"))
+
+
+def _engine() -> ModuleType:
+    """The module that does the work. Raises LaunchError where Paddle is missing or another one than supported."""
+    require_paddle()
+    from plsc.engine import run
+
+    return run
+
+
+def _no_such(name: str, what: str) -> str:
+    if name in _GONE:
+        return f"Entry.{name} {what}: {_GONE[name]}"
+    setters = [method for method in dir(Entry) if method.startswith("set")]
+    known = {**{method: method for method in setters}, **{method[4:]: method for method in setters}}
+    known.update({attribute: attribute for attribute in (*OLD_NAMES, *_PARTS)})
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"Entry.{name} {what}; " + (f"did you mean {known[close[0]]}?" if close else "see docs/configuration.md")

@@ -1,0 +1,31 @@
+"""Whether the Paddle that is installed can be used, asked only when something is to be computed."""
+
+from __future__ import annotations
+
+import re
+
+from plsc.errors import LaunchError
+
+_SUPPORTED = re.compile(r"2\.6\.|3\.\d")
+_INSTALL = "install it with `pip install 'plsc[cpu]'`, or `pip install 'plsc[gpu]'` for GPUs"
+
+
+def require_paddle() -> str:
+    """The version of Paddle. Raises LaunchError where there is none, a broken one or one that is not supported."""
+    try:
+        import paddle
+    except ImportError as error:
+        if error.name == "paddle":
+            raise LaunchError(f"PaddlePaddle is not installed; {_INSTALL}") from None
+        raise _broken(error) from error
+    except Exception as error:  # the wrong protobuf, for one, fails in its own ways while Paddle is imported
+        raise _broken(error) from error
+    version = str(getattr(paddle, "__version__", "without a version"))
+    if not _SUPPORTED.match(version):
+        raise LaunchError(f"PaddlePaddle {version} is not supported, PLSC needs 2.6 or 3.x; {_INSTALL}")
+    return version
+
+
+def _broken(error: Exception) -> LaunchError:
+    reason = " ".join(str(error).split())[:200]
+    return LaunchError(f"PaddlePaddle cannot be imported ({type(error).__name__}: {reason}); {_INSTALL}")

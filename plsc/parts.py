@@ -1,0 +1,86 @@
+"""What a user hands over as objects rather than as data: a net, an optimizer, data sets, attributes of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from plsc.config import OPTIONS, Config
+from plsc.config.rules import changed
+from plsc.errors import ConfigError
+
+
+@dataclasses.dataclass
+class Parts:
+    """The user's own objects; None where there is none. Nothing in here is written to a file."""
+
+    model: Any = None  # plsc.models.BaseModel
+    optimizer: Any = None  # paddle.optimizer.Optimizer
+    train_dataset: Any = None  # __len__ and __getitem__ -> (image, label)
+    train_reader: Callable | None = None  # PLSC 0.1's: a function that returns an iterable of (image, label)
+    test_dataset: Any = None  # __len__ and __getitem__
+    param_attr: Any = None  # paddle.ParamAttr of the classifier's weight
+    bias_attr: Any = None  # paddle.ParamAttr of the classifier's bias (softmax)
+
+    def check(self, config: Config) -> None:
+        """Raise ConfigError for parts that cannot work together or with the settings when a run starts."""
+        if self.train_dataset is not None and self.train_reader is not None:
+            raise ConfigError("train_reader: train_dataset is set as well; set one of the two to None")
+        if self.bias_attr is not None and config.classifier.loss_type != "softmax":
+            raise ConfigError(
+                f"set_distfc_attr(bias_attr=...): classifier.loss_type={config.classifier.loss_type!r} has no bias; "
+                "only softmax has one"
+            )
+
+    def without_effect(self, config: Config) -> list[str]:
+        """A line for every key that was changed from its default and has no effect because of a part."""
+        rate = ["lr", "lr_reference_batch", "momentum", "weight_decay", *_keys("lr_schedule.")]
+        source = ["data.dataset", "data.label_file", "data.random_flip", "data.pixel_std"]
+        own_data = self.train_dataset is not None or self.train_reader is not None
+        idle = [
+            (self.optimizer is not None, "an optimizer of your own (set_optimizer)", rate),
+            (self.model is not None, "a model of your own (set_model)",
+             ["model.name", "model.data_format", "model.dropout", "model.base_width"]),
+            (own_data, "training data of your own (train_dataset, train_reader)", source),
+        ]  # fmt: skip
+        return [
+            f"{text}: has no effect with {reason}"
+            for given, reason, keys in idle
+            if given
+            for text in changed(config.settings, keys)
+        ]
+
+
+def _keys(prefix: str) -> list[str]:
+    return [key for key in OPTIONS if key.startswith(prefix)]
+
+
+def _descends(value: Any, package: str, name: str) -> bool:
+    """True if a class of this name from this package is among the ancestors. Asks without importing the package."""
+    return any(kind.__name__ == name and kind.__module__.split(".")[0] == package for kind in type(value).__mro__)
+
+
+def _refuse(part: str, value: Any, allowed: str) -> ConfigError:
+    kind = value.__name__ + " (a class)" if isinstance(value, type) else type(value).__name__
+    return ConfigError(f"{part}: got {kind}, must be {allowed}, or None")
+
+
+def checked_part(name: str, value: Any) -> Any:
+    """The value if it can be the part of that name, or None. Raises ConfigError that says what is allowed."""
+    if value is None:
+        return None
+    if name == "model":
+        fits, allowed = _descends(value, "plsc", "BaseModel"), "an instance of plsc.models.BaseModel"
+    elif name == "optimizer":
+        fits, allowed = _descends(value, "paddle", "Optimizer"), "an instance of paddle.optimizer.Optimizer"
+    elif name in ("param_attr", "bias_attr"):
+        fits, allowed = _descends(value, "paddle", "ParamAttr"), "a paddle.ParamAttr"
+    elif name == "train_reader":
+        fits, allowed = callable(value), "a function that returns an iterable of (image, label)"
+    else:
+        sized = hasattr(value, "__len__") and hasattr(value, "__getitem__")
+        fits, allowed = sized and not isinstance(value, (type, str)), "an object with __len__ and __getitem__"
+    if not fits:
+        raise _refuse(name, value, allowed)
+    return value

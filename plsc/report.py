@@ -1,0 +1,43 @@
+"""How an error that a user can cause reaches the terminal: one line that names the rank, instead of a stack trace."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from plsc.errors import PlscError
+
+
+def one_line(error: PlscError, rank: int | None) -> str:
+    """ "plsc: error: [rank 1] message"; without a known rank the bracket is left out."""
+    message = " ".join(line.strip() for line in str(error).splitlines())
+    return f"plsc: error: {message}" if rank is None else f"plsc: error: [rank {rank}] {message}"
+
+
+def install_excepthook() -> None:
+    """Print an uncaught PlscError as one line on stderr; whatever else goes on to the hook that was there.
+
+    The process still ends with status 1. Calling it again changes nothing.
+    """
+    previous = sys.excepthook
+    if getattr(previous, "prints_plsc_errors", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, PlscError):
+            print(one_line(error, _rank()), file=sys.stderr, flush=True)
+        else:
+            previous(kind, error, trace)
+
+    hook.prints_plsc_errors = True
+    sys.excepthook = hook
+
+
+def _rank() -> int | None:
+    """The rank of this process, or None where the launch itself is what is wrong."""
+    try:
+        from plsc.parallel.environment import Environment
+
+        return Environment.from_launch().rank
+    except (ImportError, PlscError):
+        return None
