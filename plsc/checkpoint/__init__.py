@@ -1,0 +1,34 @@
+"""Checkpoints: written by all ranks together, all or nothing; read on any number of ranks.
+
+The layout on disk: docs/checkpoint_format.md.
+"""
+
+from __future__ import annotations
+
+from plsc.checkpoint.find import latest, open_checkpoint, resolve
+from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
+from plsc.checkpoint.read import ReshardSource, check_fits, read_replicated, read_rows, verify_files
+from plsc.checkpoint.retention import remove_old
+from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
+from plsc.checkpoint.together import OneRank
+from plsc.checkpoint.write import save
+
+__all__ = [
+    "META_KEYS",
+    "ArrayShard",
+    "Manifest",
+    "OneRank",
+    "ReshardSource",
+    "ShardSource",
+    "TensorSpec",
+    "check_fits",
+    "latest",
+    "open_checkpoint",
+    "read_manifest",
+    "read_replicated",
+    "read_rows",
+    "remove_old",
+    "resolve",
+    "save",
+    "verify_files",
+]

@@ -1,0 +1,212 @@
+"""One file of tensors in the safetensors format, written and read in pieces.
+
+Layout: 8 bytes header length (little-endian), a JSON header padded with spaces to a multiple of 8,
+then the tensors' bytes, little-endian, C order, without gaps, in the header's order.
+https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from plsc.checkpoint.tensors import TensorSpec
+from plsc.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
+READ_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 (hex) of one file."""
+
+    num_bytes: int
+    sha256: str
+
+
+class _HashedFile:
+    """A new file whose SHA-256 is taken while it is written."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._file = open(path, "xb")
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self._size += len(data)
+
+    def finish(self) -> FileEntry:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return FileEntry(self._size, self._hash.hexdigest())
+
+    def __enter__(self) -> _HashedFile:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self._path  # "No space left on device" alone does not say where
+        try:
+            self._file.close()
+        except OSError:
+            if error is None:
+                raise
+
+
+def write_tensors(
+    path: str, specs: list[TensorSpec], blocks: Iterable[tuple[str, int, np.ndarray]], metadata: dict[str, str]
+) -> FileEntry:
+    """Write a new file from blocks of rows and flush it to disk; holds one block at a time.
+
+    `blocks` yields (tensor name, first row, rows [n, ...]) in the order of `specs`, rows upwards without a gap; a
+    tensor without dimensions comes as one block with first row 0.
+    Raises CheckpointError when the blocks do not add up to `specs`, OSError when the disk refuses.
+    """
+    with _HashedFile(path) as file:
+        file.write(_header(specs, metadata))
+        by_name = {spec.name: spec for spec in specs}
+        if len(by_name) != len(specs):
+            raise CheckpointError(f"{path}: two tensors of one name among {[spec.name for spec in specs]}")
+        written = dict.fromkeys(by_name, 0)
+        order = iter(specs)
+        current = None
+        for name, first, block in blocks:
+            while current is None or name != current.name:
+                _check_full(path, current, written)
+                current = next(order, None)
+                if current is None:
+                    raise CheckpointError(f"{path}: tensor {name} is not declared, or comes out of order")
+            data = _block_bytes(path, current, block)
+            if first * current.row_bytes != written[name]:
+                raise CheckpointError(f"{path}: tensor {name}: the block at row {first} does not follow the one before")
+            file.write(data)
+            written[name] += len(data)
+        for spec in [current, *order]:
+            _check_full(path, spec, written)
+        return file.finish()
+
+
+def write_bytes(path: str, data: bytes) -> FileEntry:
+    """Write a new small file and flush it to disk."""
+    with _HashedFile(path) as file:
+        file.write(data)
+        return file.finish()
+
+
+def sync_dir(path: str) -> None:
+    """Flush the names in a directory to disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot flush a directory, and say so like this
+            raise
+    finally:
+        os.close(handle)
+
+
+def hash_file(path: str) -> str:
+    """SHA-256 of a file, reading 4 MiB at a time."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(READ_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
+class TensorFile:
+    """A file of tensors opened for reading. Raises CheckpointError, naming it, when it is not what it should be."""
+
+    def __init__(self, path: str, specs: list[TensorSpec], metadata: dict[str, str]):
+        """`specs` in the order of writing and `metadata` are what the file must hold, to the byte."""
+        self.path = path
+        header = _header(specs, metadata)
+        try:
+            self._file = open(path, "rb")
+            found = self._file.read(len(header))
+            size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise CheckpointError(f"{path}: {error.strerror}") from None
+        if found != header:
+            self._file.close()
+            raise CheckpointError(f"{path}: its header does not agree with the manifest: damaged or exchanged")
+        self._offsets = {}
+        offset = len(header)
+        for spec in specs:
+            self._offsets[spec.name] = (spec, offset)
+            offset += spec.num_bytes
+        if size != offset:
+            self._file.close()
+            raise CheckpointError(f"{path}: {size} bytes, expected {offset}: truncated or damaged")
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole tensor."""
+        spec, offset = self._offsets[name]
+        return self._read_at(offset, spec)
+
+    def rows(self, name: str, first: int, last: int, block_rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, rows) for the rows [first, last) of a tensor, at most `block_rows` at once."""
+        spec, offset = self._offsets[name]
+        for row in range(first, last, block_rows):
+            part = spec.with_rows(min(block_rows, last - row))
+            yield row, self._read_at(offset + row * spec.row_bytes, part)
+
+    def _read_at(self, offset: int, spec: TensorSpec) -> np.ndarray:
+        array = np.empty(spec.shape, spec.numpy_dtype)
+        if array.nbytes:
+            try:
+                self._file.seek(offset)
+                count = self._file.readinto(array.reshape(-1).view(np.uint8))
+            except OSError as error:
+                raise CheckpointError(f"{self.path}: {error.strerror}") from None
+            if count != array.nbytes:
+                raise CheckpointError(f"{self.path}: ends in the middle of tensor {spec.name}")
+        return array
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+
+def _header(specs: list[TensorSpec], metadata: dict[str, str]) -> bytes:
+    entries: dict = {"__metadata__": metadata}
+    offset = 0
+    for spec in specs:
+        end = offset + spec.num_bytes
+        entries[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise CheckpointError(f"a header of {len(text)} bytes; safetensors allows {MAX_HEADER_BYTES}")
+    return len(text).to_bytes(8, "little") + text
+
+
+def _block_bytes(path: str, spec: TensorSpec, block: np.ndarray) -> memoryview:
+    found = TensorSpec.of(spec.name, block)
+    if found.dtype != spec.dtype or found.shape[1:] != spec.shape[1:] or (found.shape == ()) != (spec.shape == ()):
+        raise CheckpointError(
+            f"{path}: tensor {spec.name}: a block of {found.dtype} {list(found.shape)} does not fit into "
+            f"{spec.dtype} {list(spec.shape)}"
+        )
+    return memoryview(np.asarray(block, spec.numpy_dtype, order="C").reshape(-1).view(np.uint8))
+
+
+def _check_full(path: str, spec: TensorSpec | None, written: dict[str, int]) -> None:
+    if spec is not None and written[spec.name] != spec.num_bytes:
+        raise CheckpointError(
+            f"{path}: tensor {spec.name}: {written[spec.name]} bytes came, its shape needs {spec.num_bytes}"
+        )

@@ -1,0 +1,85 @@
+"""Which checkpoint to read: one directory, or the newest complete one of a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, file_names, replaced_dirs, step_dirs
+from plsc.checkpoint.manifest import Manifest, read_manifest
+from plsc.checkpoint.read import check_fits, verify_files
+from plsc.checkpoint.tensors import TensorSpec
+from plsc.checkpoint.together import Group, together
+from plsc.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+
+def open_checkpoint(
+    path: str,
+    group: Group,
+    num_classes: int | None = None,
+    embedding_size: int | None = None,
+    replicated: list[TensorSpec] | None = None,
+    shard: list[TensorSpec] | None = None,
+) -> tuple[str, Manifest]:
+    """(checkpoint directory, manifest) on every rank, fit to be read; to be called by all ranks, before training.
+
+    `path` as in `resolve`, decided by rank 0; the other arguments as in `check_fits`. Every file is hashed, by one of
+    the ranks. What is wrong for one rank raises CheckpointError on all of them.
+    """
+    what = f"cannot open checkpoint {path}"
+    found = together(group, what, lambda: resolve(path) if group.rank == 0 else None)[0]
+
+    def read_and_compare() -> None:
+        check_fits(found, read_manifest(found), num_classes, embedding_size, replicated, shard)
+
+    together(group, what, read_and_compare)
+    manifest = read_manifest(found)
+    mine = file_names(manifest.num_shards)[group.rank :: group.world_size]
+    together(group, what, lambda: verify_files(found, manifest, mine))
+    return found, manifest
+
+
+def problem(path: str) -> str | None:
+    """Why `path` is not a complete checkpoint, or None. Looks at the manifest and the sizes, not at the hashes."""
+    try:
+        verify_files(path, read_manifest(path), hashes=False)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def latest(run_dir: str) -> str | None:
+    """The newest complete checkpoint of a run, or None. What is newer but not complete is named in a warning."""
+    # A save that replaces a step moves the older one aside for a moment; a kill just then leaves it there.
+    for _, path in sorted(step_dirs(run_dir) + replaced_dirs(run_dir), key=_by_age, reverse=True):
+        reason = problem(path)
+        if reason is None:
+            return path
+        log.warning("checkpoint passed over: %s", reason)
+    return None
+
+
+def resolve(path: str) -> str:
+    """The checkpoint directory that `path` means: itself, or the newest complete one when it is a run's directory.
+
+    Raises CheckpointError when there is none.
+    """
+    if not os.path.isdir(path):
+        raise CheckpointError(f"{path}: no such directory; give a checkpoint or the directory of a run")
+    if os.path.exists(os.path.join(path, MANIFEST)):
+        return path
+    if not os.path.isdir(os.path.join(path, CHECKPOINTS)):
+        raise CheckpointError(
+            f"{path}: neither a checkpoint (no {MANIFEST}) nor the directory of a run (no {CHECKPOINTS}/)"
+        )
+    found = latest(path)
+    if found is None:
+        raise CheckpointError(f"{os.path.join(path, CHECKPOINTS)}: no complete checkpoint in it")
+    return found
+
+
+def _by_age(found: tuple[int, str]) -> tuple[int, bool]:
+    step, path = found
+    return step, os.path.basename(path).startswith("step_")  # of one step, the one in place comes first

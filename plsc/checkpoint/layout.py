@@ -1,0 +1,71 @@
+"""Names on disk. A run's checkpoints live in `<run_dir>/checkpoints/step_00012000/`."""
+
+from __future__ import annotations
+
+import os
+import re
+
+CHECKPOINTS = "checkpoints"
+MANIFEST = "manifest.json"
+MANIFEST_SUM = "manifest.sha256"
+REPLICATED = "replicated.safetensors"
+MARKER = "plsc_save_in_progress"
+
+# Directories beside the checkpoints, never a checkpoint by name:
+WRITING = ".tmp_"  # a save that has not finished
+REPLACED = ".replaced_"  # the older checkpoint of a step that is being saved again
+REMOVED = ".removed_"  # a checkpoint that is being deleted
+
+_STEP = re.compile(r"step_(\d{8,})")
+_ASIDE = re.compile(r"\.(?:tmp|replaced|removed)_step_\d{8,}")
+
+
+def checkpoints_dir(run_dir: str) -> str:
+    return os.path.join(run_dir, CHECKPOINTS)
+
+
+def step_name(step: int) -> str:
+    return f"step_{step:08d}"
+
+
+def shard_name(index: int, num_shards: int) -> str:
+    return f"shard_{index:05d}_of_{num_shards:05d}.safetensors"
+
+
+def file_names(num_shards: int) -> list[str]:
+    """Every file of tensors that a checkpoint of `num_shards` shards has, in order."""
+    return [REPLICATED] + [shard_name(index, num_shards) for index in range(num_shards)]
+
+
+def file_identity(step: int, name: str) -> dict[str, str]:
+    """What a file of tensors says of itself in its header, so that an exchanged one is noticed without hashing."""
+    return {"plsc_checkpoint": f"step {step} {name}"}
+
+
+def step_dirs(run_dir: str) -> list[tuple[int, str]]:
+    """[(step, path)] of everything named like a checkpoint, oldest first; says nothing about what is inside."""
+    return _listed(run_dir, "")
+
+
+def replaced_dirs(run_dir: str) -> list[tuple[int, str]]:
+    """[(step, path)] of the older checkpoints whose replacement was under way."""
+    return _listed(run_dir, REPLACED)
+
+
+def aside_dirs(root: str) -> list[str]:
+    """Paths in the directory of checkpoints `root` that are named like something half done."""
+    if not os.path.isdir(root):
+        return []
+    return [os.path.join(root, name) for name in sorted(os.listdir(root)) if _ASIDE.fullmatch(name)]
+
+
+def _listed(run_dir: str, prefix: str) -> list[tuple[int, str]]:
+    root = checkpoints_dir(run_dir)
+    if not os.path.isdir(root):
+        return []
+    found = []
+    for name in os.listdir(root):
+        match = _STEP.fullmatch(name[len(prefix) :]) if name.startswith(prefix) else None
+        if match and os.path.isdir(os.path.join(root, name)):
+            found.append((int(match.group(1)), os.path.join(root, name)))
+    return sorted(found)

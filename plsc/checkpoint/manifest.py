@@ -1,0 +1,186 @@
+"""The manifest: what a checkpoint holds, as plain JSON, checked field by field when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, fields
+from typing import Any
+
+from plsc.checkpoint.files import FileEntry
+from plsc.checkpoint.layout import MANIFEST, MANIFEST_SUM, file_names
+from plsc.checkpoint.tensors import TensorSpec
+from plsc.errors import CheckpointError
+from plsc.parallel.shards import class_range
+
+FORMAT = "plsc-checkpoint"
+VERSION = 1
+
+# What the caller of `save` gives; the rest of the manifest follows from the tensors.
+META_KEYS = (
+    "paddle_version", "num_classes", "embedding_size", "epoch", "position", "config", "random_states", "lr_state",
+    "extra",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One checkpoint without its tensors.
+
+    `step` optimizer steps are done; `position` says where in the data of `epoch` the run stood; `world_size` is the
+    number of ranks that trained. `class_ranges[i]` are the classes [first, last) of shard file i; there can be
+    fewer shards than ranks. Shapes in `shard_tensors` are those of all shards together: [num_classes, ...].
+    """
+
+    plsc_version: str
+    paddle_version: str
+    step: int
+    epoch: int
+    world_size: int
+    num_classes: int
+    embedding_size: int
+    class_ranges: tuple[tuple[int, int], ...]
+    position: dict[str, Any]
+    config: dict[str, Any]
+    random_states: dict[str, Any]
+    lr_state: dict[str, Any]
+    extra: dict[str, Any]
+    replicated_tensors: tuple[TensorSpec, ...]
+    shard_tensors: tuple[TensorSpec, ...]
+    files: dict[str, FileEntry]
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.class_ranges)
+
+    def shard_specs(self, index: int) -> list[TensorSpec]:
+        """The tensors of shard file `index`, with the shapes they have in it."""
+        first, last = self.class_ranges[index]
+        return [spec.with_rows(last - first) for spec in self.shard_tensors]
+
+    def to_bytes(self) -> bytes:
+        """JSON, one field per line. Raises ValueError where a value is not plain JSON."""
+        data: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        data.update((field.name, getattr(self, field.name)) for field in fields(self))
+        data["replicated_tensors"] = [spec.to_json() for spec in self.replicated_tensors]
+        data["shard_tensors"] = [spec.to_json() for spec in self.shard_tensors]
+        data["files"] = {name: {"bytes": f.num_bytes, "sha256": f.sha256} for name, f in self.files.items()}
+        lines = [f'"{key}": {json.dumps(value, allow_nan=False)}' for key, value in data.items()]
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
+def manifest_sum(data: bytes) -> bytes:
+    """The contents of manifest.sha256, as `sha256sum` writes it."""
+    return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def carries_manifest(path: str) -> bool:
+    """Whether a directory holds a manifest of this format, of whatever version and state otherwise."""
+    try:
+        with open(os.path.join(path, MANIFEST), "rb") as file:
+            data = json.loads(file.read())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT
+
+
+def read_manifest(path: str) -> Manifest:
+    """The manifest of the checkpoint directory `path`, every field checked.
+
+    Raises CheckpointError, naming the file, when it is missing, damaged, of an unknown version or inconsistent.
+    """
+    name = os.path.join(path, MANIFEST)
+    raw = _read(name)
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{name}: damaged, not JSON") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise CheckpointError(f"{name}: not the manifest of a PLSC checkpoint")
+    if data.get("version") != VERSION:
+        raise CheckpointError(
+            f"{name}: format version {data.get('version')!r:.40} is unknown, this PLSC reads {VERSION}; "
+            "use the PLSC that wrote it"
+        )
+    if _read(os.path.join(path, MANIFEST_SUM)) != manifest_sum(raw):
+        raise CheckpointError(f"{name}: damaged, its SHA-256 is not the one in {MANIFEST_SUM}")
+    del data["format"], data["version"]
+    try:
+        return parse(data)
+    except ValueError as error:  # a ConfigError of class_range is one, too
+        raise CheckpointError(f"{name}: {error}") from None
+
+
+def parse(data: dict[str, Any]) -> Manifest:
+    """A Manifest from decoded JSON without its first two fields. Raises ValueError, naming the field."""
+    _same_keys("field", {field.name for field in fields(Manifest)}, set(data))
+    for key in ("plsc_version", "paddle_version"):
+        _check(isinstance(data[key], str), key, data[key], "a text")
+    for key, least in (("step", 0), ("epoch", 0), ("world_size", 1), ("num_classes", 1), ("embedding_size", 1)):
+        _check(type(data[key]) is int and data[key] >= least, key, data[key], f"an integer of at least {least}")
+    for key in ("position", "config", "random_states", "lr_state", "extra"):
+        _check(isinstance(data[key], dict), key, data[key], "an object")
+    values = dict(data)
+    values["class_ranges"] = _class_ranges(data)
+    values["replicated_tensors"] = _specs(data, "replicated_tensors")
+    values["shard_tensors"] = _specs(data, "shard_tensors")
+    values["files"] = _files(data)
+    names = [spec.name for spec in values["replicated_tensors"] + values["shard_tensors"]]
+    if len(set(names)) != len(names):
+        raise ValueError("two tensors of one name")
+    for spec in values["shard_tensors"]:
+        if spec.shape not in ((data["num_classes"],), (data["num_classes"], data["embedding_size"])):
+            raise ValueError(
+                f"tensor {spec.name} has shape {list(spec.shape)}, which does not agree with num_classes "
+                f"{data['num_classes']} and embedding_size {data['embedding_size']}"
+            )
+    return Manifest(**values)
+
+
+def _class_ranges(data: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    ranges = data["class_ranges"]
+    num_shards = len(ranges) if isinstance(ranges, list) else -1
+    _check(0 <= num_shards <= data["world_size"], "class_ranges", ranges, "a list of at most world_size ranges")
+    expected = [class_range(data["num_classes"], index, num_shards) for index in range(num_shards)]
+    _check(ranges == [list(pair) for pair in expected], "class_ranges", ranges, f"{expected!r:.80}, by PLSC's rule")
+    return tuple(expected)
+
+
+def _specs(data: dict[str, Any], key: str) -> tuple[TensorSpec, ...]:
+    _check(isinstance(data[key], list), key, data[key], "a list")
+    return tuple(TensorSpec.from_json(item) for item in data[key])
+
+
+def _files(data: dict[str, Any]) -> dict[str, FileEntry]:
+    _check(isinstance(data["files"], dict), "files", data["files"], "an object")
+    # Only these names are ever opened, so a manifest cannot point outside its directory.
+    names = file_names(len(data["class_ranges"]))
+    _same_keys("file", set(names), set(data["files"]))
+    found = {}
+    for name in names:
+        entry = data["files"][name]
+        good = isinstance(entry, dict) and set(entry) == {"bytes", "sha256"} and type(entry["bytes"]) is int
+        good = good and isinstance(entry["sha256"], str) and len(entry["sha256"]) == 64
+        _check(good, f"files: {name}", entry, "{bytes, sha256}")
+        found[name] = FileEntry(entry["bytes"], entry["sha256"])
+    return found
+
+
+def _same_keys(what: str, expected: set[str], found: set[str]) -> None:
+    for word, keys in (("missing", expected - found), ("unknown", found - expected)):
+        if keys:
+            raise ValueError(f"{word} {what} {', '.join(sorted(keys))}")
+
+
+def _check(good: bool, key: str, value: Any, allowed: str) -> None:
+    if not good:
+        raise ValueError(f"{key} must be {allowed}, got {value!r:.80}")
+
+
+def _read(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise CheckpointError(f"{name}: {error.strerror}; not a complete checkpoint") from None

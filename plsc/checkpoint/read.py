@@ -1,0 +1,130 @@
+"""Reading a checkpoint: check it, the replicated tensors, and any range of classes.
+
+Hashes: `open_checkpoint` spreads the files over the ranks, so that each is hashed once per start. Reading checks size
+and header of every file it opens, and `read_replicated` the hash as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from plsc.checkpoint.files import TensorFile, hash_file
+from plsc.checkpoint.layout import REPLICATED, file_identity, shard_name
+from plsc.checkpoint.manifest import Manifest
+from plsc.checkpoint.tensors import TensorSpec
+from plsc.errors import CheckpointError
+from plsc.parallel.shards import overlaps
+
+
+def verify_files(path: str, manifest: Manifest, files: Iterable[str] | None = None, hashes: bool = True) -> None:
+    """Check that files (all of them by default) are there with the right size and, unless told not to, SHA-256.
+
+    Raises CheckpointError that names the file.
+    """
+    for name in manifest.files if files is None else files:
+        file_path, expected = os.path.join(path, name), manifest.files[name]
+        try:
+            size = os.stat(file_path).st_size
+            if size != expected.num_bytes:
+                raise CheckpointError(f"{file_path}: {size} bytes, expected {expected.num_bytes}: truncated or damaged")
+            if hashes and hash_file(file_path) != expected.sha256:
+                raise CheckpointError(f"{file_path}: SHA-256 differs from the manifest: damaged or exchanged")
+        except OSError as error:
+            raise CheckpointError(f"{file_path}: {error.strerror}") from None
+
+
+def read_replicated(path: str, manifest: Manifest) -> dict[str, np.ndarray]:
+    """The replicated tensors by name, after checking the file's hash."""
+    verify_files(path, manifest, [REPLICATED])
+    with _open(path, manifest, REPLICATED, list(manifest.replicated_tensors)) as file:
+        return {spec.name: file.read(spec.name) for spec in manifest.replicated_tensors}
+
+
+def read_rows(
+    path: str, manifest: Manifest, first: int, last: int, block_rows: int = 65536
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """The classes [first, last) from however many shards they lie in, a block of at most `block_rows` rows at once.
+
+    Yields (tensor name, row, rows [n, ...]) where `row` counts from `first`: what a rank that owns [first, last) puts
+    at its local row, and what `save` takes. Tensors in the manifest's order, rows upwards. Only the bytes asked for
+    are read. Raises CheckpointError, naming the file; ConfigError for a range outside [0, num_classes].
+    """
+    if not manifest.num_shards:
+        raise CheckpointError(f"{path}: holds no class shards")
+    if block_rows < 1:
+        raise CheckpointError(f"block_rows must be at least 1, got {block_rows}")
+    pieces = overlaps(manifest.num_classes, manifest.num_shards, first, last)
+    return _rows(path, manifest, pieces, first, block_rows)
+
+
+def _rows(path, manifest, pieces, first, block_rows) -> Iterator[tuple[str, int, np.ndarray]]:
+    for spec in manifest.shard_tensors:
+        for index, piece_first, piece_last in pieces:
+            start = manifest.class_ranges[index][0]
+            name = shard_name(index, manifest.num_shards)
+            with _open(path, manifest, name, manifest.shard_specs(index)) as file:
+                for row, block in file.rows(spec.name, piece_first - start, piece_last - start, block_rows):
+                    yield spec.name, start + row - first, block
+
+
+class ReshardSource:
+    """A ShardSource over a stored checkpoint: the classes [first, last), read while they are written again."""
+
+    def __init__(self, path: str, manifest: Manifest, first: int, last: int, block_rows: int = 65536):
+        self._args = (path, manifest, first, last, block_rows)
+
+    def tensors(self) -> list[TensorSpec]:
+        _, manifest, first, last, _ = self._args
+        return [spec.with_rows(last - first) for spec in manifest.shard_tensors]
+
+    def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
+        return read_rows(*self._args)
+
+
+def check_fits(
+    path: str,
+    manifest: Manifest,
+    num_classes: int | None = None,
+    embedding_size: int | None = None,
+    replicated: Iterable[TensorSpec] | None = None,
+    shard: Iterable[TensorSpec] | None = None,
+) -> None:
+    """Check a checkpoint against the run that wants to continue it. What is None is not compared.
+
+    `replicated` and `shard` are the run's tensors, all of them; a shard's rows do not matter, only names, types and
+    widths. Raises CheckpointError with both values.
+    """
+    for key, wanted in (("num_classes", num_classes), ("embedding_size", embedding_size)):
+        stored = getattr(manifest, key)
+        if wanted is not None and wanted != stored:
+            raise CheckpointError(f"{path}: {key} is {stored} in the checkpoint and {wanted} in this run")
+    if replicated is not None:
+        _compare(path, "replicated", manifest.replicated_tensors, replicated)
+    if shard is not None:
+        rows = manifest.num_classes
+        _compare(path, "class", manifest.shard_tensors, [spec.with_rows(rows) for spec in shard])
+
+
+def _compare(path: str, kind: str, stored: Iterable[TensorSpec], wanted: Iterable[TensorSpec]) -> None:
+    stored_specs = {spec.name: spec for spec in stored}
+    wanted_specs = {spec.name: spec for spec in wanted}
+    for word, names in (
+        ("the run needs and the checkpoint lacks", wanted_specs.keys() - stored_specs.keys()),
+        ("the checkpoint holds and the run does not know", stored_specs.keys() - wanted_specs.keys()),
+    ):
+        if names:
+            raise CheckpointError(f"{path}: {len(names)} {kind} tensors that {word}, such as {min(names)}")
+    for name, spec in wanted_specs.items():
+        found = stored_specs[name]
+        if found != spec:
+            raise CheckpointError(
+                f"{path}: {kind} tensor {name} is {found.dtype} {list(found.shape)} in the checkpoint and "
+                f"{spec.dtype} {list(spec.shape)} in this run"
+            )
+
+
+def _open(path: str, manifest: Manifest, name: str, specs: list[TensorSpec]) -> TensorFile:
+    return TensorFile(os.path.join(path, name), specs, file_identity(manifest.step, name))

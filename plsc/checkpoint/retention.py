@@ -1,0 +1,109 @@
+"""What may be deleted, and how: old checkpoints, and what a killed save or deletion left behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+
+from plsc.checkpoint.files import sync_dir
+from plsc.checkpoint.find import problem
+from plsc.checkpoint.layout import MANIFEST, MARKER, REMOVED, REPLACED, WRITING, aside_dirs, checkpoints_dir, step_dirs
+from plsc.checkpoint.manifest import carries_manifest
+from plsc.checkpoint.together import Group, describe
+from plsc.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+
+def remove_old(run_dir: str, keep: int, group: Group, protect: Iterable[str] = ()) -> list[str]:
+    """Delete the checkpoints of a run older than its `keep` newest complete ones; returns the deleted paths.
+
+    Acts on rank 0 only; call it after `save` has returned. keep <= 0 keeps all. Never touches `protect` (such as
+    the checkpoint that the run was started from), links, or directories without our manifest. A directory is renamed
+    before anything in it is deleted, so that a half deleted one is never taken for a checkpoint. What cannot be
+    deleted is named in a warning and does not stop the run.
+    """
+    if keep <= 0 or group.rank != 0:
+        return []
+    safe = {os.path.realpath(path) for path in protect}
+    removed = []
+    complete = 0
+    for _, path in reversed(step_dirs(run_dir)):
+        if complete >= keep and _is_ours(path) and os.path.realpath(path) not in safe:
+            try:
+                _remove(path)
+            except OSError as error:
+                log.warning("old checkpoint %s not deleted: %s", path, describe(error))
+            else:
+                removed.append(path)
+        elif complete < keep and problem(path) is None:
+            complete += 1
+    return removed
+
+
+def tidy(run_dir: str) -> None:
+    """Finish or undo what a killed save or deletion of this run left: no `.tmp_`, `.removed_`, `.replaced_` remains.
+
+    Only directories that carry our marker or manifest, or nothing at all, are deleted; a replaced checkpoint whose
+    successor never came into place is put back. Must not run beside a save. Raises OSError.
+    """
+    root = checkpoints_dir(run_dir)
+    for path in aside_dirs(root):
+        name = os.path.basename(path)
+        if name.startswith(REPLACED):
+            final = os.path.join(root, name[len(REPLACED) :])
+            if problem(path) is None and problem(final) is not None:
+                if not os.path.lexists(final):
+                    os.replace(path, final)
+                    sync_dir(root)
+                continue
+        if _is_ours(path) or _is_empty(path):
+            _delete(path)
+
+
+def move_aside(path: str, prefix: str) -> str:
+    """Rename a directory to `prefix` + its name, in place; returns the new path. Raises OSError."""
+    root, name = os.path.split(path)
+    aside = os.path.join(root, prefix + name)
+    if os.path.isdir(aside) and _is_ours(aside):
+        _delete(aside)
+    os.replace(path, aside)
+    return aside
+
+
+def check_not_foreign(path: str) -> None:
+    """Raise CheckpointError when something that is not a checkpoint of ours has the name that a save needs."""
+    if os.path.lexists(path) and not _is_ours(path) and not _is_empty(path):
+        raise CheckpointError(f"{path} exists and is not a checkpoint of PLSC; move it away or change model_save_dir")
+
+
+def _remove(path: str) -> None:
+    root = os.path.dirname(path)
+    aside = move_aside(path, REMOVED)
+    sync_dir(root)
+    _delete(aside)
+
+
+def _delete(path: str) -> None:
+    """Delete a directory, what shows that it is ours last: a kill in between leaves something we still know."""
+    last = [MARKER, MANIFEST]
+    for name in sorted(os.listdir(path), key=lambda name: last.index(name) if name in last else -1):
+        inner = os.path.join(path, name)
+        if os.path.isdir(inner) and not os.path.islink(inner):
+            shutil.rmtree(inner)
+        else:
+            os.unlink(inner)
+    os.rmdir(path)
+
+
+def _is_ours(path: str) -> bool:
+    if os.path.islink(path) or not os.path.isdir(path):
+        return False
+    in_progress = os.path.basename(path).startswith(WRITING) and os.path.isfile(os.path.join(path, MARKER))
+    return in_progress or carries_manifest(path)
+
+
+def _is_empty(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path) and not os.listdir(path)

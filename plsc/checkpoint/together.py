@@ -1,0 +1,62 @@
+"""A step that every rank takes, or none: a failure on one rank is raised on all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from plsc.errors import CheckpointError
+
+
+class Group(Protocol):
+    """The ranks of a run, as far as checkpoints need them."""
+
+    rank: int
+    world_size: int
+
+    def barrier(self, name: str) -> None:
+        """Return when every rank has arrived."""
+
+    def all_gather(self, value: Any) -> list[Any]:
+        """[the JSON value of each rank, in order]."""
+
+
+class OneRank:
+    """The group of a program that runs alone, such as a tool."""
+
+    rank = 0
+    world_size = 1
+
+    def barrier(self, name: str) -> None:
+        return
+
+    def all_gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+def together(group: Group, what: str, action: Callable[[], Any]) -> list[Any]:
+    """Run `action` on this rank and return the JSON values that it gave on every rank.
+
+    If it fails anywhere, every rank raises CheckpointError "<what>: rank <r>: <reason>".
+    """
+    value, cause, message = None, None, None
+    try:
+        value = action()
+    except Exception as error:  # whatever it is, the other ranks must hear of it before this one leaves
+        cause, message = error, describe(error)
+    answers = group.all_gather([message, value])
+    for rank, (failure, _) in enumerate(answers):
+        if failure is not None:
+            where = f"rank {rank}: " if group.world_size > 1 else ""
+            raise CheckpointError(f"{what}: {where}{failure}") from cause
+    return [value for _, value in answers]
+
+
+def describe(error: Exception) -> str:
+    """One line that says what went wrong and where."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, CheckpointError):
+        return str(error)
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"

@@ -1,0 +1,210 @@
+"""Saving a checkpoint: every rank writes its shard aside, then one rename makes all of it visible, or nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from plsc.checkpoint import layout
+from plsc.checkpoint.files import FileEntry, sync_dir, write_bytes, write_tensors
+from plsc.checkpoint.manifest import META_KEYS, Manifest, manifest_sum, parse
+from plsc.checkpoint.retention import check_not_foreign, move_aside, tidy
+from plsc.checkpoint.tensors import ShardSource, TensorSpec
+from plsc.checkpoint.together import Group, describe, together
+from plsc.errors import CheckpointError
+from plsc.version import __version__
+
+log = logging.getLogger(__name__)
+
+SHARED = "model_save_dir must be on a file system that all ranks share"
+
+
+def save(
+    run_dir: str,
+    step: int,
+    replicated: Mapping[str, np.ndarray] | None,
+    shard: ShardSource | None,
+    meta: dict[str, Any],
+    group: Group,
+) -> str:
+    """Write the checkpoint of `step` under `run_dir` and return its directory. Every rank must call it.
+
+    `replicated` and `meta` are rank 0's; the other ranks may pass None and {}. `meta` has the keys META_KEYS and holds
+    plain JSON. `shard`: the first k ranks give one, following `class_range(num_classes, rank, k)`; k is world_size
+    for a sharded classifier, 1 for a replicated one (its matrix then is a shard), 0 for none.
+    A checkpoint of the same step is replaced, and deleted only when the new one is in place.
+    Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
+    or, where only the flush after the rename failed, complete.
+    """
+    root = layout.checkpoints_dir(run_dir)
+    final = os.path.join(root, layout.step_name(step))
+    aside = os.path.join(root, layout.WRITING + layout.step_name(step))
+    what = f"cannot save checkpoint {final}"
+    try:
+        offers = together(group, what, lambda: _offer(step, shard))
+        num_shards = _num_shards(what, offers)
+
+        def prepare() -> None:
+            if group.rank == 0:
+                _draft(step, replicated, offers, meta, group.world_size)  # complain before hours of writing
+                _prepare(run_dir, final, aside)
+
+        together(group, what, prepare)
+        name = layout.shard_name(group.rank, num_shards) if group.rank < num_shards else None
+        entries = together(group, what, lambda: _write_shard(aside, step, name, shard))
+
+        def publish() -> None:
+            if group.rank == 0:
+                draft = _draft(step, replicated, offers, meta, group.world_size)
+                _finish(aside, draft, replicated, entries)
+                _publish(aside, final)
+
+        together(group, what, publish)
+    except CheckpointError:
+        if group.rank == 0:
+            _tidy_or_warn(run_dir)
+        group.barrier(f"checkpoint {step} given up")
+        raise
+    return final
+
+
+def _offer(step: int, shard: ShardSource | None) -> dict[str, Any]:
+    """What a rank is about to write."""
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise CheckpointError(f"step must be an integer of at least 0, got {step!r}")
+    return {"step": step, "tensors": None if shard is None else [spec.to_json() for spec in shard.tensors()]}
+
+
+def _num_shards(what: str, offers: list[dict[str, Any]]) -> int:
+    """How many ranks give a shard. Every rank sees the same offers, so it returns, or raises, the same on each."""
+    steps = [offer["step"] for offer in offers]
+    if len(set(steps)) > 1:
+        raise CheckpointError(f"{what}: the ranks are at different steps: {steps}")
+    gives = [offer["tensors"] is not None for offer in offers]
+    if gives != sorted(gives, reverse=True):
+        raise CheckpointError(f"{what}: the ranks with a class shard must be the first ones, got {gives}")
+    return sum(gives)
+
+
+def _draft(
+    step: int,
+    replicated: Mapping[str, np.ndarray] | None,
+    offers: list[dict[str, Any]],
+    meta: dict[str, Any],
+    world_size: int,
+) -> dict[str, Any]:
+    """The manifest as JSON data, with files that are still empty, checked as a reader would check it."""
+    if replicated is None:
+        raise CheckpointError("rank 0 must give the replicated tensors, got None")
+    if set(meta) != set(META_KEYS):
+        raise CheckpointError(f"meta must have the keys {', '.join(META_KEYS)}; got {', '.join(map(str, meta))}")
+    _check_plain("meta", meta)
+    shards = [offer["tensors"] for offer in offers if offer["tensors"] is not None]
+    classes = [tensors[0]["shape"][0] if tensors and tensors[0]["shape"] else 0 for tensors in shards]
+    ends = np.cumsum([0, *classes]).tolist()
+    draft = {
+        **meta,
+        "plsc_version": __version__,
+        "step": step,
+        "world_size": world_size,
+        "class_ranges": [list(pair) for pair in zip(ends[:-1], ends[1:])],
+        "replicated_tensors": [spec.to_json() for spec in _replicated_specs(replicated)],
+        "shard_tensors": [_with_rows(tensor, ends[-1]) for tensor in shards[0]] if shards else [],
+        "files": {name: {"bytes": 0, "sha256": "0" * 64} for name in layout.file_names(len(shards))},
+    }
+    for rank, tensors in enumerate(shards):
+        if tensors != [_with_rows(tensor, classes[rank]) for tensor in draft["shard_tensors"]]:
+            raise CheckpointError(f"rank {rank} gives other class tensors than rank 0, or of different lengths")
+    try:
+        parse(draft)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    return draft
+
+
+def _with_rows(tensor: dict[str, Any], rows: int) -> dict[str, Any]:
+    return {**tensor, "shape": [rows, *tensor["shape"][1:]]}
+
+
+def _replicated_specs(replicated: Mapping[str, np.ndarray]) -> list[TensorSpec]:
+    """In the order of the file: wide types first, so that each tensor begins at a multiple of its item size."""
+    specs = [TensorSpec.of(name, np.asarray(array)) for name, array in replicated.items()]
+    return sorted(specs, key=lambda spec: -spec.numpy_dtype.itemsize)
+
+
+def _prepare(run_dir: str, final: str, aside: str) -> None:
+    root = layout.checkpoints_dir(run_dir)
+    os.makedirs(root, exist_ok=True)
+    sync_dir(run_dir)
+    tidy(run_dir)
+    check_not_foreign(final)
+    check_not_foreign(aside)
+    os.mkdir(aside)
+    write_bytes(os.path.join(aside, layout.MARKER), b"")
+
+
+def _write_shard(aside: str, step: int, name: str | None, shard: ShardSource | None) -> list[Any] | None:
+    if name is None or shard is None:
+        return None
+    if not os.path.isdir(aside):
+        raise CheckpointError(f"{aside} was made by rank 0 and is not visible here; {SHARED}")
+    identity = layout.file_identity(step, name)
+    entry = write_tensors(os.path.join(aside, name), shard.tensors(), shard.blocks(), identity)
+    return [entry.num_bytes, entry.sha256]
+
+
+def _finish(aside: str, draft: dict[str, Any], replicated: Mapping[str, np.ndarray], entries: list[Any]) -> None:
+    """Write what is rank 0's and take the mark of the unfinished away."""
+    names = layout.file_names(len(draft["class_ranges"]))
+    specs = _replicated_specs(replicated)
+    path = os.path.join(aside, layout.REPLICATED)
+    blocks: Iterator = ((spec.name, 0, np.asarray(replicated[spec.name])) for spec in specs)
+    files = [write_tensors(path, specs, blocks, layout.file_identity(draft["step"], layout.REPLICATED))]
+    files += [FileEntry(*entry) for entry in entries if entry is not None]
+    for name, entry in zip(names, files):
+        path = os.path.join(aside, name)
+        size = os.path.getsize(path) if os.path.exists(path) else 0
+        if size != entry.num_bytes:
+            raise CheckpointError(f"{path}: rank 0 sees {size} of {entry.num_bytes} bytes; {SHARED}")
+    draft["files"] = {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in zip(names, files)}
+    manifest: Manifest = parse(draft)
+    data = manifest.to_bytes()
+    write_bytes(os.path.join(aside, layout.MANIFEST), data)
+    write_bytes(os.path.join(aside, layout.MANIFEST_SUM), manifest_sum(data))
+    os.unlink(os.path.join(aside, layout.MARKER))
+    sync_dir(aside)
+
+
+def _publish(aside: str, final: str) -> None:
+    root = os.path.dirname(final)
+    replaced = move_aside(final, layout.REPLACED) if os.path.isdir(final) else None
+    os.replace(aside, final)
+    sync_dir(root)
+    if replaced is not None:
+        _tidy_or_warn(os.path.dirname(root))
+
+
+def _tidy_or_warn(run_dir: str) -> None:
+    try:
+        tidy(run_dir)
+    except OSError as error:
+        log.warning("leftovers of a save stay until the next one: %s", describe(error))
+
+
+def _check_plain(where: str, value: Any) -> None:
+    """Refuse what JSON would drop, change or write as something that is not JSON. Tuples become lists."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise CheckpointError(f"{where}: the key {key!r} must be a text")
+            _check_plain(f"{where}.{key}", inner)
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            _check_plain(f"{where}[{index}]", inner)
+    elif not (value is None or type(value) in (bool, int, str) or type(value) is float and math.isfinite(value)):
+        raise CheckpointError(f"{where}: {value!r:.80} ({type(value).__name__}) is not plain JSON data")
