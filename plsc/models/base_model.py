@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,10 +53,9 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
 
     takes_label = _takes_label(model)
     _refuse_ready_layers(model, paddle.nn.Layer)
-    block = paddle.static.default_main_program().global_block()
-    first_op = len(block.ops)
     # The prefix keeps these names apart from those that the rest of the program counts from zero as well.
-    with paddle.utils.unique_name.guard("backbone."):
+    with paddle.utils.unique_name.guard("backbone."), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="When training, we now always track")  # the statistics: they must be
         if takes_label:
             feature = model.build_network(_image(inputs), inputs.get("label"), is_train=is_train)
         else:
@@ -67,7 +67,7 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
             "expected one variable of shape [batch, embedding_size]"
         )
     if not is_train:
-        require_inference_mode(block.ops[first_op:], type(model).__name__)
+        require_inference_mode(paddle.static.default_main_program(), type(model).__name__)
     return feature
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 from plsc.errors import ConfigError
 from plsc.models.base_model import BaseModel
@@ -40,6 +39,11 @@ class NetBuilder:
         """[H, W] of ``x``."""
         return list(x.shape[2:4] if self.data_format == "NCHW" else x.shape[1:3])
 
+    def add(self, x, y):
+        import paddle
+
+        return paddle.add(x, y)  # `x + y` gives a DeprecationWarning on Paddle 2.6
+
     def conv(self, x, name: str, out: int, kernel, stride: int = 1, padding: int = 0, groups: int = 1):
         """Convolution without bias; initial weights N(0, 2 / fan_out), Eq. 14 of arXiv:1502.01852, as PLSC 0.x."""
         import paddle
@@ -63,9 +67,7 @@ class NetBuilder:
             weight_attr=_attr(name, "weight"), bias_attr=_attr(name, "bias"),
             data_format="NCL" if flat else self.data_format, name=f"backbone.{name}.running",
         )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Paddle warns that the running statistics are tracked: they must be
-            return self._mode(layer)(x)
+        return self._mode(layer)(x)
 
     def prelu(self, x, name: str):
         """One slope for each channel."""

@@ -8,11 +8,11 @@ from plsc.errors import ConfigError
 _MODAL_OPS = ("batch_norm", "sync_batch_norm", "dropout")
 
 
-def require_inference_mode(ops, model_name: str) -> None:
-    """Raise ConfigError if one of ``ops`` still trains: it would change the statistics or drop features."""
+def require_inference_mode(program, model_name: str) -> None:
+    """Raise ConfigError if an operation of ``program`` still trains: it would change statistics or drop features."""
     from plsc.compat import is_pir
 
-    for op in ops:
+    for op in program.global_block().ops:
         kind = op.name().split(".")[-1].rstrip("_") if is_pir() else op.type
         if kind not in _MODAL_OPS:
             continue

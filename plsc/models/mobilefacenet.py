@@ -38,7 +38,7 @@ def bottleneck(builder: NetBuilder, x, name: str, expansion: int, out: int, stri
     y = _conv(builder, x, f"{name}.expand", hidden, 1)
     y = _conv(builder, y, f"{name}.depthwise", hidden, 3, stride=stride, padding=1, groups=hidden)
     y = _conv(builder, y, f"{name}.project", out, 1, linear=True)
-    return x + y if stride == 1 and builder.channels(x) == out else y
+    return builder.add(x, y) if stride == 1 and builder.channels(x) == out else y
 
 
 def _conv(builder: NetBuilder, x, name: str, out: int, kernel, linear: bool = False, **shape):

@@ -45,7 +45,7 @@ def residual_unit(builder: NetBuilder, x, name: str, width: int, stride: int):
     y = builder.bn(y, f"{name}.bn3")
     if stride != 1 or builder.channels(x) != width:
         x = builder.bn(builder.conv(x, f"{name}.shortcut.conv", width, 1, stride), f"{name}.shortcut.bn")
-    return x + y
+    return builder.add(x, y)
 
 
 for _name in UNITS:
