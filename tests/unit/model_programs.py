@@ -10,7 +10,6 @@ from plsc.models import build_feature
 
 def build(model, image_shape, is_train, label=False, optimizer=None):
     """(main program, startup program, feature) of one model, in fresh programs."""
-    paddle.enable_static()
     main, startup = paddle.static.Program(), paddle.static.Program()
     startup.random_seed = 7  # not main.random_seed: that gives every step the same dropout mask
     with paddle.static.program_guard(main, startup):

@@ -19,6 +19,13 @@ SHAPE = (3, 33, 20)  # odd, not square: the last map is 3x2
 NARROW = {"base_width": 4, "embedding_size": 6, "image_shape": SHAPE, "dropout": 0.0}
 
 
+@pytest.fixture(autouse=True)
+def static_mode():
+    paddle.enable_static()
+    yield
+    paddle.disable_static()
+
+
 def narrow(name: str, **options):
     return build_model(name, **{**NARROW, **options})
 

@@ -13,12 +13,15 @@ No figure is published for the basic-unit ResNet101 and 152: they have the indep
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import paddle
 import pytest
 
 from plsc.models import build_model
-from tests.reference.backbones import mobilefacenet_counts, resnet_multiply_adds, resnet_parameters
+from tests.reference.backbones import RESNET_UNITS, mobilefacenet_counts, resnet_multiply_adds, resnet_parameters
 from tests.unit.model_programs import build, parameters
 
 DEPTHS = (18, 34, 50, 100, 101, 152)
@@ -29,6 +32,13 @@ PUBLISHED = {
     50: (43_590_848, 6.33, 43.576, 12.637),
     100: (65_156_160, 12.13, 65.131, 24.209),
 }
+
+
+@pytest.fixture(autouse=True)
+def static_mode():
+    paddle.enable_static()
+    yield
+    paddle.disable_static()
 
 
 def count(monkeypatch, **options):
@@ -90,3 +100,13 @@ def test_mobilefacenet_counts(monkeypatch):
     assert (total - table["channels"]) / 1e6 == pytest.approx(0.993, abs=5e-4)
     assert multiply_adds / 1e6 == pytest.approx(221, abs=0.5)
     assert -2e-2 < 2 * multiply_adds / 1e9 / 0.449 - 1 < 0  # OMZ counts PReLU and sums too, 1.6 %
+
+
+def test_the_documented_table():
+    text = (Path(__file__).parents[2] / "docs" / "add_a_backbone.md").read_text()
+    rows = re.findall(r"\| ResNet(\d+) \| ([\d ]+) \| ([\d,]+) \| ([\d.]+) G \|", text)
+    assert [int(depth) for depth, *_ in rows] == list(DEPTHS)
+    for depth, units, total, multiply_adds in rows:
+        assert tuple(map(int, units.split())) == RESNET_UNITS[int(depth)]
+        assert total == f"{resnet_parameters(int(depth)):,}"
+        assert multiply_adds == f"{resnet_multiply_adds(int(depth)) / 1e9:.3f}"
