@@ -42,12 +42,12 @@ def save(
     or, where only the flush after the rename failed, complete.
     """
     root = layout.checkpoints_dir(run_dir)
-    final = os.path.join(root, layout.step_name(step))
-    aside = os.path.join(root, layout.WRITING + layout.step_name(step))
-    what = f"cannot save checkpoint {final}"
+    what = f"cannot save the checkpoint of step {step} in {root}"
     try:
         offers = together(group, what, lambda: _offer(step, shard))
         num_shards = _num_shards(what, offers)
+        final = os.path.join(root, layout.step_name(step))
+        aside = os.path.join(root, layout.WRITING + layout.step_name(step))
 
         def prepare() -> None:
             if group.rank == 0:
@@ -68,7 +68,7 @@ def save(
     except CheckpointError:
         if group.rank == 0:
             _tidy_or_warn(run_dir)
-        group.barrier(f"checkpoint {step} given up")
+        group.barrier("checkpoint given up")  # nobody goes on before the leftovers are gone
         raise
     return final
 
