@@ -135,7 +135,7 @@ class Backbone(BaseModel):
         self.data_format = data_format
         if data_format not in LAYOUTS:
             raise ConfigError(f"model.data_format: {data_format!r} is not a layout; allowed: {', '.join(LAYOUTS)}")
-        if not 0.0 <= self.dropout < 1.0:
+        if isinstance(self.dropout, (bool, str)) or not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"model.dropout: {dropout!r} is out of range; allowed: 0 <= dropout < 1")
 
     def build_network(self, input, label=None, is_train: bool = True):

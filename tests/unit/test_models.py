@@ -174,6 +174,7 @@ def test_any_size_works(name, size):
         ({"base_width": True}, ["model.base_width", "True"]),
         ({"data_format": "CHWN"}, ["model.data_format", "'CHWN'", "NCHW, NHWC"]),
         ({"dropout": 1.0}, ["model.dropout", "1.0"]),
+        ({"dropout": "0.4"}, ["model.dropout", "'0.4'"]),
         ({"depth": 50}, ["ResNet50", "depth"]),
     ],
 )
