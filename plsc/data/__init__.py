@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# Paddle 2.6 exports its own zlib to the whole process. Where Python's zlib is loaded after it, PNG pictures and
+# np.random fail or crash; loaded before, it keeps to its own library. Hence first, and plsc.data before paddle.
+import zlib  # noqa: F401
+
 from plsc.data.check import check_label_list
 from plsc.data.datasets import ImageListDataset, SyntheticDataset
 from plsc.data.hooks import IndexedHook, ReaderHook

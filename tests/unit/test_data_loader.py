@@ -1,0 +1,230 @@
+"""The loader: the same batches from any number of workers, and no worker left behind however things end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plsc.data import GlobalBatchSampler, ImageListDataset, Loader, SyntheticDataset
+from plsc.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE = (3, 8, 8)
+
+
+class _Numbers:
+    """Image and label say which sample it is; `trap` is called for one of them."""
+
+    image_shape = SHAPE
+    sequential = False
+
+    def __init__(self, trap_at: int = -1, trap: object = None) -> None:
+        self.trap_at, self.trap = trap_at, trap
+
+    def __len__(self) -> int:
+        return 40
+
+    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
+        if index == self.trap_at:
+            self.trap()
+        return np.full(SHAPE, index + 100 * epoch, dtype=np.float32), np.int64(index)
+
+
+def _sampler(shuffle: bool = False) -> GlobalBatchSampler:
+    return GlobalBatchSampler(40, 4, 0, 2, seed=3, shuffle=shuffle)
+
+
+def _pids(loader: Loader) -> list[int]:
+    return [worker.process.pid for worker in loader._pool._workers]
+
+
+def _alive(pid: int) -> bool:
+    """A process that runs; a zombie that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _assert_gone(pids: list[int], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while any(map(_alive, pids)) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert pids and not any(map(_alive, pids))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("prefetch", [1, 3])
+@pytest.mark.parametrize("first_step, last_step", [(0, 1), (0, 12), (5, 12), (4, 4)])
+def test_batches_are_those_of_the_sampler(workers: int, prefetch: int, first_step: int, last_step: int) -> None:
+    sampler = _sampler(shuffle=True)
+    with Loader(_Numbers(), sampler, workers, first_step, last_step, prefetch) as loader:
+        out = list(loader)  # kept, so that a slot used again would show
+    assert [step for step, _, _ in out] == list(range(first_step, last_step))
+    for step, images, labels in out:
+        epoch, index = sampler.indices(step)
+        assert images.dtype == np.float32 and images.shape == (4, *SHAPE) and labels.dtype == np.int64
+        np.testing.assert_array_equal(labels, index)
+        np.testing.assert_array_equal(images, np.broadcast_to((index + 100 * epoch)[:, None, None, None], images.shape))
+
+
+def test_flipped_pictures_are_the_same_for_any_workers_and_ranks(tmp_path) -> None:
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "label.txt").write_text("".join(f"{number}.png\t{number}\n" for number in range(12)))
+    data = ImageListDataset(tmp_path, "label.txt", 12, SHAPE, seed=5)
+    runs = []
+    for workers, world in [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2), (2, 3)]:
+        samplers = [GlobalBatchSampler(12, 6 // world, rank, world, seed=5) for rank in range(world)]
+        loaders = [Loader(data, sampler, workers, 0, 6) for sampler in samplers]
+        runs.append(np.stack([np.concatenate([part[1] for part in parts]) for parts in zip(*map(list, loaders))]))
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run, runs[0])
+
+
+def _data_error() -> None:
+    raise DataError("label.txt:7: picture 'a.png' is broken")
+
+
+def _bug() -> None:
+    raise ZeroDivisionError("our own mistake")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_an_error_comes_in_its_step_as_what_it_was(workers: int) -> None:
+    # index 16 is the first of rank 0 in step 2
+    loader = Loader(_Numbers(16, _data_error), _sampler(), workers, 0, 5)
+    pids = _pids(loader) if workers else []
+    assert [next(loader)[0], next(loader)[0]] == [0, 1]
+    with pytest.raises(DataError, match=r"^label.txt:7: picture 'a.png' is broken$"):
+        next(loader)
+    if pids:
+        _assert_gone(pids, seconds=0)  # already, without close()
+    with pytest.raises(ValueError, match="closed"):
+        next(loader)
+
+
+def test_an_error_of_our_own_keeps_its_trace() -> None:
+    with pytest.raises(RuntimeError, match="(?s)_bug.*ZeroDivisionError: our own mistake"):
+        list(Loader(_Numbers(16, _bug), _sampler(), 2, 0, 5))
+
+
+@pytest.mark.parametrize(
+    "trap, text",
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "ended by signal SIGKILL.*out of memory"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "ended by signal SIGTERM"),
+        (lambda: os._exit(3), "ended with exit code 3"),
+        (lambda: sys.exit(4), "ended with exit code 4"),
+    ],
+)
+def test_a_worker_that_dies_is_an_error_and_no_hang(trap: object, text: str) -> None:
+    loader = Loader(_Numbers(16, trap), _sampler(), 2, 0, 5)
+    pids = _pids(loader)
+    assert [next(loader)[0], next(loader)[0]] == [0, 1]
+    with pytest.raises(DataError, match="data worker plsc-data-0.*" + text):
+        next(loader)
+    _assert_gone(pids, seconds=0)
+
+
+def test_workers_killed_between_two_steps() -> None:
+    loader = Loader(_Numbers(), _sampler(), 2, 0, 1000)
+    next(loader)
+    for pid in _pids(loader):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(DataError, match="SIGKILL"):
+        for _ in loader:
+            pass
+
+
+def test_workers_end_with_the_loader() -> None:
+    loader = Loader(_Numbers(), _sampler(), 2, 0, 100)
+    closed = _pids(loader)
+    loader.close()
+    loader.close()
+    with pytest.raises(KeyError), Loader(_Numbers(), _sampler(), 2, 0, 100) as loader:
+        left = _pids(loader)
+        raise KeyError
+    done = Loader(_Numbers(), _sampler(), 2, 0, 3)
+    finished = _pids(done)
+    list(done)
+    forgotten = Loader(_Numbers(), _sampler(), 2, 0, 100)
+    lost = _pids(forgotten)
+    del forgotten
+    _assert_gone(closed + left + finished + lost, seconds=0)
+
+
+def test_closing_does_not_wait_for_a_slow_picture() -> None:
+    loader = Loader(_Numbers(0, lambda: time.sleep(60)), _sampler(), 1, 0, 3)
+    time.sleep(0.1)
+    start = time.monotonic()
+    loader.close()
+    assert time.monotonic() - start < 4
+
+
+SCRIPT = """
+import signal, sys, time
+from plsc.data import GlobalBatchSampler, Loader, SyntheticDataset
+end = sys.argv[1]
+if end == "handled":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+loader = Loader(SyntheticDataset(40, 4, (3, 64, 64), 0), GlobalBatchSampler(40, 8, 0, 1, 0), 2, 0, 10**6)
+next(loader)
+print(*[worker.process.pid for worker in loader._pool._workers], flush=True)
+if end == "exit":
+    sys.exit(0)
+if end == "raise":
+    raise KeyError
+for _ in loader:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(
+    "end, number, code",
+    [
+        ("exit", None, 0),
+        ("raise", None, 1),
+        ("run", signal.SIGTERM, -signal.SIGTERM),
+        ("run", signal.SIGKILL, -signal.SIGKILL),
+        ("run", signal.SIGINT, -signal.SIGINT),
+        ("handled", signal.SIGTERM, 7),
+    ],
+)
+def test_workers_end_with_their_parent(end: str, number: int | None, code: int) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, end], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    pids = [int(pid) for pid in run.stdout.readline().split()]
+    if number is not None:
+        run.send_signal(number)
+    _, errors = run.communicate(timeout=20)
+    assert run.returncode == code
+    assert "resource_tracker" not in errors and "leaked" not in errors
+    assert errors.count("Traceback") == (1 if end == "raise" or number == signal.SIGINT else 0)  # none of a worker
+    _assert_gone(pids)
+
+
+def test_data_does_not_import_paddle_and_brings_zlib_first() -> None:
+    code = "import sys, plsc.data; print('paddle' in sys.modules, 'zlib' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["False", "True"]
+
+
+def test_synthetic_data_through_workers() -> None:
+    data = SyntheticDataset(40, 4, SHAPE, seed=1)
+    with Loader(data, _sampler(), 2, 0, 5) as loader:
+        for step, images, labels in loader:
+            for row in range(4):
+                image, label = data.get(step * 8 + row, 0)
+                np.testing.assert_array_equal(images[row], image)
+                assert labels[row] == label

@@ -1,0 +1,73 @@
+"""The order of the samples: held against a plain concatenation of permutations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from plsc.data import GlobalBatchSampler
+from plsc.data.philox import SHUFFLE, philox
+from plsc.errors import DataError
+
+
+def _union(num_samples: int, batch_size: int, world_size: int, step: int) -> tuple[list, list]:
+    ranks = range(world_size)
+    parts = [GlobalBatchSampler(num_samples, batch_size, r, world_size, seed=5).indices(step) for r in ranks]
+    return [e for part in parts for e in part[0]], [i for part in parts for i in part[1]]
+
+
+@pytest.mark.parametrize("num_samples", [12, 13, 17, 29])
+@pytest.mark.parametrize("batch_size, world_size", [(12, 1), (6, 2), (4, 3), (3, 4)])
+def test_the_ranks_together_see_the_stream_of_one_rank(num_samples: int, batch_size: int, world_size: int) -> None:
+    epochs = 5
+    stream = [(e, i) for e in range(epochs) for i in philox(5, SHUFFLE, e).permutation(num_samples)]
+    for step in range(epochs * num_samples // 12):
+        epoch, index = _union(num_samples, batch_size, world_size, step)
+        assert list(zip(epoch, index)) == stream[step * 12 : (step + 1) * 12]
+
+
+def test_every_sample_is_used_once_per_epoch() -> None:
+    sampler = GlobalBatchSampler(10, 4, 0, 1, seed=1)
+    seen = [pair for step in range(5) for pair in zip(*sampler.indices(step))]  # 20 = two epochs
+    assert sorted(seen) == [(e, i) for e in range(2) for i in range(10)]
+
+
+def test_order_differs_between_epochs_and_seeds() -> None:
+    def order(seed: int, step: int) -> list[int]:
+        return list(GlobalBatchSampler(50, 50, 0, 1, seed).indices(step)[1])
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1)
+    assert order(1, 0) != order(2, 0)
+    assert order(1, 1) != order(2, 0)
+    assert order(1, 0) != list(range(50))
+
+
+def test_any_step_can_come_first_and_steps_may_go_back() -> None:
+    straight = GlobalBatchSampler(11, 3, 1, 2, seed=9)
+    expected = [straight.indices(step) for step in range(12)]
+    jumping = GlobalBatchSampler(11, 3, 1, 2, seed=9)
+    for step in (7, 2, 11, 0, 5):
+        np.testing.assert_array_equal(jumping.indices(step), expected[step])
+        assert len(jumping._orders) <= 2  # memory: 8 bytes per sample each
+
+
+def test_without_shuffle_the_order_is_kept() -> None:
+    epoch, index = GlobalBatchSampler(5, 2, 1, 2, seed=0, shuffle=False).indices(1)  # positions 6 and 7 of the stream
+    assert (list(epoch), list(index)) == ([1, 1], [1, 2])
+
+
+def test_steps_and_epochs() -> None:
+    sampler = GlobalBatchSampler(10, 2, 0, 2, seed=0)
+    assert [sampler.steps(n) for n in (0, 1, 2, 3)] == [0, 3, 5, 8]  # ceil(10 n / 4)
+    assert [sampler.epoch_of(s) for s in range(6)] == [0, 0, 0, 1, 1, 2]  # position 4 s
+
+
+@pytest.mark.parametrize(
+    "num_samples, batch_size, world_size, text",
+    [(0, 1, 1, "empty"), (7, 4, 2, "at most 3"), (3, 1, 4, "fewer than the 4 ranks")],
+)
+def test_too_little_data_is_an_error(num_samples: int, batch_size: int, world_size: int, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        GlobalBatchSampler(num_samples, batch_size, 0, world_size, seed=0)
+    GlobalBatchSampler(8, 4, 0, 2, seed=0)  # exactly one batch is enough
