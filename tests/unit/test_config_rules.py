@@ -1,0 +1,119 @@
+"""The rules over several keys, as they hold when a run starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from plsc.config import Config
+from plsc.config.rules import splits
+from plsc.errors import ConfigError
+
+
+def refusal(config: Config, world_size: int = 1, device: str | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.check(world_size, device)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_neither_epochs_nor_steps():
+    config = Config.from_dict({"train_steps": None})
+    assert refusal(config) == "train_epochs=None, train_steps=None: set exactly one of the two"
+
+
+def test_world_size():
+    config = Config.from_dict({"world_size": 4})
+    config.check(4)
+    assert refusal(config, 2).startswith("world_size=4: the run was launched with 2 ranks")
+
+
+def shard_sizes(num_classes: int, world_size: int) -> list[int]:
+    """PLSC's rule written as dealing out: each rank takes ceil(C / N) while there are any."""
+    share, left, sizes = -(-num_classes // world_size), num_classes, []
+    for _ in range(world_size):
+        sizes.append(min(share, left))
+        left -= sizes[-1]
+    return sizes
+
+
+def test_splits_is_every_rank_has_a_class():
+    for num_classes in range(2, 60):
+        for world_size in range(1, 20):
+            assert splits(num_classes, world_size) == (min(shard_sizes(num_classes, world_size)) > 0)
+
+
+@pytest.mark.parametrize(("num_classes", "world_size", "largest"), [(9, 4, 3), (49, 8, 7), (3, 8, 3), (2, 3, 2)])
+def test_too_few_classes_names_the_largest_number_of_ranks(num_classes, world_size, largest):
+    config = Config.from_dict({"classifier": {"num_classes": num_classes}})
+    message = refusal(config, world_size)
+    assert message.startswith(f"classifier.num_classes={num_classes}: {world_size} ranks")
+    assert f"launch {largest}, or set classifier.model_parallel: false" in message
+    config.check(largest)
+    config.set("classifier.model_parallel", False)
+    config.check(world_size)
+
+
+def test_mixed_precision_needs_a_gpu():
+    config = Config.from_dict({"mixed_precision": {"enabled": True}})
+    config.check(1, "gpu")
+    assert refusal(config, 1, "cpu").startswith("mixed_precision.enabled=True: needs device gpu")
+    config.set("device", "cpu")
+    assert refusal(config).startswith("mixed_precision.enabled=True: needs device gpu")
+
+
+def test_device_that_is_not_there():
+    assert refusal(Config.from_dict({"device": "gpu"}), 1, "cpu").startswith("device='gpu': this run computes on cpu")
+
+
+def test_an_op_in_both_lists():
+    lists = {"custom_white_list": ["exp", "mul"], "custom_black_list": ["exp"]}
+    with pytest.raises(ConfigError, match="exp is in custom_black_list as well"):
+        Config.from_dict({"mixed_precision": lists})
+
+
+def test_image_shape_against_the_other_keys():
+    config = Config.from_dict({"model": {"image_shape": [1, 32, 32]}})
+    assert "pictures are read with 3 channels" in refusal(config)
+    config.set("data.dataset", "synthetic")
+    config.check(1)
+    inputs = [{"name": "image", "shape": [-1, 3, 64, 64], "dtype": "float32"}]
+    config.set("model.input_info", [*inputs, {"name": "label", "shape": [-1], "dtype": "int64"}])
+    assert "model.input_info says [3, 64, 64] for image; set both alike" in refusal(config)
+    config.set("model.image_shape", [3, 64, 64])
+    config.check(1)
+
+
+@pytest.mark.parametrize("key", ["fs_name", "fs_ugi", "fs_dir_for_save", "fs_checkpoint_dir"])
+def test_hdfs_is_refused(key):
+    message = refusal(Config.from_dict({"remote": {key: "x,secret"}}))
+    assert message.startswith(f"remote.{key}: copies on HDFS come with a later version") and "secret" not in message
+
+
+# keys that have no effect, in which setting
+IDLE = [
+    ("lr_schedule.boundaries=[5]", {"lr_schedule": {"kind": "cosine", "boundaries": [5]}}),
+    ("lr_schedule.unit='epoch'", {"lr_schedule": {"kind": "polynomial", "unit": "epoch"}}),
+    ("lr_schedule.decay_factor=0.5", {"lr_schedule": {"kind": "cosine", "decay_factor": 0.5}}),
+    ("lr_schedule.power=2.0", {"lr_schedule": {"kind": "cosine", "power": 2}}),
+    ("lr_schedule.end_lr=0.001", {"lr_schedule": {"end_lr": 0.001}}),
+    ("test_period=5", {"with_test": False, "test_period": 5}),
+    ("mixed_precision.init_loss_scaling=1.0", {"mixed_precision": {"init_loss_scaling": 1}}),
+    (
+        "mixed_precision.incr_ratio=3.0",
+        {"mixed_precision": {"enabled": True, "use_dynamic_loss_scaling": False, "incr_ratio": 3}},
+    ),
+    ("classifier.scale=30.0", {"classifier": {"loss_type": "softmax", "scale": 30}}),
+    ("data.label_file='x'", {"data": {"dataset": "synthetic", "label_file": "x"}}),
+]
+
+
+@pytest.mark.parametrize(("key", "settings"), IDLE)
+def test_a_change_without_effect_is_named(key, settings):
+    lines = Config.from_dict(settings).without_effect()
+    assert len(lines) == 1 and lines[0].startswith(f"{key}: has no effect with ")
+
+
+def test_a_change_with_effect_is_not_named():
+    half = {"enabled": True, "incr_ratio": 3, "init_loss_scaling": 8}
+    schedule = {"kind": "polynomial", "power": 2, "end_lr": 1e-4}
+    assert Config.from_dict({"mixed_precision": half, "lr_schedule": schedule, "test_period": 5}).without_effect() == []
