@@ -205,6 +205,13 @@ def test_pairs_that_cannot_be_are_refused():
         pairs.PairChooser(0, 2, (1, 2), sides, twins).choose(20)
 
 
+def test_every_use_of_a_picture_has_its_own_stream():
+    purposes = [draw.PURPOSE_TRAIN, draw.PURPOSE_VAL, *build.PURPOSES.values(),
+                draw.PURPOSE_CLASSES, draw.PURPOSE_PAIRS, draw.PURPOSE_FIELDS]
+    assert sorted(build.PURPOSES) == sorted(BINS)
+    assert len({float(draw.stream(0, purpose).random()) for purpose in purposes}) == 8
+
+
 def test_a_picture_depends_on_its_key_alone():
     face = fonts.FACES[2]
     key = {"seed": 5, "purpose": 0, "face": face, "point": 0x6C38, "k": 3, "size": 32}

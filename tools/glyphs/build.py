@@ -123,7 +123,7 @@ def _write_set(target: Path, settings: Settings, split: _Split, run) -> None:
     chosen = {name: chooser.choose(settings.pairs) for name, chooser in _choosers(settings, split, classes).items()}
     _write_images(target, settings, split, classes, run)
     for name, (pictures, is_same) in chosen.items():
-        paint = partial(_draw_picture, settings.seed, _PURPOSES[name], settings.size)
+        paint = partial(_draw_picture, settings.seed, PURPOSES[name], settings.size)
         encoded = list(_progress(f"{name}.bin", run(paint, pictures, 64), len(pictures), "pictures"))
         (target / f"{name}.bin").write_bytes(bin_bytes(encoded, is_same))
     _write_tables(target, split, classes)
@@ -145,7 +145,7 @@ def _digests_of(faces: list[Face], point: int) -> list[bytes]:
     return digests(chr(point), faces)
 
 
-_PURPOSES = {"seen_newfont": draw.PURPOSE_SEEN_NEWFONT, "unseen": draw.PURPOSE_UNSEEN,
+PURPOSES = {"seen_newfont": draw.PURPOSE_SEEN_NEWFONT, "unseen": draw.PURPOSE_UNSEEN,
              "unseen_newfont": draw.PURPOSE_UNSEEN_NEWFONT}
 
 
@@ -155,7 +155,7 @@ def _choosers(settings: Settings, split: _Split, classes: Classes) -> dict[str, 
         "unseen": (classes.unseen, (split.train, split.train)),
         "unseen_newfont": (classes.unseen, (split.held_out, split.held_out)),
     }
-    return {name: PairChooser(settings.seed, _PURPOSES[name], points, sides, classes.twins)
+    return {name: PairChooser(settings.seed, PURPOSES[name], points, sides, classes.twins)
             for name, (points, sides) in plan.items()}
 
 
