@@ -7,6 +7,7 @@ import pytest
 from plsc.config import Config
 from plsc.config.rules import splits
 from plsc.errors import ConfigError
+from plsc.parallel import shards
 
 
 def refusal(config: Config, world_size: int = 1, device: str | None = None) -> str:
@@ -40,6 +41,17 @@ def test_splits_is_every_rank_has_a_class():
     for num_classes in range(2, 60):
         for world_size in range(1, 20):
             assert splits(num_classes, world_size) == (min(shard_sizes(num_classes, world_size)) > 0)
+
+
+def test_splits_agrees_with_the_shards():
+    """The rule stands in plsc.parallel.shards, which imports may not reach from config; both must say the same."""
+    for num_classes in range(2, 60):
+        for world_size in range(1, 20):
+            if splits(num_classes, world_size):
+                assert shards.num_local(num_classes, world_size - 1, world_size) > 0
+            else:
+                with pytest.raises(ConfigError):
+                    shards.num_local(num_classes, 0, world_size)
 
 
 @pytest.mark.parametrize(("num_classes", "world_size", "largest"), [(9, 4, 3), (49, 8, 7), (3, 8, 3), (2, 3, 2)])
