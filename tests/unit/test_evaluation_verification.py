@@ -178,7 +178,7 @@ def test_zero_opposite_and_extreme_embeddings():
 
 
 def test_opposite_vectors_are_never_farther_than_four():
-    """Rounding takes the plain sum of about a third of these past 4."""
+    """Rounding takes the plain sum of one in seven of these past 4."""
     units = np.random.default_rng(0).normal(size=(1000, 16))
     distance = pair_distances(np.stack([units, -units], 1).reshape(-1, 16))
     assert distance.max() == 4.0 and np.allclose(distance, 4, rtol=0, atol=1e-14)
