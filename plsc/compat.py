@@ -7,6 +7,9 @@ versions an operation whose name ends in ``_`` changes its first argument in pla
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 import paddle
 from paddle.base import core, framework
 
@@ -56,6 +59,30 @@ def create_state(name: str, shape: list[int], dtype: str, value: float = 0.0):
     return state
 
 
+def existing(name: str, shape: list[int], dtype: str):
+    """A variable of another program, by its name, in the program being built; its startup program is not run."""
+    return create_state(name, shape, dtype)
+
+
+def place(on_gpu: bool):
+    """Where this process computes."""
+    return paddle.CUDAPlace(int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0])) if on_gpu else paddle.CPUPlace()
+
+
+def set_threads(count: int) -> None:
+    """CPU threads of the kernels of this process."""
+    core.set_num_threads(count)
+
+
+def run_in_order() -> None:
+    """Let the executor run operations one after the other, each with all threads.
+
+    Collectives that do not depend on each other then start in the same order on every rank, and initial weights
+    are drawn in the same order.
+    """
+    paddle.set_flags({"FLAGS_new_executor_serial_run": True})
+
+
 def persistables(program) -> dict:
     """Every persistable value of ``program`` by name: parameters, statistics, states."""
     if is_pir():
@@ -67,6 +94,11 @@ def persistables(program) -> dict:
 def is_trainable(value) -> bool:
     """True for a parameter that an optimizer should move."""
     return bool(getattr(value, "trainable", False)) and not value.stop_gradient
+
+
+def is_statistic(value) -> bool:
+    """True for a float state that no optimizer moves, such as a running mean."""
+    return not is_trainable(value) and "float32" in str(value.dtype).lower().replace("fp32", "float32")
 
 
 def assign_(target, value) -> None:
@@ -210,3 +242,32 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str) -> None:
         core.CommContextManager.create_gloo_comm_context(store, str(RING), rank, world_size)
     else:
         paddle.distributed.gloo_init_parallel_env(rank, world_size, endpoint)
+
+
+# --- reading what users hand in ---------------------------------------------------------------------------
+
+
+def l2_coefficient(regularizer) -> float:
+    """The coefficient of a paddle.regularizer.L2Decay."""
+    name = "_coeff" if is_pir() else "_regularization_coeff"
+    return float(getattr(regularizer, name))
+
+
+# --- half precision ---------------------------------------------------------------------------------------
+
+
+def half_precision(enabled: bool, white: list[str], black: list[str]):
+    """The context in which to build what may run in half precision (Paddle 3.x casts while it builds)."""
+    if enabled and is_pir():
+        return paddle.amp.auto_cast(True, white, black, level="O1", dtype="float16")
+    return contextlib.nullcontext()
+
+
+def cast_to_half(program, white: list[str], black: list[str]) -> None:
+    """Cast the operations of ``program`` that may run in half precision (Paddle 2.6 casts what was built)."""
+    if is_pir():
+        return
+    from paddle.static.amp import AutoMixedPrecisionLists, fp16_utils
+
+    lists = AutoMixedPrecisionLists(set(white), set(black))
+    fp16_utils.cast_model_to_fp16(program, lists, use_fp16_guard=False, level="O1")

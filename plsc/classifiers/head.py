@@ -106,20 +106,26 @@ def _row_numbers(x):
     return paddle.arange(count, dtype="int64")
 
 
-def gpu_head(feature, rows, remapped_label, position, margins: Margins, scale, divisor, rank, shard_world):
+def gpu_head(feature, rows, remapped_label, position, spec, divisor, rank, shard_world, loss_scale=None) -> HeadOutput:
     """The same by ``margin_cross_entropy`` (GPU only), differentiated down to the leaves ``feature`` and ``rows``.
 
-    ``remapped_label`` [G] int64 counts through the sampled rows of all ranks. The kernel takes acos of what it is
-    given, so the cosines are held inside +-COSINE_LIMIT first.
+    ``spec`` has margins, scale and half. ``remapped_label`` [G] int64 counts through the sampled rows of all ranks.
+    The kernel takes acos of what it is given, so the cosines are held inside +-COSINE_LIMIT first. ``loss_scale``
+    multiplies ``dfeature``, not ``drows``.
     """
     feature.stop_gradient = False
     rows.stop_gradient = False
-    cosine = paddle.matmul(feature * inverse_norm(feature), rows * inverse_norm(rows), transpose_y=True)
-    held = paddle.clip(paddle.cast(cosine, "float32"), -COSINE_LIMIT, COSINE_LIMIT)
+    unit_feature, unit_rows = feature * inverse_norm(feature), rows * inverse_norm(rows)
+    if spec.half:
+        unit_feature, unit_rows = paddle.cast(unit_feature, "float16"), paddle.cast(unit_rows, "float16")
+    cosine = paddle.cast(paddle.matmul(unit_feature, unit_rows, transpose_y=True), "float32")
+    held = paddle.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
     label = paddle.unsqueeze(remapped_label, 1)
-    nll = compat.margin_cross_entropy(held, label, margins, scale, rank, shard_world)
+    nll = compat.margin_cross_entropy(held, label, spec.margins, spec.scale, rank, shard_world)
     loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
-    dfeature, drows = paddle.static.gradients([loss], [feature, rows])
+    goal = loss if loss_scale is None else loss * loss_scale
+    dfeature, drows = paddle.static.gradients([goal], [feature, rows])
+    drows = drows if loss_scale is None else drows / loss_scale
     return HeadOutput(loss, dfeature, drows, _own(held, position, shard_world), held)
 
 

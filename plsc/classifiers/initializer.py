@@ -7,6 +7,7 @@ draws the blocks that overlap its range and keeps its own rows: no more than its
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import paddle
 from paddle.tensor.random import gaussian
@@ -18,29 +19,36 @@ from plsc.errors import ConfigError
 BLOCK_CLASSES = 16384
 
 
-class ShardInitializer(paddle.nn.initializer.Initializer):
-    """Fills a shard [L, E] with the rows first .. first + L of a random matrix of all classes.
+@dataclass(frozen=True)
+class Distribution:
+    """``kind`` "normal" (low: mean, high: standard deviation), "uniform" (bounds) or "constant" (low)."""
 
-    ``kind`` "normal": ``low``, ``high`` are mean and standard deviation; "uniform": the bounds.
+    kind: str
+    low: float
+    high: float = 0.0
+
+
+class ShardInitializer(paddle.nn.initializer.Initializer):
+    """Fills a shard with the rows first .. first + L of a random matrix [all classes, E].
+
+    ``bias``, if given, is the value of one more column at the end of each row.
     """
 
-    def __init__(self, first: int, seed: int, kind: str, low: float, high: float):
+    def __init__(self, first: int, seed: int, distribution: Distribution, bias: float | None = None):
         super().__init__()
-        self.first, self.seed, self.kind, self.low, self.high = first, seed, kind, low, high
+        self.first, self.seed, self.distribution, self.bias = first, seed, distribution, bias
 
     def forward(self, var, block=None):
         rows, width = var.shape
-        value = var
         if compat.is_pir():
             value = paddle.full([rows, width], 0.0, dtype="float32")
-        else:
-            attrs = {"shape": [rows, width], "dtype": var.dtype, "value": 0.0}
-            block.append_op(type="fill_constant", outputs={"Out": var}, attrs=attrs)
-            with paddle.static.program_guard(block.program):
-                self._fill(value, rows, width)
+            self._fill(value, rows, width)
             return value
-        self._fill(value, rows, width)
-        return value
+        attrs = {"shape": [rows, width], "dtype": var.dtype, "value": 0.0}
+        block.append_op(type="fill_constant", outputs={"Out": var}, attrs=attrs)
+        with paddle.static.program_guard(block.program):
+            self._fill(var, rows, width)
+        return var
 
     def _fill(self, value, rows: int, width: int) -> None:
         end = self.first + rows
@@ -52,29 +60,44 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
 
     def _draw(self, width: int, number: int):
         seed = 1 + int(mix(stream_key(self.seed, number))) % (2**31 - 2)  # 0 would mean Paddle's own generator
-        shape = [BLOCK_CLASSES, width]
-        if self.kind == "normal":
-            return gaussian(shape, self.low, self.high, seed, "float32")
-        return paddle.uniform(shape, "float32", self.low, self.high, seed)
+        chosen, shape = self.distribution, [BLOCK_CLASSES, width - (self.bias is not None)]
+        if chosen.kind == "normal":
+            drawn = gaussian(shape, chosen.low, chosen.high, seed, "float32")
+        elif chosen.kind == "uniform":
+            drawn = paddle.uniform(shape, "float32", chosen.low, chosen.high, seed)
+        else:
+            drawn = paddle.full(shape, chosen.low, "float32")
+        if self.bias is None:
+            return drawn
+        return paddle.concat([drawn, paddle.full([BLOCK_CLASSES, 1], self.bias, "float32")], axis=1)
 
 
-def default_initializer(first: int, num_classes: int, embedding_size: int, seed: int) -> ShardInitializer:
+def usual_distribution(num_classes: int, embedding_size: int) -> Distribution:
     """N(0, sqrt(2 / (embedding_size + num_classes))), PLSC 0.x's, with the number of all classes."""
-    return ShardInitializer(first, seed, "normal", 0.0, math.sqrt(2.0 / (embedding_size + num_classes)))
+    return Distribution("normal", 0.0, math.sqrt(2.0 / (embedding_size + num_classes)))
 
 
-def from_param_attr(attr, first: int, num_classes: int, embedding_size: int, seed: int):
-    """The initializer that a user's ParamAttr asks for. Raises ConfigError where a shard cannot honour it."""
-    given = getattr(attr, "initializer", None)
+def distribution_of(param_attr, usual: Distribution) -> Distribution:
+    """The distribution that a user's ParamAttr asks for. Raises ConfigError where a shard cannot honour it."""
+    given = getattr(param_attr, "initializer", None)
     if given is None:
-        return default_initializer(first, num_classes, embedding_size, seed)
-    if isinstance(given, paddle.nn.initializer.Constant):
-        return given
-    if isinstance(given, paddle.nn.initializer.Normal):
-        return ShardInitializer(first, seed, "normal", float(given._mean), float(given._std_dev))
-    if isinstance(given, paddle.nn.initializer.Uniform):
-        return ShardInitializer(first, seed, "uniform", float(given._low), float(given._high))
+        return usual
+    kinds = paddle.nn.initializer
+    if isinstance(given, kinds.Constant):
+        return Distribution("constant", float(given._value))
+    if isinstance(given, kinds.Normal):
+        return Distribution("normal", float(given._mean), float(given._std_dev))
+    if isinstance(given, kinds.Uniform):
+        return Distribution("uniform", float(given._low), float(given._high))
     raise ConfigError(
         f"set_distfc_attr: initializer {type(given).__name__} needs the whole weight on each rank; "
         "allowed: Constant, Normal, Uniform"
     )
+
+
+def bias_value(bias_attr) -> float:
+    """The value that a user's ParamAttr gives every bias, 0 by default. Raises ConfigError for a random one."""
+    given = distribution_of(bias_attr, Distribution("constant", 0.0))
+    if given.kind != "constant":
+        raise ConfigError("set_distfc_attr: the initializer of bias_attr must be Constant")
+    return given.low

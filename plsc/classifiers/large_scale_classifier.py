@@ -7,7 +7,7 @@ from collections import OrderedDict
 import paddle
 
 from plsc import compat
-from plsc.classifiers.initializer import default_initializer
+from plsc.classifiers.initializer import ShardInitializer, usual_distribution
 from plsc.classifiers.step import ClassifierSpec, Shard, classify
 from plsc.errors import ConfigError
 from plsc.parallel.environment import Environment
@@ -54,13 +54,9 @@ class LargeScaleClassifier:
         self.num_local = shard.num_local
         self.num_sample = shard.num_sample
         prefix = f"dist@{name or 'fc'}@rank@{rank:05d}"
-        self.weight = paddle.static.create_parameter(
-            [shard.num_local, embedding_size],
-            "float32",
-            attr=paddle.ParamAttr(
-                name=prefix + ".w", initializer=default_initializer(shard.first, num_classes, embedding_size, spec.seed)
-            ),
-        )
+        usual = usual_distribution(num_classes, embedding_size)
+        attr = paddle.ParamAttr(name=prefix + ".w", initializer=ShardInitializer(shard.first, spec.seed, usual))
+        self.weight = paddle.static.create_parameter([shard.num_local, embedding_size], "float32", attr=attr)
         self.weight.is_distributed = True
         self.input_dict = OrderedDict([("feature", feature), ("label", label)])
         self.output_dict = OrderedDict([("loss", self._loss(feature, label, spec, shard, env, prefix))])

@@ -8,7 +8,7 @@ the rows is summed over the ranks; the sample of the rows is then the same on ea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import paddle
@@ -36,6 +36,7 @@ class ClassifierSpec:
     with_bias: bool = False
     seed: int = 0
     calc_acc: bool = False
+    half: bool = False  # the products of features and rows in float16 (GPU)
 
     @property
     def row_size(self) -> int:
@@ -84,12 +85,13 @@ class StepOutput:
 
 
 def classify(
-    feature, label, spec: ClassifierSpec, shard: Shard, env: Environment, fetch_rows: Callable, step=None
+    feature, label, spec: ClassifierSpec, shard: Shard, env: Environment, fetch_rows: Callable, step=None, loss_scale=None
 ) -> StepOutput:
     """Build the step. ``feature`` [B, E], ``label`` [B] or [B, 1] int64.
 
     ``fetch_rows(index)`` gives the rows [S, row_size] of the shard, all of them for None. ``step`` [1] int64 counts
-    the steps; the sample is drawn from it (None where nothing is sampled).
+    the steps; the sample is drawn from it (None where nothing is sampled). ``loss_scale`` [1], if given, multiplies
+    ``dfeature`` (the caller divides), so that what flows on in float16 does not vanish.
     """
     label = paddle.reshape(paddle.cast(label, "int64"), [-1])
     all_labels = compat.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label
@@ -104,10 +106,12 @@ def classify(
         own_feature = paddle.concat([own_feature, ones], axis=1)
     if env.on_gpu and spec.margins is not None:
         output = head.gpu_head(
-            own_feature, rows, remapped, position, spec.margins, spec.scale, divisor, shard.rank, shard.world_size
+            own_feature, rows, remapped, position, spec, divisor, shard.rank, shard.world_size, loss_scale
         )
     else:
         output = head.plain_head(own_feature, rows, position, spec.margins, spec.scale, divisor, shard.world_size)
+        if loss_scale is not None:
+            output = replace(output, dfeature=output.dfeature * loss_scale)
     return _finish(output, index, rows, divisor, spec, shard, env)
 
 

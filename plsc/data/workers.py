@@ -31,7 +31,7 @@ from plsc.data.sampler import GlobalBatchSampler
 from plsc.errors import DataError, PlscError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is gone
-_CLOSE_SECONDS = 5.0
+_JOIN_SECONDS = 5.0  # from the last sign of a dying worker to its exit code
 
 
 def fill_batch(
@@ -182,7 +182,7 @@ def _work(
 
 
 def _death(process: BaseProcess) -> DataError:
-    process.join(_CLOSE_SECONDS)
+    process.join(_JOIN_SECONDS)
     code = process.exitcode
     how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
     hint = ": the machine may be out of memory, lower data.num_workers" if code == -signal.SIGKILL else ""
@@ -191,13 +191,10 @@ def _death(process: BaseProcess) -> DataError:
 
 def _end(workers: list[_Worker]) -> None:
     for worker in workers:
-        worker.tasks.close()
-        worker.process.terminate()
+        worker.process.kill()  # at once, even from within a slow read: a worker owns nothing that could be left half done
     for worker in workers:
-        worker.process.join(_CLOSE_SECONDS)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-        worker.results.close()
+        worker.process.join()
         worker.process.close()
+        worker.tasks.close()
+        worker.results.close()
     workers.clear()

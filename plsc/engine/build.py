@@ -1,0 +1,185 @@
+"""From a configuration and the place among the ranks to programs. Nothing is run here, and no GPU is needed.
+
+The training program reads top to bottom as docs/design.md describes it:
+backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients -> all-reduce -> updates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+
+from plsc import compat
+from plsc.classifiers import ClassifierSpec, Shard, StepOutput, classify
+from plsc.classifiers.initializer import ShardInitializer, bias_value, distribution_of, usual_distribution
+from plsc.config import Config
+from plsc.engine.gradients import Gradients
+from plsc.models import build_feature, build_model
+from plsc.models.base_model import BaseModel
+from plsc.optim.loss_scaling import LossScaling, update_scale
+from plsc.optim.parameters import update_parameters
+from plsc.optim.rows import DenseRows, ForeignRows, Momentum, RowsSpec, SampledRows, check_optimizer
+from plsc.parallel.environment import Environment
+from plsc.parts import Parts
+
+
+@dataclass(frozen=True)
+class TrainProgram:
+    """One rank's training program and what the loop needs to know of it.
+
+    ``feeds`` maps input names to data values, ``fetches`` result names (loss, acc1, acc5, skipped) to values.
+    ``replicated`` names the persistable variables that are the same on every rank; those of this rank's classes are
+    in ``rows.tensors``. ``parameters`` are the backbone's trainable ones.
+    """
+
+    main: Any
+    startup: Any
+    feeds: dict[str, Any]
+    fetches: dict[str, Any]
+    replicated: list[str]
+    spec: ClassifierSpec
+    shard: Shard
+    rows: Any
+    parameters: list[Any]
+
+
+def make_model(config: Config, parts: Parts) -> BaseModel:
+    """The user's model, or the one that the section ``model`` names. Raises ConfigError."""
+    if parts.model is not None:
+        return parts.model
+    section = config.model
+    return build_model(
+        section.name,
+        embedding_size=section.embedding_size,
+        image_shape=list(section.image_shape),
+        data_format=section.data_format,
+        dropout=section.dropout,
+        base_width=section.base_width,
+    )
+
+
+def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
+    """What the classifier computes, as the configuration says it."""
+    section = config.classifier
+    margins = config.margins()
+    return ClassifierSpec(
+        num_classes=section.num_classes,
+        embedding_size=embedding_size,
+        margins=margins,
+        scale=section.scale,
+        sample_ratio=section.sample_ratio,
+        model_parallel=section.model_parallel,
+        with_bias=margins is None,
+        seed=seed,
+        calc_acc=config.calc_acc,
+        half=config.mixed_precision.enabled,
+    )
+
+
+def build_train(config: Config, parts: Parts, env: Environment, seed: int) -> TrainProgram:
+    """The training program of ``env.rank``. Raises ConfigError for what cannot be built."""
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+        inputs = make_inputs(config, config.train_batch_size, with_label=True)
+        feeds = {**inputs, "learning_rate": paddle.static.data("learning_rate", [1], "float32")}
+        feature = _build_backbone(config, parts, inputs, main)
+        backbone = compat.persistables(main)
+        spec = make_spec(config, feature.shape[1], seed)
+        shard = Shard.of(spec, env)
+        rows = make_rows(parts, spec, shard, env)
+        scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
+        step = compat.create_state("classifier.step", [1], "int64")
+        compat.increment_(step)
+        loss_scale = None if scaling is None else scaling.scale
+        output = classify(feature, inputs["label"], spec, shard, env, rows.fetch, step, loss_scale)
+        gradients = Gradients.build(feature, output, backbone, env, spec, scaling, config.grad_clip_norm)
+        optimizer_states = _append_update(config, parts, gradients, output, rows, feeds["learning_rate"])
+        if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
+            update_scale(scaling, gradients.found, config.mixed_precision)
+    fetches = {"loss": output.loss, **output.accuracy}
+    if gradients.found is not None:
+        fetches["skipped"] = gradients.found
+    replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states]
+    feeds.update(rows.feeds)
+    return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, gradients.parameters)
+
+
+def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment):
+    """The weight of the shard, held as the optimizer needs it."""
+    distribution = distribution_of(parts.param_attr, usual_distribution(spec.num_classes, spec.embedding_size))
+    bias = bias_value(parts.bias_attr) if spec.with_bias else None
+    rows = RowsSpec(
+        prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "fc",
+        shape=[shard.num_local, spec.row_size],
+        initializer=ShardInitializer(shard.first, spec.seed, distribution, bias),
+        param_attr=parts.param_attr,
+        distributed=spec.model_parallel,
+    )
+    if parts.optimizer is not None:
+        check_optimizer(parts.optimizer)
+        return ForeignRows(rows)
+    return SampledRows(rows) if shard.samples else DenseRows(rows)
+
+
+def _append_update(config: Config, parts: Parts, gradients, output: StepOutput, rows, learning_rate) -> list[str]:
+    """Append what moves backbone and rows; returns the names of the replicated states that this makes."""
+    main = paddle.static.default_main_program()
+    for target, mean in zip(gradients.statistics, gradients.mean_statistics):
+        if target is not mean:
+            compat.assign_(target, mean)
+    if parts.optimizer is None:
+        momentum = Momentum(learning_rate, config.momentum, config.weight_decay, gradients.found)
+        rows.update(output.index, output.rows, gradients.rows, momentum)
+        return update_parameters(gradients.parameters, gradients.replicated, momentum)
+    before = set(compat.persistables(main))
+    parts.optimizer.apply_gradients(list(zip(gradients.parameters, gradients.replicated)))
+    created = [name for name in compat.persistables(main) if name not in before]
+    return created + rows.update_by(parts.optimizer, output.index, gradients.rows)
+
+
+@dataclass(frozen=True)
+class EvalProgram:
+    """Images [B, C, H, W] of each rank -> ``feature`` [B * world_size, E] of all ranks, on every rank."""
+
+    main: Any
+    feeds: dict[str, Any]
+    feature: Any
+    own_feature: Any
+
+
+def build_eval(config: Config, parts: Parts, env: Environment, batch_size: int) -> EvalProgram:
+    """The backbone in inference mode, which reads the variables of the training program in the same scope."""
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+        inputs = make_inputs(config, batch_size, with_label=False)
+        feature = build_feature(make_model(config, parts), inputs, is_train=False)
+        everywhere = compat.all_gather(feature, env.world_size)
+    return EvalProgram(main, inputs, everywhere, feature)
+
+
+def make_inputs(config: Config, batch_size: int, with_label: bool) -> dict[str, Any]:
+    """The data values of a program: ``image`` [B, C, H, W] float32 and ``label`` [B] int64, or those of input_info."""
+    given = config.model.input_info
+    entries = given or [
+        {"name": "image", "shape": [-1, *config.model.image_shape], "dtype": "float32"},
+        {"name": "label", "shape": [-1], "dtype": "int64"},
+    ]
+    inputs = {}
+    for entry in entries:
+        if entry["name"] == "label" and not with_label:
+            continue
+        inputs[entry["name"]] = paddle.static.data(entry["name"], [batch_size, *entry["shape"][1:]], entry["dtype"])
+    return inputs
+
+
+def _build_backbone(config: Config, parts: Parts, inputs: dict[str, Any], main):
+    precision = config.mixed_precision
+    lists = list(precision.custom_white_list), list(precision.custom_black_list)
+    with compat.half_precision(precision.enabled, *lists):
+        feature = build_feature(make_model(config, parts), inputs, is_train=True)
+    if precision.enabled:
+        compat.cast_to_half(main, *lists)
+        feature = paddle.cast(feature, "float32")
+    return feature

@@ -1,0 +1,63 @@
+"""The part of the training program between the head's gradients and the update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+
+from plsc import compat
+from plsc.classifiers import ClassifierSpec, StepOutput
+from plsc.errors import ConfigError
+from plsc.optim.gradients import all_reduce_together, clip_by_global_norm
+from plsc.optim.loss_scaling import LossScaling, any_not_finite
+from plsc.parallel.environment import Environment
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Complete gradients of the global batch, ready for the update.
+
+    ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradient
+    of this rank's rows. ``statistics`` are the backbone's other float states (running mean and variance) and
+    ``mean_statistics`` their mean over the ranks. ``found`` [1] bool under mixed precision: skip this step.
+    """
+
+    parameters: list[Any]
+    replicated: list[Any]
+    rows: Any
+    statistics: list[Any]
+    mean_statistics: list[Any]
+    found: Any = None
+
+    @classmethod
+    def build(
+        cls,
+        feature,
+        output: StepOutput,
+        backbone: dict[str, Any],
+        env: Environment,
+        spec: ClassifierSpec,
+        scaling: LossScaling | None,
+        clip_norm: float | None,
+    ) -> Gradients:
+        """Append the backward pass of the backbone, its all-reduce, the check and the clipping."""
+        parameters = [value for value in backbone.values() if compat.is_trainable(value)]
+        own = paddle.static.gradients([feature], parameters, target_gradients=[output.dfeature])
+        unused = [parameter.name for parameter, gradient in zip(parameters, own) if gradient is None]
+        if unused:
+            raise ConfigError(
+                f"model: the feature does not depend on {', '.join(unused[:5])}; remove what is not used, or freeze it "
+                "with ParamAttr(trainable=False)"
+            )
+        statistics = [value for value in backbone.values() if compat.is_statistic(value)]
+        replicated, means = all_reduce_together(own, statistics, env.world_size)
+        rows, found = output.drows, None
+        shard_world = env.world_size if spec.model_parallel else 1
+        if scaling is not None:
+            replicated = [gradient / scaling.scale for gradient in replicated]
+            found = any_not_finite([*replicated, rows], env.world_size)
+        if clip_norm is not None:
+            replicated, rows = clip_by_global_norm(replicated, rows, clip_norm, shard_world)
+        return cls(parameters, replicated, rows, statistics, means, found)

@@ -1,0 +1,189 @@
+"""The running programs of one rank: variables in memory, steps, and the rows of the shard in and out in blocks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import paddle
+
+from plsc import compat
+from plsc.checkpoint import TensorSpec
+from plsc.engine.build import TrainProgram
+from plsc.errors import TrainingError
+from plsc.optim.row_momentum import RowHistory, RowState, rows_up_to_date, write_rows
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import Group, first_line
+
+BLOCK_ROWS = 65536
+
+
+class Session:
+    """Executor, scope and training program of one rank."""
+
+    def __init__(self, program: TrainProgram, env: Environment, momentum: float, weight_decay: float, seed: int):
+        self.program = program
+        self.env = env
+        self.scope = paddle.static.Scope()
+        self.executor = make_executor(env)
+        self._seed = seed
+        self.history = None
+        if program.rows.touched is not None:
+            self.history = RowHistory(momentum, program.rows.weight_decay(weight_decay))
+        self._blocks = _BlockPrograms(program)
+
+    def start(self, group: Group) -> None:
+        """Initialise all variables and make sure that what is replicated is the same on every rank."""
+        paddle.seed(self._seed)
+        self.run(self.program.startup, {}, [])
+        digests = group.all_gather(self._digest())
+        if len(set(digests)) > 1:
+            raise TrainingError(
+                f"the ranks start with different backbones ({digests}): its initial weights must depend on the seed only"
+            )
+
+    def step(self, number: int, inputs: dict[str, np.ndarray], learning_rate: float) -> dict[str, float]:
+        """One training step; returns the fetched results by name (loss, acc1, acc5, skipped)."""
+        if self.history is not None and self.history.full:
+            self.bring_rows_up_to_date()
+        feed = {**inputs, "learning_rate": np.array([learning_rate], np.float32)}
+        if self.history is not None:
+            feed["row_table"] = self.history.table()
+            feed["window_step"] = np.array([self.history.steps], np.int64)
+        # dropout draws from Paddle's generator: seeded by the step, a resumed run draws what it would have drawn
+        paddle.seed(step_seed(self._seed, number, self.env.rank))
+        values = self.run(self.program.main, feed, list(self.program.fetches.values()))
+        results = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in zip(self.program.fetches, values)}
+        if self.history is not None:
+            skipped = results.get("skipped", 0.0) > 0
+            self.history.advance(learning_rate * self.program.rows.rate_factor, skipped)
+        return results
+
+    def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
+        """Run a program in this session's variables."""
+        with paddle.static.scope_guard(self.scope):
+            try:
+                return self.executor.run(program, feed=feed, fetch_list=fetches)
+            except (RuntimeError, OSError, ValueError) as error:
+                raise TrainingError(_explain(error, self.env)) from error
+
+    # --- replicated variables ---
+
+    def replicated(self) -> dict[str, np.ndarray]:
+        """Copies of the variables that are the same on every rank."""
+        return {name: self._read(name) for name in self.program.replicated}
+
+    def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
+        """Set them; names and shapes have been checked."""
+        for name, array in arrays.items():
+            self.scope.find_var(name).get_tensor().set(array, compat.place(self.env.on_gpu))
+
+    def _read(self, name: str) -> np.ndarray:
+        return np.array(self.scope.find_var(name).get_tensor())
+
+    def _digest(self) -> str:
+        checksum = 0
+        for name in self.program.replicated:
+            checksum = zlib.crc32(np.ascontiguousarray(self._read(name)).tobytes(), checksum)
+        return f"{checksum:08x}"
+
+    # --- the rows of this rank's classes (a ShardSource) ---
+
+    def tensors(self) -> list[TensorSpec]:
+        """What a checkpoint keeps of the shard."""
+        shape = (self.program.shard.num_local, self.program.spec.row_size)
+        return [TensorSpec(name, "float32", shape) for name in self.program.rows.tensors]
+
+    def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
+        """(tensor name, first row, rows), each tensor in blocks of rows upwards."""
+        for name in self.program.rows.tensors:
+            for index in self._indices():
+                yield name, int(index[0]), self._blocks.read(self, name, index)
+
+    def load_rows(self, blocks: Iterable[tuple[str, int, np.ndarray]]) -> None:
+        """Set rows of the shard from (tensor name, first row, rows)."""
+        for name, first, rows in blocks:
+            index = np.arange(first, first + len(rows), dtype=np.int64)
+            self._blocks.write(self, name, index, rows)
+
+    def bring_rows_up_to_date(self) -> None:
+        """Make every stored row what the dense optimizer would have made it; needed before it is read from outside."""
+        if self.history is None or self.history.steps == 0:
+            return
+        table = self.history.table()
+        for index in self._indices():
+            self._blocks.catch_up(self, index, table)
+        self.history.restart()
+
+    def _indices(self) -> Iterator[np.ndarray]:
+        num_local = self.program.shard.num_local
+        for first in range(0, num_local, BLOCK_ROWS):
+            yield np.arange(first, min(first + BLOCK_ROWS, num_local), dtype=np.int64)
+
+
+class _BlockPrograms:
+    """Small programs that gather and scatter rows of the shard in place."""
+
+    def __init__(self, program: TrainProgram):
+        self._programs: dict[str, tuple] = {}
+        shape = [program.shard.num_local, program.spec.row_size]
+        for name, variable in program.rows.tensors.items():
+            self._programs[name] = self._access(variable, shape)
+        if program.rows.touched is not None:
+            self._catch_up = self._catching_up(program, shape)
+
+    def read(self, session: Session, name: str, index: np.ndarray) -> np.ndarray:
+        read, _, value = self._programs[name]
+        return session.run(read, {"index": index}, [value])[0]
+
+    def write(self, session: Session, name: str, index: np.ndarray, rows: np.ndarray) -> None:
+        session.run(self._programs[name][1], {"index": index, "rows": rows}, [])
+
+    def catch_up(self, session: Session, index: np.ndarray, table: np.ndarray) -> None:
+        feed = {"index": index, "row_table": table, "window_step": np.zeros(1, np.int64)}
+        session.run(self._catch_up, feed, [])
+
+    @staticmethod
+    def _access(variable: str, shape: list[int]) -> tuple:
+        read, write = paddle.static.Program(), paddle.static.Program()
+        with paddle.static.program_guard(read, paddle.static.Program()):
+            table = compat.existing(variable, shape, "float32")
+            value = paddle.gather(table, paddle.static.data("index", [-1], "int64"))
+        with paddle.static.program_guard(write, paddle.static.Program()):
+            table = compat.existing(variable, shape, "float32")
+            index = paddle.static.data("index", [-1], "int64")
+            compat.scatter_rows_(table, index, paddle.static.data("rows", [-1, shape[1]], "float32"))
+        return read, write, value
+
+    @staticmethod
+    def _catching_up(program: TrainProgram, shape: list[int]):
+        tensors, touched = program.rows.tensors, program.rows.touched
+        main = paddle.static.Program()
+        with paddle.static.program_guard(main, paddle.static.Program()):
+            state = RowState(
+                compat.existing(tensors["weight"], shape, "float32"),
+                compat.existing(tensors["velocity"], shape, "float32"),
+                compat.existing(touched, [shape[0], 1], "int64"),
+            )
+            index = paddle.static.data("index", [-1], "int64")
+            weight, velocity = rows_up_to_date(state, index, paddle.static.data("row_table", [-1, 4], "float32"))
+            write_rows(state, index, weight, velocity, paddle.static.data("window_step", [1], "int64"))
+        return main
+
+
+def make_executor(env: Environment):
+    """An executor on this rank's device."""
+    return paddle.static.Executor(compat.place(env.on_gpu))
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of Paddle's generator in one step of one rank."""
+    return zlib.crc32(f"{seed}/{step}/{rank}".encode()) & 0x7FFFFFFF
+
+
+def _explain(error: Exception, env: Environment) -> str:
+    text = first_line(error)
+    if env.world_size > 1:
+        return f"rank {env.rank}: the program stopped: {text}; if another rank has ended, its log says why"
+    return f"the program stopped: {text}"

@@ -1,0 +1,66 @@
+"""Dynamic loss scaling for float16 on GPUs, with one decision for all ranks.
+
+Micikevicius et al. 2018, section 3.2. The scale multiplies the gradients that flow through the backbone and the
+classifier's products; every gradient is divided by it and looked at for inf and NaN, the shard's too, and what one
+rank finds all ranks act on: a step with such a gradient changes no weight on any rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+
+from plsc import compat
+
+
+@dataclass(frozen=True)
+class LossScaling:
+    """``scale`` [1] float32, ``good`` and ``bad`` [1] int32: steps in a row without and with inf or NaN."""
+
+    scale: Any
+    good: Any
+    bad: Any
+
+    @classmethod
+    def create(cls, initial: float) -> LossScaling:
+        """Its states in the program being built."""
+        return cls(
+            compat.create_state("loss_scaling.scale", [1], "float32", initial),
+            compat.create_state("loss_scaling.good", [1], "int32"),
+            compat.create_state("loss_scaling.bad", [1], "int32"),
+        )
+
+    def names(self) -> list[str]:
+        return [self.scale.name, self.good.name, self.bad.name]
+
+
+def any_not_finite(gradients: list, world_size: int):
+    """[1] bool, the same on every rank: some gradient of some rank is inf or NaN."""
+    total = paddle.zeros([1], "float32")
+    for gradient in gradients:
+        bad = paddle.logical_not(paddle.all(paddle.isfinite(gradient)))
+        total = total + paddle.reshape(paddle.cast(bad, "float32"), [1])
+    return compat.all_reduce(total, world_size, compat.MAX) > 0.0
+
+
+def update_scale(state: LossScaling, found, options) -> None:
+    """Grow the scale after ``incr_every_n_steps`` good steps, shrink it after ``decr_every_n_nan_or_inf`` bad ones."""
+    zero = paddle.zeros([1], "int32")
+    good = paddle.where(found, zero, state.good + 1)
+    bad = paddle.where(found, state.bad + 1, zero)
+    grow, shrink = good >= options.incr_every_n_steps, bad >= options.decr_every_n_nan_or_inf
+    grown = state.scale * options.incr_ratio
+    grown = paddle.where(paddle.isfinite(grown), grown, state.scale)
+    smaller = paddle.clip(state.scale * options.decr_ratio, min=1.0)
+    scale = paddle.where(grow, grown, paddle.where(shrink, smaller, state.scale))
+    compat.assign_(state.scale, scale)
+    compat.assign_(state.good, paddle.where(grow, zero, good))
+    compat.assign_(state.bad, paddle.where(shrink, zero, bad))
+
+
+def standing_still(gradient, parameter, velocity, found, momentum: float, weight_decay: float):
+    """The gradient, or where ``found`` the one with which momentum_ leaves the velocity as it is."""
+    still = (1.0 - momentum) * velocity - weight_decay * parameter
+    return paddle.where(paddle.expand(paddle.reshape(found, [1] * len(gradient.shape)), gradient.shape), still, gradient)

@@ -1,0 +1,136 @@
+"""Steps of the engine on 1 to 4 Gloo ranks against a NumPy training loop: loss, weights and momentum after each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.dist import ranks
+from tests.reference.margin_softmax import margin_softmax, momentum_step
+
+GLOBAL_BATCH, PIXELS, EMBEDDING = 12, 18, 8
+DECAY, MOMENTUM = 1e-2, 0.9
+
+
+def make_case(name, num_classes=29, steps=6, **options):
+    rng = np.random.default_rng(sum(map(ord, name)))
+    classifier = {"num_classes": num_classes, "scale": 16.0, **options.pop("classifier", {})}
+    config = {
+        "classifier": classifier,
+        "momentum": MOMENTUM,
+        "weight_decay": DECAY,
+        "model": {"image_shape": [3, 2, 3]},
+        "train_batch_size": 1,
+        **options.pop("config", {}),
+    }
+    warmup = steps // 3
+    rates = [0.5 * min(1.0, s / max(1, warmup)) * (0.1 if s > 2 * warmup else 1.0) for s in range(steps)]
+    return {
+        "name": name,
+        "config": config,
+        "embedding_size": EMBEDDING,
+        "global_batch": GLOBAL_BATCH,
+        "rates": rates,
+        "images": rng.standard_normal((steps, GLOBAL_BATCH, 3, 2, 3)).astype("float32"),
+        "labels": rng.integers(0, num_classes, (steps, GLOBAL_BATCH)),
+        **options,
+    }
+
+
+CASES = [
+    make_case("model parallel"),
+    make_case("data parallel", classifier={"model_parallel": False}),
+    make_case("even", num_classes=24, classifier={"loss_type": "cosface"}),
+    make_case("softmax with bias", classifier={"loss_type": "softmax"}),
+    make_case("softmax data parallel", classifier={"loss_type": "softmax", "model_parallel": False}),
+    make_case("sampled", num_classes=203, steps=12, classifier={"sample_ratio": 0.2}),
+    make_case("sampled softmax", num_classes=203, classifier={"loss_type": "softmax", "sample_ratio": 0.2}),
+    make_case("sampled data parallel", num_classes=203, classifier={"sample_ratio": 0.2, "model_parallel": False}),
+    make_case("sampled many steps", num_classes=203, steps=150, classifier={"sample_ratio": 0.05}),
+    make_case("clipped", config={"grad_clip_norm": 0.05}),
+    make_case("clipped sampled", num_classes=203, config={"grad_clip_norm": 0.05}, classifier={"sample_ratio": 0.2}),
+    make_case("own rate", rate_factor=3.0),
+    make_case("own rate sampled", num_classes=203, rate_factor=3.0, classifier={"sample_ratio": 0.2}),
+    make_case("accuracy", num_classes=24, config={"calc_acc": True}),
+]
+
+
+def train(case, start, first_weight, samples):
+    """The same steps in NumPy: (losses, backbone weight, bias, classifier weight, its velocity, [(acc1, acc5)])."""
+    classifier = case["config"]["classifier"]
+    margins = {"arcface": (1, 0.5, 0), "cosface": (1, 0, 0.35), "softmax": None}[classifier.get("loss_type", "arcface")]
+    weight, bias = (np.asarray(value, np.float64) for value in sorted(start.values(), key=lambda v: -v.ndim))
+    rows = np.asarray(first_weight, np.float64)
+    states = [np.zeros_like(weight), np.zeros_like(bias), np.zeros_like(rows)]
+    losses, accuracies = [], []
+    for step, rate in enumerate(case["rates"]):
+        image = case["images"][step].reshape(GLOBAL_BATCH, -1).astype(np.float64)
+        label, kept = case["labels"][step], samples[step] if samples else np.arange(len(rows))
+        feature = image @ weight + bias
+        number = np.searchsorted(kept, label)
+        centres = rows[kept][:, :EMBEDDING]
+        row_bias = rows[kept][:, EMBEDDING] if margins is None else None
+        loss, dfeature, dcentres, dbias = margin_softmax(feature, centres, number, margins, 16.0, row_bias)
+        drows = np.zeros_like(rows)
+        drows[kept] = dcentres if margins is not None else np.concatenate([dcentres, dbias[:, None]], axis=1)
+        gradients = [image.T @ dfeature, dfeature.sum(0), drows]
+        if case["config"].get("grad_clip_norm"):
+            norm = np.sqrt(sum((g * g).sum() for g in gradients))
+            gradients = [g * min(1.0, case["config"]["grad_clip_norm"] / norm) for g in gradients]
+        accuracies.append(accuracy(feature, centres, number))
+        rates = [rate, rate, rate * (case.get("rate_factor") or 1.0)]
+        (weight, states[0]), (bias, states[1]), (rows, states[2]) = (
+            momentum_step(value, state, gradient, own, MOMENTUM, DECAY)
+            for value, state, gradient, own in zip([weight, bias, rows], states, gradients, rates)
+        )
+        losses.append(loss)
+    return losses, weight, bias, rows, states[2], accuracies
+
+
+def accuracy(feature, centres, label):
+    cosine = (feature / np.linalg.norm(feature, axis=1, keepdims=True)) @ (
+        centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    ).T
+    place = (cosine > cosine[np.arange(len(label)), label][:, None]).sum(1)
+    return [(place < 1).mean(), (place < 5).mean()]
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3, 4])
+def outcome(request, tmp_path_factory):
+    cwd = tmp_path_factory.mktemp(f"ranks{request.param}")
+    return ranks.run("tests.dist.training_cases:run_cases", request.param, cwd, CASES)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[case["name"] for case in CASES])
+def test_training_is_that_of_the_reference(outcome, number):
+    case, parts = CASES[number], [rank[number] for rank in outcome]
+    split = case["config"]["classifier"].get("model_parallel", True)
+    pieces = parts if split else parts[:1]
+    first_weight = np.concatenate([part["first_weight"] for part in pieces])
+    samples = [np.sort(np.concatenate(sets)) for sets in zip(*(part["sample"] for part in pieces))]
+    losses, weight, bias, rows, velocity, accuracies = train(case, parts[0]["start"], first_weight, samples)
+    steps = len(case["rates"])
+    # float32 against float64: 1e-6 a step from cosines off by 1e-7 times the scale of 16, growing with the steps
+    tolerance = 1e-5 * max(1.0, steps / 10)
+    for part in parts:
+        np.testing.assert_allclose(part["losses"], losses, rtol=tolerance)
+        by_size = sorted(part["end"].values(), key=lambda value: -value.ndim)
+        np.testing.assert_allclose(by_size[0], weight, rtol=0, atol=tolerance * np.abs(weight).max())
+        np.testing.assert_allclose(by_size[1], bias, rtol=0, atol=tolerance * max(np.abs(bias).max(), 0.1))
+    got = np.concatenate([part["weight"] for part in pieces])
+    np.testing.assert_allclose(got, rows, rtol=0, atol=tolerance * np.abs(rows).max())
+    got = np.concatenate([part["velocity"] for part in pieces])
+    np.testing.assert_allclose(got, velocity, rtol=0, atol=3 * tolerance * np.abs(velocity).max())
+    if case["config"].get("calc_acc"):
+        np.testing.assert_allclose(parts[0]["accuracies"], accuracies, atol=1e-6)
+    if not split:
+        for part in parts[1:]:
+            np.testing.assert_array_equal(part["weight"], parts[0]["weight"])
+
+
+def test_initial_classes_do_not_depend_on_the_ranks(outcome, tmp_path):
+    (alone,) = ranks.run("tests.dist.training_cases:run_cases", 1, tmp_path, CASES[:1])
+    together = np.concatenate([rank[0]["first_weight"] for rank in outcome])
+    np.testing.assert_array_equal(together, alone[0]["first_weight"])
+    # N(0, sqrt(2 / (E + C))): 232 draws, the standard deviation of a standard deviation is 1 / sqrt(2 * 232) = 5 %
+    assert abs(together.std() / np.sqrt(2.0 / (EMBEDDING + 29)) - 1.0) < 0.2

@@ -1,0 +1,77 @@
+"""Whole training steps of the engine on each rank (see test_training_step.py): a linear backbone, no batch statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+
+from plsc.config import Config
+from plsc.engine.build import build_train
+from plsc.engine.session import Session
+from plsc.models import BaseModel
+from plsc.parallel.group import Group
+from plsc.parts import Parts
+
+
+class Linear(BaseModel):
+    """feature = image.flatten @ weight + bias."""
+
+    def __init__(self, embedding_size):
+        self.embedding_size = embedding_size
+
+    def build_network(self, input, label, is_train=True):
+        return paddle.nn.Linear(int(np.prod(input.shape[1:])), self.embedding_size)(paddle.flatten(input, 1))
+
+
+def run_cases(env, cases, group=None):
+    return [run_case(env, case, group) for case in cases]
+
+
+def make_optimizer(name):
+    if name == "momentum":
+        return paddle.optimizer.Momentum(0.2, 0.9, weight_decay=paddle.regularizer.L2Decay(1e-2))
+    if name == "adam":
+        return paddle.optimizer.Adam(0.01)
+    return None
+
+
+def run_case(env, case, group=None):
+    config = Config.from_dict(case["config"])
+    config.set("train_batch_size", case["global_batch"] // env.world_size)
+    param_attr = None if case.get("rate_factor") is None else paddle.ParamAttr(learning_rate=case["rate_factor"])
+    parts = Parts(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
+                  param_attr=param_attr)  # fmt: skip
+    program = build_train(config, parts, env, seed=7)
+    session = Session(program, env, config.momentum, config.weight_decay, seed=7)
+    session.start(group or Group(type(env)()))
+    backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]
+    start = {name: session.replicated()[name] for name in backbone}
+    shard = {name: [] for name in ("weight", "velocity", "sample")}
+    first_weight = tensor(session, "weight")
+    losses, accuracies = [], []
+    batch = case["global_batch"] // env.world_size
+    mine = slice(env.rank * batch, (env.rank + 1) * batch)
+    for step, rate in enumerate(case["rates"]):
+        inputs = {"image": case["images"][step][mine], "label": case["labels"][step][mine]}
+        window_step = session.history.steps if session.history and not session.history.full else 0
+        results = session.step(step, inputs, rate)
+        losses.append(results["loss"])
+        accuracies.append([results.get("acc1"), results.get("acc5")])
+        if session.history is not None:
+            touched = np.array(session.scope.find_var(program.rows.touched).get_tensor()).reshape(-1)
+            shard["sample"].append(np.flatnonzero(touched == window_step + 1) + program.shard.first)
+    session.bring_rows_up_to_date()
+    return {
+        "losses": losses,
+        "accuracies": accuracies,
+        "start": start,
+        "end": {name: session.replicated()[name] for name in backbone},
+        "first_weight": first_weight,
+        "weight": tensor(session, "weight"),
+        "velocity": tensor(session, "velocity") if "velocity" in program.rows.tensors else None,
+        "sample": shard["sample"],
+    }
+
+
+def tensor(session, wanted):
+    return np.concatenate([rows for name, _, rows in session.blocks() if name == wanted])
