@@ -191,7 +191,7 @@ def _death(process: BaseProcess) -> DataError:
 
 def _end(workers: list[_Worker]) -> None:
     for worker in workers:
-        worker.process.kill()  # at once, even from within a slow read: a worker owns nothing that could be left half done
+        worker.process.kill()  # at once, also from within a slow read: a worker has nothing to leave half done
     for worker in workers:
         worker.process.join()
         worker.process.close()

@@ -135,6 +135,7 @@ def test_reader_keeps_its_order_over_ranks_and_epochs(workers: int, count: int |
             hook = ReaderHook(_numbered(10), 4, SHAPE, num_samples=count)
             sampler = GlobalBatchSampler(len(hook), 2, rank, 2, seed=0, shuffle=False)
             with Loader(hook, sampler, workers, first_step, 8) as loader:
+                assert workers == 0 or len(loader._pool._workers) == 1  # each would read everything
                 for step, images, labels in loader:
                     np.testing.assert_array_equal(labels, images[:, 0, 0, 0].astype(int) % 4)
                     seen.setdefault(step, []).extend(images[:, 0, 0, 0])
