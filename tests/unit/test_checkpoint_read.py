@@ -57,6 +57,13 @@ def test_files_are_safetensors_to_its_own_package(stored):
         same_arrays(found, {name: array[first:last] for name, array in class_arrays(11).items()})
 
 
+def test_values_begin_at_a_multiple_of_eight_bytes(stored):
+    for name in read_manifest(stored).files:
+        with open(os.path.join(stored, name), "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            assert length % 8 == 0 and json.loads(file.read(length))
+
+
 def test_manifest_keeps_everything(stored):
     manifest = read_manifest(stored)
     meta = meta_for(11)
@@ -230,6 +237,9 @@ def test_sizes_alone_can_be_checked(copy):
     verify_files(copy, manifest, [REPLICATED])
     with pytest.raises(CheckpointError, match=f"{SHARD}: SHA-256"):
         verify_files(copy, manifest)
+    truncate(copy, SHARD)
+    with pytest.raises(CheckpointError, match=f"{SHARD}: .* bytes, expected .*truncated"):
+        verify_files(copy, manifest, hashes=False)
 
 
 def edit_manifest(path, change):

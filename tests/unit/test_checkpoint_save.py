@@ -92,14 +92,13 @@ def count_calls(tmp_path, step):
     return len(calls), len(calls) - calls[::-1].index("replace")
 
 
-@pytest.mark.parametrize("fate", [raise_full, raise_denied])
 @pytest.mark.parametrize("step", [1, 2], ids=["again", "next"])
-def test_an_error_at_every_stage_leaves_the_last_good_one(tmp_path, step, fate):
+def test_an_error_at_every_stage_leaves_the_last_good_one(tmp_path, step):
     calls, visible = count_calls(tmp_path / "count", step)
     for n in range(1, calls + 1):
         run_dir = tmp_path / str(n)
         save_as(run_dir, 1, NUM_CLASSES, 1, salt=10)
-        failed = False
+        failed, fate = False, (raise_full, raise_denied)[n % 2]
         with pytest.MonkeyPatch.context() as patch:
             FailOnCall(patch, n, fate)
             try:
@@ -143,6 +142,26 @@ def test_a_kill_at_every_stage_leaves_the_last_good_one(tmp_path, step):
     # Both outcomes came up; when a step is replaced there is an instant at which only the moved one is there.
     moved = {(10, ".replaced_step_00000001")} if step == 1 else set()
     assert seen == {(10, "step_00000001"), (20, f"step_{step:08d}")} | moved
+
+
+def test_everything_is_on_disk_before_the_rename_and_the_rename_before_the_end(tmp_path, monkeypatch):
+    events, real_fsync, real_replace = [], os.fsync, os.replace
+
+    def fsync(handle):
+        events.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        real_fsync(handle)
+
+    def replace(source, target):
+        events.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    path = save_as(tmp_path, 1, NUM_CLASSES, 2)
+    before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
+    assert set(os.listdir(path)) <= set(before)
+    # the directory after its files, its parent after the rename
+    assert before[-1] == ".tmp_step_00000001" and after == ["checkpoints"]
 
 
 @pytest.mark.parametrize("bad_rank", [0, 1, 2])
