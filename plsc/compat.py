@@ -8,12 +8,9 @@ versions an operation whose name ends in ``_`` changes its first argument in pla
 from __future__ import annotations
 
 import contextlib
-import os
 
 import paddle
 from paddle.base import core, framework
-
-from plsc.errors import LaunchError
 
 RING = 0  # one communication ring: all ranks
 SUM, MAX = "sum", "max"
@@ -22,16 +19,6 @@ SUM, MAX = "sum", "max"
 def is_pir() -> bool:
     """True on Paddle 3.x, where a static program is PIR; False on 2.6."""
     return not paddle.__version__.startswith("2.")
-
-
-def check_version() -> None:
-    """Raise LaunchError unless this is Paddle 2.6.x or 3.x."""
-    version = paddle.__version__
-    if not (version.startswith("2.6.") or version.startswith("3.")):
-        raise LaunchError(
-            f"paddlepaddle {version} is not supported: PLSC runs on 2.6.2 and 3.x; "
-            "fix it with `pip install 'plsc[cpu]'` or `pip install 'plsc[gpu]'`"
-        )
 
 
 def append_op(kind: str, inputs: dict, outputs: dict, attrs: dict) -> None:
@@ -64,9 +51,9 @@ def existing(name: str, shape: list[int], dtype: str):
     return create_state(name, shape, dtype)
 
 
-def place(on_gpu: bool):
-    """Where this process computes."""
-    return paddle.CUDAPlace(int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0])) if on_gpu else paddle.CPUPlace()
+def place(on_gpu: bool, device_id: int = 0):
+    """Where this process computes: card ``device_id`` of those it sees, or the CPU."""
+    return paddle.CUDAPlace(device_id) if on_gpu else paddle.CPUPlace()
 
 
 def set_threads(count: int) -> None:
@@ -189,22 +176,25 @@ def reduce_scatter(value, rank: int, world_size: int, on_gpu: bool):
     return out
 
 
-# --- the two operations that exist for GPUs only ----------------------------------------------------------
+# --- the two operations that are made for GPUs ------------------------------------------------------------
 
 
-def class_center_sample(label, num_local: int, num_sample: int, rank: int, world_size: int):
-    """GPU only. label [G] int64 -> (label remapped to the sampled classes of all ranks [G], sampled local rows [S]).
+def class_center_sample(local, num_local: int, num_sample: int):
+    """local [G] int64, classes of one shard counted from its first -> sampled rows [S] of the shard, in any order.
 
-    Draws from Paddle's global generator; S grows beyond ``num_sample`` when there are more positives.
+    All of ``local`` are among them, the rest is drawn from Paddle's generator; S grows beyond ``num_sample`` when
+    there are more positives. The operation is used as with one rank, without communication: its kernel for several
+    ranks counts wrongly when many positives meet a small sample or when the ranks sample different numbers of rows
+    (see docs/gpu.md).
     """
-    attrs = {"num_classes": num_local, "num_samples": num_sample, "ring_id": RING, "rank": rank, "nranks": world_size}
     if is_pir():
-        return paddle._C_ops.class_center_sample(label, num_local, num_sample, RING, rank, world_size, False, 0)
-    remapped = _new_value("class_center_sample", label.dtype)
-    index = _new_value("class_center_sample", label.dtype)
+        return paddle._C_ops.class_center_sample(local, num_local, num_sample, RING, 0, 1, False, 0)[1]
+    attrs = {"num_classes": num_local, "num_samples": num_sample, "ring_id": RING, "rank": 0, "nranks": 1}
+    remapped = _new_value("class_center_sample", local.dtype)
+    index = _new_value("class_center_sample", local.dtype)
     outputs = {"RemappedLabel": remapped, "SampledLocalClassCenter": index}
-    append_op("class_center_sample", {"Label": label}, outputs, {**attrs, "fix_seed": False, "seed": 0})
-    return remapped, index
+    append_op("class_center_sample", {"Label": local}, outputs, {**attrs, "fix_seed": False, "seed": 0})
+    return index
 
 
 def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int, world_size: int):
@@ -242,6 +232,18 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str) -> None:
         core.CommContextManager.create_gloo_comm_context(store, str(RING), rank, world_size)
     else:
         paddle.distributed.gloo_init_parallel_env(rank, world_size, endpoint)
+
+
+def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:
+    """Join the NCCL ring of all ranks (GPU) with card ``device_id``; blocks until every rank has joined.
+
+    The collectives of both Paddles look for their ring, by its number, in the CommContextManager; those of 2.6 do so
+    under a flag that is on unless the user's environment says otherwise.
+    """
+    if not is_pir():
+        paddle.set_flags({"FLAGS_dynamic_static_unified_comm": True})
+    core.CommContextManager.set_device_id(device_id)
+    core.CommContextManager.create_nccl_comm_context(store, str(RING), rank, world_size)
 
 
 # --- reading what users hand in ---------------------------------------------------------------------------

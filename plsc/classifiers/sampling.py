@@ -12,6 +12,8 @@ import math
 import numpy as np
 import paddle
 
+from plsc import compat
+
 MASK = 0xFFFFFFFF
 MULTIPLIER = 0x119DE1F3  # below 2**31, so that the product with 32 bits stays within int64
 
@@ -67,7 +69,7 @@ def sample_rows(local, owned, num_local: int, num_sample: int, step, key: int):
 def _draw(num_local: int, num_sample: int, step, key: int):
     """Numbers in [0, num_local), int64: num_sample distinct ones among them, with a probability above 1 - 1e-9."""
     wanted = num_sample + 6.0 * math.sqrt(num_sample) + 6.0
-    step_key = mix(paddle.bitwise_xor(paddle.bitwise_and(step, paddle.full([1], MASK, "int64")), _int64(key)))
+    step_key = _step_key(step, key)
     if wanted > num_local / 2:  # most of the shard: a permutation of it is as cheap
         numbers = paddle.bitwise_xor(paddle.arange(num_local, dtype="int64"), step_key)
         return paddle.argsort(mix(numbers))
@@ -77,8 +79,37 @@ def _draw(num_local: int, num_sample: int, step, key: int):
     return mix(numbers) * _int64(num_local) // _int64(1 << 32)
 
 
+def _step_key(step, key: int):
+    return mix(paddle.bitwise_xor(paddle.bitwise_and(step, _int64(MASK)), _int64(key)))
+
+
 def _int64(number: int):
     return paddle.full([1], number, dtype="int64")
+
+
+def sample_by_kernel(local, owned, num_local: int, num_sample: int, step, key: int):
+    """The same by ``class_center_sample``, with the draws of Paddle's generator; the rows are in any order."""
+    # the kernel takes every label for one of the shard: those that are not stand for one that is, or, where the
+    # batch has none, for a row drawn uniformly, so that no row is favoured
+    largest = paddle.max(paddle.where(owned, local, paddle.full_like(local, -1)), axis=0, keepdim=True)
+    drawn = mix(_step_key(step, key)) * _int64(num_local) // _int64(1 << 32)
+    stand_in = paddle.where(largest < 0, drawn, largest)
+    positives = paddle.where(owned, local, paddle.expand_as(stand_in, local))
+    return compat.class_center_sample(positives, num_local, num_sample)
+
+
+def labels_over_ranks(position, index, rank: int, world_size: int):
+    """``position`` (see positions) counted through the sampled rows of all ranks, as ``margin_cross_entropy`` does.
+
+    [G] int64. A label that another rank owns becomes a number outside of this rank's rows: the kernel looks no further.
+    """
+    if world_size == 1:
+        return position
+    own = paddle.cast(paddle.shape(index)[:1], "int64")
+    counts = compat.all_gather(own, world_size)
+    first = paddle.sum(counts[:rank], keepdim=True) if rank > 0 else paddle.zeros_like(own)
+    elsewhere = paddle.remainder(first + own, paddle.sum(counts, keepdim=True))
+    return paddle.where(position >= 0, position + first, paddle.expand_as(elsewhere, position))
 
 
 def positions(index, local, owned):

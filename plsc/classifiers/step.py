@@ -85,7 +85,14 @@ class StepOutput:
 
 
 def classify(
-    feature, label, spec: ClassifierSpec, shard: Shard, env: Environment, fetch_rows: Callable, step=None, loss_scale=None
+    feature,
+    label,
+    spec: ClassifierSpec,
+    shard: Shard,
+    env: Environment,
+    fetch_rows: Callable,
+    step=None,
+    loss_scale=None,
 ) -> StepOutput:
     """Build the step. ``feature`` [B, E], ``label`` [B] or [B, 1] int64.
 
@@ -127,12 +134,11 @@ def _sample(all_labels, own_labels, spec: ClassifierSpec, shard: Shard, env: Env
     own_local, own_owned = (local, owned) if spec.model_parallel else _localise(own_labels, shard)
     if not shard.samples:
         return own_labels, None, paddle.where(own_owned, own_local, paddle.full_like(own_local, -1))
-    if env.on_gpu and spec.margins is not None and spec.model_parallel:
-        remapped, index = compat.class_center_sample(
-            all_labels, shard.num_local, shard.num_sample, shard.rank, shard.world_size
-        )
-        return remapped, index, sampling.positions(index, local, owned)
     key = sampling.stream_key(spec.seed, shard.rank)
+    if env.on_gpu and spec.margins is not None and spec.model_parallel:
+        index = sampling.sample_by_kernel(local, owned, shard.num_local, shard.num_sample, step, key)
+        position = sampling.positions(index, local, owned)
+        return sampling.labels_over_ranks(position, index, shard.rank, shard.world_size), index, position
     index = sampling.sample_rows(local, owned, shard.num_local, shard.num_sample, step, key)
     position = sampling.positions(index, own_local, own_owned)
     return position, index, position

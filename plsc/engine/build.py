@@ -144,6 +144,7 @@ class EvalProgram:
     """Images [B, C, H, W] of each rank -> ``feature`` [B * world_size, E] of all ranks, on every rank."""
 
     main: Any
+    startup: Any
     feeds: dict[str, Any]
     feature: Any
     own_feature: Any
@@ -156,7 +157,7 @@ def build_eval(config: Config, parts: Parts, env: Environment, batch_size: int) 
         inputs = make_inputs(config, batch_size, with_label=False)
         feature = build_feature(make_model(config, parts), inputs, is_train=False)
         everywhere = compat.all_gather(feature, env.world_size)
-    return EvalProgram(main, inputs, everywhere, feature)
+    return EvalProgram(main, startup, inputs, everywhere, feature)
 
 
 def make_inputs(config: Config, batch_size: int, with_label: bool) -> dict[str, Any]:

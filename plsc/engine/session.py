@@ -74,10 +74,14 @@ class Session:
         """Copies of the variables that are the same on every rank."""
         return {name: self._read(name) for name in self.program.replicated}
 
+    def replicated_specs(self) -> list[TensorSpec]:
+        """Their names, types and shapes."""
+        return [TensorSpec.of(name, array) for name, array in self.replicated().items()]
+
     def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
         """Set them; names and shapes have been checked."""
         for name, array in arrays.items():
-            self.scope.find_var(name).get_tensor().set(array, compat.place(self.env.on_gpu))
+            self.scope.find_var(name).get_tensor().set(array, compat.place(self.env.on_gpu, self.env.device_id))
 
     def _read(self, name: str) -> np.ndarray:
         return np.array(self.scope.find_var(name).get_tensor())
@@ -93,7 +97,7 @@ class Session:
     def tensors(self) -> list[TensorSpec]:
         """What a checkpoint keeps of the shard."""
         shape = (self.program.shard.num_local, self.program.spec.row_size)
-        return [TensorSpec(name, "float32", shape) for name in self.program.rows.tensors]
+        return [TensorSpec(name, "F32", shape) for name in self.program.rows.tensors]
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
         """(tensor name, first row, rows), each tensor in blocks of rows upwards."""
@@ -174,7 +178,7 @@ class _BlockPrograms:
 
 def make_executor(env: Environment):
     """An executor on this rank's device."""
-    return paddle.static.Executor(compat.place(env.on_gpu))
+    return paddle.static.Executor(compat.place(env.on_gpu, env.device_id))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -63,4 +63,5 @@ def update_scale(state: LossScaling, found, options) -> None:
 def standing_still(gradient, parameter, velocity, found, momentum: float, weight_decay: float):
     """The gradient, or where ``found`` the one with which momentum_ leaves the velocity as it is."""
     still = (1.0 - momentum) * velocity - weight_decay * parameter
-    return paddle.where(paddle.expand(paddle.reshape(found, [1] * len(gradient.shape)), gradient.shape), still, gradient)
+    everywhere = paddle.logical_and(paddle.reshape(found, [1] * len(gradient.shape)), paddle.ones_like(still, "bool"))
+    return paddle.where(everywhere, still, gradient)

@@ -14,13 +14,15 @@ LAUNCH_VARIABLES = (
     "PADDLE_TRAINER_ENDPOINTS",
     "PADDLE_CURRENT_ENDPOINT",
 )
+CARD_VARIABLE = "FLAGS_selected_gpus"
 
 
 @dataclass(frozen=True)
 class Environment:
     """The place of this process among the ranks.
 
-    ``endpoints`` are the host:port of all ranks in order (empty with one rank). ``device`` is "cpu" or "gpu".
+    ``endpoints`` are the host:port of all ranks in order (empty with one rank). ``device`` is "cpu" or "gpu";
+    ``device_id`` counts the cards that this process sees.
     """
 
     rank: int = 0
@@ -29,6 +31,7 @@ class Environment:
     local_world_size: int = 1
     endpoints: tuple[str, ...] = ()
     device: str = "cpu"
+    device_id: int = 0
 
     @property
     def on_gpu(self) -> bool:
@@ -43,11 +46,11 @@ class Environment:
         environ = os.environ if environ is None else environ
         present = [name for name in LAUNCH_VARIABLES if environ.get(name)]
         if not present:
-            return cls(device=device)
+            return cls(device=device, device_id=_card(environ, 0))
         world_size = _integer(environ, "PADDLE_TRAINERS_NUM")
         rank = _integer(environ, "PADDLE_TRAINER_ID")
         if world_size == 1 and rank == 0:
-            return cls(device=device)
+            return cls(device=device, device_id=_card(environ, 0))
         missing = [name for name in LAUNCH_VARIABLES if name not in present]
         if missing:
             raise LaunchError(
@@ -62,7 +65,19 @@ class Environment:
             )
         host = endpoints[rank].rsplit(":", 1)[0]
         same_host = [r for r, endpoint in enumerate(endpoints) if endpoint.rsplit(":", 1)[0] == host]
-        return cls(rank, world_size, same_host.index(rank), len(same_host), endpoints, device)
+        local_rank = same_host.index(rank)
+        return cls(rank, world_size, local_rank, len(same_host), endpoints, device, _card(environ, local_rank))
+
+
+def _card(environ: Mapping[str, str], usual: int) -> int:
+    """The launcher names each rank its card; with one rank it may list several, of which the first is used."""
+    text = environ.get(CARD_VARIABLE) or str(usual)
+    first = text.split(",")[0].strip()
+    if not first.isdecimal():
+        raise LaunchError(
+            f"{CARD_VARIABLE}={text!r}: must be the number of a card; it is set by `python -m paddle.distributed.launch`"
+        )
+    return int(first)
 
 
 def _integer(environ: Mapping[str, str], name: str) -> int:

@@ -47,9 +47,22 @@ class Group:
             ) from None
         self._watcher = threading.Thread(target=self._watch, args=(watch_store,), daemon=True, name="plsc-watch")
         self._watcher.start()
-        if not env.on_gpu:
+        if env.on_gpu:
+            self._start_nccl(env)
+        else:
             gloo_endpoint = self.broadcast(f"{host}:{free_port()}" if env.rank == 0 else None)
             compat.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
+
+    def _start_nccl(self, env: Environment) -> None:
+        try:
+            compat.start_nccl(self._store, env.rank, env.world_size, env.device_id)
+        except Exception as error:
+            message = (
+                f"rank {env.rank}: cannot join the GPUs of the other ranks with card {env.device_id}: "
+                f"{first_line(error)}; check that every rank has a card of its own and that NCCL is installed"
+            )
+            self.fail(message)  # the others wait for this rank
+            raise LaunchError(message) from None
 
     def all_gather(self, value: Any) -> list[Any]:
         """[the value of each rank, in order]; values are JSON. Every rank must call it in the same order."""

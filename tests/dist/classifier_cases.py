@@ -25,8 +25,15 @@ def run_case(env, case):
         label = paddle.static.data("label", [case.get("static_batch", batch)], "int64")
         feature.stop_gradient = False
         classifier = LargeScaleClassifier(
-            feature, label, env.rank, env.world_size, case["num_classes"], *case["margins"],
-            scale=case["scale"], sample_ratio=case["sample_ratio"], embedding_size=case["embedding_size"],
+            feature,
+            label,
+            env.rank,
+            env.world_size,
+            case["num_classes"],
+            *case["margins"],
+            scale=case["scale"],
+            sample_ratio=case["sample_ratio"],
+            embedding_size=case["embedding_size"],
         )
         loss = classifier.output_dict["loss"]
         dfeature, dweight = paddle.static.gradients([loss], [feature, classifier.weight])

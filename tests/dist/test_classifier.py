@@ -118,7 +118,9 @@ def test_loss_and_gradients(outcome, number):
             np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance(case) * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("number", [n for n, c in enumerate(CASES) if c["sample_ratio"] < 1.0 and "zero" not in c["name"]])
+@pytest.mark.parametrize(
+    "number", [n for n, c in enumerate(CASES) if c["sample_ratio"] < 1.0 and "zero" not in c["name"]]
+)
 def test_sample_holds_the_positives_and_has_its_size(outcome, number):
     case = CASES[number]
     for part in (rank[number] for rank in outcome):

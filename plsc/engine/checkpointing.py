@@ -1,0 +1,110 @@
+"""Between a session and the checkpoints on disk: what is kept, where a run continues, when old ones go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+
+from plsc import checkpoint
+from plsc.checkpoint import Manifest
+from plsc.engine.session import Session
+from plsc.engine.start import Run
+from plsc.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: optimizer steps done, samples of the training stream used."""
+
+    step: int = 0
+    samples: int = 0
+
+
+def find_start(run: Run) -> str | None:
+    """The checkpoint to continue from, the same on every rank, or None."""
+    config = run.config
+    path = None
+    if run.group.rank == 0 and config.resume == "auto":
+        path = checkpoint.latest(config.model_save_dir)
+    path = run.group.broadcast(path)
+    return path or config.checkpoint_dir or None
+
+
+def open_for_training(run: Run, session: Session, path: str) -> tuple[str, Manifest]:
+    """Check that a checkpoint is whole and fits this run, before training. Raises CheckpointError on every rank."""
+    spec = session.program.spec
+    return checkpoint.open_checkpoint(
+        path,
+        run.group,
+        num_classes=spec.num_classes,
+        embedding_size=spec.embedding_size,
+        replicated=session.replicated_specs(),
+        shard=session.tensors(),
+    )
+
+
+def load(run: Run, session: Session, path: str, manifest: Manifest) -> Progress:
+    """Put a checkpoint into the session, from any number of ranks to this one."""
+    shard = session.program.shard
+    session.load_replicated(checkpoint.read_replicated(path, manifest))
+    session.load_rows(checkpoint.read_rows(path, manifest, shard.first, shard.first + shard.num_local))
+    scheduler = user_scheduler(run)
+    if scheduler is not None and manifest.lr_state:
+        scheduler.set_state_dict(dict(manifest.lr_state))
+    saved_seed = manifest.random_states.get("seed")
+    if saved_seed != run.seed:
+        run.journal.say(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
+    return Progress(manifest.step, int(manifest.position["samples"]))
+
+
+def save(run: Run, session: Session, progress: Progress, epoch: int, protect: str | None) -> str:
+    """Write a checkpoint with all ranks and remove what is too old, never ``protect``. Raises CheckpointError."""
+    session.bring_rows_up_to_date()
+    spec = session.program.spec
+    gives_shard = spec.model_parallel or run.env.rank == 0
+    path = checkpoint.save(
+        run.config.model_save_dir,
+        progress.step,
+        session.replicated() if run.env.rank == 0 else None,
+        session if gives_shard else None,
+        _meta(run, spec, progress, epoch) if run.env.rank == 0 else {},
+        run.group,
+    )
+    protected = [protect] if protect else []
+    checkpoint.remove_old(run.config.model_save_dir, run.config.max_last_checkpoint_num, run.group, protected)
+    run.journal.say(f"Save model to {path}")
+    return path
+
+
+def _meta(run: Run, spec, progress: Progress, epoch: int) -> dict[str, Any]:
+    scheduler = user_scheduler(run)
+    return {
+        "paddle_version": paddle.__version__,
+        "num_classes": spec.num_classes,
+        "embedding_size": spec.embedding_size,
+        "epoch": epoch,
+        "position": {"samples": progress.samples},
+        "config": run.config.to_dict(),
+        "random_states": {"seed": run.seed},
+        "lr_state": plain(scheduler.state_dict()) if scheduler is not None else {},
+        "extra": {},
+    }
+
+
+def user_scheduler(run: Run):
+    """The learning-rate scheduler of a user's optimizer, or None."""
+    rate = getattr(run.parts.optimizer, "_learning_rate", None)
+    return rate if isinstance(rate, paddle.optimizer.lr.LRScheduler) else None
+
+
+def plain(state: dict[str, Any]) -> dict[str, Any]:
+    """Numbers and texts of a scheduler's state as plain JSON. Raises CheckpointError for anything else."""
+    result = {}
+    for name, value in state.items():
+        value = value.item() if hasattr(value, "item") else value
+        if not isinstance(value, (bool, int, float, str, type(None))):
+            raise CheckpointError(f"the optimizer's scheduler keeps {name}={value!r}, which a checkpoint cannot hold")
+        result[name] = value
+    return result

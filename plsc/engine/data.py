@@ -1,0 +1,82 @@
+"""Which data a run reads, from the configuration and the user's own objects."""
+
+from __future__ import annotations
+
+import os
+
+from plsc.config import SYNTHETIC_IMAGES, Config
+from plsc.data import ImageListDataset, IndexedHook, ReaderHook, SyntheticDataset, check_label_list
+from plsc.errors import ConfigError, DataError
+from plsc.evaluation.bin_file import find_targets
+from plsc.parallel.environment import Environment
+from plsc.parts import Parts
+
+
+def check_training_data(config: Config, parts: Parts, env: Environment) -> None:
+    """Look at list, pictures and verification sets before anything is opened. Raises DataError, ConfigError."""
+    section = config.data
+    own = parts.train_dataset is not None or parts.train_reader is not None
+    if not own and section.dataset == "list":
+        labels = check_label_list(section.dataset_dir, section.label_file, config.classifier.num_classes)
+        check_number(config, len(labels), os.path.join(section.dataset_dir, section.label_file))
+        check_batch(config, len(labels), env)
+    if config.with_test and parts.test_dataset is None:
+        verification_files(config)
+    input_names(config)
+
+
+def verification_files(config: Config) -> list:
+    """The paths of the verification sets. Raises DataError that names what is missing and what to do."""
+    try:
+        return find_targets(config.data.dataset_dir, list(config.data.val_targets))
+    except DataError as error:
+        raise DataError(f"{error}; set data.val_targets to what is there, or with_test: false") from None
+
+
+def make_training_data(config: Config, parts: Parts, seed: int):
+    """The data set that the loader reads. Raises DataError, ConfigError."""
+    section, num_classes = config.data, config.classifier.num_classes
+    shape = tuple(config.model.image_shape)
+    if parts.train_dataset is not None:
+        data = IndexedHook(parts.train_dataset, num_classes, shape, seed)
+    elif parts.train_reader is not None:
+        return ReaderHook(parts.train_reader, num_classes, shape, section.train_image_num)
+    elif section.dataset == "synthetic":
+        return SyntheticDataset(section.train_image_num or SYNTHETIC_IMAGES, num_classes, shape, seed)
+    else:
+        data = ImageListDataset(
+            section.dataset_dir, section.label_file, num_classes, shape, seed, section.random_flip, section.pixel_std
+        )
+    check_number(config, len(data), "the training data")
+    return data
+
+
+def check_number(config: Config, found: int, where: str) -> None:
+    """Raise ConfigError where data.train_image_num says something else than there is."""
+    said = config.data.train_image_num
+    if said is not None and said != found:
+        raise ConfigError(
+            f"data.train_image_num={said}: {where} has {found} images; correct it or leave it null to count them"
+        )
+
+
+def check_batch(config: Config, found: int, env: Environment) -> None:
+    """Raise DataError where the global batch is larger than the data."""
+    batch = config.train_batch_size * env.world_size
+    if batch > found:
+        raise DataError(
+            f"train_batch_size={config.train_batch_size} on {env.world_size} rank(s) makes a global batch of {batch}, "
+            f"more than the {found} training images: lower it to at most {max(1, found // env.world_size)}"
+        )
+
+
+def input_names(config: Config) -> tuple[str, str]:
+    """The names of the inputs that take image and label. Raises ConfigError where data cannot fill the inputs."""
+    names = [entry["name"] for entry in config.model.input_info or [{"name": "image"}, {"name": "label"}]]
+    images = [name for name in names if name != "label"]
+    if len(images) != 1:
+        raise ConfigError(
+            f"model.input_info: the data gives one image and one label, the inputs beside label are {images}; "
+            "leave exactly one"
+        )
+    return images[0], "label"

@@ -1,0 +1,128 @@
+"""Verification on the ranks: every set's pictures spread over them, the figures the same on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from plsc.config import Config
+from plsc.data import decode_image, normalise
+from plsc.engine.build import EvalProgram
+from plsc.engine.data import input_names, verification_files
+from plsc.errors import DataError
+from plsc.evaluation.bin_file import PairSet, load_bin
+from plsc.evaluation.embeddings import combine_flip
+from plsc.evaluation.spread import assemble, split
+from plsc.evaluation.verification import Verification, verify
+from plsc.parallel.environment import Environment
+from plsc.parts import Parts
+
+RunProgram = Callable[[Any, dict, list], list]
+
+
+class Embedder:
+    """Pictures to features by an evaluation program, in batches spread over the ranks.
+
+    ``run(program, feed, fetches)`` executes; every rank must call ``embed`` with the same pictures.
+    """
+
+    def __init__(self, config: Config, env: Environment, program: EvalProgram, run: RunProgram):
+        self._config, self._env, self._program, self._run = config, env, program, run
+        self._batch = config.test_batch_size
+        self._input = input_names(config)[0]
+
+    def embed(self, read: Callable[[int], np.ndarray], count: int, flip: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """(features [count, E], those of the mirrored pictures or None). ``read(i)`` gives float32 [C, H, W]."""
+        indices, _ = split(count, self._env.rank, self._env.world_size, self._batch)
+        plain, mirrored = [], []
+        for batch in indices:
+            images = np.stack([read(int(index)) for index in batch])
+            plain.append(self._feature(images))
+            if flip:
+                mirrored.append(self._feature(np.ascontiguousarray(images[:, :, :, ::-1])))
+        return self._whole(plain, count), self._whole(mirrored, count) if flip else None
+
+    def _feature(self, images: np.ndarray) -> np.ndarray:
+        return self._run(self._program.main, {self._input: images}, [self._program.feature])[0]
+
+    def _whole(self, batches: list[np.ndarray], count: int) -> np.ndarray:
+        size = self._program.feature.shape[1]
+        if not batches:
+            return np.zeros((0, size), np.float32)
+        by_rank = np.stack(batches).reshape(len(batches), self._env.world_size, self._batch, size)
+        return assemble([by_rank[:, rank] for rank in range(self._env.world_size)], count)
+
+
+def verification_sets(config: Config, parts: Parts) -> Iterator[PairSet | HookPairs]:
+    """The sets to judge by, one after the other, so that one is in memory at a time. Raises DataError."""
+    if parts.test_dataset is not None:
+        yield HookPairs(parts.test_dataset)
+        return
+    for path in verification_files(config):
+        yield load_bin(path)
+
+
+class HookPairs:
+    """A user's ``test_dataset`` as pairs: samples 2i and 2i + 1 are pair i, "same" if their labels are equal."""
+
+    name = "test_dataset"
+
+    def __init__(self, dataset: Sequence):
+        if len(dataset) < 2 or len(dataset) % 2:
+            raise DataError(f"test_dataset: has {len(dataset)} samples; it needs pairs, an even number of at least 2")
+        self.images = dataset
+        labels = [int(np.asarray(dataset[index][1]).reshape(-1)[0]) for index in range(len(dataset))]
+        self.issame = np.array([a == b for a, b in zip(labels[::2], labels[1::2])])
+
+
+def verify_all(config: Config, parts: Parts, embedder: Embedder, progress=None) -> dict[str, Verification]:
+    """The figures of every verification set by name."""
+    results = {}
+    for pairs in verification_sets(config, parts):
+        plain, mirrored = embedder.embed(_reader(config, pairs), 2 * len(pairs.issame), flip=True)
+        embeddings, xnorm = combine_flip(plain, mirrored)
+        results[pairs.name] = verify(embeddings, pairs.issame, xnorm=xnorm)
+    return results
+
+
+def _reader(config: Config, pairs: PairSet | HookPairs) -> Callable[[int], np.ndarray]:
+    shape, std = tuple(config.model.image_shape), config.data.pixel_std
+
+    def read(index: int) -> np.ndarray:
+        name = f"{pairs.name}, image {index}"
+        if isinstance(pairs, HookPairs):
+            image = np.asarray(pairs.images[index][0], np.float32)
+        else:
+            image = normalise(decode_image(pairs.images[index], name), std)
+        if image.shape != shape:
+            raise DataError(f"{name}: is {list(image.shape)}, must be model.image_shape {list(shape)}")
+        return image
+
+    return read
+
+
+def describe(name: str, result: Verification) -> str:
+    """One line that can be grepped."""
+    tar = ", ".join(f"TAR@FAR={far:g}: {tar:.5f}" for far, tar in result.tar_at_far.items() if tar is not None)
+    return (
+        f"[{name}] Accuracy-Flip: {result.accuracy:.5f}+-{result.accuracy_std:.5f}, XNorm: {result.xnorm:.5f}, "
+        f"AUC: {result.auc:.5f}, EER: {result.eer:.5f}" + (f", {tar}" if tar else "")
+    )
+
+
+def as_scalars(result: Verification) -> dict[str, Any]:
+    """What is written to scalars.jsonl."""
+    return {
+        "accuracy": result.accuracy,
+        "accuracy_std": result.accuracy_std,
+        "threshold": result.threshold,
+        "auc": result.auc,
+        "eer": result.eer,
+        "xnorm": result.xnorm,
+        "tar_at_far": {f"{far:g}": tar for far, tar in result.tar_at_far.items()},
+        "roc": {"fpr": [round(float(x), 6) for x in result.fpr], "tpr": [round(float(x), 6) for x in result.tpr]},
+        "num_same": result.num_same,
+        "num_different": result.num_different,
+    }

@@ -1,0 +1,58 @@
+"""The four actions behind Entry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plsc.config import Config
+from plsc.engine import inference
+from plsc.engine.data import check_training_data, verification_files
+from plsc.engine.start import Run, start
+from plsc.engine.train import Result
+from plsc.engine.train import train as run_training
+from plsc.errors import ConfigError
+from plsc.evaluation.verification import Verification
+from plsc.parallel.environment import Environment
+from plsc.parts import Parts
+
+
+def train(config: Config, parts: Parts) -> Result:
+    """Train, verify, save. Every rank calls it. Raises a PlscError, on every rank."""
+    with start(config, parts, check_training_data, continues=True) as run:
+        return run_training(run)
+
+
+def test(config: Config, parts: Parts) -> dict[str, Verification]:
+    """The figures of the backbone in ``checkpoint_dir`` on every verification set, the same on each rank."""
+    with start(config, parts, _check_test) as run:
+        return inference.test(run)
+
+
+def predict(config: Config, parts: Parts) -> inference.Prediction:
+    """The features of the listed pictures, in order, without augmentation; written to ``model_save_dir``/predictions."""
+    with start(config, parts, _check_predict) as run:
+        return inference.predict(run)
+
+
+def convert_for_prediction(config: Config, parts: Parts) -> str:
+    """Export the backbone in ``checkpoint_dir`` as a Paddle inference model; returns the path without its ending."""
+    with start(config, parts, _check_checkpoint) as run:
+        return inference.export(run)
+
+
+def _check_checkpoint(config: Config, parts: Parts, env: Environment) -> None:
+    if not config.checkpoint_dir:
+        raise ConfigError("checkpoint_dir is empty: set it to a checkpoint, or to the directory of a run")
+
+
+def _check_test(config: Config, parts: Parts, env: Environment) -> None:
+    _check_checkpoint(config, parts, env)
+    if parts.test_dataset is None:
+        verification_files(config)
+
+
+def _check_predict(config: Config, parts: Parts, env: Environment) -> None:
+    _check_checkpoint(config, parts, env)
+
+
+__all__ = ["Run", "convert_for_prediction", "predict", "test", "train"]

@@ -1,0 +1,94 @@
+"""How a run starts on one rank: the place among the ranks, what is checked before any data is read, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import paddle
+
+from plsc import checkpoint, compat
+from plsc.config import Config
+from plsc.engine.journal import Journal
+from plsc.errors import ConfigError, PlscError
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import Group, first_line
+from plsc.parts import Parts
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every action works with. ``seed`` is the one used, also where the configuration leaves it open."""
+
+    config: Config
+    parts: Parts
+    env: Environment
+    group: Group
+    journal: Journal
+    seed: int
+
+
+@contextlib.contextmanager
+def start(config: Config, parts: Parts, check, continues: bool = False) -> Iterator[Run]:
+    """Start a run, end it together with the other ranks, and tell them if it fails.
+
+    ``check(config, parts, env)`` looks at the user's data before anything is opened or written. ``continues``: an open
+    seed is that of the checkpoint that the run goes on from. Raises a PlscError, the same on every rank where the
+    cause is the same.
+    """
+    config = config.copy()
+    env = place_of(config)
+    config.check(env.world_size, env.device)
+    parts.check(config)
+    check(config, parts, env)
+    compat.set_threads(threads(config, env))
+    compat.run_in_order()
+    paddle.enable_static()
+    group = Group(env)
+    journal = Journal.silent()
+    try:
+        seed = group.broadcast(choose_seed(config, continues))
+        journal = Journal(config.model_save_dir, env, group)
+        yield Run(config, parts, env, group, journal, seed)
+        group.close()
+    except PlscError as error:
+        journal.failed(str(error))
+        group.fail(str(error))
+        raise
+    except BaseException as error:
+        group.fail(f"{type(error).__name__}: {first_line(error)}")
+        raise
+    finally:
+        journal.close()
+
+
+def choose_seed(config: Config, continues: bool) -> int:
+    """The seed that is set, else that of the checkpoint to continue from, else a new one."""
+    if config.seed is not None:
+        return config.seed
+    path = checkpoint.latest(config.model_save_dir) if continues and config.resume == "auto" else None
+    path = path or config.checkpoint_dir
+    if continues and path:
+        seed = checkpoint.read_manifest(checkpoint.resolve(path)).random_states.get("seed")
+        if isinstance(seed, int):
+            return seed
+    return int.from_bytes(os.urandom(4), "little") >> 1
+
+
+def place_of(config: Config) -> Environment:
+    """The place among the ranks and the device that ``device`` asks for. Raises ConfigError, LaunchError."""
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if config.device == "gpu" and not has_gpu:
+        raise ConfigError(
+            "device='gpu': Paddle sees no GPU here; install plsc[gpu] on a machine with one, or set device: cpu"
+        )
+    env = Environment.from_launch()
+    return replace(env, device="gpu" if has_gpu and config.device != "cpu" else "cpu")
+
+
+def threads(config: Config, env: Environment) -> int:
+    """CPU threads of this rank: as set, or the cores that this process may use, shared by the ranks of the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.num_threads or max(1, cores // env.local_world_size)
