@@ -26,8 +26,8 @@ class HeadOutput:
     """Static values of one step.
 
     ``loss`` [1]: sum of the negative log-likelihoods of the G features over ``divisor`` (a number or a value), the
-    same on all ranks that share the classes. ``dfeature`` [G, E]: this shard's contribution to d loss / d feature (sum it over the ranks).
-    ``drows`` [S, E]: d loss / d rows, complete. ``target`` [G], ``logits`` [G, S]: without the margin.
+    same on all ranks that share the classes. ``dfeature`` [G, E]: this shard's contribution to d loss / d feature (sum
+    it over the ranks). ``drows`` [S, E]: d loss / d rows, complete. ``target`` [G], ``logits`` [G, S]: without the margin.
     """
 
     loss: Any

@@ -79,7 +79,10 @@ class Model:
         "NCHW", "The layout inside the backbone; images are fed as NCHW in both.",
         choices=("NCHW", "NHWC"), setter="set_data_format",
     )  # fmt: skip
-    dropout: float = option(0.4, "The share of values dropped before the last layer.", within="[0, 1)")
+    dropout: float | None = option(
+        None, "The share of values dropped before the last layer; null takes the net's own: 0.4 for ResNet, "
+        "none for MobileFaceNet.", within="[0, 1)",
+    )  # fmt: skip
     base_width: int = option(
         64, "The channels of the first layer; 64 is the published net, less gives a narrow one.",
         unit="channels", within="[1, inf)",
@@ -294,6 +297,10 @@ class Settings:
         setter="set_test_period", attributes=("test_period",),
     )  # fmt: skip
     with_test: bool = option(True, "Verify while training.", setter="set_with_test", attributes=("with_test",))
+    scalars: str = option(
+        "none", "Write loss, rate and accuracies for VisualDL or TensorBoard too, in `model_save_dir`/scalars; needs the "
+        "package visualdl or tensorboardX. scalars.jsonl is always written.", choices=("none", "visualdl", "tensorboard"),
+    )  # fmt: skip
     calc_acc: bool = option(
         False, "Log the accuracy on the training batches.", setter="set_calc_acc", attributes=("calc_train_acc",)
     )

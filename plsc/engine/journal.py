@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import time
 from typing import Any
 
-from plsc.errors import CheckpointError
+from plsc.engine.scalars import Scalars
+from plsc.errors import CheckpointError, ConfigError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
 
@@ -22,13 +22,13 @@ class Journal:
     Raises CheckpointError on every rank where the directory cannot be written.
     """
 
-    def __init__(self, run_dir: str, env: Environment, group: Group):
+    def __init__(self, run_dir: str, env: Environment, group: Group, scalars: str = "none"):
         self._logger = logging.getLogger("plsc")
         self._rank = env.rank
         self._bar = ProgressLine(env.rank == 0 and sys.stderr.isatty())
         self._handlers: list[logging.Handler] = []
         self._scalars = None
-        problem = self._open(os.path.abspath(run_dir))
+        problem = self._open(os.path.abspath(run_dir), scalars)
         problems = [text for text in group.all_gather(problem) if text]
         if problems:
             self.close()
@@ -42,14 +42,14 @@ class Journal:
         journal._bar, journal._rank = ProgressLine(False), 0
         return journal
 
-    def _open(self, run_dir: str) -> str | None:
+    def _open(self, run_dir: str, scalars: str) -> str | None:
         logs = os.path.join(run_dir, "logs")
         try:
             os.makedirs(logs, exist_ok=True)
             file = logging.FileHandler(os.path.join(logs, f"rank_{self._rank:05d}.log"), encoding="utf-8")
             self._handlers.append(file)
             if self._rank == 0:
-                self._scalars = open(os.path.join(run_dir, "scalars.jsonl"), "a", encoding="utf-8")
+                self._scalars = Scalars(run_dir, scalars)
                 self._handlers.append(logging.StreamHandler(sys.stdout))
         except OSError as error:
             return (
@@ -76,8 +76,7 @@ class Journal:
     def scalars(self, step: int, values: dict[str, Any]) -> None:
         """One JSON line {"step": ..., ...} on rank 0."""
         if self._scalars is not None:
-            self._scalars.write(json.dumps({"step": step, **values}) + "\n")
-            self._scalars.flush()
+            self._scalars.add(step, values)
 
     def progress(self, text: str, done: int, total: int) -> None:
         """Redraw the progress line, where there is a terminal."""

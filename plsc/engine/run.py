@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from plsc.config import Config
 from plsc.engine import inference
 from plsc.engine.data import check_training_data, verification_files
@@ -29,7 +27,7 @@ def test(config: Config, parts: Parts) -> dict[str, Verification]:
 
 
 def predict(config: Config, parts: Parts) -> inference.Prediction:
-    """The features of the listed pictures, in order, without augmentation; written to ``model_save_dir``/predictions."""
+    """The features of the listed pictures, in order, not augmented; written to ``model_save_dir``/predictions."""
     with start(config, parts, _check_predict) as run:
         return inference.predict(run)
 

@@ -40,7 +40,7 @@ class Session:
         digests = group.all_gather(self._digest())
         if len(set(digests)) > 1:
             raise TrainingError(
-                f"the ranks start with different backbones ({digests}): its initial weights must depend on the seed only"
+                f"the ranks start with different backbones ({digests}): initial weights must depend on the seed only"
             )
 
     def step(self, number: int, inputs: dict[str, np.ndarray], learning_rate: float) -> dict[str, float]:

@@ -50,7 +50,7 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     journal = Journal.silent()
     try:
         seed = group.broadcast(choose_seed(config, continues))
-        journal = Journal(config.model_save_dir, env, group)
+        journal = Journal(config.model_save_dir, env, group, config.scalars)
         yield Run(config, parts, env, group, journal, seed)
         group.close()
     except PlscError as error:

@@ -202,7 +202,7 @@ class Loop:
 
 
 class Meter:
-    """Mean loss and images per second since the last line of the log; time spent on verifying and saving not counted."""
+    """Mean loss and images per second since the last line of the log, without the time of verifying and saving."""
 
     def __init__(self, plan: Plan):
         self._plan = plan
@@ -236,5 +236,5 @@ def _check_embedding_size(run: Run, found: int) -> None:
     wanted = run.config.model.embedding_size
     if found != wanted:
         raise ConfigError(
-            f"model.embedding_size={wanted}: the model returns features of {found}; set it to {found} or change the model"
+            f"model.embedding_size={wanted}: the model returns features of {found}; set it to that or change the model"
         )

@@ -1,4 +1,4 @@
-"""Whole training steps of the engine on each rank (see test_training_step.py): a linear backbone, no batch statistics."""
+"""Whole steps of the engine on each rank (see test_training_step.py): a linear backbone, no batch statistics."""
 
 from __future__ import annotations
 

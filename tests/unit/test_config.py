@@ -38,7 +38,7 @@ DEFAULTS = {
     "lr_reference_batch": 512, "momentum": 0.9, "weight_decay": 5e-4, "log_period": 200, "test_period": 2000,
     "with_test": True, "calc_acc": False, "model_save_dir": "output", "checkpoint_dir": "",
     "max_last_checkpoint_num": 5, "lr_schedule.boundaries": [100000, 140000, 160000], "lr_schedule.decay_factor": 0.1,
-    "model.name": "ResNet50", "model.embedding_size": 512, "model.image_shape": [3, 112, 112], "model.dropout": 0.4,
+    "model.name": "ResNet50", "model.embedding_size": 512, "model.image_shape": [3, 112, 112], "model.dropout": None,
     "model.base_width": 64, "classifier.num_classes": 85742, "classifier.loss_type": "arcface",
     "classifier.scale": 64.0, "classifier.sample_ratio": 1.0, "classifier.model_parallel": True,
     "data.dataset_dir": "./train_data", "data.label_file": "label.txt", "data.val_targets": ["lfw"],

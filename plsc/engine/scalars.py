@@ -1,0 +1,52 @@
+"""Scalars of a run: JSON lines always, and for VisualDL or TensorBoard if asked for."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from typing import Any
+
+from plsc.errors import ConfigError
+
+PACKAGES = {"visualdl": "visualdl", "tensorboard": "tensorboardX"}
+
+
+class Scalars:
+    """Writes ``<run_dir>/scalars.jsonl``; with ``kind`` visualdl or tensorboard also event files in its ``scalars``.
+
+    Raises ConfigError where the package of ``kind`` is missing, OSError where the directory cannot be written.
+    """
+
+    def __init__(self, run_dir: str, kind: str):
+        self._writer = _open_writer(os.path.join(run_dir, "scalars"), kind)
+        self._lines = open(os.path.join(run_dir, "scalars.jsonl"), "a", encoding="utf-8")
+
+    def add(self, step: int, values: dict[str, Any]) -> None:
+        """One line {"step": ..., ...}; numbers become curves, those of a verification set under test/<name>/."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        if self._writer is None:
+            return
+        prefix = f"test/{values['test']}" if "test" in values else "train"
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                self._writer.add_scalar(f"{prefix}/{name}", value, step)
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _open_writer(directory: str, kind: str):
+    if kind == "none":
+        return None
+    package = PACKAGES[kind]
+    try:
+        module = importlib.import_module(package)
+    except ImportError:
+        raise ConfigError(
+            f"scalars={kind!r}: the package {package} is not installed; `pip install {package}`, or set scalars: none"
+        ) from None
+    return module.LogWriter(logdir=directory) if kind == "visualdl" else module.SummaryWriter(directory)
