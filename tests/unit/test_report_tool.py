@@ -1,0 +1,60 @@
+"""tools/report.py reads what the engine writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plsc.engine.evaluate import as_scalars
+from plsc.errors import DataError
+from plsc.evaluation.verification import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tool():
+    spec = importlib.util.spec_from_file_location("report_tool", ROOT / "tools/report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(path, lines):
+    (path / "scalars.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_last_of_a_step_counts_and_figures_are_those_of_the_run(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((40, 8))
+    embeddings = np.stack([half, half + 0.5 * rng.standard_normal((40, 8))], axis=1)
+    embeddings[::2, 1] = rng.standard_normal((20, 8))
+    result = verify(embeddings.reshape(80, 8), [False, True] * 20)
+    write(
+        tmp_path,
+        [
+            {"step": 10, "mean_loss": 9.0, "loss": 9.0},
+            {"step": 10, "mean_loss": 8.0, "loss": 8.0},
+            {"step": 20, "mean_loss": 4.0, "loss": 3.0},
+            {"step": 20, "test": "pairs", **as_scalars(result)},
+        ],
+    )
+    losses, tests = tool().read_scalars(str(tmp_path / "scalars.jsonl"))
+    assert losses == [(10, 8.0), (20, 4.0)]
+    step, read = tests["pairs"]
+    assert step == 20 and read.accuracy == result.accuracy and read.tar_at_far == result.tar_at_far
+    np.testing.assert_allclose(read.tpr, result.tpr, atol=1e-6)  # written with six digits
+    tool().main([str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert f"{100 * result.accuracy:.2f} %" in printed and "8.0000 at step 10" in printed
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"step": 1}\n', "[]\n"])
+def test_what_is_no_run_is_refused(tmp_path, text):
+    if text:
+        (tmp_path / "scalars.jsonl").write_text(text)
+    with pytest.raises(DataError, match="scalars.jsonl"):
+        tool().main([str(tmp_path)])
