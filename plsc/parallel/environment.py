@@ -75,7 +75,7 @@ def _card(environ: Mapping[str, str], usual: int) -> int:
     first = text.split(",")[0].strip()
     if not first.isdecimal():
         raise LaunchError(
-            f"{CARD_VARIABLE}={text!r}: must be the number of a card; it is set by `python -m paddle.distributed.launch`"
+            f"{CARD_VARIABLE}={text!r}: must be the number of a card; `python -m paddle.distributed.launch` sets it"
         )
     return int(first)
 
