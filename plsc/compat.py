@@ -194,6 +194,7 @@ def class_center_sample(local, num_local: int, num_sample: int):
     index = _new_value("class_center_sample", local.dtype)
     outputs = {"RemappedLabel": remapped, "SampledLocalClassCenter": index}
     append_op("class_center_sample", {"Label": local}, outputs, {**attrs, "fix_seed": False, "seed": 0})
+    index.desc.set_shape([-1])  # Paddle 2.6 declares num_sample rows, but the kernel may return more
     return index
 
 
