@@ -27,7 +27,7 @@ make_environment() {
   find_python || return 1
   ENVIRONMENT=$ROOT/.venvs/$1
   stamp="$ROOT $2 $("$PYTHON" -c 'import sys; print(sys.version, sys.executable)')
-$(cd "$ROOT" && sha256sum setup.py pyproject.toml requirements/pins.txt plsc/version.py)"
+$(cd "$ROOT" && sha256sum setup.py requirements/pins.txt plsc/version.py)"
   mkdir -p "$ROOT/.venvs"
   exec 9>"$ROOT/.venvs/$1.lock"
   flock 9 # a second run waits until the first has made it

@@ -29,8 +29,8 @@ STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms
 # Only these may name Paddle where it is imported together with the module; all others do it inside of functions.
 WITH_PADDLE = ("plsc.classifiers", "plsc.engine", "plsc.optim", "plsc.compat", "plsc.parallel.group")
 
-# The readers of the process's environment: the launch's variables, and the card that the launch chose for Paddle.
-READERS_OF_ENVIRONMENT = ("plsc.parallel", "plsc.compat")
+# The reader of the process's environment, where the launch says which rank this is and which card is its own.
+READERS_OF_ENVIRONMENT = ("plsc.parallel",)
 
 
 def module_name(path: Path) -> str:
