@@ -71,11 +71,10 @@ read_arguments() {
 check_recipe() {
   local recipe
   recipe=$(cat configs/quickstart.yaml && printf '%s\n' "${settings[@]}")
-  if [ ! -e "$out/recipe" ]; then
-    printf '%s\n' "$recipe" >"$out/recipe"
-  elif [ "$recipe" != "$(cat "$out/recipe")" ]; then
+  if [ -d "$out/run/checkpoints" ] && [ "$recipe" != "$(cat "$out/recipe")" ]; then
     die "$out holds a training with other settings (its file 'recipe'); choose another --out, or remove $out"
   fi
+  printf '%s\n' "$recipe" >"$out/recipe"
 }
 
 train() {
@@ -83,8 +82,8 @@ train() {
   launcher=
   trap 'stop 130' INT
   trap 'stop 143' TERM HUP
-  # A harmless warning that Paddle gives in every process.
-  export PYTHONWARNINGS="${PYTHONWARNINGS:+$PYTHONWARNINGS,}ignore:No ccache found"
+  # What Paddle tells its own developers; errors are still told.
+  export PYTHONWARNINGS=ignore::UserWarning GLOG_minloglevel=2
   # In the background, so that a signal reaches this shell at once; the ranks are sessions of their own, which the
   # launcher, but not the terminal, can end.
   "$python" -m paddle.distributed.launch --nproc_per_node 2 --log_level WARNING --log_dir "$out/launch" \
