@@ -8,6 +8,10 @@ versions an operation whose name ends in ``_`` changes its first argument in pla
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
+import socket
+import time
 
 import paddle
 from paddle.base import core, framework
@@ -226,13 +230,54 @@ def open_store(host: str, port: int, is_server: bool, world_size: int, timeout: 
     return core.TCPStore(host, port, is_server, world_size, timeout)
 
 
-def start_gloo(store, rank: int, world_size: int, endpoint: str) -> None:
-    """Join the Gloo ring of all ranks (CPU). ``endpoint`` is a free host:port of rank 0, used by Paddle 2.6."""
+def start_gloo(store, rank: int, world_size: int, endpoint: str):
+    """Join the Gloo ring of all ranks (CPU); returns what the caller has to keep as long as the ring is used.
+
+    ``endpoint`` is a free host:port of rank 0, used by Paddle 2.6.
+    """
     if is_pir():
-        core.CommContextManager.set_device_id(0) if hasattr(core.CommContextManager, "set_device_id") else None
-        core.CommContextManager.create_gloo_comm_context(store, str(RING), rank, world_size)
-    else:
-        paddle.distributed.gloo_init_parallel_env(rank, world_size, endpoint)
+        return core.CommContextManager.create_gloo_comm_context(store, str(RING), rank, world_size)
+    # what paddle.distributed.gloo_init_parallel_env does, which sleeps in steps of 3 seconds
+    host, port = endpoint.rsplit(":", 1)
+    server = None
+    if rank == 0:
+        server = multiprocessing.get_context("fork").Process(
+            target=_serve_keys, args=(int(port), world_size), daemon=True
+        )
+        server.start()
+    _await_server(host, int(port))
+    strategy = core.GlooParallelStrategy()
+    strategy.rank, strategy.rank_num = rank, world_size
+    strategy.ip_address, strategy.ip_port = host, int(port)
+    strategy.init_seconds, strategy.run_seconds = 3600, 9999999
+    context = core.GlooParallelContext(strategy)
+    context.init()
+    store.add("gloo", 1)
+    if server is not None:
+        while store.add("gloo", 0) < world_size:
+            time.sleep(0.01)
+        server.kill()
+    return context
+
+
+def _serve_keys(port: int, world_size: int) -> None:
+    from paddle.distributed.fleet.utils.http_server import KVServer
+
+    KVServer(port, size={"_worker": world_size}).start()
+    while os.getppid() != 1:
+        time.sleep(0.5)
+
+
+def _await_server(host: str, port: int, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1.0).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:

@@ -18,7 +18,7 @@ def update_parameters(parameters: list, gradients: list, optimizer) -> list[str]
     rate, momentum = optimizer.rate, optimizer.momentum
     velocities = []
     for parameter, gradient in zip(parameters, gradients):
-        velocity = compat.create_state(f"{parameter.name}.velocity", list(parameter.shape), "float32")
+        velocity = compat.create_state(f"velocity.{parameter.name}", list(parameter.shape), "float32")
         decay = weight_decay_of(parameter, optimizer.weight_decay, f"parameter {parameter.name}")
         if optimizer.found is not None:
             gradient = standing_still(gradient, parameter, velocity, optimizer.found, momentum, decay)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import socket
@@ -14,9 +16,17 @@ from plsc import compat
 from plsc.errors import LaunchError, TrainingError
 from plsc.parallel.environment import Environment
 
-CONNECT_SECONDS = 120
+LEAVE_SECONDS = 60
 WAIT_SECONDS = 3600  # a barrier may wait for a slow disk, not for ever
 POLL_SECONDS = 0.5
+
+
+@functools.lru_cache(maxsize=None)
+def join(env: Environment) -> Group:
+    """The group of all ranks, connected once in a process: a script may train, test and export one after the other."""
+    group = Group(env)
+    atexit.register(group.close)
+    return group
 
 
 class Group:
@@ -51,7 +61,7 @@ class Group:
             self._start_nccl(env)
         else:
             gloo_endpoint = self.broadcast(f"{host}:{free_port()}" if env.rank == 0 else None)
-            compat.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
+            self._ring = compat.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
 
     def _start_nccl(self, env: Environment) -> None:
         try:
@@ -71,6 +81,8 @@ class Group:
         self._calls += 1
         prefix = f"gather/{self._calls}/"
         self._store.set(prefix + str(self.rank), json.dumps(value).encode())
+        self._store.add(prefix, 1)
+        self._await(prefix)
         return [json.loads(self._get(prefix + str(rank))) for rank in range(self.world_size)]
 
     def broadcast(self, value: Any) -> Any:
@@ -95,17 +107,29 @@ class Group:
                 print(f"plsc: could not tell the other ranks: {first_line(error)}", file=sys.stderr)
 
     def close(self) -> None:
-        """Leave together: rank 0, which holds the store, goes last."""
+        """Leave: rank 0, which holds the store, waits for the others to go first, for a while."""
         if self._store is None or self._closed.is_set():
             return
-        self.barrier("close")
         self._closed.set()
+        self._watcher.join()
         if self.rank != 0:
             self._store.add("left", 1)
             return
-        deadline = time.monotonic() + CONNECT_SECONDS
+        deadline = time.monotonic() + LEAVE_SECONDS
         while self._store.add("left", 0) < self.world_size - 1 and time.monotonic() < deadline:
             time.sleep(0.01)
+
+    def _await(self, counter: str) -> None:
+        """Until every rank has added to the counter; the store's own wait polls ten times slower."""
+        pause, deadline = 0.001, time.monotonic() + WAIT_SECONDS
+        try:
+            while self._store.add(counter, 0) < self.world_size:
+                if time.monotonic() > deadline:
+                    raise TrainingError(f"rank {self.rank}: waited {WAIT_SECONDS} seconds for another rank")
+                time.sleep(pause)
+                pause = min(2 * pause, 0.02)
+        except (RuntimeError, OSError) as error:
+            raise TrainingError(f"rank {self.rank}: another rank has gone: {first_line(error)}") from None
 
     def _get(self, key: str) -> bytes:
         try:

@@ -9,7 +9,7 @@ from plsc.config import Config
 from plsc.engine.build import build_train
 from plsc.engine.session import Session
 from plsc.models import BaseModel
-from plsc.parallel.group import Group
+from plsc.parallel.group import join
 from plsc.parts import Parts
 
 
@@ -23,8 +23,8 @@ class Linear(BaseModel):
         return paddle.nn.Linear(int(np.prod(input.shape[1:])), self.embedding_size)(paddle.flatten(input, 1))
 
 
-def run_cases(env, cases, group=None):
-    return [run_case(env, case, group) for case in cases]
+def run_cases(env, cases):
+    return [run_case(env, case) for case in cases]
 
 
 def make_optimizer(name):
@@ -35,7 +35,7 @@ def make_optimizer(name):
     return None
 
 
-def run_case(env, case, group=None):
+def run_case(env, case):
     config = Config.from_dict(case["config"])
     config.set("train_batch_size", case["global_batch"] // env.world_size)
     param_attr = None if case.get("rate_factor") is None else paddle.ParamAttr(learning_rate=case["rate_factor"])
@@ -43,7 +43,7 @@ def run_case(env, case, group=None):
                   param_attr=param_attr)  # fmt: skip
     program = build_train(config, parts, env, seed=7)
     session = Session(program, env, config.momentum, config.weight_decay, seed=7)
-    session.start(group or Group(type(env)()))
+    session.start(join(env))
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]
     start = {name: session.replicated()[name] for name in backbone}
     shard = {name: [] for name in ("weight", "velocity", "sample")}

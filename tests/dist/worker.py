@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
 import sys
 from pathlib import Path
@@ -16,16 +15,13 @@ def main() -> None:
     import paddle
 
     from plsc.parallel.environment import Environment
-    from plsc.parallel.group import Group
+    from plsc.parallel.group import join
 
     paddle.enable_static()
     env = Environment.from_launch()
-    group = Group(env)
+    join(env)
     result = getattr(importlib.import_module(module), function)(env, payload)
     (cwd / f"result{env.rank}.pickle").write_bytes(pickle.dumps(result))
-    group.close()
-    sys.stdout.flush()
-    os._exit(0)  # Paddle 2.6's Gloo threads may abort at interpreter exit
 
 
 if __name__ == "__main__":

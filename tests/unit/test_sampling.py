@@ -1,0 +1,100 @@
+"""The sample of rows: positives, size, distinctness, uniformity, repeatability; on this Paddle, in one process."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from plsc.classifiers import sampling
+
+paddle.enable_static()
+
+
+class Sampler:
+    """One program that samples ``num_sample`` of ``num_local`` rows."""
+
+    def __init__(self, num_local, num_sample, seed=0, rank=0, batch=6):
+        self.main = paddle.static.Program()
+        with paddle.static.program_guard(self.main, paddle.static.Program()):
+            local = paddle.static.data("local", [batch], "int64")
+            step = paddle.static.data("step", [1], "int64")
+            owned = paddle.logical_and(local >= 0, local < num_local)
+            key = sampling.stream_key(seed, rank)
+            index = sampling.sample_rows(local, owned, num_local, num_sample, step, key)
+            self.fetches = [index, sampling.positions(index, local, owned)]
+        self.executor = paddle.static.Executor(paddle.CPUPlace())
+
+    def __call__(self, local, step):
+        feed = {"local": np.array(local, np.int64), "step": np.array([step], np.int64)}
+        return self.executor.run(self.main, feed=feed, fetch_list=self.fetches)
+
+
+# a permutation of few rows, draws from many, nearly all rows, one row
+SIZES = [(10, 7), (1000, 10), (100, 99), (5, 1), (100000, 100)]
+
+
+@pytest.mark.parametrize("num_local, num_sample", SIZES)
+def test_sample_is_sorted_distinct_in_range_and_holds_the_positives(num_local, num_sample):
+    sampler = Sampler(num_local, num_sample)
+    rng = np.random.default_rng(0)
+    for step in range(20):
+        local = rng.integers(-num_local, 2 * num_local, 6)
+        index, position = sampler(local, step)
+        owned = (local >= 0) & (local < num_local)
+        positives = len(np.unique(local[owned]))
+        assert (np.diff(index) > 0).all() and index[0] >= 0 and index[-1] < num_local
+        # one row more is possible where the positives fill the sample and a foreign label stands for a draw
+        assert max(num_sample, positives) <= len(index) <= max(num_sample, positives + (not owned.all()))
+        assert (position[~owned] == -1).all()
+        np.testing.assert_array_equal(index[position[owned]], local[owned])
+
+
+def test_every_row_is_drawn_equally_often():
+    for num_local, num_sample, steps in ((12, 5, 1200), (200, 10, 2000)):
+        sampler = Sampler(num_local, num_sample)
+        counts = np.zeros(num_local)
+        for step in range(steps):
+            counts[sampler([-1] * 6, step)[0]] += 1
+        probability = num_sample / num_local
+        deviation = np.sqrt(steps * probability * (1 - probability))
+        assert counts.sum() == steps * num_sample
+        # the largest of 200 normal deviations exceeds 4.5 once in 700 tries; the draws are fixed, so it passes for ever
+        assert np.abs(counts - steps * probability).max() < 4.5 * deviation
+
+
+def test_pairs_of_rows_are_drawn_independently():
+    sampler = Sampler(10, 3)
+    together = np.zeros((10, 10))
+    for step in range(2000):
+        index = sampler([-1] * 6, step)[0]
+        together[np.ix_(index, index)] += 1
+    pairs = together[np.triu_indices(10, 1)]
+    expected = 2000 * (3 * 2) / (10 * 9)
+    assert np.abs(pairs - expected).max() < 4.5 * np.sqrt(expected)
+
+
+def test_the_same_seed_gives_the_same_sample_and_another_another():
+    def draw(**options):
+        return [Sampler(1000, 20, **options)([1, 2, 3, -1, 5, 6], step)[0].tolist() for step in range(3)]
+
+    first = draw()
+    assert first == draw()
+    assert first[0] != first[1]
+    assert first != draw(seed=1) and first != draw(rank=1)
+
+
+def test_numpy_and_program_scatter_alike():
+    numbers = np.array([0, 1, 2, 12345, 2**31, 2**32 - 1], np.int64)
+    main = paddle.static.Program()
+    with paddle.static.program_guard(main, paddle.static.Program()):
+        mixed = sampling.mix(paddle.static.data("x", [6], "int64"))
+    (got,) = paddle.static.Executor(paddle.CPUPlace()).run(main, feed={"x": numbers}, fetch_list=[mixed])
+    np.testing.assert_array_equal(got, sampling.mix(numbers))
+    assert got.min() >= 0 and got.max() < 2**32
+    assert len(np.unique(sampling.mix(np.arange(100000)))) == 100000  # a bijection repeats nothing
+
+
+@pytest.mark.parametrize("num_local, ratio, expected", [(100, 0.1, 10), (3, 0.1, 1), (7, 1.0, 7), (10, 0.99, 9)])
+def test_num_sample(num_local, ratio, expected):
+    assert sampling.num_sample(num_local, ratio) == expected
