@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from plsc.config import urls
 from plsc.config.option import option, section
 
 # The margins (margin1, margin2, margin3) of cos(margin1 * theta + margin2) - margin3 that a name stands for:
@@ -65,7 +66,7 @@ class Model:
 
     name: str = option(
         "ResNet50", "The backbone. A net of your own is given by Entry.set_model.",
-        choices=("ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet"),
+        choices=("ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet"),
         setter="set_model_name", attributes=("model_name",),
     )  # fmt: skip
     embedding_size: int = option(
@@ -201,20 +202,27 @@ class MixedPrecision:
 
 @dataclasses.dataclass(frozen=True)
 class Remote:
-    """Copies on HDFS. A later version brings the transport; until then a run with any of these set is refused."""
+    """Copies on other machines, see docs/remote.md: an address, or a Hadoop file system as PLSC 0.x named it."""
 
+    save_url: str | None = option(
+        None, "Where checkpoints and exported nets are copied to after train() and convert_for_prediction(): "
+        "s3://bucket/dir, hdfs://host:port/dir or file:///dir.", filled=True, refuse=urls.problem,
+    )  # fmt: skip
     fs_name: str | None = option(
-        None, "The address of the file system.", filled=True, setter="set_hdfs_info", attributes=("fs_name",)
-    )
+        None, "The Hadoop file system that `fs_dir_for_save` and `fs_checkpoint_dir` are on, as in hdfs://host:port.",
+        filled=True, refuse=urls.file_system_problem, setter="set_hdfs_info", attributes=("fs_name",),
+    )  # fmt: skip
     fs_ugi: str | None = option(
-        None, "User and password; never printed nor written.", filled=True, secret=True,
+        None, "User and password on HDFS, as user,password; never printed nor written.", filled=True, secret=True,
         setter="set_hdfs_info", attributes=("fs_ugi",),
     )  # fmt: skip
     fs_dir_for_save: str | None = option(
-        None, "Where checkpoints are copied to.", filled=True, setter="set_hdfs_info", attributes=("fs_dir_for_save",)
-    )
+        None, "Like `save_url`, a directory on `fs_name`.", filled=True, refuse=urls.directory_problem,
+        setter="set_hdfs_info", attributes=("fs_dir_for_save",),
+    )  # fmt: skip
     fs_checkpoint_dir: str | None = option(
-        None, "Where the checkpoint to start from is copied from.", filled=True,
+        None, "The checkpoint to start from, a directory on `fs_name`. It is copied to `checkpoint_dir` where that is "
+        "set, which must not hold anything else.", filled=True, refuse=urls.directory_problem,
         setter="set_hdfs_info", attributes=("fs_checkpoint_dir",),
     )  # fmt: skip
 
@@ -241,15 +249,22 @@ class Settings:
         within="[0, inf)",
     )  # fmt: skip
     model_save_dir: str = option(
-        "output", "Where checkpoints, logs and exported nets go.", filled=True,
+        "output", "Where checkpoints, logs and exported nets go.", filled=True, refuse=urls.local_problem,
         setter="set_model_save_dir", attributes=("model_save_dir",),
     )  # fmt: skip
     checkpoint_dir: str = option(
-        "", "The checkpoint to start from; empty for none.", setter="set_checkpoint_dir", attributes=("checkpoint_dir",)
-    )
+        "", "The checkpoint to start from, or the directory of a run, then its newest; also an address such as "
+        "s3://bucket/dir, hdfs://host:port/dir, file:///dir. Empty for none.", refuse=urls.start_problem,
+        setter="set_checkpoint_dir", attributes=("checkpoint_dir",),
+    )  # fmt: skip
     resume: str = option(
         "never", "auto goes on from the newest checkpoint in `model_save_dir` if there is one.",
         choices=("never", "auto"),
+    )  # fmt: skip
+    save_period: int = option(
+        0, "A checkpoint every so many steps, beside those at the end of each epoch and of the run; 0 for these alone. "
+        "A run that is resumed follows one that was never stopped to the bit only with the same value.",
+        unit="steps", within="[0, inf)",
     )  # fmt: skip
     max_last_checkpoint_num: int = option(
         5, "How many of the newest checkpoints are kept; 0 or less keeps all.",

@@ -192,7 +192,7 @@ def test_a_picture_of_another_size_is_refused():
 
 
 def test_registry():
-    names = {"ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet"}
+    names = {"ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet"}
     assert names <= set(list_models())
 
     @register_model("of this test")
