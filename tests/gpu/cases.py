@@ -1,0 +1,100 @@
+"""The programs that the tests of this folder read: one rank of eight, built without a GPU."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from plsc.config import Config
+from plsc.engine.build import build_train
+from plsc.parallel.environment import Environment
+from plsc.parts import Parts
+from tests.gpu.graph import Graph
+
+WORLD = 8
+BATCH = 4
+GLOBAL_BATCH = BATCH * WORLD
+NUM_CLASSES = 1003  # 126 a rank, 121 on the last: uneven
+EMBEDDING = 24  # no other variable of the small net is [num_local, 24]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a program is built from."""
+
+    rank: int = 3
+    sample_ratio: float = 0.1
+    model_parallel: bool = True
+    half: bool = False
+    clip: float | None = None
+    calc_acc: bool = True
+    loss_type: str = "arcface"
+    model: str = "small"
+
+    @property
+    def sampled(self) -> bool:
+        return self.sample_ratio < 1.0
+
+    @property
+    def shard_world(self) -> int:
+        return WORLD if self.model_parallel else 1
+
+    def __str__(self) -> str:
+        parts = [f"rank{self.rank}", "sampled" if self.sampled else "full", self.loss_type]
+        parts += ["mp" if self.model_parallel else "dp", "half" if self.half else "single"]
+        return "-".join(parts + (["clip"] if self.clip else []) + ([self.model] if self.model != "small" else []))
+
+    def config(self) -> Config:
+        small = {"name": "ResNet18", "base_width": 4, "image_shape": [3, 32, 32], "embedding_size": EMBEDDING}
+        return Config.from_dict(
+            {
+                "model": small if self.model == "small" else {"name": self.model},
+                "classifier": {
+                    "num_classes": NUM_CLASSES,
+                    "sample_ratio": self.sample_ratio,
+                    "model_parallel": self.model_parallel,
+                    "loss_type": self.loss_type,
+                },
+                "mixed_precision": {"enabled": self.half},
+                "train_batch_size": BATCH,
+                "grad_clip_norm": self.clip,
+                "calc_acc": self.calc_acc,
+            }
+        )
+
+
+def environment(rank: int) -> Environment:
+    endpoints = tuple(f"127.0.0.1:{7000 + number}" for number in range(WORLD))
+    return Environment(rank, WORLD, rank, WORLD, endpoints, "gpu", rank)
+
+
+class Built:
+    """A program with its graph and the variables that the checks speak of."""
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.program = build_train(case.config(), Parts(), environment(case.rank), seed=7)
+        self.graph = Graph(self.program.main)
+        self.weight = self.program.rows.tensors["weight"]
+        self.velocity = self.program.rows.tensors["velocity"]
+        self.num_local = self.program.shard.num_local
+        self.row_shape = [self.num_local, self.program.spec.row_size]
+        trainable = [p.name for p in self.graph.block.all_parameters() if p.trainable and not p.stop_gradient]
+        self.backbone = [name for name in trainable if name != self.weight]
+
+
+@functools.lru_cache(maxsize=None)
+def built(case: Case) -> Built:
+    """Programs are only read, so the tests share them."""
+    return Built(case)
+
+
+CASES = [
+    *(Case(rank=rank, sample_ratio=ratio) for rank in (0, 3, 7) for ratio in (0.1, 1.0)),
+    *(Case(rank=7, sample_ratio=ratio, half=True, clip=5.0, calc_acc=False) for ratio in (0.1, 1.0)),
+    Case(rank=0, half=True),
+    Case(rank=3, sample_ratio=1.0, clip=5.0, loss_type="cosface"),
+    *(Case(rank=3, sample_ratio=ratio, model_parallel=False) for ratio in (0.1, 1.0)),
+    *(Case(rank=7, sample_ratio=ratio, model_parallel=False, half=True, clip=5.0) for ratio in (0.1, 1.0)),
+    Case(rank=7, half=True, model="ResNet50", calc_acc=False),
+]

@@ -1,0 +1,159 @@
+"""A legacy program (Paddle 2.6) read as a graph: who wrote the value that an operation reads, and what it depends on.
+
+A variable may be written several times, so a value is (variable name, operation that wrote it). Nothing is inferred
+from names, except that Paddle calls the gradient output of slot ``X`` of a ``*_grad`` operation ``X@GRAD``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+COLLECTIVES = ("c_", "broadcast", "all_reduce", "all_gather", "barrier", "send_v2", "recv_v2", "partial_", "alltoall")
+PASSES_GRADIENTS = ("cast", "reshape2", "assign")  # operations that hand on a gradient with all its numbers
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation: its place in the program, kind, variables by slot."""
+
+    index: int
+    kind: str
+    inputs: dict
+    outputs: dict
+    desc: Any
+
+    def attr(self, name: str):
+        return self.desc.attr(name)
+
+    def input(self, slot: str) -> str:
+        (name,) = self.inputs[slot]
+        return name
+
+    def output(self, slot: str) -> str:
+        (name,) = self.outputs[slot]
+        return name
+
+    @property
+    def reads(self) -> list:
+        return [name for names in self.inputs.values() for name in names]
+
+    @property
+    def writes(self) -> list:
+        return [name for names in self.outputs.values() for name in names]
+
+
+class Graph:
+    """The operations of the one block of ``program``."""
+
+    def __init__(self, program):
+        assert program.num_blocks == 1, "the program has sub-blocks"
+        self.block = program.global_block()
+        self.ops = [self._read(index, op) for index, op in enumerate(self.block.ops)]
+        self._writers: dict[str, list[int]] = {}
+        for op in self.ops:
+            for name in op.writes:
+                self._writers.setdefault(name, []).append(op.index)
+        self._sources = [{w.index for w in (self.writer(name, op) for name in op.reads) if w} for op in self.ops]
+
+    @staticmethod
+    def _read(index: int, op) -> Op:
+        inputs = {slot: list(op.input(slot)) for slot in op.input_names if op.input(slot)}
+        outputs = {slot: list(op.output(slot)) for slot in op.output_names if op.output(slot)}
+        return Op(index, op.type, inputs, outputs, op)
+
+    def of_kind(self, *kinds: str) -> list[Op]:
+        return [op for op in self.ops if op.kind in kinds]
+
+    def one(self, kind: str) -> Op:
+        found = self.of_kind(kind)
+        assert len(found) == 1, f"{len(found)} operations {kind}, one expected"
+        return found[0]
+
+    def collectives(self) -> list[Op]:
+        return [op for op in self.ops if op.kind.startswith(COLLECTIVES)]
+
+    def shape(self, name: str) -> list[int]:
+        return list(self.block.var(name).shape)
+
+    def dtype(self, name: str) -> str:
+        return str(self.block.var(name).dtype).rsplit(".", 1)[-1]
+
+    def writer(self, name: str, before: Op) -> Op | None:
+        """The operation whose output ``before`` reads as ``name``; None for feeds and what earlier steps left."""
+        earlier = [index for index in self._writers.get(name, []) if index < before.index]
+        return self.ops[earlier[-1]] if earlier else None
+
+    def upstream(self, op: Op, names: list | None = None) -> set[int]:
+        """Indices of all operations on which ``op`` (or the inputs ``names`` of it) depends."""
+        writers = (self.writer(name, op) for name in (op.reads if names is None else names))
+        seen, waiting = set(), [writer.index for writer in writers if writer]
+        while waiting:
+            index = waiting.pop()
+            if index not in seen:
+                seen.add(index)
+                waiting.extend(self._sources[index])
+        return seen
+
+    def downstream(self, op: Op) -> set[int]:
+        """Indices of all operations that depend on ``op``."""
+        found = {op.index}
+        for later in self.ops[op.index + 1 :]:
+            if not found.isdisjoint(self._sources[later.index]):
+                found.add(later.index)
+        return found - {op.index}
+
+    def gradient_of(self, name: str, reader: Op) -> str:
+        """The variable of which ``name``, as ``reader`` sees it, is the gradient, found through the operations."""
+        op = self.writer(name, reader)
+        assert op is not None, f"{name} is not computed"
+        if op.kind in PASSES_GRADIENTS:
+            return self.gradient_of(op.input("X"), op)
+        if op.kind == "sum":
+            (variable,) = {self.gradient_of(part, op) for part in op.inputs["X"]}
+            return variable
+        assert op.kind.endswith("_grad"), f"{name} is made by {op.kind}, which is no gradient operation"
+        for slot, names in op.outputs.items():
+            if name in names:
+                variable = op.inputs[slot[: -len("@GRAD")]][names.index(name)]
+                return self._before_cast(variable, op)
+        raise AssertionError(f"{name} is not an output of {op.kind}")
+
+    def _before_cast(self, name: str, reader: Op) -> str:
+        """What a half-precision copy was made of: the gradient of the copy is cast and is that of the original."""
+        op = self.writer(name, reader)
+        if op is not None and op.kind == "cast" and self.block.var(op.input("X")).persistable:
+            return op.input("X")
+        return name
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A gradient followed from its reader back to ``source`` (an operation and its output).
+
+    ``factors`` are the operations on the way that change numbers, from the source on.
+    """
+
+    source: Op
+    output: str
+    factors: list
+
+
+# which input of an operation is the gradient that it changes, the others being factors and conditions
+MAIN_INPUT = {"elementwise_mul": "X", "elementwise_div": "X", "scale": "X", "where": "Y", "cast": "X", "reshape2": "X",
+              "c_allreduce_sum": "X", "assign": "X", "clip": "X"}  # fmt: skip
+
+
+def follow_back(graph: Graph, name: str, reader: Op, until) -> Chain:
+    """Follow the gradient ``name``, read by ``reader``, back to the operation for which ``until(op)`` is true."""
+    factors: list[Op] = []
+    op = graph.writer(name, reader)
+    while True:
+        assert op is not None, f"{name} is read by {reader.kind} and comes from nowhere"
+        if until(op):
+            return Chain(op, name, factors[::-1])
+        assert op.kind in MAIN_INPUT, f"{op.kind} between a gradient and {reader.kind}"
+        if op.kind not in PASSES_GRADIENTS:
+            factors.append(op)
+        name = op.input(MAIN_INPUT[op.kind])
+        op = graph.writer(name, op)
