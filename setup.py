@@ -17,6 +17,10 @@ PADDLE_26_NEEDS = ["protobuf>=4.25,<7", "setuptools"]
 FONTS = ["manimgx-fonts-cjk==2026.9.26.post1", "paperang-p2-fonts-cjk==0.1.0"]  # another release draws other pictures
 REPORT = ["matplotlib>=3.5"]
 
+# paddle2onnx reads the program as one Paddle writes it: 1.3.1 that of 2.6, 2.1.0 that of 3.x.
+ONNX = ["paddle2onnx==2.1.0", "onnxruntime>=1.15"]
+ONNX_26 = ["paddle2onnx==1.3.1", "onnxruntime>=1.15", *PADDLE_26_NEEDS]
+
 setup(
     name="plsc",
     version=VERSION,
@@ -31,6 +35,8 @@ setup(
         # The last release in the package registry. Its kernels are for compute capability 6.1 to 8.6; newer cards
         # (Ada, Hopper) need Paddle 3.x from Paddle's own channel, installed by hand, and then plsc without an extra.
         "gpu": ["paddlepaddle-gpu==2.6.2", *PADDLE_26_NEEDS],
+        "onnx": ONNX,
+        "onnx26": ONNX_26,
         "report": REPORT,
         "fonts": FONTS,
         "test": ["pytest>=8", "ruff", "safetensors", *REPORT, *FONTS],

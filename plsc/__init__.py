@@ -10,9 +10,9 @@ import zlib  # noqa: F401  before Paddle 2.6, which exports a zlib of its own th
 
 from plsc.version import __version__
 
-_HOMES = {"Entry": "plsc.entry", "LargeScaleClassifier": "plsc.classifiers"}
+_HOMES = {"Entry": "plsc.entry", "LargeScaleClassifier": "plsc.classifiers", "Predictor": "plsc.serving"}
 
-__all__ = ["Entry", "LargeScaleClassifier", "__version__"]
+__all__ = ["Entry", "LargeScaleClassifier", "Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> object:

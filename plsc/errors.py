@@ -19,9 +19,17 @@ class CheckpointError(PlscError):
     """A checkpoint that cannot be written, is damaged, or does not fit the run."""
 
 
+class ExportError(PlscError):
+    """An exported model that cannot be written or read, or that does not agree with the one that was trained."""
+
+
 class LaunchError(PlscError):
     """The process was started in a way that cannot work: ranks, devices, Paddle's version."""
 
 
 class TrainingError(PlscError):
     """Training stopped by itself: a loss that is not finite, or another rank that failed."""
+
+
+class PeerError(TrainingError):
+    """Work with the other ranks broke off, most likely because one of them has ended."""

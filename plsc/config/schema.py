@@ -9,6 +9,7 @@ import dataclasses
 
 from plsc.config import urls
 from plsc.config.option import option, section
+from plsc.config.schema_using import Export, Predict
 
 # The margins (margin1, margin2, margin3) of cos(margin1 * theta + margin2) - margin3 that a name stands for:
 # ArcFace (Deng et al. 2019), CosFace (Wang et al. 2018), SphereFace (Liu et al. 2017; 1.35 as in the ArcFace paper).
@@ -325,3 +326,5 @@ class Settings:
     data: Data = section(Data, Data.__doc__)
     mixed_precision: MixedPrecision = section(MixedPrecision, MixedPrecision.__doc__)
     remote: Remote = section(Remote, Remote.__doc__)
+    export: Export = section(Export, Export.__doc__)
+    predict: Predict = section(Predict, Predict.__doc__)

@@ -1,0 +1,123 @@
+"""`plsc.json`, which lies beside an exported model: what goes in, what comes out, which files it is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from plsc.checkpoint.files import hash_file
+from plsc.errors import ExportError
+
+DESCRIPTION = "plsc.json"
+FORMAT, VERSION = "plsc-exported-model", 1
+KINDS = ("paddle", "onnx")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a program needs to know to use the model.
+
+    input_name: the name of the input, float32 [B, C, H, W] RGB, any B; a pixel x in 0..255 enters as
+    (x - pixel_mean) / pixel_std. image_shape: [C, H, W]. outputs: what comes out, in order: "embedding"
+    [B, embedding_size], then "scores" [B, num_classes] if the classifier was exported (num_classes else None).
+    l2_normalised: embeddings have length 1. flip_fused: the embedding is the mean of those of the picture and of its
+    mirror image (before it is normalised). models: {"paddle": [program file, weights file], "onnx": [file]}, those
+    that are there. files: {name: {"bytes", "sha256"}}. step: training steps of the checkpoint; checkpoint: its
+    identity. agreement: how far the outputs were from the training program's when the model was exported.
+    """
+
+    plsc_version: str
+    paddle_version: str
+    step: int
+    checkpoint: str
+    input_name: str
+    image_shape: list[int]
+    pixel_mean: float
+    pixel_std: float
+    embedding_size: int
+    num_classes: int | None
+    l2_normalised: bool
+    flip_fused: bool
+    outputs: list[str]
+    models: dict[str, list[str]]
+    files: dict[str, dict[str, Any]]
+    agreement: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """JSON, indented for readers."""
+        data = {"format": FORMAT, "version": VERSION, "channels": "RGB", "layout": "NCHW", "dtype": "float32"}
+        return (json.dumps({**data, **dataclasses.asdict(self)}, indent=2, allow_nan=False) + "\n").encode()
+
+    @property
+    def identity(self) -> str:
+        """The same for the same files and never for others."""
+        return " ".join(sorted(entry["sha256"] for entry in self.files.values()))
+
+
+def is_exported(path: str) -> bool:
+    """Whether a directory holds a description of an exported model."""
+    return os.path.isfile(os.path.join(path, DESCRIPTION))
+
+
+def read_description(path: str) -> Description:
+    """The description in the directory ``path``. Raises ExportError, naming the file."""
+    name = os.path.join(path, DESCRIPTION)
+    try:
+        with open(name, "rb") as file:
+            data = json.loads(file.read())
+    except OSError as error:
+        raise ExportError(
+            f"{name}: {error.strerror}; give the directory that tools/export.py or convert_for_prediction() wrote"
+        ) from None
+    except (ValueError, RecursionError):
+        raise ExportError(f"{name}: damaged, not JSON; export the model again") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ExportError(f"{name}: does not describe a model that PLSC exported")
+    if data.get("version") != VERSION:
+        raise ExportError(f"{name}: version {data.get('version')!r:.40} is unknown, this PLSC reads {VERSION}")
+    missing = [field.name for field in dataclasses.fields(Description) if field.name not in data]
+    if missing:
+        raise ExportError(f"{name}: damaged, lacks {', '.join(missing)}; export the model again")
+    description = Description(**{field.name: data[field.name] for field in dataclasses.fields(Description)})
+    _check(name, description)
+    return description
+
+
+def _check(name: str, found: Description) -> None:
+    """The fields that decide which files are opened and how numbers are read. Raises ExportError."""
+    shape, std = found.image_shape, found.pixel_std
+    files_good = isinstance(found.files, dict) and all(
+        isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) and os.path.basename(file) == file
+        for file, entry in found.files.items()
+    )
+    models_good = files_good and isinstance(found.models, dict) and found.models and all(
+        kind in KINDS and isinstance(files, list) and files and set(files) <= set(found.files)
+        for kind, files in found.models.items()
+    )  # fmt: skip
+    for field, good in (
+        ("image_shape", isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)),
+        ("pixel_std", type(std) in (int, float) and std > 0),
+        ("embedding_size", type(found.embedding_size) is int and found.embedding_size > 0),
+        ("files", files_good),
+        ("models", models_good),
+        ("outputs", found.outputs in (["embedding"], ["embedding", "scores"])),
+    ):
+        if not good:
+            raise ExportError(f"{name}: damaged at {field}; export the model again")
+
+
+def check_files(path: str, description: Description, kind: str) -> list[str]:
+    """The files of one kind of model, by their full paths, unchanged since the export. Raises ExportError."""
+    found = []
+    for name in description.models[kind]:
+        file, entry = os.path.join(path, name), description.files[name]
+        try:
+            if os.path.getsize(file) != entry["bytes"] or hash_file(file) != entry["sha256"]:
+                raise ExportError(f"{file}: is not the file that was exported: damaged or exchanged; export again")
+        except OSError as error:
+            raise ExportError(f"{file}: {error.strerror}; export the model again") from None
+        found.append(file)
+    return found

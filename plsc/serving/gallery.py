@@ -1,0 +1,102 @@
+"""Known pictures to look others up in."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plsc.errors import ConfigError, DataError
+from plsc.evaluation.embeddings import checked, normalize
+
+FEATURES, TABLE = "features.npy", "pictures.csv"
+BLOCK = 1 << 22  # similarities held at a time
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The most similar entries of a gallery for M probes, best first; of equal ones the one that stands earlier.
+
+    index int64 [M, k]: their rows. cosine float32 [M, k]. names: their names, M lists of k, if the gallery has names.
+    """
+
+    index: np.ndarray
+    cosine: np.ndarray
+    names: list[list[str]] | None
+
+
+class Gallery:
+    """Embeddings [N, E] of known pictures and, if given, their names. They are normalised here, held as float32.
+
+    Raises DataError for a wrong shape, values that are not finite, or another number of names.
+    """
+
+    def __init__(self, embeddings: np.ndarray, names: Sequence[str] | None = None):
+        given = checked(embeddings, "gallery")
+        if not len(given) or (names is not None and len(names) != len(given)):
+            count = "no" if names is None else len(names)
+            raise DataError(f"gallery: {len(given)} embeddings and {count} names; give at least one, and a name each")
+        self.unit = np.empty(given.shape, np.float32)
+        for start in range(0, len(given), 4096):
+            self.unit[start : start + 4096] = normalize(given[start : start + 4096])
+        self.names = None if names is None else list(names)
+
+    @classmethod
+    def load(cls, directory: str) -> Gallery:
+        """What predict() wrote: its features, named by the paths of the pictures. Raises DataError."""
+        features = os.path.join(directory, FEATURES)
+        try:
+            embeddings = np.load(features, mmap_mode="r", allow_pickle=False)
+            return cls(embeddings, read_paths(os.path.join(directory, TABLE)))
+        except (OSError, ValueError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{features}: {reason}; give a directory that predict() wrote") from None
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def search(self, probes: np.ndarray, k: int = 1) -> Matches:
+        """The k (at most N) most similar entries for each of probes [M, E]. An embedding of zeros is like none: 0.
+
+        Raises DataError for probes of another size, ConfigError for k < 1.
+        """
+        probes = _fitting(probes, self.unit.shape[1])
+        if k < 1:
+            raise ConfigError(f"k={k}: must be at least 1")
+        k = min(k, len(self.unit))
+        index, cosine = np.zeros((len(probes), k), np.int64), np.zeros((len(probes), k), np.float32)
+        for rows, block in _blocks(normalize(probes).astype(np.float32), self.unit):
+            order = np.argsort(-block, axis=1, kind="stable")[:, :k]
+            index[rows], cosine[rows] = order, np.take_along_axis(block, order, axis=1)
+        names = None if self.names is None else [[self.names[i] for i in row] for row in index]
+        return Matches(index, cosine, names)
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cosine of each of a [M, E] with each of b [N, E], float32 [M, N]; 0 with an embedding of zeros."""
+    a = checked(a, "embeddings")
+    b = _fitting(b, a.shape[1])
+    return (normalize(a) @ normalize(b).T).astype(np.float32)
+
+
+def read_paths(table: str) -> list[str]:
+    """The column "path" of a table that predict() wrote."""
+    with open(table, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [row["path"] for row in csv.DictReader(file)]
+
+
+def _blocks(probes: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    step = max(1, BLOCK // len(gallery))
+    for start in range(0, len(probes), step):
+        rows = slice(start, min(start + step, len(probes)))
+        yield rows, probes[rows] @ gallery.T
+
+
+def _fitting(embeddings: np.ndarray, size: int) -> np.ndarray:
+    array = checked(embeddings, "embeddings")
+    if array.shape[1] != size:
+        raise DataError(f"embeddings: have {array.shape[1]} numbers, those to compare with {size}")
+    return array

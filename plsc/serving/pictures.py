@@ -1,0 +1,77 @@
+"""Which pictures a folder or a list names, and how one of another size becomes one of the net's."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+from PIL import Image
+
+from plsc.errors import ConfigError, DataError
+
+RESIZES = ("stretch", "crop", "refuse")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2")
+
+_LABEL = re.compile(r"[ \t]+[+-]?[0-9]+$")
+
+
+def resized(image: np.ndarray, height: int, width: int, how: str, name: str) -> np.ndarray:
+    """uint8 [H, W, 3] of any size -> [height, width, 3].
+
+    A picture of this size stays as it is. Another is sampled anew with Pillow's bilinear filter, which averages where
+    it makes smaller: "stretch" each side by itself; "crop" keeps the proportions, covers the size and cuts what
+    protrudes off both ends; "refuse" raises DataError.
+    """
+    if how not in RESIZES:
+        raise ConfigError(f"resize={how!r}: must be one of {', '.join(RESIZES)}")
+    if image.shape[:2] == (height, width):
+        return image
+    if how == "refuse":
+        raise DataError(f"{name}: is {image.shape[1]} x {image.shape[0]}, must be {width} x {height} (resize: refuse)")
+    box = None
+    if how == "crop":
+        scale = min(image.shape[0] / height, image.shape[1] / width)
+        left, top = (image.shape[1] - width * scale) / 2, (image.shape[0] - height * scale) / 2
+        box = (left, top, image.shape[1] - left, image.shape[0] - top)
+    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(picture)
+
+
+def find_pictures(source: str) -> tuple[list[str], int]:
+    """(paths, number of files passed over) of a folder or a list. Raises DataError where there is no picture.
+
+    A folder is read with all that is below it, in the order of the paths, as far as the names end as pictures do.
+    A list has a path a line, relative to where the list lies; a label behind a tab or a space may follow.
+    """
+    if os.path.isdir(source):
+        paths, others = _walk(source)
+    else:
+        paths, others = _read_list(source), 0
+    if not paths:
+        raise DataError(f"{source}: no picture in it ({others} other files); names must end in {', '.join(SUFFIXES)}")
+    return paths, others
+
+
+def _walk(folder: str) -> tuple[list[str], int]:
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: {error.strerror}")
+
+    files = [os.path.join(where, name) for where, _, names in os.walk(folder, onerror=refuse) for name in names]
+    paths = [path for path in files if path.lower().endswith(SUFFIXES)]
+    return sorted(paths, key=lambda path: path.split(os.sep)), len(files) - len(paths)
+
+
+def _read_list(source: str) -> list[str]:
+    try:
+        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+            lines = [line.strip("\r\n") for line in file]
+    except OSError as error:
+        raise DataError(f"{source}: {error.strerror}; give a folder of pictures or a list of their paths") from None
+    root = os.path.dirname(source)
+    return [os.path.join(root, _path(line)) for line in lines if line.strip()]
+
+
+def _path(line: str) -> str:
+    """What stands before the last tab, or before a number at the end, or the whole line."""
+    return line.rpartition("\t")[0].strip() if "\t" in line.strip() else _LABEL.sub("", line.strip())

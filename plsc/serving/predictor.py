@@ -1,0 +1,122 @@
+"""`Predictor`: pictures to embeddings with a model that was exported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+import numpy as np
+from PIL import Image
+
+from plsc.data import decode_image, normalise
+from plsc.errors import ConfigError, DataError, ExportError
+from plsc.serving.description import read_description
+from plsc.serving.gallery import Gallery, Matches, cosines
+from plsc.serving.pictures import RESIZES, resized
+from plsc.serving.runtimes import open_runtime
+
+
+class Predictor:
+    """An exported model, ready for pictures.
+
+    model_dir: what `convert_for_prediction()` or tools/export.py wrote. runtime: "paddle" (Paddle Inference), "onnx"
+    (ONNX Runtime), or "auto", the first of the two that was exported and is installed. resize: what is done to a
+    picture of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.pictures.resized).
+    device: "cpu", "gpu", or "auto", a GPU where there is one. threads: of the CPU. One thread at a time may use it.
+
+    A picture is a path, encoded bytes, a PIL image, or pixels: an array uint8 or uint16 [H, W] or [H, W, 3] in RGB.
+    Raises ExportError for a model that cannot be opened, ConfigError for a wrong argument; the methods raise DataError
+    for a picture that cannot be read.
+    """
+
+    def __init__(
+        self,
+        model_dir: str | os.PathLike,
+        runtime: str = "auto",
+        batch_size: int = 32,
+        resize: str = "stretch",
+        device: str = "auto",
+        threads: int = 1,
+    ):
+        if resize not in RESIZES or batch_size < 1 or threads < 1:
+            raise ConfigError(
+                f"Predictor: resize={resize!r}, batch_size={batch_size}, threads={threads}; allowed: "
+                f"{', '.join(RESIZES)}; at least 1; at least 1"
+            )
+        path = os.fspath(model_dir)
+        self.description = read_description(path)
+        self._path, self._batch_size, self._resize = path, batch_size, resize
+        self._runtime = open_runtime(path, self.description, runtime, threads, device)
+
+    @property
+    def runtime(self) -> str:
+        """ "paddle" or "onnx"."""
+        return self._runtime.kind
+
+    @property
+    def embedding_size(self) -> int:
+        """The length of an embedding."""
+        return self.description.embedding_size
+
+    def embed(self, pictures) -> np.ndarray:
+        """float32 [N, E]: the embeddings of one picture or of any number, in order; an iterator is read as it goes."""
+        return self._collect(pictures, 0, self.embedding_size)
+
+    def scores(self, pictures) -> np.ndarray:
+        """float32 [N, C]: how well each class fits; a softmax makes shares of them. Raises ExportError without FC."""
+        if self.description.num_classes is None:
+            raise ExportError(f"{self._path}: was exported without its classes; set export.with_classifier: true")
+        return self._collect(pictures, 1, self.description.num_classes)
+
+    def similarity(self, a, b) -> np.ndarray:
+        """Cosines float32 [M, N] of each of ``a`` with each of ``b``: pictures, or embeddings (arrays of float)."""
+        return cosines(self._embeddings(a), self._embeddings(b))
+
+    def search(self, gallery: Gallery | np.ndarray, pictures, k: int = 1) -> Matches:
+        """The k most similar entries of ``gallery`` (a Gallery, or embeddings [N, E]) for pictures or embeddings."""
+        gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
+        return gallery.search(self._embeddings(pictures), k)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs for images that are prepared already: float32 [B, C, H, W], as the description says.
+
+        Raises DataError for another shape.
+        """
+        shape = self.description.image_shape
+        if images.ndim != 4 or list(images.shape[1:]) != shape or images.dtype != np.float32:
+            raise DataError(f"images: {images.dtype} {list(images.shape)}, must be float32 [batch, {shape}]")
+        return self._runtime.run(images)
+
+    def prepare(self, picture) -> np.ndarray:
+        """Any picture as the net takes it: float32 [C, H, W]."""
+        _, height, width = self.description.image_shape
+        image = decode_image(picture)
+        name = repr(picture) if isinstance(picture, (str, os.PathLike)) else "a picture"
+        return normalise(resized(image, height, width, self._resize, name), self.description.pixel_std)
+
+    def _embeddings(self, given) -> np.ndarray:
+        is_embedding = isinstance(given, np.ndarray) and given.dtype.kind == "f"
+        return np.atleast_2d(given) if is_embedding else self.embed(given)
+
+    def _collect(self, pictures, output: int, size: int) -> np.ndarray:
+        parts = [self.run(images)[output] for images in self._batches(pictures)]
+        return np.concatenate(parts) if parts else np.zeros((0, size), np.float32)
+
+    def _batches(self, pictures) -> Iterator[np.ndarray]:
+        rest = map(self.prepare, _several(pictures))
+        for first in rest:
+            yield np.stack(list(chain([first], islice(rest, self._batch_size - 1))))
+
+
+def _several(pictures) -> Iterable:
+    """The pictures as an iterable, where one alone may have been given."""
+    single = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+    if isinstance(pictures, single):
+        return [pictures]
+    if isinstance(pictures, np.ndarray) and pictures.dtype != object:
+        # [n]: the bytes of a file; [H, W] and [H, W, channels]: pixels; [N, H, W, channels]: several
+        return [pictures] if pictures.ndim < 4 else pictures
+    if not isinstance(pictures, Iterable):
+        raise DataError(f"pictures: {type(pictures).__name__} is neither a picture nor several")
+    return pictures

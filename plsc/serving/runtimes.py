@@ -1,0 +1,101 @@
+"""The two programs that can run an exported model: Paddle Inference and ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plsc.errors import ConfigError, ExportError
+from plsc.serving.description import Description, check_files
+
+DEVICES = ("auto", "cpu", "gpu")
+
+
+class PaddleRuntime:
+    """Paddle Inference. ``run`` must not be called from two threads at once."""
+
+    kind = "paddle"
+
+    def __init__(self, program: str, weights: str, threads: int, device: str):
+        from plsc.paddle_version import require_paddle
+
+        version = require_paddle()
+        import paddle
+        from paddle import inference
+
+        has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+        _check_device(device, has_gpu, "Paddle")
+        if program.endswith(".json") and version.startswith("2."):
+            raise ExportError(f"{program}: was exported by Paddle 3, which Paddle {version} cannot read; use Paddle 3")
+        config = inference.Config(program, weights)
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(threads)
+        if has_gpu and device != "cpu":
+            config.enable_use_gpu(256, 0)  # MB of memory to begin with, card
+        self._predictor = inference.create_predictor(config)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """images float32 [B, C, H, W] -> the outputs, in order."""
+        handle = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        handle.copy_from_cpu(np.ascontiguousarray(images, np.float32))
+        self._predictor.run()
+        names = self._predictor.get_output_names()
+        return [self._predictor.get_output_handle(name).copy_to_cpu() for name in names]
+
+
+class OnnxRuntime:
+    """ONNX Runtime; needs no Paddle."""
+
+    kind = "onnx"
+
+    def __init__(self, file: str, threads: int, device: str):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ExportError(
+                f"{file}: ONNX Runtime is not installed; install it with `pip install 'plsc[onnx]'`"
+            ) from None
+        has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        _check_device(device, has_gpu, "ONNX Runtime")
+        providers = ["CUDAExecutionProvider"] if has_gpu and device != "cpu" else []
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        self._session = onnxruntime.InferenceSession(file, options, providers=[*providers, "CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """images float32 [B, C, H, W] -> the outputs, in order."""
+        return self._session.run(None, {self._input: np.ascontiguousarray(images, np.float32)})
+
+
+def open_runtime(path: str, description: Description, kind: str, threads: int, device: str):
+    """The runtime for one kind ("paddle", "onnx") or the first that can be used ("auto"). Raises ExportError."""
+    if kind not in ("auto", "paddle", "onnx") or device not in DEVICES:
+        raise ConfigError(
+            f"runtime={kind!r}, device={device!r}: must be one of auto, paddle, onnx and one of {', '.join(DEVICES)}"
+        )
+    if kind != "auto" and kind not in description.models:
+        raise ExportError(f"{path}: was not exported for {kind}, only for {', '.join(description.models)}")
+    kinds = [kind] if kind != "auto" else [name for name in _usable() if name in description.models]
+    kind = (kinds or list(description.models))[0]
+    files = check_files(path, description, kind)
+    try:
+        if kind == "paddle":
+            return PaddleRuntime(*files, threads, device)
+        return OnnxRuntime(*files, threads, device)
+    except (RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ExportError(f"{files[0]}: {kind} cannot open it: {' '.join(str(error).split())[-300:]}") from error
+
+
+def _usable() -> list[str]:
+    """The runtimes that are installed, by what can be found without importing it."""
+    from importlib.util import find_spec
+
+    return [kind for kind, package in (("paddle", "paddle"), ("onnx", "onnxruntime")) if find_spec(package)]
+
+
+def _check_device(device: str, has_gpu: bool, program: str) -> None:
+    if device == "gpu" and not has_gpu:
+        raise ConfigError(f"device='gpu': {program} sees no GPU here; use device='cpu' or 'auto'")
