@@ -83,7 +83,7 @@ class Built:
         self.backbone = [name for name in trainable if name != self.weight]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def built(case: Case) -> Built:
     """Programs are only read, so the tests share them."""
     return Built(case)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from plsc.compat import RING
 from tests.gpu.cases import Built
 from tests.gpu.graph import Op, follow_back
-from tests.gpu.update_checks import backbone_chain, rows_chain
+from tests.gpu.update_checks import backbone_chain, rows_chain, rows_gradient
 
 UPDATES = ("momentum", "scatter")
 SCALE = "loss_scaling.scale"
@@ -72,13 +72,7 @@ def check_found_is_one_decision(b: Built) -> None:
             assert_stands_still(b, op.input("Grad"), op, found)
     (weight,) = (op for op in updates if b.weight in op.writes)
     assert found.index in graph.upstream(weight)
-    assert_stands_still(b, *_rows_reader(b), found)
-
-
-def _rows_reader(b: Built) -> tuple[str, Op]:
-    from tests.gpu.update_checks import rows_gradient
-
-    return rows_gradient(b)
+    assert_stands_still(b, *rows_gradient(b), found)
 
 
 def assert_stands_still(b: Built, name: str, reader: Op, found: Op) -> None:
@@ -87,4 +81,8 @@ def assert_stands_still(b: Built, name: str, reader: Op, found: Op) -> None:
     assert found.index in b.graph.upstream(choice, [choice.input("Condition")]), "not all ranks' decision"
 
 
-HALF_CHECKS = [check_where_half_precision_is, check_every_gradient_is_unscaled_and_examined, check_found_is_one_decision]
+HALF_CHECKS = [
+    check_where_half_precision_is,
+    check_every_gradient_is_unscaled_and_examined,
+    check_found_is_one_decision,
+]

@@ -10,7 +10,7 @@ from tests.gpu.graph import Op
 
 
 def gathers(b: Built) -> dict[str, Op]:
-    """The all-gathers by what they carry: ``feature`` (made by convolutions), ``count`` (of sampled rows), ``label``."""
+    """The all-gathers by what they carry: ``feature`` (made by convolutions), ``count`` of sampled rows, ``label``."""
     found: dict[str, Op] = {}
     for op in b.graph.of_kind("c_allgather"):
         kinds = {b.graph.ops[index].kind for index in b.graph.upstream(op)}
@@ -69,7 +69,7 @@ def check_margin_cross_entropy(b: Built) -> None:
     assert graph.dtype(forward.input("Logits")) == "float32"
     labels = graph.upstream(forward, [forward.input("Label")])
     for carried in ("label", "count") if case.model_parallel and case.sampled else ("label",) * case.model_parallel:
-        assert gathers(b)[carried].index in labels, f"the label does not follow from the {carried} of all ranks"
+        assert carried in gathers(b) and gathers(b)[carried].index in labels, f"not from the {carried} of all ranks"
     clip = graph.writer(forward.input("Logits"), forward)
     assert clip.kind == "clip" and clip.attr("min") == -clip.attr("max")
     assert math.isclose(1.0 - clip.attr("max"), 1e-6, rel_tol=0.1)  # a float32 next to 1 is a multiple of 6e-8 away
@@ -124,8 +124,9 @@ def check_feature_gradient_is_reduce_scattered(b: Built) -> None:
 def check_backbone_starts_from_it(b: Built) -> None:
     """Between the reduce-scattered gradient and the backbone's parameters there is the backward pass and no factor."""
     if b.case.model_parallel:
-        concat = [op for op in b.graph.of_kind("concat") if b.graph.one("c_reducescatter").index in b.graph.upstream(op)]
-        check_only_gradient_operations(b, b.graph.one("c_reducescatter"), concat[0])
+        start = b.graph.one("c_reducescatter")
+        concat = [op for op in b.graph.of_kind("concat") if start.index in b.graph.upstream(op)]
+        check_only_gradient_operations(b, start, concat[0])
 
 
 def check_only_gradient_operations(b: Built, first: Op, last: Op) -> None:

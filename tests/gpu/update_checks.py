@@ -116,11 +116,11 @@ def check_rows_gradient_is_that_of_the_rows(b: Built) -> None:
     chain = rows_chain(b)
     rows = b.graph.gradient_of(chain.output, b.graph.ops[-1])
     if b.case.sampled:
-        head = b.graph.one("margin_cross_entropy")
-        assert b.graph.shape(rows) == [-1, b.row_shape[1]]
-        made_by = b.graph.writer(rows, head)
+        (write,) = (op for op in b.graph.of_kind("scatter") if op.input("X") == b.weight)
+        step = b.graph.writer(write.input("Updates"), write)  # rows - learning_rate * velocity
+        assert step.kind == "elementwise_sub" and rows == step.input("X"), "not the rows that are moved"
         gather = [op for op in b.graph.of_kind("gather") if op.input("X") == b.weight]
-        assert len(gather) == 1 and gather[0].index in b.graph.upstream(made_by)
+        assert len(gather) == 1 and gather[0].index in b.graph.upstream(step, [rows])
     else:
         assert rows == b.weight
 
