@@ -36,7 +36,7 @@ class Setters:
         self._set("model_save_dir", model_save_dir)
 
     def set_checkpoint_dir(self, checkpoint_dir: str) -> None:
-        """The checkpoint to start from; "" for none."""
+        """The checkpoint to start from, a directory or an address (s3://, hdfs://, file://); "" for none."""
         self._set("checkpoint_dir", checkpoint_dir)
 
     def set_max_last_checkpoint_num(self, num: int) -> None:
@@ -203,9 +203,10 @@ class Setters:
         self._update("set_mixed_precision", {"mixed_precision": {"enabled": use_fp16, **given}})
 
     def set_hdfs_info(
-        self, fs_name: str, fs_ugi: str, fs_dir_for_save: str | None = None, fs_checkpoint_dir: str | None = None
+        self, fs_name: str, fs_ugi: str | None, fs_dir_for_save: str | None = None, fs_checkpoint_dir: str | None = None
     ) -> None:
-        """HDFS to copy checkpoints to and from; a run refuses it until a later version brings the transport."""
+        """The Hadoop file system to copy checkpoints and exported nets to and the checkpoint to start from. fs_ugi is
+        "user,password", or None."""
         values = {
             "fs_name": fs_name,
             "fs_ugi": fs_ugi,

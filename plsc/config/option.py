@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 from plsc.config.convert import CONVERTERS, TYPE_NAMES
+from plsc.config.urls import masked
 from plsc.errors import ConfigError
 
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
@@ -37,6 +39,7 @@ def option(
     filled: bool = False,
     increasing: bool = False,
     secret: bool = False,
+    refuse: Callable[[str], str | None] | None = None,
     setter: str = "",
     attributes: tuple[str, ...] = (),
 ) -> Any:
@@ -44,12 +47,13 @@ def option(
 
     within: the range of a number, or of each number of a list. length: the exact number of items of a list.
     filled: an empty text or list is refused. increasing: each number of the list is larger than the one before.
-    secret: never printed nor written. setter: the method of Entry that sets it. attributes: the names under which
-    PLSC 0.1 and 0.2 kept it on Entry.
+    secret: never printed nor written. refuse: says what is wrong with a value, or None. setter: the method of Entry
+    that sets it. attributes: the names under which PLSC 0.1 and 0.2 kept it on Entry.
     """
     metadata = {
         "doc": doc, "unit": unit, "within": Interval(within) if within else None, "choices": choices, "length": length,
-        "filled": filled, "increasing": increasing, "secret": secret, "setter": setter, "attributes": attributes,
+        "filled": filled, "increasing": increasing, "secret": secret, "refuse": refuse, "setter": setter,
+        "attributes": attributes,
     }  # fmt: skip
     return dataclasses.field(default_factory=lambda: copy.deepcopy(default), repr=not secret, metadata=metadata)
 
@@ -75,6 +79,7 @@ class Option:
     filled: bool
     increasing: bool
     secret: bool
+    refuse: Callable[[str], str | None] | None
     setter: str
     attributes: tuple[str, ...]
 
@@ -112,6 +117,9 @@ class Option:
             detail = f" ({error})" if str(error) else ""
             message = f"{prefixed(source)}{self.key}={self.shown(value)}: must be {self.allowed}{detail}"
             raise ConfigError(message) from None
+        reason = self.refuse(plain) if self.refuse else None
+        if reason:
+            raise ConfigError(f"{prefixed(source)}{self.key}={self.shown(value)}: {reason}")
         return plain
 
     def shown(self, value: Any) -> str:
@@ -132,8 +140,8 @@ class Option:
 
 
 def shown(value: Any) -> str:
-    """A value on one line of at most 80 characters."""
-    text = " ".join(repr(value).split())
+    """A value on one line of at most 80 characters, without the secrets of an address."""
+    text = masked(" ".join(repr(value).split()))
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from plsc.config.keys import OPTIONS
 from plsc.config.option import shown
 from plsc.config.schema import DIST_LOSSES, LOSS_PRESETS, Settings
+from plsc.config.urls import is_url
 from plsc.errors import ConfigError
 
 
@@ -98,11 +99,20 @@ def _check_inputs(settings: Settings) -> None:
 
 
 def _check_remote(settings: Settings) -> None:
-    given = [key for key in OPTIONS if key.startswith("remote.") and value_of(settings, key) is not None]
-    if given:
+    remote = settings.remote
+    for key in ("fs_dir_for_save", "fs_checkpoint_dir"):
+        if getattr(remote, key) is not None and remote.fs_name is None:
+            raise ConfigError(f"remote.{key}={shown(getattr(remote, key))}: set remote.fs_name, on which it lies")
+    if remote.fs_dir_for_save is not None and remote.save_url is not None:
         raise ConfigError(
-            f"{', '.join(given)}: copies on HDFS come with a later version of PLSC; leave set_hdfs_info out and use "
-            "directories of this machine"
+            f"remote.fs_dir_for_save={shown(remote.fs_dir_for_save)}, remote.save_url={shown(remote.save_url)}: "
+            "set only one of the two"
+        )
+    if remote.fs_checkpoint_dir is not None and is_url(settings.checkpoint_dir):
+        raise ConfigError(
+            f"remote.fs_checkpoint_dir={shown(remote.fs_checkpoint_dir)}, checkpoint_dir="
+            f"{shown(settings.checkpoint_dir)}: two places to start from; set only one, or make checkpoint_dir the "
+            "directory of this machine to copy to"
         )
 
 
@@ -136,6 +146,9 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         for name in ("incr_every_n_steps", "decr_every_n_nan_or_inf", "incr_ratio", "decr_ratio")
     )
     half = tuple(key for key in OPTIONS if key.startswith("mixed_precision.") and not key.endswith(".enabled"))
+    remote = settings.remote
+    on_fs = remote.fs_dir_for_save is not None or remote.fs_checkpoint_dir is not None
+    on_hdfs = on_fs or any((url or "").startswith("hdfs://") for url in (remote.save_url, settings.checkpoint_dir))
     piecewise = ("lr_schedule.boundaries", "lr_schedule.unit", "lr_schedule.decay_factor")
     return [
         (f"lr_schedule.kind: {kind}", kind != "piecewise", piecewise),
@@ -150,4 +163,6 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         ),
         ("classifier.loss_type: softmax", settings.classifier.loss_type == "softmax", ("classifier.scale",)),
         ("data.dataset: synthetic", dataset == "synthetic", ("data.label_file",)),
+        ("fs_dir_for_save and fs_checkpoint_dir null", not on_fs, ("remote.fs_name",)),
+        ("no directory on HDFS", not on_hdfs, ("remote.fs_ugi",)),
     ]

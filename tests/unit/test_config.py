@@ -292,7 +292,6 @@ def test_the_password_is_never_shown():
     config = Config()
     config.set("remote.fs_ugi", "me,secret")
     shown = [repr(config), repr(config.settings), str(config.to_dict()), config.to_yaml(), str(config.without_effect())]
-    shown.append(refusal(config.check, 1))
     assert not [text for text in shown if "secret" in text]
     assert config.get("remote.fs_ugi") == "me,secret"
 

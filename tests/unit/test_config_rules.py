@@ -95,10 +95,30 @@ def test_image_shape_against_the_other_keys():
     config.check(1)
 
 
-@pytest.mark.parametrize("key", ["fs_name", "fs_ugi", "fs_dir_for_save", "fs_checkpoint_dir"])
-def test_hdfs_is_refused(key):
-    message = refusal(Config.from_dict({"remote": {key: "x,secret"}}))
-    assert message.startswith(f"remote.{key}: copies on HDFS come with a later version") and "secret" not in message
+NAMED = {"fs_name": "hdfs://a:9000", "fs_ugi": "me,secret"}
+
+# what is set, and what the refusal at the start begins with
+REMOTE = [
+    ({"fs_dir_for_save": "/save"}, "remote.fs_dir_for_save='/save': set remote.fs_name"),
+    ({"fs_checkpoint_dir": "/load"}, "remote.fs_checkpoint_dir='/load': set remote.fs_name"),
+    (
+        {**NAMED, "fs_dir_for_save": "/save", "save_url": "s3://bucket"},
+        "remote.fs_dir_for_save='/save', remote.save_url='s3://bucket': set only one",
+    ),
+]
+
+
+@pytest.mark.parametrize(("remote", "start"), REMOTE)
+def test_places_that_contradict_each_other(remote, start):
+    message = refusal(Config.from_dict({"remote": remote}))
+    assert message.startswith(start) and "secret" not in message
+
+
+def test_two_checkpoints_to_start_from():
+    config = Config.from_dict({"checkpoint_dir": "s3://b/x", "remote": {**NAMED, "fs_checkpoint_dir": "/load"}})
+    assert "two places to start from" in refusal(config)
+    config.set("checkpoint_dir", "here")  # where PLSC 0.x copied to
+    config.check(1)
 
 
 # keys that have no effect, in which setting
@@ -116,6 +136,8 @@ IDLE = [
     ),
     ("classifier.scale=30.0", {"classifier": {"loss_type": "softmax", "scale": 30}}),
     ("data.label_file='x'", {"data": {"dataset": "synthetic", "label_file": "x"}}),
+    ("remote.fs_name='hdfs://a'", {"remote": {"fs_name": "hdfs://a"}}),
+    ("remote.fs_ugi=<hidden>", {"remote": {"fs_ugi": "me,secret", "save_url": "s3://b"}}),
 ]
 
 
