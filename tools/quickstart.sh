@@ -2,7 +2,7 @@
 # From nothing to a trained and verified net on two CPU ranks:  bash tools/quickstart.sh [--small] [--out DIR]
 # Makes a virtual environment, draws Chinese characters in many fonts, trains on some of them, verifies on characters
 # and designs that were never trained on. Started again, it goes on where it stopped and does not redo what is done.
-#   --small    few characters and one epoch, a minute: shows that everything works, not that it is accurate
+#   --small    few characters and two epochs, a minute: shows that everything works, not that it is accurate
 #   --out DIR  where everything goes (default: output/quickstart or output/quickstart-small in the checkout)
 # PYTHON=/path/to/python chooses the Python (3.9 to 3.12).
 set -euo pipefail
@@ -30,7 +30,7 @@ main() {
   fi
   "$python" tools/report.py "$out/run" --picture "$out/report.png"
   echo
-  echo "time     $(cat "$out/trained") s for the training, $SECONDS s in all this time, without downloads"
+  echo "time     $(cat "$out/trained") to draw, train and verify, without downloads"
   echo "model    $out/run"
   echo "log      $out/run/logs"
   echo "picture  $out/report.png"
@@ -57,7 +57,7 @@ read_arguments() {
   done
   if [ -n "$small" ]; then
     glyphs=(--classes 60 --held-out-classes 20 --per-class 8 --pairs 200)
-    settings=(-o classifier.num_classes=40 -o train_epochs=1)
+    settings=(-o classifier.num_classes=40 -o train_epochs=2 -o log_period=2)
   else
     glyphs=(--classes 500 --held-out-classes 50 --per-class 30 --pairs 3000)
     settings=()
@@ -70,7 +70,7 @@ read_arguments() {
 # Refuse to go on with, or to report, a training that was started from other settings.
 check_recipe() {
   local recipe
-  recipe=$(cat configs/quickstart.yaml && printf '%s\n' "${settings[@]}")
+  recipe=$(sed 's/ *#.*//; /^$/d' configs/quickstart.yaml && printf '%s\n' "${settings[@]}")
   if [ -d "$out/run/checkpoints" ] && [ "$recipe" != "$(cat "$out/recipe")" ]; then
     die "$out holds a training with other settings (its file 'recipe'); choose another --out, or remove $out"
   fi
@@ -78,7 +78,8 @@ check_recipe() {
 }
 
 train() {
-  local status=0 start=$SECONDS
+  local status=0 resumed=
+  [ ! -d "$out/run/checkpoints" ] || resumed=" since it was resumed"
   launcher=
   trap 'stop 130' INT
   trap 'stop 143' TERM HUP
@@ -92,7 +93,7 @@ train() {
   wait "$launcher" || status=$?
   trap - INT TERM HUP
   [ "$status" -eq 0 ] || die "the training failed; what each rank said: $out/launch/workerlog.*, $out/run/logs"
-  echo "$((SECONDS - start))" >"$out/trained"
+  echo "$SECONDS s$resumed" >"$out/trained"
 }
 
 stop() {
