@@ -136,6 +136,17 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
     )
 
 
+def apply_gradients(optimizer, pairs: list) -> None:
+    """Append the update of a user's optimizer for (parameter, gradient) pairs.
+
+    The optimizer's own ``minimize`` would have told it the type of its states; Paddle 3.x does not build the rate of a
+    scheduler without it.
+    """
+    if optimizer._dtype is None:
+        optimizer._dtype = pairs[0][0].dtype
+    optimizer.apply_gradients(pairs)
+
+
 # --- collectives: appended to the program -----------------------------------------------------------------
 
 

@@ -134,7 +134,7 @@ def _append_update(config: Config, parts: Parts, gradients, output: StepOutput, 
         rows.update(output.index, output.rows, gradients.rows, momentum)
         return update_parameters(gradients.parameters, gradients.replicated, momentum)
     before = set(compat.persistables(main))
-    parts.optimizer.apply_gradients(list(zip(gradients.parameters, gradients.replicated)))
+    compat.apply_gradients(parts.optimizer, list(zip(gradients.parameters, gradients.replicated)))
     created = [name for name in compat.persistables(main) if name not in before]
     return created + rows.update_by(parts.optimizer, output.index, gradients.rows)
 

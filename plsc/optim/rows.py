@@ -145,7 +145,7 @@ class ForeignRows(_Rows):
         if index is not None:
             gradient = paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient)
         before = set(compat.persistables(program))
-        optimizer.apply_gradients([(self.weight, gradient)])
+        compat.apply_gradients(optimizer, [(self.weight, gradient)])
         others = []
         for name, value in compat.persistables(program).items():
             if name in before:
