@@ -16,7 +16,7 @@ STOREYS = [
     ["plsc.config", "plsc.compat", "plsc.paddle_version"],
     ["plsc.parallel"],
     ["plsc.classifiers", "plsc.models", "plsc.data", "plsc.optim", "plsc.checkpoint", "plsc.evaluation",
-     "plsc.remote", "plsc.parts", "plsc.report"],
+     "plsc.parts", "plsc.report"],
     ["plsc.serving", "plsc.remote"],
     ["plsc.engine"],
     ["plsc.setters"],

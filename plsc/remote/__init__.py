@@ -1,0 +1,20 @@
+"""Copies of checkpoints and exported nets on other machines: docs/remote.md."""
+
+from __future__ import annotations
+
+from plsc.remote.fetch import fetch_checkpoint, fetch_start
+from plsc.remote.places import save_url, start_url
+from plsc.remote.publish import check_destination, publish, publish_checkpoints
+from plsc.remote.stores import Store, open_store
+
+__all__ = [
+    "Store",
+    "check_destination",
+    "fetch_checkpoint",
+    "fetch_start",
+    "open_store",
+    "publish",
+    "publish_checkpoints",
+    "save_url",
+    "start_url",
+]

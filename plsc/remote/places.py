@@ -1,0 +1,36 @@
+"""Where a run copies from and to, and what this room needs to know of a run."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from plsc.checkpoint.together import Group
+from plsc.config import Config
+from plsc.config.urls import is_url
+from plsc.parallel.environment import Environment
+
+
+class Run(Protocol):
+    """A run as far as copying needs it; plsc.engine.start.Run is one."""
+
+    config: Config
+    env: Environment
+    group: Group
+    journal: Any  # with say(text)
+
+
+def save_url(config: Config) -> str | None:
+    """The address that checkpoints and exports are copied to, or None."""
+    remote = config.remote
+    return remote.save_url or _on_fs(remote.fs_name, remote.fs_dir_for_save)
+
+
+def start_url(config: Config) -> str | None:
+    """The address of the checkpoint to start from, or None where it is on this machine or there is none."""
+    if is_url(config.checkpoint_dir):
+        return config.checkpoint_dir
+    return _on_fs(config.remote.fs_name, config.remote.fs_checkpoint_dir)
+
+
+def _on_fs(fs_name: str | None, directory: str | None) -> str | None:
+    return None if fs_name is None or directory is None else fs_name.rstrip("/") + directory

@@ -1,0 +1,163 @@
+"""Checkpoints and exported nets from this machine to an address: checked, complete only with their last file.
+
+A checkpoint's `manifest.json`, or the `upload.json` that is made for anything else, is written after all other files
+have been read back and compared. What is half copied lacks it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from plsc import checkpoint
+from plsc.checkpoint import layout
+from plsc.checkpoint.files import FileEntry, hash_file
+from plsc.checkpoint.find import problem
+from plsc.checkpoint.manifest import carries_manifest
+from plsc.checkpoint.together import together
+from plsc.config.urls import masked
+from plsc.errors import CheckpointError
+from plsc.remote.places import Run, save_url
+from plsc.remote.stores import Store, open_store
+from plsc.remote.transfer import retried, upload, upload_bytes
+
+UPLOADED = "upload.json"
+PROBE = ".plsc_write_test"
+
+
+def check_destination(run: Run) -> None:
+    """Write and delete a small file where results are to be copied, so that a wrong address is known before training.
+
+    Every rank must call it. Raises CheckpointError on every rank; ConfigError where a driver is missing.
+    """
+    url = save_url(run.config)
+    if url is None:
+        return
+    store = open_store(url, run.config)
+
+    def probe() -> None:
+        if run.group.rank == 0:
+            upload_bytes(store, PROBE, b"PLSC can write here.\n")
+            retried(store, f"{store.url}/{PROBE}", lambda: store.delete(PROBE))
+
+    together(run.group, f"cannot write to {masked(url)}", probe)
+
+
+def publish_checkpoints(run: Run) -> None:
+    """Copy every complete checkpoint of the run that is not there yet. Every rank must call it; as `publish`."""
+    if save_url(run.config) is None:
+        return
+    what = "cannot list the checkpoints to copy"
+    for path in together(run.group, what, lambda: _complete(run) if run.group.rank == 0 else [])[0]:
+        publish(run, path)
+
+
+def publish(run: Run, local_dir: str) -> None:
+    """Copy a checkpoint, or a directory of anything else, to the address for results; nothing happens without one.
+
+    Below the address it lies as below `model_save_dir`. Every rank must call it; those that see the files share the
+    work. A checkpoint that is there already is left alone, anything else of that name is replaced.
+    Raises CheckpointError on every rank when any of them fails; what is on this machine is untouched.
+    """
+    base = save_url(run.config)
+    if base is None:
+        return
+    group, url = run.group, f"{base.rstrip('/')}/{_place(run, local_dir)}"
+    what = f"cannot copy {local_dir} to {masked(url)}"
+    store = open_store(url, run.config)
+    found = together(group, what, lambda: _prepare(store, local_dir) if group.rank == 0 else None)[0]
+    if found["done"]:
+        run.journal.say(f"{masked(url)} is there already")
+        return
+    files = {name: FileEntry(*entry) for name, entry in found["files"].items()}
+    sees = together(group, what, lambda: group.rank == 0 or _sees(local_dir, files))
+    helpers = [rank for rank, yes in enumerate(sees) if yes]
+    names = list(files)
+    for first in range(0, len(names), len(helpers)):
+        mine = dict(zip(helpers, names[first:])).get(group.rank)
+        together(group, what, lambda mine=mine: _upload(store, local_dir, mine, files))
+    together(group, what, lambda: _complete_upload(store, local_dir, files) if group.rank == 0 else None)
+    total = sum(entry.num_bytes for entry in files.values())
+    run.journal.say(f"copied {local_dir} to {masked(url)}: {len(files)} files, {total} bytes, read back and compared")
+
+
+def _complete(run: Run) -> list[str]:
+    root = os.path.abspath(run.config.model_save_dir)
+    return [path for _, path in layout.step_dirs(root) if problem(path) is None]
+
+
+def _place(run: Run, local_dir: str) -> str:
+    root, path = os.path.abspath(run.config.model_save_dir), os.path.abspath(local_dir)
+    if path == root or not path.startswith(root + os.sep):
+        raise CheckpointError(f"{local_dir}: only what lies below model_save_dir {root} is copied")
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def _prepare(store: Store, local_dir: str) -> dict:
+    """{"done": there already, "files": {name: [bytes, SHA-256]}}; takes away the mark of what is to be replaced."""
+    if carries_manifest(local_dir):
+        mark = layout.MANIFEST
+        entries = checkpoint.read_manifest(local_dir).files
+        if _is_there(store, local_dir, entries):
+            return {"done": True, "files": {}}
+    else:
+        mark = UPLOADED
+        entries = {name: _entry(os.path.join(local_dir, name)) for name in _walk(local_dir)}
+        if not entries:
+            raise CheckpointError(f"{local_dir} holds no files")
+    retried(store, f"{store.url}/{mark}", lambda: store.delete(mark))
+    return {"done": False, "files": {name: [entry.num_bytes, entry.sha256] for name, entry in entries.items()}}
+
+
+def _is_there(store: Store, local_dir: str, entries: dict[str, FileEntry]) -> bool:
+    """Whether the same checkpoint lies there, by its manifest and the sizes of its files."""
+    there = retried(store, store.url, store.files)
+    if {name: there.get(name) for name in entries} != {name: entry.num_bytes for name, entry in entries.items()}:
+        return False
+    for name in (layout.MANIFEST, layout.MANIFEST_SUM):
+        if name not in there:
+            return False
+        data = retried(store, f"{store.url}/{name}", lambda name=name: store.read(name))
+        if data != _bytes(local_dir, name):
+            return False
+    return True
+
+
+def _walk(directory: str) -> list[str]:
+    """The files below a directory, with slashes, without what is hidden or unfinished."""
+    found = []
+    for place, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and not name.endswith(".tmp"):
+                found.append(os.path.relpath(os.path.join(place, name), directory).replace(os.sep, "/"))
+    return [name for name in found if name != UPLOADED]
+
+
+def _sees(local_dir: str, files: dict[str, FileEntry]) -> bool:
+    paths = {os.path.join(local_dir, name): entry.num_bytes for name, entry in files.items()}
+    return all(os.path.isfile(path) and os.path.getsize(path) == size for path, size in paths.items())
+
+
+def _upload(store: Store, local_dir: str, name: str | None, files: dict[str, FileEntry]) -> None:
+    if name is not None:
+        upload(store, os.path.join(local_dir, name), name, files[name])
+
+
+def _complete_upload(store: Store, local_dir: str, files: dict[str, FileEntry]) -> None:
+    """Write what makes the copy complete, the mark itself last."""
+    if carries_manifest(local_dir):
+        for name in (layout.MANIFEST_SUM, layout.MANIFEST):
+            upload_bytes(store, name, _bytes(local_dir, name))
+    else:
+        data = {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in files.items()}
+        upload_bytes(store, UPLOADED, json.dumps({"format": "plsc-upload", "version": 1, "files": data}).encode())
+
+
+def _entry(path: str) -> FileEntry:
+    return FileEntry(os.path.getsize(path), hash_file(path))
+
+
+def _bytes(local_dir: str, name: str) -> bytes:
+    with open(os.path.join(local_dir, name), "rb") as file:
+        return file.read()

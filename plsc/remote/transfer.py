@@ -1,0 +1,92 @@
+"""One file from or to a store: copied, checked by size and SHA-256, tried again when that fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from plsc.checkpoint.files import FileEntry, hash_file
+from plsc.checkpoint.together import describe
+from plsc.errors import CheckpointError, PlscError
+from plsc.remote.stores import Store
+
+log = logging.getLogger(__name__)
+
+PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, fourth and fifth try; there is no sixth
+
+# What another try does not change.
+PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, PlscError)
+PERMANENT_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound")
+
+T = TypeVar("T")
+
+
+def retried(store: Store, what: str, action: Callable[[], T]) -> T:
+    """The result of `action`, tried five times at most. Raises CheckpointError "<what>: <reason>", without secrets."""
+    for pause in (*PAUSES, None):
+        try:
+            return action()
+        except Exception as error:  # every driver has errors of its own
+            reason = store.hide(describe(error))
+            permanent = isinstance(error, PERMANENT) or type(error).__name__ in PERMANENT_NAMES
+        if permanent or pause is None:
+            tries = "" if permanent else f" (tried {len(PAUSES) + 1} times)"
+            raise CheckpointError(f"{what}: {reason}{tries}")
+        log.warning("%s: %s; again in %g s", what, reason, pause)
+        time.sleep(pause)
+
+
+def upload(store: Store, local: str, name: str, expected: FileEntry) -> None:
+    """Copy a file to the store and read it back. Raises CheckpointError, also where the local file is damaged."""
+    _require(local, _measure_local(local), expected)
+
+    def copy() -> None:
+        store.put(local, name)
+        _require_arrived(store.measure(name), expected)
+
+    retried(store, f"{store.url}/{name}", copy)
+
+
+def upload_bytes(store: Store, name: str, data: bytes) -> None:
+    """Write a small file and read it back. Raises CheckpointError."""
+
+    def copy() -> None:
+        store.write(name, data)
+        if store.read(name) != data:
+            raise OSError("what is read back is not what was written")
+
+    retried(store, f"{store.url}/{name}", copy)
+
+
+def download(store: Store, name: str, local: str, expected: FileEntry) -> None:
+    """Copy a file from the store to a new one of this machine. Raises CheckpointError."""
+
+    def copy() -> None:
+        if os.path.lexists(local):
+            os.unlink(local)
+        store.get(name, local)
+        _require_arrived(_measure_local(local), expected)
+
+    retried(store, f"{store.url}/{name}", copy)
+
+
+def _measure_local(path: str) -> FileEntry:
+    try:
+        return FileEntry(os.path.getsize(path), hash_file(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from None
+
+
+def _require(path: str, found: FileEntry, expected: FileEntry) -> None:
+    if found != expected:
+        raise CheckpointError(f"{path}: size or SHA-256 differs from the manifest: damaged, and not copied")
+
+
+def _require_arrived(found: FileEntry, expected: FileEntry) -> None:
+    if found.num_bytes != expected.num_bytes:
+        raise OSError(f"{found.num_bytes} of {expected.num_bytes} bytes arrived")
+    if found.sha256 != expected.sha256:
+        raise OSError("the SHA-256 of what arrived differs")
