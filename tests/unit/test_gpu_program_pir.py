@@ -1,0 +1,110 @@
+"""The GPU program of one of eight ranks on Paddle 3.x: the same operations as tests/gpu reads on 2.6.
+
+The CPU wheel of 3.x builds every operation but the gradient of margin_cross_entropy, which it refuses because it has
+no kernel for it. A stand-in carries the gradient around that one operation; on a GPU wheel none is needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import paddle
+import pytest
+
+from plsc import compat
+
+if not compat.is_pir():
+    pytest.skip("programs of Paddle 2.6 are read by tests/gpu", allow_module_level=True)
+
+from plsc.engine.build import build_train
+from plsc.parts import Parts
+from tests.gpu.cases import BATCH, EMBEDDING, GLOBAL_BATCH, WORLD, Case, environment
+
+paddle.enable_static()
+CASES = [Case(rank=0), Case(rank=7, clip=5.0), Case(rank=3, sample_ratio=1.0), Case(model_parallel=False)]
+
+
+@pytest.fixture(params=CASES, ids=str)
+def built(request, monkeypatch):
+    """(case, program, operations) of a training program."""
+    if not paddle.is_compiled_with_cuda():
+        monkeypatch.setattr(compat, "margin_cross_entropy", around_the_kernel(compat.margin_cross_entropy))
+    program = build_train(request.param.config(), Parts(), environment(request.param.rank), seed=7)
+    return request.param, program, list(program.main.global_block().ops)
+
+
+def around_the_kernel(original):
+    def changed(cosine, *arguments):
+        loss = original(cosine.detach(), *arguments)
+        loss.stop_gradient = True
+        return loss + paddle.sum(cosine, axis=1, keepdim=True)
+
+    return changed
+
+
+def of_kind(ops, kind):
+    return [op for op in ops if op.name() == f"pd_op.{kind}"]
+
+
+def shapes(op):
+    return [list(value.shape) for value in op.operands_source()]
+
+
+def test_collectives(built):
+    case, _, ops = built
+    counts = Counter(op.name()[len("pd_op.") :] for op in ops)
+    gathers = sorted(shapes(op)[0] for op in of_kind(ops, "all_gather"))
+    expected = [[BATCH], [BATCH, EMBEDDING]] if case.model_parallel else [[BATCH]]
+    assert gathers == sorted(expected + [[1]] * (case.sampled and case.model_parallel))
+    for op in of_kind(ops, "all_gather"):
+        assert (op.attrs()["nranks"], op.attrs()["ring_id"]) == (WORLD, compat.RING)
+    scattered = of_kind(ops, "reduce_scatter")
+    assert [(shapes(op)[0], op.attrs()["nranks"]) for op in scattered] == (
+        [([GLOBAL_BATCH, EMBEDDING], WORLD)] if case.model_parallel else []
+    )
+    assert not [name for name in counts if "broadcast" in name and "tensors" not in name or name.startswith("c_")]
+    sums = [shapes(op)[0] for op in of_kind(ops, "all_reduce")]
+    long = [shape for shape in sums if len(shape) == 1 and shape[0] > GLOBAL_BATCH]
+    assert len(long) == 1, "not one flat buffer"
+    rows = [shape for shape in sums if len(shape) == 2]
+    assert rows == ([] if case.model_parallel else [[-1, EMBEDDING]])
+
+
+def test_all_reduce_carries_each_backbone_gradient(built):
+    _, program, ops = built
+    (reduction,) = (op for op in of_kind(ops, "all_reduce") if shapes(op)[0][0] > GLOBAL_BATCH)
+    concat = reduction.operands_source()[0].get_defining_op()
+    parts = concat.operands_source()[0].get_defining_op().operands_source()
+    sources = [part.get_defining_op().operands_source()[0] for part in parts]
+    gradients = sources[: len(program.parameters)]
+    assert [list(value.shape) for value in gradients] == [list(p.shape) for p in program.parameters]
+    kinds = {value.get_defining_op().name() for value in gradients}
+    assert all(kind.endswith("_grad") or kind == "builtin.split" for kind in kinds), kinds
+    assert len(of_kind(ops, "momentum_")) == len(program.parameters) + (0 if program.rows.touched else 1)
+
+
+def test_kernels_of_the_classifier(built):
+    case, program, ops = built
+    (kernel,) = of_kind(ops, "margin_cross_entropy")
+    attrs = kernel.attrs()
+    assert (attrs["rank"], attrs["nranks"]) == ((case.rank, WORLD) if case.model_parallel else (0, 1))
+    assert [attrs[name] for name in ("margin1", "margin2", "margin3", "scale")] == [1.0, 0.5, 0.0, 64.0]
+    samples = of_kind(ops, "class_center_sample")
+    if not (case.sampled and case.model_parallel):
+        assert samples == []
+    else:
+        shard, got = program.shard, samples[0].attrs()
+        assert (got["num_classes"], got["num_samples"]) == (shard.num_local, shard.num_sample)
+        assert (got["rank"], got["nranks"], got["fix_seed"]) == (0, 1, False) and len(samples) == 1
+    if case.sampled:
+        assert len(of_kind(ops, "scatter_")) == 3  # weight, velocity and the step of their last update, in place
+        results = [(op.name(), value) for op in ops for value in op.results() if value.is_dense_tensor_type()]
+        shape = [program.shard.num_local, program.spec.row_size]
+        dense = Counter(name for name, value in results if list(value.shape) == shape)
+        assert dense == {"builtin.parameter": 2, "pd_op.scatter_": 2}  # weight, velocity: no gradient of that shape
+
+
+@pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="the GPU wheel has the kernel")
+def test_only_the_gradient_of_the_kernel_is_missing_here():
+    with pytest.raises(TypeError, match="margin_cross_entropy_grad"):
+        build_train(Case().config(), Parts(), environment(0), seed=7)

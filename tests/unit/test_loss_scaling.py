@@ -1,0 +1,114 @@
+"""Loss scaling as the training program does it, with the casts left out so that it runs on the CPU.
+
+What is divided, what is skipped and how the factor moves does not depend on the casts: without them a scaled run is
+the plain run, and a step with an infinite input must leave everything that is trained as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import paddle
+import pytest
+
+from plsc import compat
+from plsc.config import Config
+from plsc.engine.build import build_train
+from plsc.engine.session import Session
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import Group
+from plsc.parts import Parts
+from tests.dist.training_cases import Linear, tensor
+
+paddle.enable_static()
+BATCH, CLASSES = 6, 40
+
+
+class Run:
+    """Some steps of one rank; ``bad`` numbers those whose first image is infinite."""
+
+    def __init__(self, patch, half, sample_ratio=1.0, clip=None, **options):
+        patch.setattr(compat, "half_precision", lambda *arguments: contextlib.nullcontext())
+        patch.setattr(compat, "cast_to_half", lambda *arguments: None)
+        config = Config.from_dict(
+            {
+                "classifier": {"num_classes": CLASSES, "scale": 16.0, "sample_ratio": sample_ratio},
+                "model": {"image_shape": [3, 2, 3]},
+                "train_batch_size": BATCH,
+                "grad_clip_norm": clip,
+                "mixed_precision": {"enabled": half, "init_loss_scaling": 1024.0, **options},
+            }
+        )
+        env = Environment()
+        self.program = build_train(config, Parts(model=Linear(8)), env, seed=7)
+        self.session = Session(self.program, env, config.momentum, config.weight_decay, seed=7)
+        self.session.start(Group(env))
+        self.number = 0
+
+    def step(self, bad=False):
+        rng = np.random.default_rng(self.number)
+        image = rng.standard_normal((BATCH, 3, 2, 3)).astype("float32")
+        if bad:
+            image[0, 0, 0, 0] = np.inf
+        label = rng.integers(0, CLASSES, BATCH)
+        self.number += 1
+        return self.session.step(self.number, {"image": image, "label": label}, 0.1)
+
+    def trained(self):
+        self.session.bring_rows_up_to_date()
+        state = self.session.replicated()
+        values = {name: value for name, value in state.items() if not name.startswith(("loss_scaling", "classifier"))}
+        assert len(values) == 2 * len(self.program.parameters)  # weights and velocities
+        return {**values, **{name: tensor(self.session, name) for name in ("weight", "velocity")}}
+
+    @property
+    def scale(self):
+        return float(self.session.replicated()["loss_scaling.scale"][0])
+
+
+def assert_same(got, expected, rtol):
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=rtol * np.abs(value).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("sample_ratio", [1.0, 0.3])
+def test_a_scaled_run_is_the_plain_run(monkeypatch, sample_ratio, clip):
+    plain, scaled = (Run(monkeypatch, half, sample_ratio, clip) for half in (False, True))
+    for _ in range(5):
+        a, b = plain.step(), scaled.step()
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and b["skipped"] == 0.0
+    # 1024 is a power of two: only the order of float32 roundings differs
+    assert_same(scaled.trained(), plain.trained(), 1e-5)
+
+
+@pytest.mark.parametrize("sample_ratio", [1.0, 0.3])
+def test_a_step_that_is_not_finite_changes_nothing(monkeypatch, sample_ratio):
+    run = Run(monkeypatch, True, sample_ratio)
+    for _ in range(3):
+        run.step()
+    before = run.trained()
+    assert run.step(bad=True)["skipped"] == 1.0
+    after = run.trained()
+    assert all(np.isfinite(value).all() for value in after.values())
+    # weights to the bit in the backbone; velocities, and rows that are brought up to date, to a rounding
+    assert_same(after, before, 1e-6)
+    for parameter in run.program.parameters:
+        np.testing.assert_array_equal(after[parameter.name], before[parameter.name])
+    assert run.step()["skipped"] == 0.0 and not np.allclose(run.trained()["weight"], before["weight"], atol=1e-6)
+
+
+def test_the_factor_grows_and_shrinks(monkeypatch):
+    options = {"incr_every_n_steps": 3, "decr_every_n_nan_or_inf": 2, "incr_ratio": 4.0, "decr_ratio": 0.25}
+    run = Run(monkeypatch, True, **options)
+    seen = []
+    for bad in (False, False, True, False, False, False, True, True, True, True):
+        run.step(bad)
+        seen.append(run.scale)
+    # a bad step starts the count of good ones anew, and a good step that of bad ones
+    assert seen == [1024.0] * 5 + [4096.0] * 2 + [1024.0] * 2 + [256.0]
+    run = Run(monkeypatch, True, use_dynamic_loss_scaling=False, **options)
+    for bad in (False, False, False, True, True):
+        run.step(bad)
+    assert run.scale == 1024.0
