@@ -1,152 +1,147 @@
-"""Test, predict and export: the backbone of a checkpoint in inference mode."""
+"""The net that test and predict use: the backbone of a checkpoint, or an exported model."""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import paddle
 
 from plsc import checkpoint, compat
 from plsc.checkpoint import Manifest
-from plsc.data import decode_image, normalise
-from plsc.data.label_list import read_label_list
+from plsc.config import Config
 from plsc.engine.build import EvalProgram, build_eval
 from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
 from plsc.engine.session import make_executor
-from plsc.engine.start import Run
-from plsc.errors import CheckpointError, DataError
+from plsc.engine.start import Run, threads
+from plsc.errors import CheckpointError
 from plsc.evaluation.verification import Verification
+from plsc.parallel.environment import Environment
+from plsc.serving import Predictor, is_exported
 
-MEAN = 127.5
 
+class Variables:
+    """A scope and an executor: the variables of programs that belong together."""
 
-class Backbone:
-    """The backbone of ``checkpoint_dir`` in variables of its own."""
-
-    def __init__(self, run: Run, batch_size: int):
-        config = run.config
-        self.program: EvalProgram = build_eval(config, run.parts, run.env, batch_size)
-        self.path, self.manifest = checkpoint.open_checkpoint(
-            config.checkpoint_dir, run.group, embedding_size=self.program.feature.shape[1]
-        )
+    def __init__(self, env: Environment):
+        self._place = compat.place(env.on_gpu, env.device_id)
         self.scope = paddle.static.Scope()
-        self.executor = make_executor(run.env)
-        with paddle.static.scope_guard(self.scope):
-            self.executor.run(self.program.startup)
-        self._load(run)
+        self.executor = make_executor(env)
 
     def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
+        """Run a program in these variables."""
         with paddle.static.scope_guard(self.scope):
             return self.executor.run(program, feed=feed, fetch_list=fetches)
 
-    def _load(self, run: Run) -> None:
-        stored = checkpoint.read_replicated(self.path, self.manifest)
-        for name, value in compat.persistables(self.program.main).items():
+    def set(self, name: str, value: np.ndarray) -> None:
+        """Set a variable that a startup program has made."""
+        self.scope.find_var(name).get_tensor().set(value, self._place)
+
+    def load(self, program, path: str, stored: dict[str, np.ndarray], own: tuple[str, ...] = ()) -> None:
+        """Set every variable of ``program`` but ``own`` from a checkpoint's tensors. Raises CheckpointError."""
+        for name, value in compat.persistables(program).items():
             array = stored.get(name)
+            if name in own:
+                continue
             if array is None or list(array.shape) != list(value.shape):
                 found = "nothing" if array is None else list(array.shape)
                 raise CheckpointError(
-                    f"{self.path}: holds {found} for {name}, the model needs {list(value.shape)}; "
+                    f"{path}: holds {found} for {name}, the model needs {list(value.shape)}; "
                     "set the section `model` as it was trained"
                 )
-            self.scope.find_var(name).get_tensor().set(array, compat.place(run.env.on_gpu))
-
-
-def test(run: Run) -> dict[str, Verification]:
-    """Verify the checkpoint on all sets."""
-    backbone = Backbone(run, run.config.test_batch_size)
-    embedder = Embedder(run.config, run.env, backbone.program, backbone.run)
-    results = verify_all(run.config, run.parts, embedder)
-    for name, result in results.items():
-        run.journal.say(f"test: {describe(name, result)}")
-        run.journal.scalars(backbone.manifest.step, {"test": name, **as_scalars(result)})
-    return results
+            self.set(name, array)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """``features`` [M, E] float32 of the pictures ``paths``, in their order, and the files they were written to."""
+class Net:
+    """Pictures to features on all ranks. ``config`` is the run's, with what the model itself says about its input.
 
-    features: np.ndarray
-    paths: list[str]
-    features_file: str
-    paths_file: str
+    identity: the same for the same weights, another for others. name: for messages. step: training steps.
+    """
 
+    config: Config
+    program: EvalProgram
+    run: Any
+    identity: str
+    name: str
+    step: int
 
-def predict(run: Run) -> Prediction:
-    """Embed the pictures of the list (the labels do not matter), or of ``test_dataset``."""
-    backbone = Backbone(run, run.config.test_batch_size)
-    embedder = Embedder(run.config, run.env, backbone.program, backbone.run)
-    paths, read = _pictures(run)
-    features, _ = embedder.embed(read, len(paths), flip=False)
-    directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
-    files = os.path.join(directory, "features.npy"), os.path.join(directory, "paths.txt")
-    if run.env.rank == 0:
-        os.makedirs(directory, exist_ok=True)
-        with open(files[0] + ".tmp", "wb") as file:
-            np.save(file, features)
-        with open(files[1] + ".tmp", "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(path + "\n" for path in paths)
-        for name in files:
-            os.replace(name + ".tmp", name)
-        run.journal.say(f"{len(paths)} features of {backbone.path} in {files[0]}, their pictures in {files[1]}")
-    run.group.barrier("predicted")
-    return Prediction(features, paths, *files)
+    @property
+    def size(self) -> int:
+        """The length of a feature."""
+        return int(self.program.feature.shape[1])
+
+    def embedder(self, env: Environment) -> Embedder:
+        return Embedder(self.config, env, self.program, self.run)
 
 
-def _pictures(run: Run):
-    config, dataset = run.config, run.parts.test_dataset
-    shape = list(config.model.image_shape)
-    if dataset is not None:
-        return [str(i) for i in range(len(dataset))], lambda i: _fit(np.asarray(dataset[i][0], np.float32), shape, i)
-    root = config.data.dataset_dir
-    labels = read_label_list(os.path.join(root, config.data.label_file), config.classifier.num_classes)
-    paths = [os.fsdecode(labels.path(index)) for index in range(len(labels))]
-
-    def read(index: int) -> np.ndarray:
-        image = decode_image(os.path.join(root, paths[index]))
-        return _fit(normalise(image, config.data.pixel_std), shape, paths[index])
-
-    return paths, read
+def open_net(run: Run) -> Net:
+    """The net in ``checkpoint_dir``. Every rank calls it. Raises CheckpointError, ExportError."""
+    if run.group.broadcast(is_exported(run.config.checkpoint_dir)):
+        return _open_exported(run)
+    backbone = Backbone(run, run.env, run.config.test_batch_size)
+    identity = weights_identity(backbone.manifest)
+    return Net(run.config, backbone.program, backbone.variables.run, identity, backbone.path, backbone.manifest.step)
 
 
-def _fit(image: np.ndarray, shape: list[int], name) -> np.ndarray:
-    if list(image.shape) != shape:
-        raise DataError(f"picture {name}: is {list(image.shape)}, must be model.image_shape {shape}")
-    return image
+class Backbone:
+    """The backbone of the checkpoint in ``checkpoint_dir``, as the evaluation during training runs it."""
+
+    def __init__(self, run: Run, env: Environment, batch_size: int):
+        config = run.config
+        self.program: EvalProgram = build_eval(config, run.parts, env, batch_size)
+        self.path, self.manifest = checkpoint.open_checkpoint(
+            config.checkpoint_dir, run.group, embedding_size=self.program.feature.shape[1]
+        )
+        self.variables = Variables(env)
+        self.variables.run(self.program.startup, {}, [])
+        self.stored = checkpoint.read_replicated(self.path, self.manifest)
+        self.variables.load(self.program.main, self.path, self.stored)
 
 
-def export(run: Run) -> str:
-    """Write a Paddle inference model with a dynamic batch, and what its input must look like, beside it."""
-    backbone = Backbone(run, -1)
-    prefix = os.path.join(os.path.abspath(run.config.model_save_dir), "inference", "backbone")
-    if run.env.rank == 0:
-        os.makedirs(os.path.dirname(prefix), exist_ok=True)
-        inputs = list(backbone.program.feeds.values())
-        with paddle.static.scope_guard(backbone.scope):
-            paddle.static.save_inference_model(
-                prefix, inputs, [backbone.program.own_feature], backbone.executor, program=backbone.program.main
-            )
-        _describe(run, backbone.manifest, prefix)
-        run.journal.say(f"inference model of {backbone.path} in {prefix}.*")
-    run.group.barrier("exported")
-    return prefix
+def weights_identity(manifest: Manifest) -> str:
+    """The same for two checkpoints of the same bytes."""
+    return " ".join(entry.sha256 for _, entry in sorted(manifest.files.items()))
 
 
-def _describe(run: Run, manifest: Manifest, prefix: str) -> None:
-    facts = {
-        "image_shape": list(run.config.model.image_shape),
-        "channels": "RGB",
-        "pixel_mean": MEAN,
-        "pixel_std": run.config.data.pixel_std,
-        "embedding_size": manifest.embedding_size,
-        "l2_normalised": False,
-        "step": manifest.step,
-        "paddle_version": paddle.__version__,
-    }
-    with open(prefix + ".facts.json.tmp", "w", encoding="utf-8") as file:
-        json.dump(facts, file, indent=2)
-    os.replace(prefix + ".facts.json.tmp", prefix + ".facts.json")
+def _open_exported(run: Run) -> Net:
+    env, config = run.env, run.config.copy()
+    path = os.path.abspath(config.checkpoint_dir)
+    predictor = Predictor(path, device=env.device, threads=threads(config, env), card=env.device_id)
+    description = predictor.description
+    config.update(
+        {
+            "model": {"image_shape": description.image_shape, "embedding_size": description.embedding_size},
+            "data": {"pixel_std": description.pixel_std},
+        },
+        path,
+    )
+    program, variables = _gather(env, config.test_batch_size, description.embedding_size), Variables(env)
+
+    def compute(main, feed: dict, fetches: list) -> list[np.ndarray]:
+        (images,) = feed.values()
+        own = predictor.run(images)[0]
+        return [own] if env.world_size == 1 else variables.run(main, {"feature": own}, fetches)
+
+    return Net(config, program, compute, description.identity, f"{path} ({predictor.runtime})", description.step)
+
+
+def _gather(env: Environment, batch_size: int, size: int) -> EvalProgram:
+    """A program that does nothing but bring the features [B, E] of all ranks together."""
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.static.program_guard(main, startup):
+        own = paddle.static.data("feature", [batch_size, size], "float32")
+        everywhere = compat.all_gather(own, env.world_size)
+    return EvalProgram(main, startup, {"feature": own}, everywhere, own)
+
+
+def test(run: Run) -> dict[str, Verification]:
+    """Verify the checkpoint or the exported model on all sets."""
+    net = open_net(run)
+    results = verify_all(net.config, run.parts, net.embedder(run.env))
+    for name, result in results.items():
+        run.journal.say(f"test: {describe(name, result)}")
+        run.journal.scalars(net.step, {"test": name, **as_scalars(result)})
+    return results

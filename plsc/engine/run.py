@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from plsc.config import Config
 from plsc.engine import inference
-from plsc.engine.data import check_training_data, verification_files
+from plsc.engine.data import check_training_data, input_names, verification_files
+from plsc.engine.export import export
+from plsc.engine.onnx import require_onnx
+from plsc.engine.predict import Prediction
+from plsc.engine.predict import predict as run_prediction
 from plsc.engine.start import Run, start
 from plsc.engine.train import Result
 from plsc.engine.train import train as run_training
@@ -21,26 +25,29 @@ def train(config: Config, parts: Parts) -> Result:
 
 
 def test(config: Config, parts: Parts) -> dict[str, Verification]:
-    """The figures of the backbone in ``checkpoint_dir`` on every verification set, the same on each rank."""
+    """The figures of the net in ``checkpoint_dir`` on every verification set, the same on each rank."""
     with start(config, parts, _check_test) as run:
         return inference.test(run)
 
 
-def predict(config: Config, parts: Parts) -> inference.Prediction:
-    """The features of the listed pictures, in order, not augmented; written to ``model_save_dir``/predictions."""
-    with start(config, parts, _check_predict) as run:
-        return inference.predict(run)
+def predict(config: Config, parts: Parts) -> Prediction:
+    """The features of the pictures, in order, not augmented; written to ``model_save_dir``/predictions."""
+    with start(config, parts, _check_checkpoint) as run:
+        return run_prediction(run)
 
 
 def convert_for_prediction(config: Config, parts: Parts) -> str:
-    """Export the backbone in ``checkpoint_dir`` as a Paddle inference model; returns the path without its ending."""
-    with start(config, parts, _check_checkpoint) as run:
-        return inference.export(run)
+    """Export the net in ``checkpoint_dir`` to ``model_save_dir``/inference, which is returned (for plsc.Predictor)."""
+    with start(config, parts, _check_export) as run:
+        return export(run)
 
 
 def _check_checkpoint(config: Config, parts: Parts, env: Environment) -> None:
     if not config.checkpoint_dir:
-        raise ConfigError("checkpoint_dir is empty: set it to a checkpoint, or to the directory of a run")
+        raise ConfigError(
+            "checkpoint_dir is empty: set it to a checkpoint, to the directory of a run or to an exported model"
+        )
+    input_names(config)
 
 
 def _check_test(config: Config, parts: Parts, env: Environment) -> None:
@@ -49,8 +56,10 @@ def _check_test(config: Config, parts: Parts, env: Environment) -> None:
         verification_files(config)
 
 
-def _check_predict(config: Config, parts: Parts, env: Environment) -> None:
+def _check_export(config: Config, parts: Parts, env: Environment) -> None:
     _check_checkpoint(config, parts, env)
+    if config.export.format != "paddle":
+        require_onnx()
 
 
 __all__ = ["Run", "convert_for_prediction", "predict", "test", "train"]

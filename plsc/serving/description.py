@@ -121,3 +121,9 @@ def check_files(path: str, description: Description, kind: str) -> list[str]:
             raise ExportError(f"{file}: {error.strerror}; export the model again") from None
         found.append(file)
     return found
+
+
+def describe_files(path: str, names: list[str]) -> dict[str, dict[str, Any]]:
+    """{name: size and SHA-256} of files in the directory ``path``."""
+    files = {name: os.path.join(path, name) for name in names}
+    return {name: {"bytes": os.path.getsize(file), "sha256": hash_file(file)} for name, file in files.items()}

@@ -23,7 +23,8 @@ class Predictor:
     model_dir: what `convert_for_prediction()` or tools/export.py wrote. runtime: "paddle" (Paddle Inference), "onnx"
     (ONNX Runtime), or "auto", the first of the two that was exported and is installed. resize: what is done to a
     picture of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.pictures.resized).
-    device: "cpu", "gpu", or "auto", a GPU where there is one. threads: of the CPU. One thread at a time may use it.
+    device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU.
+    One thread of the program at a time may use a Predictor.
 
     A picture is a path, encoded bytes, a PIL image, or pixels: an array uint8 or uint16 [H, W] or [H, W, 3] in RGB.
     Raises ExportError for a model that cannot be opened, ConfigError for a wrong argument; the methods raise DataError
@@ -38,6 +39,7 @@ class Predictor:
         resize: str = "stretch",
         device: str = "auto",
         threads: int = 1,
+        card: int = 0,
     ):
         if resize not in RESIZES or batch_size < 1 or threads < 1:
             raise ConfigError(
@@ -47,7 +49,7 @@ class Predictor:
         path = os.fspath(model_dir)
         self.description = read_description(path)
         self._path, self._batch_size, self._resize = path, batch_size, resize
-        self._runtime = open_runtime(path, self.description, runtime, threads, device)
+        self._runtime = open_runtime(path, self.description, runtime, threads, device, card)
 
     @property
     def runtime(self) -> str:

@@ -15,7 +15,7 @@ class PaddleRuntime:
 
     kind = "paddle"
 
-    def __init__(self, program: str, weights: str, threads: int, device: str):
+    def __init__(self, program: str, weights: str, threads: int, device: str, card: int):
         from plsc.paddle_version import require_paddle
 
         version = require_paddle()
@@ -30,7 +30,7 @@ class PaddleRuntime:
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads)
         if has_gpu and device != "cpu":
-            config.enable_use_gpu(256, 0)  # MB of memory to begin with, card
+            config.enable_use_gpu(256, card)  # MB of memory to begin with
         self._predictor = inference.create_predictor(config)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
@@ -47,7 +47,7 @@ class OnnxRuntime:
 
     kind = "onnx"
 
-    def __init__(self, file: str, threads: int, device: str):
+    def __init__(self, file: str, threads: int, device: str, card: int):
         try:
             import onnxruntime
         except ImportError:
@@ -56,7 +56,7 @@ class OnnxRuntime:
             ) from None
         has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         _check_device(device, has_gpu, "ONNX Runtime")
-        providers = ["CUDAExecutionProvider"] if has_gpu and device != "cpu" else []
+        providers = [("CUDAExecutionProvider", {"device_id": card})] if has_gpu and device != "cpu" else []
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
@@ -68,7 +68,7 @@ class OnnxRuntime:
         return self._session.run(None, {self._input: np.ascontiguousarray(images, np.float32)})
 
 
-def open_runtime(path: str, description: Description, kind: str, threads: int, device: str):
+def open_runtime(path: str, description: Description, kind: str, threads: int, device: str, card: int):
     """The runtime for one kind ("paddle", "onnx") or the first that can be used ("auto"). Raises ExportError."""
     if kind not in ("auto", "paddle", "onnx") or device not in DEVICES:
         raise ConfigError(
@@ -81,8 +81,8 @@ def open_runtime(path: str, description: Description, kind: str, threads: int, d
     files = check_files(path, description, kind)
     try:
         if kind == "paddle":
-            return PaddleRuntime(*files, threads, device)
-        return OnnxRuntime(*files, threads, device)
+            return PaddleRuntime(*files, threads, device, card)
+        return OnnxRuntime(*files, threads, device, card)
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, ConfigError):
             raise

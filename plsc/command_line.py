@@ -1,0 +1,58 @@
+"""The command line that tools/export.py, tools/predict.py and tools/verify.py share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from plsc import checkpoint
+from plsc.config import Config
+from plsc.entry import Entry
+from plsc.errors import ConfigError
+from plsc.report import install_excepthook
+from plsc.serving import is_exported
+
+
+def main(doc: str, action: str, extra: dict[str, tuple[str, str]], arguments: list[str] | None = None) -> Any:
+    """Read the command line and call ``action`` of Entry. extra: {option: (the key it sets, help)}.
+
+    A PlscError ends the process with one line and status 1.
+    """
+    install_excepthook()
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config", metavar="FILE", help="a YAML file; without one the checkpoint's own settings")
+    parser.add_argument(
+        "-o", "--override", metavar="KEY=VALUE", action="append", default=[], help="change one key; may be repeated"
+    )
+    parser.add_argument("--checkpoint", metavar="DIR", help="sets checkpoint_dir")
+    parser.add_argument("--output", metavar="DIR", help="sets model_save_dir; needed without -c")
+    for name, (key, text) in extra.items():
+        parser.add_argument(name, metavar="PATH", dest=key, help=f"sets {key}: {text}")
+    options = vars(parser.parse_args(arguments))
+    if options["config"] is None and not (options["checkpoint"] and options["output"]):
+        parser.error("give -c FILE, or both --checkpoint and --output")
+    config = settings_of(options["checkpoint"]) if options["config"] is None else Config.from_yaml(options["config"])
+    config.override(options["override"])
+    for option, key in [("checkpoint", "checkpoint_dir"), ("output", "model_save_dir")]:
+        if options[option]:
+            config.set(key, options[option], f"--{option}")
+    for name, (key, _) in extra.items():
+        if options[key]:
+            config.set(key, options[key], name)
+    return getattr(Entry(config=config), action)()
+
+
+def settings_of(path: str) -> Config:
+    """What the checkpoint was trained with; the defaults for an exported model, which says itself what it needs.
+
+    Only the settings of net, classes, pictures and device count here; how it was trained does not.
+    """
+    if is_exported(path):
+        return Config()
+    resolved = checkpoint.resolve(path)
+    stored = checkpoint.read_manifest(resolved).config
+    keys = ("model", "classifier", "data", "device", "num_threads", "test_batch_size")
+    try:
+        return Config.from_dict({key: stored[key] for key in keys if key in stored})
+    except ConfigError as error:
+        raise ConfigError(f"{resolved}: holds settings that this PLSC does not take ({error}); use -c") from None
