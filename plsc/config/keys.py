@@ -37,7 +37,10 @@ def fields() -> tuple[Option, ...]:
 
 
 def nearest(name: str) -> list[str]:
-    """The keys that somebody who wrote `name` may have meant, best first, at most three."""
+    """The keys or the section that somebody who wrote `name` may have meant, best first, at most three."""
+    sections = difflib.get_close_matches(name, SECTIONS, n=1, cutoff=0.75)
+    if sections:
+        return sections
     leaf = name.rpartition(".")[2]
     same_leaf = [key for key in OPTIONS if key.rpartition(".")[2] == leaf]
     if same_leaf or leaf in OLD_NAMES:
@@ -59,7 +62,7 @@ def find_option(key: Any, value: Any, source: str) -> Option:
         raise ConfigError(f"{prefixed(source)}{key}={shown(value)}: is a section, give a mapping of its keys: {keys}")
     close = nearest(str(key))
     # What was meant may be the password.
-    secret = str(key).startswith("remote") or any(OPTIONS[name].secret for name in close)
+    secret = str(key).startswith("remote") or any(name in OPTIONS and OPTIONS[name].secret for name in close)
     text = "<hidden>" if secret else shown(value)
     hint = f"did you mean {' or '.join(close)}?" if close else "see docs/configuration.md for the keys"
     raise ConfigError(f"{prefixed(source)}{key}={text}: there is no such key; {hint}")

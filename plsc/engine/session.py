@@ -11,7 +11,7 @@ import paddle
 from plsc import compat
 from plsc.checkpoint import TensorSpec
 from plsc.engine.build import TrainProgram
-from plsc.errors import TrainingError
+from plsc.errors import PeerError, TrainingError
 from plsc.optim.row_momentum import RowHistory, RowState, rows_up_to_date, write_rows
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group, first_line
@@ -66,7 +66,7 @@ class Session:
             try:
                 return self.executor.run(program, feed=feed, fetch_list=fetches)
             except (RuntimeError, OSError, ValueError) as error:
-                raise TrainingError(_explain(error, self.env)) from error
+                raise _explained(error, self.env) from error
 
     # --- replicated variables ---
 
@@ -186,8 +186,6 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return zlib.crc32(f"{seed}/{step}/{rank}".encode()) & 0x7FFFFFFF
 
 
-def _explain(error: Exception, env: Environment) -> str:
-    text = first_line(error)
-    if env.world_size > 1:
-        return f"rank {env.rank}: the program stopped: {text}; if another rank has ended, its log says why"
-    return f"the program stopped: {text}"
+def _explained(error: Exception, env: Environment) -> TrainingError:
+    text = f"the program stopped: {first_line(error)}"
+    return PeerError(text) if env.world_size > 1 else TrainingError(text)

@@ -12,9 +12,9 @@ import paddle
 from plsc import checkpoint, compat
 from plsc.config import Config
 from plsc.engine.journal import Journal
-from plsc.errors import ConfigError, PlscError
+from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import Group, first_line
+from plsc.parallel.group import Group, first_line, meet
 from plsc.parts import Parts
 
 
@@ -39,29 +39,43 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     cause is the same.
     """
     config = config.copy()
-    env = place_of(config)
-    config.check(env.world_size, env.device)
-    parts.check(config)
-    check(config, parts, env)
+    group = meet(Environment.from_launch())
+    env = group.agree(lambda: _check(config, parts, check))
     compat.set_threads(threads(config, env))
     compat.run_in_order()
     paddle.enable_static()
-    group = Group(env)
     journal = Journal.silent()
     try:
+        group.connect(env)
         seed = group.broadcast(choose_seed(config, continues))
         journal = Journal(config.model_save_dir, env, group, config.scalars)
+        group.last_words = journal.failed
         yield Run(config, parts, env, group, journal, seed)
-        group.close()
+        group.barrier("end of the run")
     except PlscError as error:
+        error = _cause(error, group)
         journal.failed(str(error))
         group.fail(str(error))
-        raise
+        raise error from error.__cause__
     except BaseException as error:
         group.fail(f"{type(error).__name__}: {first_line(error)}")
         raise
     finally:
         journal.close()
+
+
+def _check(config: Config, parts: Parts, check) -> Environment:
+    env = place_of(config)
+    config.check(env.world_size, env.device)
+    parts.check(config)
+    check(config, parts, env)
+    return env
+
+
+def _cause(error: PlscError, group: Group) -> PlscError:
+    """What is behind an error: where work with the other ranks broke off, the reason of the one that ended."""
+    reason = group.reason() if isinstance(error, PeerError) else ""
+    return TrainingError(f"stopped, because of {reason}") if reason else error
 
 
 def choose_seed(config: Config, continues: bool) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
+import traceback
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from plsc.errors import ConfigError
+from plsc.errors import ConfigError, PlscError
 
 
 class BaseModel:
@@ -56,10 +58,13 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
     # The prefix keeps these names apart from those that the rest of the program counts from zero as well.
     with paddle.utils.unique_name.guard("backbone."), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="When training, we now always track")  # the statistics: they must be
-        if takes_label:
-            feature = model.build_network(_image(inputs), inputs.get("label"), is_train=is_train)
-        else:
-            feature = model.build_network(InputField(inputs), is_train=is_train)
+        given = (_image(inputs), inputs.get("label")) if takes_label else (InputField(inputs),)
+        try:
+            feature = model.build_network(*given, is_train=is_train)
+        except PlscError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"model {type(model).__name__}: build_network raised {_reason(error)}") from error
     shape = list(getattr(feature, "shape", []))
     if len(shape) != 2 or shape[1] < 1:
         raise ConfigError(
@@ -93,6 +98,18 @@ def _takes_label(model: BaseModel) -> bool:
             "(input, label, is_train=True) or (input, is_train=True)"
         )
     return len(inputs) == 2
+
+
+def _reason(error: Exception) -> str:
+    """`KeyError: 'x' (my_net.py:12)`, on one line: the last line of the user's own code is where to look."""
+    import paddle
+
+    from plsc.parallel.group import first_line
+
+    not_theirs = (os.path.dirname(paddle.__file__), __file__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(not_theirs)]
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(first_line(error).split())}{where}"
 
 
 def _refuse_ready_layers(model: BaseModel, layer_type: type) -> None:

@@ -18,6 +18,8 @@ def all_reduce_together(gradients: list, statistics: list, world_size: int) -> t
     if world_size == 1:
         return gradients, statistics
     values = gradients + statistics
+    if not values:  # a backbone without parameters
+        return [], []
     shapes = [list(value.shape) for value in values]
     flat = paddle.concat([paddle.reshape(value, [-1]) for value in values])
     sizes = [math.prod(shape) for shape in shapes]

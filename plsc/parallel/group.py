@@ -10,20 +10,35 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from plsc import compat
-from plsc.errors import LaunchError, TrainingError
+from plsc import compat, errors
+from plsc.errors import LaunchError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment
+from plsc.parallel.news import News
 
+CONNECT_SECONDS = 600  # until every rank has started
 LEAVE_SECONDS = 60
 WAIT_SECONDS = 3600  # a barrier may wait for a slow disk, not for ever
-POLL_SECONDS = 0.5
+GRACE_SECONDS = 2.0  # from the news of a failure until this rank is ended where it does not end by itself
 
 
-@functools.lru_cache(maxsize=None)
 def join(env: Environment) -> Group:
     """The group of all ranks, connected once in a process: a script may train, test and export one after the other."""
+    group = meet(env)
+    group.connect(env)
+    return group
+
+
+def meet(env: Environment) -> Group:
+    """The same group before ``connect``: it can do everything but the collectives of a program."""
+    return _meet(replace(env, device="cpu", device_id=0))
+
+
+@functools.cache
+def _meet(env: Environment) -> Group:
     group = Group(env)
     atexit.register(group.close)
     return group
@@ -32,15 +47,19 @@ def join(env: Environment) -> Group:
 class Group:
     """All ranks of a run. With one rank every method returns at once and opens nothing.
 
-    A rank that calls ``fail(message)`` ends the others: each prints the message and leaves with status 1,
-    also when it is blocked in a collective, because a thread of its own watches for it.
+    A rank that calls ``fail(message)``, or dies, ends the others: each prints why and leaves with status 1, also when
+    it is blocked in a collective, because a thread of its own hears of it (plsc.parallel.news). The program's
+    collectives work after ``connect``.
     """
 
     def __init__(self, env: Environment):
         self.rank = env.rank
         self.world_size = env.world_size
+        self.last_words: Callable[[str], None] = lambda text: None  # where else to write why this rank is ended
         self._calls = 0
         self._store = None
+        self._news: News | None = None
+        self._connected = ""
         self._closed = threading.Event()
         if env.world_size > 1:
             self._open(env)
@@ -48,27 +67,67 @@ class Group:
     def _open(self, env: Environment) -> None:
         host, port = env.endpoints[0].rsplit(":", 1)
         try:
-            self._store = compat.open_store(host, int(port), env.rank == 0, env.world_size, WAIT_SECONDS)
-            watch_store = compat.open_store(host, int(port), False, env.world_size, WAIT_SECONDS)
+            self._store = self._meet(host, int(port))
+            self._news = News(env.rank, env.world_size, host, self.broadcast, self._stop, CONNECT_SECONDS)
         except Exception as error:
             raise LaunchError(
-                f"rank {env.rank}: cannot reach rank 0 at {env.endpoints[0]}: {first_line(error)}; "
-                "check that all ranks run and that the port is free and open"
+                f"cannot reach the other ranks by way of rank 0 at {env.endpoints[0]} within {CONNECT_SECONDS} "
+                f"seconds; check that all {env.world_size} ranks run and that the port is free and open "
+                f"({first_line(error)})"
             ) from None
-        self._watcher = threading.Thread(target=self._watch, args=(watch_store,), daemon=True, name="plsc-watch")
-        self._watcher.start()
+
+    def _meet(self, host: str, port: int):
+        """The store, once every rank has come. Paddle's own waiting ends the process where it takes too long."""
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while self.rank != 0 and not _is_open(host, port, deadline):
+            time.sleep(0.1)
+        store = compat.open_store(host, port, self.rank == 0, 1, CONNECT_SECONDS)
+        store.add("here", 1)
+        while store.add("here", 0) < self.world_size:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"only {store.add('here', 0)} of them have come")
+            time.sleep(0.01)
+        return store
+
+    def connect(self, env: Environment) -> None:
+        """Start the communication of the program's collectives on ``env.device``. Raises LaunchError."""
+        if self.world_size == 1 or self._connected == env.device:
+            return
         if env.on_gpu:
             self._start_nccl(env)
         else:
+            host = env.endpoints[0].rsplit(":", 1)[0]
             gloo_endpoint = self.broadcast(f"{host}:{free_port()}" if env.rank == 0 else None)
             self._ring = compat.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
+        self._connected = env.device
+
+    def agree(self, check: Callable[[], Any]) -> Any:
+        """What ``check`` returns on this rank. Where it raises a PlscError on any rank, every rank raises one.
+
+        The group stays as it was, so the process may try again.
+        """
+        if self._closed.is_set():
+            raise LaunchError("this process has left the other ranks after an error; start all ranks anew")
+        value, own = None, None
+        try:
+            value = check()
+        except PlscError as error:
+            own = error
+        problems = self.all_gather(None if own is None else [type(own).__name__, str(own)])
+        if own is not None:
+            raise own
+        for rank, problem in enumerate(problems):
+            if problem is not None:
+                kind = getattr(errors, problem[0], PlscError)
+                raise kind(f"rank {rank}: {problem[1]}")
+        return value
 
     def _start_nccl(self, env: Environment) -> None:
         try:
             compat.start_nccl(self._store, env.rank, env.world_size, env.device_id)
         except Exception as error:
             message = (
-                f"rank {env.rank}: cannot join the GPUs of the other ranks with card {env.device_id}: "
+                f"cannot join the GPUs of the other ranks with card {env.device_id}: "
                 f"{first_line(error)}; check that every rank has a card of its own and that NCCL is installed"
             )
             self.fail(message)  # the others wait for this rank
@@ -97,21 +156,20 @@ class Group:
 
     def fail(self, message: str) -> None:
         """Tell the other ranks why this one ends."""
-        if self._store is not None and not self._closed.is_set():
-            self._closed.set()
-            try:
-                self._store.set("failed", f"rank {self.rank}: {message}".encode())
-                self._store.add("failures", 1)
-                time.sleep(2 * POLL_SECONDS)  # rank 0 holds the store: let the others read it
-            except Exception as error:  # the store is gone with rank 0; the launcher ends the rest
-                print(f"plsc: could not tell the other ranks: {first_line(error)}", file=sys.stderr)
+        self._closed.set()
+        if self._news is not None:
+            self._news.tell(message)
+
+    def reason(self) -> str:
+        """Why another rank has ended, if one has; empty otherwise. Waits a moment for the news."""
+        return "" if self._news is None else self._news.reason(GRACE_SECONDS)
 
     def close(self) -> None:
         """Leave: rank 0, which holds the store, waits for the others to go first, for a while."""
         if self._store is None or self._closed.is_set():
             return
         self._closed.set()
-        self._watcher.join()
+        self._news.close()
         if self.rank != 0:
             self._store.add("left", 1)
             return
@@ -125,29 +183,37 @@ class Group:
         try:
             while self._store.add(counter, 0) < self.world_size:
                 if time.monotonic() > deadline:
-                    raise TrainingError(f"rank {self.rank}: waited {WAIT_SECONDS} seconds for another rank")
+                    raise TrainingError(f"waited {WAIT_SECONDS} seconds for another rank")
                 time.sleep(pause)
                 pause = min(2 * pause, 0.02)
         except (RuntimeError, OSError) as error:
-            raise TrainingError(f"rank {self.rank}: another rank has gone: {first_line(error)}") from None
+            raise PeerError(f"another rank has gone: {first_line(error)}") from None
 
     def _get(self, key: str) -> bytes:
         try:
             return bytes(self._store.get(key))
         except Exception as error:
-            raise TrainingError(f"rank {self.rank}: another rank has gone: {first_line(error)}") from None
+            raise PeerError(f"another rank has gone: {first_line(error)}") from None
 
-    def _watch(self, store) -> None:
-        while not self._closed.wait(POLL_SECONDS):
-            try:
-                failed = store.add("failures", 0) > 0
-                message = bytes(store.get("failed")).decode() if failed else ""
-            except Exception:
-                failed, message = True, "rank 0 has gone"
-            if failed and not self._closed.is_set():
-                print(f"plsc: error: [rank {self.rank}] stopped, because of {message}", file=sys.stderr, flush=True)
-                sys.stdout.flush()
-                os._exit(1)
+    def _stop(self, reason: str) -> None:
+        """End this process, unless it ends by itself: it may be blocked where nothing else reaches it."""
+        if self._closed.wait(GRACE_SECONDS):
+            return
+        self.last_words(f"stopped, because of {reason}")
+        print(f"plsc: error: [rank {self.rank}] stopped, because of {reason}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _is_open(host: str, port: int, deadline: float) -> bool:
+    """True if somebody listens there. Raises the reason why not when the time is over."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        if time.monotonic() > deadline:
+            raise
+        return False
+    return True
 
 
 def first_line(error: BaseException) -> str:

@@ -78,7 +78,8 @@ def test_an_input_that_is_not_called_image():
         assert list(build_feature(WithLabel(), {"photo": photo}, False).shape) == [-1, 6]
         with pytest.raises(ConfigError, match="name it `image`"):
             build_feature(WithLabel(), {"photo": photo, "other": other}, False)
-        with pytest.raises(AttributeError, match="no input 'image', it has: photo, other"):
+        message = r"WithFields: build_network raised AttributeError: .* no input 'image', it has: photo, other \(test"
+        with pytest.raises(ConfigError, match=message):
             build_feature(WithFields(), {"photo": photo, "other": other}, False)
 
 

@@ -1,0 +1,158 @@
+"""How the ranks hear that one of them fails or dies: a connection from every rank to rank 0, open while they work.
+
+Why sockets of our own: the kernel closes those of a process that dies, whatever kills it and whatever the others wait
+in, so the end of a connection is the news. Nothing is polled, and a rank that computes for long is not taken for dead.
+A machine that is gone closes nothing; the kernel's keep-alive packets find that within KEEPALIVE_SECONDS.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+KEEPALIVE_SECONDS = 30
+_HELLO_BYTES = 64  # of the first message: token and rank, padded
+
+
+class News:
+    """The connections of one rank and a thread that listens to them.
+
+    host: where the others reach rank 0. share(value): rank 0's value on every rank. on_failure(reason) is called
+    once, by the thread, when another rank fails or goes without ``close``. Every rank makes its News at the same time.
+    Raises OSError where a rank cannot be reached within ``seconds``.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        host: str,
+        share: Callable[[Any], Any],
+        on_failure: Callable[[str], None],
+        seconds: float,
+    ):
+        self._rank = rank
+        self._on_failure = on_failure
+        self._known = threading.Event()
+        self._closed = threading.Event()
+        self._reason = ""
+        meet = self._accept if rank == 0 else self._connect
+        self._peers = meet(world_size, host, share, seconds)  # socket -> rank
+        for peer in self._peers:
+            _keep_alive(peer)
+        threading.Thread(target=self._listen, daemon=True, name="plsc-news").start()
+
+    def tell(self, message: str) -> None:
+        """Tell the others why this rank fails. Nothing more is heard or said afterwards."""
+        self._leave({"failed": f"rank {self._rank}: {message}"})
+
+    def close(self) -> None:
+        """Leave in peace."""
+        self._leave({"bye": True})
+
+    def reason(self, seconds: float) -> str:
+        """Why another rank has ended, waiting for the news for a while; empty if none comes."""
+        self._known.wait(seconds)
+        return self._reason
+
+    def _accept(self, world_size: int, host: str, share: Callable, seconds: float) -> dict[socket.socket, int]:
+        peers: dict[socket.socket, int] = {}
+        deadline = time.monotonic() + seconds
+        with socket.create_server(("", 0), backlog=world_size) as server:
+            token = secrets.token_hex(16)
+            share([server.getsockname()[1], token])
+            while len(peers) < world_size - 1:
+                server.settimeout(max(0.01, deadline - time.monotonic()))
+                peer, _ = server.accept()
+                peer.settimeout(10)
+                said = _receive(peer, _HELLO_BYTES).split()
+                if len(said) == 2 and said[0] == token.encode():
+                    peers[peer] = int(said[1])
+                else:
+                    peer.close()  # not one of ours
+        return peers
+
+    def _connect(self, world_size: int, host: str, share: Callable, seconds: float) -> dict[socket.socket, int]:
+        port, token = share(None)
+        peer = socket.create_connection((host, port), timeout=seconds)
+        peer.sendall(f"{token} {self._rank}".ljust(_HELLO_BYTES).encode())
+        return {peer: 0}
+
+    def _listen(self) -> None:
+        rest: dict[socket.socket, bytes] = dict.fromkeys(self._peers, b"")
+        with selectors.DefaultSelector() as selector:
+            for peer in self._peers:
+                peer.setblocking(True)
+                selector.register(peer, selectors.EVENT_READ)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    peer = key.fileobj
+                    data = _receive_some(peer)
+                    *lines, rest[peer] = (rest[peer] + data).split(b"\n")
+                    for line in lines:
+                        self._hear(peer, json.loads(line))
+                    if not data:
+                        selector.unregister(peer)
+                        self._hear(peer, {"failed": f"rank {self._peers[peer]}: it has gone, killed or crashed"})
+        for peer in self._peers:
+            peer.close()
+
+    def _hear(self, peer: socket.socket, news: dict[str, Any]) -> None:
+        if "bye" in news:
+            self._peers[peer] = -1
+        elif self._peers[peer] >= 0 and not self._closed.is_set() and not self._known.is_set():
+            self._reason = news["failed"]
+            for other in self._peers:  # rank 0 passes it on
+                if other is not peer:
+                    _send(other, news)
+            self._known.set()
+            threading.Thread(target=self._on_failure, args=(self._reason,), daemon=True, name="plsc-stop").start()
+
+    def _leave(self, news: dict[str, Any]) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        for peer in self._peers:
+            _send(peer, news)
+            try:
+                peer.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the other one has gone before
+
+
+def _send(peer: socket.socket, news: dict[str, Any]) -> None:
+    try:
+        peer.sendall(json.dumps(news).encode() + b"\n")
+    except OSError:
+        pass  # one that is gone needs no news
+
+
+def _receive_some(peer: socket.socket) -> bytes:
+    try:
+        return peer.recv(65536)
+    except OSError:
+        return b""
+
+
+def _receive(peer: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = _receive_some(peer)
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _keep_alive(peer: socket.socket) -> None:
+    third = KEEPALIVE_SECONDS // 3
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, third)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, third)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
