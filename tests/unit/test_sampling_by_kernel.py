@@ -1,4 +1,4 @@
-"""The GPU way of sampling, run on the CPU: class_center_sample as each rank uses it, and the labels that follow from it."""
+"""The GPU way of sampling, run on the CPU: class_center_sample as each rank uses it, and the labels that follow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH = 9
 
 
 def run_rank(rank, labels, num_sample, step, counts):
-    """(index, position, label for margin_cross_entropy) of one rank; ``counts`` stands for the gathered sample sizes."""
+    """(index, position, label for margin_cross_entropy) of one rank; ``counts`` are the sample sizes of all."""
     main = paddle.static.Program()
     with paddle.static.program_guard(main, paddle.static.Program()):
         value = paddle.static.data("label", [BATCH], "int64")
@@ -36,13 +36,13 @@ def run_rank(rank, labels, num_sample, step, counts):
 @pytest.mark.parametrize("ratio", [0.1, 0.6], ids=["more positives than the sample", "few positives"])
 @pytest.mark.parametrize("labels", [[0, 0, 1, 12, 13, 26, 39, 46, 46], [5] * 9, [39, 40, 41, 42, 43, 44, 45, 46, 39]])
 def test_each_label_is_seen_by_its_owner_only(labels, ratio):
-    """margin_cross_entropy takes column ``label - first`` of the rank whose columns first .. first + S hold the label."""
+    """margin_cross_entropy takes column ``label - first`` of the rank whose columns first .. first + S hold it."""
     labels = np.array(labels, np.int64)
     num_sample = [sampling.num_sample(count, ratio) for count in NUM_LOCAL]
     ranks, firsts = range(len(NUM_LOCAL)), np.cumsum([0, *NUM_LOCAL])
-    zeros = np.ones(len(NUM_LOCAL), np.int64)
+    any_counts = np.ones(len(NUM_LOCAL), np.int64)
     paddle.seed(5)
-    sizes = [len(run_rank(rank, labels, num_sample, 0, zeros)[0]) for rank in ranks]
+    sizes = [len(run_rank(rank, labels, num_sample, 0, any_counts)[0]) for rank in ranks]
     starts = np.cumsum([0, *sizes])
     for rank in ranks:
         index, position, label = run_rank(rank, labels, num_sample, 0, np.array(sizes, np.int64))
