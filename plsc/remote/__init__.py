@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plsc.remote.fetch import fetch_checkpoint, fetch_start
 from plsc.remote.places import save_url, start_url
-from plsc.remote.publish import check_destination, publish, publish_checkpoints
+from plsc.remote.publishing import check_destination, publish, publish_checkpoints
 from plsc.remote.stores import Store, open_store
 
 __all__ = [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -62,12 +64,16 @@ def fetch_checkpoint(run: Run, url: str) -> str:
     makes = run.env.local_rank == 0
     copying = together(run.group, what, lambda: makes and _begin(source, target, part))
     copies = copying[run.group.rank]
-    if any(copying):
-        run.journal.say(f"copying {masked(source.url)} to {target}")
-        for name in source.manifest().files:  # a step for each file: nobody waits longer than one file takes
-            together(run.group, what, lambda name=name: source.copy(name, part) if copies else None)
-        together(run.group, what, lambda: _finish(source, part, target) if copies else None)
-    together(run.group, what, lambda: _require_visible(target))
+    try:
+        if any(copying):
+            run.journal.say(f"copying {masked(source.url)} to {target}")
+            for name in source.manifest().files:  # a step for each file: nobody waits longer than one file takes
+                together(run.group, what, lambda name=name: source.copy(name, part) if copies else None)
+            together(run.group, what, lambda: _finish(source, part, target) if copies else None)
+        together(run.group, what, lambda: _require_visible(target))
+    finally:
+        if copies:
+            shutil.rmtree(part, ignore_errors=True)  # gone by now, unless something failed
     return target
 
 
@@ -161,6 +167,10 @@ def _begin(source: Source, target: str, part: str) -> bool:
         _require_same(source, target)
         return False
     os.makedirs(os.path.dirname(part), exist_ok=True)
+    if os.path.basename(os.path.dirname(target)) == FETCHED:  # ours: what a killed start left goes
+        for leftover in glob.glob(glob.escape(target + PART) + "*"):
+            if leftover != part:
+                shutil.rmtree(leftover, ignore_errors=True)
     try:
         os.mkdir(part)
     except FileExistsError:  # the name is of this start alone

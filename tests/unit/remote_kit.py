@@ -42,6 +42,13 @@ def on_runs(directories, settings, work, machines=None):
     return on_ranks(len(directories), start)
 
 
+def raise_first(results):
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
 def tree(directory) -> dict[str, bytes]:
     """{path: bytes} of every file below a directory."""
     root = Path(directory)
@@ -66,7 +73,8 @@ with open(LOG, "a") as file:
 {extra}
 
 def fail(text):
-    sys.stderr.write("24/01/01 10:00:00 WARN util.NativeCodeLoader: Unable to load\\n" + text + "\\n\\tat java.X(X.java)\\n")
+    print("24/01/01 10:00:00 WARN util.NativeCodeLoader: Unable to load", text, "\\tat java.X(X.java)",
+        sep="\\n", file=sys.stderr)
     sys.exit(1)
 
 def local(url):
