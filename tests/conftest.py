@@ -1,0 +1,15 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def static_mode():
+    """Every test begins in Paddle's static mode, whatever mode the one before it left the process in."""
+    paddle = sys.modules.get("paddle")
+    if paddle is not None:
+        paddle.enable_static()
