@@ -77,7 +77,11 @@ def run_in_order() -> None:
 def persistables(program) -> dict:
     """Every persistable value of ``program`` by name: parameters, statistics, states."""
     if is_pir():
-        return {value.name: value for value in program.global_block().all_parameters()}
+        block = program.global_block()
+        values = list(block.all_parameters())
+        for op in block.ops:  # the states of Paddle's own optimizers are no parameters but persistable data
+            values += [value for value in op.results() if op.name() == "pd_op.data" and value.persistable]
+        return {value.name: value for value in values}
     skip = ("feed", "fetch")
     return {v.name: v for v in program.list_vars() if v.persistable and v.name not in skip}
 

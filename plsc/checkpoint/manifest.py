@@ -30,7 +30,8 @@ class Manifest:
 
     `step` optimizer steps are done; `position` says where in the data of `epoch` the run stood; `world_size` is the
     number of ranks that trained. `class_ranges[i]` are the classes [first, last) of shard file i; there can be
-    fewer shards than ranks. Shapes in `shard_tensors` are those of all shards together: [num_classes, ...].
+    fewer shards than ranks. Shapes in `shard_tensors` are those of all shards together: [num_classes],
+    [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1].
     """
 
     plsc_version: str
@@ -130,7 +131,9 @@ def parse(data: dict[str, Any]) -> Manifest:
     if len(set(names)) != len(names):
         raise ValueError("two tensors of one name")
     for spec in values["shard_tensors"]:
-        if spec.shape not in ((data["num_classes"],), (data["num_classes"], data["embedding_size"])):
+        # a classifier with a bias keeps it as one more column
+        widths = (data["embedding_size"], data["embedding_size"] + 1)
+        if spec.shape not in [(data["num_classes"],), *((data["num_classes"], width) for width in widths)]:
             raise ValueError(
                 f"tensor {spec.name} has shape {list(spec.shape)}, which does not agree with num_classes "
                 f"{data['num_classes']} and embedding_size {data['embedding_size']}"

@@ -17,27 +17,36 @@ class GlobalBatchSampler:
     epochs, a run resumes at any step, and N ranks together see what one rank with a batch of G sees.
 
     num_samples: samples of one epoch. batch_size: samples of one step of one rank. shuffle=False: order 0, 1, 2, ...
+    skip: samples at the head of the stream that belong to no step, for a run that began with another global batch.
     Raises DataError for an empty data set and for a global batch larger than the data set.
     """
 
     def __init__(
-        self, num_samples: int, batch_size: int, rank: int, world_size: int, seed: int, shuffle: bool = True
+        self,
+        num_samples: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        shuffle: bool = True,
+        skip: int = 0,
     ) -> None:
-        if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size:
-            raise ValueError(f"batch_size={batch_size}, rank={rank}, world_size={world_size} cannot work")
+        if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size or skip < 0:
+            raise ValueError(f"batch_size={batch_size}, rank={rank}, world_size={world_size}, skip={skip} cannot work")
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
         self.shuffle = shuffle
+        self.skip = skip
         self.global_batch = batch_size * world_size
         self._orders: dict[int, np.ndarray] = {}
         _check_size(num_samples, batch_size, world_size)
 
     def indices(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(epoch [B] int64, index [B] int64) of the samples that this rank reads in this step (0, 1, ...)."""
-        start = step * self.global_batch + self.rank * self.batch_size
+        start = self.skip + step * self.global_batch + self.rank * self.batch_size
         position = np.arange(start, start + self.batch_size, dtype=np.int64)
         epoch, place = np.divmod(position, self.num_samples)
         if not self.shuffle:

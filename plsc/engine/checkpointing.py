@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import paddle
 
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
+from plsc.checkpoint.together import together
+from plsc.classifiers import ClassifierSpec
+from plsc.engine.plan import Progress
 from plsc.engine.session import Session
 from plsc.engine.start import Run
 from plsc.errors import CheckpointError
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: optimizer steps done, samples of the training stream used."""
+def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
+    """(directory, manifest) of the checkpoint to continue from, the same on every rank and whole, or None.
 
-    step: int = 0
-    samples: int = 0
-
-
-def find_start(run: Run) -> str | None:
-    """The checkpoint to continue from, the same on every rank, or None."""
-    config = run.config
-    path = None
-    if run.group.rank == 0 and config.resume == "auto":
-        path = checkpoint.latest(config.model_save_dir)
-    path = run.group.broadcast(path)
-    return path or config.checkpoint_dir or None
+    Raises CheckpointError on every rank.
+    """
+    path = run.group.broadcast(_newest(run) if run.group.rank == 0 else None) or run.config.checkpoint_dir
+    if not path:
+        return None
+    return checkpoint.open_checkpoint(path, run.group, spec.num_classes, spec.embedding_size)
 
 
-def open_for_training(run: Run, session: Session, path: str) -> tuple[str, Manifest]:
-    """Check that a checkpoint is whole and fits this run, before training. Raises CheckpointError on every rank."""
-    spec = session.program.spec
-    return checkpoint.open_checkpoint(
-        path,
-        run.group,
-        num_classes=spec.num_classes,
-        embedding_size=spec.embedding_size,
-        replicated=session.replicated_specs(),
-        shard=session.tensors(),
-    )
+def _newest(run: Run) -> str | None:
+    return checkpoint.latest(run.config.model_save_dir) if run.config.resume == "auto" else None
 
 
-def load(run: Run, session: Session, path: str, manifest: Manifest) -> Progress:
-    """Put a checkpoint into the session, from any number of ranks to this one."""
-    shard = session.program.shard
-    session.load_replicated(checkpoint.read_replicated(path, manifest))
-    session.load_rows(checkpoint.read_rows(path, manifest, shard.first, shard.first + shard.num_local))
+def progress_of(opened: tuple[str, Manifest] | None) -> Progress:
+    """Where the run that wrote a checkpoint stood. Raises CheckpointError where it does not say."""
+    if opened is None:
+        return Progress()
+    path, manifest = opened
+    samples = manifest.position.get("samples")
+    if type(samples) is not int or samples < 0:
+        raise CheckpointError(f"{path}: position holds samples={samples!r}; it must be a number of at least 0")
+    return Progress(manifest.step, samples)
+
+
+def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
+    """Put a checkpoint into the session, from any number of ranks to this one. Raises CheckpointError on all."""
+
+    def fill() -> None:
+        specs = session.replicated_specs()
+        checkpoint.check_fits(path, manifest, replicated=specs, shard=session.tensors())
+        shard = session.program.shard
+        session.load_replicated(checkpoint.read_replicated(path, manifest))
+        session.load_rows(checkpoint.read_rows(path, manifest, shard.first, shard.first + shard.num_local))
+
+    together(run.group, f"cannot continue from {path}", fill)
     scheduler = user_scheduler(run)
     if scheduler is not None and manifest.lr_state:
         scheduler.set_state_dict(dict(manifest.lr_state))
     saved_seed = manifest.random_states.get("seed")
     if saved_seed != run.seed:
         run.journal.say(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
-    return Progress(manifest.step, int(manifest.position["samples"]))
 
 
 def save(run: Run, session: Session, progress: Progress, epoch: int, protect: str | None) -> str:

@@ -20,7 +20,9 @@ class Scalars:
 
     def __init__(self, run_dir: str, kind: str):
         self._writer = _open_writer(os.path.join(run_dir, "scalars"), kind)
-        self._lines = open(os.path.join(run_dir, "scalars.jsonl"), "a", encoding="utf-8")
+        path = os.path.join(run_dir, "scalars.jsonl")
+        _drop_half_line(path)
+        self._lines = open(path, "a", encoding="utf-8")
 
     def add(self, step: int, values: dict[str, Any]) -> None:
         """One line {"step": ..., ...}; numbers become curves, those of a verification set under test/<name>/."""
@@ -37,6 +39,20 @@ class Scalars:
         self._lines.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def _drop_half_line(path: str) -> None:
+    """Take away what a run that was killed while it wrote a line left of it."""
+    if not os.path.exists(path):
+        return
+    with open(path, "rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            file.seek(end - 1)
+            if file.read(1) == b"\n":
+                break
+            end -= 1
+        file.truncate(end)
 
 
 def _open_writer(directory: str, kind: str):

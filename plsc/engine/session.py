@@ -71,8 +71,8 @@ class Session:
     # --- replicated variables ---
 
     def replicated(self) -> dict[str, np.ndarray]:
-        """Copies of the variables that are the same on every rank."""
-        return {name: self._read(name) for name in self.program.replicated}
+        """Copies of the variables that are the same on every rank, by the names that they have in a checkpoint."""
+        return {self._stored(name): self._read(name) for name in self.program.replicated}
 
     def replicated_specs(self) -> list[TensorSpec]:
         """Their names, types and shapes."""
@@ -80,8 +80,13 @@ class Session:
 
     def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
         """Set them; names and shapes have been checked."""
-        for name, array in arrays.items():
+        for name in self.program.replicated:
+            array = arrays[self._stored(name)]
             self.scope.find_var(name).get_tensor().set(array, compat.place(self.env.on_gpu, self.env.device_id))
+
+    def _stored(self, name: str) -> str:
+        # an optimizer's states that belong to the classifier as a whole are named after this rank's weight
+        return name.replace(self.program.rows.spec.prefix + ".", "classifier.")
 
     def _read(self, name: str) -> np.ndarray:
         return np.array(self.scope.find_var(name).get_tensor())

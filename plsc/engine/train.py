@@ -6,19 +6,19 @@ import math
 import time
 from dataclasses import dataclass
 
-from plsc.data import GlobalBatchSampler, Loader
+from plsc.data import Loader
 from plsc.engine import checkpointing
 from plsc.engine.build import EvalProgram, build_eval, build_train
-from plsc.engine.checkpointing import Progress
 from plsc.engine.data import check_batch, input_names, make_training_data
 from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
 from plsc.engine.journal import clock
+from plsc.engine.meter import Meter
+from plsc.engine.plan import Plan, Progress
 from plsc.engine.session import Session
 from plsc.engine.start import Run
 from plsc.errors import ConfigError, TrainingError
 from plsc.evaluation.verification import Verification
 from plsc.models import require_same_parameters
-from plsc.optim.schedule import LearningRateSchedule, epochs_to_steps, run_length, schedule_from_config
 
 
 @dataclass
@@ -44,67 +44,20 @@ def train(run: Run) -> Result:
     session = Session(program, run.env, config.momentum, config.weight_decay, run.seed)
     data = make_training_data(config, run.parts, run.seed)
     check_batch(config, len(data), run.env)
-    start = checkpointing.find_start(run)
-    progress = Progress()
-    opened = None
-    if start is not None:
-        session.start(run.group)
-        opened = checkpointing.open_for_training(run, session, start)
-        progress = Progress(opened[1].step, int(opened[1].position["samples"]))
-    plan = Plan.of(run, len(data), progress)
+    opened = checkpointing.open_start(run, program.spec)
+    progress = checkpointing.progress_of(opened)
+    plan = Plan.of(config, run.env.world_size, len(data), progress)
     with _loader(run, data, plan) as loader:  # forks its workers before the executor has threads
-        if opened is None:
-            session.start(run.group)
-        else:
+        session.start(run.group)
+        if opened is not None:
             checkpointing.load(run, session, *opened)
             run.journal.say(f"continue from {opened[0]}, step {progress.step}")
         return Loop(run, session, evaluation, plan, protect=opened[0] if opened else None).go(loader)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Steps [first, last) of this run, where it is in the data, and the learning rate of each step.
-
-    ``offset``: data step = step + offset (not 0 after a change of the global batch).
-    """
-
-    first: int
-    last: int
-    offset: int
-    num_images: int
-    global_batch: int
-    schedule: LearningRateSchedule
-
-    @classmethod
-    def of(cls, run: Run, num_images: int, progress: Progress) -> Plan:
-        global_batch = run.config.train_batch_size * run.env.world_size
-        offset = progress.samples // global_batch - progress.step
-        last = run_length(run.config, global_batch, num_images)
-        if run.config.train_epochs is not None:
-            last -= offset
-        schedule = schedule_from_config(run.config, global_batch, num_images, last)
-        return cls(progress.step, last, offset, num_images, global_batch, schedule)
-
-    def samples(self, step: int) -> int:
-        """Samples used when ``step`` steps are done."""
-        return (step + self.offset) * self.global_batch
-
-    def epoch(self, step: int) -> int:
-        """The epoch in which step ``step`` begins."""
-        return self.samples(step) // self.num_images
-
-    def ends_epoch(self, step: int) -> bool:
-        """True if an epoch is complete after ``step`` steps and was not one step before."""
-        done = self.epoch(step)
-        return done > 0 and epochs_to_steps(done, self.num_images, self.global_batch) == step + self.offset
-
-
 def _loader(run: Run, data, plan: Plan) -> Loader:
-    config, env = run.config, run.env
-    sampler = GlobalBatchSampler(
-        len(data), config.train_batch_size, env.rank, env.world_size, run.seed, shuffle=not data.sequential
-    )
-    return Loader(data, sampler, config.data.num_workers, plan.first + plan.offset, plan.last + plan.offset)
+    sampler = plan.sampler(run.config.train_batch_size, run.env, run.seed, shuffle=not data.sequential)
+    return Loader(data, sampler, run.config.data.num_workers, *plan.data_steps())
 
 
 class Loop:
@@ -123,7 +76,7 @@ class Loop:
         run, plan = self._run, self._plan
         run.journal.say(self._headline())
         loss, path, verified = math.nan, "", {}
-        for step, (_, images, labels) in enumerate(loader, start=plan.first):
+        for step, (_, images, labels) in enumerate(loader, start=plan.first.step):
             rate = plan.schedule.lr(step)
             results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate)
             if self._scheduler is not None:
@@ -135,16 +88,16 @@ class Loop:
             self._tell(done, results, rate)
             verified = self._verify_if_due(done) or verified
             path = self._save_if_due(done) or path
-        if plan.first >= plan.last:
-            run.journal.say(f"nothing to do: the checkpoint is at step {plan.first} of {plan.last}")
-            path, verified = self._protect or "", self._verify(plan.first)
+        if plan.first.step >= plan.last:
+            run.journal.say(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
+            path, verified = self._protect or "", self._verify(plan.first.step)
         return Result(plan.last, loss, path, verified)
 
     def _headline(self) -> str:
         plan, env, program = self._plan, self._run.env, self._session.program
         return (
             f"train: {program.spec.num_classes} classes, {plan.num_images} images, {env.world_size} rank(s) on "
-            f"{env.device}, global batch {plan.global_batch}, steps {plan.first} to {plan.last}, "
+            f"{env.device}, global batch {plan.global_batch}, steps {plan.first.step} to {plan.last}, "
             f"{program.shard.num_sample} of {program.shard.num_local} local classes a step, seed {self._run.seed}"
         )
 
@@ -192,44 +145,15 @@ class Loop:
         return results
 
     def _save_if_due(self, done: int) -> str | None:
-        if done != self._plan.last and not self._plan.ends_epoch(done):
+        period = self._run.config.save_period
+        due = self._plan.ends_epoch(done) or (period and done % period == 0)
+        if done != self._plan.last and not due:
             return None
         began = time.monotonic()
         progress = Progress(done, self._plan.samples(done))
         path = checkpointing.save(self._run, self._session, progress, self._plan.epoch(done), self._protect)
         self._meter.pause(time.monotonic() - began)
         return path
-
-
-class Meter:
-    """Mean loss and images per second since the last line of the log, without the time of verifying and saving."""
-
-    def __init__(self, plan: Plan):
-        self._plan = plan
-        self.restart()
-
-    def restart(self) -> None:
-        self._began = time.monotonic()
-        self._steps = 0
-        self._loss = 0.0
-
-    def add(self, loss: float) -> None:
-        self._steps += 1
-        self._loss += loss
-
-    def pause(self, seconds: float) -> None:
-        self._began += seconds
-
-    def mean(self) -> float:
-        return self._loss / max(1, self._steps)
-
-    def rate(self) -> float:
-        """Images per second of all ranks."""
-        return self._steps * self._plan.global_batch / max(1e-9, time.monotonic() - self._began)
-
-    def left(self, done: int) -> float:
-        """Seconds until the last step at the present rate."""
-        return (self._plan.last - done) * self._plan.global_batch / max(1e-9, self.rate())
 
 
 def _check_embedding_size(run: Run, found: int) -> None:

@@ -10,14 +10,15 @@ from plsc.config import Config
 from plsc.errors import ConfigError
 
 
-def epochs_to_steps(epochs: float, num_images: int, global_batch: int) -> int:
+def epochs_to_steps(epochs: float, num_images: int, global_batch: int, done: int = 0) -> int:
     """The number of steps after which `epochs` epochs are done: ceil(epochs * num_images / global_batch), exactly.
 
-    Epochs follow one another without padding, so the step that finishes an epoch may begin the next one.
+    `done`: samples used before the first of these steps. Epochs follow one another without padding, so the step that
+    finishes an epoch may begin the next one.
     """
     # A float counts as the decimal number that the user wrote: 0.1 is one tenth, so that 0.1 epochs of 1000 steps are
     # 100 steps and not 101.
-    return math.ceil(Fraction(str(epochs)) * num_images / global_batch)
+    return math.ceil((Fraction(str(epochs)) * num_images - done) / global_batch)
 
 
 def run_length(config: Config, global_batch: int, num_images: int) -> int:

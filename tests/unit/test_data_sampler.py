@@ -71,3 +71,9 @@ def test_too_little_data_is_an_error(num_samples: int, batch_size: int, world_si
     with pytest.raises(DataError, match=text):
         GlobalBatchSampler(num_samples, batch_size, 0, world_size, seed=0)
     GlobalBatchSampler(8, 4, 0, 2, seed=0)  # exactly one batch is enough
+
+
+def test_skipped_samples_belong_to_no_step() -> None:
+    stream = [index for step in range(12) for index in GlobalBatchSampler(11, 1, 0, 1, seed=9).indices(step)[1]]
+    skipping = [GlobalBatchSampler(11, 2, rank, 2, seed=9, skip=3).indices(1)[1] for rank in range(2)]
+    assert list(np.concatenate(skipping)) == stream[7:11]

@@ -1,0 +1,81 @@
+"""What a run has before it: its steps, where it is in the data, the learning rate of each step, when an epoch ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from plsc.config import Config
+from plsc.data import GlobalBatchSampler
+from plsc.optim.schedule import LearningRateSchedule, epochs_to_steps, run_length, schedule_from_config
+from plsc.parallel.environment import Environment
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: optimizer steps done, samples of the training stream used."""
+
+    step: int = 0
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps [first.step, last) of this run, of ``global_batch`` samples each, from ``num_images`` images an epoch.
+
+    The run may have begun with another global batch: steps count on and so do samples, so that no sample of an
+    epoch is left out or used twice.
+    """
+
+    first: Progress
+    last: int
+    num_images: int
+    global_batch: int
+    schedule: LearningRateSchedule
+
+    @classmethod
+    def of(cls, config: Config, world_size: int, num_images: int, first: Progress) -> Plan:
+        """The plan of a run that goes on from ``first``. Raises ConfigError for a schedule that cannot work."""
+        global_batch = config.train_batch_size * world_size
+        # steps that were not made because earlier ones had a larger global batch; below 0 for a smaller one
+        ahead = Fraction(first.samples, global_batch) - first.step
+        last = run_length(config, global_batch, num_images)
+        if config.train_epochs is not None:
+            last = first.step + max(0, epochs_to_steps(config.train_epochs, num_images, global_batch, first.samples))
+        schedule = schedule_from_config(config, global_batch, num_images, last)
+        return cls(first, last, num_images, global_batch, _moved(schedule, config, int(ahead)))
+
+    def samples(self, step: int) -> int:
+        """Samples of the stream used when ``step`` steps are done."""
+        return self.first.samples + (step - self.first.step) * self.global_batch
+
+    def epoch(self, step: int) -> int:
+        """The epoch in which step ``step`` begins."""
+        return self.samples(step) // self.num_images
+
+    def ends_epoch(self, step: int) -> bool:
+        """True if an epoch is complete after ``step`` steps and was not one step before."""
+        return self.epoch(step) > self.epoch(step - 1)
+
+    def sampler(self, batch_size: int, env: Environment, seed: int, shuffle: bool) -> GlobalBatchSampler:
+        """The order of the samples. Its steps are those of ``data_steps``."""
+        skip = self.first.samples % self.global_batch
+        return GlobalBatchSampler(self.num_images, batch_size, env.rank, env.world_size, seed, shuffle, skip)
+
+    def data_steps(self) -> tuple[int, int]:
+        """[first, last) of the run as the sampler counts: in global batches of now."""
+        begin = self.first.samples // self.global_batch
+        return begin, begin + max(0, self.last - self.first.step)
+
+
+def _moved(schedule: LearningRateSchedule, config: Config, ahead: int) -> LearningRateSchedule:
+    """What was given in epochs, moved to the steps at which those epochs are over in this run."""
+    if ahead == 0:
+        return schedule
+    warmup = schedule.warmup_steps
+    if config.lr_schedule.warmup_epochs is not None:
+        warmup = max(0, warmup - ahead)
+    boundaries = schedule.boundaries
+    if config.lr_schedule.unit == "epoch":
+        boundaries = tuple(max(boundary - ahead, warmup) for boundary in boundaries)
+    return replace(schedule, warmup_steps=warmup, boundaries=boundaries)

@@ -1,0 +1,74 @@
+"""Killed at any instant and resumed, a run ends as if nobody had touched it: weights and every loss, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.dist.kills import draw_instants
+from tests.dist.ranks import ROOT
+from tests.dist.tiny_run import manifest, told
+
+STEPS = 24  # three and a half epochs; checkpoints at 5, 7, 10, 13, 14 (of a step that ends an epoch) ... 24
+KILLS = 20
+
+
+def run_process(module: str, cwd, timeout: float = 900) -> dict:
+    """What the module of that name, given ``cwd``, writes to report.json."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with open(cwd / "log.txt", "wb") as log:
+        done = subprocess.run([sys.executable, "-m", module, str(cwd)], cwd=ROOT, env=env, stdout=log, stderr=log,
+                              timeout=timeout)  # fmt: skip
+    logs = [path.read_text(errors="replace")[-3000:] for path in sorted(cwd.glob("*.log")) + [cwd / "log.txt"]]
+    assert done.returncode == 0, "\n".join(logs)
+    return json.loads((cwd / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(directory, what happened) of runs with the engine's momentum and with a user's Adam, straight and killed."""
+    cwd = tmp_path_factory.mktemp("kills")
+    instants = draw_instants(seed=20, count=5 * KILLS)
+    orders = []
+    for number in range(2):
+        entry = {"adam": bool(number)}
+        # a run may be over before all of its instants have come: those left over go unused, so there are more
+        orders.append({"name": f"straight{number}", "entry": entry, "instants": [], "kills": 0})
+        own = instants[number::2]
+        orders.append({"name": f"killed{number}", "entry": entry, "instants": own, "kills": KILLS // 2})
+    (cwd / "orders.json").write_text(json.dumps(orders))
+    return cwd, run_process("tests.dist.kills", cwd)
+
+
+def test_the_instants_were_what_they_should_be(runs):
+    _, report = runs
+    fired = [instant for name in ("killed0", "killed1") for instant in report[name]["fired"]]
+    assert len(fired) == KILLS
+    assert {instant["phase"] for instant in fired} == {"training", "save", "verification"}
+    assert {instant["all"] for instant in fired} == {True, False}
+    assert report["straight0"]["attempts"] == report["straight1"]["attempts"] == 1
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["momentum, sampled rows", "Adam with a scheduler"])
+def test_the_end_is_the_same_to_the_bit(runs, number):
+    cwd, report = runs
+    for name in report[f"killed{number}"]["runs"]:
+        assert manifest(cwd / name, STEPS)["files"] == manifest(cwd / f"straight{number}", STEPS)["files"], name
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["momentum, sampled rows", "Adam with a scheduler"])
+def test_every_loss_and_accuracy_is_the_same_to_the_bit(runs, number):
+    cwd, report = runs
+    straight = told(cwd / f"straight{number}")
+    assert {step for step, kind, _ in straight if kind == "train"} == set(range(1, STEPS + 1))
+    assert all(len(values) == 1 for values in straight.values())
+    for name in report[f"killed{number}"]["runs"]:
+        killed = told(cwd / name)
+        assert killed.keys() == straight.keys()
+        for key, values in killed.items():  # a step that was made again tells its loss again
+            assert set(values) == set(straight[key]), (name, key)
+    assert any(len(values) > 1 for name in report[f"killed{number}"]["runs"] for values in told(cwd / name).values())
