@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plsc import remote
 from plsc.config import Config
 from plsc.engine import inference
 from plsc.engine.data import check_training_data, input_names, verification_files
@@ -10,6 +11,7 @@ from plsc.engine.onnx import require_onnx
 from plsc.engine.predict import Prediction
 from plsc.engine.predict import predict as run_prediction
 from plsc.engine.start import Run, start
+from plsc.engine.stopping import EXIT_STOPPED
 from plsc.engine.train import Result
 from plsc.engine.train import train as run_training
 from plsc.errors import ConfigError
@@ -19,9 +21,17 @@ from plsc.parts import Parts
 
 
 def train(config: Config, parts: Parts) -> Result:
-    """Train, verify, save. Every rank calls it. Raises a PlscError, on every rank."""
+    """Train, verify, save. Every rank calls it. Raises a PlscError, on every rank.
+
+    A run that SIGTERM stops saves and ends the process with status EXIT_STOPPED (SystemExit).
+    """
     with start(config, parts, check_training_data, continues=True) as run:
-        return run_training(run)
+        remote.check_destination(run)
+        result = run_training(run)
+        remote.publish_checkpoints(run)
+    if result.stopped:
+        raise SystemExit(EXIT_STOPPED)
+    return result
 
 
 def test(config: Config, parts: Parts) -> dict[str, Verification]:
@@ -39,11 +49,14 @@ def predict(config: Config, parts: Parts) -> Prediction:
 def convert_for_prediction(config: Config, parts: Parts) -> str:
     """Export the net in ``checkpoint_dir`` to ``model_save_dir``/inference, which is returned (for plsc.Predictor)."""
     with start(config, parts, _check_export) as run:
-        return export(run)
+        remote.check_destination(run)
+        directory = export(run)
+        remote.publish(run, directory)
+        return directory
 
 
 def _check_checkpoint(config: Config, parts: Parts, env: Environment) -> None:
-    if not config.checkpoint_dir:
+    if not config.checkpoint_dir and not remote.start_url(config):
         raise ConfigError(
             "checkpoint_dir is empty: set it to a checkpoint, to the directory of a run or to an exported model"
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import paddle
 
-from plsc import checkpoint, compat
+from plsc import checkpoint, compat, remote
 from plsc.config import Config
 from plsc.engine.journal import Journal
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
@@ -43,14 +45,16 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     env = group.agree(lambda: _check(config, parts, check))
     compat.set_threads(threads(config, env))
     compat.run_in_order()
+    _end_quietly_on_sigterm()
     paddle.enable_static()
     journal = Journal.silent()
     try:
         group.connect(env)
-        seed = group.broadcast(choose_seed(config, continues))
         journal = Journal(config.model_save_dir, env, group, config.scalars)
         group.last_words = journal.failed
-        yield Run(config, parts, env, group, journal, seed)
+        run = Run(config, parts, env, group, journal, seed=0)
+        remote.fetch_start(run, continues)
+        yield replace(run, seed=group.broadcast(choose_seed(config, continues)))
         group.barrier("end of the run")
     except PlscError as error:
         error = _cause(error, group)
@@ -62,6 +66,13 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
         raise
     finally:
         journal.close()
+
+
+def _end_quietly_on_sigterm() -> None:
+    """A launcher ends the ranks of a failed run by SIGTERM; Paddle's own handler would print a stack below our line."""
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as far as Python knows: Paddle's is set beneath it
+    if usual and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _check(config: Config, parts: Parts, check) -> Environment:

@@ -1,28 +1,25 @@
-"""A checkpoint from an address to this machine: once per machine, checked, and visible only when it is whole."""
+"""From an address to this machine: a checkpoint or an exported net, once per machine, visible only when whole."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
 import os
 import re
 import secrets
 import shutil
-import tempfile
-from dataclasses import dataclass
 from typing import Any
 
 from plsc import checkpoint
 from plsc.checkpoint import layout
-from plsc.checkpoint.files import sync_dir, write_bytes
-from plsc.checkpoint.manifest import Manifest
+from plsc.checkpoint.files import sync_dir
 from plsc.checkpoint.together import together
 from plsc.config.urls import is_url, masked
 from plsc.errors import CheckpointError
 from plsc.remote.places import Run, start_url
+from plsc.remote.source import UPLOADED, Source, read_source
 from plsc.remote.stores import Store, open_store
-from plsc.remote.transfer import download, retried
+from plsc.remote.transfer import measure_local, retried
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +45,17 @@ def fetch_start(run: Run, continues: bool) -> None:
 
 
 def fetch_checkpoint(run: Run, url: str) -> str:
-    """Copy a checkpoint, or the newest complete one of a run, from an address; returns its directory on this machine.
+    """Copy a checkpoint, the newest complete one of a run, or an exported net; returns its directory on this machine.
 
     Every rank must call it. The first rank of each machine copies, the others wait. The copy is
-    `<model_save_dir>/fetched/step_..._<the manifest's hash>`, or `checkpoint_dir` where PLSC 0.x's fs_checkpoint_dir
-    names the source and checkpoint_dir the place; one that is there already is checked and used again.
+    `<model_save_dir>/fetched/<name>_<hash of its list of files>`, or `checkpoint_dir` where PLSC 0.x's
+    fs_checkpoint_dir names the source and checkpoint_dir the place; one that is there is checked and used again.
     Raises CheckpointError on every rank when any of them fails; ConfigError where a driver is missing.
     """
     what = f"cannot fetch checkpoint {masked(url)}"
     store = open_store(url, run.config)
     found = together(run.group, what, lambda: _find(store) if run.group.rank == 0 else None)[0]
-    source = Source(store, **found["source"])
+    source = Source(store, found["prefix"], found["texts"])
     target = _target(run, source)
     part = f"{target}{PART}{found['nonce']}"
     makes = run.env.local_rank == 0
@@ -67,55 +64,20 @@ def fetch_checkpoint(run: Run, url: str) -> str:
     try:
         if any(copying):
             run.journal.say(f"copying {masked(source.url)} to {target}")
-            for name in source.manifest().files:  # a step for each file: nobody waits longer than one file takes
+            for name in source.entries():  # a step for each file: nobody waits longer than one file takes
                 together(run.group, what, lambda name=name: source.copy(name, part) if copies else None)
             together(run.group, what, lambda: _finish(source, part, target) if copies else None)
-        together(run.group, what, lambda: _require_visible(target))
+        together(run.group, what, lambda: _require_visible(source, target))
     finally:
         if copies:
             shutil.rmtree(part, ignore_errors=True)  # gone by now, unless something failed
     return target
 
 
-@dataclass(frozen=True)
-class Source:
-    """A checkpoint below an address: `prefix` is "" or ends with a slash; the text of its manifest and of its sum."""
-
-    store: Store
-    prefix: str
-    text: str
-    text_sum: str
-
-    @property
-    def url(self) -> str:
-        return f"{self.store.url}/{self.prefix}".rstrip("/")
-
-    @property
-    def name(self) -> str:
-        """step_00012000_ and the beginning of the manifest's SHA-256: another checkpoint has another name."""
-        return f"{layout.step_name(self.manifest().step)}_{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
-
-    def manifest(self) -> Manifest:
-        """Every field checked. Raises CheckpointError that names the address."""
-        with tempfile.TemporaryDirectory(prefix="plsc_") as directory:
-            self.write_manifest(directory)
-            try:
-                return checkpoint.read_manifest(directory)
-            except CheckpointError as error:
-                raise CheckpointError(str(error).replace(directory, self.url)) from None
-
-    def write_manifest(self, directory: str) -> None:
-        write_bytes(os.path.join(directory, layout.MANIFEST_SUM), self.text_sum.encode())
-        write_bytes(os.path.join(directory, layout.MANIFEST), self.text.encode())
-
-    def copy(self, name: str, part: str) -> None:
-        download(self.store, self.prefix + name, os.path.join(part, name), self.manifest().files[name])
-
-
 def _find(store: Store) -> dict[str, Any]:
-    """The checkpoint that an address means, as JSON data: itself, or the newest complete one of a run."""
+    """What an address means, as JSON data: a checkpoint, an export, or the newest complete checkpoint of a run."""
     files = retried(store, store.url, store.files)
-    if layout.MANIFEST in files:
+    if layout.MANIFEST in files or UPLOADED in files:
         prefixes = [""]
     else:
         steps = [match for match in map(_STEP.fullmatch, files) if match]
@@ -123,35 +85,18 @@ def _find(store: Store) -> dict[str, Any]:
     problems = []
     for prefix in prefixes:
         try:
-            text, text_sum = _read_complete(store, prefix, files)
+            source = read_source(store, prefix, files)
         except CheckpointError as error:
             log.warning("checkpoint passed over: %s", error)
             problems.append(str(error))
         else:
-            source = {"prefix": prefix, "text": text, "text_sum": text_sum}
-            return {"source": source, "nonce": secrets.token_hex(8)}
+            return {"prefix": prefix, "texts": source.texts, "nonce": secrets.token_hex(8)}
     raise CheckpointError(
         problems[0]
         if problems
-        else f"nothing there is a checkpoint (no {layout.MANIFEST}) or the directory of a run "
-        f"(no {layout.CHECKPOINTS}/step_.../{layout.MANIFEST})"
+        else f"nothing there is a checkpoint (no {layout.MANIFEST}), the directory of a run "
+        f"(no {layout.CHECKPOINTS}/step_.../{layout.MANIFEST}) or an exported net (no {UPLOADED})"
     )
-
-
-def _read_complete(store: Store, prefix: str, files: dict[str, int]) -> tuple[str, str]:
-    """The manifest and its sum. Raises CheckpointError unless every file is there with the right size."""
-
-    def read(name: str) -> str:
-        url = f"{store.url}/{prefix}{name}"
-        return retried(store, url, lambda: store.read(prefix + name)).decode(errors="replace")
-
-    source = Source(store, prefix, read(layout.MANIFEST), read(layout.MANIFEST_SUM))
-    for name, entry in source.manifest().files.items():
-        found = files.get(prefix + name)
-        if found != entry.num_bytes:
-            size = "missing" if found is None else f"{found} bytes"
-            raise CheckpointError(f"{source.url}/{name}: {size}, expected {entry.num_bytes} bytes: incomplete")
-    return source.text, source.text_sum
 
 
 def _target(run: Run, source: Source) -> str:
@@ -180,28 +125,22 @@ def _begin(source: Source, target: str, part: str) -> bool:
 
 def _require_same(source: Source, target: str) -> None:
     """Raise CheckpointError unless `target` is a whole copy of the source."""
-    path = os.path.join(target, layout.MANIFEST)
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            same = file.read() == source.text
-    except FileNotFoundError:
-        same = False
-    if not same:
+    if not source.is_marked(target):
         raise CheckpointError(f"{target} holds something else; choose another directory or empty it")
-    try:
-        checkpoint.verify_files(target, checkpoint.read_manifest(target))
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; remove {target}, and it is copied again") from None
+    for name, entry in source.entries().items():
+        path = os.path.join(target, name)
+        if measure_local(path) != entry:
+            raise CheckpointError(f"{path}: damaged, its SHA-256 differs; remove {target} to have it copied again")
 
 
 def _finish(source: Source, part: str, target: str) -> None:
-    """The manifest last, then one rename."""
-    source.write_manifest(part)
+    """What makes it complete, then one rename."""
+    source.mark(part)
     sync_dir(part)
     os.replace(part, target)
     sync_dir(os.path.dirname(target))
 
 
-def _require_visible(target: str) -> None:
-    if not os.path.isfile(os.path.join(target, layout.MANIFEST)):
+def _require_visible(source: Source, target: str) -> None:
+    if not source.is_marked(target):
         raise CheckpointError(f"{target}: not there; the first rank of each machine copies, is its disk seen by all?")

@@ -6,22 +6,21 @@ have been read back and compared. What is half copied lacks it.
 
 from __future__ import annotations
 
-import json
 import os
 
 from plsc import checkpoint
 from plsc.checkpoint import layout
-from plsc.checkpoint.files import FileEntry, hash_file
+from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.find import problem
 from plsc.checkpoint.manifest import carries_manifest
 from plsc.checkpoint.together import together
 from plsc.config.urls import masked
 from plsc.errors import CheckpointError
 from plsc.remote.places import Run, save_url
+from plsc.remote.source import UPLOADED, upload_list
 from plsc.remote.stores import Store, open_store
-from plsc.remote.transfer import retried, upload, upload_bytes
+from plsc.remote.transfer import measure_local, retried, upload, upload_bytes
 
-UPLOADED = "upload.json"
 PROBE = ".plsc_write_test"
 
 
@@ -102,7 +101,7 @@ def _prepare(store: Store, local_dir: str) -> dict:
             return {"done": True, "files": {}}
     else:
         mark = UPLOADED
-        entries = {name: _entry(os.path.join(local_dir, name)) for name in _walk(local_dir)}
+        entries = {name: measure_local(os.path.join(local_dir, name)) for name in _walk(local_dir)}
         if not entries:
             raise CheckpointError(f"{local_dir} holds no files")
     retried(store, f"{store.url}/{mark}", lambda: store.delete(mark))
@@ -150,12 +149,7 @@ def _complete_upload(store: Store, local_dir: str, files: dict[str, FileEntry]) 
         for name in (layout.MANIFEST_SUM, layout.MANIFEST):
             upload_bytes(store, name, _bytes(local_dir, name))
     else:
-        data = {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in files.items()}
-        upload_bytes(store, UPLOADED, json.dumps({"format": "plsc-upload", "version": 1, "files": data}).encode())
-
-
-def _entry(path: str) -> FileEntry:
-    return FileEntry(os.path.getsize(path), hash_file(path))
+        upload_bytes(store, UPLOADED, upload_list(files))
 
 
 def _bytes(local_dir: str, name: str) -> bytes:

@@ -41,7 +41,7 @@ def retried(store: Store, what: str, action: Callable[[], T]) -> T:
 
 def upload(store: Store, local: str, name: str, expected: FileEntry) -> None:
     """Copy a file to the store and read it back. Raises CheckpointError, also where the local file is damaged."""
-    _require(local, _measure_local(local), expected)
+    _require(local, measure_local(local), expected)
 
     def copy() -> None:
         store.put(local, name)
@@ -68,12 +68,13 @@ def download(store: Store, name: str, local: str, expected: FileEntry) -> None:
         if os.path.lexists(local):
             os.unlink(local)
         store.get(name, local)
-        _require_arrived(_measure_local(local), expected)
+        _require_arrived(measure_local(local), expected)
 
     retried(store, f"{store.url}/{name}", copy)
 
 
-def _measure_local(path: str) -> FileEntry:
+def measure_local(path: str) -> FileEntry:
+    """Size and SHA-256 of a file of this machine. Raises CheckpointError."""
     try:
         return FileEntry(os.path.getsize(path), hash_file(path))
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -41,7 +42,7 @@ def test_each_machine_copies_once(remote, tmp_path, monkeypatch):
         copied.append(os.path.relpath(path, tmp_path).split(os.sep)[0] + " " + os.path.basename(name))
         copy(store, name, path, expected)
 
-    monkeypatch.setattr("plsc.remote.fetch.download", counted)
+    monkeypatch.setattr("plsc.remote.source.download", counted)
     machines = [0, 0, 1, 1]
     for disks in (["disk0", "disk0", "disk1", "disk1"], ["shared"] * 4):  # a disk of each machine's own, or one for all
         copied.clear()
@@ -101,6 +102,32 @@ def test_damage_is_named_on_every_rank_and_leaves_nothing(remote, tmp_path, name
     assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other" / "fetched") == []
 
 
+def export_of(tmp_path, remote):
+    export = tmp_path / "run" / "inference"
+    (export / "deep").mkdir(parents=True)
+    (export / "net").write_bytes(b"weights")
+    (export / "deep" / "facts.json").write_bytes(b"{}")
+    publish(FakeRun(tmp_path / "run", to(remote)), str(export))
+    return export, remote / "inference"
+
+
+def test_an_export_there_and_back(remote, tmp_path):
+    export, there = export_of(tmp_path, remote)
+    fetch = lambda run: fetch_checkpoint(run, f"file://{there}")  # noqa: E731
+    copy, other = raise_first(on_runs([tmp_path / "other"] * 2, {}, fetch))
+    assert copy == other and tree(copy) == tree(there) and tree(copy).keys() - tree(export).keys() == {"upload.json"}
+    assert fetch(FakeRun(tmp_path / "other")) == copy
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/outside", "a/../../../outside", "upload.json", ""])
+def test_a_list_that_points_outside_is_refused(remote, tmp_path, name):
+    _, there = export_of(tmp_path, remote)
+    text = (there / "upload.json").read_text().replace('"net"', json.dumps(name))
+    (there / "upload.json").write_text(text)
+    with pytest.raises(CheckpointError, match="upload.json: damaged, or not written by this PLSC"):
+        fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{there}")
+
+
 def test_what_a_killed_start_left_goes_and_what_is_damaged_here_is_named(remote, tmp_path):
     local = save_as(tmp_path / "run", 4, 7, 2)
     publish(FakeRun(tmp_path / "run", to(remote)), local)
@@ -111,7 +138,7 @@ def test_what_a_killed_start_left_goes_and_what_is_damaged_here_is_named(remote,
     with open(os.path.join(copy, "replicated.safetensors"), "r+b") as file:
         file.seek(-1, 2)
         file.write(b"X")
-    with pytest.raises(CheckpointError, match=f"SHA-256 differs.*; remove {copy}, and it is copied again"):
+    with pytest.raises(CheckpointError, match=f"SHA-256 differs; remove {copy} to have it copied again"):
         fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{remote}")
 
 

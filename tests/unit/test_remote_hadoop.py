@@ -107,7 +107,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(monkeypatch, tmp_pat
 
 
 def test_a_put_that_loses_bytes_is_noticed(monkeypatch, tmp_path):
-    lose = "if '-put' in arguments:\n    open(arguments[3].replace('hdfs://', DISK + '/'), 'w').close()\n    sys.exit(0)"
+    lose = "if '-put' in arguments: open(arguments[3].replace('hdfs://', DISK + '/'), 'w').close(), sys.exit(0)"
     install_hadoop(monkeypatch, tmp_path, lose)
     (tmp_path / "x").write_bytes(b"12345")
     entry = FileEntry(5, hash_file(str(tmp_path / "x")))

@@ -1,0 +1,115 @@
+"""What lies complete at an address, by its list of files: a checkpoint's manifest, an export's `upload.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+
+from plsc import checkpoint
+from plsc.checkpoint import layout
+from plsc.checkpoint.files import FileEntry, write_bytes
+from plsc.errors import CheckpointError
+from plsc.remote.stores import Store
+from plsc.remote.transfer import download, retried
+
+UPLOADED = "upload.json"
+FORMAT, VERSION = "plsc-upload", 1
+
+
+def upload_list(files: dict[str, FileEntry]) -> bytes:
+    """The contents of `upload.json`: name, size and SHA-256 of every other file."""
+    entries = {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in files.items()}
+    return (json.dumps({"format": FORMAT, "version": VERSION, "files": entries}, indent=1) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint or an export below an address: `prefix` is "" or ends with a slash; `texts` are the contents of the
+    files that make it complete by their names, the one to be written last at the end."""
+
+    store: Store
+    prefix: str
+    texts: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"{self.store.url}/{self.prefix}".rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """Such as step_00012000_0a1b2c3d4e5f; the end is from the list's SHA-256: another one has another name."""
+        last = list(self.texts.values())[-1]
+        kind = "export" if UPLOADED in self.texts else layout.step_name(json.loads(last)["step"])
+        return f"{kind}_{hashlib.sha256(last.encode()).hexdigest()[:12]}"
+
+    def entries(self) -> dict[str, FileEntry]:
+        """Size and SHA-256 of every file that is not in `texts`. Raises CheckpointError that names the address."""
+        if UPLOADED in self.texts:
+            return _listed(f"{self.url}/{UPLOADED}", self.texts[UPLOADED])
+        with tempfile.TemporaryDirectory(prefix="plsc_") as directory:
+            self.mark(directory)
+            try:
+                return checkpoint.read_manifest(directory).files
+            except CheckpointError as error:
+                raise CheckpointError(str(error).replace(directory, self.url)) from None
+
+    def mark(self, directory: str) -> None:
+        """Write what makes a copy complete."""
+        for name, text in self.texts.items():
+            write_bytes(os.path.join(directory, name), text.encode())
+
+    def is_marked(self, directory: str) -> bool:
+        """Whether a directory has the same list of files."""
+        for name, text in self.texts.items():
+            try:
+                with open(os.path.join(directory, name), "rb") as file:
+                    if file.read() != text.encode():
+                        return False
+            except OSError:
+                return False
+        return True
+
+    def copy(self, name: str, part: str) -> None:
+        """Copy one file into a directory, checked. Raises CheckpointError."""
+        local = os.path.join(part, name)
+        os.makedirs(os.path.dirname(local), exist_ok=True)
+        download(self.store, self.prefix + name, local, self.entries()[name])
+
+
+def read_source(store: Store, prefix: str, files: dict[str, int]) -> Source:
+    """What lies below `prefix`. Raises CheckpointError unless every one of its files is there with the right size."""
+
+    def read(name: str) -> str:
+        url = f"{store.url}/{prefix}{name}"
+        return retried(store, url, lambda: store.read(prefix + name)).decode(errors="replace")
+
+    is_export = prefix + layout.MANIFEST not in files
+    names = [UPLOADED] if is_export else [layout.MANIFEST_SUM, layout.MANIFEST]
+    source = Source(store, prefix, {name: read(name) for name in names})
+    for name, entry in source.entries().items():
+        found = files.get(prefix + name)
+        if found != entry.num_bytes:
+            size = "missing" if found is None else f"{found} bytes"
+            raise CheckpointError(f"{source.url}/{name}: {size}, expected {entry.num_bytes} bytes: incomplete")
+    return source
+
+
+def _listed(where: str, text: str) -> dict[str, FileEntry]:
+    """The files of an `upload.json`. Only plain names below its directory are accepted."""
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT or data["version"] != VERSION:
+            raise ValueError
+        entries = {name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in data["files"].items()}
+        if not all(_is_plain(name) and type(entry.num_bytes) is int for name, entry in entries.items()):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(f"{where}: damaged, or not written by this PLSC") from None
+    return entries
+
+
+def _is_plain(name: str) -> bool:
+    return all(part not in ("", ".", "..") for part in name.split("/")) and "\0" not in name and name != UPLOADED

@@ -1,0 +1,60 @@
+"""Runs of two ranks that begin and end on an S3 server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.dist import ranks
+from tests.unit.remote_kit import tree
+
+moto_server = pytest.importorskip("moto.server", reason="needs moto[server], which plsc[test] brings")
+pytest.importorskip("s3fs", reason="needs plsc[remote]")
+boto3 = pytest.importorskip("boto3")
+
+
+@pytest.fixture
+def variables(tmp_path, monkeypatch):
+    """The environment of a run that reaches a bucket on this machine."""
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    found = {
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()), "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "never-shown", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"), "NO_PROXY": "127.0.0.1",
+    }  # fmt: skip
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="bucket")
+    yield found
+    server.stop()
+
+
+def bucket():
+    client = boto3.client("s3")
+    names = [entry["Key"] for entry in client.list_objects_v2(Bucket="bucket").get("Contents", [])]
+    return {name: client.get_object(Bucket="bucket", Key=name)["Body"].read() for name in names}
+
+
+def test_a_run_that_lives_on_s3(tmp_path, variables):
+    results = ranks.run("tests.dist.remote_cases:life", 2, tmp_path, (str(tmp_path), "s3://bucket/run"), variables)
+    for continued, whole, _ in results:
+        assert continued == whole  # to the bit: the copy is the checkpoint
+    there = bucket()
+    first, export = tmp_path / "first", Path(results[0][2])
+    expected = {f"run/checkpoints/{name}": data for name, data in tree(first / "checkpoints").items()}
+    expected.update({f"run/inference/{name}": data for name, data in tree(export).items()})
+    assert there.pop("run/inference/upload.json") and there == expected
+    assert os.listdir(tmp_path / "second" / "fetched") == os.listdir(tmp_path / "third" / "fetched")
+    logs = "".join(path.read_text() for path in tmp_path.glob("**/*.log"))
+    assert "read back and compared" in logs and "never-shown" not in logs
+
+
+def test_a_wrong_address_is_known_on_every_rank_before_training(tmp_path, variables):
+    run_dir = tmp_path / "run"
+    first, second = ranks.run("tests.dist.remote_cases:wrong_destination", 2, tmp_path, str(run_dir), variables)
+    assert first == second
+    assert "cannot write to s3://no-such-bucket/x: rank 0: " in first and "does not exist" in first
+    assert not (run_dir / "checkpoints").exists()
