@@ -29,7 +29,7 @@ from plsc.parts import Parts
 class TrainProgram:
     """One rank's training program and what the loop needs to know of it.
 
-    ``feeds`` maps input names to data values, ``fetches`` result names (loss, acc1, acc5, skipped) to values.
+    ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped) to values.
     ``replicated`` names the persistable variables that are the same on every rank; those of this rank's classes are
     in ``rows.tensors``. ``parameters`` are the backbone's trainable ones.
     """
@@ -83,7 +83,7 @@ def build_train(config: Config, parts: Parts, env: Environment, seed: int) -> Tr
     main, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
         inputs = make_inputs(config, config.train_batch_size, with_label=True)
-        feeds = {**inputs, "learning_rate": paddle.static.data("learning_rate", [1], "float32")}
+        feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
         feature = _build_backbone(config, parts, inputs, main)
         backbone = compat.persistables(main)
         spec = make_spec(config, feature.shape[1], seed)
@@ -94,11 +94,13 @@ def build_train(config: Config, parts: Parts, env: Environment, seed: int) -> Tr
         compat.increment_(step)
         loss_scale = None if scaling is None else scaling.scale
         output = classify(feature, inputs["label"], spec, shard, env, rows.fetch, step, loss_scale)
-        gradients = Gradients.build(feature, output, backbone, env, spec, scaling, config.grad_clip_norm)
+        gradients = Gradients.build(
+            feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm
+        )
         optimizer_states = _append_update(config, parts, gradients, output, rows, feeds["learning_rate"])
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
-    fetches = {"loss": output.loss, **output.accuracy}
+    fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy}
     if gradients.found is not None:
         fetches["skipped"] = gradients.found
     replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states]

@@ -21,7 +21,8 @@ class Gradients:
 
     ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradient
     of this rank's rows. ``statistics`` are the backbone's other float states (running mean and variance) and
-    ``mean_statistics`` their mean over the ranks. ``found`` [1] bool under mixed precision: skip this step.
+    ``mean_statistics`` their mean over the ranks. ``stop`` [1] float32 is above 0 on every rank where some rank was
+    asked to stop. ``found`` [1] bool under mixed precision: skip this step.
     """
 
     parameters: list[Any]
@@ -29,6 +30,7 @@ class Gradients:
     rows: Any
     statistics: list[Any]
     mean_statistics: list[Any]
+    stop: Any
     found: Any = None
 
     @classmethod
@@ -37,12 +39,16 @@ class Gradients:
         feature,
         output: StepOutput,
         backbone: dict[str, Any],
+        stop,
         env: Environment,
         spec: ClassifierSpec,
         scaling: LossScaling | None,
         clip_norm: float | None,
     ) -> Gradients:
-        """Append the backward pass of the backbone, its all-reduce, the check and the clipping."""
+        """Append the backward pass of the backbone, its all-reduce, the check and the clipping.
+
+        ``stop`` [1] float32: 1 where this rank was asked to stop; it travels along with the gradients.
+        """
         parameters = [value for value in backbone.values() if compat.is_trainable(value)]
         own = paddle.static.gradients([feature], parameters, target_gradients=[output.dfeature])
         unused = [parameter.name for parameter, gradient in zip(parameters, own) if gradient is None]
@@ -52,7 +58,7 @@ class Gradients:
                 "with ParamAttr(trainable=False)"
             )
         statistics = [value for value in backbone.values() if compat.is_statistic(value)]
-        replicated, means = all_reduce_together(own, statistics, env.world_size)
+        replicated, (*means, stop) = all_reduce_together(own, [*statistics, stop], env.world_size)
         rows, found = output.drows, None
         shard_world = env.world_size if spec.model_parallel else 1
         if scaling is not None:
@@ -60,4 +66,4 @@ class Gradients:
             found = any_not_finite([*replicated, rows], env.world_size)
         if clip_norm is not None:
             replicated, rows = clip_by_global_norm(replicated, rows, clip_norm, shard_world)
-        return cls(parameters, replicated, rows, statistics, means, found)
+        return cls(parameters, replicated, rows, statistics, means, stop, found)

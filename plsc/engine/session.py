@@ -43,11 +43,17 @@ class Session:
                 f"the ranks start with different backbones ({digests}): initial weights must depend on the seed only"
             )
 
-    def step(self, number: int, inputs: dict[str, np.ndarray], learning_rate: float) -> dict[str, float]:
-        """One training step; returns the fetched results by name (loss, acc1, acc5, skipped)."""
+    def step(
+        self, number: int, inputs: dict[str, np.ndarray], learning_rate: float, stop: bool = False
+    ) -> dict[str, float]:
+        """One training step; returns the fetched results by name (loss, stop, acc1, acc5, skipped).
+
+        ``stop`` says that this rank was asked to; the result of that name is above 0 on all ranks if any was.
+        """
         if self.history is not None and self.history.full:
             self.bring_rows_up_to_date()
         feed = {**inputs, "learning_rate": np.array([learning_rate], np.float32)}
+        feed["stop"] = np.array([stop], np.float32)
         if self.history is not None:
             feed["row_table"] = self.history.table()
             feed["window_step"] = np.array([self.history.steps], np.int64)

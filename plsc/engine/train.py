@@ -16,6 +16,7 @@ from plsc.engine.meter import Meter
 from plsc.engine.plan import Plan, Progress
 from plsc.engine.session import Session
 from plsc.engine.start import Run
+from plsc.engine.stopping import StopRequest
 from plsc.errors import ConfigError, TrainingError
 from plsc.evaluation.verification import Verification
 from plsc.models import require_same_parameters
@@ -23,12 +24,16 @@ from plsc.models import require_same_parameters
 
 @dataclass
 class Result:
-    """What ``train`` returns: the last step and its loss, the last checkpoint, the last verification by set name."""
+    """What ``train`` returns: the last step and its loss, the last checkpoint, the last verification by set name.
+
+    ``stopped``: the run was asked to stop (SIGTERM) before it was over.
+    """
 
     step: int
     loss: float
     checkpoint: str
     verification: dict[str, Verification]
+    stopped: bool = False
 
 
 def train(run: Run) -> Result:
@@ -52,7 +57,9 @@ def train(run: Run) -> Result:
         if opened is not None:
             checkpointing.load(run, session, *opened)
             run.journal.say(f"continue from {opened[0]}, step {progress.step}")
-        return Loop(run, session, evaluation, plan, protect=opened[0] if opened else None).go(loader)
+        with StopRequest() as request:
+            loop = Loop(run, session, evaluation, plan, request, protect=opened[0] if opened else None)
+            return loop.go(loader)
 
 
 def _loader(run: Run, data, plan: Plan) -> Loader:
@@ -63,8 +70,16 @@ def _loader(run: Run, data, plan: Plan) -> Loader:
 class Loop:
     """Step after step: train, tell, verify, save."""
 
-    def __init__(self, run: Run, session: Session, evaluation: EvalProgram | None, plan: Plan, protect: str | None):
-        self._run, self._session, self._plan, self._protect = run, session, plan, protect
+    def __init__(
+        self,
+        run: Run,
+        session: Session,
+        evaluation: EvalProgram | None,
+        plan: Plan,
+        request: StopRequest,
+        protect: str | None,
+    ):
+        self._run, self._session, self._plan, self._request, self._protect = run, session, plan, request, protect
         self._embedder = None
         if evaluation is not None:
             self._embedder = Embedder(run.config, run.env, evaluation, session.run)
@@ -78,16 +93,19 @@ class Loop:
         loss, path, verified = math.nan, "", {}
         for step, (_, images, labels) in enumerate(loader, start=plan.first.step):
             rate = plan.schedule.lr(step)
-            results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate)
+            results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.made)
             if self._scheduler is not None:
                 rate = float(self._scheduler.get_lr())
                 self._scheduler.step()
-            loss, done = results["loss"], step + 1
+            loss, stop, done = results["loss"], results.pop("stop") > 0, step + 1
             self._require_finite(loss, step)
             self._meter.add(loss)
             self._tell(done, results, rate)
             verified = self._verify_if_due(done) or verified
-            path = self._save_if_due(done) or path
+            path = self._save_if_due(done, stop) or path
+            if stop and done < plan.last:
+                run.journal.say(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
+                return Result(done, loss, path, verified, stopped=True)
         if plan.first.step >= plan.last:
             run.journal.say(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
             path, verified = self._protect or "", self._verify(plan.first.step)
@@ -144,9 +162,9 @@ class Loop:
         self._meter.pause(time.monotonic() - began)
         return results
 
-    def _save_if_due(self, done: int) -> str | None:
+    def _save_if_due(self, done: int, stop: bool) -> str | None:
         period = self._run.config.save_period
-        due = self._plan.ends_epoch(done) or (period and done % period == 0)
+        due = stop or self._plan.ends_epoch(done) or (period and done % period == 0)
         if done != self._plan.last and not due:
             return None
         began = time.monotonic()
