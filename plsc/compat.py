@@ -36,6 +36,18 @@ def _new_value(kind: str, dtype):
     return LayerHelper(kind).create_variable_for_type_inference(dtype=dtype)
 
 
+def gradients(target, leaves: list) -> list:
+    """d target / d leaf for each of ``leaves``, which end as constants: a later backward pass may read them.
+
+    Paddle 2.6 knows a gradient by the end of its name, and a later pass takes every such value for zero.
+    """
+    found = paddle.static.gradients([target], leaves)
+    if not is_pir():
+        block = framework.default_main_program().current_block()
+        found = [block._rename_var(value.name, paddle.utils.unique_name.generate("leaf_gradient")) for value in found]
+    return found
+
+
 # --- state: persistable variables -------------------------------------------------------------------------
 
 

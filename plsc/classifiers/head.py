@@ -27,7 +27,7 @@ class HeadOutput:
 
     ``loss`` [1]: sum of the negative log-likelihoods of the G features over ``divisor`` (a number or a value), the
     same on all ranks that share the classes. ``dfeature`` [G, E]: this shard's contribution to d loss / d feature (sum
-    it over the ranks). ``drows`` [S, E]: d loss / d rows, complete. ``target`` [G], ``logits`` [G, S]: without the margin.
+    it over the ranks). ``drows`` [S, E]: d loss / d rows, complete. ``target`` [G], ``logits`` [G, S]: no margin.
     """
 
     loss: Any
@@ -113,8 +113,10 @@ def gpu_head(feature, rows, remapped_label, position, spec, divisor, rank, shard
     The kernel takes acos of what it is given, so the cosines are held inside +-COSINE_LIMIT first. ``loss_scale``
     multiplies ``dfeature``, not ``drows``.
     """
-    feature.stop_gradient = False
-    rows.stop_gradient = False
+    leaves = feature, rows
+    frozen = [leaf.stop_gradient for leaf in leaves]
+    for leaf in leaves:
+        leaf.stop_gradient = False
     unit_feature, unit_rows = feature * inverse_norm(feature), rows * inverse_norm(rows)
     if spec.half:
         unit_feature, unit_rows = paddle.cast(unit_feature, "float16"), paddle.cast(unit_rows, "float16")
@@ -124,7 +126,9 @@ def gpu_head(feature, rows, remapped_label, position, spec, divisor, rank, shard
     nll = compat.margin_cross_entropy(held, label, spec.margins, spec.scale, rank, shard_world)
     loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
     goal = loss if loss_scale is None else loss * loss_scale
-    dfeature, drows = paddle.static.gradients([goal], [feature, rows])
+    dfeature, drows = compat.gradients(goal, list(leaves))
+    for leaf, flag in zip(leaves, frozen):  # a user's backward pass must end where it would have ended
+        leaf.stop_gradient = flag
     drows = drows if loss_scale is None else drows / loss_scale
     return HeadOutput(loss, dfeature, drows, _own(held, position, shard_world), held)
 

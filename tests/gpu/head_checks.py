@@ -122,11 +122,12 @@ def check_feature_gradient_is_reduce_scattered(b: Built) -> None:
 
 
 def check_backbone_starts_from_it(b: Built) -> None:
-    """Between the reduce-scattered gradient and the backbone's parameters there is the backward pass and no factor."""
-    if b.case.model_parallel:
-        start = b.graph.one("c_reducescatter")
-        concat = [op for op in b.graph.of_kind("concat") if start.index in b.graph.upstream(op)]
-        check_only_gradient_operations(b, start, concat[0])
+    """Between the complete gradient of the feature and the parameters' there is the backward pass and no factor."""
+    start = b.graph.one("c_reducescatter" if b.case.model_parallel else "margin_cross_entropy_grad")
+    flat = [op for op in b.graph.of_kind("concat") if b.graph.dtype(op.output("Out")) == "float32"]
+    buffers = [op for op in flat if b.graph.shape(op.output("Out"))[0] > GLOBAL_BATCH]
+    assert len(buffers) == 1, "not one flat buffer"
+    check_only_gradient_operations(b, start, buffers[0])
 
 
 def check_only_gradient_operations(b: Built, first: Op, last: Op) -> None:

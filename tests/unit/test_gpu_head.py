@@ -1,0 +1,123 @@
+"""The GPU head on the CPU: only its kernel is replaced, by the formula in differentiable operations, on one rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from plsc import LargeScaleClassifier, compat
+from plsc.classifiers import ClassifierSpec, head
+from plsc.config import Config
+from plsc.engine.build import build_train
+from plsc.engine.session import Session
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import Group
+from plsc.parts import Parts
+from tests.dist.training_cases import Linear, tensor
+from tests.reference.margin_softmax import margin_softmax
+
+paddle.enable_static()
+BATCH, CLASSES, EMBEDDING, SCALE = 6, 11, 5, 16.0
+MARGINS = [(1.0, 0.5, 0.0), (1.0, 0.0, 0.35), (1.35, 0.0, 0.0), (0.9, 0.3, 0.1)]
+
+
+@pytest.fixture(autouse=True)
+def kernel(monkeypatch):
+    monkeypatch.setattr(compat, "margin_cross_entropy", formula)
+
+
+def formula(cosine, label, margins, scale, rank, world_size):
+    """ArcFace's eq. 4 and the negative log-likelihood [G, 1]; Paddle differentiates it."""
+    margin1, margin2, margin3 = margins
+    own = paddle.nn.functional.one_hot(paddle.squeeze(label, 1), CLASSES)
+    with_margin = paddle.cos(margin1 * paddle.acos(cosine) + margin2) - margin3
+    logits = scale * (cosine * (1.0 - own) + with_margin * own)
+    return -paddle.sum(paddle.nn.functional.log_softmax(logits, axis=1) * own, axis=1, keepdim=True)
+
+
+def numbers():
+    rng = np.random.default_rng(0)
+    feature, rows = (rng.standard_normal((n, EMBEDDING)).astype("float32") for n in (BATCH, CLASSES))
+    return feature, rows, rng.integers(0, CLASSES, BATCH)
+
+
+def close(got, expected):
+    # float32 cosines are off by 1e-7, times the scale of 16 and a slope of a few
+    np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("margins", MARGINS)
+@pytest.mark.parametrize("loss_scale", [None, 4096.0])
+def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale):
+    feature, rows, label = numbers()
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.static.program_guard(main, startup):
+        x = paddle.static.data("feature", [BATCH, EMBEDDING], "float32")
+        y = paddle.static.data("label", [BATCH], "int64")
+        w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
+        scale = None if loss_scale is None else paddle.full([1], loss_scale, "float32")
+        spec = ClassifierSpec(CLASSES, EMBEDDING, margins, SCALE)
+        out = head.gpu_head(x, w, y, y, spec, float(BATCH), 0, 1, scale)
+        assert x.stop_gradient and w.stop_gradient  # as they came
+    feed = {"feature": feature, "label": label, "rows": rows}
+    loss, dfeature, drows, target = paddle.static.Executor(paddle.CPUPlace()).run(
+        main, feed=feed, fetch_list=[out.loss, out.dfeature, out.drows, out.target]
+    )
+    expected = margin_softmax(feature.astype("float64"), rows.astype("float64"), label, margins, SCALE)
+    close(loss, np.array([expected[0]]))
+    close(dfeature / (loss_scale or 1.0), expected[1])  # the caller divides this one
+    close(drows, expected[2])
+    cosine = (feature * rows[label]).sum(1) / np.linalg.norm(feature, axis=1) / np.linalg.norm(rows[label], axis=1)
+    close(target, cosine)
+
+
+def test_classifier_in_a_users_program(monkeypatch):
+    """The gradients that the user's program gets through the loss, with the head of the GPU."""
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    feature, _, label = numbers()
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+        x = paddle.static.data("feature", [BATCH, EMBEDDING], "float32")
+        x.stop_gradient = False
+        y = paddle.static.data("label", [BATCH], "int64")
+        made = LargeScaleClassifier(x, y, 0, 1, CLASSES, scale=SCALE, embedding_size=EMBEDDING)
+        dfeature, dweight = paddle.static.gradients([made.output_dict["loss"]], [x, made.weight])
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    with paddle.static.scope_guard(paddle.static.Scope()):
+        executor.run(startup)
+        fetches = [made.output_dict["loss"], dfeature, dweight, made.weight]
+        got = executor.run(main, feed={"feature": feature, "label": label}, fetch_list=fetches)
+    expected = margin_softmax(feature.astype("float64"), got[3].astype("float64"), label, MARGINS[0], SCALE)
+    for value, reference in zip(got, (np.array([expected[0]]), expected[1], expected[2])):
+        close(value, reference)
+
+
+@pytest.mark.parametrize("model_parallel", [True, False])
+def test_training_is_that_of_the_cpu(monkeypatch, model_parallel):
+    """One rank, all classes: the program of a GPU, run on the CPU with the kernel's formula, and that of the CPU."""
+    cpu = compat.place(False)
+    monkeypatch.setattr(compat, "place", lambda *arguments: cpu)
+    ends = []
+    for device in ("gpu", "cpu"):
+        config = Config.from_dict(
+            {
+                "classifier": {"num_classes": CLASSES, "scale": SCALE, "model_parallel": model_parallel},
+                "model": {"image_shape": [3, 2, 3]},
+                "train_batch_size": BATCH,
+            }
+        )
+        env = Environment(device=device)
+        program = build_train(config, Parts(model=Linear(EMBEDDING)), env, seed=7)
+        session = Session(program, env, config.momentum, config.weight_decay, seed=7)
+        session.start(Group(Environment()))
+        rng = np.random.default_rng(1)
+        losses = []
+        for number in range(4):
+            image = rng.standard_normal((BATCH, 3, 2, 3)).astype("float32")
+            inputs = {"image": image, "label": rng.integers(0, CLASSES, BATCH)}
+            losses.append(session.step(number, inputs, 0.1)["loss"])
+        states = [value for name, value in sorted(session.replicated().items())]
+        ends.append([np.array(losses), *states, tensor(session, "weight"), tensor(session, "velocity")])
+    for got, expected in zip(*ends):
+        close(got, expected)
