@@ -10,6 +10,7 @@ small /dev/shm does not limit it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import mmap
@@ -19,6 +20,7 @@ import signal
 import traceback
 import warnings
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -138,13 +140,27 @@ def _start(dataset: Dataset, batch_size: int, prefetch: int, number: int, libc: 
         name=f"plsc-data-{number}",
         daemon=True,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _nothing_to_collect():
         # Python 3.12 warns of fork in a process with threads; the head of this file says why it is right here.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     task_reader.close()
     result_writer.close()
     return _Worker(process, task_writer, result_reader, slots)
+
+
+@contextlib.contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """The child must not collect the parent's objects: their destructors may be Paddle's, and wait for its threads.
+
+    Frozen before the fork: the child may collect before its first line of ours.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _make_slots(count: int, batch_size: int, image_shape: tuple[int, int, int]) -> list[_Slot]:
@@ -165,9 +181,8 @@ def _work(
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent ended before prctl
         os._exit(1)
-    gc.freeze()  # never collect what was the parent's: its destructors may be Paddle's or CUDA's
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, nor Paddle's, which prints a stack
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the same: the parent saves first, and needs data until then
     try:
         while True:
             slot = slots[tasks.recv()]
