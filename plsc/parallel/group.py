@@ -22,7 +22,7 @@ from plsc.parallel.news import News
 CONNECT_SECONDS = 600  # until every rank has started
 LEAVE_SECONDS = 60
 WAIT_SECONDS = 3600  # a barrier may wait for a slow disk, not for ever
-GRACE_SECONDS = 2.0  # from the news of a failure until this rank is ended where it does not end by itself
+GRACE_SECONDS = 1.0  # from the news of a failure until this rank is ended where it does not end by itself
 
 
 def join(env: Environment) -> Group:
@@ -155,7 +155,9 @@ class Group:
             raise TrainingError(f"the ranks are out of step: they wait at {places}")
 
     def fail(self, message: str) -> None:
-        """Tell the other ranks why this one ends."""
+        """Tell the other ranks why this one ends. One rank alone has nobody to tell, and may try again."""
+        if self.world_size == 1:
+            return
         self._closed.set()
         if self._news is not None:
             self._news.tell(message)

@@ -1,0 +1,421 @@
+"""What a user can get wrong, as a user's script does it (see test_bad_input.py).
+
+    python -m tests.dist.bad_input_cases ROOT NAME      one case on this rank, as a user starts a script
+    python -m tests.dist.bad_input_cases ROOT --all     every case, each on ranks of its own
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from plsc import Entry
+from plsc.errors import DataError
+from plsc.models import BaseModel
+from tests.dist import forked
+
+SIDE, CLASSES, PER_CLASS, EMBEDDING = 8, 8, 4, 4
+NUM_IMAGES = CLASSES * PER_CLASS
+HOT = 5  # the sample of OneHotSample that makes the loss overflow
+
+
+def make_pictures(folder: Path) -> None:
+    """32 pictures of 8 classes, and lists of them that are wrong in every way that a list can be."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for index in range(NUM_IMAGES):
+        name = f"{index:02d}.jpg"
+        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / name)
+        lines.append(f"{name}\t{index % CLASSES}")
+    odd = list(lines)
+    for place, name in enumerate(make_odd_pictures(folder, rng)):
+        odd[place] = f"{name}\t{place}"
+    whole = (folder / "07.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    Image.new("RGB", (SIDE + 1, SIDE)).save(folder / "wide.jpg")
+    lists = {
+        "label.txt": lines,
+        "odd.txt": odd,
+        "empty.txt": [],
+        "no_label.txt": [*lines[:3], "03.jpg", *lines[4:]],
+        "word.txt": [*lines[:3], "03.jpg\tcat", *lines[4:]],
+        "negative.txt": [*lines[:3], "03.jpg\t-1", *lines[4:]],
+        "range.txt": [*lines[:3], f"03.jpg\t{CLASSES}", *lines[4:]],
+        "missing.txt": [*lines[:3], "gone.jpg\t3", *lines[4:]],
+        "wide.txt": [f"wide.jpg\t{index % CLASSES}" for index in range(NUM_IMAGES)],
+        "cut.txt": [*lines[:7], "cut.jpg\t7", *lines[8:]],
+    }
+    for name, content in lists.items():
+        (folder / name).write_text("".join(line + "\n" for line in content))
+    yaml = {
+        "both": "train_epochs: 1\ntrain_steps: 2\n",
+        "broken": "lr: 0.1\nmodel: [1, 2\n",
+        "key": "lr: 0.1\nclasifier:\n  num_classes: 8\n",
+        "kind": "lr: 0.1\ntrain_steps: many\n",
+    }
+    for name, text in yaml.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
+def make_odd_pictures(folder: Path, rng) -> list[str]:
+    """CMYK, grey, 16-bit grey, palette, transparent, one bit: what is accepted beside RGB."""
+    grey = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+    images = {
+        "cmyk.jpg": Image.new("CMYK", (SIDE, SIDE), (10, 200, 30, 40)),
+        "grey.jpg": Image.fromarray(grey),
+        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "palette.png": Image.fromarray(grey).convert("P"),
+        "clear.png": Image.new("RGBA", (SIDE, SIDE), (10, 200, 30, 40)),
+        "bits.png": Image.new("1", (SIDE, SIDE), 1),
+    }
+    for name, image in images.items():
+        image.save(folder / name)
+    return list(images)
+
+
+class Linear(BaseModel):
+    """feature = flattened image @ weight + bias."""
+
+    def build_network(self, input, label, is_train=True):
+        import paddle
+
+        return paddle.nn.Linear(int(np.prod(input.shape[1:])), EMBEDDING)(paddle.flatten(input, 1))
+
+
+class Frozen(BaseModel):
+    """Nothing to train in it, so there is nothing to sum over the ranks."""
+
+    def build_network(self, input, label, is_train=True):
+        import paddle
+
+        return paddle.flatten(input, 1)[:, :EMBEDDING] * 1.0
+
+
+class Raising(BaseModel):
+    """A user's mistake in Python."""
+
+    def build_network(self, input, label, is_train=True):
+        return {}["no such layer"]
+
+
+class Misfitting(BaseModel):
+    """A user's mistake that Paddle finds, somewhere deep inside of it."""
+
+    def build_network(self, input, label, is_train=True):
+        import paddle
+
+        return paddle.add(paddle.flatten(input, 1), paddle.ones([7]))
+
+
+class OneHotSample:
+    """Finite samples, one of which is so large that the loss is not."""
+
+    def __len__(self):
+        return NUM_IMAGES
+
+    def __getitem__(self, index):
+        image = np.full((3, SIDE, SIDE), 3e38 if index == HOT else 0.01 * index, np.float32)
+        return image, index % CLASSES
+
+
+class Slow:
+    """Training that lasts until somebody ends it."""
+
+    def __len__(self):
+        return NUM_IMAGES
+
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return np.full((3, SIDE, SIDE), 0.01 * index, np.float32), index % CLASSES
+
+
+class RaisingSample(Slow):
+    """A user's data set that fails."""
+
+    def __getitem__(self, index):
+        raise KeyError("no such sample")
+
+
+def base(root: Path, case: str) -> Entry:
+    """A run that works: two steps on 16 of the pictures."""
+    entry = Entry(
+        config={
+            "data": {"dataset_dir": str(root / "pictures"), "num_workers": 0},
+            "model": {"embedding_size": EMBEDDING, "image_shape": [3, SIDE, SIDE]},
+            "classifier.num_classes": CLASSES,
+            "model_save_dir": str(root / "out" / folder(case)),
+            "train_batch_size": 4,
+            "train_steps": 2,
+            "with_test": False,
+            "seed": 3,
+            "device": "cpu",
+            "num_threads": 1,
+            "log_period": 1,
+        }
+    )
+    entry.set_model(Linear())
+    return entry
+
+
+def setting(**values):
+    """A case that differs from ``base`` in settings (a dot in a key is written as two underscores)."""
+
+    def change(entry: Entry, root: Path) -> None:
+        for key, value in values.items():
+            entry.set(key.replace("__", "."), value)
+
+    return change
+
+
+def part(**values):
+    """A case that differs in what the user hands over."""
+
+    def change(entry: Entry, root: Path) -> None:
+        for name, value in values.items():
+            setattr(entry, name, value)
+
+    return change
+
+
+def yaml_file(name: str):
+    """A case that reads a YAML file."""
+
+    def change(entry: Entry, root: Path) -> None:
+        Entry(str(root / "pictures" / f"{name}.yaml")).train()
+
+    return change
+
+
+def save_below_a_file(entry: Entry, root: Path) -> None:
+    entry.set_model_save_dir(str(root / "pictures" / "label.txt" / "out"))
+
+
+def save_below_a_file_on_rank_1(entry: Entry, root: Path) -> None:
+    if rank() == 1:
+        save_below_a_file(entry, root)
+
+
+def list_missing_on_rank_1(entry: Entry, root: Path) -> None:
+    if rank() == 1:
+        entry.set("data.label_file", "elsewhere.txt")
+
+
+def disk_full_on_rank_1(entry: Entry, root: Path) -> None:
+    """No file may grow beyond 32 KiB: enough for a log, not for a shard of 5000 x 4 floats."""
+    entry.set_class_num(10000)
+    if rank() == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768))
+
+
+def another_paddle(entry: Entry, root: Path) -> None:
+    import paddle
+
+    paddle.__version__ = "2.4.2"
+
+
+def rank() -> int:
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+
+
+# case -> (what makes it, all that the line must say: field, value, what is allowed or what to do)
+CASES = {
+    "no list": (setting(data__label_file="nowhere.txt"), ["nowhere.txt", "not found", "data.label_file"]),
+    "empty list": (setting(data__label_file="empty.txt"), ["empty.txt", "is empty", "path<TAB>label"]),
+    "no label": (setting(data__label_file="no_label.txt"), ["no_label.txt:4", "'03.jpg'", "path<TAB>label"]),
+    "label a word": (setting(data__label_file="word.txt"), ["word.txt:4", "cat", "is no integer"]),
+    "label negative": (setting(data__label_file="negative.txt"), ["negative.txt:4", "-1", "0..7", "num_classes=8"]),
+    "label too large": (setting(data__label_file="range.txt"), ["range.txt:4", "8", "0..7", "num_classes=8"]),
+    "picture missing": (setting(data__label_file="missing.txt"), ["missing.txt:4", "'gone.jpg' is missing"]),
+    "picture too wide": (setting(data__label_file="wide.txt"), ["wide.txt:", "9 x 8", "model.image_shape", "8 x 8"]),
+    "batch too large": (setting(train_batch_size=17), ["train_batch_size=17", "34", "32 training", "at most 16"]),
+    "image number": (setting(data__train_image_num=31), ["data.train_image_num=31", "32 images", "leave it null"]),
+    "ratio 0": (setting(classifier__sample_ratio=0), ["classifier.sample_ratio=0", "(0, 1]"]),
+    "ratio negative": (setting(classifier__sample_ratio=-1), ["classifier.sample_ratio=-1", "(0, 1]"]),
+    "ratio above 1": (setting(classifier__sample_ratio=1.5), ["classifier.sample_ratio=1.5", "(0, 1]"]),
+    "ratio not a number": (setting(classifier__sample_ratio=float("nan")), ["classifier.sample_ratio=nan", "(0, 1]"]),
+    "one class": (setting(classifier__num_classes=1), ["classifier.num_classes=1", "[2, inf)"]),
+    "length twice": (yaml_file("both"), ["both.yaml:2", "train_steps", "train_epochs"]),
+    "broken YAML": (yaml_file("broken"), ["broken.yaml:3", "is not YAML"]),
+    "unknown section": (yaml_file("key"), ["key.yaml:2", "clasifier", "did you mean classifier"]),
+    "text for a number": (yaml_file("kind"), ["kind.yaml:2", "train_steps='many'"]),
+    "no YAML": (yaml_file("absent"), ["absent.yaml", "No such file"]),
+    "unknown key": (setting(classifier__sample_ration=0.5), ["classifier.sample_ration", "sample_ratio"]),
+    "unknown model": (setting(model__name="ResNet51"), ["model.name='ResNet51'", "ResNet50", "MobileFaceNet"]),
+    "unknown loss": (setting(classifier__loss_type="arcfase"), ["loss_type='arcfase'", "did you mean arcface"]),
+    "other ranks": (setting(world_size=3), ["world_size=3", "launched with 2 ranks", "change it"]),
+    "no GPU": (setting(device="gpu"), ["device='gpu'", "device: cpu"]),
+    "save below a file": (save_below_a_file, ["model_save_dir=", "label.txt/out", "Not a directory", "choose another"]),
+    "save on one": (save_below_a_file_on_rank_1, ["model_save_dir=", "label.txt/out", "Not a directory"]),
+    "list on one": (list_missing_on_rank_1, ["rank 1", "elsewhere.txt", "not found", "data.label_file"]),
+    "no set to verify": (setting(with_test=True), ["lfw.bin", "data.val_targets", "with_test: false"]),
+    "no checkpoint": (setting(checkpoint_dir="/nowhere"), ["/nowhere", "checkpoint"]),
+    "embedding": (setting(model__embedding_size=6), ["model.embedding_size=6", "features of 4", "change the model"]),
+    "model raises": (part(model=Raising()), ["Raising", "build_network", "KeyError", "bad_input_cases.py:"]),
+    "model misfits": (part(model=Misfitting()), ["Misfitting", "build_network", "roadcast", "bad_input_cases.py:"]),
+    "data raises": (part(train_dataset=RaisingSample()), ["train_dataset[", "KeyError", "bad_input_cases.py:"]),
+    "disk full": (disk_full_on_rank_1, ["cannot save the checkpoint of step 2", "rank 1", "File too large"]),
+    "not finite": (part(train_dataset=OneHotSample()), ["the loss is ", "at step 1;", "lower lr"]),
+    "another Paddle": (another_paddle, ["PaddlePaddle 2.4.2 is not supported", "2.6 or 3.x", "pip install"]),
+}
+
+
+def odd_pictures(entry: Entry, root: Path) -> None:
+    entry.set("data.label_file", "odd.txt")
+    entry.set_train_epochs(1)
+
+
+def cut_picture(entry: Entry, root: Path) -> None:
+    """Only the worker of the rank that is to read it finds out."""
+    entry.set("data.label_file", "cut.txt")
+    entry.set_num_workers(1)
+    entry.set_train_epochs(3)
+
+
+def slow_training(entry: Entry) -> None:
+    entry.train_dataset = Slow()
+    entry.set_num_workers(1)
+    entry.set_train_steps(100000)
+
+
+def kill_at_step(number: int) -> None:
+    from plsc.engine.session import Session
+
+    step = Session.step
+
+    def last(self, at, *rest):
+        if at == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, at, *rest)
+
+    Session.step = last
+
+
+def killed_on(victim: int):
+    """A rank is killed in the middle of training."""
+
+    def change(entry: Entry, root: Path) -> None:
+        slow_training(entry)
+        if rank() == victim:
+            kill_at_step(6)
+
+    return change
+
+
+def killed_in_a_wait(entry: Entry, root: Path) -> None:
+    """Rank 1 is killed while rank 0 waits for it outside of the program, such as while both save."""
+    from plsc import checkpoint
+
+    if rank() == 1:
+        checkpoint.save = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def never_there(victim: int):
+    """A rank is killed before it meets the others."""
+
+    def change(entry: Entry, root: Path) -> None:
+        from plsc.parallel import group
+
+        group.CONNECT_SECONDS = 3
+        if rank() == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return change
+
+
+def data_raises_on_rank_2(entry: Entry, root: Path) -> None:
+    entry.train_dataset = RaisingSample() if rank() == 2 else Slow()
+
+
+def out_of_memory_on_rank_1(entry: Entry, root: Path) -> None:
+    """An error of Paddle's in the middle of a step."""
+    from paddle.static import Executor
+
+    execute = Executor.run
+
+    def run(self, program, feed, fetch_list):
+        if "label" in feed:
+            raise RuntimeError("C++ Traceback\nResourceExhaustedError: Out of memory error on CPU")
+        return execute(self, program, feed=feed, fetch_list=fetch_list)
+
+    if rank() == 1:
+        Executor.run = run
+
+
+def again(entry: Entry, root: Path) -> None:
+    """A script that catches an error which all ranks have, and tries again."""
+    try:
+        wrong = base(root, "again")
+        wrong.set("data.label_file", "missing.txt")
+        wrong.train()
+    except DataError:
+        pass
+
+
+# Those that only one rank runs into, and those that end a rank.
+ONE_RANK = {
+    "picture cut": (cut_picture, ["cut.txt:8: picture 'cut.jpg'", "cannot be decoded"]),
+    "one of three": (data_raises_on_rank_2, ["rank 2", "train_dataset[", "KeyError", "bad_input_cases.py:"]),
+    "out of memory": (out_of_memory_on_rank_1, ["rank 1", "the program stopped", "memory"]),
+    "killed 0": (killed_on(0), ["stopped, because of rank 0", "has gone"]),
+    "killed 1": (killed_on(1), ["stopped, because of rank 1", "has gone"]),
+    "killed in a wait": (killed_in_a_wait, ["stopped, because of rank 1", "has gone"]),
+    "0 not there": (never_there(0), ["cannot reach the other ranks", "check that all 2 ranks run"]),
+    "1 not there": (never_there(1), ["cannot reach the other ranks", "check that all 2 ranks run", "1 of them"]),
+    "too few classes": (setting(classifier__num_classes=2), ["num_classes=2", "3 ranks", "launch 2"]),
+}
+FINE = {"odd pictures": (odd_pictures, []), "again": (again, []), "nothing to train": (part(model=Frozen()), [])}
+RANKS = {"one of three": 3, "too few classes": 3}
+ALL = {**CASES, **ONE_RANK, **FINE}
+
+
+
+def run_all(root: Path, names: list[str]) -> None:
+    """Each case on two ranks of its own, forks of this process; codes.json gets their exit codes and seconds."""
+    import paddle  # noqa: F401  loaded once, for all forks
+
+    import plsc.engine.run  # noqa: F401
+
+    outcomes = {}
+    for name in names:
+        logs = root / "logs" / folder(name)
+        logs.mkdir(parents=True)
+        began = time.monotonic()
+        codes = forked.run(RANKS.get(name, 2), logs, lambda _, name=name: run_case(name, root), lone=True)
+        outcomes[name] = {"codes": codes, "seconds": time.monotonic() - began}
+    (root / "outcomes.json").write_text(json.dumps(outcomes))
+
+
+def run_case(name: str, root: Path) -> None:
+    """The user's script, which ends in a fork as the interpreter ends any script: by its hook, then what is at exit."""
+    code = 0
+    try:
+        entry = base(root, name)
+        ALL[name][0](entry, root)
+        entry.train()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    atexit._run_exitfuncs()
+    raise SystemExit(code)
+
+
+def folder(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1])
+    if sys.argv[2] == "--all":
+        run_all(where, sys.argv[3:] or list(ALL))
+    else:
+        run_case(sys.argv[2], where)
