@@ -16,14 +16,13 @@ from plsc.checkpoint.files import sync_dir
 from plsc.checkpoint.together import together
 from plsc.config.urls import is_url, masked
 from plsc.errors import CheckpointError
-from plsc.remote.places import Run, start_url
+from plsc.remote.places import FETCHED, Run, start_url
 from plsc.remote.source import UPLOADED, Source, read_source
 from plsc.remote.stores import Store, open_store
 from plsc.remote.transfer import measure_local, retried
 
 log = logging.getLogger(__name__)
 
-FETCHED = "fetched"  # <model_save_dir>/fetched: copies of checkpoints from elsewhere
 PART = ".part_"  # a copy that is not complete
 
 _STEP = re.compile(rf"({layout.CHECKPOINTS}/step_(\d{{8,}}))/{layout.MANIFEST}")

@@ -9,6 +9,8 @@ from plsc.config import Config
 from plsc.config.urls import is_url
 from plsc.parallel.environment import Environment
 
+FETCHED = "fetched"  # <model_save_dir>/fetched: copies of what was elsewhere
+
 
 class Run(Protocol):
     """A run as far as copying needs it; plsc.engine.start.Run is one."""

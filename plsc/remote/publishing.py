@@ -6,6 +6,7 @@ have been read back and compared. What is half copied lacks it.
 
 from __future__ import annotations
 
+import glob
 import os
 
 from plsc import checkpoint
@@ -16,7 +17,7 @@ from plsc.checkpoint.manifest import carries_manifest
 from plsc.checkpoint.together import together
 from plsc.config.urls import masked
 from plsc.errors import CheckpointError
-from plsc.remote.places import Run, save_url
+from plsc.remote.places import FETCHED, Run, save_url
 from plsc.remote.source import UPLOADED, upload_list
 from plsc.remote.stores import Store, open_store
 from plsc.remote.transfer import measure_local, retried, upload, upload_bytes
@@ -81,8 +82,11 @@ def publish(run: Run, local_dir: str) -> None:
 
 
 def _complete(run: Run) -> list[str]:
+    """The run's complete checkpoints, at one or two levels below `model_save_dir`; not what was fetched, nor hidden."""
     root = os.path.abspath(run.config.model_save_dir)
-    return [path for _, path in layout.step_dirs(root) if problem(path) is None]
+    levels = [f"{glob.escape(root)}/{level}/{layout.MANIFEST}" for level in ("*", "*/*")]
+    found = sorted(os.path.dirname(path) for level in levels for path in glob.glob(level))
+    return [path for path in found if os.path.relpath(path, root).split(os.sep)[0] != FETCHED and problem(path) is None]
 
 
 def _place(run: Run, local_dir: str) -> str:

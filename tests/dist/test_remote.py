@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -40,14 +39,14 @@ def bucket():
 
 def test_a_run_that_lives_on_s3(tmp_path, variables):
     results = ranks.run("tests.dist.remote_cases:life", 2, tmp_path, (str(tmp_path), "s3://bucket/run"), variables)
-    for continued, whole, _ in results:
-        assert continued == whole  # to the bit: the copy is the checkpoint
     there = bucket()
-    first, export = tmp_path / "first", Path(results[0][2])
+    first, export = tmp_path / "first", Path(results[0])
     expected = {f"run/checkpoints/{name}": data for name, data in tree(first / "checkpoints").items()}
     expected.update({f"run/inference/{name}": data for name, data in tree(export).items()})
     assert there.pop("run/inference/upload.json") and there == expected
-    assert os.listdir(tmp_path / "second" / "fetched") == os.listdir(tmp_path / "third" / "fetched")
+    (fetched,) = (tmp_path / "second" / "fetched").iterdir()
+    assert tree(fetched) == tree(first / "checkpoints" / "step_00000003")
+    assert "steps 3 to 4" in (tmp_path / "second" / "logs" / "rank_00000.log").read_text()
     logs = "".join(path.read_text() for path in tmp_path.glob("**/*.log"))
     assert "read back and compared" in logs and "never-shown" not in logs
 

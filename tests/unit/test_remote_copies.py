@@ -156,6 +156,18 @@ def test_the_place_of_plsc_0_x(remote, tmp_path, monkeypatch):
     assert run.config.checkpoint_dir.startswith(str(tmp_path / "other" / "fetched")) and run.config.checkpoint_dir
 
 
+def test_every_complete_checkpoint_of_the_run_is_copied_and_no_other(remote, tmp_path):
+    run_dir = tmp_path / "run [1]"
+    newest, best = save_as(run_dir, 8, 7, 2), save_as(run_dir, 4, 7, 2)
+    for name in ("best", "fetched/step_1_abc", "best_of/step_00000004", "logs"):
+        shutil.copytree(best, run_dir / name)
+    os.unlink(run_dir / "logs" / "replicated.safetensors")
+    publish_checkpoints(FakeRun(run_dir, to(remote)))
+    found = {str(path.parent.relative_to(remote)) for path in remote.rglob(layout.MANIFEST)}
+    assert found == {"best", "best_of/step_00000004", "checkpoints/step_00000004", "checkpoints/step_00000008"}
+    assert tree(remote / "checkpoints/step_00000008") == tree(newest)
+
+
 def test_an_older_complete_checkpoint_comes_before_a_newer_half_one(remote, tmp_path, caplog):
     local = [save_as(tmp_path / "run", step, 7, 2) for step in (4, 100_000_000)]
     publish_checkpoints(FakeRun(tmp_path / "run", to(remote)))
