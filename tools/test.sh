@@ -10,8 +10,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 which=${1:-3.3.1}
 [ $# -eq 0 ] || shift
 case $which in
-  3.3.1) extras=cpu,test selection=--ignore=tests/gpu ;;
-  2.6.2) extras=cpu26,test selection=--ignore=tests/gpu ;;
+  3.3.1) extras=cpu,onnx,test selection=--ignore=tests/gpu ;;
+  2.6.2) extras=cpu26,onnx26,test selection=--ignore=tests/gpu ;;
   gpu) extras=gpu,test selection=tests/gpu ;;
   *)
     echo "error: '$which' is not an environment; allowed: 3.3.1, 2.6.2, gpu" >&2

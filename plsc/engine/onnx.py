@@ -5,6 +5,7 @@ Which release reads which Paddle: 1.3.1 the programs of 2.6, 2.x those of 3.x.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -44,7 +45,8 @@ def convert(program: str, weights: str, target: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise ExportError(f"{target}: paddle2onnx has not ended after {SECONDS} s; set export.format: paddle") from None
-    if done.returncode != 0:
+    # 1.3.1 ends with status 0 and an empty file where it fails
+    if done.returncode != 0 or not os.path.isfile(target) or not os.path.getsize(target):
         raise ExportError(
             f"{target}: paddle2onnx cannot convert this net: {_reason(done.stderr + done.stdout)} "
             f"(status {done.returncode}); set export.format: paddle"
@@ -52,7 +54,7 @@ def convert(program: str, weights: str, target: str) -> None:
 
 
 def _reason(text: str) -> str:
-    """The line that tells most: the last one that speaks of an error."""
+    """The line that tells most: the first one that speaks of a failure, else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line or "ERROR" in line or "not support" in line]
-    return (telling or lines or ["it says nothing"])[-1][:300]
+    telling = [line for line in lines if any(word in line for word in ("Error", "ERROR", "ailed", "not support"))]
+    return [*telling, *lines[-1:], "it says nothing"][0][:300]

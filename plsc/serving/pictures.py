@@ -20,8 +20,8 @@ def resized(image: np.ndarray, height: int, width: int, how: str, name: str) -> 
     """uint8 [H, W, 3] of any size -> [height, width, 3].
 
     A picture of this size stays as it is. Another is sampled anew with Pillow's bilinear filter, which averages where
-    it makes smaller: "stretch" each side by itself; "crop" keeps the proportions, covers the size and cuts what
-    protrudes off both ends; "refuse" raises DataError.
+    it makes smaller: "stretch" each side by itself; "crop" first cuts both ends of the longer side off, to whole
+    pixels, so that the proportions are those of the net; "refuse" raises DataError.
     """
     if how not in RESIZES:
         raise ConfigError(f"resize={how!r}: must be one of {', '.join(RESIZES)}")
@@ -29,13 +29,12 @@ def resized(image: np.ndarray, height: int, width: int, how: str, name: str) -> 
         return image
     if how == "refuse":
         raise DataError(f"{name}: is {image.shape[1]} x {image.shape[0]}, must be {width} x {height} (resize: refuse)")
-    box = None
     if how == "crop":
         scale = min(image.shape[0] / height, image.shape[1] / width)
-        left, top = (image.shape[1] - width * scale) / 2, (image.shape[0] - height * scale) / 2
-        box = (left, top, image.shape[1] - left, image.shape[0] - top)
-    picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(picture)
+        kept = max(1, round(height * scale)), max(1, round(width * scale))
+        top, left = (image.shape[0] - kept[0]) // 2, (image.shape[1] - kept[1]) // 2
+        image = np.ascontiguousarray(image[top : top + kept[0], left : left + kept[1]])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def find_pictures(source: str) -> tuple[list[str], int]:
