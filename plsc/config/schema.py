@@ -267,6 +267,11 @@ class Settings:
         "A run that is resumed follows one that was never stopped to the bit only with the same value.",
         unit="steps", within="[0, inf)",
     )  # fmt: skip
+    save_async: bool = option(
+        True, "Go on training while a checkpoint is written. Costs memory of the machine for a copy of what a rank "
+        "saves: weights and momentum of its classes, on rank 0 the backbone too; where that is more than half of "
+        "what is free, and with false, training waits.",
+    )  # fmt: skip
     max_last_checkpoint_num: int = option(
         5, "How many of the newest checkpoints are kept; 0 or less keeps all.",
         setter="set_max_last_checkpoint_num", attributes=("max_last_checkpoint_num",),

@@ -1,4 +1,4 @@
-"""Between a session and the checkpoints on disk: what is kept, where a run continues, when old ones go."""
+"""Between a session and the checkpoints on disk: where a run continues, and what is kept beside the tensors."""
 
 from __future__ import annotations
 
@@ -61,26 +61,8 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         run.journal.say(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
 
 
-def save(run: Run, session: Session, progress: Progress, epoch: int, protect: str | None) -> str:
-    """Write a checkpoint with all ranks and remove what is too old, never ``protect``. Raises CheckpointError."""
-    session.bring_rows_up_to_date()
-    spec = session.program.spec
-    gives_shard = spec.model_parallel or run.env.rank == 0
-    path = checkpoint.save(
-        run.config.model_save_dir,
-        progress.step,
-        session.replicated() if run.env.rank == 0 else None,
-        session if gives_shard else None,
-        _meta(run, spec, progress, epoch) if run.env.rank == 0 else {},
-        run.group,
-    )
-    protected = [protect] if protect else []
-    checkpoint.remove_old(run.config.model_save_dir, run.config.max_last_checkpoint_num, run.group, protected)
-    run.journal.say(f"Save model to {path}")
-    return path
-
-
-def _meta(run: Run, spec, progress: Progress, epoch: int) -> dict[str, Any]:
+def meta_of(run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extra: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the run beside its tensors. Raises CheckpointError for what it cannot hold."""
     scheduler = user_scheduler(run)
     return {
         "paddle_version": paddle.__version__,
@@ -91,7 +73,7 @@ def _meta(run: Run, spec, progress: Progress, epoch: int) -> dict[str, Any]:
         "config": run.config.to_dict(),
         "random_states": {"seed": run.seed},
         "lr_state": plain(scheduler.state_dict()) if scheduler is not None else {},
-        "extra": {},
+        "extra": extra,
     }
 
 

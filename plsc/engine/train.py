@@ -14,6 +14,7 @@ from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
 from plsc.engine.journal import clock
 from plsc.engine.meter import Meter
 from plsc.engine.plan import Plan, Progress
+from plsc.engine.saver import Saver, Target
 from plsc.engine.session import Session
 from plsc.engine.start import Run
 from plsc.engine.stopping import StopRequest
@@ -57,9 +58,9 @@ def train(run: Run) -> Result:
         if opened is not None:
             checkpointing.load(run, session, *opened)
             run.journal.say(f"continue from {opened[0]}, step {progress.step}")
-        with StopRequest() as request:
-            loop = Loop(run, session, evaluation, plan, request, protect=opened[0] if opened else None)
-            return loop.go(loader)
+        protect = opened[0] if opened else None
+        with StopRequest() as request, Saver(run, session, protect) as saver:
+            return Loop(run, session, evaluation, plan, request, saver, protect).go(loader)
 
 
 def _loader(run: Run, data, plan: Plan) -> Loader:
@@ -77,9 +78,12 @@ class Loop:
         evaluation: EvalProgram | None,
         plan: Plan,
         request: StopRequest,
+        saver: Saver,
         protect: str | None,
     ):
-        self._run, self._session, self._plan, self._request, self._protect = run, session, plan, request, protect
+        self._run, self._session, self._plan, self._protect = run, session, plan, protect
+        self._request, self._saver = request, saver
+        self._home = Target(run.config.model_save_dir, run.config.max_last_checkpoint_num)
         self._embedder = None
         if evaluation is not None:
             self._embedder = Embedder(run.config, run.env, evaluation, session.run)
@@ -104,11 +108,13 @@ class Loop:
             verified = self._verify_if_due(done) or verified
             path = self._save_if_due(done, stop) or path
             if stop and done < plan.last:
+                self._saver.finish()
                 run.journal.say(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
                 return Result(done, loss, path, verified, stopped=True)
         if plan.first.step >= plan.last:
             run.journal.say(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
             path, verified = self._protect or "", self._verify(plan.first.step)
+        self._saver.finish()
         return Result(plan.last, loss, path, verified)
 
     def _headline(self) -> str:
@@ -169,7 +175,7 @@ class Loop:
             return None
         began = time.monotonic()
         progress = Progress(done, self._plan.samples(done))
-        path = checkpointing.save(self._run, self._session, progress, self._plan.epoch(done), self._protect)
+        path = self._saver.save(progress, self._plan.epoch(done), [self._home], {})
         self._meter.pause(time.monotonic() - began)
         return path
 

@@ -35,7 +35,7 @@ def runs(tmp_path_factory):
     instants = draw_instants(seed=20, count=5 * KILLS)
     orders = []
     for number in range(2):
-        entry = {"adam": bool(number)}
+        entry = {"adam": bool(number), "options": {"save_async": not number}}
         # a run may be over before all of its instants have come: those left over go unused, so there are more
         orders.append({"name": f"straight{number}", "entry": entry, "instants": [], "kills": 0})
         own = instants[number::2]
@@ -53,14 +53,14 @@ def test_the_instants_were_what_they_should_be(runs):
     assert report["straight0"]["attempts"] == report["straight1"]["attempts"] == 1
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["momentum, sampled rows", "Adam with a scheduler"])
+@pytest.mark.parametrize("number", [0, 1], ids=["momentum, samples, saved beside training", "Adam with a scheduler"])
 def test_the_end_is_the_same_to_the_bit(runs, number):
     cwd, report = runs
     for name in report[f"killed{number}"]["runs"]:
         assert manifest(cwd / name, STEPS)["files"] == manifest(cwd / f"straight{number}", STEPS)["files"], name
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["momentum, sampled rows", "Adam with a scheduler"])
+@pytest.mark.parametrize("number", [0, 1], ids=["momentum, samples, saved beside training", "Adam with a scheduler"])
 def test_every_loss_and_accuracy_is_the_same_to_the_bit(runs, number):
     cwd, report = runs
     straight = told(cwd / f"straight{number}")
