@@ -6,9 +6,11 @@ Importing the package does nothing else: no Paddle, no environment, no files. Th
 from __future__ import annotations
 
 import importlib
-import zlib  # noqa: F401  before Paddle 2.6, which exports a zlib of its own that breaks Python's
 
+from plsc.paddle_version import load_zlib
 from plsc.version import __version__
+
+load_zlib()
 
 _HOMES = {"Entry": "plsc.entry", "LargeScaleClassifier": "plsc.classifiers", "Predictor": "plsc.serving"}
 

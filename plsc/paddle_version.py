@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 
 from plsc.errors import LaunchError
 
@@ -29,3 +31,16 @@ def require_paddle() -> str:
 def _broken(error: Exception) -> LaunchError:
     reason = " ".join(str(error).split())[:200]
     return LaunchError(f"PaddlePaddle cannot be imported ({type(error).__name__}: {reason}); {_INSTALL}")
+
+
+def load_zlib() -> None:
+    """Load Python's zlib before Paddle 2.6, which shows its own zlib to the whole process.
+
+    A zlib that is loaded after it mixes the two and crashes, in PNG files and in numpy.random among others. Raises
+    LaunchError where it is too late for that.
+    """
+    paddle = sys.modules.get("paddle")
+    too_late = "zlib" not in sys.modules and "zlib" not in sys.builtin_module_names
+    if too_late and str(getattr(paddle, "__version__", "")).startswith("2."):
+        raise LaunchError("Paddle 2.6 was imported before zlib, which then crashes: import plsc, or zlib, before paddle")
+    importlib.import_module("zlib")

@@ -12,10 +12,10 @@ def main() -> None:
     target, cwd = sys.argv[1], Path(sys.argv[2])
     module, function = target.split(":")
     payload = pickle.loads((cwd / "payload.pickle").read_bytes())
-    import paddle
-
     from plsc.parallel.environment import Environment
     from plsc.parallel.group import join
+
+    import paddle  # noqa: I001  after plsc, see plsc.paddle_version.load_zlib
 
     paddle.enable_static()
     env = Environment.from_launch()
