@@ -1,0 +1,34 @@
+"""Predict, test and export on every rank (see test_using.py), one after the other in the same processes."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from plsc import Entry
+from tests.unit import using_kit as kit
+
+
+def run_all(env, payload: dict) -> dict:
+    """{what: result} of this rank. payload: run, images (a folder), out."""
+    results = {}
+
+    def entry(source: str, name: str, **changes) -> Entry:
+        save = os.path.join(payload["out"], name)
+        data = {"dataset_dir": payload["sets"], "val_targets": ["own"]}
+        settings = kit.settings(
+            model_save_dir=save, checkpoint_dir=source, test_batch_size=2, data=data,
+            predict={"images": payload["images"]}, **changes,
+        )  # fmt: skip
+        return Entry(config=settings)
+
+    exported = entry(payload["run"], "export").convert_for_prediction()
+    for name, source in (("checkpoint", payload["run"]), ("exported", exported)):
+        prediction = entry(source, name).predict()
+        results[name] = np.array(prediction.features), prediction.paths
+        again = entry(source, name).predict()  # complete already
+        assert (again.features == prediction.features).all()
+        figures = entry(source, name).test()["own"]
+        results[name] += ((figures.accuracy, figures.auc, figures.eer, figures.xnorm),)
+    return results
