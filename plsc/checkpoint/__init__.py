@@ -8,6 +8,7 @@ from __future__ import annotations
 from plsc.checkpoint.find import latest, open_checkpoint, resolve
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.read import ReshardSource, check_fits, read_replicated, read_rows, verify_files
+from plsc.checkpoint.reshard import merge, reshard
 from plsc.checkpoint.retention import remove_old
 from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
 from plsc.checkpoint.together import OneRank
@@ -23,11 +24,13 @@ __all__ = [
     "TensorSpec",
     "check_fits",
     "latest",
+    "merge",
     "open_checkpoint",
     "read_manifest",
     "read_replicated",
     "read_rows",
     "remove_old",
+    "reshard",
     "resolve",
     "save",
     "verify_files",

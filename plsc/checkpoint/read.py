@@ -44,12 +44,17 @@ def read_replicated(path: str, manifest: Manifest) -> dict[str, np.ndarray]:
 
 
 def read_rows(
-    path: str, manifest: Manifest, first: int, last: int, block_rows: int = 65536
+    path: str,
+    manifest: Manifest,
+    first: int,
+    last: int,
+    block_rows: int = 65536,
+    names: Iterable[str] | None = None,
 ) -> Iterator[tuple[str, int, np.ndarray]]:
     """The classes [first, last) from however many shards they lie in, a block of at most `block_rows` rows at once.
 
     Yields (tensor name, row, rows [n, ...]) where `row` counts from `first`: what a rank that owns [first, last) puts
-    at its local row, and what `save` takes. Tensors in the manifest's order, rows upwards. Only the bytes asked for
+    at its local row, and what `save` takes. Tensors in the manifest's order (only `names`, if given), rows upwards. Only the bytes asked for
     are read. Raises CheckpointError, naming the file; ConfigError for a range outside [0, num_classes].
     """
     if not manifest.num_shards:
@@ -57,11 +62,12 @@ def read_rows(
     if block_rows < 1:
         raise CheckpointError(f"block_rows must be at least 1, got {block_rows}")
     pieces = overlaps(manifest.num_classes, manifest.num_shards, first, last)
-    return _rows(path, manifest, pieces, first, block_rows)
+    specs = [spec for spec in manifest.shard_tensors if names is None or spec.name in names]
+    return _rows(path, manifest, specs, pieces, first, block_rows)
 
 
-def _rows(path, manifest, pieces, first, block_rows) -> Iterator[tuple[str, int, np.ndarray]]:
-    for spec in manifest.shard_tensors:
+def _rows(path, manifest, specs, pieces, first, block_rows) -> Iterator[tuple[str, int, np.ndarray]]:
+    for spec in specs:
         for index, piece_first, piece_last in pieces:
             start = manifest.class_ranges[index][0]
             name = shard_name(index, manifest.num_shards)

@@ -1,0 +1,76 @@
+"""A checkpoint written anew for another number of ranks, or as one file, a block of rows at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from plsc.checkpoint import layout
+from plsc.checkpoint.files import FileEntry, sync_dir, write_tensors
+from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
+from plsc.checkpoint.read import ReshardSource, read_replicated, read_rows, verify_files
+from plsc.checkpoint.tensors import TensorSpec
+from plsc.checkpoint.together import OneRank, together
+from plsc.checkpoint.write import save_shards
+from plsc.errors import CheckpointError
+from plsc.parallel.shards import class_range
+
+
+def reshard(path: str, run_dir: str, num_shards: int) -> str:
+    """Write the checkpoint directory `path` with `num_shards` shards under `run_dir`; returns the new directory.
+
+    Values stay as they are, to the bit. Memory: the replicated tensors and one block of rows.
+    Raises CheckpointError for a damaged checkpoint or a disk that refuses, ConfigError for a number that cannot work.
+    """
+    manifest = _checked(path)
+    if os.path.realpath(layout.checkpoints_dir(run_dir)) == os.path.realpath(os.path.dirname(path)):
+        raise CheckpointError(f"{run_dir}: holds the checkpoint that is read; choose another directory")
+    if not manifest.num_shards:
+        raise CheckpointError(f"{path}: holds no class shards; there is nothing to split")
+    ranges = [class_range(manifest.num_classes, rank, num_shards) for rank in range(num_shards)]
+    sources = [ReshardSource(path, manifest, first, last) for first, last in ranges]
+    meta = {key: getattr(manifest, key) for key in META_KEYS}
+    return save_shards(run_dir, manifest.step, read_replicated(path, manifest), sources, meta)
+
+
+def merge(path: str, file: str) -> FileEntry:
+    """Write all tensors of a checkpoint into one new safetensors file, the classes in order.
+
+    Raises CheckpointError, also where `file` exists.
+    """
+    manifest = _checked(path)
+    specs = [*manifest.replicated_tensors, *manifest.shard_tensors]
+    # wide types first, as safetensors readers want each tensor aligned; the rest of the order stays
+    specs.sort(key=lambda spec: -spec.numpy_dtype.itemsize)
+    metadata = {"plsc_checkpoint": f"step {manifest.step} merged", "plsc_version": manifest.plsc_version}
+
+    def write() -> list:
+        entry = write_tensors(file + ".part", specs, _blocks(path, manifest, specs), metadata)
+        os.link(file + ".part", file)  # unlike a rename it does not replace what is there
+        os.unlink(file + ".part")
+        sync_dir(os.path.dirname(os.path.abspath(file)))
+        return [entry.num_bytes, entry.sha256]
+
+    try:
+        return FileEntry(*together(OneRank(), f"cannot write {file}", write)[0])
+    except CheckpointError:
+        if os.path.exists(file + ".part"):
+            os.unlink(file + ".part")
+        raise
+
+
+def _blocks(path: str, manifest: Manifest, specs: list[TensorSpec]) -> Iterator[tuple[str, int, np.ndarray]]:
+    replicated = read_replicated(path, manifest)
+    for spec in specs:
+        if spec.name in replicated:
+            yield spec.name, 0, replicated[spec.name]
+        else:
+            yield from read_rows(path, manifest, 0, manifest.num_classes, names=[spec.name])
+
+
+def _checked(path: str) -> Manifest:
+    manifest = read_manifest(path)
+    verify_files(path, manifest)
+    return manifest

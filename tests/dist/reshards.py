@@ -1,0 +1,50 @@
+"""The process behind test_other_ranks.py: half of a run on N ranks, the rest on M.
+
+python -m tests.dist.reshards DIR writes DIR/report.json: exit codes by name.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tests.dist import forked
+from tests.dist.tiny_run import make_entry
+
+GLOBAL_BATCH, HALF, STEPS = 12, 6, 12
+PAIRS = [(1, 2), (2, 1), (2, 3), (3, 2), (4, 1), (3, 4), (4, 3)]
+OPTIONS = {"classifier.sample_ratio": 1.0, "with_test": False, "save_period": 0, "lr_schedule.boundaries": [9]}
+
+
+def part(run_dir: Path, world_size: int, steps: int, global_batch: int = GLOBAL_BATCH, adam: bool = False) -> None:
+    options = {**OPTIONS, "train_steps": steps, "train_batch_size": global_batch // world_size}
+    make_entry(run_dir, options, plain=True, adam=adam).train()
+
+
+def main() -> None:
+    import paddle  # noqa: F401
+
+    import plsc.engine.run  # noqa: F401
+
+    cwd, report = Path(sys.argv[1]), {}
+
+    def run(name: str, world_size: int, *args) -> None:
+        codes = forked.run(world_size, cwd, lambda rank: part(cwd / name, world_size, *args))
+        report.setdefault(name, []).extend(codes)
+
+    for name, pair, adam in (
+        ("alone", (1, 1), False),
+        ("alone adam", (1, 1), True),
+        *((f"{before} to {after}", (before, after), False) for before, after in PAIRS),
+        ("2 to 3 adam", (2, 3), True),
+    ):
+        run(name, pair[0], HALF, GLOBAL_BATCH, adam)
+        run(name, pair[1], STEPS, GLOBAL_BATCH, adam)
+    run("other batch", 2, 5, 12)  # 60 samples: the first epoch and 8 of the second
+    run("other batch", 1, 9, 11)  # 44 more: just to the end of the second
+    (cwd / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
