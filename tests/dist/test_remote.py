@@ -9,7 +9,7 @@ import pytest
 from tests.dist import ranks
 from tests.unit.remote_kit import tree
 
-moto_server = pytest.importorskip("moto.server", reason="needs moto[server], which plsc[test] brings")
+moto_server = pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
 pytest.importorskip("s3fs", reason="needs plsc[remote]")
 boto3 = pytest.importorskip("boto3")
 

@@ -17,7 +17,7 @@ from plsc.remote.fetch import PART
 from tests.unit.checkpoint_kit import class_arrays, gather_rows, replicated_arrays, same_arrays, save_as
 from tests.unit.remote_kit import FakeRun, on_runs, raise_first, tree
 
-moto_server = pytest.importorskip("moto.server", reason="needs moto[server], which plsc[test] brings")
+moto_server = pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
 pytest.importorskip("s3fs", reason="needs plsc[remote]")
 boto3 = pytest.importorskip("boto3")
 
