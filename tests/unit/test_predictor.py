@@ -44,13 +44,15 @@ def test_every_kind_of_picture_gives_what_the_evaluation_program_gives(trained_r
     kit.assert_close(predictor.embed(kinds), np.repeat(expected, len(kinds), 0))
 
 
-def test_batches_keep_the_order(trained_run, predictor):
+def test_batches_keep_the_order(trained_run, predictor, monkeypatch):
+    sizes, run = [], predictor.run
+    monkeypatch.setattr(predictor, "run", lambda images: sizes.append(len(images)) or run(images))
     images = [kit.pixels(seed) for seed in range(5)]  # batches of 2, 2 and 1
     expected = kit.evaluation_program(trained_run, np.concatenate([kit.net_input(image) for image in images]))
     kit.assert_close(predictor.embed(images), expected)
     kit.assert_close(predictor.embed(np.stack(images)), expected)
     kit.assert_close(predictor.embed(image for image in images), expected)
-    assert predictor.embed([]).shape == (0, kit.SIZE)
+    assert sizes == [2, 2, 1] * 3 and predictor.embed([]).shape == (0, kit.SIZE)
     assert np.linalg.norm(expected[0] - expected[1]) > 0.01 * np.linalg.norm(expected[0])  # or the order would not show
 
 
