@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import socket
 import time
+import warnings
 
 import paddle
 from paddle.base import core, framework
+
+from plsc.key_server import await_server, serve_keys
 
 RING = 0  # one communication ring: all ranks
 SUM, MAX = "sum", "max"
@@ -46,6 +47,15 @@ def gradients(target, leaves: list) -> list:
         block = framework.default_main_program().current_block()
         found = [block._rename_var(value.name, paddle.utils.unique_name.generate("leaf_gradient")) for value in found]
     return found
+
+
+@contextlib.contextmanager
+def building(main, startup):
+    """Build into these programs, with names counted from zero and without Paddle 3.3's note on each ``zeros_like``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Tensor do not have .place.|The Attr.force_cpu.")
+        with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+            yield
 
 
 # --- state: persistable variables -------------------------------------------------------------------------
@@ -269,10 +279,10 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str):
     server = None
     if rank == 0:
         server = multiprocessing.get_context("fork").Process(
-            target=_serve_keys, args=(int(port), world_size), daemon=True
+            target=serve_keys, args=(int(port), world_size), daemon=True
         )
         server.start()
-    _await_server(host, int(port))
+    await_server(host, int(port))
     strategy = core.GlooParallelStrategy()
     strategy.rank, strategy.rank_num = rank, world_size
     strategy.ip_address, strategy.ip_port = host, int(port)
@@ -285,26 +295,6 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str):
             time.sleep(0.01)
         server.kill()
     return context
-
-
-def _serve_keys(port: int, world_size: int) -> None:
-    from paddle.distributed.fleet.utils.http_server import KVServer
-
-    KVServer(port, size={"_worker": world_size}).start()
-    while os.getppid() != 1:
-        time.sleep(0.5)
-
-
-def _await_server(host: str, port: int, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=1.0).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
 
 
 def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:

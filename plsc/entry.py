@@ -12,6 +12,7 @@ from typing import Any
 from plsc.config import OLD_NAMES, Config
 from plsc.errors import ConfigError
 from plsc.paddle_version import require_paddle
+from plsc.parallel.environment import quiet_kernels
 from plsc.parts import Parts, checked_part
 from plsc.report import install_excepthook
 from plsc.setters import Setters
@@ -102,6 +103,7 @@ class Entry(Setters):
 
 def _engine() -> ModuleType:
     """The module that does the work. Raises LaunchError where Paddle is missing or another one than supported."""
+    quiet_kernels()
     require_paddle()
     from plsc.engine import run
 

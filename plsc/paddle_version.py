@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import warnings
 
 from plsc.errors import LaunchError
 
@@ -15,7 +16,9 @@ _INSTALL = "install it with `pip install 'plsc[cpu]'`, or `pip install 'plsc[gpu
 def require_paddle() -> str:
     """The version of Paddle. Raises LaunchError where there is none, a broken one or one that is not supported."""
     try:
-        import paddle
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No ccache found")  # of a compiler that is not used
+            import paddle
     except ImportError as error:
         if error.name == "paddle":
             raise LaunchError(f"PaddlePaddle is not installed; {_INSTALL}") from None
@@ -42,5 +45,5 @@ def load_zlib() -> None:
     paddle = sys.modules.get("paddle")
     too_late = "zlib" not in sys.modules and "zlib" not in sys.builtin_module_names
     if too_late and str(getattr(paddle, "__version__", "")).startswith("2."):
-        raise LaunchError("Paddle 2.6 was imported before zlib, which then crashes: import plsc, or zlib, before paddle")
+        raise LaunchError("Paddle 2.6 came before zlib, which will crash: import plsc, or zlib, before paddle")
     importlib.import_module("zlib")

@@ -67,7 +67,9 @@ class Model:
 
     name: str = option(
         "ResNet50", "The backbone. A net of your own is given by Entry.set_model.",
-        choices=("ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet"),
+        choices=(
+            "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet",
+        ),
         setter="set_model_name", attributes=("model_name",),
     )  # fmt: skip
     embedding_size: int = option(
@@ -276,6 +278,10 @@ class Settings:
         5, "How many of the newest checkpoints are kept; 0 or less keeps all.",
         setter="set_max_last_checkpoint_num", attributes=("max_last_checkpoint_num",),
     )  # fmt: skip
+    best_metric: str = option(
+        "", "Keep the checkpoint that was best in this figure of a verification in `model_save_dir`/best, beside the "
+        "newest ones: a set and accuracy, auc, eer or tar@F, such as lfw.accuracy or lfw.tar@1e-3; empty for none.",
+    )  # fmt: skip
     train_batch_size: int = option(
         128, "Images of a training step on each rank.", unit="images per rank", within="[1, inf)",
         setter="set_train_batch_size", attributes=("train_batch_size",),
@@ -319,8 +325,9 @@ class Settings:
     )  # fmt: skip
     with_test: bool = option(True, "Verify while training.", setter="set_with_test", attributes=("with_test",))
     scalars: str = option(
-        "none", "Write loss, rate and accuracies for VisualDL or TensorBoard too, in `model_save_dir`/scalars; needs the "
-        "package visualdl or tensorboardX. scalars.jsonl is always written.", choices=("none", "visualdl", "tensorboard"),
+        "none", "Write loss, rate and accuracies for VisualDL or TensorBoard too, in `model_save_dir`/scalars; needs "
+        "the package visualdl or tensorboardX. scalars.jsonl is always written.",
+        choices=("none", "visualdl", "tensorboard"),
     )  # fmt: skip
     calc_acc: bool = option(
         False, "Log the accuracy on the training batches.", setter="set_calc_acc", attributes=("calc_train_acc",)

@@ -81,7 +81,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
 def build_train(config: Config, parts: Parts, env: Environment, seed: int) -> TrainProgram:
     """The training program of ``env.rank``. Raises ConfigError for what cannot be built."""
     main, startup = paddle.static.Program(), paddle.static.Program()
-    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+    with compat.building(main, startup):
         inputs = make_inputs(config, config.train_batch_size, with_label=True)
         feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
         feature = _build_backbone(config, parts, inputs, main)
@@ -155,7 +155,7 @@ class EvalProgram:
 def build_eval(config: Config, parts: Parts, env: Environment, batch_size: int) -> EvalProgram:
     """The backbone in inference mode, which reads the variables of the training program in the same scope."""
     main, startup = paddle.static.Program(), paddle.static.Program()
-    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+    with compat.building(main, startup):
         inputs = make_inputs(config, batch_size, with_label=False)
         feature = build_feature(make_model(config, parts), inputs, is_train=False)
         everywhere = compat.all_gather(feature, env.world_size)

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from plsc.engine.scalars import Scalars
-from plsc.errors import CheckpointError, ConfigError
+from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
 

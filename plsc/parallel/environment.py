@@ -80,6 +80,11 @@ def _card(environ: Mapping[str, str], usual: int) -> int:
     return int(first)
 
 
+def quiet_kernels() -> None:
+    """Keep the notes of Paddle's C++ side off the terminal, errors not; GLOG_minloglevel=0 brings them back."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+
+
 def _integer(environ: Mapping[str, str], name: str) -> int:
     text = environ.get(name, "")
     try:
