@@ -127,6 +127,7 @@ def test_keys_in_addresses_are_masked(text, expected):
 REFUSED = [
     ("remote.save_url", "s3://KEY:secret@bucket/x", "without user, key or password"),
     ("remote.save_url", "s3://KEY:sec/secret@bucket/x", "without user, key or password"),
+    ("remote.save_url", "s3://KEY/secret@bucket/x", "without user, key or password"),
     ("remote.save_url", "hdfs://me:secret@host:9000/x", "without user, key or password"),
     ("remote.save_url", "s3://bucket/x?sig=secret", "must not hold any of"),
     ("remote.save_url", "s3://bucket/../x", r"must not hold \.\."),
