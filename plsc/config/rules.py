@@ -48,6 +48,7 @@ def check_run(settings: Settings, world_size: int, device: str | None) -> None:
     _check_ranks(settings, world_size)
     _check_device(settings, device)
     _check_inputs(settings)
+    _check_initial(settings)
     _check_remote(settings)
 
 
@@ -85,6 +86,19 @@ def _check_device(settings: Settings, device: str | None) -> None:
         raise ConfigError(f"device={settings.device!r}: this run computes on {device}; set device: {device} or auto")
     if settings.mixed_precision.enabled and used == "cpu":
         raise ConfigError("mixed_precision.enabled=True: needs device gpu, and this run computes on the cpu")
+
+
+def _check_initial(settings: Settings) -> None:
+    kind = settings.init_from
+    if kind != "none" and not settings.init_checkpoint:
+        raise ConfigError(f"init_from={kind!r}: init_checkpoint is empty; set it to a checkpoint or a run")
+    if kind == "classes" and not settings.label_map:
+        raise ConfigError("init_from='classes': label_map is empty; set it to a file of old_label<TAB>new_label lines")
+    if kind != "none" and settings.checkpoint_dir:
+        raise ConfigError(
+            f"init_from={kind!r}: begins a new run and checkpoint_dir={settings.checkpoint_dir!r} goes on with an old "
+            "one; leave one of them out"
+        )
 
 
 def _check_inputs(settings: Settings) -> None:
@@ -155,6 +169,8 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         (f"lr_schedule.kind: {kind}", kind != "polynomial", ("lr_schedule.power",)),
         (f"lr_schedule.kind: {kind}", kind == "piecewise", ("lr_schedule.end_lr",)),
         ("with_test: false", not settings.with_test, ("test_period",)),
+        ("init_from: none", settings.init_from == "none", ("init_checkpoint",)),
+        (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),
         ("mixed_precision.enabled: false", not precision.enabled, half),
         (
             "mixed_precision.use_dynamic_loss_scaling: false",

@@ -264,6 +264,13 @@ class Settings:
         "never", "auto goes on from the newest checkpoint in `model_save_dir` if there is one.",
         choices=("never", "auto"),
     )  # fmt: skip
+    init_from: str = option(
+        "none", "Begin a new run with weights of `init_checkpoint`: its backbone, or also the centres of the classes "
+        "that `label_map` names. The rest, momentum and steps begin anew. A run that goes on ignores it.",
+        choices=("none", "backbone", "classes"),
+    )  # fmt: skip
+    init_checkpoint: str = option("", "The checkpoint for `init_from`, or the directory of a run.")
+    label_map: str = option("", "For init_from classes: a text file, on each line old label, tab, new label.")
     save_period: int = option(
         0, "A checkpoint every so many steps, beside those at the end of each epoch and of the run; 0 for these alone. "
         "A run that is resumed follows one that was never stopped to the bit only with the same value.",

@@ -31,7 +31,7 @@ class TrainProgram:
 
     ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped) to values.
     ``replicated`` names the persistable variables that are the same on every rank; those of this rank's classes are
-    in ``rows.tensors``. ``parameters`` are the backbone's trainable ones.
+    in ``rows.tensors``. ``parameters`` are the backbone's trainable ones, ``backbone`` names all of its variables.
     """
 
     main: Any
@@ -43,6 +43,7 @@ class TrainProgram:
     shard: Shard
     rows: Any
     parameters: list[Any]
+    backbone: list[str]
 
 
 def make_model(config: Config, parts: Parts) -> BaseModel:
@@ -105,7 +106,8 @@ def build_train(config: Config, parts: Parts, env: Environment, seed: int) -> Tr
         fetches["skipped"] = gradients.found
     replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states]
     feeds.update(rows.feeds)
-    return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, gradients.parameters)
+    parameters = gradients.parameters
+    return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, list(backbone))
 
 
 def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment):

@@ -85,9 +85,11 @@ class Session:
         return [TensorSpec.of(name, array) for name, array in self.replicated().items()]
 
     def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
-        """Set them; names and shapes have been checked."""
+        """Set those that are given; names and shapes have been checked."""
         for name in self.program.replicated:
-            array = arrays[self._stored(name)]
+            array = arrays.get(self._stored(name))
+            if array is None:
+                continue
             self.scope.find_var(name).get_tensor().set(array, compat.place(self.env.on_gpu, self.env.device_id))
 
     def _stored(self, name: str) -> str:
@@ -121,6 +123,10 @@ class Session:
         for name, first, rows in blocks:
             index = np.arange(first, first + len(rows), dtype=np.int64)
             self._blocks.write(self, name, index, rows)
+
+    def set_rows(self, name: str, index: np.ndarray, rows: np.ndarray) -> None:
+        """Set the rows ``index`` [n] int64 of the shard, no two of them the same."""
+        self._blocks.write(self, name, index, rows)
 
     def bring_rows_up_to_date(self) -> None:
         """Make every stored row what the dense optimizer would have made it; needed before it is read from outside."""

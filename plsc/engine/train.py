@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from plsc.data import Loader
 from plsc.engine import checkpointing
+from plsc.engine.best import Best
 from plsc.engine.build import EvalProgram, build_eval, build_train
 from plsc.engine.data import check_batch, input_names, make_training_data
 from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
+from plsc.engine.initial import start_from
 from plsc.engine.journal import clock
 from plsc.engine.meter import Meter
 from plsc.engine.plan import Plan, Progress
@@ -51,16 +53,19 @@ def train(run: Run) -> Result:
     data = make_training_data(config, run.parts, run.seed)
     check_batch(config, len(data), run.env)
     opened = checkpointing.open_start(run, program.spec)
+    best = Best(run, opened)
     progress = checkpointing.progress_of(opened)
     plan = Plan.of(config, run.env.world_size, len(data), progress)
     with _loader(run, data, plan) as loader:  # forks its workers before the executor has threads
         session.start(run.group)
-        if opened is not None:
+        if opened is None:
+            start_from(run, session)
+        else:
             checkpointing.load(run, session, *opened)
             run.journal.say(f"continue from {opened[0]}, step {progress.step}")
         protect = opened[0] if opened else None
         with StopRequest() as request, Saver(run, session, protect) as saver:
-            return Loop(run, session, evaluation, plan, request, saver, protect).go(loader)
+            return Loop(run, session, evaluation, plan, request, saver, best, protect).go(loader)
 
 
 def _loader(run: Run, data, plan: Plan) -> Loader:
@@ -79,10 +84,11 @@ class Loop:
         plan: Plan,
         request: StopRequest,
         saver: Saver,
+        best: Best,
         protect: str | None,
     ):
         self._run, self._session, self._plan, self._protect = run, session, plan, protect
-        self._request, self._saver = request, saver
+        self._request, self._saver, self._best = request, saver, best
         self._home = Target(run.config.model_save_dir, run.config.max_last_checkpoint_num)
         self._embedder = None
         if evaluation is not None:
@@ -105,8 +111,9 @@ class Loop:
             self._require_finite(loss, step)
             self._meter.add(loss)
             self._tell(done, results, rate)
-            verified = self._verify_if_due(done) or verified
-            path = self._save_if_due(done, stop) or path
+            results = self._verify_if_due(done)
+            verified = results or verified
+            path = self._save_if_due(done, stop, self._best.improved(done, results or {})) or path
             if stop and done < plan.last:
                 self._saver.finish()
                 run.journal.say(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
@@ -168,16 +175,17 @@ class Loop:
         self._meter.pause(time.monotonic() - began)
         return results
 
-    def _save_if_due(self, done: int, stop: bool) -> str | None:
+    def _save_if_due(self, done: int, stop: bool, best: bool) -> str | None:
         period = self._run.config.save_period
-        due = stop or self._plan.ends_epoch(done) or (period and done % period == 0)
-        if done != self._plan.last and not due:
+        due = stop or self._plan.ends_epoch(done) or (period and done % period == 0) or done == self._plan.last
+        targets = [Target(self._best.run_dir, 1)] * best + [self._home] * bool(due)
+        if not targets:
             return None
         began = time.monotonic()
         progress = Progress(done, self._plan.samples(done))
-        path = self._saver.save(progress, self._plan.epoch(done), [self._home], {})
+        path = self._saver.save(progress, self._plan.epoch(done), targets, self._best.extra)
         self._meter.pause(time.monotonic() - began)
-        return path
+        return path if due else None
 
 
 def _check_embedding_size(run: Run, found: int) -> None:

@@ -9,12 +9,14 @@ import sys
 
 import pytest
 
+from plsc.checkpoint import OneRank, open_checkpoint
 from tests.dist.kills import draw_instants
 from tests.dist.ranks import ROOT
 from tests.dist.tiny_run import manifest, told
 
 STEPS = 24  # three and a half epochs; checkpoints at 5, 7, 10, 13, 14 (of a step that ends an epoch) ... 24
 KILLS = 20
+METRIC = "test_dataset.auc"
 
 
 def run_process(module: str, cwd, timeout: float = 900) -> dict:
@@ -35,7 +37,7 @@ def runs(tmp_path_factory):
     instants = draw_instants(seed=20, count=5 * KILLS)
     orders = []
     for number in range(2):
-        entry = {"adam": bool(number), "options": {"save_async": not number}}
+        entry = {"adam": bool(number), "options": {"save_async": not number, "best_metric": METRIC}}
         # a run may be over before all of its instants have come: those left over go unused, so there are more
         orders.append({"name": f"straight{number}", "entry": entry, "instants": [], "kills": 0})
         own = instants[number::2]
@@ -72,3 +74,18 @@ def test_every_loss_and_accuracy_is_the_same_to_the_bit(runs, number):
         for key, values in killed.items():  # a step that was made again tells its loss again
             assert set(values) == set(straight[key]), (name, key)
     assert any(len(values) > 1 for name in report[f"killed{number}"]["runs"] for values in told(cwd / name).values())
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_best_checkpoint_is_one_complete_checkpoint_and_the_same_one(runs, number):
+    cwd, report = runs
+    areas = {step: values[0] for (step, _, name), values in told(cwd / f"straight{number}").items() if name == "auc"}
+    best = max(areas, key=lambda step: (areas[step], -step))  # the first of equal ones
+    assert len(set(areas.values())) > 2 and (best != min(areas) or number)  # the test would say nothing otherwise
+    for name in [f"straight{number}", *report[f"killed{number}"]["runs"]]:
+        found = open_checkpoint(str(cwd / name / "best"), OneRank())[1]  # checks every hash
+        assert [path.name for path in (cwd / name / "best" / "checkpoints").iterdir()] == [f"step_{best:08d}"], name
+        assert found.extra == {"best": {"metric": METRIC, "value": areas[best], "step": best}}
+        assert found.num_shards == 2
+        assert manifest(cwd / name, STEPS)["extra"] == found.extra
+        assert found.files == open_checkpoint(str(cwd / f"straight{number}" / "best"), OneRank())[1].files

@@ -39,11 +39,11 @@ class TinyNet(BaseModel):
 class Pictures:
     """``count`` made-up pictures; a class is a colour with noise."""
 
-    def __init__(self, count: int, classes: int, salt: int = 0):
+    def __init__(self, count: int, classes: int, salt: int = 0, noise: float = 0.3):
         rng = np.random.default_rng(salt)
         self.labels = rng.integers(0, classes, count)
         colours = rng.standard_normal((classes, 3, 1, 1))
-        self.images = (colours[self.labels] + 0.3 * rng.standard_normal((count, *SHAPE))).astype("float32")
+        self.images = (colours[self.labels] + noise * rng.standard_normal((count, *SHAPE))).astype("float32")
 
     def __len__(self):
         return len(self.labels)
@@ -66,7 +66,7 @@ def make_entry(run_dir, options: dict | None = None, plain: bool = False, adam: 
         entry.set(key, value)
     entry.set_model(TinyNet(plain))
     entry.train_dataset = Pictures(IMAGES, entry.config["classifier"]["num_classes"])
-    entry.test_dataset = Pictures(24, 3, salt=1)
+    entry.test_dataset = Pictures(24, 3, salt=1, noise=4.0)
     if adam:
         import paddle
 
@@ -86,5 +86,5 @@ def told(run_dir) -> dict:
     return found
 
 
-def manifest(run_dir, step: int, home: str = "checkpoints") -> dict:
-    return json.loads((Path(run_dir) / home / f"step_{step:08d}" / "manifest.json").read_text())
+def manifest(run_dir, step: int) -> dict:
+    return json.loads((Path(run_dir) / "checkpoints" / f"step_{step:08d}" / "manifest.json").read_text())

@@ -1,0 +1,44 @@
+"""Which old class a new class was: a text file with `old_label<TAB>new_label` on each line."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plsc.errors import DataError
+
+
+def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(old [n], new [n]) int64, sorted by old. Blank lines do not count; a label stands once on its side.
+
+    Raises DataError that names the file and the line.
+    """
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    old, new = _pair(f"{path}:{number}", line, old_classes, new_classes)
+                    if old in pairs or new in taken:
+                        side = f"old label {old}" if old in pairs else f"new label {new}"
+                        raise DataError(f"{path}:{number}: {side} stands there twice; keep one of the lines")
+                    pairs[old] = new
+                    taken.add(new)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not a text in UTF-8"
+        raise DataError(f"label_map={path!r}: {reason}; give a text file of old_label<TAB>new_label") from None
+    if not pairs:
+        raise DataError(f"label_map={path!r}: has no line old_label<TAB>new_label; to keep no class: init_from: backbone")
+    old = np.array(sorted(pairs), np.int64)
+    return old, np.array([pairs[label] for label in old.tolist()], np.int64)
+
+
+def _pair(where: str, line: str, old_classes: int, new_classes: int) -> tuple[int, int]:
+    words = line.rstrip("\r\n").split("\t")
+    if len(words) != 2 or not all(word.strip().isascii() and word.strip().isdigit() for word in words):
+        raise DataError(f"{where}: {line.strip()[:60]!r} is not old_label<TAB>new_label, two whole numbers")
+    old, new = int(words[0]), int(words[1])
+    for label, classes, what in ((old, old_classes, "old"), (new, new_classes, "new")):
+        if label >= classes:
+            raise DataError(f"{where}: {what} label {label}: must be in [0, {classes}), there are {classes} classes")
+    return old, new

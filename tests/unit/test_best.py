@@ -1,0 +1,60 @@
+"""Which verification is the best one, and what is said of a metric that does not exist."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("paddle")
+
+from plsc.config import Config  # noqa: E402
+from plsc.engine.best import Best  # noqa: E402
+from plsc.errors import ConfigError  # noqa: E402
+
+
+def run_of(metric, **keys):
+    config = Config.from_dict({"best_metric": metric, "model_save_dir": "/run", **keys})
+    group = SimpleNamespace(broadcast=lambda value: value)
+    parts = SimpleNamespace(test_dataset=None)
+    return SimpleNamespace(config=config, parts=parts, group=group, journal=SimpleNamespace(say=lambda text: None))
+
+
+def results(**figures):
+    return {"lfw": SimpleNamespace(**figures)}
+
+
+@pytest.mark.parametrize("metric, figure, values, better", [
+    ("lfw.accuracy", "accuracy", [0.5, 0.5, 0.7, 0.6, 0.8], [True, False, True, False, True]),
+    ("lfw.eer", "eer", [0.5, 0.5, 0.7, 0.4, 0.8], [True, False, False, True, False]),
+    ("lfw.tar@1e-3", "tar_at_far", [{0.001: v, 0.1: 9.0} for v in (0.1, 0.2, 0.2)], [True, True, False]),
+])  # fmt: skip
+def test_the_first_of_the_best(metric, figure, values, better):
+    best = Best(run_of(metric), None)
+    assert [best.improved(step, results(**{figure: value})) for step, value in enumerate(values)] == better
+    last = max(step for step, good in enumerate(better) if good)
+    assert best.extra["best"]["step"] == last
+
+
+def test_the_record_goes_on_in_a_run_that_is_resumed_and_nowhere_else():
+    record = {"best": {"metric": "lfw.accuracy", "value": 0.9, "step": 3}}
+    inside = ("/run/checkpoints/step_00000003", SimpleNamespace(extra=record))
+    outside = ("/run2/checkpoints/step_00000003", SimpleNamespace(extra=record))
+    assert not Best(run_of("lfw.accuracy"), inside).improved(4, results(accuracy=0.8))
+    assert Best(run_of("lfw.auc"), inside).improved(4, results(auc=0.8))
+    assert Best(run_of("lfw.accuracy"), outside).improved(4, results(accuracy=0.8))
+
+
+@pytest.mark.parametrize("metric, keys", [
+    ("lfw", {}), ("lfw.beauty", {}), ("cfp_fp.accuracy", {}), ("lfw.tar@0", {}), ("lfw.tar@..", {}),
+    ("lfw.accuracy", {"with_test": False}),
+])  # fmt: skip
+def test_a_metric_that_cannot_be_is_refused_before_training(metric, keys):
+    with pytest.raises(ConfigError, match="best_metric="):
+        Best(run_of(metric, **keys), None)
+
+
+def test_a_rate_that_the_pairs_do_not_support_is_refused():
+    best = Best(run_of("lfw.tar@1e-6"), None)
+    with pytest.raises(ConfigError, match="support tar@0.1"):
+        best.improved(1, results(tar_at_far={0.1: 0.5, 1e-6: None}))

@@ -1,0 +1,37 @@
+"""Label maps: what is read, and the line that is named where something is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from plsc.data.label_map import read_label_map
+from plsc.errors import DataError
+
+
+def test_sorted_by_the_old_label(tmp_path):
+    path = tmp_path / "map.txt"
+    path.write_text("9\t0\r\n\n2\t5\n007\t1\n")
+    old, new = read_label_map(str(path), 10, 6)
+    assert old.tolist() == [2, 7, 9] and new.tolist() == [5, 1, 0]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("1 2\n", ":1: '1 2' is not"),
+    ("1\t2\t3\n", ":1:"), ("\n1\t-2\n", ":2:"), ("a\t1\n", ":1:"), ("1.0\t1\n", ":1:"),
+    ("1\t2\n1\t3\n", ":2: old label 1 stands there twice"), ("1\t2\n3\t2\n", ":2: new label 2 stands there twice"),
+    ("10\t2\n", "old label 10: must be in [0, 10)"), ("1\t6\n", "new label 6: must be in [0, 6)"), ("\n", "has no line"),
+    ("1\t\u00b2\n", ":1:"),
+])  # fmt: skip
+def test_what_is_wrong_is_named(tmp_path, text, message):
+    path = tmp_path / "map.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_label_map(str(path), 10, 6)
+    assert message in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for name in ("missing", "binary"):
+        with pytest.raises(DataError, match="label_map="):
+            read_label_map(str(tmp_path / name), 10, 6)
