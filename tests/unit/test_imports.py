@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A room may be imported by itself and by the storeys that come after it. Rooms of one storey do not know each other.
 STOREYS = [
     ["plsc.errors", "plsc.version", "plsc.key_server"],
-    ["plsc.config", "plsc.compat", "plsc.paddle_version"],
+    ["plsc.config", "plsc.compat", "plsc.paddle_version", "plsc.safe_pickle"],
     ["plsc.parallel"],
     ["plsc.classifiers", "plsc.models", "plsc.data", "plsc.optim", "plsc.checkpoint", "plsc.evaluation",
      "plsc.parts", "plsc.report"],
@@ -29,7 +29,7 @@ STOREYS = [
 STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms}
 
 # Only these may name Paddle where it is imported together with the module; all others do it inside of functions.
-WITH_PADDLE = ("plsc.classifiers", "plsc.engine", "plsc.optim", "plsc.compat", "plsc.parallel.group")
+WITH_PADDLE = ("plsc.classifiers", "plsc.engine", "plsc.optim", "plsc.compat", "plsc.parallel.group", "plsc.parallel.side")
 
 # The reader of the process's environment, where the launch says which rank this is and which card is its own.
 READERS_OF_ENVIRONMENT = ("plsc.parallel",)
