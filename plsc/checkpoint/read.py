@@ -54,8 +54,9 @@ def read_rows(
     """The classes [first, last) from however many shards they lie in, a block of at most `block_rows` rows at once.
 
     Yields (tensor name, row, rows [n, ...]) where `row` counts from `first`: what a rank that owns [first, last) puts
-    at its local row, and what `save` takes. Tensors in the manifest's order (only `names`, if given), rows upwards. Only the bytes asked for
-    are read. Raises CheckpointError, naming the file; ConfigError for a range outside [0, num_classes].
+    at its local row, and what `save` takes. Tensors in the manifest's order (only `names`, if given), rows upwards.
+    Only the bytes asked for are read. Raises CheckpointError, naming the file; ConfigError for a range outside
+    [0, num_classes].
     """
     if not manifest.num_shards:
         raise CheckpointError(f"{path}: holds no class shards")

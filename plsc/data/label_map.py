@@ -28,7 +28,7 @@ def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.nd
         reason = getattr(error, "strerror", None) or "is not a text in UTF-8"
         raise DataError(f"label_map={path!r}: {reason}; give a text file of old_label<TAB>new_label") from None
     if not pairs:
-        raise DataError(f"label_map={path!r}: has no line old_label<TAB>new_label; to keep no class: init_from: backbone")
+        raise DataError(f"label_map={path!r}: names no class; each line is old_label<TAB>new_label")
     old = np.array(sorted(pairs), np.int64)
     return old, np.array([pairs[label] for label in old.tolist()], np.int64)
 

@@ -12,7 +12,7 @@ from typing import Any, Union
 import numpy as np
 
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation.safe_pickle import as_array, load_plain
+from plsc.safe_pickle import as_array, load_plain
 
 Image = Union[bytes, np.ndarray]
 PathLike = Union[str, "os.PathLike[str]"]

@@ -1,7 +1,7 @@
-"""Reading the pickle inside a `.bin` without running anything that it names.
+"""Reading the pickle inside a `.bin`, or a weight of an old PLSC, without running anything that it names.
 
-A pickle may name any function of any module and have it called. A verification file needs a handful of names, all
-about bytes and arrays. Each of these is answered here by a stand-in that checks its arguments and builds plain data;
+A pickle may name any function of any module and have it called. These files need a handful of names, all about bytes
+and arrays. Each of these is answered here by a stand-in that checks its arguments and builds plain data;
 not even NumPy's own reconstruction is called with what the file says. Every other name is refused.
 """
 
@@ -14,8 +14,6 @@ from typing import Any, BinaryIO, Callable
 import numpy as np
 
 from plsc.errors import DataError
-
-_NUMBERS = re.compile(r"[|<>=]?(b1|[ui][1248])")
 
 
 class _StandIn:
@@ -37,11 +35,12 @@ class _DType:
     """A dtype as pickled: the name, then a state whose second field is the byte order."""
 
     __slots__ = ("name",)
+    numbers, words = re.compile(r"[|<>=]?(b1|[ui][1248])"), "bool and integers"
 
     def __init__(self, name: Any, *_: Any) -> None:
         text = _text(name)
-        if not _NUMBERS.fullmatch(text):
-            raise DataError(f"refused: it holds an array of dtype {text[:20]!r} (allowed: bool and integers)")
+        if not self.numbers.fullmatch(text):
+            raise DataError(f"refused: it holds an array of dtype {text[:20]!r} (allowed: {self.words})")
         self.name = text
 
     def __setstate__(self, state: Any) -> None:
@@ -58,6 +57,11 @@ class _DType:
         if min(sizes, default=0) < 0:
             raise DataError(f"refused: it holds an array of shape {sizes}")
         return np.frombuffer(data, self.name).reshape(sizes, order="F" if fortran else "C")
+
+
+class _WeightDType(_DType):
+    __slots__ = ()
+    numbers, words = re.compile(r"[|<>=]?(b1|[ui][1248]|f[248])"), "bool, integers and floats"
 
 
 class _Array:
@@ -114,9 +118,18 @@ def _no_bytes(*args: Any) -> bytes:
     return b""
 
 
-def _permitted() -> dict[tuple[str, str], Callable[..., Any]]:
+def _data(*args: Any) -> Any:
+    """How paddle.save writes a tensor: eval("data", {"data": array}). Nothing is evaluated: the array is the answer."""
+    scope = args[1] if len(args) == 2 else None
+    named = isinstance(scope, dict) and list(scope) in (["data"], [b"data"])
+    if not named or _text(args[0]) != "data":
+        raise DataError("refused: it tries to evaluate a text")
+    return next(iter(scope.values()))
+
+
+def _permitted(weights: bool) -> dict[tuple[str, str], Callable[..., Any]]:
     names: dict[tuple[str, str], Callable[..., Any]] = {
-        ("numpy", "dtype"): _DType,
+        ("numpy", "dtype"): _WeightDType if weights else _DType,
         ("numpy", "ndarray"): _reconstruct,  # only ever an argument of _reconstruct
         ("_codecs", "encode"): _encode,
     }
@@ -126,27 +139,29 @@ def _permitted() -> dict[tuple[str, str], Callable[..., Any]]:
         names[core + ".numeric", "_frombuffer"] = _frombuffer
     for builtins in ("builtins", "__builtin__"):
         names[builtins, "bytes"] = _no_bytes
+        if weights:
+            names[builtins, "eval"] = _data
     return names
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, weights: bool) -> None:
         super().__init__(file, encoding="bytes")
-        self._names = _permitted()
+        self._names = _permitted(weights)
 
     def find_class(self, module: str, name: str) -> Any:
         build = self._names.get((module, name))
         if build is None:
-            raise DataError(f"refused: it tries to load {module}.{name}, which no verification file needs")
+            raise DataError(f"refused: it tries to load {module}.{name}, which no such file needs")
         return _StandIn(build)
 
 
-def load_plain(file: BinaryIO) -> Any:
+def load_plain(file: BinaryIO, weights: bool = False) -> Any:
     """The pickled object: lists, tuples, numbers, bytes, text, and arrays (ask `as_array`).
 
-    Raises DataError for a name that is not permitted; for damaged data whatever `pickle` raises, of any type.
+    weights: arrays may hold floats, and stand in the form in which paddle.save writes a tensor. Raises DataError for a name that is not permitted; for damaged data whatever `pickle` raises, of any type.
     """
-    return _Unpickler(file).load()
+    return _Unpickler(file, weights).load()
 
 
 def as_array(value: Any) -> Any:
