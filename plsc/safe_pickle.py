@@ -159,7 +159,8 @@ class _Unpickler(pickle.Unpickler):
 def load_plain(file: BinaryIO, weights: bool = False) -> Any:
     """The pickled object: lists, tuples, numbers, bytes, text, and arrays (ask `as_array`).
 
-    weights: arrays may hold floats, and stand in the form in which paddle.save writes a tensor. Raises DataError for a name that is not permitted; for damaged data whatever `pickle` raises, of any type.
+    weights: arrays may hold floats, and stand in the form in which paddle.save writes a tensor.
+    Raises DataError for a name that is not permitted; for damaged data whatever `pickle` raises, of any type.
     """
     return _Unpickler(file, weights).load()
 

@@ -1,6 +1,6 @@
 """A checkpoint of PLSC 0.2 or 2.2 (static graph) as one of this PLSC: import_plsc.py OLD/24 --from 2.2 --to RUN
 
-Says what an old checkpoint does not tell. Nets of one's own and data layout NHWC are not imported (docs/checkpoints.md).
+Says what an old checkpoint does not tell. What cannot be imported: docs/checkpoints.md.
 """
 
 from __future__ import annotations

@@ -91,9 +91,7 @@ def attempt(rank: int, instant: dict | None, run_dir: Path, entry: dict) -> None
 
 
 def main() -> None:
-    import paddle  # noqa: F401  loaded once, for all forks
-
-    import plsc.engine.run  # noqa: F401
+    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
 
     cwd = Path(sys.argv[1])
     orders = json.loads((cwd / "orders.json").read_text())

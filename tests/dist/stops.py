@@ -48,9 +48,7 @@ def attempt(rank: int, run_dir: Path, asked: list[int], kind: str, call: int) ->
 
 
 def main() -> None:
-    import paddle  # noqa: F401
-
-    import plsc.engine.run  # noqa: F401
+    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
     for world_size in (1, 2):
