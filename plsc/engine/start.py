@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from types import FrameType
 
 import paddle
 
@@ -42,10 +43,10 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     """
     config = config.copy()
     group = meet(Environment.from_launch())
+    _outlive_sigterm(group)
     env = group.agree(lambda: _check(config, parts, check))
     compat.set_threads(threads(config, env))
     compat.run_in_order()
-    _end_quietly_on_sigterm()
     paddle.enable_static()
     journal = Journal.silent()
     try:
@@ -68,11 +69,18 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
         journal.close()
 
 
-def _end_quietly_on_sigterm() -> None:
-    """A launcher ends the ranks of a failed run by SIGTERM; Paddle's own handler would print a stack below our line."""
+def _outlive_sigterm(group: Group) -> None:
+    """SIGTERM ends this process as usual, but not while it is ending by itself: a launcher that sees one rank fail
+    sends it to the others, which are then about to say why. Replaces Paddle's handler, which prints a stack."""
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+        if not group.is_ending():
+            os.kill(os.getpid(), signal.SIGTERM)
+
     usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as far as Python knows: Paddle's is set beneath it
     if usual and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, hear)
 
 
 def _check(config: Config, parts: Parts, check) -> Environment:

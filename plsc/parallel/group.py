@@ -60,6 +60,7 @@ class Group:
         self._store = None
         self._news: News | None = None
         self._connected = ""
+        self._refused = False
         self._closed = threading.Event()
         if env.world_size > 1:
             self._open(env)
@@ -108,12 +109,13 @@ class Group:
         """
         if self._closed.is_set():
             raise LaunchError("this process has left the other ranks after an error; start all ranks anew")
-        value, own = None, None
+        value, own, self._refused = None, None, False
         try:
             value = check()
         except PlscError as error:
             own = error
         problems = self.all_gather(None if own is None else [type(own).__name__, str(own)])
+        self._refused = any(problems)
         if own is not None:
             raise own
         for rank, problem in enumerate(problems):
@@ -161,6 +163,10 @@ class Group:
         self._closed.set()
         if self._news is not None:
             self._news.tell(message)
+
+    def is_ending(self) -> bool:
+        """True when this rank or another one has failed: this process is about to end by itself."""
+        return self._refused or self._closed.is_set() or (self._news is not None and bool(self._news.reason(0)))
 
     def reason(self) -> str:
         """Why another rank has ended, if one has; empty otherwise. Waits a moment for the news."""

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.dist import ranks
-from tests.dist.bad_input_cases import ALL, CASES, FINE, ONE_RANK, folder, make_pictures
+from tests.dist.bad_input_cases import ALL, CASES, FINE, ONE_RANK, folder
+from tests.dist.bad_input_parts import make_pictures
 
 LIMIT_SECONDS = 30  # for a case; the longest take 5 on an idle machine, and a hang would last for minutes
 TRACES = ("Traceback (most recent call last)", "C++ Traceback", "Error Message Summary", "terminate called")
-KILLED = {"killed 0": 0, "killed 1": 1, "killed in a wait": 1, "0 not there": 0, "1 not there": 1}
+KILLED = {"killed 0": 0, "killed 1": 1, "killed and told": 1, "killed in a wait": 1, "0 not there": 0, "1 not there": 1}
 # What is saved before the end is meant to stay: these train for long, past the end of an epoch.
 SAVES = ("killed 0", "killed 1", "picture cut")
 
