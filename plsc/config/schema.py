@@ -165,7 +165,8 @@ class Data:
     )
     random_flip: bool = option(True, "Mirror every second training picture, by chance.")
     val_targets: list[str] = option(
-        ["lfw"], "The names of the verification sets (name.bin in `dataset_dir`).",
+        ["lfw"], "The verification sets in `dataset_dir`: `lfw` is lfw.bin, `pairs.txt` a list of pairs of pictures, "
+        "`faces/` a folder of identities.",
         setter="set_val_targets", attributes=("val_targets",),
     )  # fmt: skip
 

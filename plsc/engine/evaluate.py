@@ -12,8 +12,9 @@ from plsc.data import decode_image, normalise
 from plsc.engine.build import EvalProgram
 from plsc.engine.data import input_names, verification_files
 from plsc.errors import DataError
-from plsc.evaluation.bin_file import PairSet, load_bin
+from plsc.evaluation.bin_file import PairSet
 from plsc.evaluation.embeddings import combine_flip
+from plsc.evaluation.sources import load_pairs, place_of
 from plsc.evaluation.spread import assemble, split
 from plsc.evaluation.verification import Verification, verify
 from plsc.parallel.environment import Environment
@@ -60,8 +61,8 @@ def verification_sets(config: Config, parts: Parts) -> Iterator[PairSet | HookPa
     if parts.test_dataset is not None:
         yield HookPairs(parts.test_dataset)
         return
-    for path in verification_files(config):
-        yield load_bin(path)
+    for name, path in zip(config.data.val_targets, verification_files(config)):
+        yield load_pairs(path, name)
 
 
 class HookPairs:
@@ -91,7 +92,7 @@ def _reader(config: Config, pairs: PairSet | HookPairs) -> Callable[[int], np.nd
     shape, std = tuple(config.model.image_shape), config.data.pixel_std
 
     def read(index: int) -> np.ndarray:
-        name = f"{pairs.name}, image {index}"
+        name = f"{pairs.name}, image {index}" if isinstance(pairs, HookPairs) else place_of(pairs, index)
         if isinstance(pairs, HookPairs):
             image = np.asarray(pairs.images[index][0], np.float32)
         else:

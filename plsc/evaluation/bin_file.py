@@ -22,12 +22,12 @@ PathLike = Union[str, "os.PathLike[str]"]
 class PairSet:
     """P pairs of pictures.
 
-    name: the file's name without `.bin`. images: 2P pictures, each the bytes of a picture file (JPEG, PNG, ...) or a
-    uint8 array [H, W] or [H, W, 3] (read-only). issame: bool [P], whether pair i shows one identity twice.
+    name: what the set is called. images: 2P pictures, each the bytes of a picture file (JPEG, PNG, ...) or a uint8
+    array [H, W] or [H, W, 3] (read-only). issame: bool [P], whether pair i shows one identity twice.
     """
 
     name: str
-    images: list[Image]
+    images: Sequence[Image]
     issame: np.ndarray
 
 
@@ -82,7 +82,8 @@ def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) ->
 
 
 def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
-    """Paths `dataset_dir/<name>.bin`, in the order of `names`.
+    """Paths of the sets, in the order of `names`: `lfw` is lfw.bin in dataset_dir, `pairs.txt` that pair list, `lfw/`
+    that folder of identities.
 
     Raises ConfigError if `names` is one string, has an empty name or one twice; DataError naming all that are missing
     and what the directory has instead.
@@ -95,12 +96,24 @@ def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
     directory = Path(dataset_dir)
     if not directory.is_dir():
         raise DataError(f"dataset_dir: {directory} is not a directory; needed for val_targets {', '.join(wanted)}")
-    paths = [directory / f"{name}.bin" for name in wanted]
-    missing = [path.name for path in paths if not path.is_file()]
+    files = [name if name.endswith(("/", ".txt")) else f"{name}.bin" for name in wanted]
+    paths = [directory / file for file in files]
+    missing = [
+        file for file, path in zip(files, paths) if not (path.is_dir() if file.endswith("/") else path.is_file())
+    ]
     if missing:
-        found = ", ".join(sorted(path.name for path in directory.glob("*.bin"))) or "none"
-        raise DataError(f"val_targets: {directory} has no {', '.join(missing)}; .bin files there: {found}")
+        found = ", ".join(_sets_in(directory)) or "none"
+        raise DataError(
+            f"val_targets: {directory} has no {', '.join(missing)}; there are (lfw stands for lfw.bin): {found}"
+        )
     return paths
+
+
+def _sets_in(directory: Path) -> list[str]:
+    """What could be a set: .bin and .txt files, folders."""
+    files = [path.name for path in directory.iterdir() if path.suffix in (".bin", ".txt") and path.is_file()]
+    folders = [f"{path.name}/" for path in directory.iterdir() if path.is_dir()]
+    return sorted(files) + sorted(folders)[:20]
 
 
 def _checked(content: Any) -> tuple[list[Image], np.ndarray]:

@@ -15,6 +15,7 @@ from plsc.errors import ConfigError, DataError
 from plsc.evaluation.embeddings import checked, normalize, norms
 from plsc.evaluation.roc import auc, corners, eer, roc_curve, tar_at_far
 
+FOLDS = 10  # as in the protocol of LFW
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 ORTHOGONAL = 2.0  # squared distance of unit vectors at a right angle
 FARTHEST = 4.0  # and of opposite ones
@@ -46,7 +47,7 @@ class Verification:
 
 
 def verify(
-    embeddings: np.ndarray, issame: Sequence[bool], folds: int = 10, xnorm: float | None = None
+    embeddings: np.ndarray, issame: Sequence[bool], folds: int = FOLDS, xnorm: float | None = None
 ) -> Verification:
     """Judges P pairs from embeddings [2P, E] (floating point; pair i is rows 2i and 2i+1) and issame [P].
 

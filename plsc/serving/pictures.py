@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from plsc.errors import ConfigError, DataError
+from plsc.evaluation.folders import SUFFIXES
 
 RESIZES = ("stretch", "crop", "refuse")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2")
 
 _LABEL = re.compile(r"[ \t]+[+-]?[0-9]+$")
 

@@ -1,0 +1,111 @@
+"""Which pairs of a folder of identities are judged: drawn without repetition, the same on every machine."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from plsc.errors import ConfigError, DataError
+
+
+def choose_pairs(sizes: Sequence[int], num_pairs: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(pictures int64 [P, 2], issame bool [P]): P = num_pairs distinct pairs, laid out in folds as in LFW.
+
+    sizes: pictures of each identity; pictures are numbered through, identity by identity. Every fold has P / folds
+    pairs, the first half of them "same". Each possible pair of a kind is equally likely, so that an identity with many
+    pictures is in many of the same pairs; a picture may be in several pairs. The draw is Philox's raw stream, which
+    NumPy keeps from version to version.
+
+    Raises ConfigError for num_pairs that the folds cannot share, folds < 2 or a seed outside [0, 2^64); DataError,
+    saying how many there are, where the identities do not give that many distinct pairs.
+    """
+    _check(num_pairs, folds, seed)
+    same_before, other_before = _totals(sizes)
+    half = num_pairs // 2
+    if min(same_before[-1], other_before[-1]) < half:
+        raise DataError(
+            f"{num_pairs} pairs: {half} of each kind are needed, the {len(sizes)} identities give {same_before[-1]} "
+            f"distinct pairs of one identity and {other_before[-1]} of two; at most {most_pairs(sizes, folds)} pairs "
+            f"in {folds} folds"
+        )
+    first = [0]
+    for size in sizes:
+        first.append(first[-1] + size)
+    draw = _Draw(seed)
+    same = [_same_pair(index, same_before, first) for index in draw.distinct(same_before[-1], half)]
+    other = [_other_pair(index, other_before, first) for index in draw.distinct(other_before[-1], half)]
+    per_fold = half // folds
+    shape = (folds, per_fold, 2)
+    pictures = np.concatenate([np.reshape(same, shape), np.reshape(other, shape)], axis=1)
+    issame = np.tile(np.arange(2 * per_fold) < per_fold, folds)
+    return pictures.reshape(num_pairs, 2).astype(np.int64), issame
+
+
+def most_pairs(sizes: Sequence[int], folds: int) -> int:
+    """The largest number of pairs that `choose_pairs` can give; 0 where not one of each kind fits into every fold."""
+    same_before, other_before = _totals(sizes)
+    return 2 * folds * (min(same_before[-1], other_before[-1]) // folds)
+
+
+def _check(num_pairs: int, folds: int, seed: int) -> None:
+    if folds < 2:
+        raise ConfigError(f"folds: {folds}; at least 2 are needed, a threshold is chosen on the others")
+    if num_pairs < 2 * folds or num_pairs % (2 * folds):
+        near = max(1, round(num_pairs / (2 * folds))) * 2 * folds
+        raise ConfigError(
+            f"pairs: {num_pairs}; a multiple of {2 * folds} is needed, so that each of {folds} folds is half same, "
+            f"half different, such as {near}"
+        )
+    if not 0 <= seed < 1 << 64:
+        raise ConfigError(f"seed: {seed}; allowed: 0 to 2^64 - 1")
+
+
+def _totals(sizes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Before identity i: how many pairs within one identity there are, and how many of two; the totals at the end."""
+    same, other, pictures = [0], [0], 0
+    for size in sizes:
+        same.append(same[-1] + size * (size - 1) // 2)
+        other.append(other[-1] + size * pictures)
+        pictures += size
+    return same, other
+
+
+def _same_pair(index: int, before: list[int], first: list[int]) -> tuple[int, int]:
+    identity = bisect.bisect_right(before, index) - 1
+    rest = index - before[identity]
+    b = (1 + math.isqrt(1 + 8 * rest)) // 2  # pairs (a, b) with a < b, in the order of b, then a
+    return first[identity] + rest - b * (b - 1) // 2, first[identity] + b
+
+
+def _other_pair(index: int, before: list[int], first: list[int]) -> tuple[int, int]:
+    identity = bisect.bisect_right(before, index) - 1
+    mine, earlier = divmod(index - before[identity], first[identity])
+    return earlier, first[identity] + mine
+
+
+class _Draw:
+    """Numbers from Philox's raw 64-bit stream."""
+
+    def __init__(self, seed: int):
+        self._bits = np.random.Philox(key=[seed, 0])
+
+    def below(self, limit: int) -> int:
+        """0 <= number < limit; uniform but for limit / 2^64."""
+        return int(self._bits.random_raw()) * limit >> 64
+
+    def distinct(self, limit: int, count: int) -> list[int]:
+        """`count` different numbers below limit, every choice and order equally likely (Floyd, Fisher and Yates)."""
+        taken: set[int] = set()
+        chosen = []
+        for top in range(limit - count, limit):
+            number = self.below(top + 1)
+            number = top if number in taken else number
+            taken.add(number)
+            chosen.append(number)
+        for last in range(count - 1, 0, -1):
+            at = self.below(last + 1)
+            chosen[at], chosen[last] = chosen[last], chosen[at]
+        return chosen

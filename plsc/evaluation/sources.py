@@ -1,0 +1,119 @@
+"""Where verification pairs come from: a `.bin`, a list of pairs of picture files, or a folder of identities."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from plsc.errors import DataError
+from plsc.evaluation.bin_file import PairSet, load_bin
+from plsc.evaluation.folders import find_identities
+from plsc.evaluation.pairs import choose_pairs, most_pairs
+from plsc.evaluation.verification import FOLDS
+
+FOLDER_PAIRS = 6000  # as many as LFW has; of a smaller folder as many as it gives
+FOLDER_SEED = 0
+
+
+class PictureFiles(Sequence):
+    """The bytes of picture files, each read when it is asked for. places: what messages call them."""
+
+    def __init__(self, paths: Sequence[str], places: Sequence[str]):
+        self._paths, self._places = paths, places
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> bytes:
+        """Raises DataError that names the file."""
+        try:
+            with open(self._paths[index], "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise DataError(f"{self.place(index)}: cannot be read: {error.strerror or error}") from error
+
+    def place(self, index: int) -> str:
+        return f"{self._places[index]}: picture {_printable(self._paths[index])}"
+
+
+def load_pairs(path: str | os.PathLike[str], name: str) -> PairSet:
+    """The pairs of a directory (`load_folder`), a file that ends in .txt (`load_pair_list`) or another (`load_bin`)."""
+    path = Path(path)
+    if path.is_dir():
+        return load_folder(path, name)
+    return load_pair_list(path, name) if path.suffix == ".txt" else replace(load_bin(path), name=name)
+
+
+def place_of(pairs: PairSet, index: int) -> str:
+    """What messages call a picture: its set and number, its file where it has one."""
+    files = pairs.images
+    return files.place(index) if isinstance(files, PictureFiles) else f"{pairs.name}, image {index}"
+
+
+def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
+    """A list with `path_a<TAB>path_b<TAB>0|1` a line (1: one identity), paths relative to the list's directory.
+
+    UTF-8; blank lines do not count. Memory: the paths; the pictures are read when they are asked for.
+
+    Raises DataError that names the first bad line and how many there are: other fields, a file that is missing; and for
+    a list that cannot be judged: fewer pairs than folds, none of one kind.
+    """
+    home, paths, places, same, bad = Path(path).parent, [], [], [], []
+    for number, line in enumerate(_lines(path), 1):
+        line = line.rstrip("\r\n")
+        if not line.strip():
+            continue
+        fields = line.split("\t")
+        place = f"{os.path.basename(path)}:{number}"
+        if len(fields) != 3 or not fields[0] or not fields[1] or fields[2] not in ("0", "1"):
+            bad.append(f"{place}: {_printable(line)}; path_a<TAB>path_b<TAB>0 or 1 is needed")
+            continue
+        files = [os.path.join(home, field) for field in fields[:2]]
+        bad += [f"{place}: picture {_printable(file)} is not there" for file in files if not os.path.isfile(file)]
+        paths += files
+        places += [place, place]
+        same.append(fields[2] == "1")
+    if bad:
+        raise DataError(f"pair list {os.fspath(path)}: {len(bad)} problem(s), the first: {bad[0]}")
+    if len(same) < FOLDS or all(same) or not any(same):
+        raise DataError(
+            f"pair list {os.fspath(path)}: {sum(same)} same and {len(same) - sum(same)} different pairs; at least "
+            f"{FOLDS} pairs and one of each kind are needed"
+        )
+    return PairSet(name, PictureFiles(paths, places), np.array(same))
+
+
+def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
+    """Pairs of a folder with a sub-folder per identity: FOLDER_PAIRS of them, or as many as there are, half "same".
+
+    They are `choose_pairs` with FOLDS folds and FOLDER_SEED: always the same for the same numbers of pictures.
+
+    Raises DataError for a folder without identities, or too small for a pair of each kind in every fold.
+    """
+    found = find_identities(path)
+    num_pairs = min(FOLDER_PAIRS, most_pairs(found.sizes, FOLDS))
+    if not num_pairs:
+        raise DataError(
+            f"{os.fspath(path)}: {len(found.paths)} pictures of {len(found.names)} identities; at least {FOLDS} pairs "
+            f"of one identity and {FOLDS} of two are needed"
+        )
+    pictures, issame = choose_pairs(found.sizes, num_pairs, FOLDS, FOLDER_SEED)
+    paths = [found.paths[index] for index in pictures.reshape(-1)]
+    return PairSet(name, PictureFiles(paths, [name] * len(paths)), issame)
+
+
+def _lines(path: str | os.PathLike[str]) -> list[str]:
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+            return file.readlines()
+    except OSError as error:
+        raise DataError(f"pair list {os.fspath(path)}: cannot be read: {error.strerror or error}") from error
+
+
+def _printable(text: str) -> str:
+    shown = repr(os.fsencode(text).decode("utf-8", "backslashreplace"))
+    return shown if len(shown) <= 200 else f"{shown[:197]}..."
