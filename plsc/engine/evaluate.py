@@ -21,6 +21,8 @@ from plsc.parallel.environment import Environment
 from plsc.parts import Parts
 
 RunProgram = Callable[[Any, dict, list], list]
+# look(pairs, read, embeddings float64 [2P, E] of length 1, result); read(i) gives picture i as float32 [C, H, W]
+Look = Callable[["PairSet | HookPairs", Callable[[int], np.ndarray], np.ndarray, Verification], None]
 
 
 class Embedder:
@@ -78,13 +80,18 @@ class HookPairs:
         self.issame = np.array([a == b for a, b in zip(labels[::2], labels[1::2])])
 
 
-def verify_all(config: Config, parts: Parts, embedder: Embedder, progress=None) -> dict[str, Verification]:
-    """The figures of every verification set by name."""
+def verify_all(
+    config: Config, parts: Parts, embedder: Embedder, look: Look | None = None
+) -> dict[str, Verification]:
+    """The figures of every verification set by name. ``look`` is handed each set while it is in memory."""
     results = {}
     for pairs in verification_sets(config, parts):
-        plain, mirrored = embedder.embed(_reader(config, pairs), 2 * len(pairs.issame), flip=True)
+        read = _reader(config, pairs)
+        plain, mirrored = embedder.embed(read, 2 * len(pairs.issame), flip=True)
         embeddings, xnorm = combine_flip(plain, mirrored)
         results[pairs.name] = verify(embeddings, pairs.issame, xnorm=xnorm)
+        if look is not None:
+            look(pairs, read, embeddings, results[pairs.name])
     return results
 
 
