@@ -168,6 +168,8 @@ def apply_gradients(optimizer, pairs: list) -> None:
     The optimizer's own ``minimize`` would have told it the type of its states; Paddle 3.x does not build the rate of a
     scheduler without it.
     """
+    if not pairs:
+        return
     if optimizer._dtype is None:
         optimizer._dtype = pairs[0][0].dtype
     optimizer.apply_gradients(pairs)
@@ -307,15 +309,6 @@ def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:
         paddle.set_flags({"FLAGS_dynamic_static_unified_comm": True})
     core.CommContextManager.set_device_id(device_id)
     core.CommContextManager.create_nccl_comm_context(store, str(RING), rank, world_size)
-
-
-# --- reading what users hand in ---------------------------------------------------------------------------
-
-
-def l2_coefficient(regularizer) -> float:
-    """The coefficient of a paddle.regularizer.L2Decay."""
-    name = "_coeff" if is_pir() else "_regularization_coeff"
-    return float(getattr(regularizer, name))
 
 
 # --- half precision ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,12 @@ class Parts:
                 f"set_distfc_attr(bias_attr=...): classifier.loss_type={config.classifier.loss_type!r} has no bias; "
                 "only softmax has one"
             )
+        _check_attribute("param_attr", self.param_attr)
+        _check_attribute("bias_attr", self.bias_attr)
+
+    def for_one_run(self) -> Parts:
+        """The same with an optimizer of its own: one that has been in a program cannot be in another."""
+        return dataclasses.replace(self, optimizer=copy.deepcopy(self.optimizer))
 
     def without_effect(self, config: Config) -> list[str]:
         """A line for every key that was changed from its default and has no effect because of a part."""
@@ -44,16 +51,37 @@ class Parts:
              ["model.name", "model.data_format", "model.dropout", "model.base_width"]),
             (own_data, "training data of your own (train_dataset, train_reader)", source),
         ]  # fmt: skip
-        return [
+        lines = [
             f"{text}: has no effect with {reason}"
             for given, reason, keys in idle
             if given
             for text in changed(config.settings, keys)
         ]
+        for attr in (self.param_attr, self.bias_attr):
+            if getattr(attr, "name", None) is not None:
+                lines.append(f"set_distfc_attr: name={attr.name!r}: has no effect, the name tells the rank")
+        return lines
 
 
 def _keys(prefix: str) -> list[str]:
     return [key for key in OPTIONS if key.startswith(prefix)]
+
+
+def _check_attribute(which: str, attr: Any) -> None:
+    """Raise ConfigError for what a ParamAttr asks for and the classifier's weight cannot do."""
+    for field, usual, instead in (
+        ("trainable", True, "learning_rate=0.0 keeps the classes where they are"),
+        ("need_clip", True, "grad_clip_norm clips all gradients together"),
+    ):
+        if getattr(attr, field, usual) != usual:
+            raise ConfigError(f"set_distfc_attr({which}=...): {field}={not usual}: must be {usual}; {instead}")
+    if which == "bias_attr":
+        # the bias is a column of the weight, moved with it
+        for field, usual in (("learning_rate", 1.0), ("regularizer", None)):
+            if getattr(attr, field, usual) != usual:
+                raise ConfigError(
+                    f"set_distfc_attr(bias_attr=...): {field}: the bias follows that of param_attr; set it there"
+                )
 
 
 def _descends(value: Any, package: str, name: str) -> bool:

@@ -140,7 +140,10 @@ def _own(cosine, position, shard_world: int):
 
 
 def top_k_accuracy(output: HeadOutput, k: int, divisor, shard_world: int):
-    """Share of the features whose own class is among the k largest cosines (before the margin) of all rows. [1]."""
-    above = paddle.cast(output.logits > paddle.unsqueeze(output.target, 1), "float32")
-    number = compat.all_reduce(paddle.sum(above, axis=1), shard_world)
-    return paddle.reshape(paddle.sum(paddle.cast(number < k, "float32")) / divisor, [1])
+    """Share of the features whose own class is among the k largest cosines (before the margin) of all rows. [1].
+
+    Another class with the same cosine counts as larger: a net whose features are all zero has recognised nothing.
+    """
+    at_least = paddle.cast(output.logits >= paddle.unsqueeze(output.target, 1), "float32")  # the own class as well
+    number = compat.all_reduce(paddle.sum(at_least, axis=1), shard_world)
+    return paddle.reshape(paddle.sum(paddle.cast(number <= k, "float32")) / divisor, [1])

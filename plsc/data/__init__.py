@@ -8,7 +8,7 @@ import zlib  # noqa: F401
 
 from plsc.data.check import check_label_list
 from plsc.data.datasets import ImageListDataset, SyntheticDataset
-from plsc.data.hooks import IndexedHook, ReaderHook
+from plsc.data.hooks import IndexedHook, ReaderHook, read_sample
 from plsc.data.loader import Loader
 from plsc.data.sampler import GlobalBatchSampler
 from plsc.data.transforms import decode_image, normalise
@@ -23,4 +23,5 @@ __all__ = [
     "check_label_list",
     "decode_image",
     "normalise",
+    "read_sample",
 ]

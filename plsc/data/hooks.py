@@ -44,15 +44,8 @@ class IndexedHook:
 
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
         """(image float32 of image_shape, label int64)."""
-        name = f"train_dataset[{index}]"
         with _seeded(self._seed, epoch, index):
-            try:
-                sample = self._dataset[int(index)]
-            except PlscError:
-                raise
-            except Exception as error:
-                raise DataError(f"{name} raised {_reason(error)}") from error
-        return _checked(sample, name, self._num_classes, self.image_shape)
+            return read_sample(self._dataset, index, "train_dataset", self.image_shape, self._num_classes)
 
 
 class ReaderHook:
@@ -143,8 +136,24 @@ class ReaderHook:
         return self._next
 
 
+def read_sample(
+    dataset: object, index: int, name: str, image_shape: tuple[int, ...], num_classes: int | None = None
+) -> tuple[np.ndarray, np.int64]:
+    """(image float32 of image_shape, label int64) of a user's ``dataset[index]``; any label where num_classes is None.
+
+    Raises DataError that names the sample for one of another form and for an exception of the user's code.
+    """
+    try:
+        sample = dataset[int(index)]
+    except PlscError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name}[{index}] raised {_reason(error)}") from error
+    return _checked(sample, f"{name}[{index}]", num_classes, image_shape)
+
+
 def _checked(
-    sample: object, name: str, num_classes: int, image_shape: tuple[int, ...]
+    sample: object, name: str, num_classes: int | None, image_shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.int64]:
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
         raise DataError(f"{name} must be a pair (image, label), not {type(sample).__name__}")
@@ -161,7 +170,7 @@ def _checked(
         raise DataError(f"{name}: image has values that are not finite in float32")
     if label.size != 1 or label.dtype.kind not in "iu":
         raise DataError(f"{name}: label must be one integer, not {label.dtype} of shape {list(label.shape)}")
-    if not 0 <= label.item() < num_classes:
+    if num_classes is not None and not 0 <= label.item() < num_classes:
         raise DataError(f"{name}: label {label.item()} is not in 0..{num_classes - 1} (classifier.num_classes)")
     return image, np.int64(label.item())
 

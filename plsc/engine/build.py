@@ -18,7 +18,7 @@ from plsc.config import Config
 from plsc.engine.gradients import Gradients
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
-from plsc.optim.loss_scaling import LossScaling, update_scale
+from plsc.optim.loss_scaling import LossScaling, update_scale, zero_where
 from plsc.optim.parameters import update_parameters
 from plsc.optim.rows import DenseRows, ForeignRows, Momentum, RowsSpec, SampledRows, check_optimizer
 from plsc.parallel.environment import Environment
@@ -115,7 +115,8 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
     distribution = distribution_of(parts.param_attr, usual_distribution(spec.num_classes, spec.embedding_size))
     bias = bias_value(parts.bias_attr) if spec.with_bias else None
     rows = RowsSpec(
-        prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "fc",
+        # names that no layer of a user's net has by chance
+        prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",
         shape=[shard.num_local, spec.row_size],
         initializer=ShardInitializer(shard.first, spec.seed, distribution, bias),
         param_attr=parts.param_attr,
@@ -138,9 +139,10 @@ def _append_update(config: Config, parts: Parts, gradients, output: StepOutput, 
         rows.update(output.index, output.rows, gradients.rows, momentum)
         return update_parameters(gradients.parameters, gradients.replicated, momentum)
     before = set(compat.persistables(main))
-    compat.apply_gradients(parts.optimizer, list(zip(gradients.parameters, gradients.replicated)))
+    *replicated, own = zero_where(gradients.found, [*gradients.replicated, gradients.rows])
+    compat.apply_gradients(parts.optimizer, list(zip(gradients.parameters, replicated)))
     created = [name for name in compat.persistables(main) if name not in before]
-    return created + rows.update_by(parts.optimizer, output.index, gradients.rows)
+    return created + rows.update_by(parts.optimizer, output.index, own)
 
 
 @dataclass(frozen=True)

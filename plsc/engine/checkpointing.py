@@ -84,11 +84,13 @@ def user_scheduler(run: Run):
 
 
 def plain(state: dict[str, Any]) -> dict[str, Any]:
-    """Numbers and texts of a scheduler's state as plain JSON. Raises CheckpointError for anything else."""
+    """A scheduler's state, and that of one within it, as plain JSON. Raises CheckpointError for what it cannot hold."""
     result = {}
     for name, value in state.items():
         value = value.item() if hasattr(value, "item") else value
-        if not isinstance(value, (bool, int, float, str, type(None))):
+        if isinstance(value, dict):  # LinearWarmup keeps the scheduler that follows it
+            value = plain(value)
+        elif not isinstance(value, (bool, int, float, str, type(None))):
             raise CheckpointError(f"the optimizer's scheduler keeps {name}={value!r}, which a checkpoint cannot hold")
         result[name] = value
     return result

@@ -8,6 +8,8 @@ from plsc.config import SYNTHETIC_IMAGES, Config
 from plsc.data import ImageListDataset, IndexedHook, ReaderHook, SyntheticDataset, check_label_list
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import find_targets
+from plsc.evaluation.sources import load_pairs
+from plsc.evaluation.verification import FOLDS
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts
 
@@ -20,9 +22,33 @@ def check_training_data(config: Config, parts: Parts, env: Environment) -> None:
         labels = check_label_list(section.dataset_dir, section.label_file, config.classifier.num_classes)
         check_number(config, len(labels), os.path.join(section.dataset_dir, section.label_file))
         check_batch(config, len(labels), env)
-    if config.with_test and parts.test_dataset is None:
-        verification_files(config)
+    if config.with_test:
+        check_verification(config, parts)
     input_names(config)
+
+
+def check_verification(config: Config, parts: Parts) -> None:
+    """Is there what the figures are made from? Raises DataError."""
+    if parts.test_dataset is not None:
+        number_of_samples(parts.test_dataset)
+        return
+    for name, path in zip(config.data.val_targets, verification_files(config)):
+        if path.suffix != ".bin":  # a .bin is read when its turn comes: it may be large
+            load_pairs(path, name)
+
+
+def number_of_samples(test_dataset) -> int:
+    """How many a user's ``test_dataset`` has. Raises DataError where that does not make pairs enough."""
+    try:
+        count = len(test_dataset)
+    except Exception as error:  # paddle.io.Dataset has a __len__ that only raises
+        raise DataError(f"test_dataset: {type(test_dataset).__name__} has no usable __len__: {error}") from error
+    if count < 2 * FOLDS or count % 2:
+        raise DataError(
+            f"test_dataset: has {count} samples; it needs an even number of at least {2 * FOLDS}, a pair for each of "
+            f"{FOLDS} folds"
+        )
+    return count
 
 
 def verification_files(config: Config) -> list:

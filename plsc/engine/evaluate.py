@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from plsc.config import Config
-from plsc.data import decode_image, normalise
+from plsc.data import decode_image, normalise, read_sample
 from plsc.engine.build import EvalProgram
-from plsc.engine.data import input_names, verification_files
+from plsc.engine.data import input_names, number_of_samples, verification_files
 from plsc.errors import DataError
 from plsc.evaluation.bin_file import PairSet
 from plsc.evaluation.embeddings import combine_flip
@@ -61,7 +61,7 @@ class Embedder:
 def verification_sets(config: Config, parts: Parts) -> Iterator[PairSet | HookPairs]:
     """The sets to judge by, one after the other, so that one is in memory at a time. Raises DataError."""
     if parts.test_dataset is not None:
-        yield HookPairs(parts.test_dataset)
+        yield HookPairs(parts.test_dataset, tuple(config.model.image_shape))
         return
     for name, path in zip(config.data.val_targets, verification_files(config)):
         yield load_pairs(path, name)
@@ -72,12 +72,17 @@ class HookPairs:
 
     name = "test_dataset"
 
-    def __init__(self, dataset: Sequence):
-        if len(dataset) < 2 or len(dataset) % 2:
-            raise DataError(f"test_dataset: has {len(dataset)} samples; it needs pairs, an even number of at least 2")
-        self.images = dataset
-        labels = [int(np.asarray(dataset[index][1]).reshape(-1)[0]) for index in range(len(dataset))]
+    def __init__(self, dataset: Sequence, image_shape: tuple[int, int, int]):
+        self._dataset, self._shape = dataset, image_shape
+        labels = [int(self._sample(index)[1]) for index in range(number_of_samples(dataset))]
         self.issame = np.array([a == b for a, b in zip(labels[::2], labels[1::2])])
+
+    def read(self, index: int) -> np.ndarray:
+        """float32 [C, H, W]. Raises DataError that names the sample."""
+        return self._sample(index)[0]
+
+    def _sample(self, index: int) -> tuple[np.ndarray, np.int64]:
+        return read_sample(self._dataset, index, "test_dataset", self._shape)
 
 
 def verify_all(
@@ -96,14 +101,13 @@ def verify_all(
 
 
 def _reader(config: Config, pairs: PairSet | HookPairs) -> Callable[[int], np.ndarray]:
+    if isinstance(pairs, HookPairs):
+        return pairs.read
     shape, std = tuple(config.model.image_shape), config.data.pixel_std
 
     def read(index: int) -> np.ndarray:
-        name = f"{pairs.name}, image {index}" if isinstance(pairs, HookPairs) else place_of(pairs, index)
-        if isinstance(pairs, HookPairs):
-            image = np.asarray(pairs.images[index][0], np.float32)
-        else:
-            image = normalise(decode_image(pairs.images[index], name), std)
+        name = place_of(pairs, index)
+        image = normalise(decode_image(pairs.images[index], name), std)
         if image.shape != shape:
             raise DataError(f"{name}: is {list(image.shape)}, must be model.image_shape {list(shape)}")
         return image

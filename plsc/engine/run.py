@@ -5,8 +5,9 @@ from __future__ import annotations
 from plsc import remote
 from plsc.config import Config
 from plsc.engine import inference
-from plsc.engine.data import check_training_data, input_names, verification_files
+from plsc.engine.data import check_training_data, check_verification, input_names
 from plsc.engine.export import export
+from plsc.engine.judging import Outputs
 from plsc.engine.onnx import require_onnx
 from plsc.engine.predict import Prediction
 from plsc.engine.predict import predict as run_prediction
@@ -25,7 +26,7 @@ def train(config: Config, parts: Parts) -> Result:
 
     A run that SIGTERM stops saves and ends the process with status EXIT_STOPPED (SystemExit).
     """
-    with start(config, parts, check_training_data, continues=True) as run:
+    with start(config, parts.for_one_run(), check_training_data, continues=True) as run:
         remote.check_destination(run)
         result = run_training(run)
         remote.publish_checkpoints(run)
@@ -34,10 +35,20 @@ def train(config: Config, parts: Parts) -> Result:
     return result
 
 
-def test(config: Config, parts: Parts) -> dict[str, Verification]:
-    """The figures of the net in ``checkpoint_dir`` on every verification set, the same on each rank."""
-    with start(config, parts, _check_test) as run:
-        return inference.test(run)
+def test(config: Config, parts: Parts, json_file: str = "", html_file: str = "") -> dict[str, Verification]:
+    """The figures of the net in ``checkpoint_dir`` on every verification set, the same on each rank.
+
+    json_file, html_file: where rank 0 writes the figures and the page that shows them; "" for nowhere.
+    """
+    outputs = Outputs(json_file, html_file)
+
+    def check(config: Config, parts: Parts, env: Environment) -> None:
+        _check_test(config, parts, env)
+        if env.rank == 0:
+            outputs.check()
+
+    with start(config, parts, check) as run:
+        return inference.test(run, outputs)
 
 
 def predict(config: Config, parts: Parts) -> Prediction:
@@ -65,8 +76,7 @@ def _check_checkpoint(config: Config, parts: Parts, env: Environment) -> None:
 
 def _check_test(config: Config, parts: Parts, env: Environment) -> None:
     _check_checkpoint(config, parts, env)
-    if parts.test_dataset is None:
-        verification_files(config)
+    check_verification(config, parts)
 
 
 def _check_export(config: Config, parts: Parts, env: Environment) -> None:

@@ -94,7 +94,8 @@ class Session:
 
     def _stored(self, name: str) -> str:
         # an optimizer's states that belong to the classifier as a whole are named after this rank's weight
-        return name.replace(self.program.rows.spec.prefix + ".", "classifier.")
+        prefix = self.program.rows.spec.prefix + "."
+        return "classifier." + name[len(prefix) :] if name.startswith(prefix) else name
 
     def _read(self, name: str) -> np.ndarray:
         return np.array(self.scope.find_var(name).get_tensor())

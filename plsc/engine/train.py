@@ -104,8 +104,9 @@ class Loop:
         for step, (_, images, labels) in enumerate(loader, start=plan.first.step):
             rate = plan.schedule.lr(step)
             results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.made)
+            if run.parts.optimizer is not None:
+                rate = float(run.parts.optimizer.get_lr())
             if self._scheduler is not None:
-                rate = float(self._scheduler.get_lr())
                 self._scheduler.step()
             loss, stop, done = results["loss"], results.pop("stop") > 0, step + 1
             self._require_finite(loss, step)

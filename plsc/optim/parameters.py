@@ -39,4 +39,4 @@ def weight_decay_of(attr, usual: float, what: str) -> float:
             f"{what}: regularizer {type(regularizer).__name__} is not supported by the built-in optimizer; "
             "allowed: paddle.regularizer.L2Decay, or give an optimizer by set_optimizer"
         )
-    return compat.l2_coefficient(regularizer)
+    return float(regularizer._coeff)

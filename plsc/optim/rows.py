@@ -52,7 +52,13 @@ class _Rows:
     """What the three share: the weight."""
 
     def __init__(self, spec: RowsSpec):
-        attr = paddle.ParamAttr(name=spec.prefix + ".w", initializer=spec.initializer)
+        given = spec.param_attr
+        attr = paddle.ParamAttr(
+            name=spec.prefix + ".w",
+            initializer=spec.initializer,
+            learning_rate=getattr(given, "learning_rate", 1.0),  # a user's optimizer reads these off the parameter
+            regularizer=getattr(given, "regularizer", None),
+        )
         self.weight = paddle.static.create_parameter(spec.shape, "float32", attr=attr)
         self.weight.is_distributed = spec.distributed
         self.spec = spec
@@ -158,9 +164,14 @@ class ForeignRows(_Rows):
 
 
 def check_optimizer(optimizer) -> None:
-    """Raise ConfigError for what a user's optimizer cannot do on several ranks."""
+    """Raise ConfigError for what a user's optimizer cannot do in a run."""
     if getattr(optimizer, "_grad_clip", None) is not None:
         raise ConfigError(
             "set_optimizer: its grad_clip would see a part of the classes only; leave it out and set grad_clip_norm, "
             "which clips by the norm over all ranks"
+        )
+    if isinstance(getattr(optimizer, "_learning_rate", None), paddle.optimizer.lr.ReduceOnPlateau):
+        raise ConfigError(
+            "set_optimizer: ReduceOnPlateau waits for a metric, which a step does not have; take a scheduler that "
+            "counts steps"
         )

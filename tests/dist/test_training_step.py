@@ -52,6 +52,10 @@ CASES = [
     make_case("own rate", rate_factor=3.0),
     make_case("own rate sampled", num_classes=203, rate_factor=3.0, classifier={"sample_ratio": 0.2}),
     make_case("accuracy", num_classes=24, config={"calc_acc": True}),
+    make_case("accuracy sampled data parallel", num_classes=203, config={"calc_acc": True},
+              classifier={"sample_ratio": 0.2, "model_parallel": False}),
+    make_case("softmax with everything", num_classes=203, rate_factor=0.5, config={"grad_clip_norm": 0.05},
+              classifier={"loss_type": "softmax", "sample_ratio": 0.2}),
 ]
 
 

@@ -28,7 +28,7 @@ def carried_parameters(b: Built, op: Op) -> list[str]:
 
 
 def check_one_all_reduce_of_the_backbone(b: Built) -> None:
-    """One sum carries every parameter's gradient once; the rest of it is the running statistics."""
+    """One sum carries every parameter's gradient once; the rest is the running statistics and the wish to stop."""
     (op,) = backbone_reductions(b)
     assert (op.attr("ring_id"), op.attr("use_calc_stream")) == (RING, True)
     assert len(b.backbone) > 50 and sorted(carried_parameters(b, op)) == sorted(b.backbone)
@@ -38,8 +38,11 @@ def check_one_all_reduce_of_the_backbone(b: Built) -> None:
     for name in concat.inputs["X"][len(b.backbone) :]:
         source = b.graph.writer(name, concat).input("X")
         rest.append(source)
-        assert b.graph.block.var(source).persistable and not b.graph.block.var(source).trainable, source
-    assert len(rest) == 2 * len(b.graph.of_kind("batch_norm")), "not every running mean and variance"
+    *statistics, last = rest
+    assert last == "stop"
+    for name in statistics:
+        assert b.graph.block.var(name).persistable and not b.graph.block.var(name).trainable, name
+    assert len(statistics) == 2 * len(b.graph.of_kind("batch_norm")), "not every running mean and variance"
     sizes = [math.prod(b.graph.shape(name)) for name in carried_parameters(b, op) + rest]
     assert b.graph.shape(concat.output("Out")) == [sum(sizes)]
 

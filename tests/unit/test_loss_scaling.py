@@ -28,7 +28,7 @@ BATCH, CLASSES = 6, 40
 class Run:
     """Some steps of one rank; ``bad`` numbers those whose first image is infinite."""
 
-    def __init__(self, patch, half, sample_ratio=1.0, clip=None, **options):
+    def __init__(self, patch, half, sample_ratio=1.0, clip=None, optimizer=None, **options):
         patch.setattr(compat, "half_precision", lambda *arguments: contextlib.nullcontext())
         patch.setattr(compat, "cast_to_half", lambda *arguments: None)
         config = Config.from_dict(
@@ -41,7 +41,7 @@ class Run:
             }
         )
         env = Environment()
-        self.program = build_train(config, Parts(model=Linear(8)), env, seed=7)
+        self.program = build_train(config, Parts(model=Linear(8), optimizer=optimizer), env, seed=7)
         self.session = Session(self.program, env, config.momentum, config.weight_decay, seed=7)
         self.session.start(Group(env))
         self.number = 0
@@ -112,3 +112,19 @@ def test_the_factor_grows_and_shrinks(monkeypatch):
     for bad in (False, False, False, True, True):
         run.step(bad)
     assert run.scale == 1024.0
+
+
+@pytest.mark.parametrize("sample_ratio", [1.0, 0.3])
+def test_a_users_optimizer_never_sees_what_is_not_finite(monkeypatch, sample_ratio):
+    run = Run(monkeypatch, True, sample_ratio, optimizer=paddle.optimizer.SGD(0.1))
+
+    def moving():
+        state = {value.name: run.session.replicated()[value.name] for value in run.program.parameters}
+        return {**state, "weight": tensor(run.session, "weight")}
+
+    run.step()
+    before = moving()
+    assert run.step(bad=True)["skipped"] == 1.0
+    for name, value in moving().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert run.step()["skipped"] == 0.0 and not np.array_equal(moving()["weight"], before["weight"])
