@@ -13,8 +13,16 @@ from plsc.report import install_excepthook
 from plsc.serving import is_exported
 
 
-def main(doc: str, action: str, extra: dict[str, tuple[str, str]], arguments: list[str] | None = None) -> Any:
+def main(
+    doc: str,
+    action: str,
+    extra: dict[str, tuple[str, str]],
+    arguments: list[str] | None = None,
+    files: dict[str, tuple[str, str]] | None = None,
+) -> Any:
     """Read the command line and call ``action`` of Entry. extra: {option: (the key it sets, help)}.
+
+    files: {option: (the argument of ``action`` that it gives, help)}, for files that the action writes.
 
     A PlscError ends the process with one line and status 1.
     """
@@ -28,6 +36,8 @@ def main(doc: str, action: str, extra: dict[str, tuple[str, str]], arguments: li
     parser.add_argument("--output", metavar="DIR", help="sets model_save_dir; needed without -c")
     for name, (key, text) in extra.items():
         parser.add_argument(name, metavar="PATH", dest=key, help=f"sets {key}: {text}")
+    for name, (argument, text) in (files or {}).items():
+        parser.add_argument(name, metavar="FILE", dest=argument, default="", help=text)
     options = vars(parser.parse_args(arguments))
     if options["config"] is None and not (options["checkpoint"] and options["output"]):
         parser.error("give -c FILE, or both --checkpoint and --output")
@@ -39,7 +49,8 @@ def main(doc: str, action: str, extra: dict[str, tuple[str, str]], arguments: li
     for name, (key, _) in extra.items():
         if options[key]:
             config.set(key, options[key], name)
-    return getattr(Entry(config=config), action)()
+    written = {argument: options[argument] for argument, _ in (files or {}).values()}
+    return getattr(Entry(config=config), action)(**written)
 
 
 def settings_of(path: str) -> Config:

@@ -67,9 +67,12 @@ class Entry(Setters):
         """Train, verify and save as set. Raises a PlscError for whatever the user can put right."""
         return _engine().train(self._config, self._parts)
 
-    def test(self) -> Any:
-        """Verify the net in checkpoint_dir on val_targets or test_dataset."""
-        return _engine().test(self._config, self._parts)
+    def test(self, json_file: str | os.PathLike = "", html_file: str | os.PathLike = "") -> Any:
+        """Verify the net in checkpoint_dir on val_targets or test_dataset.
+
+        json_file, html_file: where to write the figures, and a page with curves and the worst mistaken pairs.
+        """
+        return _engine().test(self._config, self._parts, os.fspath(json_file), os.fspath(html_file))
 
     def predict(self) -> Any:
         """The features of the pictures that are to be read, by the net in checkpoint_dir."""

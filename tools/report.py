@@ -11,6 +11,7 @@ import numpy as np
 
 from plsc.errors import DataError
 from plsc.evaluation.report import plot_report
+from plsc.evaluation.table import table
 from plsc.evaluation.verification import Verification
 from plsc.report import install_excepthook
 
@@ -72,13 +73,7 @@ def print_table(losses: list[tuple[int, float]], tests: dict[str, tuple[int, Ver
     if not tests:
         print("no verification in this run")
         return
-    width = max(len(name) for name in tests)
-    print(f"{'set':{width}}  accuracy          AUC      EER      TAR@FAR=1e-3")
-    for name, (_, result) in tests.items():
-        tar = result.tar_at_far.get(1e-3)
-        tar_text = "too few pairs" if tar is None else f"{tar:.4f}"
-        accuracy = f"{100 * result.accuracy:.2f} % +- {100 * result.accuracy_std:.2f}"
-        print(f"{name:{width}}  {accuracy:16}  {result.auc:.5f}  {result.eer:.5f}  {tar_text}")
+    print("\n".join(table({name: result for name, (_, result) in tests.items()})))
 
 
 if __name__ == "__main__":

@@ -8,5 +8,10 @@ from __future__ import annotations
 
 from plsc.command_line import main
 
+FILES = {
+    "--json": ("json_file", "write all figures to this file"),
+    "--html": ("html_file", "write a page to this file: figures, curves, the worst mistaken pairs as pictures"),
+}
+
 if __name__ == "__main__":
-    main(__doc__, "test", {})
+    main(__doc__, "test", {}, files=FILES)

@@ -14,9 +14,11 @@ from plsc.checkpoint import Manifest
 from plsc.config import Config
 from plsc.engine.build import EvalProgram, build_eval
 from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
+from plsc.engine.judging import Judging, Outputs
 from plsc.engine.session import make_executor
 from plsc.engine.start import Run, threads
 from plsc.errors import CheckpointError
+from plsc.evaluation.table import table
 from plsc.evaluation.verification import Verification
 from plsc.parallel.environment import Environment
 from plsc.serving import Predictor, is_exported
@@ -137,11 +139,16 @@ def _gather(env: Environment, batch_size: int, size: int) -> EvalProgram:
     return EvalProgram(main, startup, {"feature": own}, everywhere, own)
 
 
-def test(run: Run) -> dict[str, Verification]:
+def test(run: Run, outputs: Outputs) -> dict[str, Verification]:
     """Verify the checkpoint or the exported model on all sets."""
     net = open_net(run)
-    results = verify_all(net.config, run.parts, net.embedder(run.env))
+    judging = Judging(net.config, outputs) if run.env.rank == 0 else None
+    results = verify_all(net.config, run.parts, net.embedder(run.env), judging.look if judging else None)
     for name, result in results.items():
         run.journal.say(f"test: {describe(name, result)}")
         run.journal.scalars(net.step, {"test": name, **as_scalars(result)})
+    for line in table(results):
+        run.journal.say(line)
+    for path in judging.write(net.name, net.step, results) if judging else []:
+        run.journal.say(f"test: {path} is written")
     return results

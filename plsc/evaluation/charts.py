@@ -1,0 +1,101 @@
+"""The two charts of a verification set as SVG: text in, text out. Colours are CSS variables of the page."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from plsc.evaluation.judged import Judged
+from plsc.evaluation.verification import Verification
+
+WIDTH, HEIGHT = 480, 300
+LEFT, RIGHT, TOP, BOTTOM = 66, 466, 14, 252  # of the frame that is drawn into
+FLOORS = (0.0, 0.5, 0.8, 0.9, 0.95)  # of the axis of TAR, cut into fifths
+GRAIN = 0.5  # pixels: finer steps of a curve are not drawn, so that its text stays short for any number of pairs
+
+
+def roc_chart(result: Verification) -> str:
+    """TAR over FAR (logarithmic). An FAR of 0 is drawn at the left edge, half of one false accept."""
+    low = math.log10(0.5 / result.num_different)
+    first = float(result.tpr[result.fpr == 0].max())  # accepted without one false accept
+    bottom = max(floor for floor in FLOORS if floor <= first)
+
+    def x(far: np.ndarray | float) -> np.ndarray:
+        return LEFT + (RIGHT - LEFT) * (1 - np.log10(np.maximum(far, 10.0**low)) / low)
+
+    def y(tar: np.ndarray | float) -> np.ndarray:
+        return BOTTOM - (BOTTOM - TOP) * (np.maximum(tar, bottom) - bottom) / (1 - bottom)
+
+    parts = []
+    for power in range(math.ceil(low), 1):
+        parts.append(_rule_x(float(x(10.0**power)), f"{10.0**power:g}"))
+    for tar in np.linspace(bottom, 1, 6):
+        parts.append(_rule_y(float(y(tar)), f"{tar:.2f}"))
+    points = _points(x(result.fpr), y(result.tpr))
+    parts.append(f'<polyline class="roc" points="{points}"/>')
+    names = "FAR: share of different pairs accepted", "TAR: share of same pairs accepted"
+    return _chart("ROC curve, TAR over FAR", *names, parts)
+
+
+def score_chart(judged: Judged) -> str:
+    """Histograms of the cosines of same and of different pairs, each as shares of its kind, and the threshold."""
+    low, high = float(judged.edges[0]), float(judged.edges[-1])
+    shares = [counts / max(1, counts.sum()) for counts in (judged.different, judged.same)]
+    top = max(float(share.max()) for share in shares)
+
+    def x(score: np.ndarray | float) -> np.ndarray:
+        return LEFT + (RIGHT - LEFT) * (np.asarray(score) - low) / (high - low)
+
+    def y(share: np.ndarray | float) -> np.ndarray:
+        return BOTTOM - (BOTTOM - TOP) * np.asarray(share) / (1.05 * top)
+
+    parts = []
+    step = 0.1 if high - low <= 1.0 else 0.2
+    for tick in np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * step:
+        parts.append(_rule_x(float(x(tick)), f"{tick + 0.0:.1f}".replace("-0.0", "0.0")))
+    for share in _ticks(top):
+        parts.append(_rule_y(float(y(share)), f"{100 * share:.3g} %"))
+    for kind, share in zip(("different", "same"), shares):
+        across = np.repeat(x(judged.edges), 2)
+        up = y(np.concatenate([[0], np.repeat(share, 2), [0]]))
+        parts.append(f'<polygon class="{kind}" points="{_points(across, up)}"/>')
+    at = float(x(judged.threshold))
+    parts.append(f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{BOTTOM}"/>')
+    return _chart("Scores of same and different pairs", "score: cosine of the pair", "share of its kind", parts)
+
+
+def _ticks(top: float) -> np.ndarray:
+    """At most 6 values 0, s, 2s, ... up to ``top``, with s = 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(top / 5))
+    step = next(factor * power for factor in (1, 2, 5, 10) if 5 * factor * power >= top * (1 - 1e-9))
+    return np.arange(math.floor(top / step + 1e-9) + 1) * step
+
+
+def _points(across: np.ndarray, up: np.ndarray) -> str:
+    """Points of a curve on a grid of GRAIN pixels, each once in a row, the middle ones of straight runs left out."""
+    grid = np.round(np.stack([across, up], axis=1) / GRAIN).astype(np.int64)
+    grid = grid[np.append(True, (np.diff(grid, axis=0) != 0).any(axis=1))]
+    step = np.diff(grid, axis=0)
+    straight = (step[1:] == 0) & (step[:-1] == 0)  # in one of the two directions; two such steps never turn back
+    keep = np.concatenate([[True], ~straight.any(axis=1), [True]]) if len(grid) > 2 else np.ones(len(grid), bool)
+    return " ".join(f"{x * GRAIN:g},{y * GRAIN:g}" for x, y in grid[keep])
+
+
+def _rule_x(at: float, text: str) -> str:
+    line = f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{BOTTOM}"/>'
+    return f'{line}<text x="{at:.1f}" y="{BOTTOM + 16}" text-anchor="middle">{text}</text>'
+
+
+def _rule_y(at: float, text: str) -> str:
+    line = f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
+    return f'{line}<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{text}</text>'
+
+
+def _chart(title: str, below: str, beside: str, parts: list[str]) -> str:
+    middle = (TOP + BOTTOM) / 2
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}'
+        f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{below}</text>'
+        f'<text x="11" y="{middle}" text-anchor="middle" transform="rotate(-90 11 {middle})">{beside}</text></svg>'
+    )

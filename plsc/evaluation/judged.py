@@ -1,0 +1,100 @@
+"""What a page shows of one verification set: small, whatever the size of the set."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plsc.errors import ConfigError, DataError
+from plsc.evaluation.verification import Verification
+
+WORST = 20  # pairs that are shown, at most
+SIDE = 112  # pixels: the longer side of a picture that is shown, at most
+BINS = 80
+QUALITY = 85  # of JPEG
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A pair that the threshold answers wrongly: its number, its cosine, what is true, both pictures as JPEG."""
+
+    pair: int
+    score: float
+    same: bool
+    pictures: tuple[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One set. Scores are cosines; "same" is score > threshold.
+
+    edges: float64 [BINS + 1], rising. same, different: int64 [BINS], numbers of pairs with a score in each bin.
+    mistakes: the worst ones, the farthest on the wrong side of the threshold first. num_mistakes: all there are.
+    """
+
+    name: str
+    result: Verification
+    threshold: float
+    edges: np.ndarray
+    same: np.ndarray
+    different: np.ndarray
+    mistakes: tuple[Mistake, ...]
+    num_mistakes: int
+
+
+def judged(
+    name: str,
+    result: Verification,
+    distance: np.ndarray,
+    issame: Sequence[bool],
+    picture: Callable[[int], np.ndarray],
+    worst: int = WORST,
+) -> Judged:
+    """What to show of a set with squared distances [P] (``pair_distances``) and flags [P].
+
+    picture(i): image i of 2P as uint8 [H, W, 3], asked only for those of the worst pairs (0 <= worst <= 20).
+    Raises ConfigError for another ``worst``, DataError for lengths that differ.
+    """
+    if not 0 <= worst <= WORST:
+        raise ConfigError(f"page: {worst} worst pairs; allowed: 0 to {WORST}")
+    distance, same = np.asarray(distance, np.float64), np.asarray(issame, bool)
+    if distance.ndim != 1 or distance.shape != same.shape:
+        raise DataError(f"page: distances {list(distance.shape)} for flags {list(same.shape)}; one each per pair")
+    wrong = np.flatnonzero((distance < result.threshold) != same)
+    by_how_much = np.abs(distance[wrong] - result.threshold)
+    first = wrong[np.argsort(-by_how_much, kind="stable")][:worst]
+    score, threshold = 1.0 - distance / 2, 1.0 - result.threshold / 2
+    edges = np.linspace(*_range(score, threshold), BINS + 1)
+    return Judged(
+        name,
+        result,
+        threshold,
+        edges,
+        np.histogram(score[same], edges)[0],
+        np.histogram(score[~same], edges)[0],
+        tuple(
+            Mistake(int(i), float(score[i]), bool(same[i]), (_jpeg(picture(2 * i)), _jpeg(picture(2 * i + 1))))
+            for i in map(int, first)
+        ),
+        len(wrong),
+    )
+
+
+def _range(score: np.ndarray, threshold: float) -> tuple[float, float]:
+    """Multiples of 0.1 in [-1, 1] that hold all scores and the threshold; at least 0.1 apart."""
+    low = np.floor(10 * min(score.min(), threshold)) / 10
+    high = np.ceil(10 * max(score.max(), threshold)) / 10
+    return max(-1.0, min(low, 0.9)), min(1.0, max(high, low + 0.1))
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    from PIL import Image  # as matplotlib elsewhere here: the figures alone need NumPy only
+
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,141 @@
+"""Verification as one HTML file: figures, curves, and the pairs that were mistaken. No script, nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from html import escape
+
+from plsc.evaluation.charts import roc_chart, score_chart
+from plsc.evaluation.judged import Judged, Mistake
+from plsc.evaluation.output_files import write_text
+from plsc.evaluation.table import percent
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2330; --soft: #5a6475; --paper: #ffffff; --card: #f4f6f9; --line: #d9dee6;
+  --same: #1f77b4; --different: #d9660a; --roc: #7b3fb5; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8ebf0; --soft: #a3adbd; --paper: #14181f; --card: #1e242e;
+  --line: #353d4a; --same: #5fb0ea; --different: #f59a4a; --roc: #c08cf0; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.2rem 1rem 3rem; max-width: 66rem; font: 16px/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper); }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.25rem; margin: 2.5rem 0 .6rem; overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
+p { margin: .2rem 0 .8rem; color: var(--soft); overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { color: var(--soft); font-weight: 500; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .7rem 1rem;
+  margin: 0 0 1.2rem; }
+dt { color: var(--soft); font-size: .85rem; } dd { margin: 0; font-variant-numeric: tabular-nums; }
+dd.none { color: var(--soft); }
+.charts, .pairs { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
+.pairs { grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); }
+figure { margin: 0; padding: .8rem; background: var(--card); border-radius: .5rem; }
+figcaption { font-size: .9rem; } .charts figcaption { font-weight: 600; margin-bottom: .3rem; }
+.pairs img { width: calc(50% - .2rem); aspect-ratio: 1; object-fit: contain; border-radius: .2rem; }
+.pairs .two { display: flex; gap: .4rem; margin-bottom: .4rem; }
+.key { font-weight: 400; } .key::before { content: ""; display: inline-block; width: .8em; height: .8em;
+  margin: 0 .3em 0 .9em; border-radius: .15em; background: var(--colour); }
+.key.dashed::before { width: 1.2em; height: 0; vertical-align: middle; border-radius: 0; background: none;
+  border-top: 2px dashed var(--ink); }
+svg { display: block; width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--soft); }
+svg .grid { stroke: var(--line); } svg .roc { fill: none; stroke: var(--roc); stroke-width: 2.5; }
+svg .same, svg .different { fill-opacity: .35; stroke-width: 1.8; }
+svg .same { fill: var(--same); stroke: var(--same); }
+svg .different { fill: var(--different); stroke: var(--different); }
+svg .threshold { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 5 4; }
+"""
+# Whatever a name might smuggle in: the page may not run or fetch anything.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_page(path: str | os.PathLike[str], results: Sequence[Judged], title: str = "Verification") -> None:
+    """Writes one self-contained HTML file for all sets, replacing ``path`` at once.
+
+    Size: below 60 kB and 40 small JPEGs a set. title: what was judged. Raises DataError if it cannot be written.
+    """
+    write_text(path, page(results, title), "page")
+
+
+def page(results: Sequence[Judged], title: str) -> str:
+    """The text of the page."""
+    sets = "\n".join(map(_section, results)) or "<p>No set was verified.</p>"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body><h1>Verification</h1><p>{_text(title)}</p>\n{_overview(results)}\n{sets}\n</body></html>\n"
+    )
+
+
+def _overview(results: Sequence[Judged]) -> str:
+    if len(results) < 2:
+        return ""
+    head = "<tr><th>set</th><th>accuracy</th><th>AUC</th><th>EER</th></tr>"
+    rows = "".join(
+        f"<tr><td>{_text(one.name)}</td><td>{percent(one.result)}</td><td>{one.result.auc:.5f}</td>"
+        f"<td>{one.result.eer:.5f}</td></tr>"
+        for one in results
+    )
+    return f'<div class="wide"><table>{head}{rows}</table></div>'
+
+
+def _section(one: Judged) -> str:
+    result = one.result
+    figures: dict[str, str | None] = {
+        "accuracy": percent(result),
+        "AUC": f"{result.auc:.5f}",
+        "EER": f"{result.eer:.5f}",
+        "XNorm": f"{result.xnorm:.3f}",
+        "threshold (cosine)": f"{one.threshold:.4f}",
+    }
+    for far, tar in result.tar_at_far.items():
+        figures[f"TAR at FAR {far:g}"] = None if tar is None else f"{tar:.4f}"
+    keys = "".join(f'<span class="key" style="--colour: var(--{k})">{k}</span>' for k in ("same", "different"))
+    keys += '<span class="key dashed">threshold</span>'
+    return (
+        f"<section><h2>{_text(one.name)}</h2>"
+        f"<p>{result.num_same} pairs of the same, {result.num_different} of different identities</p>"
+        f'{_list(figures)}<div class="charts"><figure><figcaption>ROC</figcaption>{roc_chart(result)}</figure>'
+        f"<figure><figcaption>Scores{keys}</figcaption>{score_chart(one)}</figure></div>"
+        f"{_mistakes(one)}</section>"
+    )
+
+
+def _list(figures: dict[str, str | None]) -> str:
+    return "<dl>{}</dl>".format(
+        "".join(
+            f"<div><dt>{_text(name)}</dt>"
+            + ('<dd class="none">too few pairs</dd></div>' if figure is None else f"<dd>{_text(figure)}</dd></div>")
+            for name, figure in figures.items()
+        )
+    )
+
+
+def _mistakes(one: Judged) -> str:
+    total = one.result.num_same + one.result.num_different
+    said = f"{one.num_mistakes} of {total} pairs are on the wrong side of the threshold"
+    if one.mistakes:
+        said += f"; the {len(one.mistakes)} farthest from it" if len(one.mistakes) < one.num_mistakes else ""
+    cards = "".join(map(_card, one.mistakes))
+    return f'<h3>Worst mistaken pairs</h3><p>{said}.</p><div class="pairs">{cards}</div>'
+
+
+def _card(mistake: Mistake) -> str:
+    true, taken = ("same", "different") if mistake.same else ("different", "same")
+    images = "".join(
+        f'<img alt="image {2 * mistake.pair + side}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
+        for side, jpeg in enumerate(mistake.pictures)
+    )
+    return (
+        f'<figure><div class="two">{images}</div><figcaption>pair {mistake.pair}: score {mistake.score:.4f}<br>'
+        f'<b style="color: var(--{true})">{true}</b>, taken for {taken}</figcaption></figure>'
+    )
+
+
+def _text(text: str) -> str:
+    return escape(str(text), quote=True)
