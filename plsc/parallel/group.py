@@ -141,10 +141,14 @@ class Group:
             return [json.loads(json.dumps(value))]
         self._calls += 1
         prefix = f"gather/{self._calls}/"
-        self._store.set(prefix + str(self.rank), json.dumps(value).encode())
-        self._store.add(prefix, 1)
-        self._await(prefix)
-        return [json.loads(self._get(prefix + str(rank))) for rank in range(self.world_size)]
+        text = json.dumps(value).encode()
+        try:
+            self._store.set(prefix + str(self.rank), text)
+            self._store.add(prefix, 1)
+            self._await(prefix)
+            return [json.loads(bytes(self._store.get(prefix + str(rank)))) for rank in range(self.world_size)]
+        except (RuntimeError, OSError, ValueError) as error:  # Paddle 2.6: ValueError where the store is gone
+            raise PeerError(f"another rank has gone: {first_line(error)}") from None
 
     def broadcast(self, value: Any) -> Any:
         """The value of rank 0, on every rank."""
@@ -178,30 +182,24 @@ class Group:
             return
         self._closed.set()
         self._news.close()
-        if self.rank != 0:
-            self._store.add("left", 1)
-            return
-        deadline = time.monotonic() + LEAVE_SECONDS
-        while self._store.add("left", 0) < self.world_size - 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        try:
+            if self.rank != 0:
+                self._store.add("left", 1)
+                return
+            deadline = time.monotonic() + LEAVE_SECONDS
+            while self._store.add("left", 0) < self.world_size - 1 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        except (RuntimeError, OSError, ValueError):
+            return  # the store has gone first: nothing left to wait for
 
     def _await(self, counter: str) -> None:
         """Until every rank has added to the counter; the store's own wait polls ten times slower."""
         pause, deadline = 0.001, time.monotonic() + WAIT_SECONDS
-        try:
-            while self._store.add(counter, 0) < self.world_size:
-                if time.monotonic() > deadline:
-                    raise TrainingError(f"waited {WAIT_SECONDS} seconds for another rank")
-                time.sleep(pause)
-                pause = min(2 * pause, 0.02)
-        except (RuntimeError, OSError) as error:
-            raise PeerError(f"another rank has gone: {first_line(error)}") from None
-
-    def _get(self, key: str) -> bytes:
-        try:
-            return bytes(self._store.get(key))
-        except Exception as error:
-            raise PeerError(f"another rank has gone: {first_line(error)}") from None
+        while self._store.add(counter, 0) < self.world_size:
+            if time.monotonic() > deadline:
+                raise TrainingError(f"waited {WAIT_SECONDS} seconds for another rank")
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
 
     def _stop(self, reason: str) -> None:
         """End this process, unless it ends by itself: it may be blocked where nothing else reaches it."""

@@ -50,7 +50,7 @@ class SideGroup:
                     raise TrainingError(f"waited {WAIT_SECONDS} seconds for another rank in {self._name}")
                 time.sleep(0.02)
             return [json.loads(bytes(self._store.get(prefix + str(rank)))) for rank in range(self.world_size)]
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError) as error:  # Paddle 2.6: ValueError where the store is gone
             raise PeerError(f"another rank has gone: {first_line(error)}") from None
 
     def barrier(self, name: str = "barrier") -> None:

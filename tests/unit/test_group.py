@@ -1,0 +1,46 @@
+"""What a rank raises when the store of rank 0 goes in the middle of a call, on either Paddle."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("paddle")
+
+from plsc.errors import PeerError  # noqa: E402
+from plsc.parallel.environment import Environment  # noqa: E402
+from plsc.parallel.group import Group  # noqa: E402
+from plsc.parallel.side import SideGroup  # noqa: E402
+
+
+class GoneStore:
+    """Answers as if every rank had come, until the call of that name, which fails as Paddle's store does."""
+
+    def __init__(self, call: str, error: Exception):
+        self._call, self._error = call, error
+
+    def _answer(self, call: str, value):
+        if call == self._call:
+            raise self._error
+        return value
+
+    def set(self, key, value):
+        return self._answer("set", None)
+
+    def add(self, key, by):
+        return self._answer("add", 2)
+
+    def get(self, key):
+        return self._answer("get", b"null")
+
+
+@pytest.mark.parametrize("call", ["set", "add", "get"])
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, OSError])  # 3.3, 2.6, Python
+@pytest.mark.parametrize("make", [Group, lambda env: SideGroup(env, "name")], ids=["group", "side"])
+def test_a_store_that_is_gone_is_another_rank_that_is_gone(make, error, call):
+    group = make(Environment())
+    group.world_size = 2
+    group._store = GoneStore("", error())
+    assert group.all_gather("x") == [None, None]
+    group._store = GoneStore(call, error("(InvalidArgument) TCP receive error. Details: Connection reset by peer."))
+    with pytest.raises(PeerError, match="another rank has gone: .*reset by peer"):
+        group.barrier("x")
