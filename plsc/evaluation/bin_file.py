@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import IO, Any, Union
 
 import numpy as np
 
@@ -66,11 +66,17 @@ def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) ->
         content = (pictures, flags.tolist())
     except DataError as error:
         raise DataError(f"verification set {path}: not written: {error}") from error
+    write_whole(path, lambda file: pickle.dump(content, file, protocol=4))
+
+
+def write_whole(path: PathLike, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file beside, flushes it to disk and renames it: all of it or nothing. Raises DataError."""
+    path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
             with open(temporary, "wb") as file:
-                pickle.dump(content, file, protocol=4)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

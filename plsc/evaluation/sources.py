@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from plsc.errors import DataError
-from plsc.evaluation.bin_file import PairSet, load_bin
+from plsc.evaluation.bin_file import PairSet, load_bin, write_whole
 from plsc.evaluation.folders import find_identities
 from plsc.evaluation.pairs import choose_pairs, most_pairs
 from plsc.evaluation.verification import FOLDS
@@ -85,6 +85,20 @@ def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
             f"{FOLDS} pairs and one of each kind are needed"
         )
     return PairSet(name, PictureFiles(paths, places), np.array(same))
+
+
+def save_pair_list(path: str | os.PathLike[str], pictures: Sequence[str], issame: Sequence[bool]) -> None:
+    """Writes a list that `load_pair_list` takes, whole or not at all; pictures: 2P paths, issame: P flags.
+
+    Raises DataError for a path with a tab or a line end in it, and when the file cannot be written.
+    """
+    home = os.path.dirname(os.path.abspath(path))
+    names = [os.path.relpath(picture, home) for picture in pictures]
+    for name in names:
+        if any(mark in name for mark in "\t\r\n"):
+            raise DataError(f"pair list {os.fspath(path)}: {_printable(name)} has a tab or a line end; rename it")
+    lines = [f"{a}\t{b}\t{int(same)}\n" for a, b, same in zip(names[::2], names[1::2], issame)]
+    write_whole(path, lambda file: file.write("".join(lines).encode("utf-8", "surrogateescape")))
 
 
 def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
