@@ -50,8 +50,8 @@ def identify(
     """
     if any(rank < 1 for rank in ranks) or not all(0 < rate < 1 for rate in fpirs):
         raise ConfigError(f"identification: ranks {list(ranks)}, FPIR {list(fpirs)}; allowed: ranks >= 1, 0 < FPIR < 1")
-    gallery, gallery_id = _labelled(gallery, gallery_id, "gallery")
-    probes, probe_id = _labelled(probes, probe_id, "probes")
+    gallery, gallery_id = labelled(gallery, gallery_id, "gallery")
+    probes, probe_id = labelled(probes, probe_id, "probes")
     parts = [gallery] if distractors is None else [gallery, checked(distractors, "distractors")]
     if len({part.shape[1] for part in [probes, *parts]}) != 1 or not len(gallery):
         shapes = [list(part.shape) for part in [probes, *parts]]
@@ -88,7 +88,7 @@ def _look_up(
     step = max(1, block // total)
     for start in range(0, len(probes), step):
         rows = slice(start, min(start + step, len(probes)))
-        cosine = _cosines(parts, lengths, probes[rows])
+        cosine = cosines(parts, lengths, probes[rows])
         is_own = probe_id[rows, None] == gallery_id[None, :]
         own[rows] = np.where(is_own, cosine[:, : len(gallery_id)], -np.inf).max(axis=1)
         top[rows] = cosine.max(axis=1)
@@ -98,8 +98,11 @@ def _look_up(
     return own, place, top
 
 
-def _cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndarray) -> np.ndarray:
-    """[b, N + D]; 0 where one side is a zero embedding, which has no direction."""
+def cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndarray) -> np.ndarray:
+    """Of probes [b, E] with the parts [N, E] and so on, side by side [b, N + ...]; 0 with a zero embedding.
+
+    lengths: `norms` of each part. In the dtype of the inputs.
+    """
     length = norms(probes)
     units = (probes / np.where(length > 0, length, 1.0)[:, None]).astype(probes.dtype)
     cosine = np.empty((len(probes), sum(len(part) for part in parts)), np.result_type(probes, *parts))
@@ -112,7 +115,8 @@ def _cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndar
     return cosine
 
 
-def _labelled(embeddings: np.ndarray, ids: Sequence[int], what: str) -> tuple[np.ndarray, np.ndarray]:
+def labelled(embeddings: np.ndarray, ids: Sequence[int], what: str) -> tuple[np.ndarray, np.ndarray]:
+    """The embeddings, checked, and their identities as an array. Raises DataError naming `what`."""
     array, identity = checked(embeddings, what), np.asarray(ids)
     if identity.shape != (len(array),) or (len(identity) and identity.dtype.kind not in "ui"):
         kind = f"{identity.dtype} {list(identity.shape)}"

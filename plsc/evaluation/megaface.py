@@ -1,0 +1,67 @@
+"""Identification as MegaFace does it: each probe has to find one mate at a time among all distractors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from plsc.errors import ConfigError, DataError
+from plsc.evaluation.embeddings import checked, norms
+from plsc.evaluation.identification import RANKS, cosines, labelled
+
+BLOCK = 1 << 22  # similarities held at a time
+
+
+def megaface(
+    probes: np.ndarray,
+    probe_id: Sequence[int],
+    distractors: np.ndarray,
+    mates: np.ndarray | None = None,
+    mate_id: Sequence[int] | None = None,
+    ranks: Sequence[int] = RANKS,
+    block: int = BLOCK,
+) -> tuple[dict[int, float | None], int]:
+    """({k: share of trials that find the mate among the k most similar}, number of trials), by cosine.
+
+    A trial is a probe [M, E] and one mate [N, E] of its identity: the gallery is that mate and all distractors [D, E].
+    Without mates, those of a probe are the other probes of its identity (MegaFace's own set-up with FaceScrub). The
+    share is over trials, so an identity counts by its number of them; None without any. `identify` differs: there the
+    gallery holds everybody, and one of several entries of an identity is enough. A distractor as similar as the mate
+    counts against the probe.
+
+    Source: Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016, section 4 (rank-k with N distractors).
+    Raises DataError for wrong shapes, values that are not finite or no distractors; ConfigError for ranks < 1.
+    """
+    if any(rank < 1 for rank in ranks) or not ranks:
+        raise ConfigError(f"identification: ranks {list(ranks)}; at least one is needed, each at least 1")
+    probes, probe_id = labelled(probes, probe_id, "probes")
+    distractors = checked(distractors, "distractors")
+    others = mates is None
+    mates, mate_id = (probes, probe_id) if mates is None else labelled(mates, mate_id, "mates")
+    if len({part.shape[1] for part in (probes, mates, distractors)}) != 1 or not len(distractors):
+        shapes = [list(part.shape) for part in (probes, mates, distractors)]
+        raise DataError(f"identification: probes, mates, distractors are {shapes}; sizes must agree, some distractors")
+    lengths, mate_lengths = [norms(distractors)], [norms(mates)]
+    hits, trials = np.zeros(len(ranks), np.int64), 0
+    step = max(1, block // (len(distractors) + len(mates)))
+    for start in range(0, len(probes), step):
+        rows = np.arange(start, min(start + step, len(probes)))
+        is_mate = probe_id[rows, None] == mate_id[None, :]
+        if others:
+            is_mate[np.arange(len(rows)), rows] = False
+        similarity = cosines([mates], mate_lengths, probes[rows])
+        bars = _bars(cosines([distractors], lengths, probes[rows]), ranks)
+        hits += [int((is_mate & (similarity > bar[:, None])).sum()) for bar in bars]
+        trials += int(is_mate.sum())
+    return {rank: float(hit / trials) if trials else None for rank, hit in zip(ranks, hits)}, trials
+
+
+def _bars(cosine: np.ndarray, ranks: Sequence[int]) -> list[np.ndarray]:
+    """For each rank k the k-th largest of every row: what a mate must exceed; -inf with fewer than k distractors."""
+    count = cosine.shape[1]
+    places = sorted({count - rank for rank in ranks if rank <= count})
+    if places:
+        cosine.partition(places, axis=1)
+    nothing = np.full(len(cosine), -np.inf)
+    return [cosine[:, count - rank] if rank <= count else nothing for rank in ranks]
