@@ -11,7 +11,7 @@ from typing import Any
 
 # YAML 1.1 reads 1e-3 (no point, or no sign in the exponent) as text. Nobody means text by it.
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
-_INPUT_TYPES = ("float32", "float16", "int32", "int64", "uint8")
+_LABEL_TYPE, _IMAGE_TYPE = "int64", "float32"  # what the data gives
 
 
 def to_int(value: Any) -> int:
@@ -88,8 +88,11 @@ def _to_input(item: Any) -> dict:
         raise ValueError(f"the name {name!r} is not a plain word")
     if not shape or shape[0] != -1 or any(size < 1 for size in shape[1:]):
         raise ValueError(f"the shape of {name} must begin with -1, the batch, and go on with sizes from 1")
-    if dtype not in _INPUT_TYPES:
-        raise ValueError(f"the dtype of {name} must be one of {', '.join(_INPUT_TYPES)}")
+    wanted = _LABEL_TYPE if name == "label" else _IMAGE_TYPE
+    if dtype != wanted:
+        raise ValueError(f"the dtype of {name} must be {wanted}, as the data gives it")
+    if name == "label" and shape not in ([-1], [-1, 1]):
+        raise ValueError("the shape of label must be [-1] or [-1, 1]")
     return {"name": name, "shape": shape, "dtype": dtype}
 
 

@@ -133,3 +133,30 @@ def test_sample_holds_the_positives_and_has_its_size(outcome, number):
             assert max(part["num_sample"], len(positives)) <= len(sample) <= max(part["num_sample"], len(positives) + 1)
         if len(samples) > 1 and len(positives) < part["num_sample"]:
             assert any(len(a) != len(b) or (a != b).any() for a, b in zip(samples, samples[1:])), "never redrawn"
+
+
+@pytest.mark.parametrize("sample_ratio", [1.0, 0.3])
+def test_minimize_of_a_users_optimizer_moves_by_the_true_gradients(tmp_path, sample_ratio):
+    rng = np.random.default_rng(2)
+    case = {
+        "num_classes": 31,
+        "sample_ratio": sample_ratio,
+        "image": rng.standard_normal((12, 8)).astype("float32"),
+        "net": rng.standard_normal((8, 16)).astype("float32"),
+        "label": rng.integers(0, 31, (12, 1)),
+    }
+    parts = ranks.run("tests.dist.classifier_cases:minimize", 2, tmp_path, case)
+    before, after = (np.concatenate([part[name] for part in parts]) for name in ("before", "after"))
+    moved = (before - after) / 0.1
+    kept = np.arange(31) if sample_ratio == 1.0 else np.union1d(np.flatnonzero(np.abs(moved).sum(1)), case["label"])
+    assert sample_ratio == 1.0 or len(kept) < 20
+    feature = case["image"].astype(np.float64) @ case["net"]
+    label = np.searchsorted(kept, case["label"][:, 0])
+    loss, dfeature, dkept, _ = margin_softmax(feature, before[kept], label, ARCFACE, 64.0)
+    for part in parts:
+        np.testing.assert_allclose(part["loss"], [loss], rtol=2e-6)
+    np.testing.assert_allclose(moved[kept], dkept, rtol=0, atol=2e-5 * np.abs(dkept).max())
+    # each rank moved its copy of the net by its own part of the gradient, to be summed by the caller
+    dnet = sum(case["net"] - part["net"] for part in parts) / 0.1
+    expected = case["image"].T @ dfeature
+    np.testing.assert_allclose(dnet, expected, rtol=0, atol=2e-5 * np.abs(expected).max())

@@ -144,7 +144,9 @@ BAD = [
     ("model.input_info", [{"name": "image", "shape": [-1, 3, 8, 8], "dtype": "float32"}], "no input is named label"),
     ("model.input_info", [{"name": "label", "shape": [-1]}], "the keys name, shape and dtype"),
     ("model.input_info", [{"name": "label", "shape": [1], "dtype": "int64"}], "must begin with -1"),
-    ("model.input_info", [{"name": "label", "shape": [-1], "dtype": "text"}], "dtype of label must be one of"),
+    ("model.input_info", [{"name": "label", "shape": [-1], "dtype": "int32"}], "dtype of label must be int64"),
+    ("model.input_info", [{"name": "label", "shape": [-1, 2], "dtype": "int64"}], "shape of label must be"),
+    ("model.input_info", [{"name": "image", "shape": [-1, 3, 8, 8], "dtype": "uint8"}], "must be float32"),
     ("model.input_info", 2 * [{"name": "label", "shape": [-1], "dtype": "int64"}], "given twice"),
 ]
 
