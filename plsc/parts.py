@@ -49,6 +49,7 @@ class Parts:
             (self.optimizer is not None, "an optimizer of your own (set_optimizer)", rate),
             (self.model is not None, "a model of your own (set_model)",
              ["model.name", "model.data_format", "model.dropout", "model.base_width"]),
+            (self.test_dataset is not None, "test data of your own (test_dataset)", ["data.val_targets"]),
             (own_data, "training data of your own (train_dataset, train_reader)", source),
         ]  # fmt: skip
         lines = [

@@ -168,7 +168,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         (f"lr_schedule.kind: {kind}", kind != "piecewise", piecewise),
         (f"lr_schedule.kind: {kind}", kind != "polynomial", ("lr_schedule.power",)),
         (f"lr_schedule.kind: {kind}", kind == "piecewise", ("lr_schedule.end_lr",)),
-        ("with_test: false", not settings.with_test, ("test_period",)),
+        ("with_test: false", not settings.with_test, ("test_period", "test_batch_size", "data.val_targets")),
         ("init_from: none", settings.init_from == "none", ("init_checkpoint",)),
         (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),
         ("mixed_precision.enabled: false", not precision.enabled, half),
@@ -178,7 +178,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
             scaling,
         ),
         ("classifier.loss_type: softmax", settings.classifier.loss_type == "softmax", ("classifier.scale",)),
-        ("data.dataset: synthetic", dataset == "synthetic", ("data.label_file",)),
+        ("data.dataset: synthetic", dataset == "synthetic", ("data.label_file", "data.random_flip")),
         ("fs_dir_for_save and fs_checkpoint_dir null", not on_fs, ("remote.fs_name",)),
         ("no directory on HDFS", not on_hdfs, ("remote.fs_ugi",)),
     ]

@@ -136,6 +136,9 @@ IDLE = [
     ),
     ("classifier.scale=30.0", {"classifier": {"loss_type": "softmax", "scale": 30}}),
     ("data.label_file='x'", {"data": {"dataset": "synthetic", "label_file": "x"}}),
+    ("data.random_flip=False", {"data": {"dataset": "synthetic", "random_flip": False}}),
+    ("data.val_targets=['x']", {"with_test": False, "data": {"val_targets": "x"}}),
+    ("test_batch_size=7", {"with_test": False, "test_batch_size": 7}),
     ("remote.fs_name='hdfs://a'", {"remote": {"fs_name": "hdfs://a"}}),
     ("remote.fs_ugi=<hidden>", {"remote": {"fs_ugi": "me,secret", "save_url": "s3://b"}}),
 ]

@@ -92,6 +92,7 @@ def test_parts_that_cannot_be_together():
         ("model", {"model": {"dropout": 0.1}}, "model.dropout=0.1"),
         ("train_reader", {"data": {"pixel_std": 128}}, "data.pixel_std=128.0"),
         ("train_dataset", {"data": {"random_flip": False}}, "data.random_flip=False"),
+        ("test_dataset", {"data": {"val_targets": "x"}}, "data.val_targets=['x']"),
     ],
 )
 def test_keys_that_a_part_makes_idle_are_named(part, settings, line):
