@@ -97,6 +97,7 @@ def verify_all(
         results[pairs.name] = verify(embeddings, pairs.issame, xnorm=xnorm)
         if look is not None:
             look(pairs, read, embeddings, results[pairs.name])
+        del pairs, read, plain, mirrored, embeddings  # else they stay in memory while the next set is read
     return results
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from plsc.errors import DataError
 
-ROWS = 4096  # taken at a time, so that a gallery of millions is never copied whole
+ROWS = 2048  # taken at a time, so that a gallery of millions is never copied whole; even, for pairs
 
 
 def checked(embeddings: Any, what: str) -> np.ndarray:
@@ -36,8 +36,11 @@ def norms(embeddings: np.ndarray) -> np.ndarray:
 
 def normalize(embeddings: np.ndarray) -> np.ndarray:
     """Each row divided by its length, float64 [M, E]; a zero row stays zero."""
-    _, scaled, length = _scaled(embeddings)
-    return scaled / np.maximum(length, 1.0)
+    units = np.empty(embeddings.shape, np.float64)
+    for start in range(0, len(embeddings), ROWS):
+        _, scaled, length = _scaled(embeddings[start : start + ROWS])
+        np.divide(scaled, np.maximum(length, 1.0), out=units[start : start + ROWS])
+    return units
 
 
 def _scaled(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,4 +67,8 @@ def combine_flip(original: np.ndarray, flipped: np.ndarray) -> tuple[np.ndarray,
     if original.shape != flipped.shape or not len(original):
         raise DataError(f"embeddings: {list(original.shape)}, flipped {list(flipped.shape)}; must be equal, not empty")
     xnorm = float((norms(original).mean() + norms(flipped).mean()) / 2)
-    return normalize(np.add(original, flipped, dtype=np.float64)), xnorm
+    combined = np.empty(original.shape, np.float64)
+    for start in range(0, len(original), ROWS):
+        rows = slice(start, start + ROWS)
+        combined[rows] = normalize(np.add(original[rows], flipped[rows], dtype=np.float64))
+    return combined, xnorm

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation.embeddings import checked, normalize, norms
+from plsc.evaluation.embeddings import ROWS, checked, normalize, norms
 from plsc.evaluation.roc import auc, corners, eer, roc_curve, tar_at_far
 
 FOLDS = 10  # as in the protocol of LFW
@@ -87,11 +87,14 @@ def pair_distances(embeddings: np.ndarray) -> np.ndarray:
     A zero embedding has no direction: its pair counts as being at a right angle (2), so that a model that answers zero
     to everything does not pass for one that is sure.
     """
-    units = normalize(embeddings)
-    first, second = units[0::2], units[1::2]
-    distance = np.square(first - second).sum(axis=1)
-    zero = ~(first.any(axis=1) & second.any(axis=1))
-    return np.where(zero, ORTHOGONAL, np.minimum(distance, FARTHEST))
+    distance = np.empty(len(embeddings) // 2)
+    for start in range(0, len(embeddings), ROWS):
+        units = normalize(embeddings[start : start + ROWS])
+        first, second = units[0::2], units[1::2]
+        near = np.minimum(np.square(first - second).sum(axis=1), FARTHEST)
+        zero = ~(first.any(axis=1) & second.any(axis=1))
+        distance[start // 2 : (start + ROWS) // 2] = np.where(zero, ORTHOGONAL, near)
+    return distance
 
 
 def fold_accuracies(distance: np.ndarray, same: np.ndarray, folds: int) -> np.ndarray:
