@@ -1,4 +1,5 @@
-# To be sourced by tools/test.sh and tools/quickstart.sh. Needs ROOT, the checkout. Defines find_python, make_environment.
+# To be sourced by tools/test.sh and tools/quickstart.sh. Needs ROOT, the checkout. Defines find_python,
+# find_browser, make_environment.
 
 # Sets PYTHON to a Python 3.9 to 3.12 that can make virtual environments; one that is set already must be such.
 find_python() {
@@ -17,6 +18,16 @@ find_python() {
   done
   echo "error: no Python 3.9 to 3.12 with venv is on the PATH; install one (Debian: apt-get install python3-venv)" \
     "or set PYTHON=/path/to/python" >&2
+  return 1
+}
+
+# Fails, saying what to install, where no browser is there for the tests (tests/unit/page_kit.py: the same names).
+find_browser() {
+  local candidate
+  for candidate in chromium chromium-browser google-chrome; do
+    command -v "$candidate" >/dev/null && return
+  done
+  echo "error: no Chromium is on the PATH, which a test needs; install one (Debian: apt-get install chromium)" >&2
   return 1
 }
 

@@ -19,7 +19,6 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 OWN_TESTS = {
     "add_a_backbone.md": "test_models_user.py",
     "checkpoint_format.md": "test_checkpoint_docs.py",
-    "verification.md": "test_evaluation_docs.py",
 }
 
 
