@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -25,17 +27,24 @@ def outcome(tmp_path_factory):
         cwd = root / f"ranks{world_size}"
         cwd.mkdir()
         found[world_size] = ranks.run("tests.dist.using_cases:run_all", world_size, cwd, {**payload, "out": str(cwd)})
-    return expected, paths, found
+    return expected, paths, found, root
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("model", ["checkpoint", "exported"])
 def test_features_in_order_on_every_rank(outcome, world_size, model):
-    expected, paths, found = outcome
+    expected, paths, found, _ = outcome
     assert len(found[world_size]) == world_size
     for part in found[world_size]:
         kit.assert_close(part[model][0], expected)
         assert part[model][1] == paths
+
+
+@pytest.mark.parametrize("model", ["checkpoint", "exported"])
+def test_the_page_does_not_depend_on_ranks(outcome, model):
+    pages = [(outcome[3] / f"ranks{world_size}" / f"{model}.html").read_text() for world_size in (1, 2)]
+    pictures = [re.findall(r'alt="image (\d+)" src="([^"]+)"', page) for page in pages]
+    assert pictures[0] and pictures[0] == pictures[1]
 
 
 def test_the_figures_do_not_depend_on_ranks_or_model(outcome):

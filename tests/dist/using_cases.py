@@ -29,6 +29,7 @@ def run_all(env, payload: dict) -> dict:
         results[name] = np.array(prediction.features), prediction.paths
         again = entry(source, name).predict()  # complete already
         assert (again.features == prediction.features).all()
-        figures = entry(source, name).test()["own"]
+        files = [os.path.join(payload["out"], f"{name}.{kind}") for kind in ("json", "html")]
+        figures = entry(source, name).test(*files)["own"]
         results[name] += ((figures.accuracy, figures.auc, figures.eer, figures.xnorm),)
     return results
