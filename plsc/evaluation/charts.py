@@ -16,7 +16,10 @@ GRAIN = 0.5  # pixels: finer steps of a curve are not drawn, so that its text st
 
 
 def roc_chart(result: Verification) -> str:
-    """TAR over FAR (logarithmic). An FAR of 0 is drawn at the left edge, half of one false accept."""
+    """TAR over FAR (logarithmic). An FAR of 0 is drawn at the left edge, half of one false accept.
+
+    Drawn in steps, as TAR at FAR is read: what no threshold reaches is not on the curve.
+    """
     low = math.log10(0.5 / result.num_different)
     first = float(result.tpr[result.fpr == 0].max())  # accepted without one false accept
     bottom = max(floor for floor in FLOORS if floor <= first)
@@ -32,7 +35,7 @@ def roc_chart(result: Verification) -> str:
         parts.append(_rule_x(float(x(10.0**power)), f"{10.0**power:g}"))
     for tar in np.linspace(bottom, 1, 6):
         parts.append(_rule_y(float(y(tar)), f"{tar:.2f}"))
-    points = _points(x(result.fpr), y(result.tpr))
+    points = _points(x(np.repeat(result.fpr, 2)[1:]), y(np.repeat(result.tpr, 2)[:-1]))
     parts.append(f'<polyline class="roc" points="{points}"/>')
     names = "FAR: share of different pairs accepted", "TAR: share of same pairs accepted"
     return _chart("ROC curve, TAR over FAR", *names, parts)

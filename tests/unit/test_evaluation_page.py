@@ -69,9 +69,11 @@ def test_roc_goes_through_the_points_of_the_curve():
     across = charts.LEFT + (charts.RIGHT - charts.LEFT) * np.log(np.maximum(one.result.fpr, low) / low) / -np.log(low)
     rise = (np.maximum(one.result.tpr, floor) - floor) / (1 - floor)
     up = charts.BOTTOM - (charts.BOTTOM - charts.TOP) * rise
-    for x, y in drawn:
+    for x, y in drawn:  # a point of the curve, or the foot of the step to it
         # half a grain in each direction, as the curve is put on a grid
-        assert (np.maximum(np.abs(across - x), np.abs(up - y)) <= charts.GRAIN / 2 + 1e-9).any()
+        corner = np.maximum(np.abs(across - x), np.abs(up - y)).min()
+        foot = np.maximum(np.abs(across[1:] - x), np.abs(up[:-1] - y)).min()
+        assert min(corner, foot) <= charts.GRAIN / 2 + 1e-9
     assert drawn[0].tolist() == [charts.LEFT, charts.BOTTOM] and drawn[-1].tolist() == [charts.RIGHT, charts.TOP]
     for x, y in zip(across, up):  # and leaves none out: each lies on a line between two drawn points
         a, b = drawn[:-1], drawn[1:]
@@ -98,6 +100,13 @@ def test_nothing_is_drawn_outside_of_the_frame(kind):
     drawn = np.concatenate([numbers(points) for points in re.findall(r'points="([^"]+)"', text)])
     assert (drawn[:, 0] >= charts.LEFT).all() and (drawn[:, 0] <= charts.RIGHT).all()
     assert (drawn[:, 1] >= charts.TOP).all() and (drawn[:, 1] <= charts.BOTTOM).all()
+
+
+def test_one_threshold_only_gives_no_slope():
+    """All scores equal: none accepted or all. A slope on a logarithmic axis would promise TAR far above FAR."""
+    (points,) = re.findall(r'<polyline class="roc" points="([^"]+)"', charts.roc_chart(extreme("equal").result))
+    left, right, top, bottom = charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM
+    assert numbers(points).tolist() == [[left, bottom], [right, bottom], [right, top]]
 
 
 class Reader(HTMLParser):
