@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
+
+import numpy as np
 
 from plsc import checkpoint
 from plsc.config import Config
@@ -11,6 +14,7 @@ from plsc.entry import Entry
 from plsc.errors import ConfigError
 from plsc.report import install_excepthook
 from plsc.serving import is_exported
+from plsc.serving.gallery import FEATURES, read_predictions
 
 
 def main(
@@ -51,6 +55,22 @@ def main(
             config.set(key, options[key], name)
     written = {argument: options[argument] for argument, _ in (files or {}).values()}
     return getattr(Entry(config=config), action)(**written)
+
+
+def embed(source: str, checkpoint_dir: str | None, output: str | None) -> tuple[np.ndarray, list[str]]:
+    """(features [M, E], their paths) of what predict() wrote into ``source``, or of a folder or list of pictures.
+
+    The pictures go through the net in ``checkpoint_dir``; ``output``/predictions then holds what predict() writes.
+    Raises DataError, and ConfigError for pictures without a net or without an output.
+    """
+    if os.path.isfile(os.path.join(source, FEATURES)):
+        return read_predictions(source)
+    if not checkpoint_dir or not output:
+        raise ConfigError(f"{source}: has no {FEATURES}; for pictures give --checkpoint and --output, too")
+    config = settings_of(checkpoint_dir)
+    config.update({"checkpoint_dir": checkpoint_dir, "model_save_dir": output, "predict": {"images": source}}, "tool")
+    prediction = Entry(config=config).predict()
+    return prediction.features, prediction.paths
 
 
 def settings_of(path: str) -> Config:

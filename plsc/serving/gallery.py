@@ -47,13 +47,7 @@ class Gallery:
     @classmethod
     def load(cls, directory: str) -> Gallery:
         """What predict() wrote: its features, named by the paths of the pictures. Raises DataError."""
-        features = os.path.join(directory, FEATURES)
-        try:
-            embeddings = np.load(features, mmap_mode="r", allow_pickle=False)
-            return cls(embeddings, read_paths(os.path.join(directory, TABLE)))
-        except (OSError, ValueError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"{features}: {reason}; give a directory that predict() wrote") from None
+        return cls(*read_predictions(directory))
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -80,6 +74,20 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a = checked(a, "embeddings")
     b = _fitting(b, a.shape[1])
     return (normalize(a) @ normalize(b).T).astype(np.float32)
+
+
+def read_predictions(directory: str) -> tuple[np.ndarray, list[str]]:
+    """What predict() wrote: features [M, E], read from the file as they are used, and M paths. Raises DataError."""
+    file = os.path.join(directory, FEATURES)
+    try:
+        features = np.load(file, mmap_mode="r", allow_pickle=False)
+        paths = read_paths(os.path.join(directory, TABLE))
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{file}: {reason}; give a directory that predict() wrote") from None
+    if len(features) != len(paths):
+        raise DataError(f"{file}: {len(features)} features, {TABLE} beside it has {len(paths)} paths")
+    return features, paths
 
 
 def read_paths(table: str) -> list[str]:
