@@ -153,3 +153,21 @@ def test_a_bin_is_called_as_it_was_asked_for(tmp_path):
     (path,) = find_targets(tmp_path, ["sub/lfw"])
     pairs = load_pairs(path, "sub/lfw")
     assert pairs.name == "sub/lfw" and place_of(pairs, 1) == "sub/lfw, image 1"
+
+
+def test_a_bad_list_is_said_before_training(tmp_path):
+    from plsc.config import Config
+    from plsc.engine.data import check_training_data
+    from plsc.parallel.environment import Environment
+    from plsc.parts import Parts
+
+    make_identities(tmp_path / "faces", [5] * 4)
+    (tmp_path / "p.txt").write_text("faces/p000/000.jpg\tfaces/p000/9.jpg\t1\n")
+    for names, said in ((["faces/"], None), (["faces/", "p.txt"], "p.txt:1: picture '.*9.jpg' is not there")):
+        data = {"dataset": "synthetic", "dataset_dir": str(tmp_path), "val_targets": names}
+        config = Config.from_dict({"data": data, "with_test": True})
+        if said is None:
+            check_training_data(config, Parts(), Environment())
+            continue
+        with pytest.raises(DataError, match=said):
+            check_training_data(config, Parts(), Environment())
