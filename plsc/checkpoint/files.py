@@ -86,6 +86,8 @@ def write_tensors(
                 current = next(order, None)
                 if current is None:
                     raise CheckpointError(f"{path}: tensor {name} is not declared, or comes out of order")
+            if block.dtype.kind == "f" and not np.isfinite(block).all():
+                raise CheckpointError(f"{name}, rows from {first}: holds values that are not finite; not saved")
             data = _block_bytes(path, current, block)
             if first * current.row_bytes != written[name]:
                 raise CheckpointError(f"{path}: tensor {name}: the block at row {first} does not follow the one before")

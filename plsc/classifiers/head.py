@@ -88,9 +88,10 @@ def _softmax(cosine, position, margins: Margins | None, scale: float, divisor, s
 
     largest = compat.all_reduce(paddle.max(logits, axis=1), shard_world, compat.MAX)  # keeps exp in range
     exponential = paddle.exp(logits - paddle.unsqueeze(largest, 1))
-    parts = paddle.stack([paddle.sum(exponential, axis=1), scale * with_margin * owned, own * owned])
-    total, target_logit, target = paddle.unbind(compat.all_reduce(parts, shard_world), axis=0)
-    nll = paddle.log(total) + largest - target_logit
+    parts = paddle.stack([paddle.sum(exponential, axis=1), scale * with_margin * owned, own * owned, owned])
+    total, target_logit, target, owners = paddle.unbind(compat.all_reduce(parts, shard_world), axis=0)
+    # one rank owns the label; a label that is no class has no owner, and 0 / 0 makes the loss NaN instead of wrong
+    nll = paddle.log(total) + largest - target_logit / owners
     loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
 
     # d nll / d logit = softmax - 1 at the target, softmax elsewhere; the margin's slope acts at the target only

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections import OrderedDict
 
 import paddle
@@ -26,7 +28,8 @@ class LargeScaleClassifier:
     more of them). Run programs on more than one rank after ``plsc.parallel.Group(environment)`` has connected them.
     The gradient of the weight is dense here, as any optimizer expects; ``Entry`` updates sampled rows only.
 
-    Raises ConfigError for sizes, margins or ratios that cannot work.
+    Raises ConfigError for sizes, margins, ratios, shapes or types that cannot work. A label outside [0, num_classes)
+    makes the loss NaN (on GPUs Paddle's kernel raises).
     """
 
     def __init__(
@@ -44,8 +47,8 @@ class LargeScaleClassifier:
         embedding_size=512,
         name=None,
     ):
-        _check(feature, rank, world_size, num_classes, scale, sample_ratio, embedding_size)
-        margins = (float(margin1), float(margin2), float(margin3))
+        margins = tuple(_number(f"margin{place}", value) for place, value in enumerate((margin1, margin2, margin3), 1))
+        _check(feature, label, rank, world_size, num_classes, scale, sample_ratio, embedding_size)
         spec = ClassifierSpec(num_classes, embedding_size, margins, float(scale), float(sample_ratio))
         on_gpu = paddle.device.get_device().startswith("gpu")
         env = Environment(rank=rank, world_size=world_size, device="gpu" if on_gpu else "cpu")
@@ -88,16 +91,27 @@ def _frozen(value):
     return _freeze(paddle.assign(value))
 
 
-def _check(feature, rank, world_size, num_classes, scale, sample_ratio, embedding_size) -> None:
+def _number(name: str, value) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ConfigError(f"{name}={value!r}: must be a finite number")
+    return float(value)
+
+
+def _check(feature, label, rank, world_size, num_classes, scale, sample_ratio, embedding_size) -> None:
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank={rank}: must be in [0, world_size={world_size})")
     if num_classes < 1:
         raise ConfigError(f"num_classes={num_classes}: must be at least 1")
-    if not 0.0 < sample_ratio <= 1.0:
+    if not 0.0 < _number("sample_ratio", sample_ratio) <= 1.0:
         raise ConfigError(f"sample_ratio={sample_ratio}: must be above 0 and at most 1")
-    if not scale > 0.0:
+    if not _number("scale", scale) > 0.0:
         raise ConfigError(f"scale={scale}: must be above 0")
     if len(feature.shape) != 2 or feature.shape[1] != embedding_size:
         raise ConfigError(
             f"feature has the shape {list(feature.shape)}: must be [batch, embedding_size={embedding_size}]"
         )
+    if "float32" not in str(feature.dtype).lower().replace("fp32", "float32"):
+        raise ConfigError(f"feature is {feature.dtype}: must be float32")
+    batch, shape = feature.shape[0], list(label.shape)
+    if shape not in ([batch], [batch, 1]) or "int" not in str(label.dtype).lower():
+        raise ConfigError(f"label is {label.dtype} {shape}: must be int64 [{batch}] or [{batch}, 1], as the feature")

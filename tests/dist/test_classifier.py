@@ -101,6 +101,27 @@ def loss_tolerance(case):
     return 1e-3 if case["name"] == "near one" else 2e-6
 
 
+def no_class(case):
+    case["label"][3] = case["num_classes"]
+
+
+def negative(case):
+    case["label"][5] = -1
+
+
+WRONG_LABELS = [
+    make_case("beyond the last class", change=no_class),
+    make_case("negative", change=negative),
+    make_case("negative, sampled", num_classes=203, sample_ratio=0.25, change=negative),
+]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_label_that_is_no_class_makes_the_loss_nan_on_every_rank(world_size, tmp_path):
+    parts = ranks.run("tests.dist.classifier_cases:run_cases", world_size, tmp_path, WRONG_LABELS)
+    assert all(np.isnan(result["loss"]).all() for part in parts for result in part)
+
+
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[case["name"] for case in CASES])
 def test_loss_and_gradients(outcome, number):
     case, parts = CASES[number], [rank[number] for rank in outcome]

@@ -68,7 +68,7 @@ def run_case(env, case):
         "end": {name: session.replicated()[name] for name in backbone},
         "first_weight": first_weight,
         "weight": tensor(session, "weight"),
-        "velocity": tensor(session, "velocity") if "velocity" in program.rows.tensors else None,
+        "velocity": tensor(session, "velocity" if "velocity" in program.rows.tensors else "optimizer_state_0"),
         "sample": shard["sample"],
     }
 

@@ -29,7 +29,9 @@ STOREYS = [
 STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms}
 
 # Only these may name Paddle where it is imported together with the module; all others do it inside of functions.
-WITH_PADDLE = ("plsc.classifiers", "plsc.engine", "plsc.optim", "plsc.compat", "plsc.parallel.group", "plsc.parallel.side")
+WITH_PADDLE = (
+    "plsc.classifiers", "plsc.engine", "plsc.optim", "plsc.compat", "plsc.parallel.group", "plsc.parallel.side"
+)  # fmt: skip
 
 # The reader of the process's environment, where the launch says which rank this is and which card is its own.
 READERS_OF_ENVIRONMENT = ("plsc.parallel",)

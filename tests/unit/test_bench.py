@@ -1,0 +1,33 @@
+"""tools/bench.py runs, one process per case, and says what it measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bench(*arguments):
+    small = ["--rounds", "1", "--threads", "1", "--batch", "4"]
+    command = [sys.executable, str(ROOT / "tools/bench.py"), *arguments, *small]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_head():
+    machine, *cases = bench("head", "--classes", "300", "--ratios", "1", "0.1", "--steps", "1")
+    assert machine["cores"] >= 1 and machine["paddle"]
+    assert [(case["classes"], case["ratio"]) for case in cases] == [(300, 1.0), (300, 0.1)]
+    assert all(case["seconds"] > 0 and case["peak_gb"] > 0.01 for case in cases)
+
+
+def test_save():
+    _, beside, waiting = bench("save", "--classes", "300", "--ratios", "1", "--steps", "2")
+    assert (beside["save_async"], waiting["save_async"]) == (True, False)
+    # weight and momentum of 300 classes of 512 numbers are 1.2 MB
+    assert beside["checkpoint_mb"] == waiting["checkpoint_mb"] > 1.2

@@ -1,0 +1,80 @@
+"""What a run tells: a progress line on a terminal only, event files on request, a clear line where a package lacks."""
+
+from __future__ import annotations
+
+import os
+import pty
+import sys
+import types
+
+import pytest
+
+from plsc.engine import scalars
+from plsc.engine.journal import ProgressLine, clock
+from plsc.engine.scalars import Scalars
+from plsc.errors import ConfigError
+
+
+def test_the_progress_line_is_drawn_over_itself_on_a_terminal(monkeypatch):
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        line = ProgressLine(terminal.isatty())
+        line.draw("loss 1.5", 1, 4)
+        line.draw("too soon after the first", 2, 4)
+        line.draw("done", 4, 4)
+        line.clear()
+        text = os.read(master, 4096).decode()
+    assert "\r[######..................] 1/4 loss 1.5" in text
+    assert "[########################] 4/4 done" in text and "too soon" not in text
+    assert text.endswith("\r") and "\n" not in text
+
+
+def test_no_progress_line_in_a_file(capsys):
+    line = ProgressLine(False)
+    line.draw("loss", 1, 2)
+    line.clear()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seconds, text", [(0, "0:00:00"), (59.6, "0:01:00"), (3725, "1:02:05"), (-3, "0:00:00")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+class Writer:
+    """Stands in for visualdl.LogWriter and tensorboardX.SummaryWriter, which share what is used of them."""
+
+    def __init__(self, *args, **options):
+        self.where, self.points, self.closed = (args or (options["logdir"],))[0], [], False
+
+    def add_scalar(self, name, value, step):
+        self.points.append((name, value, step))
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    "kind, package, name",
+    [("visualdl", "visualdl", "LogWriter"), ("tensorboard", "tensorboardX", "SummaryWriter")],
+)
+def test_numbers_become_curves(tmp_path, monkeypatch, kind, package, name):
+    module = types.ModuleType(package)
+    setattr(module, name, Writer)
+    monkeypatch.setitem(sys.modules, package, module)
+    written = Scalars(str(tmp_path), kind)
+    written.add(3, {"loss": 1.5, "lr": 0.1})
+    written.add(3, {"test": "lfw", "accuracy": 0.9, "roc": {"fpr": [0.0]}})
+    written.close()
+    writer = written._writer
+    assert writer.where == str(tmp_path / "scalars") and writer.closed
+    assert writer.points == [("train/loss", 1.5, 3), ("train/lr", 0.1, 3), ("test/lfw/accuracy", 0.9, 3)]
+    assert len((tmp_path / "scalars.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("kind", ["visualdl", "tensorboard"])
+def test_a_missing_package_is_named(tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, scalars.PACKAGES[kind], None)
+    with pytest.raises(ConfigError, match=f"pip install {scalars.PACKAGES[kind]}"):
+        Scalars(str(tmp_path), kind)
