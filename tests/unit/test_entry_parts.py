@@ -120,7 +120,8 @@ def test_action_calls_the_engine_with_config_and_parts(monkeypatch, action):
     monkeypatch.setattr(importlib.import_module("plsc.engine"), "run", run, raising=False)
     entry = Entry(config={"lr": 0.3})
     assert getattr(entry, action)() == action
-    assert calls == [(action, entry._config, entry._parts)]
+    more = ("", "") if action == "test" else ()  # no JSON, no page
+    assert calls == [(action, entry._config, entry._parts, *more)]
 
 
 @pytest.mark.parametrize("version", ["2.6.0", "2.6.2", "3.0.0", "3.3.1"])
