@@ -42,6 +42,6 @@ setup(
         "remote": REMOTE,
         "report": REPORT,
         "fonts": FONTS,
-        "test": ["pytest>=8", "ruff", "safetensors", *S3_SERVER, *REMOTE, *REPORT, *FONTS],
+        "test": ["pytest>=8", "ruff", "safetensors", "scikit-learn", *S3_SERVER, *REMOTE, *REPORT, *FONTS],
     },
 )
