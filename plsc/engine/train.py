@@ -56,6 +56,8 @@ def train(run: Run) -> Result:
     best = Best(run, opened)
     progress = checkpointing.progress_of(opened)
     plan = Plan.of(config, run.env.world_size, len(data), progress)
+    for line in plan.schedule.without_effect():
+        run.journal.say(line)
     with _loader(run, data, plan) as loader:  # forks its workers before the executor has threads
         session.start(run.group)
         if opened is None:

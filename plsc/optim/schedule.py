@@ -60,6 +60,16 @@ class LearningRateSchedule:
                 "make it at most that"
             )
 
+    def without_effect(self) -> list[str]:
+        """A line for what this run is too short for; to be logged at the start."""
+        lines = []
+        if self.warmup_steps >= self.total_steps > 0:
+            lines.append(f"the warm-up of {self.warmup_steps} steps does not end in the {self.total_steps} of this run")
+        late = [boundary for boundary in self.boundaries if boundary >= self.total_steps]
+        if self.kind == "piecewise" and late:
+            lines.append(f"lr_schedule.boundaries: {late} lie beyond the {self.total_steps} steps of this run")
+        return lines
+
     def lr(self, step: int) -> float:
         """The rate that step `step` (0, 1, ...) uses. Step 0 of a warm-up uses 0, as in PLSC 2.2."""
         if step < self.warmup_steps:

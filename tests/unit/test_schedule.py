@@ -125,3 +125,12 @@ def test_refusals():
         schedule(warmup_steps=8, boundaries=(5, 20))
     with pytest.raises(ConfigError, match="end_lr=0.5: is above the scaled learning rate 0.4"):
         schedule("cosine", end_lr=0.5)
+
+
+def test_what_a_run_is_too_short_for_is_said():
+    assert schedule(boundaries=(50,), warmup_steps=10).without_effect() == []
+    assert schedule(boundaries=(99,)).without_effect() == []
+    (line,) = schedule(boundaries=(50, 100, 200)).without_effect()
+    assert "[100, 200] lie beyond the 100 steps" in line
+    (line,) = schedule("cosine", warmup_steps=100, boundaries=(100,)).without_effect()
+    assert "warm-up of 100 steps" in line
