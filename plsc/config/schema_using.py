@@ -25,7 +25,7 @@ class Export:
     )
     images: str = option(
         "", "A folder or a list of pictures of which up to 8 are run after the export, to compare it with the trained "
-        "model; empty takes random pixels.",
+        "model; empty takes those of the training list, or random pixels where there is none.",
     )  # fmt: skip
 
 

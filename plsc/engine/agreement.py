@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,12 @@ def compare(
 
 
 def check_images(config: Config) -> tuple[np.ndarray, str]:
-    """(images float32 [8 or fewer, C, H, W], "pictures" or "random images") as ``export.images`` says."""
+    """(images float32 [8 or fewer, C, H, W], "pictures" or "random images"): those of ``export.images``, else of the
+    training list, else random pixels."""
     channels, height, width = config.model.image_shape
-    if config.export.images:
-        paths, _ = find_pictures(config.export.images)
+    trained = os.path.join(config.data.dataset_dir, config.data.label_file)
+    if config.export.images or (config.data.dataset == "list" and os.path.isfile(trained)):
+        paths, _ = find_pictures(config.export.images or trained)
         chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, IMAGES).astype(int))]
         pixels = [resized(decode_image(path), height, width, "stretch", path) for path in chosen]
         return np.stack([normalise(image, config.data.pixel_std) for image in pixels]), "pictures"

@@ -122,6 +122,14 @@ def test_real_pictures_are_compared_where_given(trained_run, tmp_path):
     assert read_description(directory).agreement["images"] == "8 pictures"
 
 
+def test_pictures_of_the_training_list_are_compared_otherwise(trained_run, tmp_path):
+    paths = kit.make_folder(tmp_path / "pictures", 3)
+    (tmp_path / "label.txt").write_text("".join(f"{os.path.relpath(path, tmp_path)}\t0\n" for path in paths))
+    data = {"data": {"dataset": "list", "dataset_dir": str(tmp_path)}}
+    directory = entry(trained_run, tmp_path / "out", data).convert_for_prediction()
+    assert read_description(directory).agreement["images"] == "3 pictures"
+
+
 def test_the_checkpoints_are_only_read(tmp_path):
     """Also where the export goes into the directory of the run, twice, and the second replaces the first."""
     run = kit.train(tmp_path / "run", train_steps=1)
