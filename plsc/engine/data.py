@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from plsc.config import SYNTHETIC_IMAGES, Config
-from plsc.data import ImageListDataset, IndexedHook, ReaderHook, SyntheticDataset, check_label_list
+from plsc.data import ImageListDataset, IndexedHook, ReaderHook, SyntheticDataset, check_label_list, decode_image
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import find_targets
-from plsc.evaluation.sources import load_pairs
+from plsc.evaluation.sources import load_pairs, place_of
 from plsc.evaluation.verification import FOLDS
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts
@@ -32,9 +32,18 @@ def check_verification(config: Config, parts: Parts) -> None:
     if parts.test_dataset is not None:
         number_of_samples(parts.test_dataset)
         return
+    shape = list(config.model.image_shape)
     for name, path in zip(config.data.val_targets, verification_files(config)):
-        if path.suffix != ".bin":  # a .bin is read when its turn comes: it may be large
-            load_pairs(path, name)
+        pairs = load_pairs(path, name)
+        if len(pairs.issame) < FOLDS or pairs.issame.all() or not pairs.issame.any():
+            raise DataError(
+                f"{path}: has {int(pairs.issame.sum())} same and {int((~pairs.issame).sum())} different pairs; it "
+                f"needs both kinds, and a pair for each of {FOLDS} folds"
+            )
+        picture = decode_image(pairs.images[0], place_of(pairs, 0))
+        found = [picture.shape[2], *picture.shape[:2]]
+        if found != shape:
+            raise DataError(f"{place_of(pairs, 0)}: is {found}, must be model.image_shape {shape}")
 
 
 def number_of_samples(test_dataset) -> int:

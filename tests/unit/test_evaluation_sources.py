@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import find_targets, save_bin
@@ -162,6 +163,8 @@ def test_a_bad_list_is_said_before_training(tmp_path):
     from plsc.parts import Parts
 
     make_identities(tmp_path / "faces", [5] * 4)
+    for path in (tmp_path / "faces").rglob("*.jpg"):
+        Image.new("RGB", (112, 112)).save(path)
     (tmp_path / "p.txt").write_text("faces/p000/000.jpg\tfaces/p000/9.jpg\t1\n")
     for names, said in ((["faces/"], None), (["faces/", "p.txt"], "p.txt:1: picture '.*9.jpg' is not there")):
         data = {"dataset": "synthetic", "dataset_dir": str(tmp_path), "val_targets": names}
