@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
 
 
 def serve_keys(port: int, world_size: int) -> None:
-    """Serve until this process is killed, or its parent has ended."""
+    """Serve until this process, which is there for nothing else, is killed or its parent has ended."""
+    # Paddle's module opens http.log in the working directory, whoever's file that may be
+    logging.FileHandler = lambda *_, **__: logging.NullHandler()
     from paddle.distributed.fleet.utils.http_server import KVServer
 
     KVServer(port, size={"_worker": world_size}).start()

@@ -123,6 +123,14 @@ def test_figures_do_not_depend_on_the_ranks_that_judge(outcome):
     assert alone["test_dataset"] == pytest.approx(together["test_dataset"], abs=0.051)  # one of 20 pairs may tip over
 
 
+def test_nothing_but_the_runs_is_written(outcome):
+    for world_size in (1, 2):
+        left = {path.name for path in outcome[world_size]["cwd"].iterdir()}
+        runs = {path.name for path in outcome[world_size]["cwd"].iterdir() if (path / "logs").is_dir()}
+        kit = {f"{kind}{rank}.{end}" for rank in range(2) for kind, end in (("rank", "log"), ("result", "pickle"))}
+        assert left - runs - kit == {"payload.pickle"}
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_logs_and_scalars(outcome, world_size):
     cwd = outcome[world_size]["cwd"]
