@@ -34,7 +34,8 @@ WITH_PADDLE = (
 )  # fmt: skip
 
 # The reader of the process's environment, where the launch says which rank this is and which card is its own.
-READERS_OF_ENVIRONMENT = ("plsc.parallel",)
+# engine.cpu sets one variable for MKL, which has no other way to be told
+READERS_OF_ENVIRONMENT = ("plsc.parallel", "plsc.engine.cpu")
 
 
 def module_name(path: Path) -> str:
@@ -62,7 +63,7 @@ def inside(module: str, rooms) -> bool:
 def room_of(module: str) -> str | None:
     """The room that a module belongs to; None for other people's modules, KeyError for one that has no place yet."""
     parts = module.split(".")
-    if parts[0] == "glyphs":  # tools/glyphs, imported by tools that run as scripts
+    if parts[0] in ("glyphs", "benches"):  # folders of tools, imported by tools that run as scripts
         return "tools"
     if parts[0] not in ("plsc", "tools", "tests"):
         return None
