@@ -14,8 +14,8 @@ import paddle
 
 from plsc import checkpoint, compat, remote
 from plsc.config import Config
+from plsc.engine.cpu import prepare_cpu
 from plsc.engine.journal import Journal
-from plsc.engine.memory import keep_big_blocks
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group, first_line, meet
@@ -46,9 +46,7 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     group = meet(Environment.from_launch())
     _outlive_sigterm(group)
     env = group.agree(lambda: _check(config, parts, check))
-    compat.set_threads(threads(config, env))
-    compat.run_in_order()
-    keep_big_blocks()
+    prepare_cpu(threads(config, env))
     paddle.enable_static()
     journal = Journal.silent()
     try:

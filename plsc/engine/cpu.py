@@ -1,0 +1,64 @@
+"""How the process uses the CPU: glibc keeps its blocks, MKL takes the processor's wide instructions, on all threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+from plsc import compat
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
+LARGE = 2**31 - 1
+
+AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+AVX2 = {"avx2", "fma"}
+
+
+def prepare_cpu(threads: int) -> None:
+    """Make this process ready to compute with ``threads`` threads. To be called before Paddle's first product."""
+    use_wide_kernels()
+    compat.set_threads(threads)
+    compat.run_in_order()
+    keep_big_blocks()
+
+
+def use_wide_kernels(cpuinfo: str = "/proc/cpuinfo") -> None:
+    """Let the MKL that Paddle's wheels ship use AVX-512 or AVX2 on processors of AMD as well.
+
+    That MKL is of 2019 and looks at the maker first: on any processor but Intel's it takes kernels of 2006, three to
+    five times slower (docs/performance.md). It reads this variable at its first product; a value that the user has
+    set stays. numpy and PyTorch bring libraries of their own, which do not read it.
+    """
+    kind = mkl_cpu_type(Path(cpuinfo))
+    if kind is not None:
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", kind)
+
+
+def mkl_cpu_type(cpuinfo: Path) -> str | None:
+    """MKL's number for the widest instructions of an AMD processor; None where MKL chooses rightly by itself."""
+    try:
+        lines = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+    except OSError:  # not Linux
+        return None
+    found = {name.strip(): value.strip() for name, value in lines.items()}
+    flags = set(found.get("flags", "").split())
+    if found.get("vendor_id") != "AuthenticAMD":
+        return None
+    if AVX512 <= flags:
+        return "7"
+    return "5" if AVX2 <= flags else None
+
+
+def keep_big_blocks() -> bool:
+    """Take big blocks from the heap and do not give them back to the kernel between steps; True if glibc obeyed.
+
+    By default each block above 32 MB is mapped anew at every allocation, and its first use faults in every page: a
+    step of a large net or classifier spends more time on that than on the arithmetic (docs/design.md has figures).
+    The price is some unused memory between blocks.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # not glibc
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, LARGE))
