@@ -18,6 +18,7 @@ from plsc import compat, errors
 from plsc.errors import LaunchError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment
 from plsc.parallel.news import News
+from plsc.parallel.nodelay import send_at_once
 
 CONNECT_SECONDS = 600  # until every rank has started
 LEAVE_SECONDS = 60
@@ -83,11 +84,13 @@ class Group:
         while self.rank != 0 and not _is_open(host, port, deadline):
             time.sleep(0.1)
         store = compat.open_store(host, port, self.rank == 0, 1, CONNECT_SECONDS)
+        send_at_once(port)
         store.add("here", 1)
         while store.add("here", 0) < self.world_size:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"only {store.add('here', 0)} of them have come")
             time.sleep(0.01)
+        send_at_once(port)  # on rank 0 also the ends of the connections of the others, which are there by now
         return store
 
     def connect(self, env: Environment) -> None:

@@ -10,6 +10,7 @@ from plsc import compat
 from plsc.errors import LaunchError, PeerError, TrainingError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import CONNECT_SECONDS, WAIT_SECONDS, first_line
+from plsc.parallel.nodelay import send_at_once
 
 
 class SideGroup:
@@ -28,6 +29,7 @@ class SideGroup:
         host, port = env.endpoints[0].rsplit(":", 1)
         try:
             self._store = compat.open_store(host, int(port), False, env.world_size, CONNECT_SECONDS)
+            send_at_once(int(port))
         except Exception as error:
             raise LaunchError(
                 f"rank {env.rank}: cannot reach rank 0 at {env.endpoints[0]}: {first_line(error)}; "

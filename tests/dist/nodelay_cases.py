@@ -1,0 +1,26 @@
+"""What test_nodelay.py runs on every rank."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from plsc.parallel.group import join
+from plsc.parallel.side import SideGroup
+
+
+def waiting(env, payload) -> list[bool]:
+    """Of each connection of this rank with the store: whether small messages wait to be sent."""
+    group = join(env)
+    side = SideGroup(env, "side")
+    side.barrier()  # rank 0 has accepted the connection of every rank
+    port, found = int(env.endpoints[0].rsplit(":", 1)[1]), []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as connection:
+                if port in (connection.getsockname()[1], connection.getpeername()[1]):
+                    found.append(not connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        except (OSError, IndexError):
+            continue  # no socket of TCP, or one that listens
+    group.barrier()
+    return found
