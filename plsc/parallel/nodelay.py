@@ -19,7 +19,7 @@ def send_at_once(port: int) -> None:
     for name in os.listdir("/proc/self/fd"):
         try:
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                continue  # to close a copy of a file's descriptor would give up the locks on the file
+                continue  # to close a copy of a file's descriptor would drop the locks on the file
             with socket.socket(fileno=os.dup(int(name))) as connection:
                 if port in _ports(connection):
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -9,12 +9,23 @@ from plsc.parallel.group import join
 from plsc.parallel.side import SideGroup
 
 
-def waiting(env, payload) -> list[bool]:
-    """Of each connection of this rank with the store: whether small messages wait to be sent."""
+def waiting(env, payload) -> tuple[list[bool], list[bool]]:
+    """Of each connection of this rank with the store, before and after a second one is made: whether it holds small
+    messages back."""
     group = join(env)
+    port = int(env.endpoints[0].rsplit(":", 1)[1])
+    group.barrier()
+    before = held_back(port)
+    group.barrier()
     side = SideGroup(env, "side")
     side.barrier()  # rank 0 has accepted the connection of every rank
-    port, found = int(env.endpoints[0].rsplit(":", 1)[1]), []
+    after = held_back(port)
+    group.barrier()
+    return before, after
+
+
+def held_back(port: int) -> list[bool]:
+    found = []
     for name in os.listdir("/proc/self/fd"):
         try:
             with socket.socket(fileno=os.dup(int(name))) as connection:
@@ -22,5 +33,4 @@ def waiting(env, payload) -> list[bool]:
                     found.append(not connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         except (OSError, IndexError):
             continue  # no socket of TCP, or one that listens
-    group.barrier()
     return found

@@ -44,11 +44,13 @@ def test_other_ports_and_other_kinds_of_sockets_stay_as_they_are(servers):
     assert local[1].recv(1) == b"x"
 
 
-def test_locks_on_files_are_kept(servers, tmp_path):
-    """POSIX drops all locks of a process on a file as soon as any descriptor of it is closed."""
+def test_files_are_left_alone(servers, tmp_path):
+    """No descriptor stays open; and POSIX drops all locks of a process on a file when any descriptor of it is closed."""
     with open(tmp_path / "locked", "wb") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
+        before = sorted(os.listdir("/proc/self/fd"))
         send_at_once(servers[0].getsockname()[1])
+        assert sorted(os.listdir("/proc/self/fd")) == before
         child = os.fork()
         if child == 0:
             try:
