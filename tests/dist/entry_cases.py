@@ -131,7 +131,8 @@ def plain(result):
     if isinstance(result, dict):
         return {name: value.accuracy for name, value in result.items()}
     accuracy = {name: value.accuracy for name, value in result.verification.items()}
-    return {"loss": result.loss, "step": result.step, "checkpoint": os.path.abspath(result.checkpoint), "test": accuracy}
+    checkpoint = os.path.abspath(result.checkpoint)
+    return {"loss": result.loss, "step": result.step, "checkpoint": checkpoint, "test": accuracy}
 
 
 def resnet50(env, payload):

@@ -65,7 +65,9 @@ def test_another_seed_is_another_run(outcome, world_size):
     assert part["first"]["loss"] != part["other seed"]["loss"]
 
 
-@pytest.mark.parametrize("name", ["linear", "linear by field", "linear data parallel", "built in", "train_dataset", "train_reader"])  # fmt: skip
+@pytest.mark.parametrize("name", [
+    "linear", "linear by field", "linear data parallel", "built in", "train_dataset", "train_reader",
+])  # fmt: skip
 def test_two_ranks_train_as_one(outcome, name):
     alone, together = (outcome[world_size]["parts"][0][name] for world_size in (1, 2))
     # float32 sums in another order, 1e-7 each, over 4 steps of lr 0.02 to 0.5

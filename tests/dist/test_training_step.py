@@ -52,7 +52,9 @@ CASES = [
     make_case("own rate", rate_factor=3.0),
     make_case("own rate sampled", num_classes=203, rate_factor=3.0, classifier={"sample_ratio": 0.2}),
     make_case("own optimizer", optimizer="momentum", rates=[0.2] * 6),
-    make_case("own optimizer data parallel", optimizer="momentum", rates=[0.2] * 6, classifier={"model_parallel": False}),
+    make_case(
+        "own optimizer data parallel", optimizer="momentum", rates=[0.2] * 6, classifier={"model_parallel": False}
+    ),
     make_case("own optimizer clipped", optimizer="momentum", rates=[0.2] * 6, config={"grad_clip_norm": 0.05}),
     make_case("accuracy", num_classes=24, config={"calc_acc": True}),
     make_case("accuracy sampled data parallel", num_classes=203, config={"calc_acc": True},

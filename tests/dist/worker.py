@@ -15,7 +15,9 @@ def main() -> None:
     from plsc.parallel.environment import Environment
     from plsc.parallel.group import join
 
-    import paddle  # noqa: I001  after plsc, see plsc.paddle_version.load_zlib
+    # isort: split
+    # plsc comes first, see plsc.paddle_version.load_zlib
+    import paddle
 
     paddle.enable_static()
     env = Environment.from_launch()

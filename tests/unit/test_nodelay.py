@@ -45,7 +45,7 @@ def test_other_ports_and_other_kinds_of_sockets_stay_as_they_are(servers):
 
 
 def test_files_are_left_alone(servers, tmp_path):
-    """No descriptor stays open; and POSIX drops all locks of a process on a file when any descriptor of it is closed."""
+    """No descriptor stays open; POSIX drops the locks of a process on a file when any descriptor of it is closed."""
     with open(tmp_path / "locked", "wb") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         before = sorted(os.listdir("/proc/self/fd"))
