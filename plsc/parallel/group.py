@@ -63,6 +63,7 @@ class Group:
         self._connected = ""
         self._refused = False
         self._closed = threading.Event()
+        self._ending = threading.Lock()  # one of two threads says why this rank ends, not both
         if env.world_size > 1:
             self._open(env)
 
@@ -167,7 +168,8 @@ class Group:
         """Tell the other ranks why this one ends. One rank alone has nobody to tell, and may try again."""
         if self.world_size == 1:
             return
-        self._closed.set()
+        with self._ending:
+            self._closed.set()
         if self._news is not None:
             self._news.tell(message)
 
@@ -206,12 +208,14 @@ class Group:
 
     def _stop(self, reason: str) -> None:
         """End this process, unless it ends by itself: it may be blocked where nothing else reaches it."""
-        if self._closed.wait(GRACE_SECONDS):
-            return
-        self.last_words(f"stopped, because of {reason}")
-        print(f"plsc: error: [rank {self.rank}] stopped, because of {reason}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(1)
+        self._closed.wait(GRACE_SECONDS)
+        with self._ending:
+            if self._closed.is_set():
+                return
+            self.last_words(f"stopped, because of {reason}")
+            print(f"plsc: error: [rank {self.rank}] stopped, because of {reason}", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            os._exit(1)
 
 
 def _is_open(host: str, port: int, deadline: float) -> bool:

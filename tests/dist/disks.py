@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,17 +21,21 @@ def slow_disk(rank: int, run_dir: Path) -> None:
     from plsc import checkpoint
     from plsc.engine.session import Session
 
-    save, step, events = checkpoint.save, Session.step, []
+    save, step, events, went_on = checkpoint.save, Session.step, [], threading.Event()
 
     def slow_save(*args):
         events.append(["save begins", args[1], time.monotonic()])
-        time.sleep(0.3)
+        if args[1] == 5:
+            went_on.wait(30)  # for training, however slow the machine is: where it stands still this comes to an end
+            time.sleep(0.3)  # and so much longer than training takes to the next save
         path = save(*args)
         events.append(["save ends", args[1], time.monotonic()])
         return path
 
     def watched_step(self, number, *args):
         events.append(["step", number, time.monotonic()])
+        if number == 6:
+            went_on.set()
         return step(self, number, *args)
 
     checkpoint.save, Session.step = slow_save, watched_step

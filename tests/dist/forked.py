@@ -14,20 +14,21 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from plsc.parallel.group import free_port
-from tests.dist.ranks import launch_variables
+from tests.dist.ranks import free_ports, launch_variables
 
-GRACE_SECONDS = 1.5  # what a launcher leaves the other ranks when one has died
+GRACE_SECONDS = 1.5  # what is left to the other ranks when one has been killed
 LIMIT_SECONDS = 120
 
 
 def run(world_size: int, log_dir: Path, work: Callable[[int], None], lone: bool = False) -> list[int]:
     """Call ``work(rank)`` in ``world_size`` forks and return their exit codes (-9: killed by SIGKILL).
 
-    When one has ended badly the others have a moment to notice, then they are killed, as a launcher does; with
-    ``lone`` they are left alone. The forks are one process group, so that ``os.killpg(0, ...)`` ends all of them.
+    When one has been killed the others have a moment to notice, then they are killed, as a launcher does; with
+    ``lone`` they are left alone. One that ends by itself, with whatever code, does not hurry the others: how long they
+    take to end depends on the load of the machine. The forks are one process group, so that ``os.killpg(0, ...)`` ends
+    all of them.
     """
-    ports = [free_port() for _ in range(world_size)]
+    ports = free_ports(world_size)
     children: list[int] = []
     for rank in range(world_size):
         pid = os.fork()
@@ -68,7 +69,7 @@ def _reap(children: list[int], lone: bool) -> list[int]:
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
                     codes[pid] = os.waitstatus_to_exitcode(status)
-                    if codes[pid] and not lone:
+                    if codes[pid] < 0 and not lone:
                         deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
         if time.monotonic() > deadline:
             for pid in children:

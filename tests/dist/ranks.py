@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-
-from plsc.parallel.group import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 300
@@ -26,13 +26,18 @@ def launch_variables(rank: int, ports: list[int]) -> dict[str, str]:
     }
 
 
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports that are free on this machine now."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def start(command: list[str], world_size: int, cwd: Path, env: dict | None = None) -> list[subprocess.Popen]:
     """Start ``command`` once per rank; stdout and stderr go to ``cwd/rank<r>.log``."""
-    ports = []
-    while len(ports) < world_size:
-        port = free_port()
-        if port not in ports:
-            ports.append(port)
+    ports = free_ports(world_size)
     processes = []
     for rank in range(world_size):
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}

@@ -26,8 +26,8 @@ def test_training_goes_on_and_saves_follow_one_another(outcome, rank):
     steps = [5, 7, 10, 13, 14]  # every fifth, the ends of the epochs of six and a half steps, the last
     assert [event[:2] for event in saves] == [[kind, step] for step in steps for kind in ("save begins", "save ends")]
     times = {(kind, number): when for kind, number, when in events}
-    assert times["save begins", 5] < times["step", 6] < times["save ends", 5]  # step 6 is made beside it
-    assert times["step", 7] > times["save ends", 5]  # the save of step 7 waited for it
+    assert times["step", 6] < times["save ends", 5]  # steps 5 and 6, counted from 0, are made beside it
+    assert times["step", 7] > times["save ends", 5]  # the save after them waited for it
 
 
 def test_the_error_of_one_rank_ends_all_and_the_last_checkpoint_stays(outcome):

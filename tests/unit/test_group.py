@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
+
 import pytest
 
 pytest.importorskip("paddle")
 
 from plsc.errors import PeerError  # noqa: E402
+from plsc.parallel import group as group_module  # noqa: E402
 from plsc.parallel.environment import Environment  # noqa: E402
 from plsc.parallel.group import Group  # noqa: E402
 from plsc.parallel.side import SideGroup  # noqa: E402
@@ -44,3 +50,28 @@ def test_a_store_that_is_gone_is_another_rank_that_is_gone(make, error, call):
     group._store = GoneStore(call, error("(InvalidArgument) TCP receive error. Details: Connection reset by peer."))
     with pytest.raises(PeerError, match="another rank has gone: .*reset by peer"):
         group.barrier("x")
+
+
+@pytest.mark.parametrize("first", ["the news", "an error of its own"])
+def test_one_line_where_the_news_and_an_error_of_its_own_come_together(monkeypatch, tmp_path, first):
+    monkeypatch.setattr(group_module, "GRACE_SECONDS", 0.0 if first == "the news" else 60.0)
+    child = os.fork()
+    if child == 0:
+        sys.stderr = open(tmp_path / "said", "w")
+        group, saying = Group(Environment()), threading.Event()
+        group.world_size = 2
+        group.last_words = lambda text: (saying.set(), time.sleep(0.3))
+        listener = threading.Thread(target=group._stop, args=("rank 1: x",))
+        listener.start()
+        if first == "the news":
+            saying.wait(30)
+        group.fail("y")
+        print("plsc: error: [rank 0] y", file=sys.stderr, flush=True)
+        listener.join(30)
+        os._exit(7)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    lines = (tmp_path / "said").read_text().splitlines()
+    if first == "the news":
+        assert (code, lines) == (1, ["plsc: error: [rank 0] stopped, because of rank 1: x"])
+    else:
+        assert (code, lines) == (7, ["plsc: error: [rank 0] y"])
