@@ -31,3 +31,17 @@ def test_save():
     assert (beside["save_async"], waiting["save_async"]) == (True, False)
     # weight and momentum of 300 classes of 512 numbers are 1.2 MB
     assert beside["checkpoint_mb"] == waiting["checkpoint_mb"] > 1.2
+
+
+def test_ranks():
+    _, alone, two = bench("ranks", "--classes", "300", "--ranks", "1", "2", "--scaling", "strong", "--steps", "1")
+    assert (alone["ranks"], alone["batch"], alone["collectives"], alone["sent"]) == (1, 4, 0, {})
+    assert (two["ranks"], two["batch"]) == (2, 2)
+    # of a rank: labels of 8 bytes and features of 512 float32 for each of its 2 pictures
+    assert two["sent"]["all_gather"] == 2 * 8 + 2 * 4 * 512
+
+
+def test_a_bench_that_fails_says_why():
+    command = [sys.executable, str(ROOT / "tools/bench.py"), "head", "--classes", "0", "--ratios", "1", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1 and "'classes': 0" in done.stderr and "num_classes" in done.stderr
