@@ -29,7 +29,7 @@ class ImageListDataset:
 
     root: directory. label_file: the list, relative to root (an absolute path stays). image_shape: (3, H, W), which
     every picture must have: nothing is resized. seed: of the flips. random_flip: mirror half of the pictures, others in
-    each epoch. pixel_std: 127.5 or 128.0. Memory: the list's own bytes and 25 bytes per line.
+    each epoch. pixel_std: 127.5 or 128.0. Memory: the list's own bytes and 13 bytes per line.
     Raises DataError for a list with bad lines (see check_label_list, which also looks whether the pictures exist).
     """
 
@@ -67,7 +67,7 @@ class ImageListDataset:
                 f"model.image_shape asks for {width} x {height}: crop or resize the pictures first, or change it"
             )
         flip = self._random_flip and is_flipped(self._seed, epoch, index)
-        return normalise(image, self._pixel_std, flip), self._list.labels[index]
+        return normalise(image, self._pixel_std, flip), np.int64(self._list.labels[index])
 
     def _picture(self, index: int) -> np.ndarray:
         name = self._list.name

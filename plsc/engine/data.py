@@ -19,7 +19,8 @@ def check_training_data(config: Config, parts: Parts, env: Environment) -> None:
     section = config.data
     own = parts.train_dataset is not None or parts.train_reader is not None
     if not own and section.dataset == "list":
-        labels = check_label_list(section.dataset_dir, section.label_file, config.classifier.num_classes)
+        looks = env.local_rank == 0  # for the pictures: once on each machine
+        labels = check_label_list(section.dataset_dir, section.label_file, config.classifier.num_classes, looks)
         check_number(config, len(labels), os.path.join(section.dataset_dir, section.label_file))
         check_batch(config, len(labels), env)
     if config.with_test:
