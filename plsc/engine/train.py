@@ -103,7 +103,7 @@ class Loop:
         run, plan = self._run, self._plan
         run.journal.say(self._headline())
         loss, path, verified = math.nan, "", {}
-        for step, (_, images, labels) in enumerate(loader, start=plan.first.step):
+        for step, (_, images, labels) in enumerate(self._meter.awaiting(loader), start=plan.first.step):
             rate = plan.schedule.lr(step)
             results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.made)
             if run.parts.optimizer is not None:
@@ -153,11 +153,10 @@ class Loop:
         run.journal.say(
             f"train: epoch: {plan.epoch(done - 1)}, step: {done}/{plan.last}, loss: {results['loss']:.6f}, "
             f"mean loss: {meter.mean():.6f}, lr: {rate:.8f}, images/s: {meter.rate():.2f}, "
-            f"left: {clock(meter.left(done))}{extra}"
+            f"waited for data: {100 * meter.wait():.1f} %, left: {clock(meter.left(done))}{extra}"
         )
-        run.journal.scalars(
-            done, {**results, "mean_loss": meter.mean(), "lr": rate, "images_per_second": round(meter.rate(), 3)}
-        )
+        speed = {"images_per_second": round(meter.rate(), 3), "data_wait": round(meter.wait(), 4)}
+        run.journal.scalars(done, {**results, "mean_loss": meter.mean(), "lr": rate, **speed})
         meter.restart()
 
     def _verify_if_due(self, done: int) -> dict[str, Verification] | None:
