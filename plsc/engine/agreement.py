@@ -9,7 +9,7 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.data import decode_image, normalise
-from plsc.engine.inference import Backbone
+from plsc.engine.backbone import Backbone
 from plsc.errors import ExportError
 from plsc.evaluation.embeddings import normalize
 from plsc.parallel.environment import Environment
@@ -46,9 +46,9 @@ def compare(
         except (RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[-300:]
             raise ExportError(f"the exported model does not run in {model}: {reason}; nothing was exported") from error
-        report[model] = _distance(model, "the trained net", found[model], expected)
+        report[model] = distance(model, "the trained net", found[model], expected)
     if len(found) == 2:
-        report["between"] = _distance("onnx", "paddle", found["onnx"], found["paddle"])
+        report["between"] = distance("onnx", "paddle", found["onnx"], found["paddle"])
     return report
 
 
@@ -70,14 +70,9 @@ def check_images(config: Config) -> tuple[np.ndarray, str]:
 def trained_outputs(config: Config, backbone: Backbone, classes, images: np.ndarray) -> list[np.ndarray]:
     """What should come out: features by the evaluation program of the training, all that follows in float64."""
 
-    def features(batch: np.ndarray) -> np.ndarray:
-        batch = np.ascontiguousarray(batch)
-        program = backbone.program
-        return backbone.variables.run(program.main, dict.fromkeys(program.feeds, batch), [program.own_feature])[0]
-
-    feature = features(images).astype(np.float64)
+    feature = backbone.features(images).astype(np.float64)
     if config.export.fuse_flip:
-        feature = (feature + features(images[:, :, :, ::-1])) / 2
+        feature = (feature + backbone.features(np.ascontiguousarray(images[:, :, :, ::-1]))) / 2
     outputs = [normalize(feature) if config.export.l2_normalise else feature]
     if classes is not None:
         given = normalize(feature) if classes.bias is None else feature
@@ -86,8 +81,11 @@ def trained_outputs(config: Config, backbone: Backbone, classes, images: np.ndar
     return outputs
 
 
-def _distance(what: str, other: str, found: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """The largest of |difference| / |expected| over rows and outputs. Raises ExportError above TOLERANCE."""
+def distance(what: str, other: str, found: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """The largest of |difference| / |expected| over rows and outputs: lists of arrays [N, size].
+
+    what, other: for messages. Raises ExportError above TOLERANCE, or for other shapes.
+    """
     shapes = [list(array.shape) for array in found], [list(array.shape) for array in expected]
     if shapes[0] != shapes[1]:
         raise ExportError(f"the exported model gives {shapes[0]} in {what} and {shapes[1]} in {other}")
@@ -99,6 +97,6 @@ def _distance(what: str, other: str, found: list[np.ndarray], expected: list[np.
     if not worst <= TOLERANCE:  # also where it is NaN
         raise ExportError(
             f"the exported model differs from {other} by {worst:.1e} of an embedding's length in {what}, more than "
-            f"{TOLERANCE:.0e}; nothing was exported"
+            f"{TOLERANCE:.0e}; it is not used"
         )
     return worst

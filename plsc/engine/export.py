@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import paddle
 
-from plsc import checkpoint, compat
-from plsc.classifiers.head import ZERO_NORM, inverse_norm
+from plsc import checkpoint
+from plsc.classifiers.head import ZERO_NORM
 from plsc.config import Config
 from plsc.data.transforms import PIXEL_MEAN
 from plsc.engine import place
 from plsc.engine.agreement import compare
-from plsc.engine.build import make_inputs, make_model
+from plsc.engine.backbone import Backbone, weights_identity
 from plsc.engine.data import input_names
-from plsc.engine.inference import Backbone, Variables, weights_identity
+from plsc.engine.inference_model import Classes, save_inference_model
 from plsc.engine.onnx import MAX_BYTES, convert
 from plsc.engine.start import Run, threads
 from plsc.errors import CheckpointError, ConfigError, ExportError
-from plsc.models import build_feature
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import first_line
-from plsc.parts import Parts
 from plsc.serving.description import DESCRIPTION, KINDS, Description, describe_files
 from plsc.version import __version__
-
-CENTRES, BIAS = "classifier.centres", "classifier.bias"
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The classifier's rows as the exported net uses them.
-
-    centres float32 [C, E]: of length 1, or as they are where there is a ``bias`` [C] (softmax). scale: of the cosines.
-    """
-
-    centres: np.ndarray
-    bias: np.ndarray | None
-    scale: float
 
 
 def export(run: Run) -> str:
@@ -70,7 +52,7 @@ def _write(run: Run, backbone: Backbone, env: Environment, final: str) -> str:
     classes = read_classes(config, backbone) if section.with_classifier else None
     _check_size(config, backbone, classes, kinds)
     unfinished = place.start_anew(final)
-    models = {"paddle": _save_paddle(config, run.parts, backbone, classes, env, unfinished)}
+    models = {"paddle": save_inference_model(config, run.parts, backbone, classes, env, unfinished)}
     if "onnx" in kinds:
         models["onnx"] = ["backbone.onnx"]
         paths = [os.path.join(unfinished, name) for name in (*models["paddle"], *models["onnx"])]
@@ -106,56 +88,6 @@ def read_classes(config: Config, backbone: Backbone) -> Classes:
     if softmax:
         return Classes(np.ascontiguousarray(rows[:, :size]), np.ascontiguousarray(rows[:, size]), 1.0)
     return Classes(rows, None, config.classifier.scale)
-
-
-def build_export(config: Config, parts: Parts, classes: Classes | None) -> tuple[Any, Any, Any, list[Any]]:
-    """(main, startup, input value, output values) of the net to export, for any batch size.
-
-    A net of ours is built as NCHW, whatever it was trained as: the weights are the same, and ONNX knows nothing else.
-    """
-    section, image_name = config.export, input_names(config)[0]
-    config = config.copy()
-    config.set("model.data_format", "NCHW")
-    main, startup = paddle.static.Program(), paddle.static.Program()
-    with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
-        inputs = make_inputs(config, -1, with_label=False)
-        image = inputs[image_name]
-        if section.fuse_flip:
-            inputs[image_name] = paddle.concat([image, paddle.flip(image, [3])], axis=0)
-        feature = build_feature(make_model(config, parts), inputs, is_train=False)
-        if section.fuse_flip:
-            feature = paddle.mean(paddle.reshape(feature, [2, -1, feature.shape[1]]), axis=0)
-        unit = feature * inverse_norm(feature)
-        outputs = [unit if section.l2_normalise else feature * 1.0]  # an op of its own, so that the output has a name
-        if classes is not None:
-            outputs.append(_scores(feature, unit, classes))
-    return main, startup, image, outputs
-
-
-def _scores(feature, unit, classes: Classes):
-    centres = compat.create_state(CENTRES, list(classes.centres.shape), "float32")
-    if classes.bias is None:
-        return paddle.matmul(unit, centres, transpose_y=True) * classes.scale
-    return paddle.matmul(feature, centres, transpose_y=True) + compat.create_state(BIAS, [len(classes.bias)], "float32")
-
-
-def _save_paddle(config: Config, parts: Parts, backbone: Backbone, classes, env: Environment, where: str) -> list[str]:
-    """Write the Paddle inference model; returns the names of its two files."""
-    main, startup, image, outputs = build_export(config, parts, classes)
-    variables = Variables(env)
-    variables.run(startup, {}, [])
-    variables.load(main, backbone.path, backbone.stored, own=(CENTRES, BIAS))
-    if classes is not None:
-        variables.set(CENTRES, classes.centres)
-        if classes.bias is not None:
-            variables.set(BIAS, classes.bias)
-    prefix = os.path.join(where, "backbone")
-    with paddle.static.scope_guard(variables.scope):
-        try:
-            paddle.static.save_inference_model(prefix, [image], outputs, variables.executor, program=main)
-        except (RuntimeError, ValueError) as error:
-            raise ExportError(f"{prefix}: Paddle cannot write the model: {first_line(error)}") from error
-    return ["backbone.json" if compat.is_pir() else "backbone.pdmodel", "backbone.pdiparams"]
 
 
 def _describe(config: Config, backbone: Backbone, classes, models: dict[str, list[str]], where: str) -> Description:

@@ -12,12 +12,12 @@ from types import FrameType
 
 import paddle
 
-from plsc import checkpoint, compat, remote
+from plsc import checkpoint, remote
 from plsc.config import Config
 from plsc.engine.cpu import prepare_cpu
 from plsc.engine.journal import Journal
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
-from plsc.parallel.environment import Environment
+from plsc.parallel.environment import Environment, cores
 from plsc.parallel.group import Group, first_line, meet
 from plsc.parts import Parts
 
@@ -123,5 +123,4 @@ def place_of(config: Config) -> Environment:
 
 def threads(config: Config, env: Environment) -> int:
     """CPU threads of this rank: as set, or the cores that this process may use, shared by the ranks of the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.num_threads or max(1, cores // env.local_world_size)
+    return config.num_threads or max(1, cores() // env.local_world_size)

@@ -69,6 +69,11 @@ class Environment:
         return cls(rank, world_size, local_rank, len(same_host), endpoints, device, _card(environ, local_rank))
 
 
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _card(environ: Mapping[str, str], usual: int) -> int:
     """The launcher names each rank its card; with one rank it may list several, of which the first is used."""
     text = environ.get(CARD_VARIABLE) or str(usual)

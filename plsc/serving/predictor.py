@@ -11,6 +11,7 @@ from PIL import Image
 
 from plsc.data import decode_image, normalise
 from plsc.errors import ConfigError, DataError, ExportError
+from plsc.parallel.environment import cores
 from plsc.serving.description import read_description
 from plsc.serving.gallery import Gallery, Matches, cosines
 from plsc.serving.pictures import RESIZES, resized
@@ -23,7 +24,8 @@ class Predictor:
     model_dir: what `convert_for_prediction()` or tools/export.py wrote. runtime: "paddle" (Paddle Inference), "onnx"
     (ONNX Runtime), or "auto", the first of the two that was exported and is installed. resize: what is done to a
     picture of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.pictures.resized).
-    device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU.
+    device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU; 0 is one for
+    each core that this process may use.
     One thread of the program at a time may use a Predictor.
 
     A picture is a path, encoded bytes, a PIL image, or pixels: an array uint8 or uint16 [H, W] or [H, W, 3] in RGB.
@@ -38,18 +40,18 @@ class Predictor:
         batch_size: int = 32,
         resize: str = "stretch",
         device: str = "auto",
-        threads: int = 1,
+        threads: int = 0,
         card: int = 0,
     ):
-        if resize not in RESIZES or batch_size < 1 or threads < 1:
+        if resize not in RESIZES or batch_size < 1 or threads < 0:
             raise ConfigError(
                 f"Predictor: resize={resize!r}, batch_size={batch_size}, threads={threads}; allowed: "
-                f"{', '.join(RESIZES)}; at least 1; at least 1"
+                f"{', '.join(RESIZES)}; at least 1; at least 0"
             )
         path = os.fspath(model_dir)
         self.description = read_description(path)
         self._path, self._batch_size, self._resize = path, batch_size, resize
-        self._runtime = open_runtime(path, self.description, runtime, threads, device, card)
+        self._runtime = open_runtime(path, self.description, runtime, threads or cores(), device, card)
 
     @property
     def runtime(self) -> str:

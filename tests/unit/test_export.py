@@ -170,7 +170,7 @@ def test_a_wrong_net_is_never_seen(trained_run, tmp_path, monkeypatch, name, wro
 def test_nan_is_a_difference():
     bad = [np.full((2, 3), np.nan, np.float32)]
     with pytest.raises(ExportError, match="nan of an embedding"):
-        agreement._distance("onnx", "paddle", bad, [np.ones((2, 3))])
+        agreement.distance("onnx", "paddle", bad, [np.ones((2, 3))])
 
 
 def test_killed_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from plsc import Entry
+from plsc.engine import inference
 from plsc.engine import predict as predict_module
 from plsc.engine.predictions import PredictionFiles
 from plsc.errors import ConfigError, DataError
@@ -46,6 +47,37 @@ def test_a_folder_in_order_with_its_paths(trained_run, exported, tmp_path, model
     assert sorted(os.listdir(tmp_path / "out" / "predictions")) == ["features.npy", "pictures.csv", "predictions.json"]
     found = Gallery.load(str(tmp_path / "out" / "predictions")).search(result.features[4:5])
     assert found.names == [[paths[4]]] and found.index.tolist() == [[4]]
+
+
+class Runtime(inference.PaddleRuntime):
+    """Paddle Inference, which counts, and fails if told so."""
+
+    opened, ran, failure = 0, 0, ""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        Runtime.opened += 1
+
+    def run(self, images):
+        Runtime.ran += 1
+        if Runtime.failure == "raises":
+            raise RuntimeError("no such operator\n  [operator < x > error]")
+        (feature,) = super().run(images)
+        return [feature * (1.001 if Runtime.failure == "is wrong" else 1)]
+
+
+@pytest.mark.parametrize("failure", ["", "raises", "is wrong"])
+def test_a_checkpoint_is_run_by_paddle_inference_where_that_agrees(trained_run, tmp_path, monkeypatch, failure):
+    kit.make_folder(tmp_path / "p", 7)
+    Runtime.opened, Runtime.ran, Runtime.failure = 0, 0, failure
+    monkeypatch.setattr(inference, "PaddleRuntime", Runtime)
+    keys = {"images": str(tmp_path / "p")}
+    result = entry(trained_run, tmp_path / "out", predict=keys, export={"l2_normalise": True}).predict()
+    kit.assert_close(result.features, expected(trained_run, 7))  # not of length 1: that is of exports only
+    assert Runtime.opened == 1 and Runtime.ran == (1 if failure else 4)  # the comparison, then batches of 3, 3 and 1
+    log = (tmp_path / "out" / "logs" / "rank_00000.log").read_text()
+    assert ("Paddle Inference cannot run this net, the evaluation program does:" in log) == bool(failure)
+    assert failure != "is wrong" or "differs from the evaluation by 1.0e-03" in log
 
 
 def test_an_exported_model_says_itself_what_it_needs(trained_run, exported, tmp_path):

@@ -95,7 +95,7 @@ def test_what_is_no_picture(predictor, given, message):
 
 
 def test_wrong_arguments(exported, predictor):
-    for wrong in ({"resize": "squash"}, {"batch_size": 0}, {"threads": 0}, {"runtime": "torch"}, {"device": "tpu"}):
+    for wrong in ({"resize": "squash"}, {"batch_size": 0}, {"threads": -1}, {"runtime": "torch"}, {"device": "tpu"}):
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))}="):
             Predictor(exported, **wrong)
     with pytest.raises(ConfigError, match="device='gpu': Paddle sees no GPU"):
