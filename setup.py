@@ -29,6 +29,7 @@ setup(
     description="Large-scale classification (ArcFace, CosFace, Partial FC) on PaddlePaddle",
     license="Apache-2.0",
     packages=find_packages(include=["plsc", "plsc.*"]),
+    entry_points={"console_scripts": ["plsc = plsc.command_line:console"]},
     python_requires=">=3.9",
     install_requires=["numpy>=1.22", "pillow>=9.1", "pyyaml>=5.4"],
     extras_require={

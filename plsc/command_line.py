@@ -1,4 +1,4 @@
-"""The command line that tools/export.py, tools/predict.py and tools/verify.py share."""
+"""The command line that tools/export.py, tools/predict.py and tools/verify.py share, and that of `plsc plan`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,32 @@ def main(
             config.set(key, options[key], name)
     written = {argument: options[argument] for argument, _ in (files or {}).values()}
     return getattr(Entry(config=config), action)(**written)
+
+
+def console(arguments: list[str] | None = None) -> None:
+    """The command `plsc`: `plsc plan -c configs/x.yaml --ranks 8 --memory-gb 32`; tools/plan.py is the same.
+
+    Ends with status 1 where a rank's memory is too small, and for a PlscError with one line.
+    """
+    install_excepthook()
+    parser = argparse.ArgumentParser(prog="plsc", description="Large-scale classification on PaddlePaddle.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    text = "what each rank of a training run will need in memory, and the most classes that fit; runs nothing"
+    command = commands.add_parser("plan", help=text, description=text)
+    command.add_argument("-c", "--config", metavar="FILE", help="a YAML file; the defaults without one")
+    command.add_argument(
+        "-o", "--override", metavar="KEY=VALUE", action="append", default=[], help="change one key; may be repeated"
+    )
+    command.add_argument("--ranks", type=int, help="how many there will be; those of this launch by default")
+    command.add_argument(
+        "--memory-gb", type=float, help="memory of a rank in 1e9 bytes; an equal part of what is free here by default"
+    )
+    options = parser.parse_args(arguments)
+    config = Config() if options.config is None else Config.from_yaml(options.config)
+    config.override(options.override)
+    plan = Entry(config=config).plan(options.ranks, options.memory_gb)
+    print(plan)
+    raise SystemExit(1 if plan.fits is False else 0)
 
 
 def embed(source: str, checkpoint_dir: str | None, output: str | None) -> tuple[np.ndarray, list[str]]:

@@ -1,4 +1,4 @@
-"""`Entry`, the public face: settings in, and train, test, predict, convert out. The work is done in plsc.engine."""
+"""`Entry`, the public face: settings in, and train, test, predict, convert, plan out. The work is done in plsc.engine."""
 
 from __future__ import annotations
 
@@ -81,6 +81,14 @@ class Entry(Setters):
     def convert_for_prediction(self) -> Any:
         """Write the backbone in checkpoint_dir as a net for prediction."""
         return _engine().convert_for_prediction(self._config, self._parts)
+
+    def plan(self, ranks: int | None = None, memory_gb: float | None = None) -> Any:
+        """What each rank of ``train()`` will need in memory; runs nothing. The result prints as a table with a verdict.
+
+        ranks: None for those of this launch. memory_gb: of each rank, in 1e9 bytes; None for an equal part of what this
+        machine has free. Its fields: plsc.engine.memory_plan.MemoryPlan. Raises a ConfigError.
+        """
+        return _engine().plan(self._config, self._parts, ranks, memory_gb)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setters = self._part_setters()

@@ -25,12 +25,15 @@ COLLECTIVES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """A block of memory. ``key`` tells it from others; a size that is known at run time only is -1 in ``shape``."""
+    """A block of memory. ``key`` tells it from others; a size that is known at run time only is -1 in ``shape``.
+
+    ``name`` is that of a persistable variable, "" for what a step makes and drops.
+    """
 
     key: str
     shape: tuple[int, ...]
     dtype: str
-    persistable: bool
+    name: str = ""
 
     def size(self, unknown: int = 1) -> int:
         """Bytes, where every size that is not known counts as ``unknown``."""
@@ -75,33 +78,48 @@ def traffic(ops: Iterable[Operation], unknown: int = 1) -> list[tuple[str, int]]
     return found
 
 
-def peak(ops: list[Operation], unknown: int = 1) -> int:
-    """The most bytes that are in use at one time beside the persistable tensors.
+def peak(ops: list[Operation], unknown: int = 1) -> dict[str, int]:
+    """{key: bytes} of the tensors that exist together at the moment of most bytes, persistable ones left out.
 
     An operation's results exist together with its arguments; an argument goes after the last operation that needs it.
-    What is fed stays to the end. What kernels need inside of themselves is not counted.
+    What is fed stays to the end. What kernels need inside of themselves is not counted, what is inside of a loop or
+    branch stands under the key "inside".
     """
+    made: set[str] = set()
+    fed: dict[str, int] = {}
+    for op in ops:
+        come = op.writes if op.kind == "data" else [tensor for tensor in op.reads if tensor.key not in made]
+        fed.update({tensor.key: tensor.size(unknown) for tensor in come if not tensor.name})
+        made.update(tensor.key for tensor in op.writes)
+    return _peak(ops, unknown, fed)
+
+
+def _peak(ops: Iterable[Operation], unknown: int, kept: dict[str, int]) -> dict[str, int]:
     last = {tensor.key: place for place, op in enumerate(ops) for tensor in _needed(op)}
-    fed = {tensor.key for op in ops if op.kind in ("data", "feed") for tensor in op.writes}
-    sizes: dict[str, int] = {}
-    most = 0
+    sizes, most = dict(kept), dict(kept)
     for place, op in enumerate(ops):
-        dying = {t.key for t in _needed(op) if last[t.key] == place and t.key in sizes and t.key not in fed}
+        dying = {t.key for t in _needed(op) if last[t.key] == place and t.key in sizes and t.key not in kept}
         for tensor in op.writes:
-            if tensor.persistable or tensor.key in sizes:
+            if tensor.name or tensor.key in sizes:
                 continue
             size = tensor.size(unknown)
-            taken = next((key for key in dying if op.reuses and sizes[key] == size), None)
+            taken = next((key for key in sorted(dying) if op.reuses and sizes[key] == size), None)
             if taken is not None:
                 dying.remove(taken)
                 del sizes[taken]
             sizes[tensor.key] = size
-        inside = max((peak(list(block), unknown) for block in op.blocks), default=0)
-        most = max(most, sum(sizes.values()) + inside)
-        for key in [*dying, *(tensor.key for tensor in op.writes if last.get(tensor.key, -1) < place)]:
-            if key not in fed:
-                sizes.pop(key, None)
+        inside = max((sum(_peak(block, unknown, {}).values()) for block in op.blocks), default=0)
+        if sum(sizes.values()) + inside > sum(most.values()):
+            most = {**sizes, "inside": inside} if inside else dict(sizes)
+        unread = {tensor.key for tensor in op.writes if last.get(tensor.key, -1) <= place}
+        for key in (dying | unread) - kept.keys():
+            sizes.pop(key, None)
     return most
+
+
+def persistables(ops: Iterable[Operation]) -> dict[str, Tensor]:
+    """The persistable tensors by name: parameters, statistics, states."""
+    return {tensor.name: tensor for op in every(ops) for tensor in (*op.reads, *op.writes) if tensor.name}
 
 
 def _needed(op: Operation) -> Iterator[Tensor]:
@@ -136,7 +154,7 @@ def _pir_operations(block, known: dict[str, tuple[Tensor, ...]]) -> Iterator[Ope
         ]
         writes = [tensor for value in op.results() for tensor in _pir_tensors(value, known)]
         reads = tuple(tensor for tensors in reads for tensor in tensors)
-        reuses = hasattr(core.eager.ops.legacy, kind + "_")
+        reuses = hasattr(core.pir.ops, kind + "_")
         yield Operation(kind.rstrip("_"), reads, tuple(needs), tuple(writes), reuses, tuple(inner))
 
 
@@ -159,7 +177,7 @@ def _pir_tensors(value, known: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, .
 
 def _pir_tensor(key: str, kind: Any, value) -> Tensor:
     dtype = str(kind.dtype).lower().rsplit(".", 1)[-1]
-    return Tensor(key, tuple(kind.shape), dtype, bool(value.persistable))
+    return Tensor(key, tuple(kind.shape), dtype, value.name if value.persistable else "")
 
 
 # --- Paddle 2.6 -------------------------------------------------------------------------------------------
@@ -167,15 +185,14 @@ def _pir_tensor(key: str, kind: Any, value) -> Tensor:
 
 def _legacy_operations(program, block) -> Iterator[Operation]:
     for op in block.ops:
-        reads = [_legacy_tensor(block, name) for name in op.input_arg_names if block._find_var_recursive(name)]
-        writes = [_legacy_tensor(block, name) for name in op.output_arg_names if block._find_var_recursive(name)]
+        reads, writes = _legacy_tensors(block, op.input_arg_names), _legacy_tensors(block, op.output_arg_names)
         inner = []
         if op.has_attr("sub_block"):
             inner.append(tuple(_legacy_operations(program, program.block(op._block_attr_id("sub_block")))))
         unused = _legacy_unused(op)
         needs = tuple(tensor for tensor in reads if tensor.key not in unused)
         reuses = core.has_infer_inplace(op.type)
-        yield Operation(op.type, tuple(reads), needs, tuple(writes), reuses, tuple(inner))
+        yield Operation(op.type, reads, needs, writes, reuses, tuple(inner))
 
 
 def _legacy_unused(op) -> set[str]:
@@ -186,7 +203,14 @@ def _legacy_unused(op) -> set[str]:
     return {name for slot in slots for name in op.input(slot)}
 
 
-def _legacy_tensor(block, name: str) -> Tensor:
-    variable = block._var_recursive(name)
+def _legacy_tensors(block, names: list[str]) -> tuple[Tensor, ...]:
+    """The tensors among the variables named; a gradient that nobody asked for has a name and no variable."""
+    found = [block._find_var_recursive(name) for name in names]
+    kind = core.VarDesc.VarType.LOD_TENSOR
+    return tuple(_legacy_tensor(variable) for variable in found if variable is not None and variable.type == kind)
+
+
+def _legacy_tensor(variable) -> Tensor:
     dtype = str(variable.dtype).lower().rsplit(".", 1)[-1].replace("fp", "float")
-    return Tensor(name, tuple(variable.shape), dtype, bool(variable.persistable))
+    name = variable.name
+    return Tensor(name, tuple(variable.shape), dtype, name if variable.persistable else "")

@@ -1,4 +1,4 @@
-"""The four actions behind Entry."""
+"""The actions behind Entry."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from plsc.engine import inference
 from plsc.engine.data import check_training_data, check_verification, input_names
 from plsc.engine.export import export
 from plsc.engine.judging import Outputs
+from plsc.engine.memory_plan import MemoryPlan
+from plsc.engine.memory_plan import plan as make_plan
 from plsc.engine.onnx import require_onnx
 from plsc.engine.predict import Prediction
 from plsc.engine.predict import predict as run_prediction
@@ -86,3 +88,8 @@ def _check_export(config: Config, parts: Parts, env: Environment) -> None:
 
 
 __all__ = ["Run", "convert_for_prediction", "predict", "test", "train"]
+
+
+def plan(config: Config, parts: Parts, ranks: int | None, memory_gb: float | None) -> MemoryPlan:
+    """What each rank of ``train`` will need in memory. Runs nothing, reads no data, writes nothing."""
+    return make_plan(config, parts, ranks, memory_gb)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import paddle
@@ -138,6 +139,10 @@ class Session:
             self._blocks.catch_up(self, index, table)
         self.history.restart()
 
+    def block_programs(self) -> list[Any]:
+        """The programs that work on BLOCK_ROWS rows at a time, for who wants to know what they need."""
+        return self._blocks.programs()
+
     def _indices(self) -> Iterator[np.ndarray]:
         num_local = self.program.shard.num_local
         for first in range(0, num_local, BLOCK_ROWS):
@@ -152,8 +157,11 @@ class _BlockPrograms:
         shape = [program.shard.num_local, program.spec.row_size]
         for name, variable in program.rows.tensors.items():
             self._programs[name] = self._access(variable, shape)
-        if program.rows.touched is not None:
-            self._catch_up = self._catching_up(program, shape)
+        self._catch_up = None if program.rows.touched is None else self._catching_up(program, shape)
+
+    def programs(self) -> list[Any]:
+        access = [program for read, write, _ in self._programs.values() for program in (read, write)]
+        return access if self._catch_up is None else [*access, self._catch_up]
 
     def read(self, session: Session, name: str, index: np.ndarray) -> np.ndarray:
         read, _, value = self._programs[name]

@@ -1,0 +1,147 @@
+"""Bytes that one rank needs, counted from the programs of a run.
+
+Exact, because they are the shapes of the variables: weights, momentum, backbone. Counted: what a step makes and drops,
+by going through its operations with what is alive at each (plsc.program_view); Paddle's own counter of bytes in use is
+met to a few hundredths. A model, with constants measured once (docs/performance.md): what comes with Paddle's process,
+and what the heap keeps unused between blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from plsc import compat, program_view
+from plsc.config import Config
+from plsc.engine.build import TrainProgram, build_eval, build_train
+from plsc.engine.session import BLOCK_ROWS, Session
+from plsc.parallel.environment import Environment
+from plsc.parts import Parts
+
+PREFETCH = 2  # batches that a worker of plsc.data.Loader is ahead
+IN_HAND = 2  # batches that the loop holds: the one fed and the one before it
+STEP = "a step, at its worst moment"
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Bytes that come with Paddle: ``start`` beyond the process that has built its programs, once it runs them
+    (threads, kernels' own buffers), ``worker`` for each process that reads data, ``pair`` for each pair of operations,
+    which the executor looks at to find out what waits for what; ``heap``: what the heap keeps unused, as a share of
+    what a step makes and drops."""
+
+    start: int
+    worker: int
+    pair: int
+    heap: float
+
+
+PADDLE_26 = Constants(start=70_000_000, worker=40_000_000, pair=90, heap=0.45)
+PADDLE_3 = Constants(start=55_000_000, worker=40_000_000, pair=14, heap=0.2)
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """What the first rank needs, see MemoryPlan."""
+
+    sizes: dict[str, int]
+    detail: dict[str, int]
+    snapshot: int
+
+
+class Need:
+    """What a rank needs with other numbers of classes. ``process``: what it holds already, None to count tensors only.
+
+    Half precision is left out: the wheels for CPUs do not build it.
+    """
+
+    def __init__(self, config: Config, parts: Parts, ranks: int, process: int | None):
+        self._config, self._parts, self._ranks, self._process = config.copy(), parts, ranks, process
+        self._config.set("mixed_precision.enabled", False, "plan")
+        self._totals: dict[int, int] = {}
+
+    def total(self, num_classes: int) -> int:
+        """Bytes in all."""
+        if num_classes not in self._totals:
+            self._totals[num_classes] = sum(self.of(num_classes).sizes.values())
+        return self._totals[num_classes]
+
+    def of(self, num_classes: int) -> RankMemory:
+        """Builds the programs for this number of classes."""
+        config, parts, env = self._config.copy(), self._parts.for_one_run(), Environment(0, self._ranks)
+        config.set("classifier.num_classes", num_classes, "plan")
+        program = build_train(config, parts, env, seed=0)
+        ops = program_view.operations(program.main)
+        variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
+        sizes = _by_kind(program, variables)
+        replicated = sizes["backbone"] + sizes["backbone's momentum"]
+        step = program_view.peak(ops, program.shard.num_sample)
+        others = _saving(config, program, env) + replicated, _verification(config, parts, env)
+        most = max(sum(step.values()), *others)
+        sizes[STEP] = sum(step.values())
+        sizes["verification, saving: more than that"] = most - sizes[STEP]
+        if self._process is not None:
+            constants = PADDLE_3 if compat.is_pir() else PADDLE_26
+            sizes["images"] = _images(config, constants)
+            sizes["heap, unused between blocks"] = int(constants.heap * most)
+            sizes["the executor's order"] = constants.pair * len(ops) ** 2
+            sizes["process"] = self._process + constants.start
+        snapshot = sum(variables[name] for name in program.rows.tensors.values()) + replicated
+        return RankMemory(sizes, _detail(ops, step), snapshot)
+
+
+def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]:
+    """The bytes of what stays from step to step, by what it is for."""
+    weight, prefix = program.rows.tensors["weight"], program.rows.spec.prefix
+    kinds = dict.fromkeys(("class weights", "class momentum", "backbone", "backbone's momentum"), 0)
+    for name, size in variables.items():
+        if name.startswith(prefix):
+            kinds["class weights" if name == weight else "class momentum"] += size
+        else:
+            kinds["backbone" if name in program.backbone else "backbone's momentum"] += size
+    return kinds
+
+
+def _saving(config: Config, program: TrainProgram, env: Environment) -> int:
+    """Bytes made and dropped while the rows are brought up to date, and read in blocks."""
+    block = min(BLOCK_ROWS, program.shard.num_local)
+    session = Session(program, env, config.momentum, config.weight_decay, seed=0)
+    return max(_peak_bytes(main, block) for main in session.block_programs())
+
+
+def _verification(config: Config, parts: Parts, env: Environment) -> int:
+    return _peak_bytes(build_eval(config, parts, env, config.test_batch_size).main, 1) if config.with_test else 0
+
+
+def _peak_bytes(main, unknown: int) -> int:
+    return sum(program_view.peak(program_view.operations(main), unknown).values())
+
+
+def _images(config: Config, constants: Constants) -> int:
+    batch = config.train_batch_size
+    for side in config.model.image_shape:
+        batch *= side
+    workers = config.data.num_workers
+    return 4 * batch * (IN_HAND + PREFETCH * workers) + constants.worker * workers
+
+
+def _detail(ops: list[program_view.Operation], step: dict[str, int]) -> dict[str, int]:
+    """The step's worst moment by what made the tensors: the backbone's forward pass, the head, what follows."""
+    begin, end = _head(ops)
+    stage = {tensor.key: 0 if place < begin else 1 if place < end else 2
+             for place, op in reversed(list(enumerate(ops))) for tensor in op.writes}  # fmt: skip
+    names = ("activations", "rows, logits, gathered features", "gradients and updates")
+    found = dict.fromkeys(names, 0)
+    for key, size in step.items():
+        found[names[stage.get(key, 0)]] += size
+    return found
+
+
+def _head(ops: list[program_view.Operation]) -> tuple[int, int]:
+    """The places where the head begins, by counting the step, and where the backward pass of the backbone does."""
+    steps = [place for place, op in enumerate(ops) if op.kind == "increment"]
+    begin = next(place for place in steps if ops[place].writes[0].name == "classifier.step")
+    forward = {tensor.key for op in ops[:begin] if op.kind not in ("data", "parameter") for tensor in op.writes}
+    reads = [(place, tensor.key) for place, op in enumerate(ops[begin:], begin) for tensor in op.reads]
+    reads = [(place, key) for place, key in reads if key in forward]
+    feature = reads[0][1]
+    return begin, next((place for place, key in reads if key != feature), len(ops))

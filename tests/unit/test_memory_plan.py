@@ -1,0 +1,160 @@
+"""The plan of a run's memory: what is exact against sums made by hand, the search, the command, what is refused.
+
+That it tells what a process then takes is held in test_memory_plan_measured.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plsc import Entry
+from plsc.command_line import console
+from plsc.engine.memory_need import STEP, Need
+from plsc.engine.memory_plan import most_classes
+from plsc.errors import ConfigError
+from plsc.models import BaseModel
+
+ROOT = Path(__file__).resolve().parents[2]
+CLASSES, EMBEDDING, BATCH, PIXELS = 1003, 16, 8, 3 * 4 * 4
+
+
+class Linear(BaseModel):
+    """One layer: PIXELS x EMBEDDING numbers and a bias."""
+
+    def build_network(self, input, label, is_train=True):
+        import paddle
+
+        return paddle.nn.Linear(PIXELS, EMBEDDING)(paddle.flatten(input, 1))
+
+
+def entry(**options):
+    usual = {
+        "device": "cpu", "with_test": False, "train_batch_size": BATCH, "model.image_shape": [3, 4, 4],
+        "model.embedding_size": EMBEDDING, "classifier.num_classes": CLASSES, "data.dataset": "synthetic",
+        "data.num_workers": 0, "train_steps": 1, "num_threads": 1,
+    }  # fmt: skip
+    made = Entry()
+    for key, value in {**usual, **options}.items():
+        made.set(key, value)
+    made.set_model(Linear())
+    return made
+
+
+def need(ranks=1, adam=False, **options):
+    """What a rank needs, without the search for the most classes."""
+    import paddle
+
+    paddle.enable_static()
+    made = entry(**options)
+    if adam:
+        made.set_optimizer(paddle.optimizer.Adam(0.01))
+    return Need(made._config, made._parts, ranks, process=0).of(made.config["classifier"]["num_classes"])
+
+
+@pytest.mark.parametrize("ranks, local", [(1, 1003), (4, 251)])
+@pytest.mark.parametrize("ratio", [1.0, 0.1])
+def test_variables_are_their_shapes(ranks, local, ratio):
+    found = need(ranks, **{"classifier.sample_ratio": ratio})
+    weight, layer = 4 * local * EMBEDDING, 4 * (PIXELS * EMBEDDING + EMBEDDING)
+    assert found.sizes["class weights"] == weight
+    assert found.sizes["class momentum"] == weight + (8 * local if ratio < 1 else 0)  # the step of the last update
+    assert found.sizes["backbone"] == layer
+    assert layer <= found.sizes["backbone's momentum"] <= layer + 64  # and the counter of the steps
+    assert found.snapshot == 2 * weight + found.sizes["backbone"] + found.sizes["backbone's momentum"]
+    assert sum(found.detail.values()) == found.sizes[STEP]
+
+
+def test_adam_keeps_two_numbers_for_each_of_a_weight():
+    found = need(adam=True)
+    assert found.sizes["class momentum"] == pytest.approx(2 * found.sizes["class weights"], abs=16)
+
+
+def test_more_batch_and_more_classes_take_more_memory():
+    step = need().sizes[STEP]
+    assert need(train_batch_size=8 * BATCH).sizes[STEP] > 3 * step
+    assert need(**{"classifier.num_classes": 8 * CLASSES}).sizes[STEP] > 3 * step
+    # each of four ranks has a quarter of the classes, for four times the pictures
+    assert 0.4 < need(4).sizes[STEP] / step < 2.5
+
+
+def test_the_verdict():
+    plan = entry().plan(1, memory_gb=4)
+    assert plan.fits and plan.verdict in str(plan) and "fits in 4.00 GB" in plan.verdict
+    again = need(**{"classifier.num_classes": plan.most_classes}).sizes
+    total = sum(again.values()) - again["process"] + plan.bytes["process"]
+    assert 0.97 * 4e9 < total <= 4e9
+    assert plan.total == sum(plan.bytes.values())
+    hopeless = entry().plan(1, memory_gb=0.01)
+    assert not hopeless.fits and hopeless.most_classes == 0 and "nor would any number" in hopeless.verdict
+
+
+def test_a_gpu_is_planned_for_without_one():
+    plan = entry(device="gpu", **{"mixed_precision.enabled": True}).plan(8, memory_gb=0.5)
+    assert plan.fits and "not measured on a GPU" in str(plan) and "process" not in plan.bytes
+    unknown = entry(device="gpu").plan(8)
+    assert unknown.fits is None and unknown.most_classes is None and "memory_gb" in unknown.verdict
+
+
+def test_planning_leaves_everything_as_it_was(tmp_path):
+    import paddle
+
+    paddle.enable_static()
+    made = entry(model_save_dir=str(tmp_path / "out"), device="gpu")
+    made.set_optimizer(paddle.optimizer.Adam(0.01))
+    before = made.config
+    first, second = made.plan(1), made.plan(1)
+    assert made.config == before and list(tmp_path.iterdir()) == []
+    assert first == second  # an optimizer that had been in a program could not be in another
+
+
+@pytest.mark.parametrize("arguments", [(0, 4), (True, 4), (1.5, 4), (1, 0), (1, -2), (1, "4"), (1, float("nan"))])
+def test_what_is_no_number_of_ranks_or_memory_is_refused(arguments):
+    with pytest.raises(ConfigError, match="ranks=|memory_gb="):
+        entry().plan(*arguments)
+
+
+def test_what_cannot_run_cannot_be_planned():
+    with pytest.raises(ConfigError, match="leave the last one without any"):
+        entry(**{"classifier.num_classes": 9}).plan(4, 4)  # leaves the last rank without a class
+
+
+@pytest.mark.parametrize("per_class, fixed, known", [(4100, 0.4e9, 100), (4100, 0.4e9, 10**7), (600, 1.9e9, 5000)])
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_the_search_comes_within_a_hundredth(per_class, fixed, known, ranks):
+    asked = []
+
+    def bytes_of(classes):
+        asked.append(classes)
+        return int(max(fixed + per_class * classes / ranks, fixed + 1e7))  # flat at first, as where the net is larger
+
+    found = most_classes(bytes_of, 2e9, ranks, known)
+    assert found % ranks == 0 and bytes_of(found) <= 2e9
+    assert bytes_of(int(found * 1.02) + 2 * ranks) > 2e9 * 0.998
+    assert len(asked) < 12
+
+
+def test_the_search_says_when_nothing_fits():
+    assert most_classes(lambda classes: 3e9 + classes, 2e9, 2, 1000) == 0
+
+
+SMALL = ["plan", "-o", "model.name=ResNet10", "-o", "model.base_width=4", "-o", "model.image_shape=[3,16,16]",
+         "-o", "device=cpu", "-o", "with_test=false", "-o", "train_batch_size=4", "--ranks", "2"]  # fmt: skip
+
+
+def test_the_command_says_what_the_method_says():
+    words = [sys.executable, str(ROOT / "tools/plan.py"), *SMALL[1:], "--memory-gb", "3"]
+    done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    assert done.returncode == 0 and "class weights" in done.stdout
+    assert "85742 classes on 2 rank(s) need" in done.stdout.splitlines()[-1]  # 85,742 is the default
+
+
+def test_the_command_fails_where_it_does_not_fit_or_is_wrong(capsys):
+    with pytest.raises(SystemExit) as end:
+        console([*SMALL, "--memory-gb", "0.1"])
+    assert end.value.code == 1 and "does not fit in 0.10 GB" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="lr=-1"):
+        console([*SMALL, "-o", "lr=-1"])
