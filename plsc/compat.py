@@ -139,16 +139,23 @@ def scatter_rows_(table, index, rows) -> None:
         append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
 
 
-def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, weight_decay: float) -> None:
+def while_loop(condition, body, carried: list) -> list:
+    """carried = body(*carried) while condition(*carried) [1] bool; no gradient flows through."""
+    if not is_pir():  # the loop of 2.6 changes the very values it is given
+        carried = [paddle.assign(value) for value in carried]
+    return paddle.static.nn.while_loop(lambda *values: paddle.reshape(condition(*values), []), body, carried, True)
+
+
+def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, weight_decay: float) -> tuple:
     """velocity := momentum * velocity + gradient + weight_decay * parameter; parameter -= learning_rate * velocity.
 
-    One pass, in place. ``learning_rate`` is a [1] float32 value.
+    One pass, in place; returns (parameter, velocity) as they are afterwards. ``learning_rate`` is a [1] float32 value.
     """
     if is_pir():
-        paddle._C_ops.momentum_(
+        parameter, velocity, *_ = paddle._C_ops.momentum_(
             parameter, gradient, velocity, learning_rate, None, momentum, False, "l2_decay", weight_decay, False, 1.0
         )
-        return
+        return parameter, velocity
     append_op(
         "momentum",
         {"Param": parameter, "Grad": gradient, "Velocity": velocity, "LearningRate": learning_rate},
@@ -160,6 +167,7 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
             "regularization_coeff": weight_decay,
         },
     )
+    return parameter, velocity
 
 
 def apply_gradients(optimizer, pairs: list) -> None:

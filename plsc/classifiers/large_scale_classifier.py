@@ -10,6 +10,7 @@ import paddle
 
 from plsc import compat
 from plsc.classifiers.initializer import ShardInitializer, usual_distribution
+from plsc.classifiers.row_blocks import RowBlock
 from plsc.classifiers.step import ClassifierSpec, Shard, classify
 from plsc.errors import ConfigError
 from plsc.parallel.environment import Environment
@@ -70,15 +71,30 @@ class LargeScaleClassifier:
             step = compat.create_state(prefix + ".step", [1], "int64")
             compat.increment_(step)
         values = _frozen(feature)
-        output = classify(values, label, spec, shard, env, self._fetch_rows, step)
+        frozen = _FrozenRows(self.weight)
+        output = classify(values, label, spec, shard, env, frozen, step)
         # loss + (x - frozen x) * gradient: the value of the loss, and by construction its gradient by x
         carrier = paddle.sum((feature - values) * _freeze(output.dfeature))
-        rows = self.weight if output.index is None else paddle.gather(self.weight, _freeze(output.index))
-        carrier = carrier + paddle.sum((rows - _frozen(rows)) * _freeze(output.drows))
+        block = RowBlock(None, None, output.row_gradients.blocks.index)
+        rows = self.weight if block.index is None else paddle.gather(self.weight, _freeze(block.index))
+        drows = output.row_gradients.of(block, frozen.fetch(block))
+        carrier = carrier + paddle.sum((rows - frozen.fetch(block)) * _freeze(drows))
         return _freeze(output.loss) + carrier
 
-    def _fetch_rows(self, index):
-        return _frozen(self.weight) if index is None else _frozen(paddle.gather(self.weight, index))
+
+class _FrozenRows:
+    """The rows of a step, all in one block, through which no gradient flows."""
+
+    def __init__(self, weight):
+        self._weight = weight
+        self._rows = None
+
+    def bring_up(self, block: RowBlock):
+        self._rows = _frozen(self._weight if block.index is None else paddle.gather(self._weight, block.index))
+        return self._rows
+
+    def fetch(self, block: RowBlock):
+        return self._rows
 
 
 def _freeze(value):

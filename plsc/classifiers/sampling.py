@@ -1,8 +1,10 @@
 """Which rows of the shard take part in a step (Partial FC, An et al. 2021, section 3.2), in plain operations.
 
 Every class of the global batch that the shard owns is in the sample; the rest is drawn uniformly without
-replacement. The draws are a hash of (seed, rank, step, position): the same on every machine and Paddle, with
-no generator whose state would have to be saved. The cost follows the sample, not the shard.
+replacement: the first numbers of a permutation that is a function of (seed, rank, step), the same on every machine and
+Paddle, with no generator whose state would have to be saved. A permutation repeats nothing, so nothing has to be
+sorted or searched; and as it can be turned round, it tells where it holds the positives, which are taken out of it.
+The cost follows the sample, not the shard.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import paddle
 from plsc import compat
 
 MASK = 0xFFFFFFFF
-MULTIPLIER = 0x119DE1F3  # below 2**31, so that the product with 32 bits stays within int64
+MULTIPLIER = 0x119DE1F3  # odd, and below 2**31, so that the product with 32 bits stays within int64
+ROUNDS = 3
+FEWEST_BITS = 16  # of the numbers that are permuted: fewer would allow for few permutations
 
 
 def num_sample(num_local: int, sample_ratio: float) -> int:
@@ -23,22 +27,40 @@ def num_sample(num_local: int, sample_ratio: float) -> int:
     return max(1, min(num_local, int(sample_ratio * num_local)))
 
 
-def mix(x):
-    """A bijection of 32-bit numbers that scatters them: int64 values in [0, 2**32), NumPy arrays or static values."""
-    if isinstance(x, (int, np.ndarray, np.integer)):
-        xor, mod = np.bitwise_xor, np.bitwise_and
-    else:
-        xor, mod = paddle.bitwise_xor, paddle.bitwise_and
-    constant = _constant_like(x)
-    for _ in range(2):
-        x = mod(xor(x, x // constant(65536)) * constant(MULTIPLIER), constant(MASK))
-    return xor(x, x // constant(65536))
+def mix(x, bits: int = 32, keys=(0, 0)):
+    """A bijection of the numbers of ``bits`` bits (at most 32) that scatters them, with one round for each key.
+
+    ``x`` int64 in [0, 2**bits) and the keys: numbers, NumPy arrays or static values.
+    """
+    xor, low_bits, constant = _operations(x, bits)
+    half = constant(1 << (bits + 1) // 2)
+    for key in keys:
+        x = xor(x, key)
+        x = low_bits(xor(x, x // half) * constant(MULTIPLIER))
+    return xor(x, x // half)
 
 
-def _constant_like(x):
+def unmix(x, bits: int, keys):
+    """What ``mix`` made ``x`` of. (x xor its upper half is turned round by doing it again.)"""
+    xor, low_bits, constant = _operations(x, bits)
+    half, inverse = constant(1 << (bits + 1) // 2), constant(pow(MULTIPLIER, -1, 1 << bits))
+    x = xor(x, x // half)
+    for key in reversed(keys):
+        x = low_bits(x * inverse)
+        x = xor(xor(x, x // half), key)
+    return x
+
+
+def _operations(x, bits: int):
+    """(xor, the lowest bits, a constant) for NumPy or for static values."""
+    mask = (1 << bits) - 1
     if isinstance(x, (int, np.ndarray, np.integer)):
-        return np.int64
-    return lambda number: paddle.full([1], number, dtype="int64")
+        return np.bitwise_xor, lambda value: value & np.int64(mask), np.int64
+
+    def xor(left, right):
+        return paddle.bitwise_xor(left, _int64(right) if isinstance(right, int) else right)
+
+    return xor, lambda value: paddle.bitwise_and(value, _int64(mask)), _int64
 
 
 def stream_key(seed: int, rank: int) -> int:
@@ -46,37 +68,44 @@ def stream_key(seed: int, rank: int) -> int:
     return int(mix(np.int64(int(mix(np.int64(seed & MASK))) ^ rank)))
 
 
-def sample_rows(local, owned, num_local: int, num_sample: int, step, key: int):
-    """Sorted distinct rows [S] int64 of the shard; S = num_sample, or more where the positives alone are more.
+def sample_rows(local, owned, own_local, own_owned, num_local: int, num_sample: int, step, key: int):
+    """(index, position). ``index`` [S] int64: distinct rows of the shard, the positives first; S = num_sample, or the
+    number of positives where there are more.
 
     ``local`` [G] int64: label minus the first class of the shard; ``owned`` [G] bool: the label is one of the
-    shard's. ``step`` [1] int64 and ``key`` (see stream_key) choose the draws.
+    shard's. ``position`` [B] int64: where each of ``own_local`` (labels out of ``local``, with ``own_owned``) stands in
+    the index, -1 where it is not the shard's. ``step`` [1] int64 and ``key`` (see stream_key) choose the draws.
     """
-    draws = _draw(num_local, num_sample, step, key)
-    # a label that the shard does not own stands for the first draw, which is in the sample anyhow
-    positives = paddle.where(owned, local, paddle.expand_as(draws[:1], local))
-    # the tail guarantees num_sample distinct values; it is reached with a probability below 1e-9
-    tail = paddle.arange(num_sample, dtype="int64")
-    candidates = paddle.concat([positives, draws, tail])
-    _, first_seen = paddle.unique(candidates, return_index=True)
-    rows = paddle.gather(candidates, first_seen)  # not unique's own values: Paddle 3.3 declares them float32
-    num_positive = paddle.sum(paddle.cast(first_seen < paddle.shape(local)[:1].astype("int64"), "int64"), keepdim=True)
-    keep = paddle.maximum(num_positive.reshape([1]), paddle.full([1], num_sample, dtype="int64"))
-    last = paddle.gather(paddle.sort(first_seen), keep - 1)
-    return paddle.masked_select(rows, first_seen <= last)
+    positives = paddle.sort(paddle.where(owned, local, paddle.full_like(local, num_local)))
+    previous = paddle.concat([paddle.full([1], -1, "int64"), positives[:-1]])
+    is_first = paddle.logical_and(positives != previous, positives < num_local)
+    drawn = _draw(num_local, num_sample, step, key, positives)
+    candidates = paddle.concat([positives, drawn])
+    counts = paddle.concat([is_first, drawn < num_local])
+    number = paddle.cumsum(paddle.cast(counts, "int64"))
+    num_positive = paddle.sum(paddle.cast(is_first, "int64"), keepdim=True)
+    size = paddle.maximum(paddle.reshape(num_positive, [1]), _int64(num_sample))
+    index = paddle.masked_select(candidates, paddle.logical_and(counts, number <= size))
+    wanted = paddle.where(own_owned, own_local, paddle.zeros_like(own_local))
+    position = paddle.gather(number, paddle.searchsorted(positives, wanted)) - 1
+    return index, paddle.where(own_owned, position, paddle.full_like(own_local, -1))
 
 
-def _draw(num_local: int, num_sample: int, step, key: int):
-    """Numbers in [0, num_local), int64: num_sample distinct ones among them, with a probability above 1 - 1e-9."""
-    wanted = num_sample + 6.0 * math.sqrt(num_sample) + 6.0
+def _draw(num_local: int, num_sample: int, step, key: int, positives):
+    """The first numbers of a permutation of [0, 2**bits) [D] int64: num_sample of them are rows of the shard with a
+    probability above 1 - 1e-15. Those that are not, or are one of ``positives``, are num_local or more."""
+    bits = max(FEWEST_BITS, (num_local - 1).bit_length())
+    wanted = num_sample + 8.0 * math.sqrt(num_sample) + 32.0  # eight standard deviations, and some for small numbers
+    count = min(1 << bits, math.ceil(wanted * (1 << bits) / num_local))
     step_key = _step_key(step, key)
-    if wanted > num_local / 2:  # most of the shard: a permutation of it is as cheap
-        numbers = paddle.bitwise_xor(paddle.arange(num_local, dtype="int64"), step_key)
-        return paddle.argsort(mix(numbers))
-    # r distinct of n are expected from -n * log(1 - r / n) draws with replacement
-    count = math.ceil(-num_local * math.log1p(-wanted / num_local))
-    numbers = paddle.bitwise_xor(paddle.arange(count, dtype="int64"), step_key)
-    return mix(numbers) * _int64(num_local) // _int64(1 << 32)
+    keys = [paddle.bitwise_and(mix(step_key, keys=(turn,)), _int64((1 << bits) - 1)) for turn in range(1, ROUNDS + 1)]
+    drawn = mix(paddle.arange(count, dtype="int64"), bits, keys)
+    # what is no row has its place behind the last number; several may share it, they all write the same
+    is_row = positives < num_local
+    place = unmix(paddle.where(is_row, positives, paddle.zeros_like(positives)), bits, keys)
+    place = paddle.where(paddle.logical_and(is_row, place < count), place, paddle.full_like(place, count))
+    drawn = paddle.concat([drawn, paddle.full([1], num_local, "int64")])
+    return paddle.scatter(drawn, place, paddle.full_like(place, num_local))
 
 
 def _step_key(step, key: int):

@@ -7,15 +7,17 @@ the rows is summed over the ranks; the sample of the rows is then the same on ea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import paddle
 
 from plsc import compat
-from plsc.classifiers import head, sampling
+from plsc.classifiers import gpu_head, sampling
+from plsc.classifiers.head import HeadOutput, RowGradients, top_k_accuracy
 from plsc.classifiers.margins import Margins
+from plsc.classifiers.plain_head import PlainHead
+from plsc.classifiers.row_blocks import RowBlock, RowBlocks
 from plsc.parallel.environment import Environment
 from plsc.parallel.shards import class_range
 
@@ -71,16 +73,14 @@ class Shard:
 class StepOutput:
     """Static values. ``loss`` [1] is the mean over the global batch, the same on every rank.
 
-    ``dfeature`` [B, E] is its gradient by this rank's features, complete; ``index`` [S] the rows that took part
-    (None: all), ``rows`` and ``drows`` [S, row_size] their values and the gradient of the loss by them, complete.
-    ``accuracy`` holds acc1 and acc5 [1] of the global batch, before the margin, if they were asked for.
+    ``dfeature`` [B, E] is its gradient by this rank's features, complete; ``row_gradients`` that by the rows that took
+    part, complete. ``accuracy`` holds acc1 and acc5 [1] of the global batch, before the margin, if
+    they were asked for.
     """
 
     loss: Any
     dfeature: Any
-    index: Any
-    rows: Any
-    drows: Any
+    row_gradients: RowGradients
     accuracy: dict[str, Any] = field(default_factory=dict)
 
 
@@ -90,15 +90,17 @@ def classify(
     spec: ClassifierSpec,
     shard: Shard,
     env: Environment,
-    fetch_rows: Callable,
+    rows,
     step=None,
     loss_scale=None,
+    block_rows: int | None = None,
 ) -> StepOutput:
     """Build the step. ``feature`` [B, E], ``label`` [B] or [B, 1] int64.
 
-    ``fetch_rows(index)`` gives the rows [S, row_size] of the shard, all of them for None. ``step`` [1] int64 counts
-    the steps; the sample is drawn from it (None where nothing is sampled). ``loss_scale`` [1], if given, multiplies
-    ``dfeature`` (the caller divides), so that what flows on in float16 does not vanish.
+    ``rows`` gives the values of a block of rows: ``bring_up(block)`` once, then ``fetch(block)``. ``step`` [1] int64
+    counts the steps; the sample is drawn from it (None where nothing is sampled). ``loss_scale`` [1], if given,
+    multiplies ``dfeature`` (the caller divides), so that what flows on in float16 does not vanish. ``block_rows``: work
+    on this many rows at a time; None, as the kernel of GPUs needs it: on all at once.
     """
     label = paddle.reshape(paddle.cast(label, "int64"), [-1])
     all_labels = compat.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label
@@ -107,19 +109,21 @@ def classify(
     divisor = _global_batch(feature, env.world_size)
 
     remapped, index, position = _sample(all_labels, own_labels, spec, shard, env, step)
-    rows = fetch_rows(index)
     if spec.with_bias:
         ones = paddle.ones_like(own_feature[:, :1])
         own_feature = paddle.concat([own_feature, ones], axis=1)
+    blocks = RowBlocks(index, shard.num_sample, block_rows)
     if env.on_gpu and spec.margins is not None:
-        output = head.gpu_head(
-            own_feature, rows, remapped, position, spec, divisor, shard.rank, shard.world_size, loss_scale
+        all_rows = rows.bring_up(RowBlock(None, None, index))
+        output = gpu_head.gpu_head(
+            own_feature, blocks, all_rows, remapped, position, spec, divisor, shard.rank, shard.world_size, loss_scale
         )
     else:
-        output = head.plain_head(own_feature, rows, position, spec.margins, spec.scale, divisor, shard.world_size)
+        head = PlainHead(own_feature, blocks, rows, position, spec.margins, spec.scale)
+        output = head.run(divisor, shard.world_size, spec.calc_acc)
         if loss_scale is not None:
             output = replace(output, dfeature=output.dfeature * loss_scale)
-    return _finish(output, index, rows, divisor, spec, shard, env)
+    return _finish(output, divisor, spec, shard, env)
 
 
 def _global_batch(feature, world_size: int):
@@ -139,8 +143,9 @@ def _sample(all_labels, own_labels, spec: ClassifierSpec, shard: Shard, env: Env
         index = sampling.sample_by_kernel(local, owned, shard.num_local, shard.num_sample, step, key)
         position = sampling.positions(index, local, owned)
         return sampling.labels_over_ranks(position, index, shard.rank, shard.world_size), index, position
-    index = sampling.sample_rows(local, owned, shard.num_local, shard.num_sample, step, key)
-    position = sampling.positions(index, own_local, own_owned)
+    index, position = sampling.sample_rows(
+        local, owned, own_local, own_owned, shard.num_local, shard.num_sample, step, key
+    )
     return position, index, position
 
 
@@ -149,16 +154,16 @@ def _localise(label, shard: Shard):
     return local, paddle.logical_and(local >= 0, local < shard.num_local)
 
 
-def _finish(output: head.HeadOutput, index, rows, divisor, spec, shard: Shard, env: Environment) -> StepOutput:
+def _finish(output: HeadOutput, divisor, spec, shard: Shard, env: Environment) -> StepOutput:
     accuracy = {}
     if spec.calc_acc:
         for k in (1, 5):
-            accuracy[f"acc{k}"] = head.top_k_accuracy(output, k, divisor, shard.world_size)
+            accuracy[f"acc{k}"] = top_k_accuracy(output.larger, k, divisor, shard.world_size)
     dfeature = output.dfeature[:, : spec.embedding_size] if spec.with_bias else output.dfeature
     if spec.model_parallel:
         dfeature = compat.reduce_scatter(dfeature, env.rank, env.world_size, env.on_gpu)
-        return StepOutput(output.loss, dfeature, index, rows, output.drows, accuracy)
+        return StepOutput(output.loss, dfeature, output.row_gradients, accuracy)
     loss = compat.all_reduce(output.loss, env.world_size)
-    drows = compat.all_reduce(output.drows, env.world_size)
     accuracy = {name: compat.all_reduce(value, env.world_size) for name, value in accuracy.items()}
-    return StepOutput(loss, dfeature, index, rows, drows, accuracy)
+    summed = output.row_gradients.then(lambda gradient: compat.all_reduce(gradient, env.world_size))
+    return StepOutput(loss, dfeature, summed, accuracy)

@@ -12,8 +12,9 @@ from typing import Any
 import paddle
 
 from plsc import compat
-from plsc.classifiers import ClassifierSpec, Shard, StepOutput, classify
+from plsc.classifiers import ClassifierSpec, Shard, classify
 from plsc.classifiers.initializer import ShardInitializer, bias_value, distribution_of, usual_distribution
+from plsc.classifiers.row_blocks import BLOCK_ROWS
 from plsc.config import Config
 from plsc.engine.gradients import Gradients
 from plsc.models import build_feature, build_model
@@ -79,8 +80,16 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
     )
 
 
-def build_train(config: Config, parts: Parts, env: Environment, seed: int) -> TrainProgram:
-    """The training program of ``env.rank``. Raises ConfigError for what cannot be built."""
+def build_train(
+    config: Config, parts: Parts, env: Environment, seed: int, block_rows: int | None = BLOCK_ROWS
+) -> TrainProgram:
+    """The training program of ``env.rank``. Raises ConfigError for what cannot be built.
+
+    ``block_rows``: how many rows the classifier works on at a time; on GPUs, and where a user's optimizer wants one
+    dense gradient, it works on all.
+    """
+    if env.on_gpu or parts.optimizer is not None:
+        block_rows = None
     main, startup = paddle.static.Program(), paddle.static.Program()
     with compat.building(main, startup):
         inputs = make_inputs(config, config.train_batch_size, with_label=True)
@@ -94,11 +103,11 @@ def build_train(config: Config, parts: Parts, env: Environment, seed: int) -> Tr
         step = compat.create_state("classifier.step", [1], "int64")
         compat.increment_(step)
         loss_scale = None if scaling is None else scaling.scale
-        output = classify(feature, inputs["label"], spec, shard, env, rows.fetch, step, loss_scale)
+        output = classify(feature, inputs["label"], spec, shard, env, rows, step, loss_scale, block_rows)
         gradients = Gradients.build(
             feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm
         )
-        optimizer_states = _append_update(config, parts, gradients, output, rows, feeds["learning_rate"])
+        optimizer_states = _append_update(config, parts, gradients, rows, feeds["learning_rate"])
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
     fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy}
@@ -128,7 +137,7 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
     return SampledRows(rows) if shard.samples else DenseRows(rows)
 
 
-def _append_update(config: Config, parts: Parts, gradients, output: StepOutput, rows, learning_rate) -> list[str]:
+def _append_update(config: Config, parts: Parts, gradients, rows, learning_rate) -> list[str]:
     """Append what moves backbone and rows; returns the names of the replicated states that this makes."""
     main = paddle.static.default_main_program()
     for target, mean in zip(gradients.statistics, gradients.mean_statistics):
@@ -136,13 +145,13 @@ def _append_update(config: Config, parts: Parts, gradients, output: StepOutput, 
             compat.assign_(target, mean)
     if parts.optimizer is None:
         momentum = Momentum(learning_rate, config.momentum, config.weight_decay, gradients.found)
-        rows.update(output.index, output.rows, gradients.rows, momentum)
+        rows.update(gradients.rows, momentum)
         return update_parameters(gradients.parameters, gradients.replicated, momentum)
     before = set(compat.persistables(main))
-    *replicated, own = zero_where(gradients.found, [*gradients.replicated, gradients.rows])
+    replicated = zero_where(gradients.found, gradients.replicated)
     compat.apply_gradients(parts.optimizer, list(zip(gradients.parameters, replicated)))
     created = [name for name in compat.persistables(main) if name not in before]
-    return created + rows.update_by(parts.optimizer, output.index, own)
+    return created + rows.update_by(parts.optimizer, gradients.rows, gradients.found)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import paddle
 
 from plsc import compat
-from plsc.classifiers import ClassifierSpec, StepOutput
+from plsc.classifiers import ClassifierSpec, RowGradients, StepOutput
 from plsc.errors import ConfigError
 from plsc.optim.gradients import all_reduce_together, clip_by_global_norm
 from plsc.optim.loss_scaling import LossScaling, any_not_finite
@@ -19,7 +19,7 @@ from plsc.parallel.environment import Environment
 class Gradients:
     """Complete gradients of the global batch, ready for the update.
 
-    ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradient
+    ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradients
     of this rank's rows. ``statistics`` are the backbone's other float states (running mean and variance) and
     ``mean_statistics`` their mean over the ranks. ``stop`` [1] float32 is above 0 on every rank where some rank was
     asked to stop. ``found`` [1] bool under mixed precision: skip this step.
@@ -27,7 +27,7 @@ class Gradients:
 
     parameters: list[Any]
     replicated: list[Any]
-    rows: Any
+    rows: RowGradients
     statistics: list[Any]
     mean_statistics: list[Any]
     stop: Any
@@ -59,11 +59,11 @@ class Gradients:
             )
         statistics = [value for value in backbone.values() if compat.is_statistic(value)]
         replicated, (*means, stop) = all_reduce_together(own, [*statistics, stop], env.world_size)
-        rows, found = output.drows, None
-        shard_world = env.world_size if spec.model_parallel else 1
+        rows, found = output.row_gradients, None
         if scaling is not None:
             replicated = [gradient / scaling.scale for gradient in replicated]
-            found = any_not_finite([*replicated, rows], env.world_size)
+            found = any_not_finite(replicated, rows, env.world_size)
         if clip_norm is not None:
+            shard_world = env.world_size if spec.model_parallel else 1
             replicated, rows = clip_by_global_norm(replicated, rows, clip_norm, shard_world)
         return cls(parameters, replicated, rows, statistics, means, stop, found)

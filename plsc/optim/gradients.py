@@ -31,14 +31,14 @@ def all_reduce_together(gradients: list, statistics: list, world_size: int) -> t
 def clip_by_global_norm(replicated: list, sharded, limit: float, shard_world: int):
     """Scale all gradients by min(1, limit / norm); returns (replicated, sharded).
 
-    The norm runs over ``replicated`` (the same on every rank, counted once) and ``sharded``, of which each of the
-    ``shard_world`` ranks holds a part.
+    The norm runs over ``replicated`` (the same on every rank, counted once) and ``sharded`` (a
+    plsc.classifiers.RowGradients), of which each of the ``shard_world`` ranks holds a part.
     """
-    square = compat.all_reduce(_square(sharded), shard_world)
+    square = compat.all_reduce(sharded.total(_square), shard_world)
     for gradient in replicated:
         square = square + _square(gradient)
     factor = limit / paddle.maximum(paddle.sqrt(square), paddle.full([1], limit, "float32"))
-    return [gradient * factor for gradient in replicated], sharded * factor
+    return [gradient * factor for gradient in replicated], sharded.then(lambda gradient: gradient * factor)
 
 
 def _square(gradient):

@@ -36,13 +36,21 @@ class LossScaling:
         return [self.scale.name, self.good.name, self.bad.name]
 
 
-def any_not_finite(gradients: list, world_size: int):
-    """[1] bool, the same on every rank: some gradient of some rank is inf or NaN."""
-    total = paddle.zeros([1], "float32")
-    for gradient in gradients:
-        bad = paddle.logical_not(paddle.all(paddle.isfinite(gradient)))
-        total = total + paddle.reshape(paddle.cast(bad, "float32"), [1])
+def any_not_finite(replicated: list, sharded, world_size: int):
+    """[1] bool, the same on every rank: some gradient of some rank is inf or NaN.
+
+    ``replicated``: the backbone's gradients; ``sharded``: those of the rows, plsc.classifiers.RowGradients.
+    """
+    total = sharded.total(_not_finite)
+    for gradient in replicated:
+        total = total + _not_finite(gradient)
     return compat.all_reduce(total, world_size, compat.MAX) > 0.0
+
+
+def _not_finite(gradient):
+    """[1] float32: 1 if a number of it is inf or NaN."""
+    bad = paddle.logical_not(paddle.all(paddle.isfinite(gradient)))
+    return paddle.reshape(paddle.cast(bad, "float32"), [1])
 
 
 def update_scale(state: LossScaling, found, options) -> None:

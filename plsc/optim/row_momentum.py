@@ -86,9 +86,3 @@ def write_rows(state: RowState, index, weight, velocity, window_step) -> None:
     compat.scatter_rows_(state.velocity, index, velocity)
     when = paddle.expand(paddle.reshape(window_step, [1, 1]), [paddle.shape(index)[0], 1])
     compat.scatter_rows_(state.touched, index, when)
-
-
-def momentum_rows(weight, velocity, gradient, learning_rate, momentum: float, weight_decay: float):
-    """One step of the optimizer on up-to-date rows: (weight, velocity) [S, E]."""
-    velocity = momentum * velocity + (gradient + weight_decay * weight)
-    return weight - learning_rate * velocity, velocity

@@ -1,8 +1,8 @@
 """How the class centres of a shard are held and moved: all of them, the sampled ones, or by a user's optimizer.
 
-The three have one interface: ``fetch(index)`` gives the rows of the step to the classifier, ``update`` appends what
-moves them (``update_by`` with a user's optimizer), ``tensors`` names what a checkpoint keeps. Values are static; a
-class is one contiguous row.
+The three have one interface: ``bring_up`` and ``fetch`` give rows of the step to the classifier, ``update`` appends
+what moves them by their gradients, block by block (``update_by`` with a user's optimizer), ``tensors`` names what a
+checkpoint keeps. Values are static; a class is one contiguous row.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import paddle
 
 from plsc import compat
 from plsc.errors import ConfigError
-from plsc.optim.loss_scaling import standing_still
+from plsc.optim.loss_scaling import standing_still, zero_where
 from plsc.optim.parameters import weight_decay_of
-from plsc.optim.row_momentum import RowState, momentum_rows, rows_up_to_date, write_rows
+from plsc.optim.row_momentum import RowState, rows_up_to_date, write_rows
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,19 @@ class _Rows:
         self.spec = spec
         self.feeds: dict[str, Any] = {}
         self.touched = None
+        self._rows = None
+
+    def bring_up(self, block):
+        """The values [R, row size] of the rows of a plsc.classifiers.RowBlock, asked for the first time in a step."""
+        return self.fetch(block)
+
+    def fetch(self, block):
+        """The same again."""
+        if block.first is not None:  # gathered anew: to keep them would be a second weight
+            return paddle.gather(self.weight, block.index)
+        if self._rows is None:
+            self._rows = self.weight if block.index is None else paddle.gather(self.weight, block.index)
+        return self._rows
 
     @property
     def rate_factor(self) -> float:
@@ -74,14 +87,17 @@ class _Rows:
         """The weight decay, with what the user's ParamAttr asks for."""
         return weight_decay_of(self.spec.param_attr, usual, "set_distfc_attr")
 
-    def _options(self, momentum: Momentum) -> tuple[Any, float]:
-        factor = self.rate_factor
+    def _move(self, rows, velocity, gradient, momentum: Momentum) -> tuple:
+        """One step of the optimizer on up-to-date rows [R, row size], in place: (weight, velocity)."""
+        factor, decay = self.rate_factor, self.weight_decay(momentum.weight_decay)
+        if momentum.found is not None:
+            gradient = standing_still(gradient, rows, velocity, momentum.found, momentum.momentum, decay)
         rate = momentum.rate if factor == 1.0 else momentum.rate * factor
-        return rate, self.weight_decay(momentum.weight_decay)
+        return compat.momentum_(rows, gradient, velocity, rate, momentum.momentum, decay)
 
 
 class DenseRows(_Rows):
-    """Every row takes part in every step: momentum in one pass over the shard."""
+    """Every row takes part in every step."""
 
     def __init__(self, spec: RowsSpec):
         super().__init__(spec)
@@ -91,14 +107,19 @@ class DenseRows(_Rows):
     def tensors(self) -> dict[str, str]:
         return {"weight": self.weight.name, "velocity": self.velocity.name}
 
-    def fetch(self, index):
-        return self.weight
+    def update(self, gradients, momentum: Momentum) -> None:
+        """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
 
-    def update(self, index, rows, gradient, momentum: Momentum) -> None:
-        rate, decay = self._options(momentum)
-        if momentum.found is not None:
-            gradient = standing_still(gradient, self.weight, self.velocity, momentum.found, momentum.momentum, decay)
-        compat.momentum_(self.weight, gradient, self.velocity, rate, momentum.momentum, decay)
+        def body(block):
+            rows, index = self.fetch(block), block.index
+            velocity = self.velocity if index is None else paddle.gather(self.velocity, index)
+            rows, velocity = self._move(rows, velocity, gradients.of(block, rows), momentum)
+            if index is not None:
+                compat.scatter_rows_(self.weight, index, rows)
+                compat.scatter_rows_(self.velocity, index, velocity)
+            return []
+
+        gradients.blocks.each(body)
 
 
 class SampledRows(_Rows):
@@ -114,21 +135,36 @@ class SampledRows(_Rows):
             "row_table": paddle.static.data("row_table", [-1, 4], "float32"),
             "window_step": paddle.static.data("window_step", [1], "int64"),
         }
+        self._velocity = None
 
     @property
     def tensors(self) -> dict[str, str]:
         return {"weight": self.weight.name, "velocity": self.state.velocity.name}
 
-    def fetch(self, index):
-        rows, self._velocity = rows_up_to_date(self.state, index, self.feeds["row_table"])
+    def bring_up(self, block):
+        rows, velocity = rows_up_to_date(self.state, block.index, self.feeds["row_table"])
+        if block.first is None:
+            self._rows, self._velocity = rows, velocity
+        else:  # the other loops gather what is written here; it is true for the end of this step already
+            write_rows(self.state, block.index, rows, velocity, self.feeds["window_step"] + 1)
         return rows
 
-    def update(self, index, rows, gradient, momentum: Momentum) -> None:
-        rate, decay = self._options(momentum)
-        if momentum.found is not None:
-            gradient = standing_still(gradient, rows, self._velocity, momentum.found, momentum.momentum, decay)
-        rows, velocity = momentum_rows(rows, self._velocity, gradient, rate, momentum.momentum, decay)
-        write_rows(self.state, index, rows, velocity, self.feeds["window_step"] + 1)
+    def update(self, gradients, momentum: Momentum) -> None:
+        """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
+        state = self.state
+
+        def body(block):
+            rows, index = self.fetch(block), block.index
+            velocity = self._velocity if block.first is None else paddle.gather(state.velocity, index)
+            rows, velocity = self._move(rows, velocity, gradients.of(block, rows), momentum)
+            if block.first is None:
+                write_rows(state, index, rows, velocity, self.feeds["window_step"] + 1)
+            else:
+                compat.scatter_rows_(state.weight, index, rows)
+                compat.scatter_rows_(state.velocity, index, velocity)
+            return []
+
+        gradients.blocks.each(body)
 
 
 class ForeignRows(_Rows):
@@ -142,12 +178,11 @@ class ForeignRows(_Rows):
     def tensors(self) -> dict[str, str]:
         return {"weight": self.weight.name, **self._accumulators}
 
-    def fetch(self, index):
-        return self.weight if index is None else paddle.gather(self.weight, index)
-
-    def update_by(self, optimizer, index, gradient) -> list[str]:
+    def update_by(self, optimizer, gradients, found) -> list[str]:
         """Returns the names of the optimizer's states that are not per class; those that are join ``tensors``."""
         program = paddle.static.default_main_program()
+        index = gradients.blocks.index
+        (gradient,) = gradients.blocks.each(lambda block: zero_where(found, [gradients.of(block, self.fetch(block))]))
         if index is not None:
             gradient = paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient)
         before = set(compat.persistables(program))

@@ -150,8 +150,7 @@ def test_sample_holds_the_positives_and_has_its_size(outcome, number):
         samples = [np.flatnonzero(np.abs(dweight).sum(1)) for dweight in part["dweight"]]
         for sample in samples:
             assert np.isin(positives, sample).all()
-            # one more where the positives alone fill the sample and a label of another rank stands for a draw
-            assert max(part["num_sample"], len(positives)) <= len(sample) <= max(part["num_sample"], len(positives) + 1)
+            assert len(sample) == max(part["num_sample"], len(positives))
         if len(samples) > 1 and len(positives) < part["num_sample"]:
             assert any(len(a) != len(b) or (a != b).any() for a, b in zip(samples, samples[1:])), "never redrawn"
 

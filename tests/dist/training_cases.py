@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
+from plsc import compat
 from plsc.config import Config
 from plsc.engine.build import build_train
 from plsc.engine.session import Session
@@ -24,6 +25,7 @@ class Linear(BaseModel):
 
 
 def run_cases(env, cases):
+    compat.run_in_order()  # as a run does: collectives in the loops over blocks must not meet others
     return [run_case(env, case) for case in cases]
 
 
@@ -41,7 +43,7 @@ def run_case(env, case):
     param_attr = None if case.get("rate_factor") is None else paddle.ParamAttr(learning_rate=case["rate_factor"])
     parts = Parts(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
                   param_attr=param_attr)  # fmt: skip
-    program = build_train(config, parts, env, seed=7)
+    program = build_train(config, parts, env, seed=7, block_rows=case.get("block_rows"))
     session = Session(program, env, config.momentum, config.weight_decay, seed=7)
     session.start(join(env))
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]

@@ -7,7 +7,9 @@ import paddle
 import pytest
 
 from plsc import LargeScaleClassifier, compat
-from plsc.classifiers import ClassifierSpec, head
+from plsc.classifiers import ClassifierSpec
+from plsc.classifiers.gpu_head import gpu_head
+from plsc.classifiers.row_blocks import RowBlock, RowBlocks
 from plsc.config import Config
 from plsc.engine.build import build_train
 from plsc.engine.session import Session
@@ -57,19 +59,21 @@ def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale):
         y = paddle.static.data("label", [BATCH], "int64")
         w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
         scale = None if loss_scale is None else paddle.full([1], loss_scale, "float32")
-        spec = ClassifierSpec(CLASSES, EMBEDDING, margins, SCALE)
-        out = head.gpu_head(x, w, y, y, spec, float(BATCH), 0, 1, scale)
+        spec = ClassifierSpec(CLASSES, EMBEDDING, margins, SCALE, calc_acc=True)
+        blocks = RowBlocks(None, CLASSES, None)
+        out = gpu_head(x, blocks, w, y, y, spec, float(BATCH), 0, 1, scale)
+        drows = out.row_gradients.of(RowBlock(None, None, None), w)
         assert x.stop_gradient and w.stop_gradient  # as they came
     feed = {"feature": feature, "label": label, "rows": rows}
-    loss, dfeature, drows, target = paddle.static.Executor(paddle.CPUPlace()).run(
-        main, feed=feed, fetch_list=[out.loss, out.dfeature, out.drows, out.target]
+    loss, dfeature, drows, larger = paddle.static.Executor(paddle.CPUPlace()).run(
+        main, feed=feed, fetch_list=[out.loss, out.dfeature, drows, out.larger]
     )
     expected = margin_softmax(feature.astype("float64"), rows.astype("float64"), label, margins, SCALE)
     close(loss, np.array([expected[0]]))
     close(dfeature / (loss_scale or 1.0), expected[1])  # the caller divides this one
     close(drows, expected[2])
-    cosine = (feature * rows[label]).sum(1) / np.linalg.norm(feature, axis=1) / np.linalg.norm(rows[label], axis=1)
-    close(target, cosine)
+    cosine = (feature @ rows.T) / np.linalg.norm(feature, axis=1)[:, None] / np.linalg.norm(rows, axis=1)
+    np.testing.assert_array_equal(larger, (cosine >= cosine[np.arange(BATCH), label][:, None]).sum(1))
 
 
 def test_classifier_in_a_users_program(monkeypatch):

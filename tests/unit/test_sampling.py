@@ -21,8 +21,7 @@ class Sampler:
             step = paddle.static.data("step", [1], "int64")
             owned = paddle.logical_and(local >= 0, local < num_local)
             key = sampling.stream_key(seed, rank)
-            index = sampling.sample_rows(local, owned, num_local, num_sample, step, key)
-            self.fetches = [index, sampling.positions(index, local, owned)]
+            self.fetches = sampling.sample_rows(local, owned, local, owned, num_local, num_sample, step, key)
         self.executor = paddle.static.Executor(paddle.CPUPlace())
 
     def __call__(self, local, step):
@@ -30,22 +29,22 @@ class Sampler:
         return self.executor.run(self.main, feed=feed, fetch_list=self.fetches)
 
 
-# a permutation of few rows, draws from many, nearly all rows, one row
-SIZES = [(10, 7), (1000, 10), (100, 99), (5, 1), (100000, 100)]
+# few rows, many, nearly all, one, none but those of a whole power of two, more than 2**16
+SIZES = [(10, 7), (1000, 10), (100, 99), (5, 1), (100000, 100), (65536, 50), (70000, 69999), (65537, 7)]
 
 
 @pytest.mark.parametrize("num_local, num_sample", SIZES)
-def test_sample_is_sorted_distinct_in_range_and_holds_the_positives(num_local, num_sample):
+def test_sample_is_distinct_in_range_and_begins_with_the_positives(num_local, num_sample):
     sampler = Sampler(num_local, num_sample)
     rng = np.random.default_rng(0)
     for step in range(20):
         local = rng.integers(-num_local, 2 * num_local, 6)
         index, position = sampler(local, step)
         owned = (local >= 0) & (local < num_local)
-        positives = len(np.unique(local[owned]))
-        assert (np.diff(index) > 0).all() and index[0] >= 0 and index[-1] < num_local
-        # one row more is possible where the positives fill the sample and a foreign label stands for a draw
-        assert max(num_sample, positives) <= len(index) <= max(num_sample, positives + (not owned.all()))
+        positives = np.unique(local[owned])
+        assert len(np.unique(index)) == len(index) and index.min() >= 0 and index.max() < num_local
+        assert len(index) == max(num_sample, len(positives))
+        np.testing.assert_array_equal(index[: len(positives)], positives)
         assert (position[~owned] == -1).all()
         np.testing.assert_array_equal(index[position[owned]], local[owned])
 
@@ -82,6 +81,15 @@ def test_the_same_seed_gives_the_same_sample_and_another_another():
     assert first == draw()
     assert first[0] != first[1]
     assert first != draw(seed=1) and first != draw(rank=1)
+
+
+def test_what_is_mixed_can_be_turned_round():
+    for bits in (16, 17, 20, 31, 32):
+        numbers = np.unique(np.random.default_rng(bits).integers(0, 1 << bits, 5000))
+        keys = [np.int64(key) for key in np.random.default_rng(1).integers(0, 1 << bits, 3)]
+        mixed = sampling.mix(numbers, bits, keys)
+        assert mixed.min() >= 0 and mixed.max() < 1 << bits and len(np.unique(mixed)) == len(numbers)
+        np.testing.assert_array_equal(sampling.unmix(mixed, bits, keys), numbers)
 
 
 def test_numpy_and_program_scatter_alike():

@@ -35,6 +35,7 @@ def run(case: dict) -> dict:
 
     from plsc import compat
     from plsc.classifiers import ClassifierSpec, Shard, classify
+    from plsc.classifiers.row_blocks import BLOCK_ROWS
     from plsc.engine.build import make_rows
     from plsc.engine.cpu import prepare_cpu
     from plsc.optim.row_momentum import RowHistory
@@ -55,8 +56,8 @@ def run(case: dict) -> dict:
         rows = make_rows(Parts(), spec, shard, env)
         step = compat.create_state("step", [1], "int64")
         compat.increment_(step)
-        output = classify(feature, label, spec, shard, env, rows.fetch, step)
-        rows.update(output.index, output.rows, output.drows, Momentum(rate, 0.9, 5e-4))
+        output = classify(feature, label, spec, shard, env, rows, step, block_rows=BLOCK_ROWS)
+        rows.update(output.row_gradients, Momentum(rate, 0.9, 5e-4))
     executor = paddle.static.Executor(paddle.CPUPlace())
     executor.run(startup)
     history, rng, seconds = RowHistory(0.9, 5e-4), np.random.default_rng(0), []

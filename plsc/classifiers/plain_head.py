@@ -1,0 +1,151 @@
+"""Loss and gradients in plain operations, block by block of rows. Cosines are kept as [R, G]: no row is transposed.
+
+Three loops go over the blocks: forward (cosines, and the sums of the softmax), backward (gradients of the cosines and
+of the features), and whoever takes the gradients of the rows writes them out one block at a time in the third.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+
+from plsc import compat
+from plsc.classifiers.head import HeadOutput, RowGradients, inverse_norm, inverse_root, row_numbers
+from plsc.classifiers.margins import Margins, target_cosine
+from plsc.classifiers.row_blocks import RowBlock, RowBlocks, length
+
+LOWEST = -3e38  # about the lowest float32: below every logit
+
+
+class PlainHead:
+    """The softmax over ``blocks`` of rows; ``margins`` None is that of the raw products, whose scale then is 1.
+
+    ``feature`` [G, E]. ``rows`` (see plsc.optim.rows) gives the values of a block: ``bring_up(block)`` the first time,
+    then ``fetch(block)``. ``position`` [G] int64: which of the rows that take part is the feature's own class, -1 where
+    another rank holds it. ``divisor``: features of the global batch, a number or a value.
+    """
+
+    def __init__(self, feature, blocks: RowBlocks, rows, position, margins: Margins | None, scale: float):
+        self.blocks, self.rows, self.position, self.margins = blocks, rows, position, margins
+        self.scale = 1.0 if margins is None else scale
+        self.directions = margins is not None
+        self.feature_scale = inverse_norm(feature) if self.directions else None
+        self.feature = feature * self.feature_scale if self.directions else feature
+        self.cosines = blocks.store(length(feature))  # then their gradients
+        self.row_scales = blocks.store(1)  # 1 / |row|, then the part of the gradient along the row
+
+    def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
+        softmax = Softmax(self, *self._forward(), divisor, shard_world)
+        dfeature, larger = self._backward(softmax, count_larger)
+        if self.directions:
+            along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
+            dfeature = (dfeature - self.feature * along) * self.feature_scale
+        gradients = RowGradients(self.blocks, self.rows.fetch, self._row_gradient)
+        return HeadOutput(softmax.loss, dfeature, gradients, larger)
+
+    def with_margin(self, own):
+        """Own cosines [G] with the margin, and the slope [G] of that."""
+        return (own, paddle.ones_like(own)) if self.margins is None else target_cosine(own, self.margins)
+
+    def _forward(self) -> list:
+        """(the largest logit, the sum of exp(logit - largest), the own cosine) [G] of each feature over all blocks."""
+
+        def body(block: RowBlock, largest, total, own_cosine):
+            rows = self.rows.bring_up(block)
+            cosine = paddle.matmul(rows, self.feature, transpose_y=True)
+            if self.directions:
+                row_scale = _inverse_norm(rows)
+                self.row_scales.put(block, row_scale)
+                cosine = cosine * row_scale
+            self.cosines.put(block, cosine)
+            own = _Own(self, block, cosine)
+            higher = paddle.maximum(largest, self.scale * paddle.max(own.with_margin, axis=0))
+            exponential = paddle.exp(_scaled_minus(own.with_margin, self.scale, higher, rows))
+            total = total * paddle.exp(largest - higher) + paddle.sum(exponential, axis=0)
+            return higher, total, own_cosine + own.value
+
+        zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
+        return self.blocks.each(body, [zeros + LOWEST, zeros, zeros])
+
+    def _backward(self, softmax: Softmax, count_larger: bool) -> tuple:
+        """The sum of d loss / d cosine * unit row over all blocks [G, E], and the counts of HeadOutput.larger."""
+
+        def body(block: RowBlock, dfeature, *larger):
+            cosine, rows = self.cosines.get(block), self.rows.fetch(block)
+            own = _Own(self, block, cosine)
+            dcosine = paddle.exp(_scaled_minus(own.with_margin, self.scale, softmax.offset, rows))
+            dcosine = own.add(dcosine, softmax.correction)
+            if self.directions:
+                # d cos / d row = (feature - cos * unit row) / |row|; the part along the row is a sum per row
+                row_scale = self.row_scales.get(block)
+                along = paddle.sum(dcosine * cosine, axis=1, keepdim=True) * row_scale * row_scale
+                dcosine = dcosine * row_scale
+                self.row_scales.put(block, along)
+            self.cosines.put(block, dcosine)
+            dfeature = dfeature + paddle.matmul(dcosine, rows, transpose_x=True)
+            if count_larger:
+                at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
+                larger = [larger[0] + paddle.sum(at_least, axis=0)]
+            return dfeature, *larger
+
+        start = [paddle.zeros_like(self.feature)]
+        if count_larger:
+            start.append(paddle.zeros_like(softmax.target))
+        dfeature, *larger = self.blocks.each(body, start)
+        return dfeature, larger[0] if count_larger else None
+
+    def _row_gradient(self, block: RowBlock, rows):
+        drows = paddle.matmul(self.cosines.get(block), self.feature)
+        return drows - rows * self.row_scales.get(block) if self.directions else drows
+
+
+class _Own:
+    """The features' own classes in a block: ``value`` [G] their cosines, 0 where they are not in it; ``with_margin``
+    [R, G] all cosines of the block, with the margin at the own classes."""
+
+    def __init__(self, head: PlainHead, block: RowBlock, cosine):
+        row, inside = block.positions(head.position)
+        self.place = paddle.stack([row, row_numbers(head.feature)], axis=1)
+        self.held = paddle.cast(inside, cosine.dtype)
+        self.value = paddle.gather_nd(cosine, self.place) * self.held
+        self.with_margin = self.add(cosine, head.with_margin(self.value)[0] - self.value)
+
+    def add(self, values, change):
+        """``values`` [R, G] with ``change`` [G] added at the own classes."""
+        return paddle.scatter_nd_add(values, self.place, change * self.held)
+
+
+class Softmax:
+    """Cross entropy over the rows of all blocks of all ranks.
+
+    ``loss`` [1]; ``target`` [G], the own cosine, of the rank that holds the row: the same on each. d loss / d cosine is
+    exp(scale * cosine - ``offset`` [G]), and at the own class ``correction`` [G] more.
+    """
+
+    def __init__(self, head: PlainHead, largest, total, own, divisor, shard_world: int):
+        owned = paddle.cast(head.position >= 0, "float32")
+        with_margin, slope = head.with_margin(own)
+        every = compat.all_reduce(largest, shard_world, compat.MAX)  # keeps exp in range
+        total = total * paddle.exp(largest - every)
+        parts = paddle.stack([total, head.scale * with_margin * owned, own * owned, owned])
+        total, target_logit, self.target, owners = paddle.unbind(compat.all_reduce(parts, shard_world), axis=0)
+        # one rank owns the label; a label that is no class has no owner, and 0 / 0 makes the loss NaN instead of wrong
+        nll = paddle.log(total) + every - target_logit / owners
+        self.loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
+        # scale / divisor * softmax; softmax - 1 at the own class, where alone the margin's slope acts
+        share = head.scale / divisor
+        self.offset = every + paddle.log(total * (divisor / head.scale))
+        softmax_own = paddle.exp(head.scale * with_margin - self.offset)
+        self.correction = ((softmax_own - share) * slope - softmax_own) * owned
+
+
+def _inverse_norm(rows):
+    """1 / |row| by a product: Paddle's sum over [R, E] takes five times as long on the CPU (GPUs do not come here)."""
+    return inverse_root(paddle.matmul(rows * rows, paddle.ones([rows.shape[1], 1], rows.dtype)))
+
+
+def _scaled_minus(x, scale: float, per_feature, rows) -> Any:
+    """scale * x [R, G] - per_feature [G], as a product: broadcasting over rows takes ten times as long on the CPU."""
+    minus_one = paddle.full_like(rows[:, :1], -1.0)
+    return paddle.addmm(x, minus_one, paddle.unsqueeze(per_feature, 0), beta=scale, alpha=1.0)
