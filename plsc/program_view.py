@@ -16,6 +16,7 @@ from paddle.base import core
 from plsc import compat
 
 BYTES = {"bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16": 2, "float64": 8, "int64": 8}
+INSIDE = "inside"  # the key of what a loop or branch makes while it runs, see peak
 COLLECTIVES = {
     "c_allgather": "all_gather", "c_allreduce_sum": "all_reduce", "c_allreduce_max": "all_reduce",
     "c_reducescatter": "reduce_scatter", "all_gather": "all_gather", "all_reduce": "all_reduce",
@@ -70,7 +71,10 @@ def every(ops: Iterable[Operation]) -> Iterator[Operation]:
 
 
 def traffic(ops: Iterable[Operation], unknown: int = 1) -> list[tuple[str, int]]:
-    """(collective, bytes that this rank puts into it) in the order of the program."""
+    """(collective, bytes that this rank puts into it) in the order of the program.
+
+    One in a loop stands once, with the bytes of all turns where these share ``unknown`` rows out among them.
+    """
     found = []
     for op in every(ops):
         if op.kind in COLLECTIVES:
@@ -78,12 +82,12 @@ def traffic(ops: Iterable[Operation], unknown: int = 1) -> list[tuple[str, int]]
     return found
 
 
-def peak(ops: list[Operation], unknown: int = 1) -> dict[str, int]:
+def peak(ops: list[Operation], unknown: int = 1, inside: int | None = None) -> dict[str, int]:
     """{key: bytes} of the tensors that exist together at the moment of most bytes, persistable ones left out.
 
     An operation's results exist together with its arguments; an argument goes after the last operation that needs it.
-    What is fed stays to the end. What kernels need inside of themselves is not counted, what is inside of a loop or
-    branch stands under the key "inside".
+    What is fed stays to the end. What kernels need inside of themselves is not counted. What one turn of a loop, or a
+    branch, makes stands under the key INSIDE; there a size that is not known counts as ``inside``, if that is given.
     """
     made: set[str] = set()
     fed: dict[str, int] = {}
@@ -91,10 +95,10 @@ def peak(ops: list[Operation], unknown: int = 1) -> dict[str, int]:
         come = op.writes if op.kind == "data" else [tensor for tensor in op.reads if tensor.key not in made]
         fed.update({tensor.key: tensor.size(unknown) for tensor in come if not tensor.name})
         made.update(tensor.key for tensor in op.writes)
-    return _peak(ops, unknown, fed)
+    return _peak(ops, unknown, unknown if inside is None else inside, fed)
 
 
-def _peak(ops: Iterable[Operation], unknown: int, kept: dict[str, int]) -> dict[str, int]:
+def _peak(ops: Iterable[Operation], unknown: int, unknown_inside: int, kept: dict[str, int]) -> dict[str, int]:
     last = {tensor.key: place for place, op in enumerate(ops) for tensor in _needed(op)}
     sizes, most = dict(kept), dict(kept)
     for place, op in enumerate(ops):
@@ -108,9 +112,9 @@ def _peak(ops: Iterable[Operation], unknown: int, kept: dict[str, int]) -> dict[
                 dying.remove(taken)
                 del sizes[taken]
             sizes[tensor.key] = size
-        inside = max((sum(_peak(block, unknown, {}).values()) for block in op.blocks), default=0)
-        if sum(sizes.values()) + inside > sum(most.values()):
-            most = {**sizes, "inside": inside} if inside else dict(sizes)
+        bodies = [sum(_peak(block, unknown_inside, unknown_inside, {}).values()) for block in op.blocks]
+        if sum(sizes.values()) + max(bodies, default=0) > sum(most.values()):
+            most = {**sizes, INSIDE: max(bodies)} if bodies else dict(sizes)
         unread = {tensor.key for tensor in op.writes if last.get(tensor.key, -1) <= place}
         for key in (dying | unread) - kept.keys():
             sizes.pop(key, None)

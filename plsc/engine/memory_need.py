@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from plsc import compat, program_view
+from plsc.classifiers.row_blocks import BLOCK_ROWS
 from plsc.config import Config
+from plsc.engine import session
 from plsc.engine.build import TrainProgram, build_eval, build_train
-from plsc.engine.session import BLOCK_ROWS, Session
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts
 
@@ -35,8 +36,8 @@ class Constants:
     heap: float
 
 
-PADDLE_26 = Constants(start=70_000_000, worker=40_000_000, pair=90, heap=0.45)
-PADDLE_3 = Constants(start=55_000_000, worker=40_000_000, pair=14, heap=0.2)
+PADDLE_26 = Constants(start=100_000_000, worker=40_000_000, pair=90, heap=0.25)
+PADDLE_3 = Constants(start=50_000_000, worker=40_000_000, pair=6, heap=0.25)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Need:
         variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
         sizes = _by_kind(program, variables)
         replicated = sizes["backbone"] + sizes["backbone's momentum"]
-        step = program_view.peak(ops, program.shard.num_sample)
+        step = program_view.peak(ops, program.shard.num_sample, min(BLOCK_ROWS, program.shard.num_sample))
         others = _saving(config, program, env) + replicated, _verification(config, parts, env)
         most = max(sum(step.values()), *others)
         sizes[STEP] = sum(step.values())
@@ -103,9 +104,9 @@ def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]
 
 def _saving(config: Config, program: TrainProgram, env: Environment) -> int:
     """Bytes made and dropped while the rows are brought up to date, and read in blocks."""
-    block = min(BLOCK_ROWS, program.shard.num_local)
-    session = Session(program, env, config.momentum, config.weight_decay, seed=0)
-    return max(_peak_bytes(main, block) for main in session.block_programs())
+    block = min(session.BLOCK_ROWS, program.shard.num_local)
+    running = session.Session(program, env, config.momentum, config.weight_decay, seed=0)
+    return max(_peak_bytes(main, block) for main in running.block_programs())
 
 
 def _verification(config: Config, parts: Parts, env: Environment) -> int:
