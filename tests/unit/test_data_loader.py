@@ -190,6 +190,7 @@ SCRIPT = """
 import signal, sys, time
 from plsc.data import GlobalBatchSampler, Loader, SyntheticDataset
 end = sys.argv[1]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so their children
 if end == "handled":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 loader = Loader(SyntheticDataset(40, 4, (3, 64, 64), 0), GlobalBatchSampler(40, 8, 0, 1, 0), 2, 0, 10**6)
@@ -229,7 +230,11 @@ def test_workers_end_with_their_parent(end: str, number: int | None, code: int) 
         os.killpg(run.pid, number)  # Ctrl-C in a terminal reaches the workers too
     elif number is not None:
         run.send_signal(number)
-    _, errors = run.communicate(timeout=20)
+    try:
+        _, errors = run.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)  # nothing stays behind where this test fails
+        raise
     assert run.returncode == code
     assert "resource_tracker" not in errors and "leaked" not in errors
     assert errors.count("Traceback") == (1 if end == "raise" or number == signal.SIGINT else 0)  # none of a worker
