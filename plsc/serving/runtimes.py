@@ -32,14 +32,15 @@ class PaddleRuntime:
         if has_gpu and device != "cpu":
             config.enable_use_gpu(256, card)  # MB of memory to begin with
         self._predictor = inference.create_predictor(config)
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        names = self._predictor.get_output_names()
+        self._outputs = [self._predictor.get_output_handle(name) for name in names]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """images float32 [B, C, H, W] -> the outputs, in order."""
-        handle = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        handle.copy_from_cpu(np.ascontiguousarray(images, np.float32))
+        self._input.copy_from_cpu(np.ascontiguousarray(images, np.float32))
         self._predictor.run()
-        names = self._predictor.get_output_names()
-        return [self._predictor.get_output_handle(name).copy_to_cpu() for name in names]
+        return [output.copy_to_cpu() for output in self._outputs]
 
 
 class OnnxRuntime:
