@@ -14,6 +14,7 @@ from plsc import compat
 from plsc.classifiers.head import HeadOutput, RowGradients, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.margins import Margins, target_cosine
 from plsc.classifiers.row_blocks import RowBlock, RowBlocks, length
+from plsc.row_ops import scale_rows
 
 LOWEST = -3e38  # about the lowest float32: below every logit
 
@@ -97,7 +98,9 @@ class PlainHead:
 
     def _row_gradient(self, block: RowBlock, rows):
         drows = paddle.matmul(self.cosines.get(block), self.feature)
-        return drows - rows * self.row_scales.get(block) if self.directions else drows
+        if not self.directions:
+            return drows
+        return drows - scale_rows(rows, self.row_scales.get(block), block.first is not None)
 
 
 class _Own:

@@ -19,6 +19,7 @@ import numpy as np
 import paddle
 
 from plsc import compat
+from plsc.row_ops import gather_rows, scale_rows
 
 # steps after which all rows are brought up to date, so that the table of products stays small (128 KB); one pass
 # over the shard in 4096 steps costs less than a thousandth of them
@@ -71,13 +72,18 @@ class RowState:
     touched: Any
 
 
-def rows_up_to_date(state: RowState, index, table):
-    """(weight, velocity) [S, E] of the rows ``index`` [S] as the dense optimizer would have left them by now."""
-    weight = paddle.gather(state.weight, index)
-    velocity = paddle.gather(state.velocity, index)
+def rows_up_to_date(state: RowState, index, table, in_loop: bool = False):
+    """(weight, velocity) [S, E] of the rows ``index`` [S] as the dense optimizer would have left them by now.
+
+    ``in_loop``: see plsc.row_ops.scale_rows.
+    """
+    weight, velocity = gather_rows(state.weight, index), gather_rows(state.velocity, index)
     when = paddle.reshape(paddle.gather(state.touched, index), [-1])
-    factor = paddle.split(paddle.gather(table, when), 4, axis=1)
-    return weight * factor[0] + velocity * factor[1], weight * factor[2] + velocity * factor[3]
+    ww, wv, vw, vv = (paddle.gather(table[:, column : column + 1], when) for column in range(4))
+    return (
+        scale_rows(weight, ww, in_loop) + scale_rows(velocity, wv, in_loop),
+        scale_rows(weight, vw, in_loop) + scale_rows(velocity, vv, in_loop),
+    )
 
 
 def write_rows(state: RowState, index, weight, velocity, window_step) -> None:

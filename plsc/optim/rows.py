@@ -17,6 +17,7 @@ from plsc.errors import ConfigError
 from plsc.optim.loss_scaling import standing_still, zero_where
 from plsc.optim.parameters import weight_decay_of
 from plsc.optim.row_momentum import RowState, rows_up_to_date, write_rows
+from plsc.row_ops import gather_rows
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class _Rows:
     def fetch(self, block):
         """The same again."""
         if block.first is not None:  # gathered anew: to keep them would be a second weight
-            return paddle.gather(self.weight, block.index)
+            return gather_rows(self.weight, block.index)
         if self._rows is None:
             self._rows = self.weight if block.index is None else paddle.gather(self.weight, block.index)
         return self._rows
@@ -112,7 +113,7 @@ class DenseRows(_Rows):
 
         def body(block):
             rows, index = self.fetch(block), block.index
-            velocity = self.velocity if index is None else paddle.gather(self.velocity, index)
+            velocity = self.velocity if index is None else gather_rows(self.velocity, index)
             rows, velocity = self._move(rows, velocity, gradients.of(block, rows), momentum)
             if index is not None:
                 compat.scatter_rows_(self.weight, index, rows)
@@ -142,7 +143,8 @@ class SampledRows(_Rows):
         return {"weight": self.weight.name, "velocity": self.state.velocity.name}
 
     def bring_up(self, block):
-        rows, velocity = rows_up_to_date(self.state, block.index, self.feeds["row_table"])
+        in_loop = block.first is not None
+        rows, velocity = rows_up_to_date(self.state, block.index, self.feeds["row_table"], in_loop)
         if block.first is None:
             self._rows, self._velocity = rows, velocity
         else:  # the other loops gather what is written here; it is true for the end of this step already
@@ -155,7 +157,7 @@ class SampledRows(_Rows):
 
         def body(block):
             rows, index = self.fetch(block), block.index
-            velocity = self._velocity if block.first is None else paddle.gather(state.velocity, index)
+            velocity = self._velocity if block.first is None else gather_rows(state.velocity, index)
             rows, velocity = self._move(rows, velocity, gradients.of(block, rows), momentum)
             if block.first is None:
                 write_rows(state, index, rows, velocity, self.feeds["window_step"] + 1)
