@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.dist import ranks
-from tests.unit.remote_kit import tree
+from tests.unit.remote_kit import s3_server, tree
 
-moto_server = pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
+pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
 pytest.importorskip("s3fs", reason="needs plsc[remote]")
 boto3 = pytest.importorskip("boto3")
 
@@ -17,18 +17,16 @@ boto3 = pytest.importorskip("boto3")
 @pytest.fixture
 def variables(tmp_path, monkeypatch):
     """The environment of a run that reaches a bucket on this machine."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    found = {
-        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()), "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": "never-shown", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"), "NO_PROXY": "127.0.0.1",
-    }  # fmt: skip
-    for name, value in found.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    yield found
-    server.stop()
+    with s3_server() as address:
+        found = {
+            "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "never-shown", "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": str(tmp_path / "none"), "NO_PROXY": "127.0.0.1",
+        }  # fmt: skip
+        for name, value in found.items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield found
 
 
 def bucket():

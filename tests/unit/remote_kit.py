@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
+import urllib.request
 from pathlib import Path
 
 from plsc.checkpoint import OneRank
 from plsc.config import Config
 from plsc.parallel.environment import Environment
 from tests.unit.checkpoint_kit import on_ranks
+
+
+@contextlib.contextmanager
+def s3_server():
+    """The address of an S3 server in this process, with nothing in it.
+
+    moto keeps the buckets of a process in one place, whichever of its servers they were made by: what one test leaves
+    there another would find.
+    """
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        address = "http://{}:{}".format(*server.get_host_and_port())
+        without_proxies = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        without_proxies.open(urllib.request.Request(f"{address}/moto-api/reset", method="POST"), timeout=60).close()
+        yield address
+    finally:
+        server.stop()
 
 
 class Journal:

@@ -15,9 +15,9 @@ from plsc.errors import CheckpointError
 from plsc.remote import check_destination, fetch_checkpoint, fetch_start, publish, publish_checkpoints, transfer
 from plsc.remote.fetch import PART
 from tests.unit.checkpoint_kit import class_arrays, gather_rows, replicated_arrays, same_arrays, save_as
-from tests.unit.remote_kit import FakeRun, on_runs, raise_first, tree
+from tests.unit.remote_kit import FakeRun, on_runs, raise_first, s3_server, tree
 
-moto_server = pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
+pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
 pytest.importorskip("s3fs", reason="needs plsc[remote]")
 boto3 = pytest.importorskip("boto3")
 
@@ -26,10 +26,8 @@ KEY, SECRET = "AKIAEXAMPLE", "a-secret-that-is-never-shown"
 
 @pytest.fixture(scope="module")
 def server():
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture
