@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from plsc import compat
+from plsc.engine import onednn
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
 LARGE = 2**31 - 1
@@ -20,6 +21,7 @@ def prepare_cpu(threads: int) -> None:
     use_wide_kernels()
     compat.set_threads(threads)
     compat.run_in_order()
+    onednn.off_elsewhere()
     keep_big_blocks()
 
 

@@ -1,10 +1,10 @@
 """Convolutions and PReLU on the CPU by oneDNN, the rest of a program by Paddle's own kernels.
 
-Paddle's switch for oneDNN (FLAGS_use_onednn) moves everything that it can and trains wrongly: the gradient of PReLU takes
-the gradient it is given for laid out as its input (2.6.2 and 3.3.1), that of a product errs with mixed layouts (3.3.1),
-and where an operation of Paddle meets a block of oneDNN that needs no conversion it may write over it (3.3.1). So the
-operations are chosen here, and each result goes back to Paddle's layout at once: no operation ever sees another one, and
-a block has one owner. What is moved is held against the plain kernels in tests/unit/test_onednn.py.
+Paddle's switch for oneDNN (FLAGS_use_onednn) moves all that it can and trains wrongly, without a word: the gradient of
+PReLU reads what it is given as if it were laid out like its input (2.6.2 and 3.3.1). And where some operations are
+moved and others not, one that works in place may write over a result of oneDNN that others still read (3.3.1). So the
+operations are chosen here, and each result goes back to Paddle's layout at once: none sees another layout, and each
+block has one owner. What is moved is held against the plain kernels in tests/unit/test_onednn.py.
 """
 
 from __future__ import annotations
@@ -24,10 +24,7 @@ TYPES = {"mkldnn_data_type": "float32", "onednn_data_type": "float32"}
 
 @dataclass(frozen=True)
 class Kind:
-    """An operation of Paddle 3 and the one of oneDNN that takes its place. ``sets`` are attributes it has in addition.
-
-    ``is_test`` true would keep the weights of the first step.
-    """
+    """An operation of Paddle 3 and the one of oneDNN that takes its place. ``sets``: attributes it has in addition."""
 
     name: str
     becomes: str
@@ -52,6 +49,12 @@ KINDS = (
 def is_available() -> bool:
     """True where this Paddle has oneDNN and its operations are known to be right."""
     return paddle.__version__.startswith(TESTED) and core.is_compiled_with_mkldnn()
+
+
+def off_elsewhere() -> None:
+    """Switch off Paddle's own choice of operations for oneDNN, also where the user's environment switches it on."""
+    names = ("FLAGS_use_mkldnn", "FLAGS_use_onednn") if compat.is_pir() else ("FLAGS_use_mkldnn",)
+    paddle.set_flags(dict.fromkeys(names, False))
 
 
 def use_onednn(program) -> int:

@@ -15,6 +15,7 @@ from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
 from plsc.engine.initial import start_from
 from plsc.engine.journal import clock
 from plsc.engine.meter import Meter
+from plsc.engine.onednn import use_onednn
 from plsc.engine.plan import Plan, Progress
 from plsc.engine.saver import Saver, Target
 from plsc.engine.session import Session
@@ -60,6 +61,9 @@ def train(run: Run) -> Result:
         run.journal.say(line)
     with _loader(run, data, plan) as loader:  # forks its workers before the executor has threads
         session.start(run.group)
+        if config.use_onednn and not run.env.on_gpu:
+            for built in filter(None, (program, evaluation)):
+                use_onednn(built.main)
         if opened is None:
             start_from(run, session)
         else:

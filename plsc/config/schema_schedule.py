@@ -1,0 +1,43 @@
+"""The part of the schema that is about the learning rate over time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from plsc.config.option import option
+
+
+@dataclasses.dataclass(frozen=True)
+class LrSchedule:
+    """How the learning rate changes over the run."""
+
+    kind: str = option(
+        "piecewise",
+        "How the rate falls after the warm-up: in jumps at `boundaries`, as a power of the time left or as half a "
+        "cosine.",
+        choices=("piecewise", "polynomial", "cosine"),
+    )
+    unit: str = option("step", "The unit of `boundaries`.", choices=("step", "epoch"))
+    boundaries: list[int] = option(
+        [100000, 140000, 160000],
+        "Piecewise: from each of these points on, counted from the start of the run, the rate is multiplied by "
+        "`decay_factor` once more. set_step_boundaries also sets `unit` to step.",
+        unit="`unit`", within="[1, inf)", increasing=True,
+        setter="set_step_boundaries", attributes=("lr_steps",),
+    )  # fmt: skip
+    decay_factor: float = option(
+        0.1, "Piecewise: the factor at each boundary.", within="(0, 1]",
+        setter="set_lr_decay_factor", attributes=("lr_decay_factor",),
+    )  # fmt: skip
+    power: float = option(1.0, "Polynomial: the power; 1 is a straight line.", within="(0, inf)")
+    end_lr: float = option(
+        0.0, "Polynomial and cosine: the rate at the end of the run; it is not scaled by the batch.", within="[0, inf)"
+    )
+    warmup_epochs: float | None = option(
+        None, "The rate rises in a straight line from 0 to its full value over this time. Clears `warmup_steps`.",
+        unit="epochs", within="[0, inf)", setter="set_warmup_epochs", attributes=("warmup_epochs",),
+    )  # fmt: skip
+    warmup_steps: int | None = option(
+        None, "The same in steps. Clears `warmup_epochs`. Without either there is no warm-up.",
+        unit="steps", within="[0, inf)",
+    )  # fmt: skip
