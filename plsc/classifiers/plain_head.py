@@ -37,8 +37,8 @@ class PlainHead:
         self.row_scales = blocks.store(1)  # 1 / |row|, then the part of the gradient along the row
 
     def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
-        softmax = Softmax(self, *self._forward(), divisor, shard_world)
-        dfeature, larger = self._backward(softmax, count_larger)
+        softmax = Softmax(self, *self.forward(), divisor, shard_world)
+        dfeature, larger = self.backward(softmax, count_larger)
         if self.directions:
             along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
             dfeature = (dfeature - self.feature * along) * self.feature_scale
@@ -49,7 +49,7 @@ class PlainHead:
         """Own cosines [G] with the margin, and the slope [G] of that."""
         return (own, paddle.ones_like(own)) if self.margins is None else target_cosine(own, self.margins)
 
-    def _forward(self) -> list:
+    def forward(self) -> list:
         """(the largest logit, the sum of exp(logit - largest), the own cosine) [G] of each feature over all blocks."""
 
         def body(block: RowBlock, largest, total, own_cosine):
@@ -69,7 +69,7 @@ class PlainHead:
         zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
         return self.blocks.each(body, [zeros + LOWEST, zeros, zeros])
 
-    def _backward(self, softmax: Softmax, count_larger: bool) -> tuple:
+    def backward(self, softmax: Softmax, count_larger: bool) -> tuple:
         """The sum of d loss / d cosine * unit row over all blocks [G, E], and the counts of HeadOutput.larger."""
 
         def body(block: RowBlock, dfeature, *larger):

@@ -108,7 +108,7 @@ def classify(
     own_feature = compat.all_gather(feature, env.world_size) if spec.model_parallel else feature
     divisor = _global_batch(feature, env.world_size)
 
-    remapped, index, position = _sample(all_labels, own_labels, spec, shard, env, step)
+    remapped, index, position = sample(all_labels, own_labels, spec, shard, env, step)
     if spec.with_bias:
         ones = paddle.ones_like(own_feature[:, :1])
         own_feature = paddle.concat([own_feature, ones], axis=1)
@@ -132,7 +132,7 @@ def _global_batch(feature, world_size: int):
     return paddle.cast(paddle.shape(feature)[:1], "float32") * float(world_size)
 
 
-def _sample(all_labels, own_labels, spec: ClassifierSpec, shard: Shard, env: Environment, step):
+def sample(all_labels, own_labels, spec: ClassifierSpec, shard: Shard, env: Environment, step):
     """(labels counted through the sampled rows, index [S] or None, position of each own label or -1)."""
     local, owned = _localise(all_labels, shard)
     own_local, own_owned = (local, owned) if spec.model_parallel else _localise(own_labels, shard)

@@ -1,4 +1,4 @@
-"""Steps of the classifier alone on one rank, for numbers of classes and sample ratios."""
+"""Steps of the classifier alone on one rank: time, its parts, bytes moved and peak memory."""
 
 from __future__ import annotations
 
@@ -10,73 +10,138 @@ import numpy as np
 
 HELP = "steps of the classifier alone on one rank, for numbers of classes and sample ratios"
 EMBEDDING = 512
+PARTS = ("sample", "gather", "forward", "backward", "update")
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--classes", type=int, nargs="+", default=[10_000, 100_000])
     command.add_argument("--ratios", type=float, nargs="+", default=[1.0, 0.1])
+    command.add_argument("--sampled", type=int, help="sample this many rows, instead of --ratios")
     command.add_argument("--batch", type=int, default=64, help="images of a step")
     command.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
+    command.add_argument("--parts", action="store_true", help="split the time")
 
 
 def cases(options: argparse.Namespace) -> list[dict]:
     return [
-        {"classes": classes, "ratio": ratio, "batch": options.batch, "steps": options.steps}
+        {"classes": classes, "ratio": ratio, "batch": options.batch, "steps": options.steps, "parts": options.parts}
         for classes in options.classes
-        for ratio in options.ratios
+        for ratio in ([options.sampled / classes] if options.sampled else options.ratios)
     ]
 
 
 def run(case: dict) -> dict:
-    """Median seconds of a step with momentum and weight decay; peak memory of the process."""
+    """Median seconds of a step with momentum and weight decay; peak memory of the process; GB that a step reads and
+    writes of rows and cosines (counted, not measured).
+
+    With ``parts`` the seconds of each part: programs that end after it run in turns with the others, on the same
+    variables, and the time of the one before is taken off. ``gather`` brings sampled rows up to date as well.
+    """
     import zlib  # noqa: F401  before paddle, see plsc.paddle_version
 
     import paddle
 
-    from plsc import compat
-    from plsc.classifiers import ClassifierSpec, Shard, classify
-    from plsc.classifiers.row_blocks import BLOCK_ROWS
-    from plsc.engine.build import make_rows
     from plsc.engine.cpu import prepare_cpu
-    from plsc.optim.row_momentum import RowHistory
-    from plsc.optim.rows import Momentum
-    from plsc.parallel.environment import Environment
-    from plsc.parts import Parts
 
     paddle.enable_static()
     prepare_cpu(case["threads"])
-    spec = ClassifierSpec(case["classes"], EMBEDDING, sample_ratio=case["ratio"])
-    env = Environment()
-    shard = Shard.of(spec, env)
-    main_program, startup = paddle.static.Program(), paddle.static.Program()
-    with compat.building(main_program, startup):
-        feature = paddle.static.data("feature", [case["batch"], EMBEDDING], "float32")
-        label = paddle.static.data("label", [case["batch"]], "int64")
-        rate = paddle.static.data("rate", [1], "float32")
-        rows = make_rows(Parts(), spec, shard, env)
-        step = compat.create_state("step", [1], "int64")
-        compat.increment_(step)
-        output = classify(feature, label, spec, shard, env, rows, step, block_rows=BLOCK_ROWS)
-        rows.update(output.row_gradients, Momentum(rate, 0.9, 5e-4))
-    executor = paddle.static.Executor(paddle.CPUPlace())
-    executor.run(startup)
-    history, rng, seconds = RowHistory(0.9, 5e-4), np.random.default_rng(0), []
-    for _ in range(case["steps"] + 2):
+    bench = HeadBench(case)
+    seconds = bench.time({"update": bench.program("update")}, case["steps"])["update"]
+    result = {"seconds": round(seconds, 4), **memory(case, bench.shard.num_sample)}
+    if case["parts"]:
+        until = bench.time({part: bench.program(part) for part in PARTS}, case["steps"])
+        before = 0.0
+        for part in PARTS:
+            result[part], before = round(max(0.0, until[part] - before), 4), until[part]
+    return result
+
+
+def memory(case: dict, num_sample: int) -> dict:
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    row, sampled = 4 * EMBEDDING, case["ratio"] < 1.0
+    # reads and writes of rows: forward 1 (sampled: weight and momentum in and out), backward 1, update 4; of cosines 4
+    moved = num_sample * (row * (9 if sampled else 6) + 4 * 4 * case["batch"])
+    state = 2 * row * case["classes"]
+    return {"peak_gb": round(peak / 1e9, 3), "peak_over_weight_and_momentum": round(peak / state, 2),
+            "gb_moved": round(moved / 1e9, 3)}  # fmt: skip
+
+
+class HeadBench:
+    """The variables of one shard, and programs that do a step of it or the first parts of one."""
+
+    def __init__(self, case: dict):
+        from plsc.classifiers import ClassifierSpec, Shard
+        from plsc.optim.row_momentum import RowHistory
+        from plsc.parallel.environment import Environment
+
+        self.case, self.env = case, Environment()
+        self.spec = ClassifierSpec(case["classes"], EMBEDDING, sample_ratio=case["ratio"])
+        self.shard = Shard.of(self.spec, self.env)
+        self.history, self.rng = RowHistory(0.9, 5e-4), np.random.default_rng(0)
+        self.executor = self.feeds = None
+
+    def program(self, part: str) -> tuple:
+        """(program, fetches) of a step that ends after ``part``."""
+        import paddle
+
+        from plsc import compat
+        from plsc.engine.build import make_rows
+        from plsc.parts import Parts
+
+        main, startup = paddle.static.Program(), paddle.static.Program()
+        with compat.building(main, startup):
+            feature = paddle.static.data("feature", [self.case["batch"], EMBEDDING], "float32")
+            label = paddle.static.data("label", [self.case["batch"]], "int64")
+            rate = paddle.static.data("rate", [1], "float32")
+            rows = make_rows(Parts(), self.spec, self.shard, self.env)
+            step = compat.create_state("step", [1], "int64")
+            compat.increment_(step)
+            fetches = self._until(part, feature, label, rows, step, rate)
+        if self.executor is None:
+            self.executor = paddle.static.Executor(paddle.CPUPlace())
+            self.executor.run(startup)
+        self.feeds = set(rows.feeds)
+        return main, fetches
+
+    def _until(self, part: str, feature, label, rows, step, rate) -> list:
+        from plsc.classifiers import classify
+        from plsc.classifiers.plain_head import PlainHead
+        from plsc.classifiers.row_blocks import BLOCK_ROWS, RowBlocks
+        from plsc.classifiers.step import sample
+        from plsc.optim.rows import Momentum
+
+        if part in ("backward", "update"):
+            output = classify(feature, label, self.spec, self.shard, self.env, rows, step, block_rows=BLOCK_ROWS)
+            if part == "update":
+                rows.update(output.row_gradients, Momentum(rate, 0.9, 5e-4))
+            return [output.loss, output.dfeature]
+        _, index, position = sample(label, label, self.spec, self.shard, self.env, step)
+        if part == "sample":
+            return [position] if index is None else [index[:1], position]
+        blocks = RowBlocks(index, self.shard.num_sample, BLOCK_ROWS)
+        if part == "gather":
+            return blocks.each(lambda block, total: [total + rows.bring_up(block)[0, :1]], [rate * 0.0])
+        return PlainHead(feature, blocks, rows, position, self.spec.margins, self.spec.scale).forward()
+
+    def time(self, programs: dict[str, tuple], steps: int) -> dict[str, float]:
+        """Median seconds of each program, run in turns; two runs of each are not counted."""
+        seconds = {name: [] for name in programs}
+        for _ in range(steps + 2):
+            for name, (program, fetches) in programs.items():
+                feed = self._feed()
+                began = time.perf_counter()
+                self.executor.run(program, feed=feed, fetch_list=fetches)
+                seconds[name].append(time.perf_counter() - began)
+                self.history.advance(0.1)
+        return {name: float(np.median(values[2:])) for name, values in seconds.items()}
+
+    def _feed(self) -> dict:
         feed = {
-            "feature": rng.standard_normal((case["batch"], EMBEDDING)).astype("float32"),
-            "label": rng.integers(0, case["classes"], case["batch"]),
+            "feature": self.rng.standard_normal((self.case["batch"], EMBEDDING)).astype("float32"),
+            "label": self.rng.integers(0, self.case["classes"], self.case["batch"]),
             "rate": np.array([0.1], np.float32),
         }
-        if rows.feeds:
-            feed |= {"row_table": history.table(), "window_step": np.array([history.steps], np.int64)}
-        began = time.perf_counter()
-        executor.run(main_program, feed=feed, fetch_list=[output.loss, output.dfeature])
-        history.advance(0.1)
-        seconds.append(time.perf_counter() - began)
-    state = 2 * 4 * EMBEDDING * case["classes"]
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "seconds": round(float(np.median(seconds[2:])), 4),
-        "peak_gb": round(peak / 1e9, 3),
-        "peak_over_weight_and_momentum": round(peak / state, 2),
-    }
+        if self.feeds:
+            feed["row_table"] = self.history.table()
+            feed["window_step"] = np.array([self.history.steps], np.int64)
+        return feed
