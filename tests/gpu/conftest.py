@@ -5,6 +5,7 @@ from __future__ import annotations
 import paddle
 import pytest
 
-pytest.register_assert_rewrite("tests.gpu.graph", *(f"tests.gpu.{name}_checks" for name in ("head", "update", "half")))
+READERS = ("graph", "updates", "head_checks", "update_checks", "half_checks")
+pytest.register_assert_rewrite(*(f"tests.gpu.{name}" for name in READERS))
 
 collect_ignore_glob = [] if paddle.is_compiled_with_cuda() and paddle.__version__.startswith("2.6.") else ["test_*.py"]

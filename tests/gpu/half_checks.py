@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from plsc.compat import RING
 from tests.gpu.cases import Built
 from tests.gpu.graph import Op, follow_back
-from tests.gpu.update_checks import backbone_chain, rows_chain, rows_gradient
+from tests.gpu.updates import backbone_chain, backbone_updates, rows_chain, rows_update, state_scatters
 
-UPDATES = ("momentum", "scatter")
 SCALE = "loss_scaling.scale"
 
 
@@ -41,8 +42,7 @@ def check_every_gradient_is_unscaled_and_examined(b: Built) -> None:
     if not b.case.half:
         assert graph.of_kind("c_allreduce_max", "isfinite_v2") == []
         return
-    updates = [op for op in graph.of_kind("momentum") if op.input("Param") != b.weight]
-    chains = [*(backbone_chain(b, op) for op in updates), rows_chain(b)]
+    chains = [*(backbone_chain(b, op) for op in backbone_updates(b)), rows_chain(b)]
     found = graph.one("c_allreduce_max")
     upstream = graph.upstream(found)
     examined = {graph.ops[i].input("X") for i in upstream if graph.ops[i].kind == "isfinite_v2"}
@@ -61,24 +61,33 @@ def check_found_is_one_decision(b: Built) -> None:
         return
     found = graph.one("c_allreduce_max")
     assert found.attr("ring_id") == RING and graph.shape(found.input("X")) == [1]
-    updates = [op for op in graph.ops if op.kind in UPDATES]
+    updates = graph.of_kind("momentum")
     states = [op for op in graph.of_kind("assign") if op.output("Out").startswith("loss_scaling.")]
     assert len(states) == 3
-    for op in updates + states:
+    assert rows_update(b) in updates and len(updates) == len(b.backbone) + 1
+    for op in updates + state_scatters(b) + states:
         assert op.index > found.index, f"{op.kind} of {op.writes[0]} before the decision"
     for op in updates:
-        if "Grad" in op.inputs:
-            assert found.index in graph.upstream(op, [op.input("LearningRate")]), "the rate of a skipped step is not 0"
-            assert_stands_still(b, op.input("Grad"), op, found)
-    (weight,) = (op for op in updates if b.weight in op.writes)
-    assert found.index in graph.upstream(weight)
-    assert_stands_still(b, *rows_gradient(b), found)
+        assert found.index in graph.upstream(op, [op.input("LearningRate")]), "the rate of a skipped step is not 0"
+        assert_stands_still(b, op, found)
+    for op in state_scatters(b):
+        assert found.index in graph.upstream(op) or op.output("Out") == b.program.rows.touched
 
 
-def assert_stands_still(b: Built, name: str, reader: Op, found: Op) -> None:
-    """The gradient is chosen by the decision that all ranks share."""
-    choice = follow_back(b.graph, name, reader, lambda op: op.kind == "where").source
-    assert found.index in b.graph.upstream(choice, [choice.input("Condition")]), "not all ranks' decision"
+def assert_stands_still(b: Built, update: Op, found: Op) -> None:
+    """The gradient is chosen by the decision that all ranks share: else (1 - mu) * velocity - decay * parameter, of the
+    very values that are moved, with which the velocity stays."""
+    graph = b.graph
+    choice = follow_back(graph, update.input("Grad"), update, lambda op: op.kind == "where").source
+    assert found.index in graph.upstream(choice, [choice.input("Condition")]), "not all ranks' decision"
+    difference = graph.writer(choice.input("X"), choice)
+    assert difference.kind == "elementwise_sub"
+    terms = (("X", "Velocity", 1.0 - update.attr("mu")), ("Y", "Param", update.attr("regularization_coeff")))
+    for side, slot, factor in terms:
+        term = graph.writer(difference.input(side), difference)
+        assert term.kind == "scale" and term.attr("bias") == 0.0 and term.input("X") == update.input(slot)
+        assert graph.writer(update.input(slot), term) is graph.writer(update.input(slot), update), "of another moment"
+        assert math.isclose(term.attr("scale"), factor, rel_tol=1e-6)  # float32 attributes
 
 
 HALF_CHECKS = [

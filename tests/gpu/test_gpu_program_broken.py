@@ -8,125 +8,38 @@ import paddle
 import pytest
 
 from plsc import compat
-from plsc.classifiers import head, sampling, step
+from plsc.classifiers import gpu_head, sampling, step
 from plsc.engine import build, gradients
 from plsc.optim import parameters, rows
 from tests.gpu import half_checks, head_checks, update_checks
-from tests.gpu.cases import WORLD, Built, Case
+from tests.gpu.breaking import (
+    around,
+    as_they_were,
+    before_division,
+    broadcast_at_start,
+    decision_of_one_rank,
+    densely,
+    labels_of_one_rank,
+    moved,
+    moved_twice,
+    norm_without_last,
+    one_left_out,
+    one_sum_each,
+    read_when_moved,
+    rows_changed,
+    rows_not_examined,
+    rows_not_in_norm,
+    rows_not_summed,
+    scaled_backbone,
+    scatter_by_copy,
+    twins_swapped,
+    written,
+)
+from tests.gpu.cases import WORLD, Built, Case, built
 
 paddle.enable_static()
 PLAIN, FULL, DATA = Case(), Case(sample_ratio=1.0), Case(model_parallel=False, sample_ratio=1.0)
 HALF, CLIP = Case(rank=7, half=True, calc_acc=False), Case(clip=5.0)
-
-
-def around(module, name: str, change):
-    """Patch: ``module.name`` becomes ``change(original)``."""
-    return lambda patch: patch.setattr(module, name, change(getattr(module, name)))
-
-
-# --- ways to break it ---
-
-
-def scaled_backbone(original):
-    def changed(own, statistics, world_size):
-        whole, means = original(own, statistics, world_size)
-        return [gradient * (1.0 / world_size) for gradient in whole], means
-
-    return changed
-
-
-def one_sum_each(original):
-    return lambda own, statistics, world_size: (
-        [compat.all_reduce(gradient, world_size) for gradient in own],
-        [compat.all_reduce(value, world_size) / world_size for value in statistics],
-    )
-
-
-def one_left_out(original):
-    def changed(own, statistics, world_size):
-        whole, means = original(own[1:], statistics, world_size)
-        return [own[0], *whole], means
-
-    return changed
-
-
-def twins_swapped(original):
-    def changed(own, statistics, world_size):
-        whole, means = original(own, statistics, world_size)
-        whole[1], whole[2] = whole[2], whole[1]  # the scale and shift of the first normalisation
-        return whole, means
-
-    return changed
-
-
-def rows_summed(original):
-    return lambda *a: (lambda out: replace(out, drows=compat.all_reduce(out.drows, WORLD)))(original(*a))
-
-
-def rows_scaled(original):
-    return lambda *a: (lambda out: replace(out, drows=out.drows / WORLD))(original(*a))
-
-
-def rows_not_summed(original):
-    def changed(value, world_size, kind=compat.SUM):
-        return value if len(value.shape) == 2 else original(value, world_size, kind)
-
-    return changed
-
-
-def rows_still_scaled(original):
-    def changed(*arguments):
-        out = original(*arguments)
-        return replace(out, drows=out.drows.block.var(out.drows.op.input("X")[0]))
-
-    return changed
-
-
-def broadcast_at_start(original):
-    def changed(*arguments):
-        made = original(*arguments)
-        block = paddle.static.default_startup_program().global_block()
-        weight = block.var(made.weight.name)
-        attrs = {"ring_id": 0, "root": 0, "use_calc_stream": True}
-        block.append_op(type="c_broadcast", inputs={"X": weight}, outputs={"Out": weight}, attrs=attrs)
-        return made
-
-    return changed
-
-
-def scatter_by_copy(original):
-    return lambda table, index, values: compat.assign_(table, paddle.scatter(table, index, values))
-
-
-def densely(original):
-    def changed(self, index, values, gradient, momentum):
-        dense = paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient)
-        original(self, index, values, paddle.gather(dense, index), momentum)
-
-    return changed
-
-
-def labels_of_one_rank(original):
-    def changed(value, world_size):
-        return paddle.concat([value] * world_size) if value.shape == (4,) else original(value, world_size)
-
-    return changed
-
-
-def decision_of_one_rank(original):
-    def changed(values, world_size):
-        original(values, world_size)
-        return original(values, 1)
-
-    return changed
-
-
-def norm_without_last(original):
-    def changed(replicated, sharded, limit, shard_world):
-        most, sharded = original(replicated[:-1], sharded, limit, shard_world)
-        return [*most, replicated[-1]], sharded
-
-    return changed
 
 
 # --- what is broken, for which program, and the check that must fail ---
@@ -135,7 +48,11 @@ H, U, F = head_checks, update_checks, half_checks
 BREAKS = {
     "1/N on the backbone's gradients": (
         PLAIN, around(gradients, "all_reduce_together", scaled_backbone), U.check_gradients_have_no_other_factor),
-    "1/N on the rows' gradient": (FULL, around(build, "classify", rows_scaled), U.check_gradients_have_no_other_factor),
+    "1/N on the rows' gradient": (
+        FULL, around(build, "classify", rows_changed(lambda g: g / WORLD)),
+        U.check_gradients_have_no_other_factor),
+    "1/N on the gradient of sampled rows": (
+        PLAIN, moved(lambda r, v, g, m: (r, v, g / WORLD, m)), U.check_gradients_have_no_other_factor),
     "1/N before the reduce-scatter": (
         PLAIN, around(compat, "reduce_scatter", lambda f: lambda v, *a: f(v * (1.0 / WORLD), *a)),
         H.check_feature_gradient_is_reduce_scattered),
@@ -157,7 +74,8 @@ BREAKS = {
     "a parameter without update": (
         PLAIN, around(build, "update_parameters", lambda f: lambda p, g, o: f(p[:-1], g[:-1], o)),
         U.check_each_parameter_gets_its_own_gradient),
-    "the rows' gradient summed over ranks": (FULL, around(build, "classify", rows_summed), U.check_no_other_sums),
+    "the rows' gradient summed over ranks": (
+        FULL, around(build, "classify", rows_changed(lambda g: compat.all_reduce(g, WORLD))), U.check_no_other_sums),
     "data-parallel rows not summed": (DATA, around(compat, "all_reduce", rows_not_summed), U.check_no_other_sums),
     "the shard broadcast": (PLAIN, around(build, "make_rows", broadcast_at_start), U.check_nothing_else_communicates),
     "rows written into a copy": (
@@ -172,33 +90,56 @@ BREAKS = {
         PLAIN, around(sampling, "labels_over_ranks", lambda f: lambda position, *a: position),
         H.check_margin_cross_entropy),
     "cosines not held": (
-        PLAIN, lambda patch: patch.setattr(head, "COSINE_LIMIT", 1.0), H.check_margin_cross_entropy),
+        PLAIN, lambda patch: patch.setattr(gpu_head, "COSINE_LIMIT", 1.0), H.check_margin_cross_entropy),
     "fewer samples": (
         PLAIN, around(compat, "class_center_sample", lambda f: lambda local, n, s: f(local, n, s - 1)),
         H.check_sampling),
     "rows of another sample": (
-        PLAIN, around(step, "_finish", lambda f: lambda out, index, *a: f(out, index + 0, *a)),
-        U.check_shard_is_updated_in_place),
+        PLAIN, written(lambda index, *a: (index + 0, *a)), U.check_shard_is_updated_in_place),
+    "weight and velocity exchanged": (
+        PLAIN, written(lambda index, w, v, now: (index, v, w, now)), U.check_shard_is_updated_in_place),
+    "an old velocity written": (
+        PLAIN, written(lambda index, w, v, now: (index, w, v * 1.0, now)), U.check_shard_is_updated_in_place),
+    "up to date until this step only": (
+        PLAIN, written(lambda index, w, v, now: (index, w, v, now - 1)), U.check_shard_is_updated_in_place),
+    "the rows read after they are moved": (
+        PLAIN, around(rows, "write_rows", read_when_moved), U.check_shard_is_updated_in_place),
+    "the rows moved twice": (
+        PLAIN, around(rows._Rows, "_move", moved_twice), U.check_each_parameter_gets_its_own_gradient),
+    "a copy of the rows moved": (
+        PLAIN, moved(lambda r, v, g, m: (r * 1.0, v, g, m)), U.check_rows_gradient_is_that_of_the_rows),
+    "the rows not brought up to date": (
+        PLAIN, around(rows, "rows_up_to_date", as_they_were), U.check_rows_gradient_is_that_of_the_rows),
+    "another momentum for the rows": (
+        PLAIN, moved(lambda r, v, g, m: (r, v, g, replace(m, momentum=0.0))), U.check_updates_are_momentum),
+    "no decay of the rows": (
+        FULL, moved(lambda r, v, g, m: (r, v, g, replace(m, weight_decay=0.0))), U.check_updates_are_momentum),
+    "1/N on the rate": (
+        PLAIN, moved(lambda r, v, g, m: (r, v, g, replace(m, learning_rate=m.learning_rate / WORLD))),
+        U.check_updates_are_momentum),
     "the rows of the loss are not those updated": (
-        PLAIN, around(head, "gpu_head", lambda f: lambda x, r, *a: f(x, r * 1.0, *a)),
+        PLAIN, around(gpu_head, "gpu_head", lambda f: lambda x, blocks, r, *a: f(x, blocks, r * 1.0, *a)),
         U.check_rows_gradient_is_that_of_the_rows),
     "clipping by one rank's norm": (
         CLIP, around(gradients, "clip_by_global_norm", lambda f: lambda r, s, limit, world: f(r, s, limit, 1)),
         U.check_gradients_have_no_other_factor),
     "a gradient not clipped": (
         CLIP, around(gradients, "clip_by_global_norm", norm_without_last), U.check_gradients_have_no_other_factor),
+    "the rows not in the norm": (
+        CLIP, around(gradients, "clip_by_global_norm", rows_not_in_norm), U.check_gradients_have_no_other_factor),
     "the head in float32": (
-        HALF, around(head, "gpu_head", lambda f: lambda *a: f(*a[:4], replace(a[4], half=False), *a[5:])),
+        HALF, around(gpu_head, "gpu_head", lambda f: lambda *a: f(*a[:5], replace(a[5], half=False), *a[6:])),
         F.check_where_half_precision_is),
     "the backbone in float32": (
         HALF, lambda patch: patch.setattr(compat, "cast_to_half", lambda *a: None), F.check_where_half_precision_is),
     "rows' gradient still scaled": (
-        HALF, around(head, "gpu_head", rows_still_scaled), F.check_every_gradient_is_unscaled_and_examined),
+        HALF, around(gpu_head, "gpu_head", rows_changed(before_division)),
+        F.check_every_gradient_is_unscaled_and_examined),
     "rows' gradient not examined": (
-        HALF, around(gradients, "any_not_finite", lambda f: lambda values, n: f(values[:-1], n)),
+        HALF, around(gradients, "any_not_finite", rows_not_examined),
         F.check_every_gradient_is_unscaled_and_examined),
     "nobody asks the other ranks": (
-        HALF, around(gradients, "any_not_finite", lambda f: lambda values, n: f(values, 1)),
+        HALF, around(gradients, "any_not_finite", lambda f: lambda r, s, world_size: f(r, s, 1)),
         F.check_every_gradient_is_unscaled_and_examined),
     "each rank decides alone": (
         HALF, around(gradients, "any_not_finite", decision_of_one_rank), F.check_found_is_one_decision),
@@ -208,17 +149,23 @@ BREAKS = {
     "the rows move in a skipped step": (
         HALF, lambda patch: patch.setattr(rows, "standing_still", lambda gradient, *a: gradient),
         F.check_found_is_one_decision),
+    "decay in a skipped step": (
+        HALF, around(rows, "standing_still", lambda f: lambda *a: f(*a[:-1], 0.0)), F.check_found_is_one_decision),
+    "the velocity of another moment": (
+        HALF, around(rows, "standing_still", lambda f: lambda g, w, v, *a: f(g, w, v * 1.0, *a)),
+        F.check_found_is_one_decision),
     "the rate of a skipped step": (
         HALF, lambda patch: patch.setattr(rows.Momentum, "rate", property(lambda self: self.learning_rate)),
         F.check_found_is_one_decision),
     "the loss is not scaled": (
-        HALF, around(head, "gpu_head", lambda f: lambda *a: f(*a[:-1])), H.check_loss_is_mean_over_global_batch),
+        HALF, around(gpu_head, "gpu_head", lambda f: lambda *a: f(*a[:-1])), H.check_loss_is_mean_over_global_batch),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", BREAKS)
 def test_the_check_notices(what, monkeypatch):
     case, broken, check = BREAKS[what]
+    check(built(case))  # it holds where nothing is broken
     broken(monkeypatch)
     program = Built(case)
     monkeypatch.undo()

@@ -6,25 +6,17 @@ import math
 
 from plsc.compat import RING
 from tests.gpu.cases import Built
-from tests.gpu.graph import Chain, Op, follow_back
-
-
-def backbone_reductions(b: Built) -> list[Op]:
-    """The sums over the ranks that carry a gradient of a backbone parameter, found through the graph."""
-    return [op for op in b.graph.of_kind("c_allreduce_sum") if carried_parameters(b, op)]
-
-
-def carried_parameters(b: Built, op: Op) -> list[str]:
-    """The backbone parameters whose gradients are, in this order, the input of ``op``, possibly laid end to end."""
-    writer = b.graph.writer(op.input("X"), op)
-    names, reader = (writer.inputs["X"], writer) if writer and writer.kind == "concat" else ([op.input("X")], op)
-    found = []
-    for name in names:
-        try:
-            found.append(b.graph.gradient_of(name, reader))
-        except AssertionError:
-            continue  # not a gradient: a statistic, or a count
-    return [name for name in found if name in b.backbone]
+from tests.gpu.graph import Op
+from tests.gpu.updates import (
+    backbone_chain,
+    backbone_reductions,
+    backbone_updates,
+    carried_parameters,
+    row_reads,
+    rows_chain,
+    rows_update,
+    state_scatters,
+)
 
 
 def check_one_all_reduce_of_the_backbone(b: Built) -> None:
@@ -59,8 +51,7 @@ def check_no_other_sums(b: Built) -> None:
     norms = 1 if case.clip and case.model_parallel else 0
     accuracy = (3 if case.model_parallel else 2) if case.calc_acc else 0
     loss = 0 if case.model_parallel else 1
-    own = 1 if case.model_parallel and not case.calc_acc else 0  # the target's cosine, which nothing reads then
-    assert len(small) == norms + accuracy + loss + own, batch
+    assert len(small) == norms + accuracy + loss, batch
 
 
 def is_rows_gradient(b: Built, op: Op) -> bool:
@@ -77,33 +68,9 @@ def check_nothing_else_communicates(b: Built) -> None:
     assert not [kind for kind in startup if kind.startswith(("c_", "broadcast", "all"))], startup
 
 
-def backbone_chain(b: Built, op: Op) -> Chain:
-    """From the momentum operation ``op`` of the backbone back to the pieces of the all-reduced buffer."""
-    return follow_back(b.graph, op.input("Grad"), op, lambda source: source.kind == "split")
-
-
-def rows_gradient(b: Built) -> tuple[str, Op]:
-    """The gradient of the rows where the update reads it: (variable, reader)."""
-    graph = b.graph
-    if not b.case.sampled:
-        (op,) = (op for op in graph.of_kind("momentum") if op.input("Param") == b.weight)
-        return op.input("Grad"), op
-    (write,) = (op for op in graph.of_kind("scatter") if op.input("X") == b.velocity)
-    velocity = graph.writer(write.input("Updates"), write)
-    inner = graph.writer(velocity.input("Y"), velocity)  # gradient + weight_decay * weight
-    assert velocity.kind == inner.kind == "elementwise_add"
-    return inner.input("X"), inner
-
-
-def rows_chain(b: Built) -> Chain:
-    """From the update of the rows back to the backward pass of the head."""
-    name, reader = rows_gradient(b)
-    return follow_back(b.graph, name, reader, lambda op: op.kind == "sum" or op.kind.endswith("_grad"))
-
-
 def check_each_parameter_gets_its_own_gradient(b: Built) -> None:
     """Every backbone parameter has one update, fed by the piece of the buffer that holds its own gradient."""
-    updates = [op for op in b.graph.of_kind("momentum") if op.input("Param") != b.weight]
+    updates = backbone_updates(b)
     assert sorted(op.input("Param") for op in updates) == sorted(b.backbone)
     (reduction,) = backbone_reductions(b)
     order = carried_parameters(b, reduction)
@@ -116,22 +83,42 @@ def check_each_parameter_gets_its_own_gradient(b: Built) -> None:
 
 
 def check_rows_gradient_is_that_of_the_rows(b: Built) -> None:
-    chain = rows_chain(b)
-    rows = b.graph.gradient_of(chain.output, b.graph.ops[-1])
-    if b.case.sampled:
-        (write,) = (op for op in b.graph.of_kind("scatter") if op.input("X") == b.weight)
-        step = b.graph.writer(write.input("Updates"), write)  # rows - learning_rate * velocity
-        assert step.kind == "elementwise_sub" and rows == step.input("X"), "not the rows that are moved"
-        gather = [op for op in b.graph.of_kind("gather") if op.input("X") == b.weight]
-        assert len(gather) == 1 and gather[0].index in b.graph.upstream(step, [rows])
-    else:
-        assert rows == b.weight
+    """What is moved is what the loss was differentiated by, with the velocity that belongs to it."""
+    graph, update = b.graph, rows_update(b)
+    rows = graph.gradient_of(rows_chain(b).output, graph.ops[-1])
+    assert rows == update.input("Param"), "not the rows that are moved"
+    if not b.case.sampled:
+        assert (rows, update.input("Velocity")) == (b.weight, b.velocity)
+        return
+    kernel = graph.one("margin_cross_entropy")
+    ((read_weight, _),), ((read_velocity, _),) = row_reads(b, b.weight), row_reads(b, b.velocity)
+    for slot in ("Param", "Velocity"):  # each brought up to date from both, once, before the head reads the rows
+        made = graph.writer(update.input(slot), update)
+        assert made.kind == "elementwise_add" and [graph.shape(n) for n in made.reads] == [[-1, b.row_shape[1]]] * 2
+        assert {read_weight.index, read_velocity.index} <= graph.upstream(made) and made.index < kernel.index
+    assert graph.writer(update.input("Param"), update).index in graph.upstream(kernel), "the loss sees other rows"
+
+
+def check_updates_are_momentum(b: Built) -> None:
+    """Every update is the configured one, and its rate is what is fed, without a factor."""
+    config = b.case.config()
+    for op in [*backbone_updates(b), rows_update(b)]:
+        assert math.isclose(op.attr("mu"), config.momentum, rel_tol=1e-6), op.attr("mu")  # attributes are float32
+        assert math.isclose(op.attr("regularization_coeff"), config.weight_decay, rel_tol=1e-6)
+        assert (op.attr("regularization_method"), op.attr("use_nesterov")) == ("l2_decay", False)
+        rate = op.input("LearningRate")
+        if b.case.half:
+            choice = b.graph.writer(rate, op)
+            assert choice.kind == "where"
+            skipped, rate = b.graph.writer(choice.input("X"), choice), choice.input("Y")
+            assert skipped.kind == "fill_any_like" and skipped.attr("value") == 0.0
+        assert rate == "learning_rate" and b.graph.writer(rate, op) is None
 
 
 def check_gradients_have_no_other_factor(b: Built) -> None:
     """After the backward pass: division by the loss scale, sum over the ranks, clipping, skipping. No number."""
     case = b.case
-    for op in [op for op in b.graph.of_kind("momentum") if op.input("Param") != b.weight]:
+    for op in backbone_updates(b):
         kinds = [factor.kind for factor in backbone_chain(b, op).factors]
         assert kinds == ["elementwise_div"] * case.half + ["elementwise_mul"] * bool(case.clip) + ["where"] * case.half
     expected = ["elementwise_div"] * case.half + ["c_allreduce_sum"] * (not case.model_parallel)
@@ -144,7 +131,7 @@ def check_gradients_have_no_other_factor(b: Built) -> None:
 def check_clipping(b: Built) -> None:
     """The one clipping factor [1] depends on every gradient and, with split rows, on the other ranks' part."""
     graph = b.graph
-    chains = [backbone_chain(b, op) for op in graph.of_kind("momentum") if op.input("Param") != b.weight]
+    chains = [backbone_chain(b, op) for op in backbone_updates(b)]
     multiplications = [f for chain in [*chains, rows_chain(b)] for f in chain.factors if f.kind == "elementwise_mul"]
     (factor,) = {op.input("Y") for op in multiplications}
     assert graph.shape(factor) == [1] and len(multiplications) == len(b.backbone) + 1
@@ -163,17 +150,36 @@ def check_clipping(b: Built) -> None:
 
 
 def check_shard_is_updated_in_place(b: Built) -> None:
-    graph = b.graph
-    writers = [op for op in graph.ops if b.weight in op.writes]
-    assert [op.kind for op in writers] == (["scatter"] if b.case.sampled else ["momentum"])
+    """Weight and velocity are written once, where they are: by the update, or by scatters of what it has moved."""
+    graph, update = b.graph, rows_update(b)
+    for slot in ("Param", "Velocity"):
+        assert update.input(slot) == update.output(slot + "Out"), "moved into a copy"
+    touched = [b.program.rows.touched] if b.case.sampled else []
+    for name in (b.weight, b.velocity, *touched):
+        kinds = [op.kind for op in graph.ops if name in op.writes]
+        assert kinds == (["scatter"] if b.case.sampled else ["momentum"]), f"{name} is written by {kinds}"
     if not b.case.sampled:
-        assert writers[0].input("Velocity") == writers[0].output("VelocityOut") == b.velocity
         return
-    scatters = {op.output("Out"): op for op in graph.of_kind("scatter") if op.attr("overwrite")}
-    assert {b.weight, b.velocity} <= set(scatters)
-    assert all(op.input("X") == name for name, op in scatters.items())
-    gather = [op for op in graph.of_kind("gather") if op.input("X") == b.weight]
-    assert {op.input("Ids") for op in scatters.values()} == {gather[0].input("Index")}
+    scatters = {op.output("Out"): op for op in state_scatters(b)}
+    assert set(scatters) == {b.weight, b.velocity, *touched}
+    assert all(op.input("X") == name and op.attr("overwrite") for name, op in scatters.items())
+    ids = [op.input("Ids") for op in scatters.values()]
+    ids += [index for name in scatters for _, index in row_reads(b, name)]
+    assert len(ids) == 6 and len(set(ids)) == 1, "other rows are written than are read"
+    check_rows_are_up_to_date_after_the_step(b, scatters[b.program.rows.touched])
+    for slot, name in (("Param", b.weight), ("Velocity", b.velocity)):
+        moved = scatters[name].input("Updates")
+        assert moved == update.output(slot + "Out") and graph.writer(moved, scatters[name]) is update
+        # nothing else may read, or write, what was moved in place
+        later = [op for op in graph.ops[update.index + 1 :] if moved in op.reads + op.writes]
+        assert later == [scatters[name]], "read after it was moved"
+
+
+def check_rows_are_up_to_date_after_the_step(b: Built, scatter: Op) -> None:
+    op = b.graph.writer(scatter.input("Updates"), scatter)
+    while op.kind in ("expand_v2", "reshape2"):
+        op = b.graph.writer(op.input("X"), op)
+    assert (op.kind, op.input("X"), op.attr("scale"), op.attr("bias")) == ("scale", "window_step", 1.0, 1.0)
 
 
 def check_no_dense_gradient(b: Built) -> None:
@@ -196,6 +202,7 @@ UPDATE_CHECKS = [
     check_nothing_else_communicates,
     check_each_parameter_gets_its_own_gradient,
     check_rows_gradient_is_that_of_the_rows,
+    check_updates_are_momentum,
     check_gradients_have_no_other_factor,
     check_shard_is_updated_in_place,
     check_no_dense_gradient,

@@ -80,7 +80,36 @@ def test_all_reduce_carries_each_backbone_gradient(built):
     assert [list(value.shape) for value in gradients] == [list(p.shape) for p in program.parameters]
     kinds = {value.get_defining_op().name() for value in gradients}
     assert all(kind.endswith("_grad") or kind == "builtin.split" for kind in kinds), kinds
-    assert len(of_kind(ops, "momentum_")) == len(program.parameters) + (0 if program.rows.touched else 1)
+
+
+def test_updates(built):
+    """One momentum for each parameter and one for the rows: all of them, or those that are written back afterwards."""
+    case, program, ops = built
+    updates = of_kind(ops, "momentum_")
+    moved = [op.operands_source()[0] for op in updates]
+    names = [value.name for value in moved if value.get_defining_op().name() == "builtin.parameter"]
+    weight, velocity = (program.rows.tensors[name] for name in ("weight", "velocity"))
+    assert sorted(names) == sorted([p.name for p in program.parameters] + [weight] * (not case.sampled))
+    assert len(updates) == len(program.parameters) + 1
+    for op in updates:
+        attrs = op.attrs()
+        assert (attrs["use_nesterov"], attrs["regularization_method"]) == (False, "l2_decay")
+        got = [attrs[name] for name in ("mu", "regularization_coeff")]
+        expected = [case.config().momentum, case.config().weight_decay]
+        assert got == pytest.approx(expected, rel=1e-6)  # the attributes are float32
+        rate = op.operands_source()[3].get_defining_op()
+        assert (rate.name(), rate.attrs().get("name")) == ("pd_op.data", "learning_rate")
+    if not case.sampled:
+        return
+    (update,) = (op for op in updates if op.operands_source()[0].get_defining_op().name() != "builtin.parameter")
+    rows, _, old_velocity = update.operands_source()[:3]
+    assert list(rows.shape) == list(old_velocity.shape) == [-1, program.spec.row_size]
+    written = {op.operands_source()[0].name: op.operands_source()[2] for op in of_kind(ops, "scatter_")}
+    assert set(written) == {weight, velocity, program.rows.touched}
+    assert written[weight].is_same(update.results()[0]) and written[velocity].is_same(update.results()[1])
+    after = ops[[op.id() for op in ops].index(update.id()) + 1 :]
+    again = [op.name() for op in after for value in op.operands_source() if value.is_same(rows)]
+    assert again == [], "the rows are read after they were moved"
 
 
 def test_kernels_of_the_classifier(built):

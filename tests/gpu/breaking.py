@@ -1,0 +1,162 @@
+"""Ways to break the builder of training programs: each makes a wrong function of the right one, ``original``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import paddle
+
+from plsc import compat
+from plsc.optim import rows
+
+
+def around(module, name: str, change):
+    """Patch: ``module.name`` becomes ``change(original)``."""
+    return lambda patch: patch.setattr(module, name, change(getattr(module, name)))
+
+
+def scaled_backbone(original):
+    def changed(own, statistics, world_size):
+        whole, means = original(own, statistics, world_size)
+        return [gradient * (1.0 / world_size) for gradient in whole], means
+
+    return changed
+
+
+def one_sum_each(original):
+    return lambda own, statistics, world_size: (
+        [compat.all_reduce(gradient, world_size) for gradient in own],
+        [compat.all_reduce(value, world_size) / world_size for value in statistics],
+    )
+
+
+def one_left_out(original):
+    def changed(own, statistics, world_size):
+        whole, means = original(own[1:], statistics, world_size)
+        return [own[0], *whole], means
+
+    return changed
+
+
+def twins_swapped(original):
+    def changed(own, statistics, world_size):
+        whole, means = original(own, statistics, world_size)
+        whole[1], whole[2] = whole[2], whole[1]  # the scale and shift of the first normalisation
+        return whole, means
+
+    return changed
+
+
+def rows_changed(change):
+    """The gradient of the rows, from ``classify`` or from the head, with ``change(gradient)`` in its place."""
+
+    def around_it(original):
+        def changed(*arguments):
+            out = original(*arguments)
+            return replace(out, row_gradients=out.row_gradients.then(change))
+
+        return changed
+
+    return around_it
+
+
+def rows_not_summed(original):
+    def changed(value, world_size, kind=compat.SUM):
+        return value if len(value.shape) == 2 else original(value, world_size, kind)
+
+    return changed
+
+
+def before_division(gradient):
+    return gradient.block.var(gradient.op.input("X")[0])
+
+
+def broadcast_at_start(original):
+    def changed(*arguments):
+        made = original(*arguments)
+        block = paddle.static.default_startup_program().global_block()
+        weight = block.var(made.weight.name)
+        attrs = {"ring_id": 0, "root": 0, "use_calc_stream": True}
+        block.append_op(type="c_broadcast", inputs={"X": weight}, outputs={"Out": weight}, attrs=attrs)
+        return made
+
+    return changed
+
+
+def scatter_by_copy(original):
+    return lambda table, index, values: compat.assign_(table, paddle.scatter(table, index, values))
+
+
+def densely(original):
+    def changed(self, gradients, momentum):
+        def through_all_rows(gradient):
+            index = gradients.blocks.index
+            return paddle.gather(paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient), index)
+
+        original(self, gradients.then(through_all_rows), momentum)
+
+    return changed
+
+
+def moved(change):
+    """What moves the rows gets the arguments (rows, velocity, gradient, momentum) that ``change`` makes of its own."""
+    return around(rows._Rows, "_move", lambda f: lambda self, *a: f(self, *change(*a)))
+
+
+def written(change):
+    """``write_rows`` gets the arguments (index, weight, velocity, window_step) that ``change`` makes of its own."""
+    return around(rows, "write_rows", lambda f: lambda state, *a: f(state, *change(*a)))
+
+
+def moved_twice(original):
+    return lambda self, r, v, *a: original(self, *original(self, r, v, *a), *a)
+
+
+def read_when_moved(original):
+    def changed(state, index, weight, *a):
+        original(state, index, weight, *a)
+        paddle.sum(weight)
+
+    return changed
+
+
+def as_they_were(original):
+    """The closed form left out: rows that were not touched for some steps are taken as they are."""
+    return lambda state, index, *a: (paddle.gather(state.weight, index), paddle.gather(state.velocity, index))
+
+
+def labels_of_one_rank(original):
+    def changed(value, world_size):
+        return paddle.concat([value] * world_size) if value.shape == (4,) else original(value, world_size)
+
+    return changed
+
+
+def decision_of_one_rank(original):
+    def changed(replicated, sharded, world_size):
+        original(replicated, sharded, world_size)
+        return original(replicated, sharded, 1)
+
+    return changed
+
+
+def rows_not_examined(original):
+    nothing = SimpleNamespace(total=lambda measure: paddle.zeros([1], "float32"))
+    return lambda replicated, sharded, world_size: original(replicated, nothing, world_size)
+
+
+def rows_not_in_norm(original):
+    def changed(replicated, sharded, limit, shard_world):
+        nothing = SimpleNamespace(total=lambda measure: paddle.zeros([1], "float32"), then=sharded.then)
+        return original(replicated, nothing, limit, shard_world)
+
+    return changed
+
+
+def norm_without_last(original):
+    def changed(replicated, sharded, limit, shard_world):
+        most, sharded = original(replicated[:-1], sharded, limit, shard_world)
+        return [*most, replicated[-1]], sharded
+
+    return changed
