@@ -60,11 +60,13 @@ class PlainHead:
                 self.row_scales.put(block, row_scale)
                 cosine = cosine * row_scale
             self.cosines.put(block, cosine)
-            own = _Own(self, block, cosine)
-            higher = paddle.maximum(largest, self.scale * paddle.max(own.with_margin, axis=0))
-            exponential = paddle.exp(_scaled_minus(own.with_margin, self.scale, higher, rows))
+            places = _Places(self, block)
+            own = places.take(cosine)
+            cosine = places.add(cosine, self.with_margin(own)[0] - own)
+            higher = paddle.maximum(largest, self.scale * paddle.max(cosine, axis=0))
+            exponential = paddle.exp(_scaled_minus(cosine, self.scale, higher, block))
             total = total * paddle.exp(largest - higher) + paddle.sum(exponential, axis=0)
-            return higher, total, own_cosine + own.value
+            return higher, total, own_cosine + own
 
         zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
         return self.blocks.each(body, [zeros + LOWEST, zeros, zeros])
@@ -74,9 +76,10 @@ class PlainHead:
 
         def body(block: RowBlock, dfeature, *larger):
             cosine, rows = self.cosines.get(block), self.rows.fetch(block)
-            own = _Own(self, block, cosine)
-            dcosine = paddle.exp(_scaled_minus(own.with_margin, self.scale, softmax.offset, rows))
-            dcosine = own.add(dcosine, softmax.correction)
+            places = _Places(self, block)
+            dcosine = places.add(cosine, softmax.margin)
+            dcosine = paddle.exp(_scaled_minus(dcosine, self.scale, softmax.offset, block))
+            dcosine = places.add(dcosine, softmax.correction)
             if self.directions:
                 # d cos / d row = (feature - cos * unit row) / |row|; the part along the row is a sum per row
                 row_scale = self.row_scales.get(block)
@@ -103,16 +106,17 @@ class PlainHead:
         return drows - scale_rows(rows, self.row_scales.get(block), block.first is not None)
 
 
-class _Own:
-    """The features' own classes in a block: ``value`` [G] their cosines, 0 where they are not in it; ``with_margin``
-    [R, G] all cosines of the block, with the margin at the own classes."""
+class _Places:
+    """Where the features' own classes are in the [R, G] of a block, if they are in it."""
 
-    def __init__(self, head: PlainHead, block: RowBlock, cosine):
+    def __init__(self, head: PlainHead, block: RowBlock):
         row, inside = block.positions(head.position)
         self.place = paddle.stack([row, row_numbers(head.feature)], axis=1)
-        self.held = paddle.cast(inside, cosine.dtype)
-        self.value = paddle.gather_nd(cosine, self.place) * self.held
-        self.with_margin = self.add(cosine, head.with_margin(self.value)[0] - self.value)
+        self.held = paddle.cast(inside, "float32")
+
+    def take(self, values):
+        """[G]: of ``values`` [R, G] those of the own classes, 0 where they are not in this block."""
+        return paddle.gather_nd(values, self.place) * self.held
 
     def add(self, values, change):
         """``values`` [R, G] with ``change`` [G] added at the own classes."""
@@ -123,12 +127,13 @@ class Softmax:
     """Cross entropy over the rows of all blocks of all ranks.
 
     ``loss`` [1]; ``target`` [G], the own cosine, of the rank that holds the row: the same on each. d loss / d cosine is
-    exp(scale * cosine - ``offset`` [G]), and at the own class ``correction`` [G] more.
+    exp(scale * cosine - ``offset`` [G]), where the own cosine has its ``margin`` [G], and there ``correction`` [G] more.
     """
 
     def __init__(self, head: PlainHead, largest, total, own, divisor, shard_world: int):
         owned = paddle.cast(head.position >= 0, "float32")
         with_margin, slope = head.with_margin(own)
+        self.margin = with_margin - own
         every = compat.all_reduce(largest, shard_world, compat.MAX)  # keeps exp in range
         total = total * paddle.exp(largest - every)
         parts = paddle.stack([total, head.scale * with_margin * owned, own * owned, owned])
@@ -148,7 +153,14 @@ def _inverse_norm(rows):
     return inverse_root(paddle.matmul(rows * rows, paddle.ones([rows.shape[1], 1], rows.dtype)))
 
 
-def _scaled_minus(x, scale: float, per_feature, rows) -> Any:
-    """scale * x [R, G] - per_feature [G], as a product: broadcasting over rows takes ten times as long on the CPU."""
-    minus_one = paddle.full_like(rows[:, :1], -1.0)
-    return paddle.addmm(x, minus_one, paddle.unsqueeze(per_feature, 0), beta=scale, alpha=1.0)
+def _scaled_minus(x, scale: float, per_feature, block: RowBlock) -> Any:
+    """scale * x [R, G] - per_feature [G].
+
+    In a loop over blocks, and so on a CPU, as a product: broadcasting over rows takes ten times as long there. A GPU
+    might round the factors of a product to TF32, 11 bits: of a logit of 20 that is off by up to 0.008.
+    """
+    per_feature = paddle.unsqueeze(per_feature, 0)
+    if block.first is None:
+        return scale * x - per_feature
+    minus_one = paddle.full_like(x[:, :1], -1.0)
+    return paddle.addmm(x, minus_one, per_feature, beta=scale, alpha=1.0)

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from plsc import LargeScaleClassifier, compat
-from plsc.classifiers import ClassifierSpec
+from plsc.classifiers import ClassifierSpec, Shard, classify
 from plsc.classifiers.gpu_head import gpu_head
 from plsc.classifiers.row_blocks import RowBlock, RowBlocks
 from plsc.config import Config
@@ -125,3 +125,49 @@ def test_training_is_that_of_the_cpu(monkeypatch, model_parallel):
         ends.append([np.array(losses), *states, tensor(session, "weight"), tensor(session, "velocity")])
     for got, expected in zip(*ends):
         close(got, expected)
+
+
+def rounded(x):
+    """``x`` float32 with the 11 significant bits of TF32 (Veltkamp's splitting)."""
+    large = x * (2.0**13 + 1.0)
+    return large - (large - x)
+
+
+class AsFed:
+    """Rows that are an input of the program."""
+
+    def __init__(self, values):
+        self.bring_up = self.fetch = lambda block: values
+
+
+def test_plain_softmax_with_products_in_tf32(monkeypatch):
+    """Paddle lets GPUs round the factors of float32 products to TF32. The features and rows here have so few digits
+    that it changes no logit: what else goes through a product shows in the loss."""
+    matmul, addmm = paddle.matmul, paddle.addmm
+    monkeypatch.setattr(paddle, "matmul", lambda x, y, *a, **b: matmul(rounded(x), rounded(y), *a, **b))
+    monkeypatch.setattr(paddle, "addmm", lambda c, x, y, *a, **b: addmm(c, rounded(x), rounded(y), *a, **b))
+    rng = np.random.default_rng(2)
+    feature, rows = (rng.integers(-127, 128, (n, EMBEDDING)).astype("float32") / 32 for n in (BATCH, CLASSES))
+    label = rng.integers(0, CLASSES, BATCH)
+    main, env = paddle.static.Program(), Environment(device="gpu")
+    with paddle.static.program_guard(main, paddle.static.Program()):
+        x = paddle.static.data("feature", [BATCH, EMBEDDING], "float32")
+        y = paddle.static.data("label", [BATCH], "int64")
+        w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
+        spec = ClassifierSpec(CLASSES, EMBEDDING, margins=None)
+        out = classify(x, y, spec, Shard.of(spec, env), env, AsFed(w))
+        drows = out.row_gradients.of(RowBlock(None, None, None), w)
+    feed = {"feature": feature, "label": label, "rows": rows}
+    loss, dfeature, drows = paddle.static.Executor(paddle.CPUPlace()).run(
+        main, feed=feed, fetch_list=[out.loss, out.dfeature, drows]
+    )
+    logits = feature.astype("float64") @ rows.T
+    assert np.abs(logits).max() > 16  # large enough for TF32 to show
+    logits -= logits.max(1, keepdims=True)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    own = np.eye(CLASSES)[label]
+    np.testing.assert_allclose(loss, [-np.log((p * own).sum(1)).mean()], rtol=1e-6)  # float32
+    for got, left, right in ((dfeature, p - own, rows), (drows, (p - own).T, feature)):
+        # the one factor of these products is exact, each number of the other is rounded by at most 2**-11 of itself
+        bound = 2**-11 * np.abs(left) @ np.abs(right) / BATCH + 1e-6
+        assert (np.abs(got - left @ right / BATCH) <= bound).all()
