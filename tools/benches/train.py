@@ -131,7 +131,7 @@ def run_rank(case: dict) -> dict:
 
 
 def steps(case: dict, parts, env, group) -> dict[str, float]:
-    """Seconds of the fastest round of the loop; seconds of waiting and of Python, their medians."""
+    """Seconds of the fastest round of the loop, processor time of the cheapest; waiting and Python, their medians."""
     from plsc.config import Config
     from plsc.data import Loader
     from plsc.engine.build import build_train
@@ -165,8 +165,11 @@ def steps(case: dict, parts, env, group) -> dict[str, float]:
             cpu.append(time.process_time() - cpu_began)
             python.append(rounds[-1] - waits[-1] - inside.pop())
     return {
-        "seconds": min(rounds[2:]), "cpu": min(cpu[2:]), "wait": statistics.median(waits[2:]), "python": statistics.median(python[2:])
-    }  # fmt: skip
+        "seconds": min(rounds[2:]),
+        "cpu": min(cpu[2:]),
+        "wait": statistics.median(waits[2:]),
+        "python": statistics.median(python[2:]),
+    }
 
 
 def timed(session) -> list[float]:
