@@ -48,7 +48,7 @@ def read_rows(
     manifest: Manifest,
     first: int,
     last: int,
-    block_rows: int = 65536,
+    block_rows: int = 4096,
     names: Iterable[str] | None = None,
 ) -> Iterator[tuple[str, int, np.ndarray]]:
     """The classes [first, last) from however many shards they lie in, a block of at most `block_rows` rows at once.
@@ -80,7 +80,7 @@ def _rows(path, manifest, specs, pieces, first, block_rows) -> Iterator[tuple[st
 class ReshardSource:
     """A ShardSource over a stored checkpoint: the classes [first, last), read while they are written again."""
 
-    def __init__(self, path: str, manifest: Manifest, first: int, last: int, block_rows: int = 65536):
+    def __init__(self, path: str, manifest: Manifest, first: int, last: int, block_rows: int = 4096):
         self._args = (path, manifest, first, last, block_rows)
 
     def tensors(self) -> list[TensorSpec]:

@@ -17,7 +17,9 @@ from plsc.optim.row_momentum import RowHistory, RowState, rows_up_to_date, write
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group, first_line
 
-BLOCK_ROWS = 65536
+# Rows that are saved, loaded or brought up to date at a time, 8 MB of 512 numbers: several copies exist meanwhile, and
+# 65,536 rows, which took no less time, cost 1.2 GB beyond the weights (docs/performance.md).
+BLOCK_ROWS = 4096
 
 
 class Session:
