@@ -50,14 +50,14 @@ def close(got, expected):
 
 
 @pytest.mark.parametrize("margins", MARGINS)
-@pytest.mark.parametrize("loss_scale", [None, 4096.0])
-def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale):
+@pytest.mark.parametrize("loss_scale,num_rows", [(None, CLASSES), (4096.0, -1)])  # -1: sampled, known in the step only
+def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale, num_rows):
     feature, rows, label = numbers()
     main, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(main, startup):
         x = paddle.static.data("feature", [BATCH, EMBEDDING], "float32")
         y = paddle.static.data("label", [BATCH], "int64")
-        w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
+        w = paddle.static.data("rows", [num_rows, EMBEDDING], "float32")
         scale = None if loss_scale is None else paddle.full([1], loss_scale, "float32")
         spec = ClassifierSpec(CLASSES, EMBEDDING, margins, SCALE, calc_acc=True)
         blocks = RowBlocks(None, CLASSES, None)
