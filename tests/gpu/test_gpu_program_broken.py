@@ -14,9 +14,9 @@ from plsc.optim import parameters, rows
 from tests.gpu import half_checks, head_checks, update_checks
 from tests.gpu.breaking import (
     around,
-    as_they_were,
     before_division,
     broadcast_at_start,
+    by_another_table,
     decision_of_one_rank,
     densely,
     labels_of_one_rank,
@@ -109,7 +109,7 @@ BREAKS = {
     "a copy of the rows moved": (
         PLAIN, moved(lambda r, v, g, m: (r * 1.0, v, g, m)), U.check_rows_gradient_is_that_of_the_rows),
     "the rows not brought up to date": (
-        PLAIN, around(rows, "rows_up_to_date", as_they_were), U.check_rows_gradient_is_that_of_the_rows),
+        PLAIN, around(rows, "rows_up_to_date", by_another_table), U.check_rows_gradient_is_that_of_the_rows),
     "another momentum for the rows": (
         PLAIN, moved(lambda r, v, g, m: (r, v, g, replace(m, momentum=0.0))), U.check_updates_are_momentum),
     "no decay of the rows": (

@@ -12,6 +12,7 @@ from tests.gpu.updates import (
     backbone_reductions,
     backbone_updates,
     carried_parameters,
+    one_read,
     row_reads,
     rows_chain,
     rows_update,
@@ -91,11 +92,14 @@ def check_rows_gradient_is_that_of_the_rows(b: Built) -> None:
         assert (rows, update.input("Velocity")) == (b.weight, b.velocity)
         return
     kernel = graph.one("margin_cross_entropy")
-    ((read_weight, _),), ((read_velocity, _),) = row_reads(b, b.weight), row_reads(b, b.velocity)
+    states = (b.weight, b.velocity, b.program.rows.touched)
+    read_weight, read_velocity, read_touched = (one_read(b, name) for name in states)
     for slot in ("Param", "Velocity"):  # each brought up to date from both, once, before the head reads the rows
         made = graph.writer(update.input(slot), update)
         assert made.kind == "elementwise_add" and [graph.shape(n) for n in made.reads] == [[-1, b.row_shape[1]]] * 2
-        assert {read_weight.index, read_velocity.index} <= graph.upstream(made) and made.index < kernel.index
+        upstream = graph.upstream(made)
+        assert {read_weight.index, read_velocity.index, read_touched.index} <= upstream and made.index < kernel.index
+        assert any("row_table" in graph.ops[i].reads for i in upstream), "not by what the steps between did"
     assert graph.writer(update.input("Param"), update).index in graph.upstream(kernel), "the loss sees other rows"
 
 

@@ -62,6 +62,11 @@ def row_reads(b: Built, table: str) -> list[tuple[Op, str]]:
     return [(op, op.input(index_slot[op.kind])) for op in readers]
 
 
+def one_read(b: Built, table: str) -> Op:
+    ((op, _),) = row_reads(b, table)
+    return op
+
+
 def rows_chain(b: Built) -> Chain:
     """From the update of the rows back to the backward pass of the head."""
     update = rows_update(b)
