@@ -152,6 +152,7 @@ def write_list(root: Path, lines: int, size: int) -> int:
             os.symlink("some", root / f"id_{label:07d}")
             here = range(min(PER_CLASS, lines - label * PER_CLASS))
             file.write("".join(f"id_{label:07d}/{number}.jpg\t{label}\n" for number in here))
+    os.sync()  # or the disk is still busy with this when the clock runs
     return classes
 
 

@@ -33,12 +33,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch", type=int, default=16, help="images of a training step")
     command.add_argument("--images", type=int, default=64, help="pictures to verify")
     command.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="images of a prediction")
+    command.add_argument("--directory", help="keep what is made there, and use it next time with some of the --parts")
     command.add_argument("--parts", nargs="+", default=["start", "load", "verify", "export", "predict"])
 
 
 def cases(options: argparse.Namespace) -> list[dict]:
-    directory = tempfile.mkdtemp(prefix="plsc_bench_")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    directory = options.directory or tempfile.mkdtemp(prefix="plsc_bench_")
+    if not options.directory:
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
     onnx = find_spec("onnxruntime") is not None and find_spec("paddle2onnx") is not None
     shared = {"model": options.model, "width": options.width, "size": options.size, "classes": options.classes,
               "train_batch": options.batch, "directory": directory, "onnx": onnx}  # fmt: skip
