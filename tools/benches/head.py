@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -20,13 +25,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch", type=int, default=64, help="images of a step")
     command.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
     command.add_argument("--parts", action="store_true", help="split the time")
+    command.add_argument("--torch", metavar="PYTHON", help="a Python with PyTorch, to run the same by it as well")
 
 
 def cases(options: argparse.Namespace) -> list[dict]:
+    kinds = [{"kernels": "plsc"}]
+    if options.torch:
+        kinds += [{"kernels": kernels, "with": options.torch} for kernels in ("torch", "torch tuned")]
+    shared = {"batch": options.batch, "steps": options.steps, "parts": options.parts}
     return [
-        {"classes": classes, "ratio": ratio, "batch": options.batch, "steps": options.steps, "parts": options.parts}
+        {"classes": classes, "ratio": ratio, **shared, **kind}
         for classes in options.classes
         for ratio in ([options.sampled / classes] if options.sampled else options.ratios)
+        for kind in kinds
     ]
 
 
@@ -37,6 +48,8 @@ def run(case: dict) -> dict:
     With ``parts`` the seconds of each part: programs that end after it run in turns with the others, on the same
     variables, and the time of the one before is taken off. ``gather`` brings sampled rows up to date as well.
     """
+    if "with" in case:
+        return run_torch(case)
     import zlib  # noqa: F401  before paddle, see plsc.paddle_version
 
     import paddle
@@ -54,6 +67,19 @@ def run(case: dict) -> dict:
         for part in PARTS:
             result[part], before = round(max(0.0, until[part] - before), 4), until[part]
     return result
+
+
+def run_torch(case: dict) -> dict:
+    """The same by PyTorch: as people run it, or tuned: fused SGD, and glibc keeps big blocks."""
+    script = Path(__file__).resolve().parent / "_torch_head.py"
+    environment = dict(os.environ)
+    if case["kernels"] == "torch tuned":
+        environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+    command = [case["with"], str(script), json.dumps({**case, "embedding": EMBEDDING})]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"{case['with']}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def memory(case: dict, num_sample: int) -> dict:
