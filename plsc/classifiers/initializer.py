@@ -15,6 +15,7 @@ from paddle.tensor.random import gaussian
 from plsc import compat
 from plsc.classifiers.sampling import mix, stream_key
 from plsc.errors import ConfigError
+from plsc.row_storage import RowTable
 
 BLOCK_CLASSES = 16384
 
@@ -31,17 +32,20 @@ class Distribution:
 class ShardInitializer(paddle.nn.initializer.Initializer):
     """Fills a shard with the rows first .. first + L of a random matrix [all classes, E].
 
-    ``bias``, if given, is the value of one more column at the end of each row.
+    ``bias``, if given, is the value of one more column at the end of each row. ``storage`` is the type of the shard,
+    see plsc.row_storage; the numbers are drawn in float32.
     """
 
-    def __init__(self, first: int, seed: int, distribution: Distribution, bias: float | None = None):
+    def __init__(
+        self, first: int, seed: int, distribution: Distribution, bias: float | None = None, storage: str = "float32"
+    ):
         super().__init__()
-        self.first, self.seed, self.distribution, self.bias = first, seed, distribution, bias
+        self.first, self.seed, self.distribution, self.bias, self.storage = first, seed, distribution, bias, storage
 
     def forward(self, var, block=None):
         rows, width = var.shape
         if compat.is_pir():
-            value = paddle.full([rows, width], 0.0, dtype="float32")
+            value = paddle.full([rows, width], 0.0, dtype=self.storage)
             self._fill(value, rows, width)
             return value
         attrs = {"shape": [rows, width], "dtype": var.dtype, "value": 0.0}
@@ -51,12 +55,12 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
         return var
 
     def _fill(self, value, rows: int, width: int) -> None:
-        end = self.first + rows
+        table, end = RowTable.of(value, self.storage, "weight"), self.first + rows
         for number in range(self.first // BLOCK_CLASSES, (end - 1) // BLOCK_CLASSES + 1):
             start = number * BLOCK_CLASSES
             low, high = max(start, self.first), min(start + BLOCK_CLASSES, end)
             drawn = self._draw(width, number)[low - start : high - start]
-            compat.scatter_rows_(value, paddle.arange(low - self.first, high - self.first, dtype="int64"), drawn)
+            table.write(paddle.arange(low - self.first, high - self.first, dtype="int64"), drawn)
 
     def _draw(self, width: int, number: int):
         seed = 1 + int(mix(stream_key(self.seed, number))) % (2**31 - 2)  # 0 would mean Paddle's own generator

@@ -39,6 +39,7 @@ class ClassifierSpec:
     seed: int = 0
     calc_acc: bool = False
     half: bool = False  # the products of features and rows in float16 (GPU)
+    storage: str = "float32"  # of weight and momentum in memory, see plsc.row_storage
 
     @property
     def row_size(self) -> int:

@@ -101,6 +101,11 @@ class Classifier:
         True, "Each rank holds a part of the classes; otherwise each holds all.",
         setter="set_model_parallel", attributes=("model_parallel",),
     )  # fmt: skip
+    storage: str = option(
+        "float32", "How class weights and their momentum are kept in memory; a step works on its rows in float32, and "
+        "checkpoints hold float32. The half types take half the memory and cost accuracy and time "
+        "(docs/performance.md). Not with an optimizer of your own.", choices=("float32", "float16", "bfloat16"),
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,6 +77,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         seed=seed,
         calc_acc=config.calc_acc,
         half=config.mixed_precision.enabled,
+        storage=section.storage,
     )
 
 
@@ -127,12 +128,13 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
         # names that no layer of a user's net has by chance
         prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",
         shape=[shard.num_local, spec.row_size],
-        initializer=ShardInitializer(shard.first, spec.seed, distribution, bias),
+        initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage),
         param_attr=parts.param_attr,
         distributed=spec.model_parallel,
+        storage=spec.storage,
     )
     if parts.optimizer is not None:
-        check_optimizer(parts.optimizer)
+        check_optimizer(parts.optimizer, spec.storage)
         return ForeignRows(rows)
     return SampledRows(rows) if shard.samples else DenseRows(rows)
 

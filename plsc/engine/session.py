@@ -16,6 +16,7 @@ from plsc.errors import PeerError, TrainingError
 from plsc.optim.row_momentum import RowHistory, RowState, rows_up_to_date, write_rows
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group, first_line
+from plsc.row_storage import RowTable
 
 # Rows that are saved, loaded or brought up to date at a time, 8 MB of 512 numbers: several copies exist meanwhile, and
 # 65,536 rows, which took no less time, cost 1.2 GB beyond the weights (docs/performance.md).
@@ -157,8 +158,9 @@ class _BlockPrograms:
     def __init__(self, program: TrainProgram):
         self._programs: dict[str, tuple] = {}
         shape = [program.shard.num_local, program.spec.row_size]
+        storage = program.rows.spec.storage
         for name, variable in program.rows.tensors.items():
-            self._programs[name] = self._access(variable, shape)
+            self._programs[name] = self._access(name, variable, shape, storage)
         self._catch_up = None if program.rows.touched is None else self._catching_up(program, shape)
 
     def programs(self) -> list[Any]:
@@ -177,31 +179,34 @@ class _BlockPrograms:
         session.run(self._catch_up, feed, [])
 
     @staticmethod
-    def _access(variable: str, shape: list[int]) -> tuple:
+    def _access(name: str, variable: str, shape: list[int], storage: str) -> tuple:
         read, write = paddle.static.Program(), paddle.static.Program()
         with paddle.static.program_guard(read, paddle.static.Program()):
-            table = compat.existing(variable, shape, "float32")
-            value = paddle.gather(table, paddle.static.data("index", [-1], "int64"))
+            value = _table(name, variable, shape, storage).read(paddle.static.data("index", [-1], "int64"))
         with paddle.static.program_guard(write, paddle.static.Program()):
-            table = compat.existing(variable, shape, "float32")
             index = paddle.static.data("index", [-1], "int64")
-            compat.scatter_rows_(table, index, paddle.static.data("rows", [-1, shape[1]], "float32"))
+            rows = paddle.static.data("rows", [-1, shape[1]], "float32")
+            _table(name, variable, shape, storage).write(index, rows)
         return read, write, value
 
     @staticmethod
     def _catching_up(program: TrainProgram, shape: list[int]):
-        tensors, touched = program.rows.tensors, program.rows.touched
+        tensors, touched, storage = program.rows.tensors, program.rows.touched, program.rows.spec.storage
         main = paddle.static.Program()
         with paddle.static.program_guard(main, paddle.static.Program()):
             state = RowState(
-                compat.existing(tensors["weight"], shape, "float32"),
-                compat.existing(tensors["velocity"], shape, "float32"),
+                _table("weight", tensors["weight"], shape, storage),
+                _table("velocity", tensors["velocity"], shape, storage),
                 compat.existing(touched, [shape[0], 1], "int64"),
             )
             index = paddle.static.data("index", [-1], "int64")
             weight, velocity = rows_up_to_date(state, index, paddle.static.data("row_table", [-1, 4], "float32"))
             write_rows(state, index, weight, velocity, paddle.static.data("window_step", [1], "int64"))
         return main
+
+
+def _table(name: str, variable: str, shape: list[int], storage: str) -> RowTable:
+    return RowTable.of(compat.existing(variable, shape, storage), storage, name)
 
 
 def make_executor(env: Environment):

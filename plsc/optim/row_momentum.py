@@ -19,7 +19,8 @@ import numpy as np
 import paddle
 
 from plsc import compat
-from plsc.row_ops import gather_rows, scale_rows
+from plsc.row_ops import scale_rows
+from plsc.row_storage import RowTable
 
 # steps after which all rows are brought up to date, so that the table of products stays small (128 KB); one pass
 # over the shard in 4096 steps costs less than a thousandth of them
@@ -64,11 +65,11 @@ class RowHistory:
 
 @dataclass(frozen=True)
 class RowState:
-    """Values of the program: ``weight`` and ``velocity`` [L, E], ``touched`` [L, 1] int64: step of the window at
+    """``weight`` and ``velocity`` of L rows; ``touched`` [L, 1] int64, a value of the program: step of the window at
     which a row was last up to date."""
 
-    weight: Any
-    velocity: Any
+    weight: RowTable
+    velocity: RowTable
     touched: Any
 
 
@@ -77,7 +78,7 @@ def rows_up_to_date(state: RowState, index, table, in_loop: bool = False):
 
     ``in_loop``: see plsc.row_ops.scale_rows.
     """
-    weight, velocity = gather_rows(state.weight, index), gather_rows(state.velocity, index)
+    weight, velocity = state.weight.read(index), state.velocity.read(index)
     when = paddle.reshape(paddle.gather(state.touched, index), [-1])
     ww, wv, vw, vv = (paddle.gather(table[:, column : column + 1], when) for column in range(4))
     return (
@@ -88,7 +89,7 @@ def rows_up_to_date(state: RowState, index, table, in_loop: bool = False):
 
 def write_rows(state: RowState, index, weight, velocity, window_step) -> None:
     """Store rows that are up to date at ``window_step`` [1] int64, in place."""
-    compat.scatter_rows_(state.weight, index, weight)
-    compat.scatter_rows_(state.velocity, index, velocity)
+    state.weight.write(index, weight)
+    state.velocity.write(index, velocity)
     when = paddle.expand(paddle.reshape(window_step, [1, 1]), [paddle.shape(index)[0], 1])
     compat.scatter_rows_(state.touched, index, when)

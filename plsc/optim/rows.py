@@ -17,7 +17,7 @@ from plsc.errors import ConfigError
 from plsc.optim.loss_scaling import standing_still, zero_where
 from plsc.optim.parameters import weight_decay_of
 from plsc.optim.row_momentum import RowState, rows_up_to_date, write_rows
-from plsc.row_ops import gather_rows
+from plsc.row_storage import FLOAT32, RowTable
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,15 @@ class Momentum:
 
 @dataclass(frozen=True)
 class RowsSpec:
-    """``prefix`` of the variables' names, ``shape`` [L, row size], ``initializer``; ``param_attr`` of the user."""
+    """``prefix`` of the variables' names, ``shape`` [L, row size], ``initializer``; ``param_attr`` of the user;
+    ``storage``: see plsc.row_storage."""
 
     prefix: str
     shape: list[int]
     initializer: Any
     param_attr: Any = None
     distributed: bool = True
+    storage: str = FLOAT32
 
 
 class _Rows:
@@ -60,8 +62,9 @@ class _Rows:
             learning_rate=getattr(given, "learning_rate", 1.0),  # a user's optimizer reads these off the parameter
             regularizer=getattr(given, "regularizer", None),
         )
-        self.weight = paddle.static.create_parameter(spec.shape, "float32", attr=attr)
+        self.weight = paddle.static.create_parameter(spec.shape, spec.storage, attr=attr)
         self.weight.is_distributed = spec.distributed
+        self.table = RowTable.of(self.weight, spec.storage, "weight")
         self.spec = spec
         self.feeds: dict[str, Any] = {}
         self.touched = None
@@ -74,10 +77,14 @@ class _Rows:
     def fetch(self, block):
         """The same again."""
         if block.first is not None:  # gathered anew: to keep them would be a second weight
-            return gather_rows(self.weight, block.index)
+            return self.table.read(block.index)
         if self._rows is None:
-            self._rows = self.weight if block.index is None else paddle.gather(self.weight, block.index)
+            self._rows = self.table.read(block.index)
         return self._rows
+
+    def _create_velocity(self) -> RowTable:
+        value = compat.create_state(self.spec.prefix + ".velocity", self.spec.shape, self.spec.storage)
+        return RowTable.of(value, self.spec.storage, "velocity")
 
     @property
     def rate_factor(self) -> float:
@@ -102,22 +109,22 @@ class DenseRows(_Rows):
 
     def __init__(self, spec: RowsSpec):
         super().__init__(spec)
-        self.velocity = compat.create_state(spec.prefix + ".velocity", spec.shape, "float32")
+        self.velocity = self._create_velocity()
 
     @property
     def tensors(self) -> dict[str, str]:
-        return {"weight": self.weight.name, "velocity": self.velocity.name}
+        return {"weight": self.weight.name, "velocity": self.velocity.value.name}
 
     def update(self, gradients, momentum: Momentum) -> None:
         """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
 
         def body(block):
             rows, index = self.fetch(block), block.index
-            velocity = self.velocity if index is None else gather_rows(self.velocity, index)
+            velocity = self.velocity.read(index)
             rows, velocity = self._move(rows, velocity, gradients.of(block, rows), momentum)
-            if index is not None:
-                compat.scatter_rows_(self.weight, index, rows)
-                compat.scatter_rows_(self.velocity, index, velocity)
+            if index is not None or self.table.rounds:  # else these are the variables themselves, and have moved
+                self.table.write(index, rows)
+                self.velocity.write(index, velocity)
             return []
 
         gradients.blocks.each(body)
@@ -128,9 +135,8 @@ class SampledRows(_Rows):
 
     def __init__(self, spec: RowsSpec):
         super().__init__(spec)
-        velocity = compat.create_state(spec.prefix + ".velocity", spec.shape, "float32")
         touched = compat.create_state(spec.prefix + ".touched", [spec.shape[0], 1], "int64")
-        self.state = RowState(self.weight, velocity, touched)
+        self.state = RowState(self.table, self._create_velocity(), touched)
         self.touched = touched.name
         self.feeds = {
             "row_table": paddle.static.data("row_table", [-1, 4], "float32"),
@@ -140,33 +146,47 @@ class SampledRows(_Rows):
 
     @property
     def tensors(self) -> dict[str, str]:
-        return {"weight": self.weight.name, "velocity": self.state.velocity.name}
+        return {"weight": self.weight.name, "velocity": self.state.velocity.value.name}
 
     def bring_up(self, block):
-        in_loop = block.first is not None
-        rows, velocity = rows_up_to_date(self.state, block.index, self.feeds["row_table"], in_loop)
+        rows, velocity = self._up_to_date(block)
         if block.first is None:
             self._rows, self._velocity = rows, velocity
-        else:  # the other loops gather what is written here; it is true for the end of this step already
+        elif not self.table.rounds:
+            # the other loops gather what is written here; it is true for the end of this step already
             write_rows(self.state, block.index, rows, velocity, self.feeds["window_step"] + 1)
         return rows
+
+    def fetch(self, block):
+        # a table that rounds is written once in a step, at its end: what is brought up is brought up each time anew
+        return self._both(block)[0] if self.table.rounds else super().fetch(block)
 
     def update(self, gradients, momentum: Momentum) -> None:
         """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
         state = self.state
 
         def body(block):
-            rows, index = self.fetch(block), block.index
-            velocity = self._velocity if block.first is None else gather_rows(state.velocity, index)
+            rows, velocity = self._both(block)
             rows, velocity = self._move(rows, velocity, gradients.of(block, rows), momentum)
-            if block.first is None:
-                write_rows(state, index, rows, velocity, self.feeds["window_step"] + 1)
+            if block.first is None or self.table.rounds:
+                write_rows(state, block.index, rows, velocity, self.feeds["window_step"] + 1)
             else:
-                compat.scatter_rows_(state.weight, index, rows)
-                compat.scatter_rows_(state.velocity, index, velocity)
+                state.weight.write(block.index, rows)
+                state.velocity.write(block.index, velocity)
             return []
 
         gradients.blocks.each(body)
+
+    def _both(self, block) -> tuple:
+        """(weight, velocity) of rows that were brought up."""
+        if block.first is None:
+            return self._rows, self._velocity
+        if self.table.rounds:
+            return self._up_to_date(block)
+        return self.fetch(block), self.state.velocity.read(block.index)
+
+    def _up_to_date(self, block) -> tuple:
+        return rows_up_to_date(self.state, block.index, self.feeds["row_table"], in_loop=block.first is not None)
 
 
 class ForeignRows(_Rows):
@@ -200,8 +220,13 @@ class ForeignRows(_Rows):
         return others
 
 
-def check_optimizer(optimizer) -> None:
+def check_optimizer(optimizer, storage: str) -> None:
     """Raise ConfigError for what a user's optimizer cannot do in a run."""
+    if storage != FLOAT32:
+        raise ConfigError(
+            f"classifier.storage={storage!r}: a user's optimizer (set_optimizer) works on float32; set "
+            "classifier.storage: float32, or leave the optimizer out for the built-in momentum"
+        )
     if getattr(optimizer, "_grad_clip", None) is not None:
         raise ConfigError(
             "set_optimizer: its grad_clip would see a part of the classes only; leave it out and set grad_clip_norm, "
