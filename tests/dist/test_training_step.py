@@ -136,8 +136,8 @@ def test_training_is_that_of_the_reference(outcome, number):
     # float32 against float64: 1e-6 a step from cosines off by 1e-7 times the scale of 16, growing with the steps
     tolerance = 1e-5 * max(1.0, steps / 10)
     # A step rounds what it stores by up to one roundoff, up or down: after 12 steps some 3 of them, in the velocity the
-    # more, as its own are kept (1 / (1 - momentum)). The loss averages over many rows, the backbone's gradients, through
-    # which each step hands on its error, over fewer.
+    # more, as its own are kept (1 / (1 - momentum)). The loss averages over many rows; the backbone, which moves by the
+    # gradients of each step, over fewer.
     storage = case["config"]["classifier"].get("storage", "float32")
     net_tolerance = tolerance if storage == "float32" else 2 * ROUNDOFF[storage]
     rows_tolerance = tolerance if storage == "float32" else 4 * ROUNDOFF[storage]

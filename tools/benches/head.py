@@ -22,6 +22,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--classes", type=int, nargs="+", default=[10_000, 100_000])
     command.add_argument("--ratios", type=float, nargs="+", default=[1.0, 0.1])
     command.add_argument("--sampled", type=int, help="sample this many rows, instead of --ratios")
+    types = ["float32", "float16", "bfloat16"]
+    command.add_argument("--storage", nargs="+", default=types[:1], choices=types, help="of weight and momentum")
     command.add_argument("--batch", type=int, default=64, help="images of a step")
     command.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
     command.add_argument("--parts", action="store_true", help="split the time")
@@ -29,7 +31,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[dict]:
-    kinds = [{"kernels": "plsc"}]
+    kinds = [{"kernels": "plsc", "storage": storage} for storage in options.storage]
     if options.torch:
         kinds += [{"kernels": kernels, "with": options.torch} for kernels in ("torch", "torch tuned")]
     shared = {"batch": options.batch, "steps": options.steps, "parts": options.parts}
@@ -84,9 +86,12 @@ def run_torch(case: dict) -> dict:
 
 def memory(case: dict, num_sample: int) -> dict:
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    row, sampled = 4 * EMBEDDING, case["ratio"] < 1.0
-    # reads and writes of rows: forward 1 (sampled: weight and momentum in and out), backward 1, update 4; of cosines 4
-    moved = num_sample * (row * (9 if sampled else 6) + 4 * 4 * case["batch"])
+    half = case.get("storage", "float32") != "float32"
+    row, sampled = (2 if half else 4) * EMBEDDING, case["ratio"] < 1.0
+    # reads and writes of rows: forward 1 (sampled: weight and momentum in and out), backward 1, update 4; of cosines 4.
+    # In 16 bits weight and momentum are not written but in the update, and read in each of the three.
+    times = (8 if half else 9) if sampled else 6
+    moved = num_sample * (row * times + 4 * 4 * case["batch"])
     state = 2 * row * case["classes"]
     return {"peak_gb": round(peak / 1e9, 3), "peak_over_weight_and_momentum": round(peak / state, 2),
             "gb_moved": round(moved / 1e9, 3)}  # fmt: skip
@@ -101,7 +106,7 @@ class HeadBench:
         from plsc.parallel.environment import Environment
 
         self.case, self.env = case, Environment()
-        self.spec = ClassifierSpec(case["classes"], EMBEDDING, sample_ratio=case["ratio"])
+        self.spec = ClassifierSpec(case["classes"], EMBEDDING, sample_ratio=case["ratio"], storage=case["storage"])
         self.shard = Shard.of(self.spec, self.env)
         self.history, self.rng = RowHistory(0.9, 5e-4), np.random.default_rng(0)
         self.executor = self.feeds = None
