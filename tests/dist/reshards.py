@@ -13,11 +13,12 @@ from tests.dist import forked
 from tests.dist.tiny_run import make_entry
 
 GLOBAL_BATCH, HALF, STEPS = 12, 6, 12
+RATE_OF_ADAM = 0.02
 PAIRS = [(1, 2), (2, 1), (2, 3), (3, 2), (4, 1), (3, 4), (4, 3)]
 OPTIONS = {"classifier.sample_ratio": 1.0, "with_test": False, "save_period": 0, "lr_schedule.boundaries": [9]}
 
 
-def part(run_dir: Path, world_size: int, steps: int, global_batch: int = GLOBAL_BATCH, adam: bool = False) -> None:
+def part(run_dir: Path, world_size: int, steps: int, global_batch: int = GLOBAL_BATCH, adam: float = 0.0) -> None:
     options = {**OPTIONS, "train_steps": steps, "train_batch_size": global_batch // world_size}
     make_entry(run_dir, options, plain=True, adam=adam).train()
 
@@ -32,10 +33,10 @@ def main() -> None:
         report.setdefault(name, []).extend(codes)
 
     run("alone", 1, STEPS)  # never interrupted: what a checkpoint forgets would show
-    run("alone adam", 1, STEPS, GLOBAL_BATCH, True)
+    run("alone adam", 1, STEPS, GLOBAL_BATCH, RATE_OF_ADAM)
     for name, pair, adam in (
-        *((f"{before} to {after}", (before, after), False) for before, after in PAIRS),
-        ("2 to 3 adam", (2, 3), True),
+        *((f"{before} to {after}", (before, after), 0.0) for before, after in PAIRS),
+        ("2 to 3 adam", (2, 3), RATE_OF_ADAM),
     ):
         run(name, pair[0], HALF, GLOBAL_BATCH, adam)
         run(name, pair[1], STEPS, GLOBAL_BATCH, adam)

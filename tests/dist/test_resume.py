@@ -17,6 +17,7 @@ from tests.dist.tiny_run import manifest, told
 STEPS = 24  # three and a half epochs; checkpoints at 5, 7, 10, 13, 14 (of a step that ends an epoch) ... 24
 KILLS = 20
 METRIC = "test_dataset.auc"
+RATES_OF_ADAM = (0.0, 0.2)  # none; one that moves the areas so much that the best one is neither the first nor the last
 
 
 def run_process(module: str, cwd, timeout: float = 900) -> dict:
@@ -37,7 +38,7 @@ def runs(tmp_path_factory):
     instants = draw_instants(seed=20, count=5 * KILLS)
     orders = []
     for number in range(2):
-        entry = {"adam": bool(number), "options": {"save_async": not number, "best_metric": METRIC}}
+        entry = {"adam": RATES_OF_ADAM[number], "options": {"save_async": not number, "best_metric": METRIC}}
         # a run may be over before all of its instants have come: those left over go unused, so there are more
         orders.append({"name": f"straight{number}", "entry": entry, "instants": [], "kills": 0})
         own = instants[number::2]
@@ -81,7 +82,7 @@ def test_the_best_checkpoint_is_one_complete_checkpoint_and_the_same_one(runs, n
     cwd, report = runs
     areas = {step: values[0] for (step, _, name), values in told(cwd / f"straight{number}").items() if name == "auc"}
     best = max(areas, key=lambda step: (areas[step], -step))  # the first of equal ones
-    assert len(set(areas.values())) > 2 and (best != min(areas) or number)  # the test would say nothing otherwise
+    assert len(set(areas.values())) > 2 and best != min(areas)  # the test would say nothing otherwise
     for name in [f"straight{number}", *report[f"killed{number}"]["runs"]]:
         found = open_checkpoint(str(cwd / name / "best"), OneRank())[1]  # checks every hash
         assert [path.name for path in (cwd / name / "best" / "checkpoints").iterdir()] == [f"step_{best:08d}"], name

@@ -52,8 +52,8 @@ class Pictures:
         return self.images[index], np.int64(self.labels[index])
 
 
-def make_entry(run_dir, options: dict | None = None, plain: bool = False, adam: bool = False) -> Entry:
-    """An Entry with the tiny net and data; ``options`` are dotted keys."""
+def make_entry(run_dir, options: dict | None = None, plain: bool = False, adam: float = 0.0) -> Entry:
+    """An Entry with the tiny net and data; ``options`` are dotted keys; ``adam``: the first rate of a user's Adam."""
     entry = Entry()
     usual = {
         "seed": 11, "device": "cpu", "num_threads": 1, "model_save_dir": str(run_dir), "resume": "auto",
@@ -71,7 +71,7 @@ def make_entry(run_dir, options: dict | None = None, plain: bool = False, adam: 
         import paddle
 
         paddle.enable_static()
-        entry.set_optimizer(paddle.optimizer.Adam(paddle.optimizer.lr.ExponentialDecay(0.02, 0.9)))
+        entry.set_optimizer(paddle.optimizer.Adam(paddle.optimizer.lr.ExponentialDecay(adam, 0.9)))
     return entry
 
 
