@@ -3,7 +3,7 @@
     wait    share of the loop that waits for data (synthetic pictures from one worker process of each rank)
     python  share of the step outside of Paddle's executor
     cpu     seconds of processor time of the cheapest step, all threads: less moved by other work on the machine
-    head    share that the classifier takes: a step of the same classifier on a net of one layer, alone
+    head    share of that which the classifier takes: its step alone, on a net of one layer
 
 The kernels are "onednn" (the default, see docs/performance.md), "plain" (use_onednn: false) or, with --torch, "torch":
 the same net in PyTorch on the same machine in the same rounds, forward, backward and momentum without a classifier.
@@ -125,7 +125,7 @@ def run_rank(case: dict) -> dict:
         "cpu": round(step["cpu"], 4),
         "wait": round(step["wait"] / step["seconds"], 4),
         "python": round(step["python"] / step["seconds"], 4),
-        "head": round(head["seconds"] / step["seconds"], 4),
+        "head": round(head["cpu"] / step["cpu"], 4),
         "peak_gb": round(peak / 1e9, 2),
     }
 
