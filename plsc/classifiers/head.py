@@ -17,7 +17,6 @@ from typing import Any
 
 import paddle
 
-from plsc import compat
 from plsc.classifiers.row_blocks import RowBlock, RowBlocks
 
 ZERO_NORM = 1e-6  # a vector shorter than this has no direction: its cosines are 0 and it gets no gradient
@@ -89,11 +88,10 @@ def row_numbers(x):
     return paddle.arange(count, dtype="int64")
 
 
-def top_k_accuracy(larger, k: int, divisor, shard_world: int):
+def top_k_accuracy(larger, k: int, divisor):
     """Share of the features whose own class is among the k largest cosines (before the margin) of all rows. [1].
 
-    ``larger``: see HeadOutput. Another class with the same cosine counts as larger: a net whose features are all zero
-    has recognised nothing.
+    ``larger`` [G]: see HeadOutput, summed over the ranks that share the classes. Another class with the same cosine
+    counts as larger: a net whose features are all zero has recognised nothing.
     """
-    number = compat.all_reduce(larger, shard_world)
-    return paddle.reshape(paddle.sum(paddle.cast(number <= k, "float32")) / divisor, [1])
+    return paddle.reshape(paddle.sum(paddle.cast(larger <= k, "float32")) / divisor, [1])

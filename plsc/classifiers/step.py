@@ -113,8 +113,9 @@ def classify(
     if spec.with_bias:
         ones = paddle.ones_like(own_feature[:, :1])
         own_feature = paddle.concat([own_feature, ones], axis=1)
-    blocks = RowBlocks(index, shard.num_sample, block_rows)
-    if env.on_gpu and spec.margins is not None:
+    by_kernel = env.on_gpu and spec.margins is not None
+    blocks = RowBlocks(index, shard.num_sample, None if by_kernel else block_rows)
+    if by_kernel:
         all_rows = rows.bring_up(RowBlock(None, None, index))
         output = gpu_head.gpu_head(
             own_feature, blocks, all_rows, remapped, position, spec, divisor, shard.rank, shard.world_size, loss_scale
@@ -158,8 +159,8 @@ def _localise(label, shard: Shard):
 def _finish(output: HeadOutput, divisor, spec, shard: Shard, env: Environment) -> StepOutput:
     accuracy = {}
     if spec.calc_acc:
-        for k in (1, 5):
-            accuracy[f"acc{k}"] = top_k_accuracy(output.larger, k, divisor, shard.world_size)
+        larger = compat.all_reduce(output.larger, shard.world_size)
+        accuracy = {f"acc{k}": top_k_accuracy(larger, k, divisor) for k in (1, 5)}
     dfeature = output.dfeature[:, : spec.embedding_size] if spec.with_bias else output.dfeature
     if spec.model_parallel:
         dfeature = compat.reduce_scatter(dfeature, env.rank, env.world_size, env.on_gpu)

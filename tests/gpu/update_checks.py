@@ -50,7 +50,7 @@ def check_no_other_sums(b: Built) -> None:
     batch = [graph.shape(op.input("X")) for op in small]
     assert all(len(shape) == 1 and 0 < shape[0] <= 32 for shape in batch), batch
     norms = 1 if case.clip and case.model_parallel else 0
-    accuracy = (3 if case.model_parallel else 2) if case.calc_acc else 0
+    accuracy = 2 if case.calc_acc else 0
     loss = 0 if case.model_parallel else 1
     assert len(small) == norms + accuracy + loss, batch
 

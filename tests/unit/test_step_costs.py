@@ -134,7 +134,7 @@ def formula(ranks, rows, model_parallel, calc_acc):
         # the largest logit; four numbers of the softmax
         sent += [("all_reduce", 4 * everybody), ("all_reduce", 16 * everybody)]
         sent += [("all_reduce", 4 * everybody * EMBEDDING)]  # gradients of the features
-        sent += [("all_reduce", 4 * everybody)] * (2 if calc_acc else 0)
+        sent += [("all_reduce", 4 * everybody)] * (1 if calc_acc else 0)
     else:
         sent = [("all_gather", 8 * own)] if rows else []  # the labels, which the sample must hold
         sent += [("all_reduce", 4), ("all_reduce", 4 * EMBEDDING * (rows or 30_011))]  # loss, gradient of the rows
