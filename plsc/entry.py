@@ -1,4 +1,4 @@
-"""`Entry`, the public face: settings in, and train, test, predict, convert, plan out. The work is done in plsc.engine."""
+"""`Entry`, the public face: settings in; train, test, predict, convert, plan out. The work is done in plsc.engine."""
 
 from __future__ import annotations
 

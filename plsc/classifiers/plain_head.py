@@ -127,7 +127,8 @@ class Softmax:
     """Cross entropy over the rows of all blocks of all ranks.
 
     ``loss`` [1]; ``target`` [G], the own cosine, of the rank that holds the row: the same on each. d loss / d cosine is
-    exp(scale * cosine - ``offset`` [G]), where the own cosine has its ``margin`` [G], and there ``correction`` [G] more.
+    exp(scale * cosine - ``offset`` [G]), in which the own cosine has its ``margin`` [G] added; there it is
+    ``correction`` [G] more.
     """
 
     def __init__(self, head: PlainHead, largest, total, own, divisor, shard_world: int):
