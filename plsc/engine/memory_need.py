@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from plsc import compat, program_view
 from plsc.classifiers.row_blocks import BLOCK_ROWS
 from plsc.config import Config
-from plsc.engine import session
+from plsc.engine import onednn, session
 from plsc.engine.build import TrainProgram, build_eval, build_train
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts
@@ -27,17 +27,20 @@ STEP = "a step, at its worst moment"
 class Constants:
     """Bytes that come with Paddle: ``start`` beyond the process that has built its programs, once it runs them
     (threads, kernels' own buffers), ``worker`` for each process that reads data, ``pair`` for each pair of operations,
-    which the executor looks at to find out what waits for what; ``heap``: what the heap keeps unused, as a share of
-    what a step makes and drops."""
+    which the executor looks at to find out what waits for what. As shares: ``heap`` of what a step makes and drops,
+    which the heap keeps unused; ``onednn`` of what operations of oneDNN write and those of its backward pass read,
+    which it holds in its own layout to the end of the step."""
 
     start: int
     worker: int
     pair: int
     heap: float
+    onednn: float
 
 
-PADDLE_26 = Constants(start=100_000_000, worker=40_000_000, pair=90, heap=0.25)
-PADDLE_3 = Constants(start=50_000_000, worker=40_000_000, pair=6, heap=0.25)
+PADDLE_26 = Constants(start=120_000_000, worker=40_000_000, pair=90, heap=0.35, onednn=1.0)
+PADDLE_3 = Constants(start=130_000_000, worker=40_000_000, pair=6, heap=0.1, onednn=0.75)
+ONEDNN = 40_000_000  # bytes: its own code and tables, once it is used
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,10 @@ class Need:
         if self._process is not None:
             constants = PADDLE_3 if compat.is_pir() else PADDLE_26
             sizes["images"] = _images(config, constants)
-            sizes["heap, unused between blocks"] = int(constants.heap * most)
+            moved = _onednn_bytes(config, program)
+            sizes["oneDNN"] = int(constants.onednn * moved) + ONEDNN * (moved > 0)
+            drawn = _peak_bytes(program.startup, 1)  # the first weights: what they leave behind is of other sizes
+            sizes["heap, unused between blocks"] = int(constants.heap * most) + drawn
             sizes["the executor's order"] = constants.pair * len(ops) ** 2
             sizes["process"] = self._process + constants.start
         snapshot = sum(variables[name] for name in program.rows.tensors.values()) + replicated
@@ -123,6 +129,17 @@ def _images(config: Config, constants: Constants) -> int:
         batch *= side
     workers = config.data.num_workers
     return 4 * batch * (IN_HAND + PREFETCH * workers) + constants.worker * workers
+
+
+def _onednn_bytes(config: Config, program: TrainProgram) -> int:
+    """What the operations that a run moves to oneDNN write, and what those of the backward pass read."""
+    if not config.use_onednn or not onednn.use_onednn(program.main):
+        return 0
+    total = 0
+    for op in program_view.operations(program.main):
+        if op.kind.replace("_grad", "") in ("conv2d", "depthwise_conv2d", "prelu"):
+            total += sum(tensor.size() for tensor in (*op.writes, *(op.reads if op.kind.endswith("_grad") else ())))
+    return total
 
 
 def _detail(ops: list[program_view.Operation], step: dict[str, int]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 A try runs `bench.py head` for three steps in a process of its own, which is ended when its peak memory passes the
 limit. The next number of classes is chosen along the line through the last two peaks, until the limit is met to a
 hundredth. ``share``: the classes found over those that the limit would hold with weight and momentum alone, 4 KB a
-class at embedding 512. The process without classes counts against the limit as well; ``share_of_the_rest`` leaves it
+class at embedding 512 (in float32; with 16 bits the share may pass 1). The process without classes counts against the limit as well; ``share_of_the_rest`` leaves it
 out.
 """
 
@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from benches import head
+
 HELP = "the most classes that train within a limit of memory"
 BEST = ("classes", "max")
 STATE = 2 * 4 * 512  # bytes of a class: weight and momentum
@@ -27,11 +29,13 @@ MOST_TRIES = 8
 def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--limit-gb", type=float, default=2.0, help="peak memory of the process, 1e9 bytes")
     command.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.01])
+    command.add_argument("--storage", default="float32", help="of weight and momentum, see bench.py head")
     command.add_argument("--batch", type=int, default=64, help="images of a step")
 
 
 def cases(options: argparse.Namespace) -> list[dict]:
-    return [{"limit_gb": options.limit_gb, "ratio": ratio, "batch": options.batch} for ratio in options.ratios]
+    shared = {"limit_gb": options.limit_gb, "storage": options.storage, "batch": options.batch}
+    return [{"ratio": ratio, **shared} for ratio in options.ratios]
 
 
 def run(case: dict) -> dict:
@@ -76,9 +80,14 @@ def search(measure, limit: float, process: float) -> tuple[int, float]:
 
 def peak_of(case: dict, classes: int, limit: float) -> float | None:
     """Peak bytes of a process that trains ``classes``; None if it passed the limit or got no memory."""
-    head = {"classes": classes, "ratio": case["ratio"], "batch": case["batch"], "steps": 1, "threads": case["threads"]}
+    parser = argparse.ArgumentParser()
+    head.add_options(parser)
+    words = ["--classes", classes, "--ratios", case["ratio"], "--batch", case["batch"], "--steps", 1]
+    words += ["--storage", case["storage"]]
+    (wanted,) = head.cases(parser.parse_args([str(word) for word in words]))
+    wanted["threads"] = case["threads"]
     bench = Path(__file__).resolve().parents[1] / "bench.py"
-    command = [sys.executable, str(bench), "head", "--case", json.dumps(head)]
+    command = [sys.executable, str(bench), "head", "--case", json.dumps(wanted)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         while (peak := peak_so_far(process.pid)) is not None:
