@@ -3,8 +3,8 @@
 A try runs `bench.py head` for three steps in a process of its own, which is ended when its peak memory passes the
 limit. The next number of classes is chosen along the line through the last two peaks, until the limit is met to a
 hundredth. ``share``: the classes found over those that the limit would hold with weight and momentum alone, 4 KB a
-class at embedding 512 (in float32; with 16 bits the share may pass 1). The process without classes counts against the limit as well; ``share_of_the_rest`` leaves it
-out.
+class at embedding 512 (in float32; with 16 bits the share may pass 1). The process without classes counts against the
+limit as well; ``share_of_the_rest`` leaves it out.
 """
 
 from __future__ import annotations
