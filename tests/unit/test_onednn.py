@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -223,3 +224,30 @@ def test_paddles_own_choice_is_off():
     env = {**os.environ, "FLAGS_use_mkldnn": "1", "FLAGS_use_onednn": "1"}
     done = subprocess.run([sys.executable, "-c", SWITCHED_ON], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+TRAIN = """
+import json, sys
+from plsc import Entry
+import plsc.engine.train as loop
+moved, move = [], loop.use_onednn
+loop.use_onednn = lambda program: moved.append(move(program))
+losses = []
+for switch in (True, False):
+    entry = Entry(config={
+        "data": {"dataset": "synthetic", "train_image_num": 32, "num_workers": 0},
+        "model": {"name": "ResNet10", "base_width": 8, "image_shape": [3, 20, 20], "embedding_size": 16},
+        "classifier": {"num_classes": 20}, "train_batch_size": 8, "train_steps": 4, "with_test": False, "seed": 1,
+        "num_threads": 1, "use_onednn": switch, "model_save_dir": f"{sys.argv[1]}/{switch}", "device": "cpu",
+    })
+    losses.append(entry.train().loss)
+print(json.dumps([moved, losses]))
+"""
+
+
+def test_training_obeys_the_switch(tmp_path):
+    done = subprocess.run([sys.executable, "-c", TRAIN, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    moved, (fast, plain) = json.loads(done.stdout.splitlines()[-1])
+    assert moved == [36]  # 13 convolutions and 5 PReLU with their gradients, and nothing in the second run
+    assert fast == pytest.approx(plain, rel=1e-3)  # rounding of 1e-7 grows in four steps, to 1e-5 of the loss at most
