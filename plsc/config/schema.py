@@ -103,7 +103,7 @@ class Classifier:
     )  # fmt: skip
     storage: str = option(
         "float32", "How class weights and their momentum are kept in memory; a step works on its rows in float32, and "
-        "checkpoints hold float32. The half types take half the memory and cost accuracy and time "
+        "checkpoints hold float32. The half types take half the memory, cost time on CPUs and may cost accuracy "
         "(docs/performance.md). Not with an optimizer of your own.", choices=("float32", "float16", "bfloat16"),
     )  # fmt: skip
 
