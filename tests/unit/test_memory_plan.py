@@ -68,6 +68,12 @@ def test_variables_are_their_shapes(ranks, local, ratio):
     assert sum(found.detail.values()) == found.sizes[STEP]
 
 
+def test_sixteen_bits_are_half():
+    weight = need().sizes["class weights"]
+    assert need(**{"classifier.storage": "float16"}).sizes["class weights"] == weight // 2
+    assert need(**{"classifier.storage": "bfloat16"}).sizes["class weights"] == weight // 2
+
+
 def test_adam_keeps_two_numbers_for_each_of_a_weight():
     found = need(adam=True)
     assert found.sizes["class momentum"] == pytest.approx(2 * found.sizes["class weights"], abs=16)
