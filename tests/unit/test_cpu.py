@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from plsc.engine.cpu import mkl_cpu_type, use_wide_kernels
 
 PROGRAM = """
