@@ -242,10 +242,10 @@ def out_of_memory_on_rank_1(entry: Entry, root: Path) -> None:
 
     execute = Executor.run
 
-    def run(self, program, feed, fetch_list):
-        if "label" in feed:
+    def run(self, *program, feed=None, **rest):
+        if "label" in (feed or {}):
             raise RuntimeError("C++ Traceback\nResourceExhaustedError: Out of memory error on CPU")
-        return execute(self, program, feed=feed, fetch_list=fetch_list)
+        return execute(self, *program, feed=feed, **rest)
 
     if rank() == 1:
         Executor.run = run
