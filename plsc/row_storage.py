@@ -10,7 +10,7 @@ from typing import Any
 
 import paddle
 
-from plsc import compat, compat_half
+from plsc import compat
 from plsc.row_ops import gather_rows
 
 FLOAT32, FLOAT16 = "float32", "float16"
@@ -57,4 +57,4 @@ class RowTable:
         rows = rows if self.factor == 1.0 else rows * self.factor
         if self.storage == FLOAT16:
             rows = paddle.clip(rows, -LARGEST_FLOAT16, LARGEST_FLOAT16)
-        compat_half.put_rows_(self.value, index, compat_half.round_to(rows, self.storage))
+        compat.put_half_rows_(self.value, index, compat.round_to(rows, self.storage))

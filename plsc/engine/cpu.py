@@ -6,7 +6,9 @@ import ctypes
 import os
 from pathlib import Path
 
-from plsc import compat
+import paddle
+from paddle.base import core
+
 from plsc.engine import onednn
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
@@ -19,10 +21,19 @@ AVX2 = {"avx2", "fma"}
 def prepare_cpu(threads: int) -> None:
     """Make this process ready to compute with ``threads`` threads. To be called before Paddle's first product."""
     use_wide_kernels()
-    compat.set_threads(threads)
-    compat.run_in_order()
+    core.set_num_threads(threads)
+    run_in_order()
     onednn.off_elsewhere()
     keep_big_blocks()
+
+
+def run_in_order() -> None:
+    """Let the executor run operations one after the other, each with all threads.
+
+    Collectives that do not depend on each other then start in the same order on every rank, and initial weights
+    are drawn in the same order.
+    """
+    paddle.set_flags({"FLAGS_new_executor_serial_run": True})
 
 
 def use_wide_kernels(cpuinfo: str = "/proc/cpuinfo") -> None:

@@ -87,9 +87,9 @@ def _check_export(config: Config, parts: Parts, env: Environment) -> None:
         require_onnx()
 
 
-__all__ = ["Run", "convert_for_prediction", "predict", "test", "train"]
-
-
 def plan(config: Config, parts: Parts, ranks: int | None, memory_gb: float | None) -> MemoryPlan:
     """What each rank of ``train`` will need in memory. Runs nothing, reads no data, writes nothing."""
     return make_plan(config, parts, ranks, memory_gb)
+
+
+__all__ = ["Run", "convert_for_prediction", "plan", "predict", "test", "train"]

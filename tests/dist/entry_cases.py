@@ -73,6 +73,14 @@ def run_all(env, payload):
     train("nhwc", model__data_format="NHWC")
     train("mobile", model__name="MobileFaceNet", model__base_width=8)
     train("two workers", Linear(), data__num_workers=2)
+    # more rows than a block of the classifier has, on one rank and on each of two
+    train("wide", Linear(), classifier__num_classes=9001)
+    train("wide again", Linear(), classifier__num_classes=9001)
+    train("wide data parallel", Linear(), classifier__num_classes=9001, classifier__model_parallel=False)
+    wide = {"classifier__num_classes": 9001, "classifier__sample_ratio": 0.7}
+    train("wide sampled", Linear(), **wide)
+    train("wide sampled on", Linear(), **wide, train_steps=8, checkpoint_dir="wide sampled")
+    train("wide sampled at once", Linear(), **wide, train_steps=8)
 
     optimizer(results, batch)
     hooks(results, batch)

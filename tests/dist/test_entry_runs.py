@@ -53,7 +53,9 @@ def test_all_ranks_say_the_same(outcome, world_size):
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("first, second", [("first", "again"), ("sampled", "sampled again"), ("linear", "two workers")])
+@pytest.mark.parametrize("first, second", [
+    ("first", "again"), ("sampled", "sampled again"), ("linear", "two workers"), ("wide", "wide again"),
+])  # fmt: skip
 def test_a_run_with_a_seed_repeats_to_the_bit(outcome, world_size, first, second):
     part = outcome[world_size]["parts"][0]
     assert_equal_runs(part[first], part[second])
@@ -66,7 +68,7 @@ def test_another_seed_is_another_run(outcome, world_size):
 
 
 @pytest.mark.parametrize("name", [
-    "linear", "linear by field", "linear data parallel", "built in", "train_dataset", "train_reader",
+    "linear", "linear by field", "linear data parallel", "built in", "train_dataset", "train_reader", "wide",
 ])  # fmt: skip
 def test_two_ranks_train_as_one(outcome, name):
     alone, together = (outcome[world_size]["parts"][0][name] for world_size in (1, 2))
@@ -82,6 +84,7 @@ def test_two_ranks_train_as_one(outcome, name):
 def test_data_parallel_is_model_parallel(outcome, world_size):
     part = outcome[world_size]["parts"][0]
     assert part["linear"]["loss"] == pytest.approx(part["linear data parallel"]["loss"], rel=2e-5)
+    assert part["wide"]["loss"] == pytest.approx(part["wide data parallel"]["loss"], rel=2e-5)
     assert part["linear"]["loss"] == part["linear by field"]["loss"]
 
 
@@ -108,6 +111,19 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_never_stopped(outcome, world_si
     part = outcome[world_size]["parts"][0]
     assert part["life on"]["step"] == part["life at once"]["step"] == 8
     assert_equal_runs(part["life on"], part["life at once"])
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_sampled_run_in_blocks_of_rows_goes_on_from_its_checkpoint(outcome, world_size):
+    part = outcome[world_size]["parts"][0]
+    on, at_once = part["wide sampled on"], part["wide sampled at once"]
+    assert on["step"] == at_once["step"] == 8
+    # to save at step 4 brings every row up to date, which rounds those that are not sampled in step 5 once more
+    assert on["loss"] == pytest.approx(at_once["loss"], rel=1e-5)
+    one, two = weights(on["checkpoint"]), weights(at_once["checkpoint"])
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        np.testing.assert_allclose(two[key], value, rtol=0, atol=1e-6 * max(np.abs(value).max(), 1e-3), err_msg=key)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

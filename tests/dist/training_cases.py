@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
-from plsc import compat
 from plsc.config import Config
 from plsc.engine.build import build_train
+from plsc.engine.cpu import run_in_order
 from plsc.engine.session import Session
 from plsc.models import BaseModel
 from plsc.parallel.group import join
@@ -25,7 +25,7 @@ class Linear(BaseModel):
 
 
 def run_cases(env, cases):
-    compat.run_in_order()  # as a run does: collectives in the loops over blocks must not meet others
+    run_in_order()  # as a run does: collectives in the loops over blocks must not meet others
     return [run_case(env, case) for case in cases]
 
 

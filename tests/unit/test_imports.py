@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STOREYS = [
     ["plsc.errors", "plsc.version", "plsc.key_server"],
     ["plsc.config", "plsc.compat", "plsc.paddle_version", "plsc.row_ops", "plsc.safe_pickle"],
-    ["plsc.parallel", "plsc.program_view", "plsc.compat_half"],
+    ["plsc.parallel", "plsc.program_view"],
     ["plsc.row_storage"],
     ["plsc.classifiers", "plsc.models", "plsc.data", "plsc.optim", "plsc.checkpoint", "plsc.evaluation",
      "plsc.parts", "plsc.report"],
@@ -32,7 +32,7 @@ STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms
 # Only these may name Paddle where it is imported together with the module; all others do it inside of functions.
 WITH_PADDLE = (
     "plsc.classifiers", "plsc.engine", "plsc.optim", "plsc.compat", "plsc.parallel.group", "plsc.parallel.side",
-    "plsc.program_view", "plsc.row_ops", "plsc.row_storage", "plsc.compat_half",
+    "plsc.program_view", "plsc.row_ops", "plsc.row_storage",
 )  # fmt: skip
 
 # The reader of the process's environment, where the launch says which rank this is and which card is its own.

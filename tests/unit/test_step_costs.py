@@ -163,10 +163,10 @@ MEASURE = """
 import json, sys, zlib
 import numpy as np
 from tests.unit import test_step_costs as costs
-from plsc import compat
+from plsc.engine.cpu import run_in_order
 from paddle.base import core
 classes, ratio = json.loads(sys.argv[1])
-compat.run_in_order()
+run_in_order()
 program, _ = costs.built(classes, ratio)
 session = costs.Session(program, costs.Environment(), 0.9, 5e-4, seed=0)
 session.start(costs.join(costs.Environment()))

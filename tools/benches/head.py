@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+
+from benches._processes import run_torch
 
 HELP = "steps of the classifier alone on one rank, for numbers of classes and sample ratios"
 EMBEDDING = 512
@@ -51,7 +48,7 @@ def run(case: dict) -> dict:
     variables, and the time of the one before is taken off. ``gather`` brings sampled rows up to date as well.
     """
     if "with" in case:
-        return run_torch(case)
+        return beside(case)
     import zlib  # noqa: F401  before paddle, see plsc.paddle_version
 
     import paddle
@@ -71,17 +68,11 @@ def run(case: dict) -> dict:
     return result
 
 
-def run_torch(case: dict) -> dict:
+def beside(case: dict) -> dict:
     """The same by PyTorch: as people run it, or tuned: fused SGD, and glibc keeps big blocks."""
-    script = Path(__file__).resolve().parent / "_torch_head.py"
-    environment = dict(os.environ)
-    if case["kernels"] == "torch tuned":
-        environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-    command = [case["with"], str(script), json.dumps({**case, "embedding": EMBEDDING})]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        sys.exit(f"{case['with']}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    tuned = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+    environment = tuned if case["kernels"] == "torch tuned" else {}
+    return run_torch("_torch_head.py", case["with"], {**case, "embedding": EMBEDDING}, environment)
 
 
 def memory(case: dict, num_sample: int) -> dict:

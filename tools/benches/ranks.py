@@ -10,14 +10,11 @@ turns, and the figures then say what the communication costs, not what more mach
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
-from pathlib import Path
+
+from benches._processes import run_ranks
 
 HELP = "steps on 1, 2 and 4 ranks, weak and strong scaling, bytes sent"
 SCALINGS = ("strong", "weak")
@@ -48,36 +45,11 @@ def run(case: dict) -> dict:
     """Start the ranks; the slowest counts. With ``rank`` in the case this process is one of them."""
     if "rank" in case:
         return run_rank(case)
-    from plsc.parallel.group import free_port
-
-    endpoints = [f"127.0.0.1:{free_port()}" for _ in range(case["ranks"])]
-    processes = [start_rank(case, rank, endpoints) for rank in range(case["ranks"])]
-    results = []
-    for process in processes:
-        out, error = process.communicate()
-        if process.returncode:
-            for other in processes:
-                other.kill()
-            sys.exit(error[-2000:])
-        results.append(json.loads(out.splitlines()[-1]))
+    results = run_ranks("ranks", case)
     seconds = max(result["seconds"] for result in results)
     images = case["batch"] * case["ranks"] / seconds
     slowest = {**results[0], "seconds": seconds, "peak_gb": max(result["peak_gb"] for result in results)}
     return {**slowest, "images_per_second": round(images, 1)}
-
-
-def start_rank(case: dict, rank: int, endpoints: list[str]) -> subprocess.Popen:
-    threads = max(1, case["threads"] // case["ranks"])
-    own = json.dumps({**case, "rank": rank, "threads": threads})
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    if len(endpoints) > 1:
-        environment.update({
-            "PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": str(len(endpoints)),
-            "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints), "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
-        })  # fmt: skip
-    bench = Path(__file__).resolve().parents[1] / "bench.py"
-    command = [sys.executable, str(bench), "ranks", "--case", own]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def run_rank(case: dict) -> dict:

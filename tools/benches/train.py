@@ -12,14 +12,11 @@ the same net in PyTorch on the same machine in the same rounds, forward, backwar
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
+
+from benches._processes import run_ranks, run_torch
 
 HELP = "the whole step: nets with a large classifier, one and two ranks, images per second and shares"
 BEST = ("images_per_second", "max")
@@ -59,47 +56,13 @@ def cases(options: argparse.Namespace) -> list[dict]:
 def run(case: dict) -> dict:
     """Start the ranks and put their figures together. With ``rank`` in the case this process is one of them."""
     if case["kernels"] == "torch":
-        return run_torch(case)
+        result = run_torch("_torch_nets.py", case["with"], {**case, "model": NETS[case["net"]][1]})
+        return {"images_per_second": round(case["batch"] / result["seconds"], 2), **result}
     if "rank" in case:
         return run_rank(case)
-    from plsc.parallel.group import free_port
-
-    endpoints = [f"127.0.0.1:{free_port()}" for _ in range(case["ranks"])]
-    processes = [start_rank(case, rank, endpoints) for rank in range(case["ranks"])]
-    results = []
-    for process in processes:
-        out, error = process.communicate()
-        if process.returncode:
-            for other in processes:
-                other.kill()
-            sys.exit(error[-2000:])
-        results.append(json.loads(out.splitlines()[-1]))
+    results = run_ranks("train", case)
     worst = {name: max(result[name] for result in results) for name in results[0]}
     return {"images_per_second": round(case["batch"] * case["ranks"] / worst["seconds"], 2), **worst}
-
-
-def start_rank(case: dict, rank: int, endpoints: list[str]) -> subprocess.Popen:
-    threads = max(1, case["threads"] // case["ranks"])
-    own = json.dumps({**case, "rank": rank, "threads": threads})
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    if len(endpoints) > 1:
-        environment.update({
-            "PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": str(len(endpoints)),
-            "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints), "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
-        })  # fmt: skip
-    bench = Path(__file__).resolve().parents[1] / "bench.py"
-    command = [sys.executable, str(bench), "train", "--case", own]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def run_torch(case: dict) -> dict:
-    script = Path(__file__).resolve().parent / "_torch_nets.py"
-    command = [case["with"], str(script), json.dumps({**case, "model": NETS[case["net"]][1]})]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{case['with']}: {done.stderr[-2000:]}")
-    result = json.loads(done.stdout.splitlines()[-1])
-    return {"images_per_second": round(case["batch"] / result["seconds"], 2), **result}
 
 
 def run_rank(case: dict) -> dict:
