@@ -38,6 +38,13 @@ def _new_value(kind: str, dtype):
     return LayerHelper(kind).create_variable_for_type_inference(dtype=dtype)
 
 
+def _out_of(kind: str, inputs: dict, attrs: dict, dtype):
+    """The value "Out" of a new operation of the legacy IR."""
+    out = _new_value(kind, dtype)
+    append_op(kind, inputs, {"Out": out}, attrs)
+    return out
+
+
 def gradients(target, leaves: list) -> list:
     """d target / d leaf for each of ``leaves``, which end as constants: a later backward pass may read them.
 
@@ -63,7 +70,8 @@ def building(main, startup):
 
 
 def create_state(name: str, shape: list[int], dtype: str, value: float = 0.0):
-    """A persistable variable that no optimizer touches, filled with ``value`` by the startup program."""
+    """A persistable variable that no optimizer touches, filled with ``value`` by the startup program (or, where that
+    is not run, one of another program by its name)."""
     state = paddle.static.create_parameter(
         shape, dtype, name=name, default_initializer=paddle.nn.initializer.Constant(value)
     )
@@ -71,16 +79,6 @@ def create_state(name: str, shape: list[int], dtype: str, value: float = 0.0):
     if not is_pir():
         state.trainable = False
     return state
-
-
-def existing(name: str, shape: list[int], dtype: str):
-    """A variable of another program, by its name, in the program being built; its startup program is not run."""
-    return create_state(name, shape, dtype)
-
-
-def place(on_gpu: bool, device_id: int = 0):
-    """Where this process computes: card ``device_id`` of those it sees, or the CPU."""
-    return paddle.CUDAPlace(device_id) if on_gpu else paddle.CPUPlace()
 
 
 def persistables(program) -> dict:
@@ -124,6 +122,15 @@ def scatter_rows_(table, index, rows) -> None:
         paddle._C_ops.scatter_(table, index, rows, True)
     else:
         append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
+
+
+def scale_channels(value, factor):
+    """``value`` [1, C, 1, n], each channel times its ``factor`` [C], in one pass and without a copy of the factors."""
+    zeros = paddle.zeros_like(factor)
+    if is_pir():
+        return paddle._C_ops.affine_channel(value, factor, zeros, "NCHW")
+    inputs, attrs = {"X": value, "Scale": factor, "Bias": zeros}, {"data_layout": "NCHW"}
+    return _out_of("affine_channel", inputs, attrs, value.dtype)
 
 
 def round_to(value, dtype: str):
@@ -201,10 +208,8 @@ def all_gather(value, world_size: int):
         return value
     if is_pir():
         return paddle._C_ops.all_gather(value, RING, world_size)
-    out = _new_value("c_allgather", value.dtype)
     attrs = {"ring_id": RING, "nranks": world_size, "use_calc_stream": True}
-    append_op("c_allgather", {"X": value}, {"Out": out}, attrs)
-    return out
+    return _out_of("c_allgather", {"X": value}, attrs, value.dtype)
 
 
 def all_reduce(value, world_size: int, kind: str = SUM):
@@ -214,9 +219,7 @@ def all_reduce(value, world_size: int, kind: str = SUM):
     if is_pir():
         reduce_op = {SUM: paddle.distributed.ReduceOp.SUM, MAX: paddle.distributed.ReduceOp.MAX}[kind]
         return paddle._C_ops.all_reduce(value, RING, reduce_op)
-    out = _new_value(f"c_allreduce_{kind}", value.dtype)
-    append_op(f"c_allreduce_{kind}", {"X": value}, {"Out": out}, {"ring_id": RING, "use_calc_stream": True})
-    return out
+    return _out_of(f"c_allreduce_{kind}", {"X": value}, {"ring_id": RING, "use_calc_stream": True}, value.dtype)
 
 
 def reduce_scatter(value, rank: int, world_size: int, on_gpu: bool):
@@ -230,10 +233,8 @@ def reduce_scatter(value, rank: int, world_size: int, on_gpu: bool):
         return paddle.split(all_reduce(value, world_size), world_size, axis=0)[rank]
     if is_pir():
         return paddle._C_ops.reduce_scatter(value, RING, world_size)
-    out = _new_value("c_reducescatter", value.dtype)
     attrs = {"ring_id": RING, "nranks": world_size, "use_calc_stream": True}
-    append_op("c_reducescatter", {"X": value}, {"Out": out}, attrs)
-    return out
+    return _out_of("c_reducescatter", {"X": value}, attrs, value.dtype)
 
 
 # --- the two operations that are made for GPUs ------------------------------------------------------------

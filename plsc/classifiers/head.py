@@ -18,8 +18,28 @@ from typing import Any
 import paddle
 
 from plsc.classifiers.row_blocks import RowBlock, RowBlocks
+from plsc.row_ops import scale_rows
 
 ZERO_NORM = 1e-6  # a vector shorter than this has no direction: its cosines are 0 and it gets no gradient
+
+
+@dataclass(frozen=True)
+class RowGradient:
+    """d loss / d row of the rows of one block, in its parts: ``weights`` [R, G] @ ``feature`` [G, E] - ``along`` [R, 1]
+    * row. ``along`` None: there is no such part."""
+
+    weights: Any
+    feature: Any
+    along: Any = None
+
+    def of(self, rows, in_loop: bool):
+        """The whole [R, E]."""
+        whole = paddle.matmul(self.weights, self.feature)
+        return whole if self.along is None else whole - scale_rows(rows, self.along, in_loop)
+
+    def added_to(self, value):
+        """``value`` [R, E] + ``weights`` @ ``feature``, without the part along the rows."""
+        return paddle.addmm(value, self.weights, self.feature)
 
 
 class RowGradients:
@@ -59,13 +79,14 @@ class HeadOutput:
 
     ``loss`` [1]: mean of the negative log-likelihoods of the global batch, the same on all ranks that share the
     classes. ``dfeature`` [G, E]: this shard's contribution to d loss / d feature (sum it over the ranks).
+    ``row_gradients`` is None where the rows have been moved already.
     ``larger`` [G] float32, if asked for: how many of the shard's rows have at least the cosine of the own class,
     which is counted as well; before the margin.
     """
 
     loss: Any
     dfeature: Any
-    row_gradients: RowGradients
+    row_gradients: RowGradients | None
     larger: Any
 
 

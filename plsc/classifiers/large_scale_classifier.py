@@ -75,7 +75,7 @@ class LargeScaleClassifier:
         output = classify(values, label, spec, shard, env, frozen, step)
         # loss + (x - frozen x) * gradient: the value of the loss, and by construction its gradient by x
         carrier = paddle.sum((feature - values) * _freeze(output.dfeature))
-        block = RowBlock(None, None, output.row_gradients.blocks.index)
+        block = output.row_gradients.blocks.whole
         rows = self.weight if block.index is None else paddle.gather(self.weight, _freeze(block.index))
         drows = output.row_gradients.of(block, frozen.fetch(block))
         carrier = carrier + paddle.sum((rows - frozen.fetch(block)) * _freeze(drows))
@@ -89,11 +89,9 @@ class _FrozenRows:
         self._weight = weight
         self._rows = None
 
-    def bring_up(self, block: RowBlock):
-        self._rows = _frozen(self._weight if block.index is None else paddle.gather(self._weight, block.index))
-        return self._rows
-
     def fetch(self, block: RowBlock):
+        if self._rows is None:
+            self._rows = _frozen(self._weight if block.index is None else paddle.gather(self._weight, block.index))
         return self._rows
 
 

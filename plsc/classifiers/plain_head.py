@@ -1,7 +1,8 @@
 """Loss and gradients in plain operations, block by block of rows. Cosines are kept as [R, G]: no row is transposed.
 
-Three loops go over the blocks: forward (cosines, and the sums of the softmax), backward (gradients of the cosines and
-of the features), and whoever takes the gradients of the rows writes them out one block at a time in the third.
+Two loops go over the blocks: forward (cosines, and the sums of the softmax) and backward (gradients of the cosines, of
+the features and of the rows, which are moved at once). Where all gradients must be known before the first row moves,
+whoever takes those of the rows writes them out one block at a time in a third.
 """
 
 from __future__ import annotations
@@ -11,30 +12,36 @@ from typing import Any
 import paddle
 
 from plsc import compat
-from plsc.classifiers.head import HeadOutput, RowGradients, inverse_norm, inverse_root, row_numbers
+from plsc.classifiers.head import HeadOutput, RowGradient, RowGradients, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.margins import Margins, target_cosine
 from plsc.classifiers.row_blocks import RowBlock, RowBlocks, length
-from plsc.row_ops import scale_rows
 
 LOWEST = -3e38  # about the lowest float32: below every logit
+# A logit that adds nothing to a sum. Where no other row is in a block it is the largest, and rounded to 8: exp(8) is
+# finite, and 0 times that nothing.
+NOTHING = -1e8
 
 
 class PlainHead:
     """The softmax over ``blocks`` of rows; ``margins`` None is that of the raw products, whose scale then is 1.
 
-    ``feature`` [G, E]. ``rows`` (see plsc.optim.rows) gives the values of a block: ``bring_up(block)`` the first time,
-    then ``fetch(block)``. ``position`` [G] int64: which of the rows that take part is the feature's own class, -1 where
-    another rank holds it. ``divisor``: features of the global batch, a number or a value.
+    ``feature`` [G, E]. ``rows`` (see plsc.optim.rows) gives the values of a block by ``fetch(block)``; ``move``, if
+    given, is called in the backward loop with each block and its RowGradient. ``position`` [G] int64: which of the rows
+    that take part is the feature's own class, -1 where another rank holds it. ``divisor``: features of the global
+    batch, a number or a value.
     """
 
-    def __init__(self, feature, blocks: RowBlocks, rows, position, margins: Margins | None, scale: float):
-        self.blocks, self.rows, self.position, self.margins = blocks, rows, position, margins
+    def __init__(
+        self, feature, blocks: RowBlocks, rows, position, margins: Margins | None, scale: float, move=None
+    ):
+        self.blocks, self.rows, self.position, self.margins, self.move = blocks, rows, position, margins, move
         self.scale = 1.0 if margins is None else scale
         self.directions = margins is not None
         self.feature_scale = inverse_norm(feature) if self.directions else None
         self.feature = feature * self.feature_scale if self.directions else feature
         self.cosines = blocks.store(length(feature))  # then their gradients
         self.row_scales = blocks.store(1)  # 1 / |row|, then the part of the gradient along the row
+        self.without_own = paddle.full_like(paddle.cast(position, "float32"), NOTHING / self.scale)
 
     def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
         softmax = Softmax(self, *self.forward(), divisor, shard_world)
@@ -42,7 +49,7 @@ class PlainHead:
         if self.directions:
             along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
             dfeature = (dfeature - self.feature * along) * self.feature_scale
-        gradients = RowGradients(self.blocks, self.rows.fetch, self._row_gradient)
+        gradients = None if self.move else RowGradients(self.blocks, self.rows.fetch, self._row_gradient)
         return HeadOutput(softmax.loss, dfeature, gradients, larger)
 
     def with_margin(self, own):
@@ -50,10 +57,13 @@ class PlainHead:
         return (own, paddle.ones_like(own)) if self.margins is None else target_cosine(own, self.margins)
 
     def forward(self) -> list:
-        """(the largest logit, the sum of exp(logit - largest), the own cosine) [G] of each feature over all blocks."""
+        """(the largest logit, the sum of exp(logit - largest), the own cosine) [G] of each feature over all blocks.
+
+        The first two without the own class, whose logit, with the margin, is known after the loop.
+        """
 
         def body(block: RowBlock, largest, total, own_cosine):
-            rows = self.rows.bring_up(block)
+            rows = self.rows.fetch(block)
             cosine = paddle.matmul(rows, self.feature, transpose_y=True)
             if self.directions:
                 row_scale = _inverse_norm(rows)
@@ -62,13 +72,13 @@ class PlainHead:
             self.cosines.put(block, cosine)
             places = _Places(self, block)
             own = places.take(cosine)
-            cosine = places.add(cosine, self.with_margin(own)[0] - own)
+            cosine = places.add(cosine, self.without_own)
             higher = paddle.maximum(largest, self.scale * paddle.max(cosine, axis=0))
             exponential = paddle.exp(_scaled_minus(cosine, self.scale, higher, block))
             total = total * paddle.exp(largest - higher) + paddle.sum(exponential, axis=0)
             return higher, total, own_cosine + own
 
-        zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
+        zeros = paddle.zeros_like(self.without_own)
         return self.blocks.each(body, [zeros + LOWEST, zeros, zeros])
 
     def backward(self, softmax: Softmax, count_larger: bool) -> tuple:
@@ -80,17 +90,17 @@ class PlainHead:
             dcosine = places.add(cosine, softmax.margin)
             dcosine = paddle.exp(_scaled_minus(dcosine, self.scale, softmax.offset, block))
             dcosine = places.add(dcosine, softmax.correction)
+            along = None
             if self.directions:
                 # d cos / d row = (feature - cos * unit row) / |row|; the part along the row is a sum per row
                 row_scale = self.row_scales.get(block)
                 along = paddle.sum(dcosine * cosine, axis=1, keepdim=True) * row_scale * row_scale
                 dcosine = dcosine * row_scale
-                self.row_scales.put(block, along)
-            self.cosines.put(block, dcosine)
             dfeature = dfeature + paddle.matmul(dcosine, rows, transpose_x=True)
             if count_larger:
                 at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
                 larger = [larger[0] + paddle.sum(at_least, axis=0)]
+            self._hand_on(block, RowGradient(dcosine, self.feature, along))
             return dfeature, *larger
 
         start = [paddle.zeros_like(self.feature)]
@@ -99,11 +109,17 @@ class PlainHead:
         dfeature, *larger = self.blocks.each(body, start)
         return dfeature, larger[0] if count_larger else None
 
+    def _hand_on(self, block: RowBlock, gradient: RowGradient) -> None:
+        if self.move:
+            self.move(block, gradient)
+            return
+        self.cosines.put(block, gradient.weights)
+        if self.directions:
+            self.row_scales.put(block, gradient.along)
+
     def _row_gradient(self, block: RowBlock, rows):
-        drows = paddle.matmul(self.cosines.get(block), self.feature)
-        if not self.directions:
-            return drows
-        return drows - scale_rows(rows, self.row_scales.get(block), block.first is not None)
+        along = self.row_scales.get(block) if self.directions else None
+        return RowGradient(self.cosines.get(block), self.feature, along).of(rows, in_loop=block.first is not None)
 
 
 class _Places:
@@ -135,9 +151,11 @@ class Softmax:
         owned = paddle.cast(head.position >= 0, "float32")
         with_margin, slope = head.with_margin(own)
         self.margin = with_margin - own
-        every = compat.all_reduce(largest, shard_world, compat.MAX)  # keeps exp in range
-        total = total * paddle.exp(largest - every)
-        parts = paddle.stack([total, head.scale * with_margin * owned, own * owned, owned])
+        logit = head.scale * with_margin
+        largest_here = paddle.maximum(largest, paddle.where(owned > 0.0, logit, largest))
+        every = compat.all_reduce(largest_here, shard_world, compat.MAX)  # keeps exp in range
+        total = total * paddle.exp(largest - every) + paddle.exp((logit - every) * owned) * owned
+        parts = paddle.stack([total, logit * owned, own * owned, owned])
         total, target_logit, self.target, owners = paddle.unbind(compat.all_reduce(parts, shard_world), axis=0)
         # one rank owns the label; a label that is no class has no owner, and 0 / 0 makes the loss NaN instead of wrong
         nll = paddle.log(total) + every - target_logit / owners
@@ -145,7 +163,7 @@ class Softmax:
         # scale / divisor * softmax; softmax - 1 at the own class, where alone the margin's slope acts
         share = head.scale / divisor
         self.offset = every + paddle.log(total * (divisor / head.scale))
-        softmax_own = paddle.exp(head.scale * with_margin - self.offset)
+        softmax_own = paddle.exp(logit - self.offset)
         self.correction = ((softmax_own - share) * slope - softmax_own) * owned
 
 

@@ -18,7 +18,7 @@ from plsc import compat
 BLOCK_ROWS = 2048
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowBlock:
     """Rows ``first`` .. ``end`` - 1 ([1] int64) of those that take part; both are None where the block is all of them.
 
@@ -48,6 +48,7 @@ class RowBlocks:
         self.index = index
         self.block_rows = block_rows
         self.in_one = block_rows is None or count <= block_rows
+        self.whole = RowBlock(None, None, index)  # the one block, if it is one
         if not self.in_one:
             self._total = paddle.full([1], count, "int64") if index is None else length(index)
             self._start = paddle.zeros([1], "int64")
@@ -58,7 +59,7 @@ class RowBlocks:
         What a body changes in place is seen by the bodies of later loops over the same blocks.
         """
         if self.in_one:
-            return list(body(RowBlock(None, None, self.index), *carried))
+            return list(body(self.whole, *carried))
 
         def turn(first, *carried):
             end = paddle.minimum(first + self.block_rows, self._total)

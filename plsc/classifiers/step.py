@@ -7,6 +7,7 @@ the rows is summed over the ranks; the sample of the rows is then the same on ea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from plsc.classifiers import gpu_head, sampling
 from plsc.classifiers.head import HeadOutput, RowGradients, top_k_accuracy
 from plsc.classifiers.margins import Margins
 from plsc.classifiers.plain_head import PlainHead
-from plsc.classifiers.row_blocks import RowBlock, RowBlocks
+from plsc.classifiers.row_blocks import RowBlocks
 from plsc.parallel.environment import Environment
 from plsc.parallel.shards import class_range
 
@@ -75,13 +76,13 @@ class StepOutput:
     """Static values. ``loss`` [1] is the mean over the global batch, the same on every rank.
 
     ``dfeature`` [B, E] is its gradient by this rank's features, complete; ``row_gradients`` that by the rows that took
-    part, complete. ``accuracy`` holds acc1 and acc5 [1] of the global batch, before the margin, if
-    they were asked for.
+    part, complete, or None where they have been moved already. ``accuracy`` holds acc1 and acc5 [1] of the global
+    batch, before the margin, if they were asked for.
     """
 
     loss: Any
     dfeature: Any
-    row_gradients: RowGradients
+    row_gradients: RowGradients | None
     accuracy: dict[str, Any] = field(default_factory=dict)
 
 
@@ -95,13 +96,15 @@ def classify(
     step=None,
     loss_scale=None,
     block_rows: int | None = None,
+    move: Callable | None = None,
 ) -> StepOutput:
     """Build the step. ``feature`` [B, E], ``label`` [B] or [B, 1] int64.
 
-    ``rows`` gives the values of a block of rows: ``bring_up(block)`` once, then ``fetch(block)``. ``step`` [1] int64
-    counts the steps; the sample is drawn from it (None where nothing is sampled). ``loss_scale`` [1], if given,
-    multiplies ``dfeature`` (the caller divides), so that what flows on in float16 does not vanish. ``block_rows``: work
-    on this many rows at a time; None, as the kernel of GPUs needs it: on all at once.
+    ``rows`` gives the values of a block of rows by ``fetch(block)``. ``step`` [1] int64 counts the steps; the sample is
+    drawn from it (None where nothing is sampled). ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller
+    divides), so that what flows on in float16 does not vanish. ``block_rows``: work on this many rows at a time; None,
+    as the kernel of GPUs needs it: on all at once. ``move(block, gradient)``, if given, appends what moves the rows of
+    a block by their plsc.classifiers.RowGradient, in the loop that makes it; not used where the rows are one block.
     """
     label = paddle.reshape(paddle.cast(label, "int64"), [-1])
     all_labels = compat.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label
@@ -116,12 +119,13 @@ def classify(
     by_kernel = env.on_gpu and spec.margins is not None
     blocks = RowBlocks(index, shard.num_sample, None if by_kernel else block_rows)
     if by_kernel:
-        all_rows = rows.bring_up(RowBlock(None, None, index))
+        all_rows = rows.fetch(blocks.whole)
         output = gpu_head.gpu_head(
             own_feature, blocks, all_rows, remapped, position, spec, divisor, shard.rank, shard.world_size, loss_scale
         )
     else:
-        head = PlainHead(own_feature, blocks, rows, position, spec.margins, spec.scale)
+        move = None if blocks.in_one else move
+        head = PlainHead(own_feature, blocks, rows, position, spec.margins, spec.scale, move)
         output = head.run(divisor, shard.world_size, spec.calc_acc)
         if loss_scale is not None:
             output = replace(output, dfeature=output.dfeature * loss_scale)
@@ -167,5 +171,7 @@ def _finish(output: HeadOutput, divisor, spec, shard: Shard, env: Environment) -
         return StepOutput(output.loss, dfeature, output.row_gradients, accuracy)
     loss = compat.all_reduce(output.loss, env.world_size)
     accuracy = {name: compat.all_reduce(value, env.world_size) for name, value in accuracy.items()}
-    summed = output.row_gradients.then(lambda gradient: compat.all_reduce(gradient, env.world_size))
-    return StepOutput(loss, dfeature, summed, accuracy)
+    row_gradients = output.row_gradients
+    if env.world_size > 1:
+        row_gradients = row_gradients.then(lambda gradient: compat.all_reduce(gradient, env.world_size))
+    return StepOutput(loss, dfeature, row_gradients, accuracy)

@@ -8,7 +8,7 @@ import paddle
 from plsc import checkpoint, compat
 from plsc.checkpoint import Manifest
 from plsc.engine.build import EvalProgram, build_eval
-from plsc.engine.session import make_executor
+from plsc.engine.session import make_executor, place_of
 from plsc.engine.start import Run
 from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
@@ -18,7 +18,7 @@ class Variables:
     """A scope and an executor: the variables of programs that belong together."""
 
     def __init__(self, env: Environment):
-        self._place = compat.place(env.on_gpu, env.device_id)
+        self._place = place_of(env)
         self.scope = paddle.static.Scope()
         self.executor = make_executor(env)
 

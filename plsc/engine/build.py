@@ -6,7 +6,7 @@ backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients -
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import paddle
@@ -104,11 +104,13 @@ def build_train(
         step = compat.create_state("classifier.step", [1], "int64")
         compat.increment_(step)
         loss_scale = None if scaling is None else scaling.scale
-        output = classify(feature, inputs["label"], spec, shard, env, rows, step, loss_scale, block_rows)
+        momentum = Momentum(feeds["learning_rate"], config.momentum, config.weight_decay)
+        move = rows.mover(momentum) if _moves_at_once(config, parts, env) else None
+        output = classify(feature, inputs["label"], spec, shard, env, rows, step, loss_scale, block_rows, move)
         gradients = Gradients.build(
             feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm
         )
-        optimizer_states = _append_update(config, parts, gradients, rows, feeds["learning_rate"])
+        optimizer_states = _append_update(parts, gradients, rows, momentum)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
     fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy}
@@ -139,15 +141,23 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
     return SampledRows(rows) if shard.samples else DenseRows(rows)
 
 
-def _append_update(config: Config, parts: Parts, gradients, rows, learning_rate) -> list[str]:
+def _moves_at_once(config: Config, parts: Parts, env: Environment) -> bool:
+    """True where a row can be moved before the gradients of all others are known, on this and on other ranks."""
+    summed = env.world_size > 1 and not config.classifier.model_parallel
+    known_first = config.mixed_precision.enabled or config.grad_clip_norm is not None
+    return not (summed or known_first or parts.optimizer is not None)
+
+
+def _append_update(parts: Parts, gradients, rows, momentum: Momentum) -> list[str]:
     """Append what moves backbone and rows; returns the names of the replicated states that this makes."""
     main = paddle.static.default_main_program()
     for target, mean in zip(gradients.statistics, gradients.mean_statistics):
         if target is not mean:
             compat.assign_(target, mean)
     if parts.optimizer is None:
-        momentum = Momentum(learning_rate, config.momentum, config.weight_decay, gradients.found)
-        rows.update(gradients.rows, momentum)
+        momentum = replace(momentum, found=gradients.found)
+        if gradients.rows is not None:
+            rows.update(gradients.rows, momentum)
         return update_parameters(gradients.parameters, gradients.replicated, momentum)
     before = set(compat.persistables(main))
     replicated = zero_where(gradients.found, gradients.replicated)

@@ -12,7 +12,9 @@ from paddle.base import core
 from plsc.engine import onednn
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
-LARGE = 2**31 - 1
+NEVER = -1  # for M_TRIM_THRESHOLD; the largest int is 2 GB, and a classifier may leave more than that free
+MADV_HUGEPAGE = 14  # mman.h of Linux
+HUGE_PAGE = 2**21
 
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 AVX2 = {"avx2", "fma"}
@@ -74,4 +76,24 @@ def keep_big_blocks() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # not glibc
         return False
-    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, LARGE))
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
+
+
+def use_huge_pages(size: int) -> bool:
+    """Let the next ``size`` bytes of big blocks lie in pages of 2 MB; True if Linux agreed. After keep_big_blocks.
+
+    A step of sampled rows goes here and there through all of them, and with pages of 4 KB misses the TLB at nearly
+    every row (docs/performance.md). Most systems give larger pages only to who asks. The memory is taken from the heap,
+    marked, and given back to the heap, which keeps it for the blocks to come; nothing is touched.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    start = libc.malloc(size + 2 * HUGE_PAGE)
+    if not start:
+        return False
+    first = -(-start // HUGE_PAGE) * HUGE_PAGE
+    agreed = libc.madvise(first, size + HUGE_PAGE, MADV_HUGEPAGE) == 0
+    libc.free(start)
+    return agreed

@@ -19,15 +19,15 @@ from plsc.parallel.environment import Environment
 class Gradients:
     """Complete gradients of the global batch, ready for the update.
 
-    ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradients
-    of this rank's rows. ``statistics`` are the backbone's other float states (running mean and variance) and
-    ``mean_statistics`` their mean over the ranks. ``stop`` [1] float32 is above 0 on every rank where some rank was
-    asked to stop. ``found`` [1] bool under mixed precision: skip this step.
+    ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradients of
+    this rank's rows, None where these have been moved already. ``statistics`` are the backbone's other float states
+    (running mean and variance) and ``mean_statistics`` their mean over the ranks. ``stop`` [1] float32 is above 0 on
+    every rank where some rank was asked to stop. ``found`` [1] bool under mixed precision: skip this step.
     """
 
     parameters: list[Any]
     replicated: list[Any]
-    rows: RowGradients
+    rows: RowGradients | None
     statistics: list[Any]
     mean_statistics: list[Any]
     stop: Any

@@ -12,8 +12,9 @@ import paddle
 from plsc import compat
 from plsc.checkpoint import TensorSpec
 from plsc.engine.build import TrainProgram
+from plsc.engine.cpu import use_huge_pages
 from plsc.errors import PeerError, TrainingError
-from plsc.optim.row_momentum import RowHistory, RowState, rows_up_to_date, write_rows
+from plsc.optim.row_momentum import RowHistory, RowState, StaleRows, columns_of, write_rows
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group, first_line
 from plsc.row_storage import RowTable
@@ -39,6 +40,8 @@ class Session:
 
     def start(self, group: Group) -> None:
         """Initialise all variables and make sure that what is replicated is the same on every rank."""
+        if not self.env.on_gpu:
+            use_huge_pages(sum(spec.num_bytes for spec in self.tensors()))
         paddle.seed(self._seed)
         self.run(self.program.startup, {}, [])
         digests = group.all_gather(self._digest())
@@ -94,7 +97,7 @@ class Session:
             array = arrays.get(self._stored(name))
             if array is None:
                 continue
-            self.scope.find_var(name).get_tensor().set(array, compat.place(self.env.on_gpu, self.env.device_id))
+            self.scope.find_var(name).get_tensor().set(array, place_of(self.env))
 
     def _stored(self, name: str) -> str:
         # an optimizer's states that belong to the classifier as a whole are named after this rank's weight
@@ -197,21 +200,28 @@ class _BlockPrograms:
             state = RowState(
                 _table("weight", tensors["weight"], shape, storage),
                 _table("velocity", tensors["velocity"], shape, storage),
-                compat.existing(touched, [shape[0], 1], "int64"),
+                compat.create_state(touched, [shape[0], 1], "int64"),
             )
             index = paddle.static.data("index", [-1], "int64")
-            weight, velocity = rows_up_to_date(state, index, paddle.static.data("row_table", [-1, 4], "float32"))
-            write_rows(state, index, weight, velocity, paddle.static.data("window_step", [1], "int64"))
+            columns = columns_of(paddle.static.data("row_table", [-1, 4], "float32"))
+            window_step = paddle.static.data("window_step", [1], "int64")
+            stale = StaleRows.read(state, index, columns)
+            write_rows(state, index, stale.weight_now(), stale.velocity_now(), window_step)
         return main
 
 
 def _table(name: str, variable: str, shape: list[int], storage: str) -> RowTable:
-    return RowTable.of(compat.existing(variable, shape, storage), storage, name)
+    return RowTable.of(compat.create_state(variable, shape, storage), storage, name)
+
+
+def place_of(env: Environment):
+    """Where this rank computes: its card, or the CPU."""
+    return paddle.CUDAPlace(env.device_id) if env.on_gpu else paddle.CPUPlace()
 
 
 def make_executor(env: Environment):
     """An executor on this rank's device."""
-    return paddle.static.Executor(compat.place(env.on_gpu, env.device_id))
+    return paddle.static.Executor(place_of(env))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import paddle
 
 from plsc import compat
-from plsc.row_ops import scale_rows
+from plsc.row_ops import as_channels, flat, scale_rows
 from plsc.row_storage import RowTable
 
 # steps after which all rows are brought up to date, so that the table of products stays small (128 KB); one pass
@@ -73,23 +73,49 @@ class RowState:
     touched: Any
 
 
-def rows_up_to_date(state: RowState, index, table, in_loop: bool = False):
-    """(weight, velocity) [S, E] of the rows ``index`` [S] as the dense optimizer would have left them by now.
+@dataclass(frozen=True)
+class StaleRows:
+    """Rows as they are stored, ``weight`` and ``velocity`` (see plsc.row_ops), the step of the window at which each was
+    up to date, ``when`` [R] int64, and the matrix (ww, wv, vw, vv) that brings it up to date since, in ``columns``
+    [W, 1] of a RowHistory.table."""
 
-    ``in_loop``: see plsc.row_ops.scale_rows.
-    """
-    weight, velocity = state.weight.read(index), state.velocity.read(index)
-    when = paddle.reshape(paddle.gather(state.touched, index), [-1])
-    ww, wv, vw, vv = (paddle.gather(table[:, column : column + 1], when) for column in range(4))
-    return (
-        scale_rows(weight, ww, in_loop) + scale_rows(velocity, wv, in_loop),
-        scale_rows(weight, vw, in_loop) + scale_rows(velocity, vv, in_loop),
-    )
+    weight: Any
+    velocity: Any
+    when: Any
+    columns: list
+
+    @classmethod
+    def read(cls, state: RowState, index, columns: list, in_loop: bool = False) -> StaleRows:
+        """The rows ``index`` [R] int64. ``in_loop``: this is in a loop over blocks, see plsc.row_ops."""
+        when = paddle.reshape(paddle.gather(state.touched, index), [-1])
+        index = as_channels(index) if in_loop else index
+        return cls(state.weight.read(index), state.velocity.read(index), when, columns)
+
+    def factors(self, columns: list) -> list:
+        """Those of ``columns`` [W, 1] that belong to each row, [R, 1] each."""
+        return [paddle.gather(column, self.when) for column in columns]
+
+    def combine(self, weight_factor, velocity_factor):
+        """weight_factor * weight + velocity_factor * velocity [R, E]; a factor [R, 1] for each row."""
+        return flat(scale_rows(self.weight, weight_factor) + scale_rows(self.velocity, velocity_factor))
+
+    def weight_now(self):
+        """The weight [R, E] as the dense optimizer would have left it by now."""
+        return self.combine(*self.factors(self.columns[:2]))
+
+    def velocity_now(self):
+        """The velocity, in the same way."""
+        return self.combine(*self.factors(self.columns[2:]))
+
+
+def columns_of(table) -> list:
+    """The four columns [W, 1] of a RowHistory.table that is fed."""
+    return [table[:, column : column + 1] for column in range(4)]
 
 
 def write_rows(state: RowState, index, weight, velocity, window_step) -> None:
     """Store rows that are up to date at ``window_step`` [1] int64, in place."""
     state.weight.write(index, weight)
     state.velocity.write(index, velocity)
-    when = paddle.expand(paddle.reshape(window_step, [1, 1]), [paddle.shape(index)[0], 1])
+    when = paddle.reshape(paddle.zeros_like(index) + window_step, [-1, 1])
     compat.scatter_rows_(state.touched, index, when)

@@ -1,12 +1,14 @@
 """How the class centres of a shard are held and moved: all of them, the sampled ones, or by a user's optimizer.
 
-The three have one interface: ``bring_up`` and ``fetch`` give rows of the step to the classifier, ``update`` appends
-what moves them by their gradients, block by block (``update_by`` with a user's optimizer), ``tensors`` names what a
-checkpoint keeps. Values are static; a class is one contiguous row.
+The three have one interface: ``fetch`` gives rows of the step to the classifier, ``tensors`` names what a checkpoint
+keeps. What moves them is appended by a ``mover``, in the classifier's own loop over blocks of rows; by ``update``, in a
+loop after it, where all gradients must be known before the first row moves; or with a user's optimizer by
+``update_by``. Values are static; a class is one contiguous row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,8 @@ from plsc import compat
 from plsc.errors import ConfigError
 from plsc.optim.loss_scaling import standing_still, zero_where
 from plsc.optim.parameters import weight_decay_of
-from plsc.optim.row_momentum import RowState, rows_up_to_date, write_rows
+from plsc.optim.row_momentum import RowState, StaleRows, columns_of, write_rows
+from plsc.row_ops import scale_rows
 from plsc.row_storage import FLOAT32, RowTable
 
 
@@ -68,19 +71,20 @@ class _Rows:
         self.spec = spec
         self.feeds: dict[str, Any] = {}
         self.touched = None
-        self._rows = None
-
-    def bring_up(self, block):
-        """The values [R, row size] of the rows of a plsc.classifiers.RowBlock, asked for the first time in a step."""
-        return self.fetch(block)
+        self._made: tuple = None, {}
 
     def fetch(self, block):
-        """The same again."""
-        if block.first is not None:  # gathered anew: to keep them would be a second weight
-            return self.table.read(block.index)
-        if self._rows is None:
-            self._rows = self.table.read(block.index)
-        return self._rows
+        """The values [R, row size] of the rows of a plsc.classifiers.RowBlock; to be read, not to be changed."""
+        return self._once(block, "weight", lambda: self.table.read(block.index))
+
+    def _once(self, block, name: str, make: Callable):
+        """What ``make`` makes; asked for again for the same block, the same value."""
+        if self._made[0] is not block:
+            self._made = block, {}
+        values = self._made[1]
+        if name not in values:
+            values[name] = make()
+        return values[name]
 
     def _create_velocity(self) -> RowTable:
         value = compat.create_state(self.spec.prefix + ".velocity", self.spec.shape, self.spec.storage)
@@ -95,13 +99,16 @@ class _Rows:
         """The weight decay, with what the user's ParamAttr asks for."""
         return weight_decay_of(self.spec.param_attr, usual, "set_distfc_attr")
 
-    def _move(self, rows, velocity, gradient, momentum: Momentum) -> tuple:
+    def _moved(self, rows, velocity, gradient, momentum: Momentum) -> tuple:
         """One step of the optimizer on up-to-date rows [R, row size], in place: (weight, velocity)."""
-        factor, decay = self.rate_factor, self.weight_decay(momentum.weight_decay)
+        decay = self.weight_decay(momentum.weight_decay)
         if momentum.found is not None:
             gradient = standing_still(gradient, rows, velocity, momentum.found, momentum.momentum, decay)
-        rate = momentum.rate if factor == 1.0 else momentum.rate * factor
-        return compat.momentum_(rows, gradient, velocity, rate, momentum.momentum, decay)
+        return compat.momentum_(rows, gradient, velocity, self._rate(momentum), momentum.momentum, decay)
+
+    def _rate(self, momentum: Momentum):
+        return momentum.rate if self.rate_factor == 1.0 else momentum.rate * self.rate_factor
+
 
 
 class DenseRows(_Rows):
@@ -115,19 +122,35 @@ class DenseRows(_Rows):
     def tensors(self) -> dict[str, str]:
         return {"weight": self.weight.name, "velocity": self.velocity.value.name}
 
+    def mover(self, momentum: Momentum) -> Callable:
+        """``move(block, gradient)``, which appends one step of the optimizer for a block of a loop; ``gradient``:
+        plsc.classifiers.RowGradient."""
+        rate, decay = -self._rate(momentum), self.weight_decay(momentum.weight_decay)
+
+        def move(block, gradient) -> None:
+            rows, velocity = self.fetch(block), self.velocity.read(block.index) * momentum.momentum
+            along = 0.0 if gradient.along is None else gradient.along
+            of_rows = paddle.full_like(gradient.weights[:, :1], decay) - along
+            velocity = gradient.added_to(velocity + scale_rows(rows, of_rows, in_loop=True))
+            self._write(block.index, rows + paddle.scale(velocity, scale=rate), velocity)
+
+        return move
+
     def update(self, gradients, momentum: Momentum) -> None:
         """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
 
         def body(block):
-            rows, index = self.fetch(block), block.index
-            velocity = self.velocity.read(index)
-            rows, velocity = self._move(rows, velocity, gradients.of(block, rows), momentum)
-            if index is not None or self.table.rounds:  # else these are the variables themselves, and have moved
-                self.table.write(index, rows)
-                self.velocity.write(index, velocity)
+            rows, velocity = self.fetch(block), self.velocity.read(block.index)
+            rows, velocity = self._moved(rows, velocity, gradients.of(block, rows), momentum)
+            if block.index is not None or self.table.rounds:  # else these are the variables themselves, and have moved
+                self._write(block.index, rows, velocity)
             return []
 
         gradients.blocks.each(body)
+
+    def _write(self, index, rows, velocity) -> None:
+        self.table.write(index, rows)
+        self.velocity.write(index, velocity)
 
 
 class SampledRows(_Rows):
@@ -142,51 +165,51 @@ class SampledRows(_Rows):
             "row_table": paddle.static.data("row_table", [-1, 4], "float32"),
             "window_step": paddle.static.data("window_step", [1], "int64"),
         }
-        self._velocity = None
+        self._columns = columns_of(self.feeds["row_table"])
+        self._step_after = self.feeds["window_step"] + 1
 
     @property
     def tensors(self) -> dict[str, str]:
         return {"weight": self.weight.name, "velocity": self.state.velocity.value.name}
 
-    def bring_up(self, block):
-        rows, velocity = self._up_to_date(block)
-        if block.first is None:
-            self._rows, self._velocity = rows, velocity
-        elif not self.table.rounds:
-            # the other loops gather what is written here; it is true for the end of this step already
-            write_rows(self.state, block.index, rows, velocity, self.feeds["window_step"] + 1)
-        return rows
-
     def fetch(self, block):
-        # a table that rounds is written once in a step, at its end: what is brought up is brought up each time anew
-        return self._both(block)[0] if self.table.rounds else super().fetch(block)
+        return self._once(block, "weight", lambda: self._stale(block).weight_now())
+
+    def mover(self, momentum: Momentum) -> Callable:
+        """See DenseRows.mover."""
+        rate, decay = -self._rate(momentum), self.weight_decay(momentum.weight_decay)
+        # Bringing a row up to date and moving it are one linear map of what is stored, which is gone through once
+        ww, wv, vw, vv = self._columns
+        without_gradient = [vw * momentum.momentum + ww * decay, vv * momentum.momentum + wv * decay]
+
+        def move(block, gradient) -> None:
+            stale = self._stale(block)
+            of_weight, of_velocity = stale.factors(without_gradient)
+            if gradient.along is not None:
+                now = stale.factors(self._columns[:2])
+                of_weight, of_velocity = of_weight - gradient.along * now[0], of_velocity - gradient.along * now[1]
+            velocity = gradient.added_to(stale.combine(of_weight, of_velocity))
+            self._write(block, self.fetch(block) + paddle.scale(velocity, scale=rate), velocity)
+
+        return move
 
     def update(self, gradients, momentum: Momentum) -> None:
         """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
-        state = self.state
 
         def body(block):
-            rows, velocity = self._both(block)
-            rows, velocity = self._move(rows, velocity, gradients.of(block, rows), momentum)
-            if block.first is None or self.table.rounds:
-                write_rows(state, block.index, rows, velocity, self.feeds["window_step"] + 1)
-            else:
-                state.weight.write(block.index, rows)
-                state.velocity.write(block.index, velocity)
+            rows, velocity = self.fetch(block), self._stale(block).velocity_now()
+            self._write(block, *self._moved(rows, velocity, gradients.of(block, rows), momentum))
             return []
 
         gradients.blocks.each(body)
 
-    def _both(self, block) -> tuple:
-        """(weight, velocity) of rows that were brought up."""
-        if block.first is None:
-            return self._rows, self._velocity
-        if self.table.rounds:
-            return self._up_to_date(block)
-        return self.fetch(block), self.state.velocity.read(block.index)
+    def _stale(self, block) -> StaleRows:
+        in_loop = block.first is not None
+        return self._once(block, "stale", lambda: StaleRows.read(self.state, block.index, self._columns, in_loop))
 
-    def _up_to_date(self, block) -> tuple:
-        return rows_up_to_date(self.state, block.index, self.feeds["row_table"], in_loop=block.first is not None)
+    def _write(self, block, rows, velocity) -> None:
+        """Written once in a step, at its end, where every row is true for the step after."""
+        write_rows(self.state, block.index, rows, velocity, self._step_after)
 
 
 class ForeignRows(_Rows):

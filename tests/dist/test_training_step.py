@@ -76,6 +76,11 @@ for storage in ("float16", "bfloat16"):
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 # the same in blocks of rows, the last of which is smaller; fewer rows than a block in some shards
 CASES += [{**case, "name": case["name"] + ", in blocks", "block_rows": 5} for case in CASES if "optimizer" not in case]
+# the first block may hold nothing but a feature's own class
+CASES += [
+    {**make_case("a row a block", steps=3), "block_rows": 1},
+    {**make_case("a sampled row a block", steps=3, classifier={"sample_ratio": 0.7}), "block_rows": 1},
+]
 
 
 def train(case, start, first_weight, samples):

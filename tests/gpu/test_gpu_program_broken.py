@@ -105,11 +105,11 @@ BREAKS = {
     "the rows read after they are moved": (
         PLAIN, around(rows, "write_rows", read_when_moved), U.check_shard_is_updated_in_place),
     "the rows moved twice": (
-        PLAIN, around(rows._Rows, "_move", moved_twice), U.check_each_parameter_gets_its_own_gradient),
+        PLAIN, around(rows._Rows, "_moved", moved_twice), U.check_each_parameter_gets_its_own_gradient),
     "a copy of the rows moved": (
         PLAIN, moved(lambda r, v, g, m: (r * 1.0, v, g, m)), U.check_rows_gradient_is_that_of_the_rows),
     "the rows not brought up to date": (
-        PLAIN, around(rows, "rows_up_to_date", by_another_table), U.check_rows_gradient_is_that_of_the_rows),
+        PLAIN, around(rows, "columns_of", by_another_table), U.check_rows_gradient_is_that_of_the_rows),
     "another momentum for the rows": (
         PLAIN, moved(lambda r, v, g, m: (r, v, g, replace(m, momentum=0.0))), U.check_updates_are_momentum),
     "no decay of the rows": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,34 @@ def test_a_big_block_is_faulted_in_once():
     # 8 blocks of 64 MB are 131072 pages of 4 KB, or 256 of 2 MB
     assert faults("default") >= 256
     assert faults("keep") < 100
+
+
+HUGE = """
+import sys
+import numpy as np
+from pathlib import Path
+from plsc.engine.cpu import keep_big_blocks, use_huge_pages
+keep_big_blocks()
+if sys.argv[1] == "huge":
+    assert use_huge_pages(5000 << 20)
+blocks = [np.empty(50 << 20, np.uint8) for _ in range(2)]
+for block in blocks:
+    block.fill(1)
+(line,) = [line for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if "AnonHugePages" in line]
+print(int(line.split()[1]) >> 10)
+"""
+
+
+@pytest.mark.parametrize("mode, least, most", [("huge", 90, 110), ("default", 0, 10)])
+def test_the_next_big_blocks_lie_in_huge_pages(mode, least, most):
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    if "[always]" in setting:
+        least, most = 90, 200  # without asking
+    elif "[never]" in setting:
+        least, most = 0, 0
+    env = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+    done = subprocess.run([sys.executable, "-c", HUGE, mode], check=True, capture_output=True, text=True, env=env)
+    assert least <= int(done.stdout) <= most
 
 
 def cpu(directory, vendor: str, flags: str):

@@ -100,8 +100,8 @@ def test_classifier_in_a_users_program(monkeypatch):
 @pytest.mark.parametrize("model_parallel", [True, False])
 def test_training_is_that_of_the_cpu(monkeypatch, model_parallel):
     """One rank, all classes: the program of a GPU, run on the CPU with the kernel's formula, and that of the CPU."""
-    cpu = compat.place(False)
-    monkeypatch.setattr(compat, "place", lambda *arguments: cpu)
+    cpu = paddle.CPUPlace()
+    monkeypatch.setattr("plsc.engine.session.place_of", lambda env: cpu)
     ends = []
     for device in ("gpu", "cpu"):
         config = Config.from_dict(
@@ -137,7 +137,7 @@ class AsFed:
     """Rows that are an input of the program."""
 
     def __init__(self, values):
-        self.bring_up = self.fetch = lambda block: values
+        self.fetch = lambda block: values
 
 
 def test_plain_softmax_with_products_in_tf32(monkeypatch):

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # A room may be imported by itself and by the storeys that come after it. Rooms of one storey do not know each other.
 STOREYS = [
     ["plsc.errors", "plsc.version", "plsc.key_server"],
-    ["plsc.config", "plsc.compat", "plsc.paddle_version", "plsc.row_ops", "plsc.safe_pickle"],
-    ["plsc.parallel", "plsc.program_view"],
+    ["plsc.config", "plsc.compat", "plsc.paddle_version", "plsc.safe_pickle"],
+    ["plsc.parallel", "plsc.program_view", "plsc.row_ops"],
     ["plsc.row_storage"],
     ["plsc.classifiers", "plsc.models", "plsc.data", "plsc.optim", "plsc.checkpoint", "plsc.evaluation",
      "plsc.parts", "plsc.report"],
