@@ -179,6 +179,9 @@ def _work(
 ) -> None:
     """The life of a worker: fill the slots it is told to, until an error or the end of its parent."""
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # woken by the order for its next batch it would take the core of the training, which waits meanwhile
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     if os.getppid() != parent:  # the parent ended before prctl
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers

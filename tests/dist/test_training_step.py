@@ -76,10 +76,10 @@ for storage in ("float16", "bfloat16"):
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 # the same in blocks of rows, the last of which is smaller; fewer rows than a block in some shards
 CASES += [{**case, "name": case["name"] + ", in blocks", "block_rows": 5} for case in CASES if "optimizer" not in case]
-# the first block may hold nothing but a feature's own class
+# the first block may hold nothing but a feature's own class; the scale is no power of two, so its products are rounded
 CASES += [
-    {**make_case("a row a block", steps=3), "block_rows": 1},
-    {**make_case("a sampled row a block", steps=3, classifier={"sample_ratio": 0.7}), "block_rows": 1},
+    {**make_case("a row a block", steps=3, classifier={"scale": 23.0}), "block_rows": 1},
+    {**make_case("a sampled row a block", steps=3, classifier={"scale": 23.0, "sample_ratio": 0.7}), "block_rows": 1},
 ]
 
 
@@ -87,6 +87,7 @@ def train(case, start, first_weight, samples):
     """The same steps in NumPy: (losses, backbone weight, bias, classifier weight, its velocity, [(acc1, acc5)])."""
     classifier = case["config"]["classifier"]
     margins = {"arcface": (1, 0.5, 0), "cosface": (1, 0, 0.35), "softmax": None}[classifier.get("loss_type", "arcface")]
+    scale = classifier["scale"] if margins is not None else 1.0
     weight, bias = (np.asarray(value, np.float64) for value in sorted(start.values(), key=lambda v: -v.ndim))
     rows = np.asarray(first_weight, np.float64)
     states = [np.zeros_like(weight), np.zeros_like(bias), np.zeros_like(rows)]
@@ -98,7 +99,7 @@ def train(case, start, first_weight, samples):
         number = np.searchsorted(kept, label)
         centres = rows[kept][:, :EMBEDDING]
         row_bias = rows[kept][:, EMBEDDING] if margins is None else None
-        loss, dfeature, dcentres, dbias = margin_softmax(feature, centres, number, margins, 16.0, row_bias)
+        loss, dfeature, dcentres, dbias = margin_softmax(feature, centres, number, margins, scale, row_bias)
         drows = np.zeros_like(rows)
         drows[kept] = dcentres if margins is not None else np.concatenate([dcentres, dbias[:, None]], axis=1)
         gradients = [image.T @ dfeature, dfeature.sum(0), drows]
