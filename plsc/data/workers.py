@@ -33,6 +33,9 @@ from plsc.data.sampler import GlobalBatchSampler
 from plsc.errors import DataError, PlscError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is gone
+# Where cores are short, the order for a batch would wake a worker that takes the core of who gave it: the training then
+# waits although its next batch is there (docs/performance.md). Who waits for data leaves the core to the worker anyway.
+BEHIND = 5  # added to the niceness of the process
 _JOIN_SECONDS = 5.0  # from the last sign of a dying worker to its exit code
 
 
@@ -179,9 +182,7 @@ def _work(
 ) -> None:
     """The life of a worker: fill the slots it is told to, until an error or the end of its parent."""
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # woken by the order for its next batch it would take the core of the training, which waits meanwhile
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    os.nice(BEHIND)
     if os.getppid() != parent:  # the parent ended before prctl
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers

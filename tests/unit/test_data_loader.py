@@ -161,6 +161,13 @@ def test_ctrl_c_is_the_parents_to_handle() -> None:
         assert len(list(loader)) == 48
 
 
+def test_workers_give_way_to_the_training() -> None:
+    with Loader(_Numbers(), _sampler(), 2, 0, 8) as loader:
+        next(loader)
+        (here, *there) = [os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, *_pids(loader))]
+    assert there == [min(19, here + 5)] * 2
+
+
 def test_workers_end_with_the_loader() -> None:
     loader = Loader(_Numbers(), _sampler(), 2, 0, 100)
     closed = _pids(loader)
