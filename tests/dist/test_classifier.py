@@ -93,8 +93,8 @@ def reference(case, kept):
 
 
 def tolerance(case):
-    # float32: a cosine is off by 1e-7 and is multiplied by the scale, of 64 at least; near |cos| = 1 the slope of acos turns
-    # an error of 1e-7 in the cosine into 1e-7 / (1 - |cos|), here up to 1e-7 / 1e-6 of the margin's slope
+    # float32: a cosine is off by 1e-7 and is multiplied by the scale, of 64 at least; near |cos| = 1 the slope of
+    # acos turns an error of 1e-7 in the cosine into 1e-7 / (1 - |cos|), here up to 1e-7 / 1e-6 of the margin's slope
     return 2e-2 if case["name"] == "near one" else 2e-5 * max(1.0, case["scale"] / 64.0)
 
 
