@@ -105,7 +105,8 @@ def build_train(
         compat.increment_(step)
         loss_scale = None if scaling is None else scaling.scale
         momentum = Momentum(feeds["learning_rate"], config.momentum, config.weight_decay)
-        move = rows.mover(momentum) if _moves_at_once(config, parts, env) else None
+        at_once = block_rows is not None and _moves_at_once(config, env)
+        move = rows.mover(momentum) if at_once else None
         output = classify(feature, inputs["label"], spec, shard, env, rows, step, loss_scale, block_rows, move)
         gradients = Gradients.build(
             feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm
@@ -141,11 +142,10 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
     return SampledRows(rows) if shard.samples else DenseRows(rows)
 
 
-def _moves_at_once(config: Config, parts: Parts, env: Environment) -> bool:
+def _moves_at_once(config: Config, env: Environment) -> bool:
     """True where a row can be moved before the gradients of all others are known, on this and on other ranks."""
     summed = env.world_size > 1 and not config.classifier.model_parallel
-    known_first = config.mixed_precision.enabled or config.grad_clip_norm is not None
-    return not (summed or known_first or parts.optimizer is not None)
+    return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)
 
 
 def _append_update(parts: Parts, gradients, rows, momentum: Momentum) -> list[str]:

@@ -71,7 +71,7 @@ class _Rows:
         self.spec = spec
         self.feeds: dict[str, Any] = {}
         self.touched = None
-        self._made: tuple = None, {}
+        self._made: tuple[Any, dict[str, Any]] = (None, {})
 
     def fetch(self, block):
         """The values [R, row size] of the rows of a plsc.classifiers.RowBlock; to be read, not to be changed."""
@@ -108,7 +108,6 @@ class _Rows:
 
     def _rate(self, momentum: Momentum):
         return momentum.rate if self.rate_factor == 1.0 else momentum.rate * self.rate_factor
-
 
 
 class DenseRows(_Rows):

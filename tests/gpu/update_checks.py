@@ -181,9 +181,12 @@ def check_shard_is_updated_in_place(b: Built) -> None:
 
 
 def check_rows_are_up_to_date_after_the_step(b: Built, scatter: Op) -> None:
-    op = b.graph.writer(scatter.input("Updates"), scatter)
-    while op.kind in ("expand_v2", "reshape2"):
-        op = b.graph.writer(op.input("X"), op)
+    """Each is given the number of the step after this one: zeros, as many as there are rows, plus that."""
+    shaped = b.graph.writer(scatter.input("Updates"), scatter)
+    total = b.graph.writer(shaped.input("X"), shaped)
+    zeros, op = (b.graph.writer(total.input(slot), total) for slot in ("X", "Y"))
+    assert (shaped.kind, total.kind, zeros.kind) == ("reshape2", "elementwise_add", "fill_any_like")
+    assert zeros.attr("value") == 0.0 and zeros.input("X") == scatter.input("Ids")
     assert (op.kind, op.input("X"), op.attr("scale"), op.attr("bias")) == ("scale", "window_step", 1.0, 1.0)
 
 
