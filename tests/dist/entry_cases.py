@@ -81,6 +81,10 @@ def run_all(env, payload):
     train("wide sampled", Linear(), **wide)
     train("wide sampled on", Linear(), **wide, train_steps=8, checkpoint_dir="wide sampled")
     train("wide sampled at once", Linear(), **wide, train_steps=8)
+    half = {"classifier__num_classes": 9001, "classifier__storage": "bfloat16"}
+    train("half", Linear(), **half)
+    train("half on", Linear(), **half, train_steps=8, checkpoint_dir="half")
+    train("half at once", Linear(), **half, train_steps=8)
 
     optimizer(results, batch)
     hooks(results, batch)

@@ -109,8 +109,9 @@ def test_layouts_and_nets_train(outcome, world_size):
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_run_goes_on_from_its_checkpoint_as_if_never_stopped(outcome, world_size):
     part = outcome[world_size]["parts"][0]
-    assert part["life on"]["step"] == part["life at once"]["step"] == 8
-    assert_equal_runs(part["life on"], part["life at once"])
+    for name in ("life", "half"):
+        assert part[f"{name} on"]["step"] == part[f"{name} at once"]["step"] == 8
+        assert_equal_runs(part[f"{name} on"], part[f"{name} at once"])
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
