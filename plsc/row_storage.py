@@ -40,7 +40,8 @@ class RowTable:
         return self.storage != FLOAT32
 
     def read(self, index):
-        """The rows ``index`` [R] int64, float32 [R, E], a copy. None: all, and the variable itself if it is float32."""
+        """The rows ``index`` [R] int64, float32 [R, E], a copy; or as plsc.row_ops.as_channels has them. None: all, and
+        the variable itself if it is float32."""
         found = self.value if index is None else gather_rows(self.value, index)
         if not self.rounds:
             return found

@@ -39,8 +39,9 @@ class PlainHead:
         self.directions = margins is not None
         self.feature_scale = inverse_norm(feature) if self.directions else None
         self.feature = feature * self.feature_scale if self.directions else feature
-        self.cosines = blocks.store(length(feature))  # then their gradients
-        self.row_scales = blocks.store(1)  # 1 / |row|, then the part of the gradient along the row
+        # then, where rows are not moved at once, the gradients of the cosines and their part along each row
+        self.cosines = blocks.store(length(feature))
+        self.row_scales = blocks.store(1)  # 1 / |row|
         self.without_own = paddle.full_like(paddle.cast(position, "float32"), NOTHING / self.scale)
 
     def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
@@ -163,7 +164,8 @@ class Softmax:
         # scale / divisor * softmax; softmax - 1 at the own class, where alone the margin's slope acts
         share = head.scale / divisor
         self.offset = every + paddle.log(total * (divisor / head.scale))
-        softmax_own = paddle.exp(logit - self.offset)
+        # where another rank owns it, the logit is that of a right angle, which may be far above all others
+        softmax_own = paddle.exp((logit - self.offset) * owned)
         self.correction = ((softmax_own - share) * slope - softmax_own) * owned
 
 

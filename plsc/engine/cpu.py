@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -70,7 +71,7 @@ def keep_big_blocks() -> bool:
 
     By default each block above 32 MB is mapped anew at every allocation, and its first use faults in every page: a
     step of a large net or classifier spends more time on that than on the arithmetic (docs/design.md has figures).
-    The price is some unused memory between blocks.
+    The price is some unused memory between blocks, and that nothing is given back before give_back is called.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -79,8 +80,15 @@ def keep_big_blocks() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
 
 
+def give_back() -> None:
+    """Give what the heap does not use back to the kernel, at the end of a run: the process may go on."""
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def use_huge_pages(size: int) -> bool:
-    """Let the next ``size`` bytes of big blocks lie in pages of 2 MB; True if Linux agreed. After keep_big_blocks.
+    """Let the next ``size`` bytes of big blocks lie in pages of 2 MB. After keep_big_blocks. True if Linux took the
+    wish, which it also does where its administrator has switched such pages off.
 
     A step of sampled rows goes here and there through all of them, and with pages of 4 KB misses the TLB at nearly
     every row (docs/performance.md). Most systems give larger pages only to who asks. The memory is taken from the heap,

@@ -41,7 +41,7 @@ class Session:
     def start(self, group: Group) -> None:
         """Initialise all variables and make sure that what is replicated is the same on every rank."""
         if not self.env.on_gpu:
-            use_huge_pages(sum(spec.num_bytes for spec in self.tensors()))
+            use_huge_pages(self._bytes_of_rows())
         paddle.seed(self._seed)
         self.run(self.program.startup, {}, [])
         digests = group.all_gather(self._digest())
@@ -49,6 +49,10 @@ class Session:
             raise TrainingError(
                 f"the ranks start with different backbones ({digests}): initial weights must depend on the seed only"
             )
+
+    def _bytes_of_rows(self) -> int:
+        rows, row = self.program.rows, self.program.spec.row_size * (2 if self.program.rows.table.rounds else 4)
+        return self.program.shard.num_local * (len(rows.tensors) * row + (0 if rows.touched is None else 8))
 
     def step(
         self, number: int, inputs: dict[str, np.ndarray], learning_rate: float, stop: bool = False

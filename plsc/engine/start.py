@@ -14,7 +14,7 @@ import paddle
 
 from plsc import checkpoint, remote
 from plsc.config import Config
-from plsc.engine.cpu import prepare_cpu
+from plsc.engine.cpu import give_back, prepare_cpu
 from plsc.engine.journal import Journal
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment, cores
@@ -67,6 +67,7 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
         raise
     finally:
         journal.close()
+        give_back()
 
 
 def _outlive_sigterm(group: Group) -> None:

@@ -172,7 +172,12 @@ class SampledRows(_Rows):
         return {"weight": self.weight.name, "velocity": self.state.velocity.value.name}
 
     def fetch(self, block):
+        if block.first is None:  # of all rows the stored ones are not to be kept until the update
+            self._velocity_of(block)
         return self._once(block, "weight", lambda: self._stale(block).weight_now())
+
+    def _velocity_of(self, block):
+        return self._once(block, "velocity", lambda: self._stale(block).velocity_now())
 
     def mover(self, momentum: Momentum) -> Callable:
         """See DenseRows.mover."""
@@ -196,7 +201,7 @@ class SampledRows(_Rows):
         """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
 
         def body(block):
-            rows, velocity = self.fetch(block), self._stale(block).velocity_now()
+            rows, velocity = self.fetch(block), self._velocity_of(block)
             self._write(block, *self._moved(rows, velocity, gradients.of(block, rows), momentum))
             return []
 

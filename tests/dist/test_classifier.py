@@ -41,6 +41,15 @@ def near_one(case):
     case["feature"][1] = -2.0 * case["weight"][case["label"][1]]
 
 
+def at_sixty_degrees(case):
+    """Features at 60 degrees to their centres: with a margin of 4 * angle the logit of a right angle is far above."""
+    own = case["weight"][case["label"]].astype("float64")
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    side = case["feature"] - (case["feature"] * own).sum(1, keepdims=True) * own
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    case["feature"] = (0.5 * own + np.sqrt(0.75) * side).astype("float32")
+
+
 def zero_features(case):
     case["feature"][::5] = 0.0
 
@@ -61,6 +70,8 @@ CASES = [
     make_case("near one", change=near_one),
     # the own logit more than 88 above all others: exp of the difference is no float32
     make_case("far above all others", margins=NONE, scale=300.0, change=near_one),
+    # on a rank that does not hold the own class, exp of the logit of cosine 0 is no float32
+    make_case("margin of four angles", margins=(4.0, 0.0, 0.0), scale=200.0, change=at_sixty_degrees),
     make_case("zero features", change=zero_features),
     make_case("lonely ranks", change=lonely_ranks),
     make_case("unknown batch", static_batch=-1),

@@ -94,12 +94,12 @@ def check_rows_gradient_is_that_of_the_rows(b: Built) -> None:
     kernel = graph.one("margin_cross_entropy")
     states = (b.weight, b.velocity, b.program.rows.touched)
     read_weight, read_velocity, read_touched = (one_read(b, name) for name in states)
-    # each brought up to date from both, once: the weight before the head reads it, the velocity before it is moved
-    for slot, reader in (("Param", kernel), ("Velocity", update)):
+    # each brought up to date from both, once, before the head reads the rows: what is stored is not kept any longer
+    for slot in ("Param", "Velocity"):
         made = graph.writer(update.input(slot), update)
         assert made.kind == "elementwise_add" and [graph.shape(n) for n in made.reads] == [[-1, b.row_shape[1]]] * 2
         upstream = graph.upstream(made)
-        assert {read_weight.index, read_velocity.index, read_touched.index} <= upstream and made.index < reader.index
+        assert {read_weight.index, read_velocity.index, read_touched.index} <= upstream and made.index < kernel.index
         assert any("row_table" in graph.ops[i].reads for i in upstream), "not by what the steps between did"
     assert graph.writer(update.input("Param"), update).index in graph.upstream(kernel), "the loss sees other rows"
 

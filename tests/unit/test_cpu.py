@@ -40,6 +40,30 @@ def test_a_big_block_is_faulted_in_once():
     assert faults("keep") < 100
 
 
+KEPT = """
+import numpy as np
+from pathlib import Path
+from plsc.engine.cpu import give_back, keep_big_blocks
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) >> 8  # pages of 4 KB, in MB
+keep_big_blocks()
+blocks = [np.empty(50 << 20, np.uint8) for _ in range(4)]
+for block in blocks:
+    block.fill(1)
+before = resident()
+del blocks, block
+kept = resident()
+give_back()
+print(before - kept, kept - resident())
+"""
+
+
+def test_what_is_free_goes_back_at_the_end_of_a_run():
+    done = subprocess.run([sys.executable, "-c", KEPT], check=True, capture_output=True, text=True)
+    while_it_runs, at_its_end = map(int, done.stdout.split())
+    assert while_it_runs < 10 and at_its_end > 190
+
+
 HUGE = """
 import sys
 import numpy as np
