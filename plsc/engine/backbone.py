@@ -8,7 +8,7 @@ import paddle
 from plsc import checkpoint, compat
 from plsc.checkpoint import Manifest
 from plsc.engine.build import EvalProgram, build_eval
-from plsc.engine.session import make_executor, place_of
+from plsc.engine.session import make_executor, own_scope, place_of
 from plsc.engine.start import Run
 from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
@@ -19,7 +19,7 @@ class Variables:
 
     def __init__(self, env: Environment):
         self._place = place_of(env)
-        self.scope = paddle.static.Scope()
+        self.scope, _ = own_scope(self)
         self.executor = make_executor(env)
 
     def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from paddle.base import core
 
 from plsc.engine import onednn
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h of glibc
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # malloc.h of glibc
 NEVER = -1  # for M_TRIM_THRESHOLD; the largest int is 2 GB, and a classifier may leave more than that free
 MADV_HUGEPAGE = 14  # mman.h of Linux
 HUGE_PAGE = 2**21
@@ -71,17 +72,23 @@ def keep_big_blocks() -> bool:
 
     By default each block above 32 MB is mapped anew at every allocation, and its first use faults in every page: a
     step of a large net or classifier spends more time on that than on the arithmetic (docs/design.md has figures).
-    The price is some unused memory between blocks, and that nothing is given back before give_back is called.
+    The price is some unused memory between blocks, and that nothing is given back before give_back is called. All
+    threads share one heap: else the thread that saves takes 33 MB for itself while the heap of the others has room,
+    and they are never given back.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # not glibc
         return False
-    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))
+    return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, NEVER), mallopt(M_ARENA_MAX, 1)])
 
 
 def give_back() -> None:
-    """Give what the heap does not use back to the kernel, at the end of a run: the process may go on."""
+    """Give what nobody uses back to the kernel, at the end of a run: the process may go on.
+
+    Executors and programs refer to each other in circles; with them go the layouts that oneDNN keeps.
+    """
+    gc.collect()
     with contextlib.suppress(AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,12 @@ BLOCK_ROWS = 4096
 
 
 class Session:
-    """Executor, scope and training program of one rank."""
+    """Executor, scope and training program of one rank. ``close()`` frees its variables: nothing works after it."""
 
     def __init__(self, program: TrainProgram, env: Environment, momentum: float, weight_decay: float, seed: int):
         self.program = program
         self.env = env
-        self.scope = paddle.static.Scope()
+        self.scope, self.close = own_scope(self)
         self.executor = make_executor(env)
         self._seed = seed
         self.history = None
@@ -221,6 +222,18 @@ def _table(name: str, variable: str, shape: list[int], storage: str) -> RowTable
 def place_of(env: Environment):
     """Where this rank computes: its card, or the CPU."""
     return paddle.CUDAPlace(env.device_id) if env.on_gpu else paddle.CPUPlace()
+
+
+def own_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
+    """(a scope, what frees it and its variables), which happens at the latest when ``owner`` goes.
+
+    Paddle lists all scopes that were made and keeps them to the end of the process. What is freed must not be used. The
+    executor may go later: it does not look at the variables then (tried with MALLOC_PERTURB_).
+    """
+    scope = paddle.static.Scope()
+    free = weakref.finalize(owner, scope._remove_from_pool)
+    free.atexit = False
+    return scope, free
 
 
 def make_executor(env: Environment):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -50,7 +51,12 @@ def train(run: Run) -> Result:
     evaluation = build_eval(config, run.parts, run.env, config.test_batch_size) if config.with_test else None
     if evaluation is not None:
         require_same_parameters(program.main, evaluation.main)
-    session = Session(program, run.env, config.momentum, config.weight_decay, run.seed)
+    with contextlib.closing(Session(program, run.env, config.momentum, config.weight_decay, run.seed)) as session:
+        return _train(run, session, evaluation)
+
+
+def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result:
+    config, program = run.config, session.program
     data = make_training_data(config, run.parts, run.seed)
     check_batch(config, len(data), run.env)
     opened = checkpointing.open_start(run, program.spec)
