@@ -8,16 +8,16 @@ versions an operation whose name ends in ``_`` changes its first argument in pla
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import time
 import warnings
 
 import paddle
 from paddle.base import core, framework
+from paddle.base.layer_helper import LayerHelper
 
-from plsc.key_server import await_server, serve_keys
+from plsc.key_server import join_gloo
 
 RING = 0  # one communication ring: all ranks
+STREAM = "plsc_gradients"  # of CUDA, for the sums of the backbone's gradients
 SUM, MAX = "sum", "max"
 BITS_LOST = {"float16": 13, "bfloat16": 16}  # of the 24 of float32
 
@@ -33,8 +33,6 @@ def append_op(kind: str, inputs: dict, outputs: dict, attrs: dict) -> None:
 
 
 def _new_value(kind: str, dtype):
-    from paddle.base.layer_helper import LayerHelper
-
     return LayerHelper(kind).create_variable_for_type_inference(dtype=dtype)
 
 
@@ -43,6 +41,34 @@ def _out_of(kind: str, inputs: dict, attrs: dict, dtype):
     out = _new_value(kind, dtype)
     append_op(kind, inputs, {"Out": out}, attrs)
     return out
+
+
+def made_at(values: list) -> list[int]:
+    """The number, in the program, of the operation that makes each value; of several the last."""
+    ops = paddle.static.default_main_program().global_block().ops
+    if is_pir():
+        numbers = {op.id(): number for number, op in enumerate(ops)}
+        return [numbers[value.get_defining_op().id()] for value in values]
+    numbers = {name: number for number, op in enumerate(ops) for name in op.output_arg_names}
+    return [numbers[value.name] for value in values]
+
+
+@contextlib.contextmanager
+def behind(place: int):
+    """What is built inside stands directly behind operation number ``place`` of the program."""
+    block = paddle.static.default_main_program().global_block()
+    if is_pir():
+        paddle.pir.set_insertion_point_after(block.ops[place])
+        yield
+        paddle.pir.reset_insertion_point_to_end()
+        return
+    count = len(block.ops)
+    yield
+    made = block.ops[count:]
+    for number, op in enumerate(made, place + 1):
+        block._insert_op_without_sync(number, type="nop").desc.copy_from(op.desc)
+    for _ in made:
+        block._remove_op(len(block.ops) - 1, sync=False)
 
 
 def gradients(target, leaves: list) -> list:
@@ -72,9 +98,8 @@ def building(main, startup):
 def create_state(name: str, shape: list[int], dtype: str, value: float = 0.0):
     """A persistable variable that no optimizer touches, filled with ``value`` by the startup program (or, where that
     is not run, one of another program by its name)."""
-    state = paddle.static.create_parameter(
-        shape, dtype, name=name, default_initializer=paddle.nn.initializer.Constant(value)
-    )
+    constant = paddle.nn.initializer.Constant(value)
+    state = paddle.static.create_parameter(shape, dtype, name=name, default_initializer=constant)
     state.stop_gradient = True
     if not is_pir():
         state.trainable = False
@@ -101,11 +126,6 @@ def is_trainable(value) -> bool:
 def is_statistic(value) -> bool:
     """True for a float state that no optimizer moves, such as a running mean."""
     return not is_trainable(value) and "float32" in str(value.dtype).lower().replace("fp32", "float32")
-
-
-def assign_(target, value) -> None:
-    """target := value, in place."""
-    paddle.assign(value, output=target)
 
 
 def increment_(target, by: int = 1) -> None:
@@ -172,17 +192,10 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
             parameter, gradient, velocity, learning_rate, None, momentum, False, "l2_decay", weight_decay, False, 1.0
         )
         return parameter, velocity
-    append_op(
-        "momentum",
-        {"Param": parameter, "Grad": gradient, "Velocity": velocity, "LearningRate": learning_rate},
-        {"ParamOut": parameter, "VelocityOut": velocity},
-        {
-            "mu": momentum,
-            "use_nesterov": False,
-            "regularization_method": "l2_decay",
-            "regularization_coeff": weight_decay,
-        },
-    )
+    inputs = {"Param": parameter, "Grad": gradient, "Velocity": velocity, "LearningRate": learning_rate}
+    attrs = {"mu": momentum, "regularization_method": "l2_decay", "regularization_coeff": weight_decay}
+    outputs = {"ParamOut": parameter, "VelocityOut": velocity}
+    append_op("momentum", inputs, outputs, {"use_nesterov": False, **attrs})
     return parameter, velocity
 
 
@@ -222,6 +235,23 @@ def all_reduce(value, world_size: int, kind: str = SUM):
     return _out_of(f"c_allreduce_{kind}", {"X": value}, {"ring_id": RING, "use_calc_stream": True}, value.dtype)
 
 
+def all_reduce_early(value, world_size: int, beside: bool):
+    """all_reduce that the executor starts in its turn, not after all else that is ready (its rule for collectives).
+
+    ``beside``: on a CUDA stream of its own, beside what is computed meanwhile (docs/gpu.md).
+    """
+    total = all_reduce(value, world_size)
+    if is_pir():
+        total.get_defining_op().set_scheduling_priority(0)
+        if beside:
+            total.get_defining_op().set_execution_stream(STREAM)
+        return total
+    settings = framework.default_main_program().current_block().ops[-1].dist_attr
+    settings.scheduling_priority = 0
+    settings.execution_stream = STREAM if beside else settings.execution_stream
+    return total
+
+
 def reduce_scatter(value, rank: int, world_size: int, on_gpu: bool):
     """[B * world_size, ...] on each rank -> this rank's [B, ...] of the sum over the ranks.
 
@@ -251,8 +281,7 @@ def class_center_sample(local, num_local: int, num_sample: int):
     if is_pir():
         return paddle._C_ops.class_center_sample(local, num_local, num_sample, RING, 0, 1, False, 0)[1]
     attrs = {"num_classes": num_local, "num_samples": num_sample, "ring_id": RING, "rank": 0, "nranks": 1}
-    remapped = _new_value("class_center_sample", local.dtype)
-    index = _new_value("class_center_sample", local.dtype)
+    remapped, index = (_new_value("class_center_sample", local.dtype) for _ in range(2))
     outputs = {"RemappedLabel": remapped, "SampledLocalClassCenter": index}
     append_op("class_center_sample", {"Label": local}, outputs, {**attrs, "fix_seed": False, "seed": 0})
     index.desc.set_shape([-1])  # Paddle 2.6 declares num_sample rows, but the kernel may return more
@@ -261,21 +290,12 @@ def class_center_sample(local, num_local: int, num_sample: int):
 
 def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int, world_size: int):
     """GPU only. cosine [G, S] of this rank, remapped label [G, 1] -> loss [G, 1], the same on every rank."""
-    margin1, margin2, margin3 = margins
     if is_pir():
-        _, loss = paddle._C_ops.margin_cross_entropy(
-            cosine, label, False, RING, rank, world_size, margin1, margin2, margin3, scale
-        )
-        return loss
-    softmax = _new_value("margin_cross_entropy", cosine.dtype)
-    loss = _new_value("margin_cross_entropy", cosine.dtype)
-    attrs = {"margin1": margin1, "margin2": margin2, "margin3": margin3, "scale": scale, "return_softmax": False}
-    append_op(
-        "margin_cross_entropy",
-        {"Logits": cosine, "Label": label},
-        {"Softmax": softmax, "Loss": loss},
-        {**attrs, "ring_id": RING, "rank": rank, "nranks": world_size},
-    )
+        return paddle._C_ops.margin_cross_entropy(cosine, label, False, RING, rank, world_size, *margins, scale)[1]
+    softmax, loss = (_new_value("margin_cross_entropy", cosine.dtype) for _ in range(2))
+    attrs = {"ring_id": RING, "rank": rank, "nranks": world_size, "scale": scale, "return_softmax": False}
+    attrs.update(zip(("margin1", "margin2", "margin3"), margins))
+    append_op("margin_cross_entropy", {"Logits": cosine, "Label": label}, {"Softmax": softmax, "Loss": loss}, attrs)
     return loss
 
 
@@ -294,27 +314,7 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str):
     """
     if is_pir():
         return core.CommContextManager.create_gloo_comm_context(store, str(RING), rank, world_size)
-    # what paddle.distributed.gloo_init_parallel_env does, which sleeps in steps of 3 seconds
-    host, port = endpoint.rsplit(":", 1)
-    server = None
-    if rank == 0:
-        server = multiprocessing.get_context("fork").Process(
-            target=serve_keys, args=(int(port), world_size), daemon=True
-        )
-        server.start()
-    await_server(host, int(port))
-    strategy = core.GlooParallelStrategy()
-    strategy.rank, strategy.rank_num = rank, world_size
-    strategy.ip_address, strategy.ip_port = host, int(port)
-    strategy.init_seconds, strategy.run_seconds = 3600, 9999999
-    context = core.GlooParallelContext(strategy)
-    context.init()
-    store.add("gloo", 1)
-    if server is not None:
-        while store.add("gloo", 0) < world_size:
-            time.sleep(0.01)
-        server.kill()
-    return context
+    return join_gloo(store, rank, world_size, endpoint)
 
 
 def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:

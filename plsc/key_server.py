@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import socket
 import time
+
+
+def join_gloo(store, rank: int, world_size: int, endpoint: str):
+    """Join the Gloo ring of all ranks; returns what the caller has to keep. For plsc.compat.start_gloo, on Paddle 2.6.
+
+    What paddle.distributed.gloo_init_parallel_env does, which sleeps in steps of 3 seconds.
+    """
+    from paddle.base import core
+
+    host, port = endpoint.rsplit(":", 1)
+    server = None
+    if rank == 0:
+        server = multiprocessing.get_context("fork").Process(
+            target=serve_keys, args=(int(port), world_size), daemon=True
+        )
+        server.start()
+    await_server(host, int(port))
+    strategy = core.GlooParallelStrategy()
+    strategy.rank, strategy.rank_num = rank, world_size
+    strategy.ip_address, strategy.ip_port = host, int(port)
+    strategy.init_seconds, strategy.run_seconds = 3600, 9999999
+    context = core.GlooParallelContext(strategy)
+    context.init()
+    store.add("gloo", 1)
+    if server is not None:
+        while store.add("gloo", 0) < world_size:
+            time.sleep(0.01)
+        server.kill()
+    return context
 
 
 def serve_keys(port: int, world_size: int) -> None:

@@ -1,7 +1,7 @@
 """From a configuration and the place among the ranks to programs. Nothing is run here, and no GPU is needed.
 
 The training program reads top to bottom as docs/design.md describes it:
-backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients -> all-reduce -> updates.
+backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients, summed as they are made -> updates.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from plsc.config import Config
 from plsc.engine.gradients import Gradients
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
+from plsc.optim.gradients import BUCKET_BYTES
 from plsc.optim.loss_scaling import LossScaling, update_scale, zero_where
 from plsc.optim.parameters import update_parameters
 from plsc.optim.rows import DenseRows, ForeignRows, Momentum, RowsSpec, SampledRows, check_optimizer
@@ -82,12 +83,17 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
 
 
 def build_train(
-    config: Config, parts: Parts, env: Environment, seed: int, block_rows: int | None = BLOCK_ROWS
+    config: Config,
+    parts: Parts,
+    env: Environment,
+    seed: int,
+    block_rows: int | None = BLOCK_ROWS,
+    bucket_bytes: int = BUCKET_BYTES,
 ) -> TrainProgram:
     """The training program of ``env.rank``. Raises ConfigError for what cannot be built.
 
     ``block_rows``: how many rows the classifier works on at a time; on GPUs, and where a user's optimizer wants one
-    dense gradient, it works on all.
+    dense gradient, it works on all. ``bucket_bytes``: the least that one sum of the backbone's gradients carries.
     """
     if env.on_gpu or parts.optimizer is not None:
         block_rows = None
@@ -109,7 +115,7 @@ def build_train(
         move = rows.mover(momentum) if in_loops and _moves_at_once(config, env) else None
         output = classify(feature, inputs["label"], spec, shard, env, rows, step, loss_scale, block_rows, move)
         gradients = Gradients.build(
-            feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm
+            feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm, bucket_bytes
         )
         optimizer_states = _append_update(parts, gradients, rows, momentum)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
@@ -153,7 +159,7 @@ def _append_update(parts: Parts, gradients, rows, momentum: Momentum) -> list[st
     main = paddle.static.default_main_program()
     for target, mean in zip(gradients.statistics, gradients.mean_statistics):
         if target is not mean:
-            compat.assign_(target, mean)
+            paddle.assign(mean, output=target)
     if parts.optimizer is None:
         momentum = replace(momentum, found=gradients.found)
         if gradients.rows is not None:

@@ -10,7 +10,7 @@ import paddle
 from plsc import compat
 from plsc.classifiers import ClassifierSpec, RowGradients, StepOutput
 from plsc.errors import ConfigError
-from plsc.optim.gradients import all_reduce_together, clip_by_global_norm
+from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, clip_by_global_norm
 from plsc.optim.loss_scaling import LossScaling, any_not_finite
 from plsc.parallel.environment import Environment
 
@@ -44,8 +44,9 @@ class Gradients:
         spec: ClassifierSpec,
         scaling: LossScaling | None,
         clip_norm: float | None,
+        bucket_bytes: int = BUCKET_BYTES,
     ) -> Gradients:
-        """Append the backward pass of the backbone, its all-reduce, the check and the clipping.
+        """Append the backward pass of the backbone with its all-reduces, the check and the clipping.
 
         ``stop`` [1] float32: 1 where this rank was asked to stop; it travels along with the gradients.
         """
@@ -58,7 +59,9 @@ class Gradients:
                 "with ParamAttr(trainable=False)"
             )
         statistics = [value for value in backbone.values() if compat.is_statistic(value)]
-        replicated, (*means, stop) = all_reduce_together(own, [*statistics, stop], env.world_size)
+        replicated, (*means, stop) = all_reduce_in_buckets(
+            own, [*statistics, stop], env.world_size, env.on_gpu, bucket_bytes
+        )
         rows, found = output.row_gradients, None
         if scaling is not None:
             replicated = [gradient / scaling.scale for gradient in replicated]

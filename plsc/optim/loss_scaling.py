@@ -63,9 +63,9 @@ def update_scale(state: LossScaling, found, options) -> None:
     grown = paddle.where(paddle.isfinite(grown), grown, state.scale)
     smaller = paddle.clip(state.scale * options.decr_ratio, min=1.0)
     scale = paddle.where(grow, grown, paddle.where(shrink, smaller, state.scale))
-    compat.assign_(state.scale, scale)
-    compat.assign_(state.good, paddle.where(grow, zero, good))
-    compat.assign_(state.bad, paddle.where(shrink, zero, bad))
+    paddle.assign(scale, output=state.scale)
+    paddle.assign(paddle.where(grow, zero, good), output=state.good)
+    paddle.assign(paddle.where(shrink, zero, bad), output=state.bad)
 
 
 def zero_where(found, gradients: list) -> list:

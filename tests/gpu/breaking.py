@@ -17,33 +17,51 @@ def around(module, name: str, change):
 
 
 def scaled_backbone(original):
-    def changed(own, statistics, world_size):
-        whole, means = original(own, statistics, world_size)
-        return [gradient * (1.0 / world_size) for gradient in whole], means
+    def changed(*arguments):
+        whole, means = original(*arguments)
+        return [gradient * (1.0 / arguments[2]) for gradient in whole], means
 
     return changed
 
 
 def one_sum_each(original):
-    return lambda own, statistics, world_size: (
+    return lambda own, statistics, world_size, *_: (
         [compat.all_reduce(gradient, world_size) for gradient in own],
         [compat.all_reduce(value, world_size) / world_size for value in statistics],
     )
 
 
 def one_left_out(original):
-    def changed(own, statistics, world_size):
-        whole, means = original(own[1:], statistics, world_size)
+    def changed(own, *arguments):
+        whole, means = original(own[1:], *arguments)
         return [own[0], *whole], means
 
     return changed
 
 
 def twins_swapped(original):
-    def changed(own, statistics, world_size):
-        whole, means = original(own, statistics, world_size)
+    def changed(*arguments):
+        whole, means = original(*arguments)
         whole[1], whole[2] = whole[2], whole[1]  # the scale and shift of the first normalisation
         return whole, means
+
+    return changed
+
+
+def bucket_left_out(original):
+    built = []
+
+    def changed(value, *arguments):
+        built.append(value)
+        return original(value, *arguments) if len(built) > 1 else paddle.assign(value)
+
+    return changed
+
+
+def taken_apart_at_once(original):
+    def changed(value, *arguments):
+        total = original(value, *arguments)
+        return paddle.concat(paddle.split(total, [1, value.shape[0] - 1]))
 
     return changed
 
@@ -85,7 +103,7 @@ def broadcast_at_start(original):
 
 
 def scatter_by_copy(original):
-    return lambda table, index, values: compat.assign_(table, paddle.scatter(table, index, values))
+    return lambda table, index, values: paddle.assign(paddle.scatter(table, index, values), output=table)
 
 
 def densely(original):

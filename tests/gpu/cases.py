@@ -15,6 +15,7 @@ WORLD = 8
 BATCH = 4
 GLOBAL_BATCH = BATCH * WORLD
 NUM_CLASSES = 1003  # 126 a rank, 121 on the last: uneven
+BUCKET = 20_000  # bytes: several buckets in the small net
 EMBEDDING = 24  # no other variable of the small net is [num_local, 24]
 
 
@@ -73,7 +74,7 @@ class Built:
 
     def __init__(self, case: Case):
         self.case = case
-        self.program = build_train(case.config(), Parts(), environment(case.rank), seed=7)
+        self.program = build_train(case.config(), Parts(), environment(case.rank), seed=7, bucket_bytes=BUCKET)
         self.graph = Graph(self.program.main)
         self.weight = self.program.rows.tensors["weight"]
         self.velocity = self.program.rows.tensors["velocity"]

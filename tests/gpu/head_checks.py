@@ -7,7 +7,7 @@ import math
 from plsc.compat import RING
 from tests.gpu.cases import BATCH, GLOBAL_BATCH, WORLD, Built
 from tests.gpu.graph import Op
-from tests.gpu.updates import row_reads
+from tests.gpu.updates import backbone_reductions, row_reads
 
 
 def gathers(b: Built) -> dict[str, Op]:
@@ -124,10 +124,10 @@ def check_feature_gradient_is_reduce_scattered(b: Built) -> None:
 def check_backbone_starts_from_it(b: Built) -> None:
     """Between the complete gradient of the feature and the parameters' there is the backward pass and no factor."""
     start = b.graph.one("c_reducescatter" if b.case.model_parallel else "margin_cross_entropy_grad")
-    flat = [op for op in b.graph.of_kind("concat") if b.graph.dtype(op.output("Out")) == "float32"]
-    buffers = [op for op in flat if b.graph.shape(op.output("Out"))[0] > GLOBAL_BATCH]
-    assert len(buffers) == 1, "not one flat buffer"
-    check_only_gradient_operations(b, start, buffers[0])
+    reductions = backbone_reductions(b)
+    assert reductions
+    for op in reductions:
+        check_only_gradient_operations(b, start, b.graph.writer(op.input("X"), op))
 
 
 def check_only_gradient_operations(b: Built, first: Op, last: Op) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import paddle
@@ -10,12 +11,14 @@ import pytest
 from plsc import compat
 from plsc.classifiers import gpu_head, sampling, step
 from plsc.engine import build, gradients
+from plsc.optim import gradients as buckets
 from plsc.optim import parameters, rows
 from tests.gpu import half_checks, head_checks, update_checks
 from tests.gpu.breaking import (
     around,
     before_division,
     broadcast_at_start,
+    bucket_left_out,
     by_another_table,
     decision_of_one_rank,
     densely,
@@ -32,6 +35,7 @@ from tests.gpu.breaking import (
     rows_not_summed,
     scaled_backbone,
     scatter_by_copy,
+    taken_apart_at_once,
     twins_swapped,
     written,
 )
@@ -47,7 +51,7 @@ HALF, CLIP = Case(rank=7, half=True, calc_acc=False), Case(clip=5.0)
 H, U, F = head_checks, update_checks, half_checks
 BREAKS = {
     "1/N on the backbone's gradients": (
-        PLAIN, around(gradients, "all_reduce_together", scaled_backbone), U.check_gradients_have_no_other_factor),
+        PLAIN, around(gradients, "all_reduce_in_buckets", scaled_backbone), U.check_gradients_have_no_other_factor),
     "1/N on the rows' gradient": (
         FULL, around(build, "classify", rows_changed(lambda g: g / WORLD)),
         U.check_gradients_have_no_other_factor),
@@ -66,11 +70,27 @@ BREAKS = {
         PLAIN, around(compat, "reduce_scatter", lambda f: lambda *a: f(*a[:3], False)),
         H.check_feature_gradient_is_reduce_scattered),
     "a sum for each gradient": (
-        PLAIN, around(gradients, "all_reduce_together", one_sum_each), U.check_one_all_reduce_of_the_backbone),
+        PLAIN, around(gradients, "all_reduce_in_buckets", one_sum_each), U.check_all_reduces_of_the_backbone),
     "a gradient left out of the sum": (
-        PLAIN, around(gradients, "all_reduce_together", one_left_out), U.check_one_all_reduce_of_the_backbone),
+        PLAIN, around(gradients, "all_reduce_in_buckets", one_left_out), U.check_all_reduces_of_the_backbone),
+    "one sum for all": (
+        PLAIN, around(buckets, "in_buckets", lambda f: lambda sizes, places, least: f(sizes, places, 10**9)),
+        U.check_all_reduces_of_the_backbone),
+    "a bucket left out": (
+        PLAIN, around(compat, "all_reduce_early", bucket_left_out), U.check_all_reduces_of_the_backbone),
+    "buckets from the first layer on": (
+        PLAIN, around(buckets, "in_buckets", lambda f: lambda sizes, places, *a: f(sizes, [-p for p in places], *a)),
+        U.check_sums_run_beside_the_backward_pass),
+    "the sums behind the backward pass": (
+        PLAIN, around(compat, "behind", lambda f: lambda place: contextlib.nullcontext()),
+        U.check_sums_run_beside_the_backward_pass),
+    "the sums on the stream that computes": (
+        PLAIN, around(compat, "all_reduce_early", lambda f: lambda value, world_size, _: f(value, world_size, False)),
+        U.check_sums_run_beside_the_backward_pass),
+    "a sum waited for at once": (
+        PLAIN, around(compat, "all_reduce_early", taken_apart_at_once), U.check_sums_run_beside_the_backward_pass),
     "two gradients swapped": (
-        PLAIN, around(gradients, "all_reduce_together", twins_swapped), U.check_each_parameter_gets_its_own_gradient),
+        PLAIN, around(gradients, "all_reduce_in_buckets", twins_swapped), U.check_each_parameter_gets_its_own_gradient),
     "a parameter without update": (
         PLAIN, around(build, "update_parameters", lambda f: lambda p, g, o: f(p[:-1], g[:-1], o)),
         U.check_each_parameter_gets_its_own_gradient),

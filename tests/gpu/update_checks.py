@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from plsc.compat import RING
+from plsc.compat import RING, STREAM
 from tests.gpu.cases import Built
 from tests.gpu.graph import Op
 from tests.gpu.updates import (
@@ -20,24 +20,49 @@ from tests.gpu.updates import (
 )
 
 
-def check_one_all_reduce_of_the_backbone(b: Built) -> None:
-    """One sum carries every parameter's gradient once; the rest is the running statistics and the wish to stop."""
-    (op,) = backbone_reductions(b)
-    assert (op.attr("ring_id"), op.attr("use_calc_stream")) == (RING, True)
-    assert len(b.backbone) > 50 and sorted(carried_parameters(b, op)) == sorted(b.backbone)
-    concat = b.graph.writer(op.input("X"), op)
-    assert len(b.graph.shape(concat.output("Out"))) == 1
-    rest = []
-    for name in concat.inputs["X"][len(b.backbone) :]:
-        source = b.graph.writer(name, concat).input("X")
-        rest.append(source)
+def check_all_reduces_of_the_backbone(b: Built) -> None:
+    """The sums of the buckets carry every parameter's gradient once, laid end to end; the last one also carries the
+    running statistics and the wish to stop."""
+    reductions = backbone_reductions(b)
+    carried = [name for op in reductions for name in carried_parameters(b, op)]
+    assert len(reductions) > 3 and len(b.backbone) > 50 and sorted(carried) == sorted(b.backbone)
+    for op in reductions:
+        assert (op.attr("ring_id"), op.attr("use_calc_stream")) == (RING, True)
+        concat, rest = b.graph.writer(op.input("X"), op), []
+        assert concat.kind == "concat", f"{concat.kind}, not a flat buffer"
+        for name in concat.inputs["X"][len(carried_parameters(b, op)) :]:
+            rest.append(b.graph.writer(name, concat).input("X"))
+        sizes = [math.prod(b.graph.shape(name)) for name in carried_parameters(b, op) + rest]
+        assert b.graph.shape(concat.output("Out")) == [sum(sizes)]
+        if op is not reductions[-1]:
+            assert rest == []
     *statistics, last = rest
     assert last == "stop"
     for name in statistics:
         assert b.graph.block.var(name).persistable and not b.graph.block.var(name).trainable, name
     assert len(statistics) == 2 * len(b.graph.of_kind("batch_norm")), "not every running mean and variance"
-    sizes = [math.prod(b.graph.shape(name)) for name in carried_parameters(b, op) + rest]
-    assert b.graph.shape(concat.output("Out")) == [sum(sizes)]
+
+
+def check_sums_run_beside_the_backward_pass(b: Built) -> None:
+    """Each sum stands behind the last of its gradients, before the backward pass of the layers below, on a stream of
+    its own; no other operation is on it, and what waits for a sum stands behind the whole backward pass."""
+    graph, reductions = b.graph, backbone_reductions(b)
+    made = []
+    for op in reductions:
+        settings = op.desc.dist_attr
+        assert (settings.execution_stream, settings.scheduling_priority) == (STREAM, 0)
+        concat = graph.writer(op.input("X"), op)
+        copies = [graph.writer(name, concat) for name in concat.inputs["X"]]
+        gradients = [graph.writer(copy.input("X"), copy) for copy in copies[: len(carried_parameters(b, op))]]
+        made.append(max(writer.index for writer in gradients))
+        between = {other.kind for other in graph.ops[made[-1] + 1 : op.index]}
+        assert between <= {"reshape2", "concat"}, between
+    for op, following in zip(reductions, made[1:]):
+        assert op.index < following
+    readers = [other.index for op in reductions for other in graph.ops if op.output("Out") in other.reads]
+    assert len(readers) == len(reductions) and min(readers) > made[-1]
+    others = [op for op in graph.ops if op not in reductions]
+    assert not [op.kind for op in others if op.desc.dist_attr.execution_stream == STREAM]
 
 
 def check_no_other_sums(b: Built) -> None:
@@ -70,14 +95,15 @@ def check_nothing_else_communicates(b: Built) -> None:
 
 
 def check_each_parameter_gets_its_own_gradient(b: Built) -> None:
-    """Every backbone parameter has one update, fed by the piece of the buffer that holds its own gradient."""
+    """Every backbone parameter has one update, fed by the piece of a bucket that holds its own gradient."""
     updates = backbone_updates(b)
     assert sorted(op.input("Param") for op in updates) == sorted(b.backbone)
-    (reduction,) = backbone_reductions(b)
-    order = carried_parameters(b, reduction)
+    reductions = backbone_reductions(b)
     for op in updates:
         chain = backbone_chain(b, op)
-        assert b.graph.writer(chain.source.input("X"), chain.source) == reduction
+        reduction = b.graph.writer(chain.source.input("X"), chain.source)
+        assert reduction in reductions
+        order = carried_parameters(b, reduction)
         piece = chain.source.outputs["Out"].index(chain.output)
         assert order[piece] == op.input("Param"), f"{op.input('Param')} gets the gradient of {order[piece]}"
         assert (op.output("ParamOut"), op.output("VelocityOut")) == (op.input("Param"), op.input("Velocity"))
@@ -205,7 +231,8 @@ def _shape(variable) -> list[int]:
 
 
 UPDATE_CHECKS = [
-    check_one_all_reduce_of_the_backbone,
+    check_all_reduces_of_the_backbone,
+    check_sums_run_beside_the_backward_pass,
     check_no_other_sums,
     check_nothing_else_communicates,
     check_each_parameter_gets_its_own_gradient,

@@ -21,6 +21,7 @@ from plsc.parts import Parts
 from tests.gpu.cases import BATCH, EMBEDDING, GLOBAL_BATCH, WORLD, Case, environment
 
 paddle.enable_static()
+BUCKET = 20_000  # bytes: several buckets in the small net
 CASES = [Case(rank=0), Case(rank=7, clip=5.0), Case(rank=3, sample_ratio=1.0), Case(model_parallel=False)]
 
 
@@ -29,7 +30,8 @@ def built(request, monkeypatch):
     """(case, program, operations) of a training program."""
     if not paddle.is_compiled_with_cuda():
         monkeypatch.setattr(compat, "margin_cross_entropy", around_the_kernel(compat.margin_cross_entropy))
-    program = build_train(request.param.config(), Parts(), environment(request.param.rank), seed=7)
+    env = environment(request.param.rank)
+    program = build_train(request.param.config(), Parts(), env, seed=7, bucket_bytes=BUCKET)
     return request.param, program, list(program.main.global_block().ops)
 
 
@@ -64,22 +66,52 @@ def test_collectives(built):
     )
     assert not [name for name in counts if "broadcast" in name and "tensors" not in name or name.startswith("c_")]
     sums = [shapes(op)[0] for op in of_kind(ops, "all_reduce")]
-    long = [shape for shape in sums if len(shape) == 1 and shape[0] > GLOBAL_BATCH]
-    assert len(long) == 1, "not one flat buffer"
+    assert len(bucket_sums(ops)) > 3
     rows = [shape for shape in sums if len(shape) == 2]
     assert rows == ([] if case.model_parallel else [[-1, EMBEDDING]])
 
 
-def test_all_reduce_carries_each_backbone_gradient(built):
-    _, program, ops = built
-    (reduction,) = (op for op in of_kind(ops, "all_reduce") if shapes(op)[0][0] > GLOBAL_BATCH)
+def bucket_sums(ops):
+    """The all-reduces of flat buffers, which are longer than what is summed of a batch."""
+    return [op for op in of_kind(ops, "all_reduce") if len(shapes(op)[0]) == 1 and shapes(op)[0][0] > GLOBAL_BATCH]
+
+
+def carried(reduction):
+    """The values that lie end to end in what ``reduction`` sums."""
     concat = reduction.operands_source()[0].get_defining_op()
     parts = concat.operands_source()[0].get_defining_op().operands_source()
-    sources = [part.get_defining_op().operands_source()[0] for part in parts]
-    gradients = sources[: len(program.parameters)]
-    assert [list(value.shape) for value in gradients] == [list(p.shape) for p in program.parameters]
+    return [part.get_defining_op().operands_source()[0] for part in parts]
+
+
+def test_all_reduces_carry_each_backbone_gradient(built):
+    _, program, ops = built
+    sources = [value for reduction in bucket_sums(ops) for value in carried(reduction)]
+    gradients, rest = sources[: len(program.parameters)], sources[len(program.parameters) :]
+    assert len({value.id for value in sources}) == len(sources)
     kinds = {value.get_defining_op().name() for value in gradients}
     assert all(kind.endswith("_grad") or kind == "builtin.split" for kind in kinds), kinds
+    by_size = sorted(list(value.shape) for value in gradients)
+    assert by_size == sorted(list(parameter.shape) for parameter in program.parameters)
+    kinds = [value.get_defining_op().name() for value in rest]
+    assert kinds == ["builtin.parameter"] * (len(rest) - 1) + ["pd_op.data"]  # the statistics, the wish to stop
+
+
+def test_sums_run_beside_the_backward_pass(built):
+    """On a stream of their own, in their turn; and what waits for them stands behind the whole backward pass."""
+    _, program, ops = built
+    numbers = {op.id(): number for number, op in enumerate(ops)}
+    reductions = bucket_sums(ops)
+    made = [max(numbers[value.get_defining_op().id()] for value in carried(op)) for op in reductions]
+    for op, last, following in zip(reductions, made, [*made[1:], made[-1] + 10**6]):
+        attrs = op.attrs()
+        assert (attrs["execution_stream"], attrs["scheduling_priority"]) == (compat.STREAM, 0)
+        assert last < numbers[op.id()] < following
+        between = {other.name() for other in ops[last + 1 : numbers[op.id()]]}
+        assert between <= {"pd_op.reshape", "pd_op.full_int_array", "builtin.combine", "pd_op.full", "pd_op.concat"}
+        (reader,) = (other for other in ops for value in other.operands_source() if value.is_same(op.results()[0]))
+        assert numbers[reader.id()] > made[-1]
+    others = [op for op in ops if op.id() not in {op.id() for op in reductions}]
+    assert not [op.name() for op in others if "execution_stream" in op.attrs()]
 
 
 def test_updates(built):
