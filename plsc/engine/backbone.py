@@ -8,7 +8,7 @@ import paddle
 from plsc import checkpoint, compat
 from plsc.checkpoint import Manifest
 from plsc.engine.build import EvalProgram, build_eval
-from plsc.engine.session import make_executor, own_scope, place_of
+from plsc.engine.scopes import make_executor, own_scope, place_of
 from plsc.engine.start import Run
 from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import paddle
 
-from plsc import compat
+from plsc import compat, program_view
 from plsc.checkpoint import TensorSpec
 from plsc.engine.build import TrainProgram
 from plsc.engine.cpu import use_huge_pages
+from plsc.engine.onednn import let_go
+from plsc.engine.scopes import make_executor, own_scope, place_of
 from plsc.errors import PeerError, TrainingError
 from plsc.optim.row_momentum import RowHistory, RowState, StaleRows, columns_of, write_rows
 from plsc.parallel.environment import Environment
@@ -26,13 +27,14 @@ BLOCK_ROWS = 4096
 
 
 class Session:
-    """Executor, scope and training program of one rank. ``close()`` frees its variables: nothing works after it."""
+    """Executor, scope and training program of one rank."""
 
     def __init__(self, program: TrainProgram, env: Environment, momentum: float, weight_decay: float, seed: int):
         self.program = program
         self.env = env
-        self.scope, self.close = own_scope(self)
+        self.scope, self._free = own_scope(self)
         self.executor = make_executor(env)
+        self._steps = 0
         self._seed = seed
         self.history = None
         if program.rows.touched is not None:
@@ -71,6 +73,7 @@ class Session:
             feed["window_step"] = np.array([self.history.steps], np.int64)
         # dropout draws from Paddle's generator: seeded by the step, a resumed run draws what it would have drawn
         paddle.seed(step_seed(self._seed, number, self.env.rank))
+        self._steps += 1
         values = self.run(self.program.main, feed, list(self.program.fetches.values()))
         results = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in zip(self.program.fetches, values)}
         if self.history is not None:
@@ -85,6 +88,12 @@ class Session:
                 return self.executor.run(program, feed=feed, fetch_list=fetches)
             except (RuntimeError, OSError, ValueError) as error:
                 raise _explained(error, self.env) from error
+
+    def close(self) -> None:
+        """Free all variables, and let go what oneDNN keeps when the executor goes; nothing works after it."""
+        loops = sum(op.kind == "while" for op in program_view.operations(self.program.main))
+        let_go(loops * self._steps)
+        self._free()
 
     # --- replicated variables ---
 
@@ -217,28 +226,6 @@ class _BlockPrograms:
 
 def _table(name: str, variable: str, shape: list[int], storage: str) -> RowTable:
     return RowTable.of(compat.create_state(variable, shape, storage), storage, name)
-
-
-def place_of(env: Environment):
-    """Where this rank computes: its card, or the CPU."""
-    return paddle.CUDAPlace(env.device_id) if env.on_gpu else paddle.CPUPlace()
-
-
-def own_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
-    """(a scope, what frees it and its variables), which happens at the latest when ``owner`` goes.
-
-    Paddle lists all scopes that were made and keeps them to the end of the process. What is freed must not be used. The
-    executor may go later: it does not look at the variables then (tried with MALLOC_PERTURB_).
-    """
-    scope = paddle.static.Scope()
-    free = weakref.finalize(owner, scope._remove_from_pool)
-    free.atexit = False
-    return scope, free
-
-
-def make_executor(env: Environment):
-    """An executor on this rank's device."""
-    return paddle.static.Executor(place_of(env))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

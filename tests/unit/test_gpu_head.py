@@ -101,7 +101,7 @@ def test_classifier_in_a_users_program(monkeypatch):
 def test_training_is_that_of_the_cpu(monkeypatch, model_parallel):
     """One rank, all classes: the program of a GPU, run on the CPU with the kernel's formula, and that of the CPU."""
     cpu = paddle.CPUPlace()
-    monkeypatch.setattr("plsc.engine.session.place_of", lambda env: cpu)
+    monkeypatch.setattr("plsc.engine.scopes.place_of", lambda env: cpu)
     ends = []
     for device in ("gpu", "cpu"):
         config = Config.from_dict(
