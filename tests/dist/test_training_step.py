@@ -74,6 +74,13 @@ for storage in ("float16", "bfloat16"):
     ]  # fmt: skip
 # The unit roundoff of a type: half the distance of two neighbours, for numbers of 1.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+# weight and bias of the net summed over the ranks one by one
+CASES += [
+    make_case("a bucket for each", bucket_bytes=1),
+    make_case("a bucket for each, clipped data parallel", bucket_bytes=1, config={"grad_clip_norm": 0.05},
+              classifier={"model_parallel": False}),
+    make_case("a bucket for each, own optimizer", bucket_bytes=1, optimizer="momentum", rates=[0.2] * 6),
+]  # fmt: skip
 # the same in blocks of rows, the last of which is smaller; fewer rows than a block in some shards
 CASES += [{**case, "name": case["name"] + ", in blocks", "block_rows": 5} for case in CASES if "optimizer" not in case]
 # the first block may hold nothing but a feature's own class; the scale is no power of two, so its products are rounded

@@ -10,6 +10,7 @@ from plsc.engine.build import build_train
 from plsc.engine.cpu import run_in_order
 from plsc.engine.session import Session
 from plsc.models import BaseModel
+from plsc.optim.gradients import BUCKET_BYTES
 from plsc.parallel.group import join
 from plsc.parts import Parts
 
@@ -43,7 +44,8 @@ def run_case(env, case):
     param_attr = None if case.get("rate_factor") is None else paddle.ParamAttr(learning_rate=case["rate_factor"])
     parts = Parts(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
                   param_attr=param_attr)  # fmt: skip
-    program = build_train(config, parts, env, seed=7, block_rows=case.get("block_rows"))
+    bucket_bytes = case.get("bucket_bytes", BUCKET_BYTES)
+    program = build_train(config, parts, env, 7, case.get("block_rows"), bucket_bytes)
     session = Session(program, env, config.momentum, config.weight_decay, seed=7)
     session.start(join(env))
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]

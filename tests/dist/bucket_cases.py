@@ -1,0 +1,39 @@
+"""Steps of a small ResNet with buckets of several sizes on each rank (see test_gradient_buckets.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plsc.config import Config
+from plsc.engine.build import build_train
+from plsc.engine.cpu import run_in_order
+from plsc.engine.session import Session
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import join
+from plsc.parts import Parts
+
+BATCH, CLASSES, SIDE = 4, 40, 32
+
+
+def run(env, payload):
+    """{bucket_bytes: all replicated state after the steps}, and this rank's state after one step of its own alone."""
+    run_in_order()
+    together = {size: train(env, size, payload["steps"], payload["options"]) for size in payload["bucket_bytes"]}
+    return {"together": together, "alone": train(env, 1, 1, {}, alone=True), "one step": train(env, 1, 1, {})}
+
+
+def train(env, bucket_bytes, steps, options, alone=False):
+    config = Config.from_dict({
+        "model": {"name": "ResNet10", "base_width": 4, "image_shape": [3, SIDE, SIDE], "embedding_size": 8,
+                  "dropout": 0.0},
+        "classifier": {"num_classes": CLASSES}, "train_batch_size": BATCH, **options,
+    })  # fmt: skip
+    place = Environment() if alone else env
+    program = build_train(config, Parts(), place, seed=5, bucket_bytes=bucket_bytes)
+    session = Session(program, place, config.momentum, config.weight_decay, seed=5)
+    session.start(join(place))
+    rng = np.random.default_rng(100 + env.rank)  # other pictures on each rank
+    for step in range(steps):
+        images = rng.standard_normal((BATCH, 3, SIDE, SIDE)).astype("float32")
+        session.step(step, {"image": images, "label": rng.integers(0, CLASSES, BATCH)}, 0.01)
+    return session.replicated()

@@ -1,0 +1,55 @@
+"""The backbone's gradients summed in buckets on real ranks: the same as in one sum, the same on every rank.
+
+That the sum in buckets is that of the formula is held by test_training_step.py, whose cases "a bucket for each" have
+one for each gradient.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.dist import ranks
+
+SIZES = [1, 15_000, 10**9]  # bytes: a bucket for each gradient, several, one for all
+OPTIONS = {"plain": {}, "clipped": {"grad_clip_norm": 0.5}}
+
+
+@pytest.fixture(scope="module", params=[(2, "plain"), (2, "clipped"), (3, "plain")], ids=str)
+def outcome(request, tmp_path_factory):
+    world_size, options = request.param
+    payload = {"bucket_bytes": SIZES, "steps": 3, "options": OPTIONS[options]}
+    return ranks.run("tests.dist.bucket_cases:run", world_size, tmp_path_factory.mktemp("buckets"), payload)
+
+
+def test_buckets_change_no_number(outcome):
+    one = outcome[0]["together"][SIZES[-1]]
+    assert len(one) > 80
+    for size in SIZES[:-1]:
+        for name, value in outcome[0]["together"][size].items():
+            if len(outcome) == 2:  # a sum of two numbers has one order
+                np.testing.assert_array_equal(value, one[name], err_msg=name)
+            else:
+                # which rank Gloo begins a sum with depends on the place in the buffer: a roundoff (6e-8) of the
+                # gradient a step, which three steps through batch normalisation of four pictures make larger; 1e-7 for
+                # what would be 0 (a shift before a normalisation)
+                np.testing.assert_allclose(value, one[name], rtol=1e-4, atol=1e-4 * np.abs(one[name]).max() + 1e-7)
+
+
+def test_all_ranks_hold_the_same(outcome):
+    for size in SIZES:
+        for other in outcome[1:]:
+            for name, value in outcome[0]["together"][size].items():
+                np.testing.assert_array_equal(value, other["together"][size][name], err_msg=name)
+
+
+def test_statistics_are_the_mean_of_what_each_rank_saw(outcome):
+    """The first step's forward pass knows nothing of other ranks, so each rank alone tells its part."""
+    together, names = outcome[0]["one step"], [name for name in outcome[0]["one step"] if "running" in name]
+    assert len(names) > 20
+    for name in names:
+        alone = [part["alone"][name].astype(np.float64) for part in outcome]
+        # float32: a sum of the ranks' numbers and a division, a roundoff each
+        np.testing.assert_allclose(together[name], np.mean(alone, axis=0), rtol=1e-6, atol=1e-7, err_msg=name)
+    means = [name for name in names if np.abs(outcome[0]["alone"][name] - outcome[1]["alone"][name]).max() > 1e-3]
+    assert means, "the ranks saw the same"
