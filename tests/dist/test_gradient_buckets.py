@@ -31,9 +31,9 @@ def test_buckets_change_no_number(outcome):
                 np.testing.assert_array_equal(value, one[name], err_msg=name)
             else:
                 # which rank Gloo begins a sum with depends on the place in the buffer: a roundoff (6e-8) of the
-                # gradient a step, which three steps through batch normalisation of four pictures make larger; 1e-7 for
-                # what would be 0 (a shift before a normalisation)
-                np.testing.assert_allclose(value, one[name], rtol=1e-4, atol=1e-4 * np.abs(one[name]).max() + 1e-7)
+                # gradient a step, which three steps through batch normalisation of four pictures make larger; what
+                # would be 0 (a shift before a normalisation) is up to 2e-6 of noise
+                np.testing.assert_allclose(value, one[name], rtol=1e-4, atol=1e-4 * np.abs(one[name]).max() + 1e-5)
 
 
 def test_all_ranks_hold_the_same(outcome):

@@ -24,6 +24,7 @@ from plsc.config import Config
 from plsc.engine.build import build_train
 from plsc.engine.session import Session
 from plsc.models import BaseModel
+from plsc.optim.gradients import BUCKET_BYTES
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import join
 from plsc.parts import Parts
@@ -45,14 +46,14 @@ class Linear(BaseModel):
 
 
 @functools.cache
-def built(classes, ratio, ranks=1, model_parallel=True, calc_acc=False):
+def built(classes, ratio, ranks=1, model_parallel=True, calc_acc=False, bucket_bytes=BUCKET_BYTES):
     paddle.enable_static()
     config = Config.from_dict({
         "model": {"image_shape": [3, 4, 4], "embedding_size": EMBEDDING}, "train_batch_size": BATCH,
         "classifier": {"num_classes": classes, "sample_ratio": ratio, "model_parallel": model_parallel},
         "calc_acc": calc_acc,
     })  # fmt: skip
-    program = build_train(config, Parts(model=Linear()), Environment(0, ranks), seed=0)
+    program = build_train(config, Parts(model=Linear()), Environment(0, ranks), 0, bucket_bytes=bucket_bytes)
     return program, program_view.operations(program.main)
 
 
@@ -137,7 +138,7 @@ def rows_of(session, name):
 # --- collectives: the formula of docs/design.md -----------------------------------------------------------
 
 
-def formula(ranks, rows, model_parallel, calc_acc):
+def formula(ranks, rows, model_parallel, calc_acc, buckets=(PARAMETERS,)):
     """[(collective, bytes)] of a step of one rank on CPUs, sorted."""
     own, everybody = BATCH, BATCH * ranks
     if model_parallel:
@@ -150,7 +151,8 @@ def formula(ranks, rows, model_parallel, calc_acc):
         sent = [("all_gather", 8 * own)] if rows else []  # the labels, which the sample must hold
         sent += [("all_reduce", 4), ("all_reduce", 4 * EMBEDDING * (rows or 30_011))]  # loss, gradient of the rows
         sent += [("all_reduce", 4)] * (2 if calc_acc else 0)
-    return sorted([*sent, ("all_reduce", 4 * (PARAMETERS + 1))])  # the backbone, and whether a rank is to stop
+    sent += [("all_reduce", 4 * numbers) for numbers in buckets[:-1]]  # the backbone
+    return sorted([*sent, ("all_reduce", 4 * (buckets[-1] + 1))])  # the last of it, and whether a rank is to stop
 
 
 @pytest.mark.parametrize("calc_acc", [False, True])
@@ -162,6 +164,13 @@ def test_collectives_are_those_of_the_formula(ranks, ratio, model_parallel, calc
     sample = program.shard.num_sample
     rows = sample if ratio < 1 else None
     assert sorted(program_view.traffic(ops, sample)) == formula(ranks, rows, model_parallel, calc_acc)
+
+
+def test_each_bucket_is_one_collective():
+    """The gradient of the bias is made first, in the backward pass."""
+    program, ops = built(30_011, 1.0, 2, bucket_bytes=1)
+    buckets = EMBEDDING, PIXELS * EMBEDDING
+    assert sorted(program_view.traffic(ops, program.shard.num_sample)) == formula(2, None, True, False, buckets)
 
 
 def test_one_rank_sends_nothing():
