@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import paddle
@@ -13,10 +14,12 @@ from paddle.base import core
 
 from plsc.engine import onednn
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # malloc.h of glibc
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # malloc.h of glibc
 NEVER = -1  # for M_TRIM_THRESHOLD; the largest int is 2 GB, and a classifier may leave more than that free
 MADV_HUGEPAGE = 14  # mman.h of Linux
 HUGE_PAGE = 2**21
+GARBAGE_GB = 0.004
+MANY_BLOCKS = 30_000  # Linux allows a process 65,530 mappings
 
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 AVX2 = {"avx2", "fma"}
@@ -27,6 +30,7 @@ def prepare_cpu(threads: int) -> None:
     use_wide_kernels()
     core.set_num_threads(threads)
     run_in_order()
+    drop_together()
     onednn.off_elsewhere()
     keep_big_blocks()
 
@@ -38,6 +42,15 @@ def run_in_order() -> None:
     are drawn in the same order.
     """
     paddle.set_flags({"FLAGS_new_executor_serial_run": True})
+
+
+def drop_together() -> None:
+    """Let the executor drop the tensors that nobody reads any more some MB at a time and not after each operation.
+
+    It does so in a thread of its own, which the operation has to wake: on two cores, up to a sixth of the step of a
+    classifier (docs/performance.md). Read when a program is first run.
+    """
+    paddle.set_flags({"FLAGS_eager_delete_tensor_gb": GARBAGE_GB})
 
 
 def use_wide_kernels(cpuinfo: str = "/proc/cpuinfo") -> None:
@@ -81,6 +94,27 @@ def keep_big_blocks() -> bool:
     except AttributeError:  # not glibc
         return False
     return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, NEVER), mallopt(M_ARENA_MAX, 1)])
+
+
+@contextlib.contextmanager
+def blocks_apart() -> Iterator[None]:
+    """After keep_big_blocks: blocks of 1 MB and more that are made inside are mapped each by itself, and unmapped when
+    they are freed.
+
+    For the first run of a program. What is kept from it, such as the layouts of oneDNN, would lie among what a step
+    makes and drops, and leave holes of all sizes in the heap: 0.8 GB with a ResNet50 (batch 16).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # not glibc
+        yield
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**20)
+    mallopt(M_MMAP_MAX, MANY_BLOCKS)
+    try:
+        yield
+    finally:
+        mallopt(M_MMAP_MAX, 0)
 
 
 def give_back() -> None:

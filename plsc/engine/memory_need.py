@@ -2,8 +2,8 @@
 
 Exact, because they are the shapes of the variables: weights, momentum, backbone. Counted: what a step makes and drops,
 by going through its operations with what is alive at each (plsc.program_view); Paddle's own counter of bytes in use is
-met to a few hundredths. A model, with constants measured once (docs/performance.md): what comes with Paddle's process,
-and what the heap keeps unused between blocks.
+met to a few hundredths. Counted by a rule that was found by measuring: what oneDNN keeps. Constants, measured once
+(docs/performance.md): what comes with Paddle's process.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ STEP = "a step, at its worst moment"
 
 @dataclass(frozen=True)
 class Constants:
-    """Bytes that come with Paddle: ``start`` beyond the process that has built its programs, once it runs them
-    (threads, kernels' own buffers), ``worker`` for each process that reads data, ``pair`` for each pair of operations,
-    which the executor looks at to find out what waits for what. As shares: ``heap`` of what a step makes and drops,
-    which the heap keeps unused; ``onednn`` of what operations of oneDNN write and those of its backward pass read,
-    which it holds in its own layout to the end of the step."""
+    """Bytes that come with Paddle. ``start``: what a process takes beyond importing Paddle once it builds programs and
+    runs them, which is code of kernels that is read in, threads, and what drawing the first weights leaves in the heap.
+    ``operation``: for each, its description in the program and what the executor prepares for it. ``pair``: for each
+    pair of operations, which the executor looks at to find out what waits for what. ``worker``: for each process that
+    reads data. ``copies``: whether the first run keeps what oneDNN computed and its copies in Paddle's layout."""
 
     start: int
-    worker: int
+    operation: int
     pair: int
-    heap: float
-    onednn: float
+    worker: int
+    copies: bool
 
 
-PADDLE_26 = Constants(start=120_000_000, worker=40_000_000, pair=90, heap=0.35, onednn=1.0)
-PADDLE_3 = Constants(start=130_000_000, worker=40_000_000, pair=6, heap=0.1, onednn=0.75)
-ONEDNN = 40_000_000  # bytes: its own code and tables, once it is used
+PADDLE_26 = Constants(start=60_000_000, operation=60_000, pair=90, worker=40_000_000, copies=True)
+PADDLE_3 = Constants(start=70_000_000, operation=40_000, pair=6, worker=40_000_000, copies=False)
+CHANNELS = 16  # in a block of oneDNN's layouts, of processors with AVX-512
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,16 @@ class Need:
         sizes = _by_kind(program, variables)
         replicated = sizes["backbone"] + sizes["backbone's momentum"]
         step = program_view.peak(ops, program.shard.num_sample, min(BLOCK_ROWS, program.shard.num_sample))
-        others = _saving(config, program, env) + replicated, _verification(config, parts, env)
-        most = max(sum(step.values()), *others)
+        verifying, verified = _verification(config, parts, env)
         sizes[STEP] = sum(step.values())
-        sizes["verification, saving: more than that"] = most - sizes[STEP]
+        sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
+        sizes["verification, saving: beside that"] += _saving(config, program, env)
         if self._process is not None:
             constants = PADDLE_3 if compat.is_pir() else PADDLE_26
             sizes["images"] = _images(config, constants)
-            moved = _onednn_bytes(config, program)
-            sizes["oneDNN"] = int(constants.onednn * moved) + ONEDNN * (moved > 0)
-            drawn = _peak_bytes(program.startup, 1)  # the first weights: what they leave behind is of other sizes
-            sizes["heap, unused between blocks"] = int(constants.heap * most) + drawn
-            sizes["the executor's order"] = constants.pair * len(ops) ** 2
+            sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
+            count = len(list(program_view.every(ops)))
+            sizes["operations"] = constants.operation * count + constants.pair * len(ops) ** 2
             sizes["process"] = self._process + constants.start
         snapshot = sum(variables[name] for name in program.rows.tensors.values()) + replicated
         return RankMemory(sizes, _detail(ops, step), snapshot)
@@ -109,14 +107,19 @@ def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]
 
 
 def _saving(config: Config, program: TrainProgram, env: Environment) -> int:
-    """Bytes made and dropped while the rows are brought up to date, and read in blocks."""
+    """Bytes made and dropped while the rows are brought up to date, and read in blocks. These come on top: what a step
+    of a small net leaves free is in other sizes."""
     block = min(session.BLOCK_ROWS, program.shard.num_local)
     running = session.Session(program, env, config.momentum, config.weight_decay, seed=0)
     return max(_peak_bytes(main, block) for main in running.block_programs())
 
 
-def _verification(config: Config, parts: Parts, env: Environment) -> int:
-    return _peak_bytes(build_eval(config, parts, env, config.test_batch_size).main, 1) if config.with_test else 0
+def _verification(config: Config, parts: Parts, env: Environment) -> tuple[int, list[program_view.Operation]]:
+    """(bytes made and dropped by a batch, the operations)."""
+    if not config.with_test:
+        return 0, []
+    main = build_eval(config, parts, env, config.test_batch_size).main
+    return _peak_bytes(main, 1), program_view.operations(main)
 
 
 def _peak_bytes(main, unknown: int) -> int:
@@ -131,15 +134,36 @@ def _images(config: Config, constants: Constants) -> int:
     return 4 * batch * (IN_HAND + PREFETCH * workers) + constants.worker * workers
 
 
-def _onednn_bytes(config: Config, program: TrainProgram) -> int:
-    """What the operations that a run moves to oneDNN write, and what those of the backward pass read."""
-    if not config.use_onednn or not onednn.use_onednn(program.main):
+def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_view.Operation]) -> int:
+    """What oneDNN keeps of the convolutions that it computes, and Paddle of its results.
+
+    A convolution keeps its input and its filter in oneDNN's layout. Its gradient keeps the input once more, and the
+    gradient of its output and a filter for each of the two things that it computes. In a first run with ``copies`` the
+    results of a convolution are there three times, those of a PReLU twice (found by measuring).
+    """
+    if not config.use_onednn or config.model.data_format != "NCHW" or not onednn.is_available():
         return 0
-    total = 0
-    for op in program_view.operations(program.main):
-        if op.kind.replace("_grad", "") in ("conv2d", "depthwise_conv2d", "prelu"):
-            total += sum(tensor.size() for tensor in (*op.writes, *(op.reads if op.kind.endswith("_grad") else ())))
-    return total
+    kept = copies = 0
+    for op in (op for ops in programs for op in ops):
+        kind = op.kind.replace("depthwise_", "")
+        if kind == "prelu":
+            copies += op.writes[0].size()
+        if kind not in ("conv2d", "conv2d_grad"):
+            continue
+        image, *gradient = [tensor for tensor in op.reads if not tensor.name]
+        weights = sum(tensor.size() for tensor in op.reads if tensor.name)
+        if kind == "conv2d":
+            kept += _in_layout(image) + weights
+            copies += 2 * op.writes[0].size()
+        else:
+            kept += _in_layout(image) + len(op.writes) * (_in_layout(gradient[-1]) + weights)
+    return kept + constants.copies * copies
+
+
+def _in_layout(image: program_view.Tensor) -> int:
+    """Bytes of [B, C, H, W] where channels stand in blocks; three are read as they are."""
+    channels = image.shape[1]
+    return 0 if channels <= 3 else image.size() // channels * -(-channels // CHANNELS) * CHANNELS
 
 
 def _detail(ops: list[program_view.Operation], step: dict[str, int]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import paddle
 from plsc import compat, program_view
 from plsc.checkpoint import TensorSpec
 from plsc.engine.build import TrainProgram
-from plsc.engine.cpu import use_huge_pages
+from plsc.engine.cpu import blocks_apart, use_huge_pages
 from plsc.engine.onednn import let_go
 from plsc.engine.scopes import make_executor, own_scope, place_of
 from plsc.errors import PeerError, TrainingError
@@ -34,7 +35,7 @@ class Session:
         self.env = env
         self.scope, self._free = own_scope(self)
         self.executor = make_executor(env)
-        self._steps = 0
+        self._steps, self._ran = 0, []
         self._seed = seed
         self.history = None
         if program.rows.touched is not None:
@@ -83,7 +84,10 @@ class Session:
 
     def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
         """Run a program in this session's variables."""
-        with paddle.static.scope_guard(self.scope):
+        first = program is not self.program.startup and program not in self._ran
+        if first:
+            self._ran.append(program)
+        with paddle.static.scope_guard(self.scope), blocks_apart() if first else contextlib.nullcontext():
             try:
                 return self.executor.run(program, feed=feed, fetch_list=fetches)
             except (RuntimeError, OSError, ValueError) as error:
