@@ -26,20 +26,19 @@ STEP = "a step, at its worst moment"
 @dataclass(frozen=True)
 class Constants:
     """Bytes that come with Paddle. ``start``: what a process takes beyond importing Paddle once it builds programs and
-    runs them, which is code of kernels that is read in, threads, and what drawing the first weights leaves in the heap.
-    ``operation``: for each, its description in the program and what the executor prepares for it. ``pair``: for each
-    pair of operations, which the executor looks at to find out what waits for what. ``worker``: for each process that
-    reads data. ``copies``: whether the first run keeps what oneDNN computed and its copies in Paddle's layout."""
+    runs them: code of kernels that is read in, threads. ``pair``: for each pair of operations, which the executor looks
+    at to find out what waits for what. ``copies``: whether a first run keeps what oneDNN computed and its copies in
+    Paddle's layout."""
 
     start: int
-    operation: int
     pair: int
-    worker: int
     copies: bool
 
 
-PADDLE_26 = Constants(start=60_000_000, operation=60_000, pair=90, worker=40_000_000, copies=True)
-PADDLE_3 = Constants(start=70_000_000, operation=40_000, pair=6, worker=40_000_000, copies=False)
+PADDLE_26 = Constants(start=40_000_000, pair=90, copies=True)
+PADDLE_3 = Constants(start=55_000_000, pair=6, copies=False)
+OPERATION = 20_000  # bytes: its description in the program, and what the executor prepares for it
+WORKER = 40_000_000  # bytes of a process that reads data
 CHANNELS = 16  # in a block of oneDNN's layouts, of processors with AVX-512
 
 
@@ -85,10 +84,11 @@ class Need:
         sizes["verification, saving: beside that"] += _saving(config, program, env)
         if self._process is not None:
             constants = PADDLE_3 if compat.is_pir() else PADDLE_26
-            sizes["images"] = _images(config, constants)
+            sizes["images"] = _images(config)
             sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
+            sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
             count = len(list(program_view.every(ops)))
-            sizes["operations"] = constants.operation * count + constants.pair * len(ops) ** 2
+            sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
             sizes["process"] = self._process + constants.start
         snapshot = sum(variables[name] for name in program.rows.tensors.values()) + replicated
         return RankMemory(sizes, _detail(ops, step), snapshot)
@@ -126,12 +126,12 @@ def _peak_bytes(main, unknown: int) -> int:
     return sum(program_view.peak(program_view.operations(main), unknown).values())
 
 
-def _images(config: Config, constants: Constants) -> int:
+def _images(config: Config) -> int:
     batch = config.train_batch_size
     for side in config.model.image_shape:
         batch *= side
     workers = config.data.num_workers
-    return 4 * batch * (IN_HAND + PREFETCH * workers) + constants.worker * workers
+    return 4 * batch * (IN_HAND + PREFETCH * workers) + WORKER * workers
 
 
 def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_view.Operation]) -> int:

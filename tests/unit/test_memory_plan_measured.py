@@ -1,8 +1,8 @@
 """The plan of memory is held against processes that train: bytes that Paddle counts, and the peak that Linux saw.
 
-Each case trains three steps and saves, in a process of its own, and asks for its plan before. What a step makes and
-drops is counted, so it has to be met; what the process adds to that is a model with constants
-(plsc.engine.memory_need), and has to be met to a tenth, on sizes of 600 MB and more above the process as it was before.
+Each case is planned in one process, and trains three steps and saves in another. What a step makes and drops is
+counted, so it has to be met; what the process adds to that is a model with constants (plsc.engine.memory_need). Both
+have to meet the peak to a tenth, above the process as it was when only Paddle was imported: 480 MB and more.
 """
 
 from __future__ import annotations
@@ -26,22 +26,30 @@ CASES = {
                         "train_batch_size": 16},
 }  # fmt: skip
 
-TRAIN = """
+BEGIN = """
 import json, sys
+from paddle.base import core
 from plsc import Entry
+from plsc.engine import run
 from plsc.engine.memory_need import STEP
 entry = Entry()
 for key, value in json.loads(sys.argv[1]).items():
     entry.set(key, value)
-plan = entry.plan(1)
-before = [int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmRSS")][0]
-from paddle.base import core
-entry.train()
-peak = [int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")][0]
-counted = core.host_memory_stat_peak_value("Allocated", 0)
+def status(name):
+    return [int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name)][0]
+process = status("VmRSS")
+"""
+
+PLAN = """
+plan = entry.plan(1, memory_gb=8)
 kept = sum(plan.bytes[name] for name in ("class weights", "class momentum", "backbone", "backbone's momentum"))
-print(json.dumps({"plan": plan.total, "process": before, "peak": peak, "counted": counted, "kept": kept,
-                  "step": plan.bytes[STEP], "bytes": plan.bytes}))
+print(json.dumps({"plan": plan.total - process, "kept": kept, "step": plan.bytes[STEP], "bytes": plan.bytes}))
+"""
+
+TRAIN = """
+entry.train()
+counted = core.host_memory_stat_peak_value("Allocated", 0)
+print(json.dumps({"peak": status("VmHWM") - process, "counted": counted}))
 """
 
 
@@ -52,30 +60,20 @@ def measure(options, directory):
         "model_save_dir": str(directory), **options,
     }  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_minloglevel": "2"}
-    command = [sys.executable, "-c", TRAIN, json.dumps(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=directory)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    found = {}
+    for part in (PLAN, TRAIN):
+        command = [sys.executable, "-c", BEGIN + part, json.dumps(settings)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=directory)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.update(json.loads(done.stdout.splitlines()[-1]))
+    return found
 
 
-def test_what_a_step_makes_and_drops_is_what_paddle_counts(tmp_path):
-    found = measure(CASES["a net"], tmp_path)
-    # the executor gives back in a thread of its own, so that a little more than the program needs may exist
-    assert 0.98 < (found["counted"] - found["kept"]) / found["step"] < 1.15
-    # Paddle's own convolutions leave holes of all sizes in the heap: the same run was seen to take 530 and 610 MB on
-    # 3.3.1, 720 and 880 MB on 2.6.2
-    assert -0.3 < found["plan"] / found["peak"] - 1 < 0.2
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if name != "a net"])
+@pytest.mark.parametrize("name", list(CASES))
 def test_the_plan_tells_the_peak(name, tmp_path):
-    # one of two runs: the same run's peak differs by up to 7 % from one time to the next
-    errors = []
-    for _ in range(2):
-        found = measure(CASES[name], tmp_path)
-        above = found["peak"] - found["process"]
-        assert above > 500e6
-        errors.append((found["plan"] - found["process"]) / above - 1)
-        if abs(errors[-1]) < 0.1:
-            return
-    pytest.fail(f"the plan is off by {errors}: {found}")
+    found = measure(CASES[name], tmp_path)
+    assert found["peak"] > 450e6
+    assert abs(found["plan"] / found["peak"] - 1) < 0.1, found
+    if name == "a net":
+        # the executor gives back in a thread of its own, so that a little more than the program needs may exist
+        assert 0.98 < (found["counted"] - found["kept"]) / found["step"] < 1.15
