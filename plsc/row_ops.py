@@ -1,6 +1,6 @@
 """Operations on rows of class centres, by the operations of Paddle that are fast on CPUs for them.
 
-Rows are [R, E]. In a loop over blocks, and so on a CPU, they are the channels of one picture instead, [1, R, 1, E]: so
+Rows are [R, E]. In blocks, and so on a CPU, they are the channels of one picture instead, [1, R, 1, E]: so
 each can be scaled by its own factor in one pass. Broadcasting takes four times as long there.
 """
 
@@ -22,14 +22,14 @@ def as_channels(index):
     return paddle.reshape(index, [1, -1, 1])
 
 
-def scale_rows(rows, factor, in_loop: bool = False):
+def scale_rows(rows, factor, by_channel: bool = False):
     """Each row times its ``factor`` [R, 1]; ``rows`` [R, E] or, as channels, [1, R, 1, E].
 
-    ``in_loop``: rows [R, E] are made channels for it.
+    ``by_channel``: rows [R, E] are made channels for it.
     """
     if len(rows.shape) == 4:
         return compat.scale_channels(rows, paddle.reshape(factor, [-1]))
-    if not in_loop:
+    if not by_channel:
         return rows * factor
     return flat(scale_rows(paddle.reshape(rows, [1, -1, 1, rows.shape[1]]), factor))
 

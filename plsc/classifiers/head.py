@@ -32,10 +32,10 @@ class RowGradient:
     feature: Any
     along: Any = None
 
-    def of(self, rows, in_loop: bool):
-        """The whole [R, E]."""
+    def of(self, rows, by_channel: bool):
+        """The whole [R, E]. ``by_channel``: see plsc.row_ops."""
         whole = paddle.matmul(self.weights, self.feature)
-        return whole if self.along is None else whole - scale_rows(rows, self.along, in_loop)
+        return whole if self.along is None else whole - scale_rows(rows, self.along, by_channel)
 
     def added_to(self, value):
         """``value`` [R, E] + ``weights`` @ ``feature``, without the part along the rows."""
@@ -51,14 +51,12 @@ class RowGradients:
 
     def __init__(self, blocks: RowBlocks, fetch: Callable, of: Callable):
         self.blocks, self._fetch, self._of = blocks, fetch, of
-        self._known = None
+        self._known: dict[RowBlock, Any] = {}
 
     def of(self, block: RowBlock, rows):
-        if not self.blocks.in_one:
-            return self._of(block, rows)
-        if self._known is None:  # asked for by the clipping and by the update: made once
-            self._known = self._of(block, rows)
-        return self._known
+        if block not in self._known:  # asked for by the clipping and by the update: made once, but anew in each loop
+            self._known[block] = self._of(block, rows)
+        return self._known[block]
 
     def then(self, change: Callable) -> RowGradients:
         """``change(gradient)`` of each block."""

@@ -1,7 +1,9 @@
-"""The rows that take part in a step, worked on block by block in loops of the program.
+"""The rows that take part in a step, worked on block by block.
 
 A block of some thousand rows stays in the processor's cache while it is worked on, and only one block's intermediate
-values exist at a time. The loop is an operation of the program (``while``): its size does not grow with the rows.
+values exist at a time. A few blocks are written one after the other into the program: what was read or made of a block
+is still there when it comes again. More blocks are a loop, an operation of the program (``while``), whose size does not
+grow with the rows; it reads its rows anew each time.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import paddle
 
 from plsc import compat
 
-# 4 MB of rows of 512 numbers: what a body reads and writes of them stays in the processor's cache
+# 4 MB of rows of 512 numbers: what the body of a loop reads and writes of them stays in the processor's cache
 BLOCK_ROWS = 2048
+# Not looped over; each has twice the rows, since what counts here is the number of operations. Up to 100 MB are kept.
+FEW_BLOCKS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class RowBlock:
-    """Rows ``first`` .. ``end`` - 1 ([1] int64) of those that take part; both are None where the block is all of them.
+    """Rows ``first`` .. ``end`` - 1 of those that take part: numbers, in a loop [1] int64 values, both None where the
+    block is all of them.
 
     ``index`` [R] int64 says which rows of the shard they are, None: all.
     """
@@ -29,38 +34,53 @@ class RowBlock:
     end: Any
     index: Any
 
+    @property
+    def is_part(self) -> bool:
+        """True where rows are worked on in blocks, and so on a CPU."""
+        return self.first is not None
+
     def positions(self, position):
         """(``position`` [G] counted in this block, 0 where it is not in it; [G] bool: it is)."""
-        if self.first is None:
-            inside, local = position >= 0, position
-        else:
+        if self.is_part:
             inside, local = paddle.logical_and(position >= self.first, position < self.end), position - self.first
+        else:
+            inside, local = position >= 0, position
         return paddle.where(inside, local, paddle.zeros_like(local)), inside
 
 
 class RowBlocks:
     """``index`` [S] of all rows that take part (None: every row of the shard, ``count`` of them).
 
-    ``count`` rows are sure to be there. ``block_rows`` None: one block of all, without a loop.
+    ``block_rows`` None: one block of all, as GPUs work on them.
     """
 
     def __init__(self, index, count: int, block_rows: int | None):
         self.index = index
         self.block_rows = block_rows
-        self.in_one = block_rows is None or count <= block_rows
+        self.in_one = block_rows is None
         self.whole = RowBlock(None, None, index)  # the one block, if it is one
-        if not self.in_one:
-            self._total = paddle.full([1], count, "int64") if index is None else length(index)
+        total = count if index is None else length(index)
+        if self.in_one:
+            self._blocks = [self.whole]
+        elif isinstance(total, int) and total <= 2 * FEW_BLOCKS * block_rows:
+            self._blocks = _few(index, total, 2 * block_rows)
+        else:
+            self._blocks = []  # a loop
+            self._total = paddle.full([1], total, "int64") if isinstance(total, int) else total
             self._start = paddle.zeros([1], "int64")
 
     def each(self, body: Callable, carried: Sequence = ()) -> list:
-        """Append the loop: ``carried = body(block, *carried)`` for each block, in order. Returns what is carried last.
+        """Append ``carried = body(block, *carried)`` for each block. Returns what is carried last.
 
-        What a body changes in place is seen by the bodies of later loops over the same blocks.
+        What a body changes in place is seen by the bodies that come later over the same blocks.
         """
-        if self.in_one:
-            return list(body(self.whole, *carried))
+        if not self._blocks:
+            return self._loop(body, carried)
+        for block in self._blocks:
+            carried = body(block, *carried)
+        return list(carried)
 
+    def _loop(self, body: Callable, carried: Sequence) -> list:
         def turn(first, *carried):
             end = paddle.minimum(first + self.block_rows, self._total)
             index = paddle.arange(first, end) if self.index is None else _piece(self.index, first, end)
@@ -72,7 +92,19 @@ class RowBlocks:
 
     def store(self, width):
         """Room for one value [width] of each row, float32."""
-        return _OneBlock() if self.in_one else _Buffer(self._total, width)
+        return _Kept() if self._blocks else _Buffer(self._total, width)
+
+
+def _few(index, total: int, most: int) -> list[RowBlock]:
+    """Blocks of about the same size, at most ``most`` rows."""
+    number = -(-total // most)
+    bounds = [total * block // number for block in range(number + 1)]
+    pieces = [slice(first, end) for first, end in zip(bounds, bounds[1:])]
+    return [RowBlock(piece.start, piece.stop, _rows(index, piece)) for piece in pieces]
+
+
+def _rows(index, piece: slice):
+    return paddle.arange(piece.start, piece.stop, dtype="int64") if index is None else index[piece]
 
 
 class _Buffer:
@@ -88,14 +120,17 @@ class _Buffer:
         return _piece(self.values, block.first, block.end)
 
 
-class _OneBlock:
-    """The value itself, where one block is all."""
+class _Kept:
+    """The values themselves."""
+
+    def __init__(self):
+        self._values: dict[RowBlock, Any] = {}
 
     def put(self, block: RowBlock, values) -> None:
-        self.values = values
+        self._values[block] = values
 
     def get(self, block: RowBlock):
-        return self.values
+        return self._values[block]
 
 
 def length(value):

@@ -86,6 +86,8 @@ def sample_rows(local, owned, own_local, own_owned, num_local: int, num_sample: 
     num_positive = paddle.sum(paddle.cast(is_first, "int64"), keepdim=True)
     size = paddle.maximum(paddle.reshape(num_positive, [1]), _int64(num_sample))
     index = paddle.masked_select(candidates, paddle.logical_and(counts, number <= size))
+    if 0 <= local.shape[0] <= num_sample:
+        index = paddle.reshape(index, [num_sample])  # there cannot be more positives: S is known while building
     wanted = paddle.where(own_owned, own_local, paddle.zeros_like(own_local))
     position = paddle.gather(number, paddle.searchsorted(positives, wanted)) - 1
     return index, paddle.where(own_owned, position, paddle.full_like(own_local, -1))

@@ -104,7 +104,7 @@ def classify(
     drawn from it (None where nothing is sampled). ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller
     divides), so that what flows on in float16 does not vanish. ``block_rows``: work on this many rows at a time; None,
     as the kernel of GPUs needs it: on all at once. ``move(block, gradient)``, if given, appends what moves the rows of
-    a block by their plsc.classifiers.RowGradient, in the loop that makes it; not used where the rows are one block.
+    a block by their plsc.classifiers.RowGradient, in the loop that makes it.
     """
     label = paddle.reshape(paddle.cast(label, "int64"), [-1])
     all_labels = compat.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label
@@ -124,7 +124,6 @@ def classify(
             own_feature, blocks, all_rows, remapped, position, spec, divisor, shard.rank, shard.world_size, loss_scale
         )
     else:
-        move = None if blocks.in_one else move
         head = PlainHead(own_feature, blocks, rows, position, spec.margins, spec.scale, move)
         output = head.run(divisor, shard.world_size, spec.calc_acc)
         if loss_scale is not None:

@@ -111,8 +111,7 @@ def build_train(
         compat.increment_(step)
         loss_scale = None if scaling is None else scaling.scale
         momentum = Momentum(feeds["learning_rate"], config.momentum, config.weight_decay)
-        in_loops = block_rows is not None and shard.num_sample > block_rows
-        move = rows.mover(momentum) if in_loops and _moves_at_once(config, env) else None
+        move = rows.mover(momentum) if block_rows is not None and _moves_at_once(config, env) else None
         output = classify(feature, inputs["label"], spec, shard, env, rows, step, loss_scale, block_rows, move)
         gradients = Gradients.build(
             feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm, bucket_bytes

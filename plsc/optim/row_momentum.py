@@ -85,10 +85,10 @@ class StaleRows:
     columns: list
 
     @classmethod
-    def read(cls, state: RowState, index, columns: list, in_loop: bool = False) -> StaleRows:
-        """The rows ``index`` [R] int64. ``in_loop``: this is in a loop over blocks, see plsc.row_ops."""
+    def read(cls, state: RowState, index, columns: list, by_channel: bool = False) -> StaleRows:
+        """The rows ``index`` [R] int64. ``by_channel``: see plsc.row_ops."""
         when = paddle.reshape(paddle.gather(state.touched, index), [-1])
-        index = as_channels(index) if in_loop else index
+        index = as_channels(index) if by_channel else index
         return cls(state.weight.read(index), state.velocity.read(index), when, columns)
 
     def factors(self, columns: list) -> list:

@@ -71,7 +71,7 @@ class _Rows:
         self.spec = spec
         self.feeds: dict[str, Any] = {}
         self.touched = None
-        self._made: tuple[Any, dict[str, Any]] = (None, {})
+        self._made: dict[tuple, Any] = {}
 
     def fetch(self, block):
         """The values [R, row size] of the rows of a plsc.classifiers.RowBlock; to be read, not to be changed."""
@@ -79,12 +79,9 @@ class _Rows:
 
     def _once(self, block, name: str, make: Callable):
         """What ``make`` makes; asked for again for the same block, the same value."""
-        if self._made[0] is not block:
-            self._made = block, {}
-        values = self._made[1]
-        if name not in values:
-            values[name] = make()
-        return values[name]
+        if (block, name) not in self._made:
+            self._made[block, name] = make()
+        return self._made[block, name]
 
     def _create_velocity(self) -> RowTable:
         value = compat.create_state(self.spec.prefix + ".velocity", self.spec.shape, self.spec.storage)
@@ -130,7 +127,7 @@ class DenseRows(_Rows):
             rows, velocity = self.fetch(block), self.velocity.read(block.index) * momentum.momentum
             along = 0.0 if gradient.along is None else gradient.along
             of_rows = paddle.full_like(gradient.weights[:, :1], decay) - along
-            velocity = gradient.added_to(velocity + scale_rows(rows, of_rows, in_loop=True))
+            velocity = gradient.added_to(velocity + scale_rows(rows, of_rows, by_channel=True))
             self._write(block.index, rows + paddle.scale(velocity, scale=rate), velocity)
 
         return move
@@ -172,7 +169,7 @@ class SampledRows(_Rows):
         return {"weight": self.weight.name, "velocity": self.state.velocity.value.name}
 
     def fetch(self, block):
-        if block.first is None:  # of all rows the stored ones are not to be kept until the update
+        if not block.is_part:  # of all rows the stored ones are not to be kept until the update
             self._velocity_of(block)
         return self._once(block, "weight", lambda: self._stale(block).weight_now())
 
@@ -208,8 +205,8 @@ class SampledRows(_Rows):
         gradients.blocks.each(body)
 
     def _stale(self, block) -> StaleRows:
-        in_loop = block.first is not None
-        return self._once(block, "stale", lambda: StaleRows.read(self.state, block.index, self._columns, in_loop))
+        read = StaleRows.read
+        return self._once(block, "stale", lambda: read(self.state, block.index, self._columns, block.is_part))
 
     def _write(self, block, rows, velocity) -> None:
         """Written once in a step, at its end, where every row is true for the step after."""

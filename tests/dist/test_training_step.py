@@ -74,6 +74,20 @@ for storage in ("float16", "bfloat16"):
     ]  # fmt: skip
 # The unit roundoff of a type: half the distance of two neighbours, for numbers of 1.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+# The same in blocks of rows: in loops, whose last block is smaller, and fewer rows than a block in some shards; and in
+# up to four blocks of at most ten rows.
+CASES += [
+    {**case, "name": f"{case['name']}, {kind}", "block_rows": 5, "few_blocks": few_blocks}
+    for case in CASES
+    if "optimizer" not in case
+    for kind, few_blocks in (("in loops", 0), ("in a few blocks", 4))
+]
+# the first block may hold nothing but a feature's own class; the scale is no power of two, so its products are rounded
+CASES += [
+    {**make_case("a row a block", steps=3, classifier={"scale": 23.0}), "block_rows": 1, "few_blocks": 0},
+    {**make_case("a sampled row a block", steps=3, classifier={"scale": 23.0, "sample_ratio": 0.7}), "block_rows": 1,
+     "few_blocks": 0},
+]
 # weight and bias of the net summed over the ranks one by one
 CASES += [
     make_case("a bucket for each", bucket_bytes=1),
@@ -81,13 +95,6 @@ CASES += [
               classifier={"model_parallel": False}),
     make_case("a bucket for each, own optimizer", bucket_bytes=1, optimizer="momentum", rates=[0.2] * 6),
 ]  # fmt: skip
-# the same in blocks of rows, the last of which is smaller; fewer rows than a block in some shards
-CASES += [{**case, "name": case["name"] + ", in blocks", "block_rows": 5} for case in CASES if "optimizer" not in case]
-# the first block may hold nothing but a feature's own class; the scale is no power of two, so its products are rounded
-CASES += [
-    {**make_case("a row a block", steps=3, classifier={"scale": 23.0}), "block_rows": 1},
-    {**make_case("a sampled row a block", steps=3, classifier={"scale": 23.0, "sample_ratio": 0.7}), "block_rows": 1},
-]
 
 
 def train(case, start, first_weight, samples):

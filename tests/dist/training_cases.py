@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import paddle
 
+from plsc.classifiers import row_blocks
 from plsc.config import Config
 from plsc.engine.build import build_train
 from plsc.engine.cpu import run_in_order
@@ -45,7 +48,8 @@ def run_case(env, case):
     parts = Parts(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
                   param_attr=param_attr)  # fmt: skip
     bucket_bytes = case.get("bucket_bytes", BUCKET_BYTES)
-    program = build_train(config, parts, env, 7, case.get("block_rows"), bucket_bytes)
+    with mock.patch.object(row_blocks, "FEW_BLOCKS", case.get("few_blocks", row_blocks.FEW_BLOCKS)):
+        program = build_train(config, parts, env, 7, case.get("block_rows"), bucket_bytes)
     session = Session(program, env, config.momentum, config.weight_decay, seed=7)
     session.start(join(env))
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]
