@@ -9,7 +9,7 @@ import pytest
 from plsc import LargeScaleClassifier, compat
 from plsc.classifiers import ClassifierSpec, Shard, classify
 from plsc.classifiers.gpu_head import gpu_head
-from plsc.classifiers.row_blocks import RowBlock, RowBlocks
+from plsc.classifiers.row_blocks import RowBlocks
 from plsc.config import Config
 from plsc.engine.build import build_train
 from plsc.engine.session import Session
@@ -62,7 +62,7 @@ def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale, num_ro
         spec = ClassifierSpec(CLASSES, EMBEDDING, margins, SCALE, calc_acc=True)
         blocks = RowBlocks(None, CLASSES, None)
         out = gpu_head(x, blocks, w, y, y, spec, float(BATCH), 0, 1, scale)
-        drows = out.row_gradients.of(RowBlock(None, None, None), w)
+        drows = out.row_gradients.of(out.row_gradients.blocks.whole, w)
         assert x.stop_gradient and w.stop_gradient  # as they came
     feed = {"feature": feature, "label": label, "rows": rows}
     loss, dfeature, drows, larger = paddle.static.Executor(paddle.CPUPlace()).run(
@@ -156,7 +156,7 @@ def test_plain_softmax_with_products_in_tf32(monkeypatch):
         w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
         spec = ClassifierSpec(CLASSES, EMBEDDING, margins=None)
         out = classify(x, y, spec, Shard.of(spec, env), env, AsFed(w))
-        drows = out.row_gradients.of(RowBlock(None, None, None), w)
+        drows = out.row_gradients.of(out.row_gradients.blocks.whole, w)
     feed = {"feature": feature, "label": label, "rows": rows}
     loss, dfeature, drows = paddle.static.Executor(paddle.CPUPlace()).run(
         main, feed=feed, fetch_list=[out.loss, out.dfeature, drows]
