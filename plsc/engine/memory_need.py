@@ -25,18 +25,16 @@ STEP = "a step, at its worst moment"
 
 @dataclass(frozen=True)
 class Constants:
-    """Bytes that come with Paddle. ``start``: what a process takes beyond importing Paddle once it builds programs and
-    runs them: code of kernels that is read in, threads. ``pair``: for each pair of operations, which the executor looks
-    at to find out what waits for what. ``copies``: whether a first run keeps what oneDNN computed and its copies in
-    Paddle's layout."""
+    """``pair``: bytes for each pair of operations, which the executor looks at to find out what waits for what.
+    ``copies``: whether a first run keeps what oneDNN computed and its copies in Paddle's layout."""
 
-    start: int
     pair: int
     copies: bool
 
 
-PADDLE_26 = Constants(start=40_000_000, pair=90, copies=True)
-PADDLE_3 = Constants(start=55_000_000, pair=6, copies=False)
+PADDLE_26 = Constants(pair=90, copies=True)
+PADDLE_3 = Constants(pair=6, copies=False)
+START = 55_000_000  # bytes beyond importing Paddle, once programs are built and run: code that is read in, threads
 OPERATION = 20_000  # bytes: its description in the program, and what the executor prepares for it
 WORKER = 40_000_000  # bytes of a process that reads data
 CHANNELS = 16  # in a block of oneDNN's layouts, of processors with AVX-512
@@ -89,7 +87,7 @@ class Need:
             sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
             count = len(list(program_view.every(ops)))
             sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
-            sizes["process"] = self._process + constants.start
+            sizes["process"] = self._process + START
         snapshot = sum(variables[name] for name in program.rows.tensors.values()) + replicated
         return RankMemory(sizes, _detail(ops, step), snapshot)
 
