@@ -28,10 +28,10 @@ CASES = {
 
 BEGIN = """
 import json, sys
-from paddle.base import core
 from plsc import Entry
 from plsc.engine import run
 from plsc.engine.memory_need import STEP, Need
+from paddle.base import core
 entry = Entry()
 for key, value in json.loads(sys.argv[1]).items():
     entry.set(key, value)
