@@ -1,9 +1,9 @@
 """The rows that take part in a step, worked on block by block.
 
 A block of some thousand rows stays in the processor's cache while it is worked on, and only one block's intermediate
-values exist at a time. A few blocks are written one after the other into the program: what was read or made of a block
-is still there when it comes again. More blocks are a loop, an operation of the program (``while``), whose size does not
-grow with the rows; it reads its rows anew each time.
+values exist at a time. A few blocks of a sample are written one after the other into the program: what was read or made
+of a block is still there when it comes again. Otherwise they are a loop, an operation of the program (``while``), whose
+size does not grow with the rows; it reads its rows anew each time.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class RowBlocks:
         total = count if index is None else length(index)
         if self.in_one:
             self._blocks = [self.whole]
-        elif isinstance(total, int) and total <= 2 * FEW_BLOCKS * block_rows:
+        elif index is not None and isinstance(total, int) and total <= 2 * FEW_BLOCKS * block_rows:
             self._blocks = _few(index, total, 2 * block_rows)
         else:
             self._blocks = []  # a loop
@@ -99,12 +99,7 @@ def _few(index, total: int, most: int) -> list[RowBlock]:
     """Blocks of about the same size, at most ``most`` rows."""
     number = -(-total // most)
     bounds = [total * block // number for block in range(number + 1)]
-    pieces = [slice(first, end) for first, end in zip(bounds, bounds[1:])]
-    return [RowBlock(piece.start, piece.stop, _rows(index, piece)) for piece in pieces]
-
-
-def _rows(index, piece: slice):
-    return paddle.arange(piece.start, piece.stop, dtype="int64") if index is None else index[piece]
+    return [RowBlock(first, end, index[first:end]) for first, end in zip(bounds, bounds[1:])]
 
 
 class _Buffer:

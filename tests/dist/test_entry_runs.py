@@ -91,9 +91,10 @@ def test_data_parallel_is_model_parallel(outcome, world_size):
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_users_momentum_is_the_built_in_one(outcome, world_size):
     part = outcome[world_size]["parts"][0]
-    assert part["built in"]["loss"] == pytest.approx(part["own"]["loss"], rel=1e-6)
-    built_in, own = weights(part["built in"]["checkpoint"]), weights(part["own"]["checkpoint"])
-    np.testing.assert_allclose(own["shard.weight"], built_in["shard.weight"], rtol=0, atol=1e-6)
+    # one works on all rows at once, the other block by block, so sums are in another order: as in the tests above
+    assert part["built in"]["loss"] == pytest.approx(part["own"]["loss"], rel=2e-5)
+    built_in, own = (weights(part[name]["checkpoint"])["shard.weight"] for name in ("built in", "own"))
+    np.testing.assert_allclose(own, built_in, rtol=0, atol=2e-5 * np.abs(own).max())
     assert math.isfinite(part["adam"]["loss"]) and part["adam"]["loss"] != part["own"]["loss"]
     assert sum(name.startswith("shard.optimizer_state") for name in weights(part["adam"]["checkpoint"])) == 2
 

@@ -74,13 +74,17 @@ for storage in ("float16", "bfloat16"):
     ]  # fmt: skip
 # The unit roundoff of a type: half the distance of two neighbours, for numbers of 1.
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-# The same in blocks of rows: in loops, whose last block is smaller, and fewer rows than a block in some shards; and in
-# up to four blocks of at most ten rows.
+# the same in blocks of rows: in loops, whose last block is smaller, and fewer rows than a block in some shards
 CASES += [
-    {**case, "name": f"{case['name']}, {kind}", "block_rows": 5, "few_blocks": few_blocks}
+    {**case, "name": case["name"] + ", in loops", "block_rows": 5, "few_blocks": 0}
     for case in CASES
     if "optimizer" not in case
-    for kind, few_blocks in (("in loops", 0), ("in a few blocks", 4))
+]
+# samples in one to four blocks of at most ten rows
+CASES += [
+    {**case, "name": case["name"].replace("in loops", "in a few blocks"), "few_blocks": 4}
+    for case in CASES
+    if "block_rows" in case and "sample_ratio" in case["config"]["classifier"]
 ]
 # the first block may hold nothing but a feature's own class; the scale is no power of two, so its products are rounded
 CASES += [

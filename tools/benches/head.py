@@ -134,13 +134,10 @@ class HeadBench:
         from plsc.optim.rows import Momentum
 
         if part in ("backward", "update"):
-            momentum = Momentum(rate, 0.9, 5e-4)
-            move = rows.mover(momentum) if part == "update" else None
+            move = rows.mover(Momentum(rate, 0.9, 5e-4)) if part == "update" else None
             output = classify(
                 feature, label, self.spec, self.shard, self.env, rows, step, block_rows=BLOCK_ROWS, move=move
             )
-            if part == "update" and output.row_gradients is not None:  # they are one block
-                rows.update(output.row_gradients, momentum)
             return [output.loss, output.dfeature]
         _, index, position = sample(label, label, self.spec, self.shard, self.env, step)
         if part == "sample":
