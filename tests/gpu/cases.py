@@ -80,8 +80,16 @@ class Built:
         self.velocity = self.program.rows.tensors["velocity"]
         self.num_local = self.program.shard.num_local
         self.row_shape = [self.num_local, self.program.spec.row_size]
+        self.num_rows = rows_of_a_step(case, self.program.shard)
         trainable = [p.name for p in self.graph.block.all_parameters() if p.trainable and not p.stop_gradient]
         self.backbone = [name for name in trainable if name != self.weight]
+
+
+def rows_of_a_step(case: Case, shard) -> int:
+    """As the program knows them: the kernel that draws a sample may take more, so -1."""
+    if case.sampled and case.model_parallel:
+        return -1
+    return shard.num_sample
 
 
 @functools.cache

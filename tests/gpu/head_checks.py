@@ -64,7 +64,7 @@ def check_margin_cross_entropy(b: Built) -> None:
         assert forward.input(slot) == backward.input(slot)
     assert backward.input("Softmax") == forward.output("Softmax")
     features = GLOBAL_BATCH if case.model_parallel else BATCH
-    assert graph.shape(forward.input("Logits")) == [features, -1 if case.sampled else b.num_local]
+    assert graph.shape(forward.input("Logits")) == [features, b.num_rows]
     assert (graph.shape(forward.input("Label")), graph.dtype(forward.input("Label"))) == ([features, 1], "int64")
     assert graph.dtype(forward.input("Logits")) == "float32"
     labels = graph.upstream(forward, [forward.input("Label")])

@@ -18,7 +18,7 @@ if not compat.is_pir():
 
 from plsc.engine.build import build_train
 from plsc.parts import Parts
-from tests.gpu.cases import BATCH, EMBEDDING, GLOBAL_BATCH, WORLD, Case, environment
+from tests.gpu.cases import BATCH, EMBEDDING, GLOBAL_BATCH, WORLD, Case, environment, rows_of_a_step
 
 paddle.enable_static()
 BUCKET = 20_000  # bytes: several buckets in the small net
@@ -53,7 +53,7 @@ def shapes(op):
 
 
 def test_collectives(built):
-    case, _, ops = built
+    case, program, ops = built
     counts = Counter(op.name()[len("pd_op.") :] for op in ops)
     gathers = sorted(shapes(op)[0] for op in of_kind(ops, "all_gather"))
     expected = [[BATCH], [BATCH, EMBEDDING]] if case.model_parallel else [[BATCH]]
@@ -68,7 +68,7 @@ def test_collectives(built):
     sums = [shapes(op)[0] for op in of_kind(ops, "all_reduce")]
     assert len(bucket_sums(ops)) > 3
     rows = [shape for shape in sums if len(shape) == 2]
-    assert rows == ([] if case.model_parallel else [[-1, EMBEDDING]])
+    assert rows == ([] if case.model_parallel else [[rows_of_a_step(case, program.shard), EMBEDDING]])
 
 
 def bucket_sums(ops):
@@ -135,7 +135,7 @@ def test_updates(built):
         return
     (update,) = (op for op in updates if op.operands_source()[0].get_defining_op().name() != "builtin.parameter")
     rows, _, old_velocity = update.operands_source()[:3]
-    assert list(rows.shape) == list(old_velocity.shape) == [-1, program.spec.row_size]
+    assert list(rows.shape) == list(old_velocity.shape) == [rows_of_a_step(case, program.shard), program.spec.row_size]
     written = {op.operands_source()[0].name: op.operands_source()[2] for op in of_kind(ops, "scatter_")}
     assert set(written) == {weight, velocity, program.rows.touched}
     assert written[weight].is_same(update.results()[0]) and written[velocity].is_same(update.results()[1])
