@@ -123,7 +123,8 @@ def check_rows_gradient_is_that_of_the_rows(b: Built) -> None:
     # each brought up to date from both, once, before the head reads the rows: what is stored is not kept any longer
     for slot in ("Param", "Velocity"):
         made = graph.writer(update.input(slot), update)
-        assert made.kind == "elementwise_add" and [graph.shape(n) for n in made.reads] == [[b.num_rows, b.row_shape[1]]] * 2
+        assert made.kind == "elementwise_add"
+        assert [graph.shape(name) for name in made.reads] == [[b.num_rows, b.row_shape[1]]] * 2
         upstream = graph.upstream(made)
         assert {read_weight.index, read_velocity.index, read_touched.index} <= upstream and made.index < kernel.index
         assert any("row_table" in graph.ops[i].reads for i in upstream), "not by what the steps between did"
