@@ -150,7 +150,8 @@ except RuntimeError:
 
 def test_the_executor_hears_of_stream_and_turn():
     """It writes into its log what it makes of each operation, also where there is no GPU to have a stream."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "6", "GLOG_logtostderr": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_minloglevel": "0"}
+    environment.update(GLOG_v="6", GLOG_logtostderr="1")
     done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert "no ring to sum over" in done.stdout, done.stderr[-2000:]
     told = [line for line in done.stderr.splitlines() if "[execution_stream, stream_priority, scheduling_prio" in line]
