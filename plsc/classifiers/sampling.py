@@ -33,10 +33,10 @@ def mix(x, bits: int = 32, keys=(0, 0)):
     ``x`` int64 in [0, 2**bits) and the keys: numbers, NumPy arrays or static values.
     """
     xor, low_bits, constant = _operations(x, bits)
-    half = constant(1 << (bits + 1) // 2)
+    half, multiplier = constant(1 << (bits + 1) // 2), constant(MULTIPLIER)
     for key in keys:
         x = xor(x, key)
-        x = low_bits(xor(x, x // half) * constant(MULTIPLIER))
+        x = low_bits(xor(x, x // half) * multiplier)
     return xor(x, x // half)
 
 
@@ -58,9 +58,12 @@ def _operations(x, bits: int):
         return np.bitwise_xor, lambda value: value & np.int64(mask), np.int64
 
     def xor(left, right):
-        return paddle.bitwise_xor(left, _int64(right) if isinstance(right, int) else right)
+        if isinstance(right, int):
+            return left if right == 0 else paddle.bitwise_xor(left, _int64(right))
+        return paddle.bitwise_xor(left, right)
 
-    return xor, lambda value: paddle.bitwise_and(value, _int64(mask)), _int64
+    low = _int64(mask)
+    return xor, lambda value: paddle.bitwise_and(value, low), _int64
 
 
 def stream_key(seed: int, rank: int) -> int:
