@@ -12,6 +12,7 @@ from pathlib import Path
 import paddle
 from paddle.base import core
 
+from plsc import compat
 from plsc.engine import onednn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # malloc.h of glibc
@@ -42,6 +43,8 @@ def run_in_order() -> None:
     are drawn in the same order.
     """
     paddle.set_flags({"FLAGS_new_executor_serial_run": True})
+    if compat.is_pir():  # else it begins with all that waits for nothing
+        paddle.set_flags({"FLAGS_enable_pir_in_executor_trace_run": True})
 
 
 def drop_together() -> None:
