@@ -199,6 +199,15 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
     return parameter, velocity
 
 
+def descend_(parameter, gradient, learning_rate):
+    """parameter -= learning_rate * gradient, in place and in one pass; returns the parameter."""
+    if is_pir():
+        return paddle._C_ops.sgd_(parameter, learning_rate, gradient, None, False)[0]
+    inputs = {"Param": parameter, "Grad": gradient, "LearningRate": learning_rate}
+    append_op("sgd", inputs, {"ParamOut": parameter}, {})
+    return parameter
+
+
 def apply_gradients(optimizer, pairs: list) -> None:
     """Append the update of a user's optimizer for (parameter, gradient) pairs.
 
@@ -327,23 +336,3 @@ def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:
         paddle.set_flags({"FLAGS_dynamic_static_unified_comm": True})
     core.CommContextManager.set_device_id(device_id)
     core.CommContextManager.create_nccl_comm_context(store, str(RING), rank, world_size)
-
-
-# --- half precision ---------------------------------------------------------------------------------------
-
-
-def half_precision(enabled: bool, white: list[str], black: list[str]):
-    """The context in which to build what may run in half precision (Paddle 3.x casts while it builds)."""
-    if enabled and is_pir():
-        return paddle.amp.auto_cast(True, white, black, level="O1", dtype="float16")
-    return contextlib.nullcontext()
-
-
-def cast_to_half(program, white: list[str], black: list[str]) -> None:
-    """Cast the operations of ``program`` that may run in half precision (Paddle 2.6 casts what was built)."""
-    if is_pir():
-        return
-    from paddle.static.amp import AutoMixedPrecisionLists, fp16_utils
-
-    lists = AutoMixedPrecisionLists(set(white), set(black))
-    fp16_utils.cast_model_to_fp16(program, lists, use_fp16_guard=False, level="O1")

@@ -5,7 +5,7 @@ float32 goes through unchanged. Half types have kernels on CPUs for little more 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import paddle
@@ -22,27 +22,36 @@ VELOCITY_FACTOR = 1024.0
 
 @dataclass(frozen=True)
 class RowTable:
-    """``value`` [L, E], a variable of type ``storage`` that holds rows times ``factor``, a power of two."""
+    """Rows in a variable ``value`` of type ``storage``, each times ``factor``, a power of two.
+
+    Row i is row ``offset`` + ``stride`` * i of the variable: several tables may lie in one, side by side.
+    """
 
     value: Any
     storage: str = FLOAT32
     factor: float = 1.0
+    offset: int = 0
+    stride: int = 1
 
     @classmethod
-    def of(cls, value, storage: str, tensor: str) -> RowTable:
+    def of(cls, value, storage: str, tensor: str, offset: int = 0, stride: int = 1) -> RowTable:
         """The table of what a checkpoint calls ``tensor``: weight, velocity."""
         scaled = storage == FLOAT16 and tensor == "velocity"
-        return cls(value, storage, VELOCITY_FACTOR if scaled else 1.0)
+        return cls(value, storage, VELOCITY_FACTOR if scaled else 1.0, offset, stride)
 
     @property
     def rounds(self) -> bool:
         """True where what is written is not what will be read."""
         return self.storage != FLOAT32
 
+    def elsewhere(self) -> RowTable:
+        """The same table, for the program that is being built."""
+        return replace(self, value=compat.create_state(self.value.name, list(self.value.shape), self.storage))
+
     def read(self, index):
         """The rows ``index`` [R] int64, float32 [R, E], a copy; or as plsc.row_ops.as_channels has them. None: all, and
         the variable itself if it is float32."""
-        found = self.value if index is None else gather_rows(self.value, index)
+        found = self.value if index is None else gather_rows(self.value, self.places(index))
         if not self.rounds:
             return found
         found = paddle.cast(found, FLOAT32)
@@ -51,11 +60,19 @@ class RowTable:
     def write(self, index, rows) -> None:
         """Store float32 ``rows`` [R, E], each number rounded to the nearest; float16 holds no more than its largest."""
         if index is None:
-            index = paddle.arange(self.value.shape[0], dtype="int64")
+            index = paddle.arange(self.value.shape[0] // self.stride, dtype="int64")
+        self.put(self.places(index), rows)
+
+    def put(self, places, rows) -> None:
+        """``write`` where the ``places`` of the rows are known."""
         if not self.rounds:
-            compat.scatter_rows_(self.value, index, rows)
+            compat.scatter_rows_(self.value, places, rows)
             return
         rows = rows if self.factor == 1.0 else rows * self.factor
         if self.storage == FLOAT16:
             rows = paddle.clip(rows, -LARGEST_FLOAT16, LARGEST_FLOAT16)
-        compat.put_half_rows_(self.value, index, compat.round_to(rows, self.storage))
+        compat.put_half_rows_(self.value, places, compat.round_to(rows, self.storage))
+
+    def places(self, index):
+        """Where the rows ``index`` are in the variable."""
+        return index if self.stride == 1 else paddle.scale(index, float(self.stride), float(self.offset))

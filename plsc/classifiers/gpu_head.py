@@ -33,7 +33,7 @@ def gpu_head(feature, blocks, rows, remapped_label, position, spec, divisor, ran
     for leaf, flag in zip(leaves, frozen):  # a user's backward pass must end where it would have ended
         leaf.stop_gradient = flag
     drows = drows if loss_scale is None else drows / loss_scale
-    gradients = RowGradients(blocks, lambda block: rows, lambda block, rows: drows)
+    gradients = RowGradients(blocks, lambda piece: rows, lambda piece, rows: drows)
     return HeadOutput(loss, dfeature, gradients, _larger(held, position, shard_world) if spec.calc_acc else None)
 
 

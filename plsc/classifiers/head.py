@@ -17,58 +17,54 @@ from typing import Any
 
 import paddle
 
-from plsc.classifiers.row_blocks import RowBlock, RowBlocks
-from plsc.row_ops import scale_rows
+from plsc.classifiers.row_blocks import RowBlocks, RowPiece
 
 ZERO_NORM = 1e-6  # a vector shorter than this has no direction: its cosines are 0 and it gets no gradient
 
 
 @dataclass(frozen=True)
-class RowGradient:
-    """d loss / d row of the rows of one block, in its parts: ``weights`` [R, G] @ ``feature`` [G, E] - ``along`` [R, 1]
-    * row. ``along`` None: there is no such part."""
+class RowProduct:
+    """``weights`` [R, G] @ ``feature`` [G, E], not yet multiplied."""
 
     weights: Any
     feature: Any
-    along: Any = None
 
-    def of(self, rows, by_channel: bool):
-        """The whole [R, E]. ``by_channel``: see plsc.row_ops."""
-        whole = paddle.matmul(self.weights, self.feature)
-        return whole if self.along is None else whole - scale_rows(rows, self.along, by_channel)
+    def whole(self):
+        """[R, E]."""
+        return paddle.matmul(self.weights, self.feature)
 
     def added_to(self, value):
-        """``value`` [R, E] + ``weights`` @ ``feature``, without the part along the rows."""
+        """``value`` [R, E] + the product."""
         return paddle.addmm(value, self.weights, self.feature)
 
 
 class RowGradients:
-    """The gradient of the loss by the rows that took part, complete, not yet written out: one block at a time is.
+    """The gradient of the loss by the rows that took part, complete, not yet written out: one piece at a time is.
 
-    ``of(block, rows)`` appends the operations that make d loss / d rows [R, row size] from the values of these rows;
-    ``fetch(block)`` gives those.
+    ``of(piece, rows)`` appends the operations that make d loss / d rows [R, row size] from the values of these rows;
+    ``fetch(piece)`` gives those.
     """
 
     def __init__(self, blocks: RowBlocks, fetch: Callable, of: Callable):
         self.blocks, self._fetch, self._of = blocks, fetch, of
-        self._known: dict[RowBlock, Any] = {}
+        self._known: dict[RowPiece, Any] = {}
 
-    def of(self, block: RowBlock, rows):
-        if block not in self._known:  # asked for by the clipping and by the update: made once, but anew in each loop
-            self._known[block] = self._of(block, rows)
-        return self._known[block]
+    def of(self, piece: RowPiece, rows):
+        if piece not in self._known:  # asked for by the clipping and by the update: made once, but anew in each loop
+            self._known[piece] = self._of(piece, rows)
+        return self._known[piece]
 
     def then(self, change: Callable) -> RowGradients:
-        """``change(gradient)`` of each block."""
-        return RowGradients(self.blocks, self._fetch, lambda block, rows: change(self.of(block, rows)))
+        """``change(gradient)`` of each piece."""
+        return RowGradients(self.blocks, self._fetch, lambda piece, rows: change(self.of(piece, rows)))
 
     def total(self, measure: Callable):
-        """The sum of ``measure(gradient)`` [1] float32 over the blocks."""
+        """The sum of ``measure(gradient)`` [1] float32 over the pieces."""
 
-        def body(block: RowBlock, total):
-            return [total + measure(self.of(block, self._fetch(block)))]
+        def body(piece: RowPiece, total):
+            return [total + measure(self.of(piece, self._fetch(piece)))]
 
-        return self.blocks.each(body, [paddle.zeros([1], "float32")])[0]
+        return self.blocks.each_piece(body, [paddle.zeros([1], "float32")])[0]
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,22 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
     """Fills a shard with the rows first .. first + L of a random matrix [all classes, E].
 
     ``bias``, if given, is the value of one more column at the end of each row. ``storage`` is the type of the shard,
-    see plsc.row_storage; the numbers are drawn in float32.
+    see plsc.row_storage; the numbers are drawn in float32. With a ``stride`` the rows are every so many of the
+    variable, beginning with the first; the others are 0.
     """
 
     def __init__(
-        self, first: int, seed: int, distribution: Distribution, bias: float | None = None, storage: str = "float32"
+        self,
+        first: int,
+        seed: int,
+        distribution: Distribution,
+        bias: float | None = None,
+        storage: str = "float32",
+        stride: int = 1,
     ):
         super().__init__()
-        self.first, self.seed, self.distribution, self.bias, self.storage = first, seed, distribution, bias, storage
+        self.first, self.seed, self.distribution, self.bias = first, seed, distribution, bias
+        self.storage, self.stride = storage, stride
 
     def forward(self, var, block=None):
         rows, width = var.shape
@@ -55,7 +63,7 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
         return var
 
     def _fill(self, value, rows: int, width: int) -> None:
-        table, end = RowTable.of(value, self.storage, "weight"), self.first + rows
+        table, end = RowTable.of(value, self.storage, "weight", stride=self.stride), self.first + rows // self.stride
         for number in range(self.first // BLOCK_CLASSES, (end - 1) // BLOCK_CLASSES + 1):
             start = number * BLOCK_CLASSES
             low, high = max(start, self.first), min(start + BLOCK_CLASSES, end)

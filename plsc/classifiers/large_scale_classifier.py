@@ -10,7 +10,7 @@ import paddle
 
 from plsc import compat
 from plsc.classifiers.initializer import ShardInitializer, usual_distribution
-from plsc.classifiers.row_blocks import RowBlock
+from plsc.classifiers.row_blocks import RowPiece
 from plsc.classifiers.step import ClassifierSpec, Shard, classify
 from plsc.errors import ConfigError
 from plsc.parallel.environment import Environment
@@ -75,23 +75,25 @@ class LargeScaleClassifier:
         output = classify(values, label, spec, shard, env, frozen, step)
         # loss + (x - frozen x) * gradient: the value of the loss, and by construction its gradient by x
         carrier = paddle.sum((feature - values) * _freeze(output.dfeature))
-        block = output.row_gradients.blocks.whole
-        rows = self.weight if block.index is None else paddle.gather(self.weight, _freeze(block.index))
-        drows = output.row_gradients.of(block, frozen.fetch(block))
-        carrier = carrier + paddle.sum((rows - frozen.fetch(block)) * _freeze(drows))
+        piece = output.row_gradients.blocks.whole
+        index = piece.block.index
+        rows = self.weight if index is None else paddle.gather(self.weight, _freeze(index))
+        drows = output.row_gradients.of(piece, frozen.fetch(piece))
+        carrier = carrier + paddle.sum((rows - frozen.fetch(piece)) * _freeze(drows))
         return _freeze(output.loss) + carrier
 
 
 class _FrozenRows:
-    """The rows of a step, all in one block, through which no gradient flows."""
+    """The rows of a step, all in one piece, through which no gradient flows."""
 
     def __init__(self, weight):
         self._weight = weight
         self._rows = None
 
-    def fetch(self, block: RowBlock):
+    def fetch(self, piece: RowPiece):
         if self._rows is None:
-            self._rows = _frozen(self._weight if block.index is None else paddle.gather(self._weight, block.index))
+            index = piece.block.index
+            self._rows = _frozen(self._weight if index is None else paddle.gather(self._weight, index))
         return self._rows
 
 

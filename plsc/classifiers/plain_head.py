@@ -1,34 +1,40 @@
 """Loss and gradients in plain operations, block by block of rows. Cosines are kept as [R, G]: no row is transposed.
 
-Two loops go over the blocks: forward (cosines, and the sums of the softmax) and backward (gradients of the cosines, of
-the features and of the rows, which are moved at once). Where all gradients must be known before the first row moves,
-whoever takes those of the rows writes them out one block at a time in a third.
+The blocks are gone through twice: forward (cosines, and the sums of the softmax) and backward (gradients of the
+cosines, of the features and of the rows, which are moved at once). Where all gradients must be known before the first
+row moves, whoever takes those of the rows writes them out one piece at a time in a third.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import paddle
 
 from plsc import compat
-from plsc.classifiers.head import HeadOutput, RowGradient, RowGradients, inverse_norm, inverse_root, row_numbers
+from plsc.classifiers.head import HeadOutput, RowGradients, RowProduct, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.margins import Margins, target_cosine
-from plsc.classifiers.row_blocks import RowBlock, RowBlocks, length
+from plsc.classifiers.row_blocks import RowBlock, RowBlocks, RowPiece, length
+from plsc.row_ops import scale_rows
 
 LOWEST = -3e38  # about the lowest float32: below every logit
 # A logit that adds nothing to a sum. Where no other row is in a block it is the largest, and rounded to 8: exp(8) is
 # finite, and 0 times that nothing.
 NOTHING = -1e8
+# The least that the gradients of all classes but the own one are multiplied with, so that the own one's can be divided
+# by it. A gradient that this makes larger is below 1e-20, and is lost in any row it is added to.
+SMALLEST_SHARE = 1e-20
 
 
 class PlainHead:
     """The softmax over ``blocks`` of rows; ``margins`` None is that of the raw products, whose scale then is 1.
 
-    ``feature`` [G, E]. ``rows`` (see plsc.optim.rows) gives the values of a block by ``fetch(block)``; ``move``, if
-    given, is called in the backward loop with each block and its RowGradient. ``position`` [G] int64: which of the rows
-    that take part is the feature's own class, -1 where another rank holds it. ``divisor``: features of the global
-    batch, a number or a value.
+    ``feature`` [G, E]. ``rows`` (see plsc.optim.rows) gives the values of a piece by ``fetch(piece)``. ``move``, if
+    given, is called in the backward pass with each block and the part of the gradient along its rows [R, 1], to be
+    subtracted, or None; what it returns is called with each piece and the rest of the gradient, a RowProduct.
+    ``position`` [G] int64: which of the rows that take part is the feature's own class, -1 where another rank holds it.
+    ``divisor``: features of the global batch, a number or a value.
     """
 
     def __init__(
@@ -42,7 +48,7 @@ class PlainHead:
         # then, where rows are not moved at once, the gradients of the cosines and their part along each row
         self.cosines = blocks.store(length(feature))
         self.row_scales = blocks.store(1)  # 1 / |row|
-        self.without_own = paddle.full_like(paddle.cast(position, "float32"), NOTHING / self.scale)
+        self.exponentials = blocks.store(length(feature)) if blocks.keeps else None
         self._places: dict[RowBlock, _Places] = {}
 
     def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
@@ -51,7 +57,12 @@ class PlainHead:
         if self.directions:
             along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
             dfeature = (dfeature - self.feature * along) * self.feature_scale
-        gradients = None if self.move else RowGradients(self.blocks, self.rows.fetch, self._row_gradient)
+        gradients = None
+        if self.move is None:
+            weighted = softmax.weighted
+            gradients = RowGradients(
+                self.blocks, self.rows.fetch, lambda piece, rows: self._row_gradient(piece, weighted, rows)
+            )
         return HeadOutput(softmax.loss, dfeature, gradients, larger)
 
     def with_margin(self, own):
@@ -65,68 +76,92 @@ class PlainHead:
         """
 
         def body(block: RowBlock, largest, total, own_cosine):
-            rows = self.rows.fetch(block)
-            cosine = paddle.matmul(rows, self.feature, transpose_y=True)
-            if self.directions:
-                row_scale = _inverse_norm(rows)
-                self.row_scales.put(block, row_scale)
-                cosine = cosine * row_scale
+            cosine = self._cosines(block)
             self.cosines.put(block, cosine)
-            places = self._places_in(block)
-            own = places.take(cosine)
-            cosine = places.add(cosine, self.without_own)
-            higher = paddle.maximum(largest, self.scale * paddle.max(cosine, axis=0))
-            exponential = paddle.exp(_scaled_minus(cosine, self.scale, higher, block))
+            own = self._places_in(block).take(cosine)
+            others = self._others(block, cosine)
+            higher = paddle.maximum(largest, self.scale * _largest(others, block))
+            exponential = self._exponential(block, others, higher)
             total = total * paddle.exp(largest - higher) + _sum_over_rows(exponential, block)
             return higher, total, own_cosine + own
 
-        zeros = paddle.zeros_like(self.without_own)
+        zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
         return self.blocks.each(body, [zeros + LOWEST, zeros, zeros])
+
+    def _cosines(self, block: RowBlock):
+        """The cosines [R, G], or with plain softmax the products; keeps 1 / |row|."""
+        products, squares = [], []
+        for piece in block.pieces:
+            rows = self.rows.fetch(piece)
+            products.append(paddle.matmul(rows, self.feature, transpose_y=True))
+            if self.directions:
+                squares.append(_square_of_length(rows))
+        if not self.directions:
+            return block.join(products)
+        row_scale = inverse_root(block.join(squares))
+        self.row_scales.put(block, row_scale)
+        return scale_rows(block.join(products), row_scale, by_channel=block.is_part)
+
+    def _others(self, block: RowBlock, cosine):
+        """``cosine`` [R, G] in which the own classes add nothing to a softmax."""
+        places = self._places_in(block)
+        return places.put(cosine, paddle.full_like(places.held, NOTHING / self.scale))
+
+    def _exponential(self, block: RowBlock, others, largest):
+        """exp(logit - largest) [R, G]."""
+        exponential = paddle.exp(_scaled_minus(others, self.scale, largest, block))
+        if self.exponentials is not None:
+            self.exponentials.put(block, exponential)
+        return exponential
 
     def backward(self, softmax: Softmax, count_larger: bool) -> tuple:
         """The sum of d loss / d cosine * unit row over all blocks [G, E], and the counts of HeadOutput.larger."""
 
         def body(block: RowBlock, dfeature, *larger):
-            cosine, rows = self.cosines.get(block), self.rows.fetch(block)
-            places = self._places_in(block)
-            dcosine = places.add(cosine, softmax.margin)
-            dcosine = paddle.exp(_scaled_minus(dcosine, self.scale, softmax.offset, block))
-            dcosine = places.add(dcosine, softmax.correction)
+            cosine = self.cosines.get(block)
+            if count_larger:
+                at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
+                larger = [larger[0] + _sum_over_rows(at_least, block)]
+            if self.exponentials is not None:
+                dcosine = self.exponentials.get(block)
+            else:
+                dcosine = self._exponential(block, self._others(block, cosine), softmax.largest)
+            # times softmax.share [G, 1], which goes into the features and saves a pass over [R, G]
+            dcosine = self._places_in(block).put(dcosine, softmax.own_part)
             along = None
             if self.directions:
                 # d cos / d row = (feature - cos * unit row) / |row|; the part along the row is a sum per row
                 row_scale = self.row_scales.get(block)
-                along = paddle.sum(dcosine * cosine, axis=1, keepdim=True) * row_scale * row_scale
-                dcosine = dcosine * row_scale
-            dfeature = dfeature + paddle.matmul(dcosine, rows, transpose_x=True)
-            if count_larger:
-                at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
-                larger = [larger[0] + _sum_over_rows(at_least, block)]
-            self._hand_on(block, RowGradient(dcosine, self.feature, along))
+                along = paddle.matmul(dcosine * cosine, softmax.share) * row_scale * row_scale
+                dcosine = scale_rows(dcosine, row_scale, by_channel=block.is_part)
+            move = self.move(block, along) if self.move else self._keep(block, along)
+            for piece, weights in zip(block.pieces, block.cut(dcosine)):
+                dfeature = dfeature + paddle.matmul(weights, self.rows.fetch(piece), transpose_x=True)
+                move(piece, RowProduct(weights, softmax.weighted))
             return dfeature, *larger
 
         start = [paddle.zeros_like(self.feature)]
         if count_larger:
             start.append(paddle.zeros_like(softmax.target))
         dfeature, *larger = self.blocks.each(body, start)
-        return dfeature, larger[0] if count_larger else None
+        return dfeature * softmax.share, larger[0] if count_larger else None
 
     def _places_in(self, block: RowBlock) -> _Places:
         if block not in self._places:
             self._places[block] = _Places(self, block)
         return self._places[block]
 
-    def _hand_on(self, block: RowBlock, gradient: RowGradient) -> None:
-        if self.move:
-            self.move(block, gradient)
-            return
-        self.cosines.put(block, gradient.weights)
+    def _keep(self, block: RowBlock, along) -> Callable:
         if self.directions:
-            self.row_scales.put(block, gradient.along)
+            for piece, values in zip(block.pieces, block.cut(along)):
+                self.row_scales.put(piece, values)
+        return lambda piece, product: self.cosines.put(piece, product.weights)
 
-    def _row_gradient(self, block: RowBlock, rows):
-        along = self.row_scales.get(block) if self.directions else None
-        return RowGradient(self.cosines.get(block), self.feature, along).of(rows, by_channel=block.is_part)
+    def _row_gradient(self, piece: RowPiece, weighted, rows):
+        gradient = RowProduct(self.cosines.get(piece), weighted).whole()
+        if not self.directions:
+            return gradient
+        return gradient - scale_rows(rows, self.row_scales.get(piece), by_channel=piece.block.is_part)
 
 
 class _Places:
@@ -141,23 +176,22 @@ class _Places:
         """[G]: of ``values`` [R, G] those of the own classes, 0 where they are not in this block."""
         return paddle.gather_nd(values, self.place) * self.held
 
-    def add(self, values, change):
-        """``values`` [R, G] with ``change`` [G] added at the own classes."""
-        return paddle.scatter_nd_add(values, self.place, change * self.held)
+    def put(self, values, own):
+        """``values`` [R, G] with ``own`` [G] at the own classes."""
+        return paddle.scatter_nd_add(values, self.place, (own - paddle.gather_nd(values, self.place)) * self.held)
 
 
 class Softmax:
     """Cross entropy over the rows of all blocks of all ranks.
 
     ``loss`` [1]; ``target`` [G], the own cosine, of the rank that holds the row: the same on each. d loss / d cosine is
-    exp(scale * cosine - ``offset`` [G]), in which the own cosine has its ``margin`` [G] added; there it is
-    ``correction`` [G] more.
+    ``share`` [G, 1] times exp(scale * cosine - ``largest`` [G]), for the own class times ``own_part`` [G] instead.
+    ``weighted`` [G, E] are the features times their shares.
     """
 
     def __init__(self, head: PlainHead, largest, total, own, divisor, shard_world: int):
         owned = paddle.cast(head.position >= 0, "float32")
         with_margin, slope = head.with_margin(own)
-        self.margin = with_margin - own
         logit = head.scale * with_margin
         largest_here = paddle.maximum(largest, paddle.where(owned > 0.0, logit, largest))
         every = compat.all_reduce(largest_here, shard_world, compat.MAX)  # keeps exp in range
@@ -168,16 +202,21 @@ class Softmax:
         nll = paddle.log(total) + every - target_logit / owners
         self.loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
         # scale / divisor * softmax; softmax - 1 at the own class, where alone the margin's slope acts
-        share = head.scale / divisor
-        self.offset = every + paddle.log(total * (divisor / head.scale))
+        one = head.scale / divisor
+        offset = every + paddle.log(total / one)
+        self.largest = largest
+        share = paddle.clip(paddle.exp(largest - offset), min=SMALLEST_SHARE)
         # where another rank owns it, the logit is that of a right angle, which may be far above all others
-        softmax_own = paddle.exp((logit - self.offset) * owned)
-        self.correction = ((softmax_own - share) * slope - softmax_own) * owned
+        softmax_own = paddle.exp((logit - offset) * owned)
+        self.own_part = (softmax_own - one) * slope / share
+        self.share = paddle.unsqueeze(share, 1)
+        self.weighted = head.feature * self.share
 
 
-def _inverse_norm(rows):
-    """1 / |row| by a product: Paddle's sum over [R, E] takes five times as long on the CPU (GPUs do not come here)."""
-    return inverse_root(paddle.matmul(rows * rows, paddle.ones([rows.shape[1], 1], rows.dtype)))
+def _square_of_length(rows):
+    """|row|**2 [R, 1] by a product: Paddle's sum over [R, E] takes five times as long on the CPU (GPUs do not come
+    here)."""
+    return paddle.matmul(rows * rows, paddle.ones([rows.shape[1], 1], rows.dtype))
 
 
 def _scaled_minus(x, scale: float, per_feature, block: RowBlock) -> Any:
@@ -197,6 +236,15 @@ def _sum_over_rows(x, block: RowBlock):
     if not block.is_part:
         return paddle.sum(x, axis=0)
     return paddle.squeeze(paddle.matmul(_ones(x), x, transpose_x=True), 0)
+
+
+def _largest(x, block: RowBlock):
+    """[G]: the largest of each column of ``x`` [R, G]. On CPUs ``maximum`` of two halves is many times as fast as
+    ``max`` by columns."""
+    while block.is_part and x.shape[0] > 256:
+        half = (x.shape[0] + 1) // 2
+        x = paddle.maximum(x[:half], x[-half:])
+    return paddle.max(x, axis=0)
 
 
 def _ones(x):

@@ -1,13 +1,14 @@
-"""The rows that take part in a step, worked on block by block.
+"""The rows that take part in a step, worked on block by block and piece by piece.
 
-A block of some thousand rows stays in the processor's cache while it is worked on, and only one block's intermediate
-values exist at a time. A few blocks of a sample are written one after the other into the program: what was read or made
-of a block is still there when it comes again. Otherwise they are a loop, an operation of the program (``while``), whose
-size does not grow with the rows; it reads its rows anew each time.
+A block has one array of cosines, for the softmax; of the rows themselves one piece after the other is read, multiplied
+and moved, as many as stay in the processor's cache meanwhile. A sample that is not large is one block of a few pieces,
+written one after the other into the program: what was made of a piece is still there when it comes again. Otherwise
+blocks of one piece are a loop, an operation of the program (``while``), whose size does not grow with the rows.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,26 +19,54 @@ from plsc import compat
 
 # 4 MB of rows of 512 numbers: what the body of a loop reads and writes of them stays in the processor's cache
 BLOCK_ROWS = 2048
-# Not looped over; each has twice the rows, since what counts here is the number of operations. Up to 100 MB are kept.
-FEW_BLOCKS = 4
+# A sample of up to 8 blocks is one block without a loop, in pieces of a quarter of that size: rows that are read again
+# and moved are then still in the cache when they are written. Up to 33 MB of rows are kept.
+FEW_BLOCKS, BLOCK_PIECES = 8, 4
 
 
 @dataclass(frozen=True, eq=False)
+class RowPiece:
+    """Rows ``first`` .. ``end`` - 1 of those that take part (see RowBlock), piece ``number`` of its ``block``."""
+
+    block: RowBlock
+    number: int
+    first: Any
+    end: Any
+
+    def of(self, values: list):
+        """Of RowBlock.cut this piece's."""
+        return values[self.number]
+
+
 class RowBlock:
     """Rows ``first`` .. ``end`` - 1 of those that take part: numbers, in a loop [1] int64 values, both None where the
     block is all of them.
 
-    ``index`` [R] int64 says which rows of the shard they are, None: all.
+    ``index`` [R] int64 says which rows of the shard they are, None: all. ``pieces`` is what they are worked on by, at
+    most ``piece_rows`` at a time; None: all at once.
     """
 
-    first: Any
-    end: Any
-    index: Any
+    def __init__(self, first, end, index, piece_rows: int | None = None):
+        self.first, self.end, self.index = first, end, index
+        self._sizes = [None] if piece_rows is None else _even(end - first, piece_rows)
+        self.pieces = [RowPiece(self, 0, first, end)]
+        if len(self._sizes) > 1:
+            ends = list(itertools.accumulate(self._sizes, initial=first))
+            bounds = zip(range(len(self._sizes)), ends, ends[1:])
+            self.pieces = [RowPiece(self, number, *piece) for number, *piece in bounds]
 
     @property
     def is_part(self) -> bool:
         """True where rows are worked on in blocks, and so on a CPU."""
         return self.first is not None
+
+    def join(self, values: list):
+        """One array [R, ...] of those of the pieces."""
+        return values[0] if len(values) == 1 else paddle.concat(values)
+
+    def cut(self, values) -> list:
+        """Of ``values`` [R, ...] those of each piece."""
+        return [values] if len(self.pieces) == 1 else paddle.split(values, self._sizes)
 
     def positions(self, position):
         """(``position`` [G] counted in this block, 0 where it is not in it; [G] bool: it is)."""
@@ -51,81 +80,96 @@ class RowBlock:
 class RowBlocks:
     """``index`` [S] of all rows that take part (None: every row of the shard, ``count`` of them).
 
-    ``block_rows`` None: one block of all, as GPUs work on them.
+    ``block_rows`` None: one block of all, in one piece, as GPUs work on them.
     """
 
     def __init__(self, index, count: int, block_rows: int | None):
         self.index = index
         self.block_rows = block_rows
         self.in_one = block_rows is None
-        self.whole = RowBlock(None, None, index)  # the one block, if it is one
         total = count if index is None else length(index)
+        self._only = None  # the one block, if it is one
         if self.in_one:
-            self._blocks = [self.whole]
-        elif index is not None and isinstance(total, int) and total <= 2 * FEW_BLOCKS * block_rows:
-            self._blocks = _few(index, total, 2 * block_rows)
-        else:
-            self._blocks = []  # a loop
+            self._only = RowBlock(None, None, index)
+        elif index is not None and isinstance(total, int) and total <= FEW_BLOCKS * block_rows:
+            self._only = RowBlock(0, total, index, -(-block_rows // BLOCK_PIECES))
+        else:  # a loop
             self._total = paddle.full([1], total, "int64") if isinstance(total, int) else total
             self._start = paddle.zeros([1], "int64")
+
+    @property
+    def whole(self) -> RowPiece:
+        """All rows, where they are one block of one piece."""
+        (piece,) = self._only.pieces
+        return piece
+
+    @property
+    def keeps(self) -> bool:
+        """True where there is no loop: what a body made is still there when the next one goes over the same blocks."""
+        return self._only is not None
 
     def each(self, body: Callable, carried: Sequence = ()) -> list:
         """Append ``carried = body(block, *carried)`` for each block. Returns what is carried last.
 
         What a body changes in place is seen by the bodies that come later over the same blocks.
         """
-        if not self._blocks:
-            return self._loop(body, carried)
-        for block in self._blocks:
-            carried = body(block, *carried)
-        return list(carried)
+        if self.keeps:
+            return list(body(self._only, *carried))
 
-    def _loop(self, body: Callable, carried: Sequence) -> list:
         def turn(first, *carried):
             end = paddle.minimum(first + self.block_rows, self._total)
-            index = paddle.arange(first, end) if self.index is None else _piece(self.index, first, end)
+            index = paddle.arange(first, end) if self.index is None else _part(self.index, first, end)
             return [end, *body(RowBlock(first, end, index), *carried)]
 
         last, *carried = compat.while_loop(lambda first, *_: first < self._total, turn, [self._start, *carried])
         self._start = last - self._total  # 0, and known only when this loop has ended: the next one waits for it
         return carried
 
+    def each_piece(self, body: Callable, carried: Sequence = ()) -> list:
+        """``each`` with ``carried = body(piece, *carried)`` for each piece of a block."""
+
+        def all_pieces(block, *carried):
+            for piece in block.pieces:
+                carried = body(piece, *carried)
+            return carried
+
+        return self.each(all_pieces, carried)
+
     def store(self, width):
         """Room for one value [width] of each row, float32."""
-        return _Kept() if self._blocks else _Buffer(self._total, width)
+        return _Kept() if self.keeps else _Buffer(self._total, width)
 
 
-def _few(index, total: int, most: int) -> list[RowBlock]:
-    """Blocks of about the same size, at most ``most`` rows."""
+def _even(total: int, most: int) -> list[int]:
+    """Sizes that differ by 1 at most, as few as there can be of up to ``most``."""
     number = -(-total // most)
-    bounds = [total * block // number for block in range(number + 1)]
-    return [RowBlock(first, end, index[first:end]) for first, end in zip(bounds, bounds[1:])]
+    return [total * (piece + 1) // number - total * piece // number for piece in range(number)]
 
 
 class _Buffer:
-    """[S, width] in memory, written in place."""
+    """[S, width] in memory, written in place. ``rows``: a block or a piece."""
 
     def __init__(self, total, width):
         self.values = _zeros([total, width], "float32")
 
-    def put(self, block: RowBlock, values) -> None:
-        compat.scatter_rows_(self.values, paddle.arange(block.first, block.end), values)
+    def put(self, rows: RowBlock | RowPiece, values) -> None:
+        compat.scatter_rows_(self.values, paddle.arange(rows.first, rows.end), values)
 
-    def get(self, block: RowBlock):
-        return _piece(self.values, block.first, block.end)
+    def get(self, rows: RowBlock | RowPiece):
+        return _part(self.values, rows.first, rows.end)
 
 
 class _Kept:
     """The values themselves."""
 
     def __init__(self):
-        self._values: dict[RowBlock, Any] = {}
+        self._values: dict[RowBlock | RowPiece, Any] = {}
 
-    def put(self, block: RowBlock, values) -> None:
-        self._values[block] = values
+    def put(self, rows: RowBlock | RowPiece, values) -> None:
+        self._values[rows] = values
 
-    def get(self, block: RowBlock):
-        return self._values[block]
+    def get(self, rows: RowBlock | RowPiece):
+        return self._values[rows]
 
 
 def length(value):
@@ -138,6 +182,6 @@ def _zeros(shape: list, dtype: str):
     return paddle.zeros([size if isinstance(size, int) else paddle.reshape(size, []) for size in shape], dtype)
 
 
-def _piece(value, first, end):
+def _part(value, first, end):
     """value[first:end] of [n, ...]; [1] int64 values."""
     return paddle.slice(value, [0], [first], [end])

@@ -100,11 +100,11 @@ def classify(
 ) -> StepOutput:
     """Build the step. ``feature`` [B, E], ``label`` [B] or [B, 1] int64.
 
-    ``rows`` gives the values of a block of rows by ``fetch(block)``. ``step`` [1] int64 counts the steps; the sample is
+    ``rows`` gives the values of a piece of rows by ``fetch(piece)``. ``step`` [1] int64 counts the steps; the sample is
     drawn from it (None where nothing is sampled). ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller
     divides), so that what flows on in float16 does not vanish. ``block_rows``: work on this many rows at a time; None,
-    as the kernel of GPUs needs it: on all at once. ``move(block, gradient)``, if given, appends what moves the rows of
-    a block by their plsc.classifiers.RowGradient, in the loop that makes it.
+    as the kernel of GPUs needs it: on all at once. ``move``, if given, appends what moves the rows where their
+    gradient is made, see PlainHead.
     """
     label = paddle.reshape(paddle.cast(label, "int64"), [-1])
     all_labels = compat.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label

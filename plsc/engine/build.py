@@ -16,6 +16,7 @@ from plsc.classifiers import ClassifierSpec, Shard, classify
 from plsc.classifiers.initializer import ShardInitializer, bias_value, distribution_of, usual_distribution
 from plsc.classifiers.row_blocks import BLOCK_ROWS
 from plsc.config import Config
+from plsc.engine import half_precision
 from plsc.engine.gradients import Gradients
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
@@ -25,6 +26,7 @@ from plsc.optim.parameters import update_parameters
 from plsc.optim.rows import DenseRows, ForeignRows, Momentum, RowsSpec, SampledRows, check_optimizer
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts
+from plsc.row_storage import FLOAT32
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TrainProgram:
 
     ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped) to values.
     ``replicated`` names the persistable variables that are the same on every rank; those of this rank's classes are
-    in ``rows.tensors``. ``parameters`` are the backbone's trainable ones, ``backbone`` names all of its variables.
+    in ``rows.tables``. ``parameters`` are the backbone's trainable ones, ``backbone`` names all of its variables.
     """
 
     main: Any
@@ -132,19 +134,23 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
     """The weight of the shard, held as the optimizer needs it."""
     distribution = distribution_of(parts.param_attr, usual_distribution(spec.num_classes, spec.embedding_size))
     bias = bias_value(parts.bias_attr) if spec.with_bias else None
+    samples = shard.samples and parts.optimizer is None
+    # GPUs would round the small products of pairs to TF32; 16 bits are cast as they are read
+    paired = samples and not env.on_gpu and spec.storage == FLOAT32
     rows = RowsSpec(
         # names that no layer of a user's net has by chance
         prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",
         shape=[shard.num_local, spec.row_size],
-        initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage),
+        initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage, 2 if paired else 1),
         param_attr=parts.param_attr,
         distributed=spec.model_parallel,
         storage=spec.storage,
+        paired=paired,
     )
     if parts.optimizer is not None:
         check_optimizer(parts.optimizer, spec.storage)
         return ForeignRows(rows)
-    return SampledRows(rows) if shard.samples else DenseRows(rows)
+    return SampledRows(rows) if samples else DenseRows(rows)
 
 
 def _moves_at_once(config: Config, env: Environment) -> bool:
@@ -210,9 +216,9 @@ def make_inputs(config: Config, batch_size: int, with_label: bool) -> dict[str, 
 def _build_backbone(config: Config, parts: Parts, inputs: dict[str, Any], main):
     precision = config.mixed_precision
     lists = list(precision.custom_white_list), list(precision.custom_black_list)
-    with compat.half_precision(precision.enabled, *lists):
+    with half_precision.while_building(precision.enabled, *lists):
         feature = build_feature(make_model(config, parts), inputs, is_train=True)
     if precision.enabled:
-        compat.cast_to_half(main, *lists)
+        half_precision.cast_built(main, *lists)
         feature = paddle.cast(feature, "float32")
     return feature

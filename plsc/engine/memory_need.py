@@ -88,17 +88,19 @@ class Need:
             count = len(list(program_view.every(ops)))
             sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
             sizes["process"] = self._process + START
-        snapshot = sum(variables[name] for name in program.rows.tensors.values()) + replicated
+        snapshot = sum(variables[name] for name in set(program.rows.tensors.values())) + replicated
         return RankMemory(sizes, _detail(ops, step), snapshot)
 
 
 def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]:
     """The bytes of what stays from step to step, by what it is for."""
-    weight, prefix = program.rows.tensors["weight"], program.rows.spec.prefix
+    weight, prefix = program.rows.table, program.rows.spec.prefix
     kinds = dict.fromkeys(("class weights", "class momentum", "backbone", "backbone's momentum"), 0)
     for name, size in variables.items():
         if name.startswith(prefix):
-            kinds["class weights" if name == weight else "class momentum"] += size
+            share = size // weight.stride if name == weight.value.name else 0
+            kinds["class weights"] += share
+            kinds["class momentum"] += size - share
         else:
             kinds["backbone" if name in program.backbone else "backbone's momentum"] += size
     return kinds

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import paddle
 
-from plsc import compat, program_view
+from plsc import program_view
 from plsc.checkpoint import TensorSpec
+from plsc.classifiers.row_blocks import RowBlock
 from plsc.engine.build import TrainProgram
 from plsc.engine.cpu import blocks_apart, use_huge_pages
 from plsc.engine.onednn import let_go
 from plsc.engine.scopes import make_executor, own_scope, place_of
 from plsc.errors import PeerError, TrainingError
-from plsc.optim.row_momentum import RowHistory, RowState, StaleRows, columns_of, write_rows
+from plsc.optim.row_momentum import RowHistory, RowState, StaleRows, writer
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group, first_line
 from plsc.row_storage import RowTable
@@ -178,11 +179,9 @@ class _BlockPrograms:
 
     def __init__(self, program: TrainProgram):
         self._programs: dict[str, tuple] = {}
-        shape = [program.shard.num_local, program.spec.row_size]
-        storage = program.rows.spec.storage
-        for name, variable in program.rows.tensors.items():
-            self._programs[name] = self._access(name, variable, shape, storage)
-        self._catch_up = None if program.rows.touched is None else self._catching_up(program, shape)
+        for name, table in program.rows.tables.items():
+            self._programs[name] = self._access(table, program.spec.row_size)
+        self._catch_up = None if program.rows.touched is None else self._catching_up(program.rows.state)
 
     def programs(self) -> list[Any]:
         access = [program for read, write, _ in self._programs.values() for program in (read, write)]
@@ -200,36 +199,28 @@ class _BlockPrograms:
         session.run(self._catch_up, feed, [])
 
     @staticmethod
-    def _access(name: str, variable: str, shape: list[int], storage: str) -> tuple:
+    def _access(table: RowTable, row_size: int) -> tuple:
         read, write = paddle.static.Program(), paddle.static.Program()
         with paddle.static.program_guard(read, paddle.static.Program()):
-            value = _table(name, variable, shape, storage).read(paddle.static.data("index", [-1], "int64"))
+            value = table.elsewhere().read(paddle.static.data("index", [-1], "int64"))
         with paddle.static.program_guard(write, paddle.static.Program()):
             index = paddle.static.data("index", [-1], "int64")
-            rows = paddle.static.data("rows", [-1, shape[1]], "float32")
-            _table(name, variable, shape, storage).write(index, rows)
+            table.elsewhere().write(index, paddle.static.data("rows", [-1, row_size], "float32"))
         return read, write, value
 
     @staticmethod
-    def _catching_up(program: TrainProgram, shape: list[int]):
-        tensors, touched, storage = program.rows.tensors, program.rows.touched, program.rows.spec.storage
+    def _catching_up(rows: RowState):
         main = paddle.static.Program()
         with paddle.static.program_guard(main, paddle.static.Program()):
-            state = RowState(
-                _table("weight", tensors["weight"], shape, storage),
-                _table("velocity", tensors["velocity"], shape, storage),
-                compat.create_state(touched, [shape[0], 1], "int64"),
-            )
+            state = rows.elsewhere()
             index = paddle.static.data("index", [-1], "int64")
-            columns = columns_of(paddle.static.data("row_table", [-1, 4], "float32"))
+            table = paddle.static.data("row_table", [-1, 4], "float32")
             window_step = paddle.static.data("window_step", [1], "int64")
-            stale = StaleRows.read(state, index, columns)
-            write_rows(state, index, stale.weight_now(), stale.velocity_now(), window_step)
+            block = RowBlock(None, None, index)
+            (piece,), stale = block.pieces, StaleRows(state, block, table)
+            rows = stale.weight_now(piece), stale.velocity_now()(piece)
+            writer(state, block, window_step)(piece, *rows)
         return main
-
-
-def _table(name: str, variable: str, shape: list[int], storage: str) -> RowTable:
-    return RowTable.of(compat.create_state(variable, shape, storage), storage, name)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -12,6 +12,7 @@ dense optimizer, and a step costs the rows it samples.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 import paddle
 
 from plsc import compat
-from plsc.row_ops import as_channels, flat, scale_rows
-from plsc.row_storage import RowTable
+from plsc.row_ops import as_channels, flat, gather_rows, scale_rows
+from plsc.row_storage import FLOAT32, RowTable
 
 # steps after which all rows are brought up to date, so that the table of products stays small (128 KB); one pass
 # over the shard in 4096 steps costs less than a thousandth of them
@@ -66,56 +67,93 @@ class RowHistory:
 @dataclass(frozen=True)
 class RowState:
     """``weight`` and ``velocity`` of L rows; ``touched`` [L, 1] int64, a value of the program: step of the window at
-    which a row was last up to date."""
+    which a row was last up to date.
+
+    On CPUs weight and velocity of a row lie side by side in one variable (``is_paired``), which is gone through once
+    (docs/design.md).
+    """
 
     weight: RowTable
     velocity: RowTable
     touched: Any
 
-
-@dataclass(frozen=True)
-class StaleRows:
-    """Rows as they are stored, ``weight`` and ``velocity`` (see plsc.row_ops), the step of the window at which each was
-    up to date, ``when`` [R] int64, and the matrix (ww, wv, vw, vv) that brings it up to date since, in ``columns``
-    [W, 1] of a RowHistory.table."""
-
-    weight: Any
-    velocity: Any
-    when: Any
-    columns: list
-
     @classmethod
-    def read(cls, state: RowState, index, columns: list, by_channel: bool = False) -> StaleRows:
-        """The rows ``index`` [R] int64. ``by_channel``: see plsc.row_ops."""
-        when = paddle.reshape(paddle.gather(state.touched, index), [-1])
-        index = as_channels(index) if by_channel else index
-        return cls(state.weight.read(index), state.velocity.read(index), when, columns)
+    def paired(cls, value, touched) -> RowState:
+        """``value`` [2 L, E] float32: weight and velocity of each row."""
+        tables = [RowTable.of(value, FLOAT32, name, offset, 2) for offset, name in enumerate(("weight", "velocity"))]
+        return cls(*tables, touched)
 
-    def factors(self, columns: list) -> list:
-        """Those of ``columns`` [W, 1] that belong to each row, [R, 1] each."""
-        return [paddle.gather(column, self.when) for column in columns]
+    @property
+    def is_paired(self) -> bool:
+        """True where weight and velocity are rows of one variable."""
+        return self.weight.stride == 2
 
-    def combine(self, weight_factor, velocity_factor):
-        """weight_factor * weight + velocity_factor * velocity [R, E]; a factor [R, 1] for each row."""
-        return flat(scale_rows(self.weight, weight_factor) + scale_rows(self.velocity, velocity_factor))
+    def elsewhere(self) -> RowState:
+        """The same rows, for the program that is being built."""
+        touched = compat.create_state(self.touched.name, list(self.touched.shape), "int64")
+        return RowState(self.weight.elsewhere(), self.velocity.elsewhere(), touched)
 
-    def weight_now(self):
-        """The weight [R, E] as the dense optimizer would have left it by now."""
-        return self.combine(*self.factors(self.columns[:2]))
+    def places(self, index):
+        """What ``stored`` takes to read the rows ``index`` [R] int64."""
+        if not self.is_paired:
+            return index
+        return paddle.stack([table.places(index) for table in (self.weight, self.velocity)], axis=1)
 
-    def velocity_now(self):
-        """The velocity, in the same way."""
-        return self.combine(*self.factors(self.columns[2:]))
+    def stored(self, places, by_channel: bool) -> list:
+        """Weight and velocity of rows: [pairs [R, 2, E]], or one after the other (``by_channel``: see plsc.row_ops)."""
+        if self.is_paired:
+            return [gather_rows(self.weight.value, places)]
+        places = as_channels(places) if by_channel else places
+        return [self.weight.read(places), self.velocity.read(places)]
 
 
-def columns_of(table) -> list:
-    """The four columns [W, 1] of a RowHistory.table that is fed."""
-    return [table[:, column : column + 1] for column in range(4)]
+class StaleRows:
+    """The rows of a ``block`` (plsc.classifiers' RowBlock), as they are stored and as they are now.
+
+    ``factors`` [R, 4] is the matrix (ww, wv, vw, vv) that brings each row up to date. ``table`` [W, 4]:
+    RowHistory.table.
+    """
+
+    def __init__(self, state: RowState, block, table):
+        when = paddle.reshape(paddle.gather(state.touched, block.index), [-1])
+        self.factors = paddle.gather(table, when)
+        self._state, self._block = state, block
+        self._places = block.cut(state.places(block.index))
+        self._stored: dict[Any, list] = {}
+        self.weight_now = self.combine(self.factors[:, :2])
+
+    def combine(self, factors) -> Callable:
+        """``of(piece)``: factors[:, 0] * weight + factors[:, 1] * velocity of its rows [R, E]; ``factors`` [R, 2] of
+        those of the block."""
+        cut = self._block.cut(paddle.unsqueeze(factors, 1) if self._state.is_paired else factors)
+        return lambda piece: self._combined(piece, piece.of(cut))
+
+    def velocity_now(self) -> Callable:
+        """``of(piece)``: the velocity [R, E] as the dense optimizer would have left it by now. ``weight_now(piece)``
+        gives the weight in the same way."""
+        return self.combine(self.factors[:, 2:])
+
+    def _combined(self, piece, factors):
+        stored = self._stored.get(piece) or self._state.stored(piece.of(self._places), self._block.is_part)
+        if len(self._block.pieces) == 1:
+            # Of several pieces each is read anew when it is moved: that costs no more than to keep what was read, and
+            # brings the rows into the cache, where they are then written in a third of the time
+            self._stored[piece] = stored
+        if self._state.is_paired:  # many small products: one pass with all threads
+            return paddle.squeeze(paddle.bmm(factors, stored[0]), 1)
+        return flat(scale_rows(stored[0], factors[:, :1]) + scale_rows(stored[1], factors[:, 1:]))
 
 
-def write_rows(state: RowState, index, weight, velocity, window_step) -> None:
-    """Store rows that are up to date at ``window_step`` [1] int64, in place."""
-    state.weight.write(index, weight)
-    state.velocity.write(index, velocity)
-    when = paddle.reshape(paddle.zeros_like(index) + window_step, [-1, 1])
-    compat.scatter_rows_(state.touched, index, when)
+def writer(state: RowState, block, window_step) -> Callable:
+    """``write(piece, weight, velocity)`` stores rows of a block, in place; all of its rows are then up to date at
+    ``window_step`` [1] int64."""
+    tables = state.weight, state.velocity
+    places = [block.cut(table.places(block.index)) for table in tables]
+    when = paddle.reshape(paddle.zeros_like(block.index) + window_step, [-1, 1])
+    compat.scatter_rows_(state.touched, block.index, when)
+
+    def write(piece, *values) -> None:
+        for table, where, rows in zip(tables, places, values):
+            table.put(piece.of(where), rows)
+
+    return write

@@ -1,6 +1,6 @@
 """How the class centres of a shard are held and moved: all of them, the sampled ones, or by a user's optimizer.
 
-The three have one interface: ``fetch`` gives rows of the step to the classifier, ``tensors`` names what a checkpoint
+The three have one interface: ``fetch`` gives rows of the step to the classifier, ``tables`` are what a checkpoint
 keeps. What moves them is appended by a ``mover``, in the classifier's own loop over blocks of rows; by ``update``, in a
 loop after it, where all gradients must be known before the first row moves; or with a user's optimizer by
 ``update_by``. Values are static; a class is one contiguous row.
@@ -18,7 +18,7 @@ from plsc import compat
 from plsc.errors import ConfigError
 from plsc.optim.loss_scaling import standing_still, zero_where
 from plsc.optim.parameters import weight_decay_of
-from plsc.optim.row_momentum import RowState, StaleRows, columns_of, write_rows
+from plsc.optim.row_momentum import RowState, StaleRows, writer
 from plsc.row_ops import scale_rows
 from plsc.row_storage import FLOAT32, RowTable
 
@@ -44,7 +44,7 @@ class Momentum:
 @dataclass(frozen=True)
 class RowsSpec:
     """``prefix`` of the variables' names, ``shape`` [L, row size], ``initializer``; ``param_attr`` of the user;
-    ``storage``: see plsc.row_storage."""
+    ``storage``: see plsc.row_storage; ``paired``: see plsc.optim.row_momentum.RowState."""
 
     prefix: str
     shape: list[int]
@@ -52,10 +52,15 @@ class RowsSpec:
     param_attr: Any = None
     distributed: bool = True
     storage: str = FLOAT32
+    paired: bool = False
 
 
 class _Rows:
-    """What the three share: the weight."""
+    """What the three share: the weight.
+
+    ``table`` holds the rows of the weight, ``tables`` them and all else that a checkpoint keeps of each row, by its
+    name there. ``touched`` names the variable of plsc.optim.row_momentum.RowState, None where no row is left alone.
+    """
 
     def __init__(self, spec: RowsSpec):
         given = spec.param_attr
@@ -65,27 +70,38 @@ class _Rows:
             learning_rate=getattr(given, "learning_rate", 1.0),  # a user's optimizer reads these off the parameter
             regularizer=getattr(given, "regularizer", None),
         )
-        self.weight = paddle.static.create_parameter(spec.shape, spec.storage, attr=attr)
+        stride = 2 if spec.paired else 1
+        shape = [stride * spec.shape[0], spec.shape[1]]
+        self.weight = paddle.static.create_parameter(shape, spec.storage, attr=attr)
         self.weight.is_distributed = spec.distributed
-        self.table = RowTable.of(self.weight, spec.storage, "weight")
+        self.table = RowTable.of(self.weight, spec.storage, "weight", stride=stride)
         self.spec = spec
         self.feeds: dict[str, Any] = {}
         self.touched = None
         self._made: dict[tuple, Any] = {}
 
-    def fetch(self, block):
-        """The values [R, row size] of the rows of a plsc.classifiers.RowBlock; to be read, not to be changed."""
-        return self._once(block, "weight", lambda: self.table.read(block.index))
+    def fetch(self, piece):
+        """The values [R, row size] of the rows of a plsc.classifiers.RowPiece; to be read, not to be changed."""
+        return self._once(piece, "weight", lambda: self.table.read(self._index(piece)))
 
-    def _once(self, block, name: str, make: Callable):
-        """What ``make`` makes; asked for again for the same block, the same value."""
-        if (block, name) not in self._made:
-            self._made[block, name] = make()
-        return self._made[block, name]
+    def _index(self, piece):
+        block = piece.block
+        return None if block.index is None else piece.of(self._once(block, "index", lambda: block.cut(block.index)))
+
+    def _once(self, rows, name: str, make: Callable):
+        """What ``make`` makes; asked for again for the same block or piece, the same value."""
+        if (rows, name) not in self._made:
+            self._made[rows, name] = make()
+        return self._made[rows, name]
 
     def _create_velocity(self) -> RowTable:
         value = compat.create_state(self.spec.prefix + ".velocity", self.spec.shape, self.spec.storage)
         return RowTable.of(value, self.spec.storage, "velocity")
+
+    @property
+    def tensors(self) -> dict[str, str]:
+        """The names of the variables that ``tables`` lie in."""
+        return {name: table.value.name for name, table in self.tables.items()}
 
     @property
     def rate_factor(self) -> float:
@@ -115,34 +131,40 @@ class DenseRows(_Rows):
         self.velocity = self._create_velocity()
 
     @property
-    def tensors(self) -> dict[str, str]:
-        return {"weight": self.weight.name, "velocity": self.velocity.value.name}
+    def tables(self) -> dict[str, RowTable]:
+        return {"weight": self.table, "velocity": self.velocity}
 
     def mover(self, momentum: Momentum) -> Callable:
-        """``move(block, gradient)``, which appends one step of the optimizer for a block of a loop; ``gradient``:
-        plsc.classifiers.RowGradient."""
-        rate, decay = -self._rate(momentum), self.weight_decay(momentum.weight_decay)
+        """``move`` of plsc.classifiers' PlainHead, which appends one step of the optimizer."""
+        rate, decay = self._rate(momentum), self.weight_decay(momentum.weight_decay)
 
-        def move(block, gradient) -> None:
-            rows, velocity = self.fetch(block), self.velocity.read(block.index) * momentum.momentum
-            along = 0.0 if gradient.along is None else gradient.along
-            of_rows = paddle.full_like(gradient.weights[:, :1], decay) - along
-            velocity = gradient.added_to(velocity + scale_rows(rows, of_rows, by_channel=True))
-            self._write(block.index, rows + paddle.scale(velocity, scale=rate), velocity)
+        def move(block, along) -> Callable:
+            along = None if along is None else block.cut(along)
+
+            def move_piece(piece, product) -> None:
+                index, rows = self._index(piece), self.fetch(piece)
+                velocity = self.velocity.read(index) * momentum.momentum
+                of_rows = paddle.full_like(product.weights[:, :1], decay)
+                of_rows = of_rows if along is None else of_rows - piece.of(along)
+                velocity = product.added_to(velocity + scale_rows(rows, of_rows, by_channel=True))
+                self._write(index, compat.descend_(rows, velocity, rate), velocity)
+
+            return move_piece
 
         return move
 
     def update(self, gradients, momentum: Momentum) -> None:
         """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
 
-        def body(block):
-            rows, velocity = self.fetch(block), self.velocity.read(block.index)
-            rows, velocity = self._moved(rows, velocity, gradients.of(block, rows), momentum)
-            if block.index is not None or self.table.rounds:  # else these are the variables themselves, and have moved
-                self._write(block.index, rows, velocity)
+        def body(piece):
+            index, rows = self._index(piece), self.fetch(piece)
+            velocity = self.velocity.read(index)
+            rows, velocity = self._moved(rows, velocity, gradients.of(piece, rows), momentum)
+            if index is not None or self.table.rounds:  # else these are the variables themselves, and have moved
+                self._write(index, rows, velocity)
             return []
 
-        gradients.blocks.each(body)
+        gradients.blocks.each_piece(body)
 
     def _write(self, index, rows, velocity) -> None:
         self.table.write(index, rows)
@@ -155,42 +177,46 @@ class SampledRows(_Rows):
     def __init__(self, spec: RowsSpec):
         super().__init__(spec)
         touched = compat.create_state(spec.prefix + ".touched", [spec.shape[0], 1], "int64")
-        self.state = RowState(self.table, self._create_velocity(), touched)
+        if spec.paired:
+            self.state = RowState.paired(self.weight, touched)
+        else:
+            self.state = RowState(self.table, self._create_velocity(), touched)
         self.touched = touched.name
         self.feeds = {
             "row_table": paddle.static.data("row_table", [-1, 4], "float32"),
             "window_step": paddle.static.data("window_step", [1], "int64"),
         }
-        self._columns = columns_of(self.feeds["row_table"])
         self._step_after = self.feeds["window_step"] + 1
 
     @property
-    def tensors(self) -> dict[str, str]:
-        return {"weight": self.weight.name, "velocity": self.state.velocity.value.name}
+    def tables(self) -> dict[str, RowTable]:
+        return {"weight": self.state.weight, "velocity": self.state.velocity}
 
-    def fetch(self, block):
-        if not block.is_part:  # of all rows the stored ones are not to be kept until the update
-            self._velocity_of(block)
-        return self._once(block, "weight", lambda: self._stale(block).weight_now())
+    def fetch(self, piece):
+        if not piece.block.is_part:  # of all rows the stored ones are not to be kept until the update
+            self._velocity_of(piece)
+        return self._once(piece, "weight", lambda: self._stale(piece.block).weight_now(piece))
 
-    def _velocity_of(self, block):
-        return self._once(block, "velocity", lambda: self._stale(block).velocity_now())
+    def _velocity_of(self, piece):
+        now = self._once(piece.block, "velocity", lambda: self._stale(piece.block).velocity_now())
+        return self._once(piece, "velocity", lambda: now(piece))
 
     def mover(self, momentum: Momentum) -> Callable:
         """See DenseRows.mover."""
-        rate, decay = -self._rate(momentum), self.weight_decay(momentum.weight_decay)
-        # Bringing a row up to date and moving it are one linear map of what is stored, which is gone through once
-        ww, wv, vw, vv = self._columns
-        without_gradient = [vw * momentum.momentum + ww * decay, vv * momentum.momentum + wv * decay]
+        rate, decay = self._rate(momentum), self.weight_decay(momentum.weight_decay)
 
-        def move(block, gradient) -> None:
+        def move(block, along) -> Callable:
+            # Bringing a row up to date and moving it are one linear map of what is stored, which is gone through once
             stale = self._stale(block)
-            of_weight, of_velocity = stale.factors(without_gradient)
-            if gradient.along is not None:
-                now = stale.factors(self._columns[:2])
-                of_weight, of_velocity = of_weight - gradient.along * now[0], of_velocity - gradient.along * now[1]
-            velocity = gradient.added_to(stale.combine(of_weight, of_velocity))
-            self._write(block, self.fetch(block) + paddle.scale(velocity, scale=rate), velocity)
+            of_weight = decay if along is None else decay - along
+            combined = stale.combine(stale.factors[:, 2:] * momentum.momentum + stale.factors[:, :2] * of_weight)
+            write = self._writer(block)
+
+            def move_piece(piece, product) -> None:
+                velocity = product.added_to(combined(piece))
+                write(piece, compat.descend_(self.fetch(piece), velocity, rate), velocity)
+
+            return move_piece
 
         return move
 
@@ -198,19 +224,20 @@ class SampledRows(_Rows):
         """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
 
         def body(block):
-            rows, velocity = self.fetch(block), self._velocity_of(block)
-            self._write(block, *self._moved(rows, velocity, gradients.of(block, rows), momentum))
+            for piece in block.pieces:
+                rows, velocity = self.fetch(piece), self._velocity_of(piece)
+                rows, velocity = self._moved(rows, velocity, gradients.of(piece, rows), momentum)
+                self._writer(block)(piece, rows, velocity)
             return []
 
         gradients.blocks.each(body)
 
     def _stale(self, block) -> StaleRows:
-        read = StaleRows.read
-        return self._once(block, "stale", lambda: read(self.state, block.index, self._columns, block.is_part))
+        return self._once(block, "stale", lambda: StaleRows(self.state, block, self.feeds["row_table"]))
 
-    def _write(self, block, rows, velocity) -> None:
-        """Written once in a step, at its end, where every row is true for the step after."""
-        write_rows(self.state, block.index, rows, velocity, self._step_after)
+    def _writer(self, block) -> Callable:
+        """Rows are written once in a step, at its end, where every row is true for the step after."""
+        return self._once(block, "writer", lambda: writer(self.state, block, self._step_after))
 
 
 class ForeignRows(_Rows):
@@ -218,17 +245,18 @@ class ForeignRows(_Rows):
 
     def __init__(self, spec: RowsSpec):
         super().__init__(spec)
-        self._accumulators: dict[str, str] = {}
+        self._accumulators: dict[str, RowTable] = {}
 
     @property
-    def tensors(self) -> dict[str, str]:
-        return {"weight": self.weight.name, **self._accumulators}
+    def tables(self) -> dict[str, RowTable]:
+        return {"weight": self.table, **self._accumulators}
 
     def update_by(self, optimizer, gradients, found) -> list[str]:
-        """Returns the names of the optimizer's states that are not per class; those that are join ``tensors``."""
+        """Returns the names of the optimizer's states that are not per class; those that are join ``tables``."""
         program = paddle.static.default_main_program()
         index = gradients.blocks.index
-        (gradient,) = gradients.blocks.each(lambda block: zero_where(found, [gradients.of(block, self.fetch(block))]))
+        piece = gradients.blocks.whole
+        (gradient,) = zero_where(found, [gradients.of(piece, self.fetch(piece))])
         if index is not None:
             gradient = paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient)
         before = set(compat.persistables(program))
@@ -238,7 +266,7 @@ class ForeignRows(_Rows):
             if name in before:
                 continue
             if list(value.shape) == list(self.spec.shape):
-                self._accumulators[f"optimizer_state_{len(self._accumulators)}"] = name
+                self._accumulators[f"optimizer_state_{len(self._accumulators)}"] = RowTable(value)
             else:
                 others.append(name)
         return others

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import paddle
 
 from plsc import compat
+from plsc.classifiers.row_blocks import RowBlock
 from plsc.optim import rows
 
 
@@ -123,8 +124,20 @@ def moved(change):
 
 
 def written(change):
-    """``write_rows`` gets the arguments (index, weight, velocity, window_step) that ``change`` makes of its own."""
-    return around(rows, "write_rows", lambda f: lambda state, *a: f(state, *change(*a)))
+    """What is written are the (index, weight, velocity, window_step) that ``change`` makes of what should be."""
+
+    def of(original):
+        def changed(state, block, window_step):
+            def write(piece, *values):
+                index, *values, step = change(block.index, *values, window_step)
+                other = block if index is block.index else RowBlock(None, None, index)
+                original(state, other, step)(other.pieces[0], *values)
+
+            return write
+
+        return changed
+
+    return around(rows, "writer", of)
 
 
 def moved_twice(original):
@@ -132,16 +145,19 @@ def moved_twice(original):
 
 
 def read_when_moved(original):
-    def changed(state, index, weight, *a):
-        original(state, index, weight, *a)
-        paddle.sum(weight)
+    def changed(*arguments):
+        def write(piece, weight, velocity):
+            original(*arguments)(piece, weight, velocity)
+            paddle.sum(weight)
+
+        return write
 
     return changed
 
 
 def by_another_table(original):
     """Rows that were not touched for some steps do not get what these steps did."""
-    return lambda table: original(paddle.ones([8, 4], "float32"))
+    return lambda state, block, table: original(state, block, paddle.ones([8, 4], "float32"))
 
 
 def labels_of_one_rank(original):

@@ -10,7 +10,7 @@ import pytest
 
 from plsc import compat
 from plsc.classifiers import gpu_head, sampling, step
-from plsc.engine import build, gradients
+from plsc.engine import build, gradients, half_precision
 from plsc.optim import gradients as buckets
 from plsc.optim import parameters, rows
 from tests.gpu import half_checks, head_checks, update_checks
@@ -123,13 +123,13 @@ BREAKS = {
     "up to date until this step only": (
         PLAIN, written(lambda index, w, v, now: (index, w, v, now - 1)), U.check_shard_is_updated_in_place),
     "the rows read after they are moved": (
-        PLAIN, around(rows, "write_rows", read_when_moved), U.check_shard_is_updated_in_place),
+        PLAIN, around(rows, "writer", read_when_moved), U.check_shard_is_updated_in_place),
     "the rows moved twice": (
         PLAIN, around(rows._Rows, "_moved", moved_twice), U.check_each_parameter_gets_its_own_gradient),
     "a copy of the rows moved": (
         PLAIN, moved(lambda r, v, g, m: (r * 1.0, v, g, m)), U.check_rows_gradient_is_that_of_the_rows),
     "the rows not brought up to date": (
-        PLAIN, around(rows, "columns_of", by_another_table), U.check_rows_gradient_is_that_of_the_rows),
+        PLAIN, around(rows, "StaleRows", by_another_table), U.check_rows_gradient_is_that_of_the_rows),
     "another momentum for the rows": (
         PLAIN, moved(lambda r, v, g, m: (r, v, g, replace(m, momentum=0.0))), U.check_updates_are_momentum),
     "no decay of the rows": (
@@ -151,7 +151,8 @@ BREAKS = {
         HALF, around(gpu_head, "gpu_head", lambda f: lambda *a: f(*a[:5], replace(a[5], half=False), *a[6:])),
         F.check_where_half_precision_is),
     "the backbone in float32": (
-        HALF, lambda patch: patch.setattr(compat, "cast_to_half", lambda *a: None), F.check_where_half_precision_is),
+        HALF, lambda patch: patch.setattr(half_precision, "cast_built", lambda *a: None),
+        F.check_where_half_precision_is),
     "rows' gradient still scaled": (
         HALF, around(gpu_head, "gpu_head", rows_changed(before_division)),
         F.check_every_gradient_is_unscaled_and_examined),

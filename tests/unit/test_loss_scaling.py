@@ -12,8 +12,8 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import compat
 from plsc.config import Config
+from plsc.engine import half_precision
 from plsc.engine.build import build_train
 from plsc.engine.session import Session
 from plsc.parallel.environment import Environment
@@ -29,8 +29,8 @@ class Run:
     """Some steps of one rank; ``bad`` numbers those whose first image is infinite."""
 
     def __init__(self, patch, half, sample_ratio=1.0, clip=None, optimizer=None, **options):
-        patch.setattr(compat, "half_precision", lambda *arguments: contextlib.nullcontext())
-        patch.setattr(compat, "cast_to_half", lambda *arguments: None)
+        patch.setattr(half_precision, "while_building", lambda *arguments: contextlib.nullcontext())
+        patch.setattr(half_precision, "cast_built", lambda *arguments: None)
         config = Config.from_dict(
             {
                 "classifier": {"num_classes": CLASSES, "scale": 16.0, "sample_ratio": sample_ratio},
