@@ -80,9 +80,9 @@ CASES += [
     for case in CASES
     if "optimizer" not in case
 ]
-# samples in one to four blocks of at most ten rows
+# samples as one block without a loop, in three to eight pieces of at most five rows
 CASES += [
-    {**case, "name": case["name"].replace("in loops", "in a few blocks"), "few_blocks": 4}
+    {**case, "name": case["name"].replace("in loops", "in pieces"), "block_rows": 20, "few_blocks": 2}
     for case in CASES
     if "block_rows" in case and "sample_ratio" in case["config"]["classifier"]
 ]
