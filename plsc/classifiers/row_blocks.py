@@ -86,10 +86,9 @@ class RowBlocks:
     def __init__(self, index, count: int, block_rows: int | None):
         self.index = index
         self.block_rows = block_rows
-        self.in_one = block_rows is None
         total = count if index is None else length(index)
         self._only = None  # the one block, if it is one
-        if self.in_one:
+        if block_rows is None:
             self._only = RowBlock(None, None, index)
         elif index is not None and isinstance(total, int) and total <= FEW_BLOCKS * block_rows:
             self._only = RowBlock(0, total, index, -(-block_rows // BLOCK_PIECES))

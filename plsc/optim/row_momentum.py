@@ -136,8 +136,8 @@ class StaleRows:
     def _combined(self, piece, factors):
         stored = self._stored.get(piece) or self._state.stored(piece.of(self._places), self._block.is_part)
         if len(self._block.pieces) == 1:
-            # Of several pieces each is read anew when it is moved: that costs no more than to keep what was read, and
-            # brings the rows into the cache, where they are then written in a third of the time
+            # Of several pieces each is read anew when it is moved: that costs about as much as to keep what was read,
+            # and has the rows in the cache when they are written (docs/performance.md)
             self._stored[piece] = stored
         if self._state.is_paired:  # many small products: one pass with all threads
             return paddle.squeeze(paddle.bmm(factors, stored[0]), 1)

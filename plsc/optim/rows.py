@@ -81,7 +81,7 @@ class _Rows:
         self._made: dict[tuple, Any] = {}
 
     def fetch(self, piece):
-        """The values [R, row size] of the rows of a plsc.classifiers.RowPiece; to be read, not to be changed."""
+        """The values [R, row size] of the rows of a plsc.classifiers.RowPiece, to be read only until they move."""
         return self._once(piece, "weight", lambda: self.table.read(self._index(piece)))
 
     def _index(self, piece):
