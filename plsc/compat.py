@@ -12,6 +12,7 @@ import warnings
 
 import paddle
 from paddle.base import core, framework
+from paddle.base.executor import _ExecutorCache
 from paddle.base.layer_helper import LayerHelper
 
 from plsc.key_server import join_gloo
@@ -90,6 +91,27 @@ def building(main, startup):
         warnings.filterwarnings("ignore", message="Tensor do not have .place.|The Attr.force_cpu.")
         with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
             yield
+
+
+def know_programs(executor) -> None:
+    """Let ``executor`` find what it made of a program by the program itself, which then must not change any more.
+
+    Paddle 3 writes the whole program out as text in every run, to look for that: 2 to 4 ms (docs/performance.md).
+    """
+    if is_pir():
+        executor._executor_cache._CachedData = _Call
+
+
+class _Call(_ExecutorCache._CachedData):
+    """One call of Executor.run. It keeps the program and so on while it is in the cache: no other gets their ids."""
+
+    def __init__(self, program, feed, fetch_list, feed_var_name, fetch_var_name, place, scope, plan=None):
+        self.program, self.feed, self.fetch_list, self.plan = program, feed, fetch_list, plan
+        self.feed_var_name, self.fetch_var_name, self.place, self.scope = feed_var_name, fetch_var_name, place, scope
+        self.key = (id(program), scope.raw_address(), tuple(feed), tuple(id(value) for value in fetch_list))
+
+    def __hash__(self):
+        return hash(self.key)
 
 
 # --- state: persistable variables -------------------------------------------------------------------------

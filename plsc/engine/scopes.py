@@ -8,6 +8,7 @@ from typing import Any
 
 import paddle
 
+from plsc import compat
 from plsc.parallel.environment import Environment
 
 
@@ -29,5 +30,7 @@ def own_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
 
 
 def make_executor(env: Environment):
-    """An executor on this rank's device."""
-    return paddle.static.Executor(place_of(env))
+    """An executor on this rank's device; a program that it has run must not change any more."""
+    executor = paddle.static.Executor(place_of(env))
+    compat.know_programs(executor)
+    return executor

@@ -109,6 +109,7 @@ class HeadBench:
 
         from plsc import compat
         from plsc.engine.build import make_rows
+        from plsc.engine.scopes import make_executor
         from plsc.parts import Parts
 
         main, startup = paddle.static.Program(), paddle.static.Program()
@@ -121,7 +122,7 @@ class HeadBench:
             compat.increment_(step)
             fetches = self._until(part, feature, label, rows, step, rate)
         if self.executor is None:
-            self.executor = paddle.static.Executor(paddle.CPUPlace())
+            self.executor = make_executor(self.env)
             self.executor.run(startup)
         self.feeds = set(rows.feeds)
         return main, fetches
