@@ -166,6 +166,28 @@ def scatter_rows_(table, index, rows) -> None:
         append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
 
 
+def seen_as(variable, shape: list[int]):
+    """The numbers of a persistable ``variable``, to be read as rows of another ``shape``: the same memory, no copy.
+
+    The executor does not know it: who reads it after the variable is written, or before, needs another reason for the
+    order than the variable.
+    """
+    if is_pir():
+        same = paddle._C_ops.share_data(variable)
+    else:
+        same = _out_of("share_data", {"X": variable}, {}, variable.dtype)
+    return reshape_(same, shape)
+
+
+def reshape_(value, shape: list[int]):
+    """``value``, which nobody else may read, in another shape, in place. Paddle 2.6 copies in ``paddle.reshape``."""
+    if is_pir():
+        return paddle.reshape(value, shape)
+    outputs = {"Out": value, "XShape": _new_value("reshape2", value.dtype)}
+    append_op("reshape2", {"X": value}, outputs, {"shape": shape})
+    return value
+
+
 def scale_channels(value, factor):
     """``value`` [1, C, 1, n], each channel times its ``factor`` [C], in one pass and without a copy of the factors."""
     zeros = paddle.zeros_like(factor)

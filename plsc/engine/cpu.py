@@ -26,25 +26,29 @@ AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 AVX2 = {"avx2", "fma"}
 
 
-def prepare_cpu(threads: int) -> None:
-    """Make this process ready to compute with ``threads`` threads. To be called before Paddle's first product."""
+def prepare_cpu(threads: int, on_gpu: bool = False) -> None:
+    """Make this process ready to compute with ``threads`` threads, or, ``on_gpu``, to order what a GPU computes. To be
+    called before Paddle's first product."""
     use_wide_kernels()
     core.set_num_threads(threads)
-    run_in_order()
+    run_in_order(on_gpu)
     drop_together()
     onednn.off_elsewhere()
     keep_big_blocks()
 
 
-def run_in_order() -> None:
-    """Let the executor run operations one after the other, each with all threads.
+def run_in_order(on_gpu: bool = False) -> None:
+    """Let the executor run operations one after the other, each with all threads, as they stand in the program.
 
     Collectives that do not depend on each other then start in the same order on every rank, and initial weights
-    are drawn in the same order.
+    are drawn in the same order. Without the second flag it begins with all that waits for nothing, such as every row
+    that a step will read. With Paddle 2.6 it does so on GPUs: one stream would wait for the other there.
     """
     paddle.set_flags({"FLAGS_new_executor_serial_run": True})
-    if compat.is_pir():  # else it begins with all that waits for nothing
+    if compat.is_pir():
         paddle.set_flags({"FLAGS_enable_pir_in_executor_trace_run": True})
+    elif not on_gpu:
+        paddle.set_flags({"FLAGS_new_executor_sequential_run": True})
 
 
 def drop_together() -> None:

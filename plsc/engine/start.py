@@ -46,7 +46,7 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     group = meet(Environment.from_launch())
     _outlive_sigterm(group)
     env = group.agree(lambda: _check(config, parts, check))
-    prepare_cpu(threads(config, env))
+    prepare_cpu(threads(config, env), env.on_gpu)
     paddle.enable_static()
     journal = Journal.silent()
     try:

@@ -69,42 +69,37 @@ class RowState:
     """``weight`` and ``velocity`` of L rows; ``touched`` [L, 1] int64, a value of the program: step of the window at
     which a row was last up to date.
 
-    On CPUs weight and velocity of a row lie side by side in one variable (``is_paired``), which is gone through once
-    (docs/design.md).
+    On CPUs weight and velocity of a row lie side by side in one variable, which is gone through once (docs/design.md).
+    ``pairs`` [L, 2 E] then is that variable, a pair in each row.
     """
 
     weight: RowTable
     velocity: RowTable
     touched: Any
+    pairs: Any = None
 
     @classmethod
     def paired(cls, value, touched) -> RowState:
         """``value`` [2 L, E] float32: weight and velocity of each row."""
         tables = [RowTable.of(value, FLOAT32, name, offset, 2) for offset, name in enumerate(("weight", "velocity"))]
-        return cls(*tables, touched)
-
-    @property
-    def is_paired(self) -> bool:
-        """True where weight and velocity are rows of one variable."""
-        return self.weight.stride == 2
+        # Two rows take a third longer to read than one of twice the size (docs/performance.md). A step writes a row
+        # once, with what was made of what it has read of it: so it has been read by then.
+        return cls(*tables, touched, compat.seen_as(value, [value.shape[0] // 2, 2 * value.shape[1]]))
 
     def elsewhere(self) -> RowState:
         """The same rows, for the program that is being built."""
         touched = compat.create_state(self.touched.name, list(self.touched.shape), "int64")
+        if self.pairs is not None:
+            return RowState.paired(self.weight.elsewhere().value, touched)
         return RowState(self.weight.elsewhere(), self.velocity.elsewhere(), touched)
 
-    def places(self, index):
-        """What ``stored`` takes to read the rows ``index`` [R] int64."""
-        if not self.is_paired:
-            return index
-        return paddle.stack([table.places(index) for table in (self.weight, self.velocity)], axis=1)
-
-    def stored(self, places, by_channel: bool) -> list:
-        """Weight and velocity of rows: [pairs [R, 2, E]], or one after the other (``by_channel``: see plsc.row_ops)."""
-        if self.is_paired:
-            return [gather_rows(self.weight.value, places)]
-        places = as_channels(places) if by_channel else places
-        return [self.weight.read(places), self.velocity.read(places)]
+    def stored(self, index, by_channel: bool) -> list:
+        """The rows ``index`` [R] int64: [pairs [R, 2, E]], or weight and velocity one after the other (``by_channel``:
+        see plsc.row_ops)."""
+        if self.pairs is not None:
+            return [compat.reshape_(gather_rows(self.pairs, index), [-1, 2, self.weight.value.shape[1]])]
+        index = as_channels(index) if by_channel else index
+        return [self.weight.read(index), self.velocity.read(index)]
 
 
 class StaleRows:
@@ -118,14 +113,14 @@ class StaleRows:
         when = paddle.reshape(paddle.gather(state.touched, block.index), [-1])
         self.factors = paddle.gather(table, when)
         self._state, self._block = state, block
-        self._places = block.cut(state.places(block.index))
+        self._index = block.cut(block.index)
         self._stored: dict[Any, list] = {}
         self.weight_now = self.combine(self.factors[:, :2])
 
     def combine(self, factors) -> Callable:
         """``of(piece)``: factors[:, 0] * weight + factors[:, 1] * velocity of its rows [R, E]; ``factors`` [R, 2] of
         those of the block."""
-        cut = self._block.cut(paddle.unsqueeze(factors, 1) if self._state.is_paired else factors)
+        cut = self._block.cut(paddle.unsqueeze(factors, 1) if self._state.pairs is not None else factors)
         return lambda piece: self._combined(piece, piece.of(cut))
 
     def velocity_now(self) -> Callable:
@@ -134,12 +129,12 @@ class StaleRows:
         return self.combine(self.factors[:, 2:])
 
     def _combined(self, piece, factors):
-        stored = self._stored.get(piece) or self._state.stored(piece.of(self._places), self._block.is_part)
+        stored = self._stored.get(piece) or self._state.stored(piece.of(self._index), self._block.is_part)
         if len(self._block.pieces) == 1:
             # Of several pieces each is read anew when it is moved: that costs about as much as to keep what was read,
             # and has the rows in the cache when they are written (docs/performance.md)
             self._stored[piece] = stored
-        if self._state.is_paired:  # many small products: one pass with all threads
+        if self._state.pairs is not None:  # many small products: one pass with all threads
             return paddle.squeeze(paddle.bmm(factors, stored[0]), 1)
         return flat(scale_rows(stored[0], factors[:, :1]) + scale_rows(stored[1], factors[:, 1:]))
 

@@ -39,7 +39,7 @@ SAMPLED = [(30_011, 0.1), (300_007, 0.01), (3_000_017, 0.001)]
 FULL = [(30_011, 1.0), (300_007, 1.0)]
 # A tenth more than there were when this was written, on the Paddle that had more. The executor's memory grows with the
 # square of their number (docs/performance.md). In a loop they count once, without one those of a piece 24 times.
-MOST_OPERATIONS = {"sampled": 612, "full": 370, "few": 995}
+MOST_OPERATIONS = {"sampled": 612, "full": 370, "few": 1100}
 
 
 class Linear(BaseModel):
@@ -122,8 +122,9 @@ def test_only_what_is_kept_has_the_rows_of_the_shard(block_rows, case):
         if {program.shard.num_local, 2 * program.shard.num_local} & set(tensor.shape)
     ]
     assert whole and {tensor.name for _, tensor in whole} <= kept
-    # only one block or the sample is taken from them, and written back in place
-    kinds = {kind for kind, _ in whole} - {"parameter", "while"}
+    # only one block or the sample is taken from them, and written back in place. A shape of the same memory is a tensor
+    # of the same name; a copy would be one without a name
+    kinds = {kind for kind, _ in whole} - {"parameter", "while", "share_data", "reshape", "reshape2"}
     assert kinds <= {"gather", "embedding", "lookup_table_v2", "scatter"}, kinds
 
 
