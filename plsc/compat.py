@@ -12,7 +12,7 @@ import warnings
 
 import paddle
 from paddle.base import core, framework
-from paddle.base.executor import _ExecutorCache
+from paddle.base.executor import _ExecutorCache, _get_program_cache_key
 from paddle.base.layer_helper import LayerHelper
 
 from plsc.key_server import join_gloo
@@ -108,7 +108,7 @@ class _Call(_ExecutorCache._CachedData):
     def __init__(self, program, feed, fetch_list, feed_var_name, fetch_var_name, place, scope, plan=None):
         self.program, self.feed, self.fetch_list, self.plan = program, feed, fetch_list, plan
         self.feed_var_name, self.fetch_var_name, self.place, self.scope = feed_var_name, fetch_var_name, place, scope
-        self.key = (id(program), scope.raw_address(), tuple(feed), tuple(id(value) for value in fetch_list))
+        self.key = id(program), scope.raw_address(), _get_program_cache_key(feed, fetch_list)
 
     def __hash__(self):
         return hash(self.key)
