@@ -37,9 +37,7 @@ class PlainHead:
     ``divisor``: features of the global batch, a number or a value.
     """
 
-    def __init__(
-        self, feature, blocks: RowBlocks, rows, position, margins: Margins | None, scale: float, move=None
-    ):
+    def __init__(self, feature, blocks: RowBlocks, rows, position, margins: Margins | None, scale: float, move=None):
         self.blocks, self.rows, self.position, self.margins, self.move = blocks, rows, position, margins, move
         self.scale = 1.0 if margins is None else scale
         self.directions = margins is not None
