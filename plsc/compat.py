@@ -166,16 +166,16 @@ def scatter_rows_(table, index, rows) -> None:
         append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
 
 
-def seen_as(value, shape: list[int]):
-    """The numbers of ``value`` to be read in another ``shape``: the same memory, no copy.
+def seen_as(variable, shape: list[int]):
+    """The numbers of a persistable ``variable``, to be read as rows of another ``shape``: the same memory, no copy.
 
-    The executor does not know it: who reads it after the value is written, or before, needs another reason for the
-    order than the value.
+    The executor does not know it: who reads it after the variable is written, or before, needs another reason for the
+    order than the variable.
     """
     if is_pir():
-        same = paddle._C_ops.share_data(value)
+        same = paddle._C_ops.share_data(variable)
     else:
-        same = _out_of("share_data", {"X": value}, {}, value.dtype)
+        same = _out_of("share_data", {"X": variable}, {}, variable.dtype)
     return reshape_(same, shape)
 
 
