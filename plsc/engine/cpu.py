@@ -42,7 +42,8 @@ def run_in_order(on_gpu: bool = False) -> None:
 
     Collectives that do not depend on each other then start in the same order on every rank, and initial weights
     are drawn in the same order. Without the second flag it begins with all that waits for nothing, such as every row
-    that a step will read. With Paddle 2.6 it does so on GPUs: one stream would wait for the other there.
+    that a step will read. On GPUs with Paddle 2.6 the flag is left out:
+    what it does to streams that run beside each other was not seen.
     """
     paddle.set_flags({"FLAGS_new_executor_serial_run": True})
     if compat.is_pir():
