@@ -44,6 +44,16 @@ def _out_of(kind: str, inputs: dict, attrs: dict, dtype):
     return out
 
 
+def own_operation(kind: str, inputs: dict, outputs: dict):
+    """Append an operation of a library that was loaded. ``outputs`` names its float32 results in order: with None for a
+    new value, or with the input that it changes in place. Returns the results."""
+    if is_pir():
+        return paddle._C_ops._run_custom_op(kind, *inputs.values())
+    made = {name: _new_value(kind, "float32") if value is None else value for name, value in outputs.items()}
+    append_op(kind, inputs, made, {})
+    return list(made.values())
+
+
 def made_at(values: list) -> list[int]:
     """The number, in the program, of the operation that makes each value; of several the last."""
     ops = paddle.static.default_main_program().global_block().ops
@@ -164,28 +174,6 @@ def scatter_rows_(table, index, rows) -> None:
         paddle._C_ops.scatter_(table, index, rows, True)
     else:
         append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
-
-
-def seen_as(variable, shape: list[int]):
-    """The numbers of a persistable ``variable``, to be read as rows of another ``shape``: the same memory, no copy.
-
-    The executor does not know it: who reads it after the variable is written, or before, needs another reason for the
-    order than the variable.
-    """
-    if is_pir():
-        same = paddle._C_ops.share_data(variable)
-    else:
-        same = _out_of("share_data", {"X": variable}, {}, variable.dtype)
-    return reshape_(same, shape)
-
-
-def reshape_(value, shape: list[int]):
-    """``value``, which nobody else may read, in another shape, in place. Paddle 2.6 copies in ``paddle.reshape``."""
-    if is_pir():
-        return paddle.reshape(value, shape)
-    outputs = {"Out": value, "XShape": _new_value("reshape2", value.dtype)}
-    append_op("reshape2", {"X": value}, outputs, {"shape": shape})
-    return value
 
 
 def scale_channels(value, factor):

@@ -59,7 +59,7 @@ class Operation:
 def operations(program) -> list[Operation]:
     """The operations of ``program`` in the order in which they run."""
     block = program.global_block()
-    return list(_pir_operations(block, {}) if compat.is_pir() else _legacy_operations(program, block, {}))
+    return list(_pir_operations(block, {}) if compat.is_pir() else _legacy_operations(program, block))
 
 
 def every(ops: Iterable[Operation]) -> Iterator[Operation]:
@@ -126,11 +126,6 @@ def persistables(ops: Iterable[Operation]) -> dict[str, Tensor]:
     return {tensor.name: tensor for op in every(ops) for tensor in (*op.reads, *op.writes) if tensor.name}
 
 
-def _is_view(kind: str, read: tuple[Tensor, ...], of_view: bool) -> bool:
-    """True where the result is the memory of a persistable tensor that is read (compat.seen_as)."""
-    return of_view if kind in ("reshape", "reshape2") else kind == "share_data" and bool(read[0].name)
-
-
 def _needed(op: Operation) -> Iterator[Tensor]:
     """What must exist when ``op`` runs, also for the operations inside of it."""
     yield from op.needs
@@ -143,14 +138,10 @@ def _needed(op: Operation) -> Iterator[Tensor]:
 
 def _pir_operations(block, known: dict[str, tuple[Tensor, ...]]) -> Iterator[Operation]:
     """``known`` holds the tensors of each value so far."""
-    views: set[str] = set()
     for op in block.ops:
         kind = op.name().split(".", 1)[-1]
         sources = [value for value in op.operands_source() if value.initialized()]  # an option left out is none
         reads = [_pir_tensors(value, known) for value in sources]
-        if _is_view(kind, reads[0] if reads else (), sources[0].id in views if sources else False):
-            views.add(op.results()[0].id)
-            known[op.results()[0].id] = reads[0]
         if kind == "combine":
             known[op.results()[0].id] = tuple(tensor for tensors in reads for tensor in tensors)
             continue
@@ -196,15 +187,12 @@ def _pir_tensor(key: str, kind: Any, value) -> Tensor:
 # --- Paddle 2.6 -------------------------------------------------------------------------------------------
 
 
-def _legacy_operations(program, block, views: dict[str, Tensor]) -> Iterator[Operation]:
-    """``views`` holds the variables so far that are the memory of another."""
+def _legacy_operations(program, block) -> Iterator[Operation]:
     for op in block.ops:
-        reads, writes = (_legacy_tensors(block, names, views) for names in (op.input_arg_names, op.output_arg_names))
-        if _is_view(op.type, reads, op.input_arg_names[0] in views if op.input_arg_names else False):
-            views[op.output("Out")[0]], writes = reads[0], reads[:1]
+        reads, writes = _legacy_tensors(block, op.input_arg_names), _legacy_tensors(block, op.output_arg_names)
         inner = []
         if op.has_attr("sub_block"):
-            inner.append(tuple(_legacy_operations(program, program.block(op._block_attr_id("sub_block")), views)))
+            inner.append(tuple(_legacy_operations(program, program.block(op._block_attr_id("sub_block")))))
         unused = _legacy_unused(op)
         needs = tuple(tensor for tensor in reads if tensor.key not in unused)
         reuses = core.has_infer_inplace(op.type)
@@ -219,15 +207,11 @@ def _legacy_unused(op) -> set[str]:
     return {name for slot in slots for name in op.input(slot)}
 
 
-def _legacy_tensors(block, names: list[str], views: dict[str, Tensor]) -> tuple[Tensor, ...]:
+def _legacy_tensors(block, names: list[str]) -> tuple[Tensor, ...]:
     """The tensors among the variables named; a gradient that nobody asked for has a name and no variable."""
-    found = [(name, block._find_var_recursive(name)) for name in names]
+    found = [block._find_var_recursive(name) for name in names]
     kind = core.VarDesc.VarType.LOD_TENSOR
-    return tuple(
-        views.get(name) or _legacy_tensor(variable)
-        for name, variable in found
-        if variable is not None and variable.type == kind
-    )
+    return tuple(_legacy_tensor(variable) for variable in found if variable is not None and variable.type == kind)
 
 
 def _legacy_tensor(variable) -> Tensor:

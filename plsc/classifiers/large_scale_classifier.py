@@ -14,6 +14,7 @@ from plsc.classifiers.row_blocks import RowPiece
 from plsc.classifiers.step import ClassifierSpec, Shard, classify
 from plsc.errors import ConfigError
 from plsc.parallel.environment import Environment
+from plsc.row_ops import squared_length
 
 
 class LargeScaleClassifier:
@@ -95,6 +96,9 @@ class _FrozenRows:
             index = piece.block.index
             self._rows = _frozen(self._weight if index is None else paddle.gather(self._weight, index))
         return self._rows
+
+    def squares(self, piece: RowPiece):
+        return squared_length(self.fetch(piece))
 
 
 def _freeze(value):

@@ -30,9 +30,10 @@ SMALLEST_SHARE = 1e-20
 class PlainHead:
     """The softmax over ``blocks`` of rows; ``margins`` None is that of the raw products, whose scale then is 1.
 
-    ``feature`` [G, E]. ``rows`` (see plsc.optim.rows) gives the values of a piece by ``fetch(piece)``. ``move``, if
-    given, is called in the backward pass with each block and the part of the gradient along its rows [R, 1], to be
-    subtracted, or None; what it returns is called with each piece and the rest of the gradient, a RowProduct.
+    ``feature`` [G, E]. ``rows`` (see plsc.optim.rows) gives the values of a piece by ``fetch(piece)``, their squared
+    lengths by ``squares(piece)``. ``move``, if given, is called in the backward pass with each block and the part of
+    the gradient along its rows [R, 1], to be subtracted, or None; what it returns is called with each piece and the
+    rest of the gradient, a RowProduct.
     ``position`` [G] int64: which of the rows that take part is the feature's own class, -1 where another rank holds it.
     ``divisor``: features of the global batch, a number or a value.
     """
@@ -93,7 +94,7 @@ class PlainHead:
             rows = self.rows.fetch(piece)
             products.append(paddle.matmul(rows, self.feature, transpose_y=True))
             if self.directions:
-                squares.append(_square_of_length(rows))
+                squares.append(self.rows.squares(piece))
         if not self.directions:
             return block.join(products)
         row_scale = inverse_root(block.join(squares))
@@ -209,12 +210,6 @@ class Softmax:
         self.own_part = (softmax_own - one) * slope / share
         self.share = paddle.unsqueeze(share, 1)
         self.weighted = head.feature * self.share
-
-
-def _square_of_length(rows):
-    """|row|**2 [R, 1] by a product: Paddle's sum over [R, E] takes five times as long on the CPU (GPUs do not come
-    here)."""
-    return paddle.matmul(rows * rows, paddle.ones([rows.shape[1], 1], rows.dtype))
 
 
 def _scaled_minus(x, scale: float, per_feature, block: RowBlock) -> Any:

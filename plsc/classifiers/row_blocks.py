@@ -17,11 +17,10 @@ import paddle
 
 from plsc import compat
 
-# 4 MB of rows of 512 numbers: what the body of a loop reads and writes of them stays in the processor's cache
+# 4 MB of rows of 512 numbers: what is read and written of them at a time stays in the processor's cache
 BLOCK_ROWS = 2048
-# A sample of up to 8 blocks is one block without a loop, in pieces of a quarter of that size: rows that are read again
-# and moved are then still in the cache when they are written. Up to 33 MB of rows are kept.
-FEW_BLOCKS, BLOCK_PIECES = 8, 4
+# a sample of up to 8 times as many is one block of pieces of that size, without a loop: up to 33 MB of rows are kept
+FEW_BLOCKS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +90,7 @@ class RowBlocks:
         if block_rows is None:
             self._only = RowBlock(None, None, index)
         elif index is not None and isinstance(total, int) and total <= FEW_BLOCKS * block_rows:
-            self._only = RowBlock(0, total, index, -(-block_rows // BLOCK_PIECES))
+            self._only = RowBlock(0, total, index, block_rows)
         else:  # a loop
             self._total = paddle.full([1], total, "int64") if isinstance(total, int) else total
             self._start = paddle.zeros([1], "int64")

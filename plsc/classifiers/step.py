@@ -41,6 +41,7 @@ class ClassifierSpec:
     calc_acc: bool = False
     half: bool = False  # the products of features and rows in float16 (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.row_storage
+    compiled: bool = True  # sampled rows by plsc.optim.row_kernels, where these can be used
 
     @property
     def row_size(self) -> int:

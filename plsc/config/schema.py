@@ -106,6 +106,11 @@ class Classifier:
         "checkpoints hold float32. The half types take half the memory, cost time on CPUs and may cost accuracy "
         "(docs/performance.md). Not with an optimizer of your own.", choices=("float32", "float16", "bfloat16"),
     )  # fmt: skip
+    compiled: bool = option(
+        True, "On CPUs, float32 rows of a sample are worked on by two operations in C++, which are compiled at their "
+        "first use on a machine (docs/performance.md); the log says where that cannot be done. false takes Paddle's, "
+        "which are slower and give the same up to rounding.",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

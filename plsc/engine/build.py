@@ -20,6 +20,7 @@ from plsc.engine import half_precision
 from plsc.engine.gradients import Gradients
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
+from plsc.optim import row_kernels
 from plsc.optim.gradients import BUCKET_BYTES
 from plsc.optim.loss_scaling import LossScaling, update_scale, zero_where
 from plsc.optim.parameters import update_parameters
@@ -81,6 +82,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         calc_acc=config.calc_acc,
         half=config.mixed_precision.enabled,
         storage=section.storage,
+        compiled=section.compiled,
     )
 
 
@@ -135,8 +137,8 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
     distribution = distribution_of(parts.param_attr, usual_distribution(spec.num_classes, spec.embedding_size))
     bias = bias_value(parts.bias_attr) if spec.with_bias else None
     samples = shard.samples and parts.optimizer is None
-    # GPUs would round the small products of pairs to TF32; 16 bits are cast as they are read
-    paired = samples and not env.on_gpu and spec.storage == FLOAT32
+    wanted = spec.compiled and samples and not env.on_gpu and spec.storage == FLOAT32
+    paired = wanted and row_kernels.available()
     rows = RowsSpec(
         # names that no layer of a user's net has by chance
         prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",

@@ -218,7 +218,7 @@ class _BlockPrograms:
             window_step = paddle.static.data("window_step", [1], "int64")
             block = RowBlock(None, None, index)
             (piece,), stale = block.pieces, StaleRows(state, block, table)
-            rows = stale.weight_now(piece), stale.velocity_now()(piece)
+            rows = stale.weight_now(piece)[0], stale.velocity_now()(piece)
             writer(state, block, window_step)(piece, *rows)
         return main
 

@@ -20,7 +20,8 @@ import numpy as np
 import paddle
 
 from plsc import compat
-from plsc.row_ops import as_channels, flat, gather_rows, scale_rows
+from plsc.optim import row_kernels
+from plsc.row_ops import as_channels, flat, scale_rows
 from plsc.row_storage import FLOAT32, RowTable
 
 # steps after which all rows are brought up to date, so that the table of products stays small (128 KB); one pass
@@ -68,38 +69,29 @@ class RowHistory:
 class RowState:
     """``weight`` and ``velocity`` of L rows; ``touched`` [L, 1] int64, a value of the program: step of the window at
     which a row was last up to date.
-
-    On CPUs weight and velocity of a row lie side by side in one variable, which is gone through once (docs/design.md).
-    ``pairs`` [L, 2 E] then is that variable, a pair in each row.
     """
 
     weight: RowTable
     velocity: RowTable
     touched: Any
-    pairs: Any = None
 
     @classmethod
     def paired(cls, value, touched) -> RowState:
-        """``value`` [2 L, E] float32: weight and velocity of each row."""
+        """``value`` [2 L, E] float32: weight and velocity of each row, as plsc.optim.row_kernels works on them."""
         tables = [RowTable.of(value, FLOAT32, name, offset, 2) for offset, name in enumerate(("weight", "velocity"))]
-        # Two rows take a third longer to read than one of twice the size (docs/performance.md). A step writes a row
-        # once, with what was made of what it has read of it: so it has been read by then.
-        return cls(*tables, touched, compat.seen_as(value, [value.shape[0] // 2, 2 * value.shape[1]]))
+        return cls(*tables, touched)
+
+    @property
+    def is_paired(self) -> bool:
+        """True where weight and velocity of a row lie side by side in one variable."""
+        return self.weight.value is self.velocity.value
 
     def elsewhere(self) -> RowState:
         """The same rows, for the program that is being built."""
         touched = compat.create_state(self.touched.name, list(self.touched.shape), "int64")
-        if self.pairs is not None:
+        if self.is_paired:
             return RowState.paired(self.weight.elsewhere().value, touched)
         return RowState(self.weight.elsewhere(), self.velocity.elsewhere(), touched)
-
-    def stored(self, index, by_channel: bool) -> list:
-        """The rows ``index`` [R] int64: [pairs [R, 2, E]], or weight and velocity one after the other (``by_channel``:
-        see plsc.row_ops)."""
-        if self.pairs is not None:
-            return [compat.reshape_(gather_rows(self.pairs, index), [-1, 2, self.weight.value.shape[1]])]
-        index = as_channels(index) if by_channel else index
-        return [self.weight.read(index), self.velocity.read(index)]
 
 
 class StaleRows:
@@ -118,25 +110,49 @@ class StaleRows:
         self.weight_now = self.combine(self.factors[:, :2])
 
     def combine(self, factors) -> Callable:
-        """``of(piece)``: factors[:, 0] * weight + factors[:, 1] * velocity of its rows [R, E]; ``factors`` [R, 2] of
-        those of the block."""
-        cut = self._block.cut(paddle.unsqueeze(factors, 1) if self._state.pairs is not None else factors)
-        return lambda piece: self._combined(piece, piece.of(cut))
+        """``of(piece)``: (factors[:, 0] * weight + factors[:, 1] * velocity of its rows [R, E], the squared length of
+        each [R, 1], or None where it is not made on the way); ``factors`` [R, 2] of those of the block."""
+        cut = self._block.cut(factors)
+        if self._state.is_paired:
+            table = self._state.weight.value
+            return lambda piece: row_kernels.bring_rows(table, piece.of(self._index), piece.of(cut))
+        return lambda piece: (self._combined(piece, piece.of(cut)), None)
 
     def velocity_now(self) -> Callable:
         """``of(piece)``: the velocity [R, E] as the dense optimizer would have left it by now. ``weight_now(piece)``
-        gives the weight in the same way."""
-        return self.combine(self.factors[:, 2:])
+        gives the weight in the same way, and its squared length."""
+        velocity = self.combine(self.factors[:, 2:])
+        return lambda piece: velocity(piece)[0]
 
     def _combined(self, piece, factors):
-        stored = self._stored.get(piece) or self._state.stored(piece.of(self._index), self._block.is_part)
+        stored = self._stored.get(piece) or self._read(piece)
         if len(self._block.pieces) == 1:
             # Of several pieces each is read anew when it is moved: that costs about as much as to keep what was read,
             # and has the rows in the cache when they are written (docs/performance.md)
             self._stored[piece] = stored
-        if self._state.pairs is not None:  # many small products: one pass with all threads
-            return paddle.squeeze(paddle.bmm(factors, stored[0]), 1)
         return flat(scale_rows(stored[0], factors[:, :1]) + scale_rows(stored[1], factors[:, 1:]))
+
+    def _read(self, piece) -> list:
+        index = piece.of(self._index)
+        index = as_channels(index) if self._block.is_part else index
+        return [self._state.weight.read(index), self._state.velocity.read(index)]
+
+    def descent(self, combined, learning_rate) -> Callable:
+        """``move(piece, gradient)`` of paired rows, in place: velocity := combined[:, 0] * weight + combined[:, 1] *
+        velocity + gradient, weight := weight_now - learning_rate * velocity; ``combined`` [R, 2] of the block."""
+        table = self._state.weight.value
+        cut = self._block.cut(paddle.concat([self.factors[:, :2] - learning_rate * combined, combined], axis=1))
+
+        def move(piece, gradient) -> None:
+            row_kernels.move_rows_(table, piece.of(self._index), piece.of(cut), gradient, learning_rate)
+
+        return move
+
+
+def touch(state: RowState, block, window_step) -> None:
+    """All rows of the block will be up to date at ``window_step`` [1] int64."""
+    when = paddle.reshape(paddle.zeros_like(block.index) + window_step, [-1, 1])
+    compat.scatter_rows_(state.touched, block.index, when)
 
 
 def writer(state: RowState, block, window_step) -> Callable:
@@ -144,8 +160,7 @@ def writer(state: RowState, block, window_step) -> Callable:
     ``window_step`` [1] int64."""
     tables = state.weight, state.velocity
     places = [block.cut(table.places(block.index)) for table in tables]
-    when = paddle.reshape(paddle.zeros_like(block.index) + window_step, [-1, 1])
-    compat.scatter_rows_(state.touched, block.index, when)
+    touch(state, block, window_step)
 
     def write(piece, *values) -> None:
         for table, where, rows in zip(tables, places, values):

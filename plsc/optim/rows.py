@@ -18,8 +18,8 @@ from plsc import compat
 from plsc.errors import ConfigError
 from plsc.optim.loss_scaling import standing_still, zero_where
 from plsc.optim.parameters import weight_decay_of
-from plsc.optim.row_momentum import RowState, StaleRows, writer
-from plsc.row_ops import scale_rows
+from plsc.optim.row_momentum import RowState, StaleRows, touch, writer
+from plsc.row_ops import scale_rows, squared_length
 from plsc.row_storage import FLOAT32, RowTable
 
 
@@ -44,7 +44,7 @@ class Momentum:
 @dataclass(frozen=True)
 class RowsSpec:
     """``prefix`` of the variables' names, ``shape`` [L, row size], ``initializer``; ``param_attr`` of the user;
-    ``storage``: see plsc.row_storage; ``paired``: see plsc.optim.row_momentum.RowState."""
+    ``storage``: see plsc.row_storage; ``paired``: sampled rows are those of plsc.optim.row_kernels."""
 
     prefix: str
     shape: list[int]
@@ -83,6 +83,10 @@ class _Rows:
     def fetch(self, piece):
         """The values [R, row size] of the rows of a plsc.classifiers.RowPiece, to be read only until they move."""
         return self._once(piece, "weight", lambda: self.table.read(self._index(piece)))
+
+    def squares(self, piece):
+        """The squared lengths [R, 1] of the rows of ``fetch``."""
+        return squared_length(self.fetch(piece))
 
     def _index(self, piece):
         block = piece.block
@@ -195,6 +199,13 @@ class SampledRows(_Rows):
     def fetch(self, piece):
         if not piece.block.is_part:  # of all rows the stored ones are not to be kept until the update
             self._velocity_of(piece)
+        return self._now(piece)[0]
+
+    def squares(self, piece):
+        rows, squares = self._now(piece)
+        return squared_length(rows) if squares is None else squares
+
+    def _now(self, piece) -> tuple:
         return self._once(piece, "weight", lambda: self._stale(piece.block).weight_now(piece))
 
     def _velocity_of(self, piece):
@@ -209,11 +220,15 @@ class SampledRows(_Rows):
             # Bringing a row up to date and moving it are one linear map of what is stored, which is gone through once
             stale = self._stale(block)
             of_weight = decay if along is None else decay - along
-            combined = stale.combine(stale.factors[:, 2:] * momentum.momentum + stale.factors[:, :2] * of_weight)
-            write = self._writer(block)
+            combined = stale.factors[:, 2:] * momentum.momentum + stale.factors[:, :2] * of_weight
+            if self.state.is_paired:
+                touch(self.state, block, self._step_after)
+                descend = stale.descent(combined, rate)
+                return lambda piece, product: descend(piece, product.whole())
+            combine, write = stale.combine(combined), self._writer(block)
 
             def move_piece(piece, product) -> None:
-                velocity = product.added_to(combined(piece))
+                velocity = product.added_to(combine(piece)[0])
                 write(piece, compat.descend_(self.fetch(piece), velocity, rate), velocity)
 
             return move_piece

@@ -80,9 +80,9 @@ CASES += [
     for case in CASES
     if "optimizer" not in case
 ]
-# samples as one block without a loop, in three to eight pieces of at most five rows
+# samples as one block without a loop, in three pieces of at most five rows or more
 CASES += [
-    {**case, "name": case["name"].replace("in loops", "in pieces"), "block_rows": 20, "few_blocks": 2}
+    {**case, "name": case["name"].replace("in loops", "in pieces"), "block_rows": 5, "few_blocks": 40}
     for case in CASES
     if "block_rows" in case and "sample_ratio" in case["config"]["classifier"]
 ]
@@ -92,6 +92,13 @@ CASES += [
     {**make_case("a sampled row a block", steps=3, classifier={"scale": 23.0, "sample_ratio": 0.7}), "block_rows": 1,
      "few_blocks": 0},
 ]
+# the rows of a sample worked on by Paddle's operations, as where there is no compiler
+CASES += [
+    {**case, "name": case["name"] + ", not compiled",
+     "config": {**case["config"], "classifier": {**case["config"]["classifier"], "compiled": False}}}
+    for case in CASES
+    if "sample_ratio" in case["config"]["classifier"] and "storage" not in case["config"]["classifier"]
+]  # fmt: skip
 # weight and bias of the net summed over the ranks one by one
 CASES += [
     make_case("a bucket for each", bucket_bytes=1),

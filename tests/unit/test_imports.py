@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A room may be imported by itself and by the storeys that come after it. Rooms of one storey do not know each other.
 STOREYS = [
     ["plsc.errors", "plsc.version", "plsc.key_server"],
-    ["plsc.config", "plsc.compat", "plsc.paddle_version", "plsc.safe_pickle"],
+    ["plsc.config", "plsc.compat", "plsc.compiler", "plsc.paddle_version", "plsc.safe_pickle"],
     ["plsc.parallel", "plsc.program_view", "plsc.row_ops"],
     ["plsc.row_storage"],
     ["plsc.classifiers", "plsc.models", "plsc.data", "plsc.optim", "plsc.checkpoint", "plsc.evaluation",
@@ -31,13 +31,14 @@ STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms
 
 # Only these may name Paddle where it is imported together with the module; all others do it inside of functions.
 WITH_PADDLE = (
-    "plsc.classifiers", "plsc.engine", "plsc.optim", "plsc.compat", "plsc.parallel.group", "plsc.parallel.side",
-    "plsc.program_view", "plsc.row_ops", "plsc.row_storage",
+    "plsc.classifiers", "plsc.engine", "plsc.optim", "plsc.compat", "plsc.compiler", "plsc.parallel.group",
+    "plsc.parallel.side", "plsc.program_view", "plsc.row_ops", "plsc.row_storage",
 )  # fmt: skip
 
 # The reader of the process's environment, where the launch says which rank this is and which card is its own.
-# engine.cpu sets one variable for MKL, which has no other way to be told
-READERS_OF_ENVIRONMENT = ("plsc.parallel", "plsc.engine.cpu")
+# engine.cpu sets one variable for MKL, which has no other way to be told; which compiler and which cache are the user's
+# is what the usual variables say
+READERS_OF_ENVIRONMENT = ("plsc.parallel", "plsc.engine.cpu", "plsc.compiler")
 
 
 def module_name(path: Path) -> str:

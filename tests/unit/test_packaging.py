@@ -53,3 +53,11 @@ def test_every_folder_is_a_package():
 def test_setup_reads_the_version_without_importing():
     version = subprocess.run([sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True)
     assert version.stdout.split()[-1:] == [__version__], version.stderr
+
+
+def test_sources_in_cpp_are_installed(tmp_path):
+    """They are compiled where they run."""
+    built = ["build", "--build-base", str(tmp_path), "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run([sys.executable, "setup.py", "-q", *built], cwd=ROOT, check=True, capture_output=True)
+    installed = {path.name for path in tmp_path.rglob("*.cc")}
+    assert installed == {path.name for path in (ROOT / "plsc").rglob("*.cc")} == {"row_kernels.cc"}

@@ -1,0 +1,103 @@
+"""Operations of our own in C++, compiled on the machine that they run on and kept in the user's cache.
+
+They are for this machine's processor and for the Paddle that is installed, so no package can bring them along. It takes
+a few seconds once (docs/performance.md); processes that want the same one wait for each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import paddle
+
+COMPILE = ["-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-w", "-DPADDLE_WITH_CUSTOM_KERNEL"]
+OPENMP = "libiomp5.so"  # Paddle's own threads: those of another library would compete with them
+MOST_SECONDS = 300
+
+
+class CompileError(Exception):
+    """Why there is no library, and what helps, in one line."""
+
+
+def library_of(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
+    """The shared library of a C++ ``source`` that uses Paddle: the one in the cache, or one that is compiled now.
+
+    ``CXX`` in the environment names another compiler than g++, ``XDG_CACHE_HOME`` another cache than ~/.cache. Raises
+    CompileError.
+    """
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(compiler[0]) is None:
+        raise CompileError(f"there is no compiler {compiler[0]!r} (Debian: apt-get install g++; CXX names another)")
+    root = Path(paddle.__file__).resolve().parent
+    if not (root / "libs" / OPENMP).exists():
+        raise CompileError(f"this Paddle has no {OPENMP}")
+    try:
+        directory = _cache()
+        name = _key(source, compiler, root, cpuinfo)
+        with _alone(directory / f"{name}.lock"):
+            library = directory / f"{name}.so"
+            if not library.exists():
+                _compile(source, compiler, root, library)
+        return library
+    except OSError as error:
+        raise CompileError(f"the cache cannot be used ({error}; XDG_CACHE_HOME names another)") from None
+
+
+def _cache() -> Path:
+    """A directory that nobody else can write to: what lies there is run."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    directory = Path(base, "plsc")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise CompileError(f"{directory} is not yours alone to write to (chown, or chmod go-w)")
+    return directory
+
+
+def _key(source: Path, compiler: list[str], root: Path, cpuinfo: Path) -> str:
+    """A name for all that the library depends on."""
+    kind = [line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=MOST_SECONDS).stdout
+    parts = [source.read_text(encoding="utf-8"), paddle.__version__, paddle.version.commit, root, COMPILE, compiler]
+    digest = hashlib.sha256(repr([*map(str, parts), version, kind]).encode())
+    return f"{source.stem}-{digest.hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Only one process of this user at a time."""
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(source: Path, compiler: list[str], root: Path, library: Path) -> None:
+    headers = ["-I", str(root / "include"), "-I", str(root / "include" / "third_party")]
+    libs, base = root / "libs", root / "base"
+    compiled, linked = library.with_suffix(".o"), library.with_suffix(".linked")
+    _run([*compiler, *COMPILE, *headers, "-c", str(source), "-o", str(compiled)])
+    # -fopenmp stands above only: here it would bring the compiler's own library of threads
+    paddles = ["-L", str(libs), f"-l:{OPENMP}", "-L", str(base), "-l:libpaddle.so", f"-Wl,-rpath,{libs}:{base}"]
+    _run([*compiler, "-shared", str(compiled), "-o", str(linked), *paddles])
+    compiled.unlink()
+    os.replace(linked, library)
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise CompileError(f"{command[0]} took more than {MOST_SECONDS} s") from None
+    if done.returncode:
+        lines = done.stderr.splitlines()
+        said = next((line for line in lines if "error: " in line), lines[-1] if lines else "")
+        raise CompileError(f"{command[0]} ended with status {done.returncode}: {said.strip()}")

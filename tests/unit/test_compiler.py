@@ -1,0 +1,128 @@
+"""A library is compiled once for all that it depends on, by one process at a time, where nobody else can write."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plsc import compiler
+from plsc.compiler import CompileError, library_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = 'extern "C" int answer() { return 42; }\n'
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A small source, a cache of its own, and a compiler that writes down each of its calls."""
+    (tmp_path / "small.cc").write_text(SMALL)
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexec g++ "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CXX", str(wrapper))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def calls(place):
+    lines = (place / "calls").read_text().splitlines()
+    return [line for line in lines if line != "--version"]
+
+
+def test_it_is_compiled_once(place):
+    first = library_of(place / "small.cc")
+    assert first.read_bytes()[:4] == b"\x7fELF" and len(calls(place)) == 2  # compiled, linked
+    assert library_of(place / "small.cc") == first and len(calls(place)) == 2
+    assert {path.suffix for path in first.parent.iterdir()} == {".so", ".lock"}
+    assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
+
+
+def test_it_brings_no_threads_of_its_own(place):
+    """Two OpenMP libraries in a process would let their threads wait for each other's cores."""
+    (place / "small.cc").write_text(SMALL + "void f(int* x) {\n#pragma omp parallel\nx[0] = 1;\n}\n")
+    needed = subprocess.run(["readelf", "-d", library_of(place / "small.cc")], capture_output=True, text=True).stdout
+    assert "libiomp5.so" in needed and "libgomp" not in needed
+
+
+def test_another_source_processor_or_compiler_is_another_library(place, monkeypatch):
+    source, cpuinfo = place / "small.cc", place / "cpuinfo"
+    cpuinfo.write_text("flags : avx2\n")
+    found = [library_of(source), library_of(source, cpuinfo)]
+    cpuinfo.write_text("flags : avx512f\n")
+    found.append(library_of(source, cpuinfo))
+    monkeypatch.setenv("CXX", f"{place / 'wrapper'} -g0")
+    found.append(library_of(source))
+    source.write_text(SMALL.replace("42", "43"))
+    found.append(library_of(source))
+    assert len(set(found)) == 5 and all(path.exists() for path in found)
+
+
+def elsewhere(place):
+    """A process that wants the library."""
+    code = f"import pathlib, plsc.compiler as c; print(c.library_of(pathlib.Path({str(place / 'small.cc')!r})))"
+    command, environment = [sys.executable, "-W", "ignore", "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_processes_that_start_together_compile_it_once(place):
+    started = [elsewhere(place) for _ in range(4)]
+    said = {process.communicate()[0] for process in started}
+    assert [process.returncode for process in started] == [0] * 4 and len(said) == 1
+    assert len(calls(place)) == 2
+
+
+def test_one_that_was_killed_leaves_nothing_that_is_taken_for_a_library(place):
+    wrapper = place / "wrapper"
+    usual = wrapper.read_text()
+    wrapper.write_text('#!/bin/sh\n[ "$1" = --version ] && exec g++ --version\nkill -9 $PPID\n')
+    process = elsewhere(place)
+    process.communicate()
+    assert process.returncode == -9 and list((place / "cache" / "plsc").glob("*.so")) == []
+    wrapper.write_text(usual)
+    assert library_of(place / "small.cc").exists()
+
+
+def test_without_a_compiler_it_says_what_to_install(place, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(CompileError, match="there is no compiler 'no-such-compiler'.*apt-get install g"):
+        library_of(place / "small.cc")
+
+
+def test_an_error_of_the_compiler_is_told(place):
+    (place / "small.cc").write_text("int answer() { return nothing; }\n")
+    with pytest.raises(CompileError, match="wrapper ended with status 1: .*nothing.* was not declared"):
+        library_of(place / "small.cc")
+    assert list((place / "cache" / "plsc").glob("*.so")) == []
+
+
+def test_a_compiler_that_hangs_is_ended(place, monkeypatch):
+    (place / "wrapper").write_text('#!/bin/sh\n[ "$1" = --version ] && exec g++ --version\nexec sleep 60\n')
+    monkeypatch.setattr(compiler, "MOST_SECONDS", 0.5)
+    with pytest.raises(CompileError, match="took more than 0.5 s"):
+        library_of(place / "small.cc")
+
+
+def test_a_paddle_without_its_threads_is_told(place, monkeypatch):
+    monkeypatch.setattr(compiler, "OPENMP", "libnone.so")
+    with pytest.raises(CompileError, match="this Paddle has no libnone.so"):
+        library_of(place / "small.cc")
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_cache_that_others_can_write_to_is_not_used(place, mode):
+    cache = place / "cache" / "plsc"
+    cache.mkdir(parents=True)
+    cache.chmod(mode)
+    with pytest.raises(CompileError, match="is not yours alone to write to"):
+        library_of(place / "small.cc")
+
+
+def test_a_cache_that_cannot_be_made_is_told(place):
+    (place / "cache").write_text("in the way")
+    with pytest.raises(CompileError, match="the cache cannot be used .*XDG_CACHE_HOME"):
+        library_of(place / "small.cc")
