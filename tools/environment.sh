@@ -1,5 +1,5 @@
 # To be sourced by tools/test.sh and tools/quickstart.sh. Needs ROOT, the checkout. Defines find_python,
-# find_browser, make_environment.
+# find_browser, find_compiler, make_environment.
 
 # Sets PYTHON to a Python 3.9 to 3.12 that can make virtual environments; one that is set already must be such.
 find_python() {
@@ -28,6 +28,13 @@ find_browser() {
     command -v "$candidate" >/dev/null && return
   done
   echo "error: no Chromium is on the PATH, which a test needs; install one (Debian: apt-get install chromium)" >&2
+  return 1
+}
+
+# Fails, saying what to install, where no compiler is there for the tests of what plsc/compiler.py compiles.
+find_compiler() {
+  command -v g++ >/dev/null && return
+  echo "error: no g++ is on the PATH, which tests need; install one (Debian: apt-get install g++)" >&2
   return 1
 }
 

@@ -3,7 +3,7 @@
 # Without paths among the arguments all tests run (pyproject.toml: tests).
 # 3.3.1 (default), 2.6.2: all tests on that Paddle for CPUs. gpu: tests/gpu, which builds the programs for GPUs with
 # paddlepaddle-gpu 2.6.2 (759 MB) and needs no GPU. PYTHON=/path/to/python chooses the Python (3.9 to 3.12).
-# Needs Chromium (Debian: apt-get install chromium), in which a test looks at a page.
+# Needs Chromium, in which a test looks at a page, and g++ (Debian: apt-get install chromium g++).
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$ROOT/tools/environment.sh"
@@ -19,8 +19,8 @@ case $which in
     exit 2
     ;;
 esac
-# A test looks at a page in a browser; where all tests run, better said now than after many minutes.
-[ "$which" = gpu ] || [ $# -gt 0 ] || find_browser
+# Where all tests run, better said now than after many minutes.
+[ "$which" = gpu ] || [ $# -gt 0 ] || { find_browser && find_compiler; }
 make_environment "test-$which" "$extras"
 cd "$ROOT"
 exec "$ENVIRONMENT/bin/python" -m pytest -q "$selection" "$@"

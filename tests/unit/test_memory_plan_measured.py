@@ -20,6 +20,8 @@ SMALL_NET = {"model.name": "ResNet10", "model.base_width": 4, "model.image_shape
 CASES = {
     "all classes": {**SMALL_NET, "classifier.num_classes": 150_000, "train_batch_size": 64},
     "sampled": {**SMALL_NET, "classifier.num_classes": 200_000, "classifier.sample_ratio": 0.1, "train_batch_size": 64},
+    "sampled, not compiled": {**SMALL_NET, "classifier.num_classes": 200_000, "classifier.sample_ratio": 0.1,
+                              "train_batch_size": 64, "classifier.compiled": False},
     "a net": {"model.name": "ResNet10", "model.base_width": 16, "classifier.num_classes": 1000,
               "train_batch_size": 40, "use_onednn": False},
     "a net by oneDNN": {"model.name": "ResNet10", "model.base_width": 16, "classifier.num_classes": 1000,

@@ -21,6 +21,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--sampled", type=int, help="sample this many rows, instead of --ratios")
     types = ["float32", "float16", "bfloat16"]
     command.add_argument("--storage", nargs="+", default=types[:1], choices=types, help="of weight and momentum")
+    command.add_argument("--compiled", nargs="+", default=["yes"], choices=["yes", "no"], help="sampled rows by PLSC's "
+                         "operations in C++, or by Paddle's")  # fmt: skip
     command.add_argument("--batch", type=int, default=64, help="images of a step")
     command.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
     command.add_argument("--parts", action="store_true", help="split the time")
@@ -28,7 +30,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def cases(options: argparse.Namespace) -> list[dict]:
-    kinds = [{"kernels": "plsc", "storage": storage} for storage in options.storage]
+    kinds = [
+        {"kernels": "plsc", "storage": storage, "compiled": compiled == "yes"}
+        for storage in options.storage
+        for compiled in options.compiled
+    ]
     if options.torch:
         kinds += [{"kernels": kernels, "with": options.torch} for kernels in ("torch", "torch tuned")]
     shared = {"batch": options.batch, "steps": options.steps, "parts": options.parts}
@@ -46,7 +52,7 @@ def run(case: dict) -> dict:
 
     With ``parts`` the seconds of each part: programs that end after it run in turns with the others, on the same
     variables, and the time of the one before is taken off. ``gather`` brings sampled rows up to date as well;
-    ``update`` is what moving the rows adds to the backward loop.
+    ``update`` is what moving the rows adds to the backward loop. ``compiled``: which operations it was.
     """
     if "with" in case:
         return beside(case)
@@ -61,7 +67,7 @@ def run(case: dict) -> dict:
     use_huge_pages(2 * 4 * EMBEDDING * case["classes"])
     bench = HeadBench(case)
     seconds = bench.time({"update": bench.program("update")}, case["steps"])["update"]
-    result = {"seconds": round(seconds, 4), **memory(case, bench.shard.num_sample)}
+    result = {"seconds": round(seconds, 4), "compiled": bench.compiled, **memory(case, bench.shard.num_sample)}
     if case["parts"]:
         until = bench.time({part: bench.program(part) for part in PARTS}, case["steps"])
         before = 0.0
@@ -98,10 +104,12 @@ class HeadBench:
         from plsc.parallel.environment import Environment
 
         self.case, self.env = case, Environment()
-        self.spec = ClassifierSpec(case["classes"], EMBEDDING, sample_ratio=case["ratio"], storage=case["storage"])
+        self.spec = ClassifierSpec(
+            case["classes"], EMBEDDING, sample_ratio=case["ratio"], storage=case["storage"], compiled=case["compiled"]
+        )
         self.shard = Shard.of(self.spec, self.env)
         self.history, self.rng = RowHistory(0.9, 5e-4), np.random.default_rng(0)
-        self.executor = self.feeds = None
+        self.executor = self.feeds = self.compiled = None
 
     def program(self, part: str) -> tuple:
         """(program, fetches) of a step that ends after ``part``."""
@@ -124,7 +132,7 @@ class HeadBench:
         if self.executor is None:
             self.executor = make_executor(self.env)
             self.executor.run(startup)
-        self.feeds = set(rows.feeds)
+        self.feeds, self.compiled = set(rows.feeds), rows.spec.paired
         return main, fetches
 
     def _until(self, part: str, feature, label, rows, step, rate) -> list:
