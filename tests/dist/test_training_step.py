@@ -97,7 +97,8 @@ CASES += [
     {**case, "name": case["name"] + ", not compiled",
      "config": {**case["config"], "classifier": {**case["config"]["classifier"], "compiled": False}}}
     for case in CASES
-    if "sample_ratio" in case["config"]["classifier"] and "storage" not in case["config"]["classifier"]
+    if case["name"].split(",")[0] in ("sampled", "sampled softmax", "sampled data parallel", "clipped sampled")
+    or case["name"] in ("sampled many steps", "a sampled row a block")
 ]  # fmt: skip
 # weight and bias of the net summed over the ranks one by one
 CASES += [
