@@ -34,9 +34,7 @@ def library_of(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
     ``CXX`` in the environment names another compiler than g++, ``XDG_CACHE_HOME`` another cache than ~/.cache. Raises
     CompileError.
     """
-    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
-    if shutil.which(compiler[0]) is None:
-        raise CompileError(f"there is no compiler {compiler[0]!r} (Debian: apt-get install g++; CXX names another)")
+    compiler = _compiler()
     root = Path(paddle.__file__).resolve().parent
     if not (root / "libs" / OPENMP).exists():
         raise CompileError(f"this Paddle has no {OPENMP}")
@@ -50,6 +48,17 @@ def library_of(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
         return library
     except OSError as error:
         raise CompileError(f"the cache cannot be used ({error}; XDG_CACHE_HOME names another)") from None
+
+
+def _compiler() -> list[str]:
+    named = os.environ.get("CXX", "")
+    try:
+        command = shlex.split(named) or ["g++"]
+    except ValueError as error:
+        raise CompileError(f"CXX={named!r} in the environment cannot be read: {error}") from None
+    if shutil.which(command[0]) is None:
+        raise CompileError(f"there is no compiler {command[0]!r} (Debian: apt-get install g++; CXX names another)")
+    return command
 
 
 def _cache() -> Path:
@@ -66,7 +75,7 @@ def _cache() -> Path:
 def _key(source: Path, compiler: list[str], root: Path, cpuinfo: Path) -> str:
     """A name for all that the library depends on."""
     kind = [line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=MOST_SECONDS).stdout
+    version = _run([*compiler, "--version"])
     parts = [source.read_text(encoding="utf-8"), paddle.__version__, paddle.version.commit, root, COMPILE, compiler]
     digest = hashlib.sha256(repr([*map(str, parts), version, kind]).encode())
     return f"{source.stem}-{digest.hexdigest()[:16]}"
@@ -92,12 +101,16 @@ def _compile(source: Path, compiler: list[str], root: Path, library: Path) -> No
     os.replace(linked, library)
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> str:
+    """What it prints."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MOST_SECONDS)
     except subprocess.TimeoutExpired:
         raise CompileError(f"{command[0]} took more than {MOST_SECONDS} s") from None
+    except OSError as error:
+        raise CompileError(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:
         lines = done.stderr.splitlines()
         said = next((line for line in lines if "error: " in line), lines[-1] if lines else "")
         raise CompileError(f"{command[0]} ended with status {done.returncode}: {said.strip()}")
+    return done.stdout

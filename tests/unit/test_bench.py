@@ -28,6 +28,11 @@ def test_head():
     assert cases[0]["gb_moved"] == round(300 * (5 * 2048 + 8 * 4) / 1e9, 3)
 
 
+def test_head_with_either_kind_of_operations():
+    _, *cases = bench("head", "--classes", "300", "--ratios", "0.5", "--steps", "1", "--compiled", "yes", "no")
+    assert [case["compiled"] for case in cases] == [True, False]
+
+
 def test_head_in_parts():
     _, case = bench("head", "--classes", "5000", "--sampled", "2500", "--steps", "1", "--parts")
     assert case["ratio"] == 0.5

@@ -93,6 +93,15 @@ def test_without_a_compiler_it_says_what_to_install(place, monkeypatch):
         library_of(place / "small.cc")
 
 
+def test_a_compiler_that_cannot_be_called_is_told(place, monkeypatch):
+    (place / "wrapper").write_text("\0")
+    with pytest.raises(CompileError, match="wrapper cannot be run: Exec format error"):
+        library_of(place / "small.cc")
+    monkeypatch.setenv("CXX", "g++ 'x")
+    with pytest.raises(CompileError, match="CXX=.* cannot be read: No closing quotation"):
+        library_of(place / "small.cc")
+
+
 def test_an_error_of_the_compiler_is_told(place):
     (place / "small.cc").write_text("int answer() { return nothing; }\n")
     with pytest.raises(CompileError, match="wrapper ended with status 1: .*nothing.* was not declared"):
