@@ -94,7 +94,7 @@ def _compile(source: Path, compiler: list[str], root: Path, library: Path) -> No
     libs, base = root / "libs", root / "base"
     compiled, linked = library.with_suffix(".o"), library.with_suffix(".linked")
     _run([*compiler, *COMPILE, *headers, "-c", str(source), "-o", str(compiled)])
-    # -fopenmp stands above only: here it would bring the compiler's own library of threads
+    # -fopenmp stands above only: here it could bring the compiler's own library of threads
     paddles = ["-L", str(libs), f"-l:{OPENMP}", "-L", str(base), "-l:libpaddle.so", f"-Wl,-rpath,{libs}:{base}"]
     _run([*compiler, "-shared", str(compiled), "-o", str(linked), *paddles])
     compiled.unlink()
