@@ -46,7 +46,7 @@ def _out_of(kind: str, inputs: dict, attrs: dict, dtype):
 
 def own_operation(kind: str, inputs: dict, outputs: dict):
     """Append an operation of a library that was loaded. ``outputs`` names its float32 results in order: with None for a
-    new value, or with the input that it changes in place. Returns the results."""
+    new value, or with the input that it changes in place (Paddle 3 knows both by itself). Returns the results."""
     if is_pir():
         return paddle._C_ops._run_custom_op(kind, *inputs.values())
     made = {name: _new_value(kind, "float32") if value is None else value for name, value in outputs.items()}

@@ -21,7 +21,7 @@ import paddle
 
 COMPILE = ["-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-w", "-DPADDLE_WITH_CUSTOM_KERNEL"]
 OPENMP = "libiomp5.so"  # Paddle's own threads: those of another library would compete with them
-MOST_SECONDS = 300
+MOST_SECONDS = 60
 
 
 class CompileError(Exception):
@@ -38,14 +38,14 @@ def library_of(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
     root = Path(paddle.__file__).resolve().parent
     if not (root / "libs" / OPENMP).exists():
         raise CompileError(f"this Paddle has no {OPENMP}")
+    name = _key(source, compiler, root, cpuinfo)
     try:
-        directory = _cache()
-        name = _key(source, compiler, root, cpuinfo)
-        with _alone(directory / f"{name}.lock"):
-            library = directory / f"{name}.so"
-            if not library.exists():
-                _compile(source, compiler, root, library)
-        return library
+        library = _cache() / f"{name}.so"
+        if not library.exists():
+            with _alone(library.with_suffix(".lock")):
+                if not library.exists():
+                    _compile(source, compiler, root, library)
+        return _own(library)
     except OSError as error:
         raise CompileError(f"the cache cannot be used ({error}; XDG_CACHE_HOME names another)") from None
 
@@ -62,22 +62,33 @@ def _compiler() -> list[str]:
 
 
 def _cache() -> Path:
-    """A directory that nobody else can write to: what lies there is run."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(base):
+        raise CompileError(f"there is no home for a cache, but {base!r} (XDG_CACHE_HOME names one, from / on)")
     directory = Path(base, "plsc")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = directory.stat()
+    return _own(directory.resolve())
+
+
+def _own(path: Path) -> Path:
+    """``path``, if nobody else can write to it: what lies there is run."""
+    found = path.lstat()
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise CompileError(f"{directory} is not yours alone to write to (chown, or chmod go-w)")
-    return directory
+        raise CompileError(f"{path} is not yours alone to write to (delete it, or chown and chmod go-w)")
+    return path
 
 
 def _key(source: Path, compiler: list[str], root: Path, cpuinfo: Path) -> str:
     """A name for all that the library depends on."""
-    kind = [line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))][:1]
+    try:
+        lines, text = cpuinfo.read_text().splitlines(), source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CompileError(f"{error.filename}: {error.strerror}") from None
+    kind = [line for line in lines if line.startswith(("flags", "Features"))][:1]
+    calls = [_compiling(Path("in"), root, Path("out")), _linking(root, Path("in"), Path("out"))]
     version = _run([*compiler, "--version"])
-    parts = [source.read_text(encoding="utf-8"), paddle.__version__, paddle.version.commit, root, COMPILE, compiler]
-    digest = hashlib.sha256(repr([*map(str, parts), version, kind]).encode())
+    parts = [text, paddle.__version__, paddle.version.commit, compiler, version, kind, *calls]
+    digest = hashlib.sha256(repr(parts).encode())
     return f"{source.stem}-{digest.hexdigest()[:16]}"
 
 
@@ -86,25 +97,40 @@ def _alone(lock: Path) -> Iterator[None]:
     """Only one process of this user at a time."""
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _compile(source: Path, compiler: list[str], root: Path, library: Path) -> None:
-    headers = ["-I", str(root / "include"), "-I", str(root / "include" / "third_party")]
-    libs, base = root / "libs", root / "base"
     compiled, linked = library.with_suffix(".o"), library.with_suffix(".linked")
-    _run([*compiler, *COMPILE, *headers, "-c", str(source), "-o", str(compiled)])
-    # -fopenmp stands above only: here it could bring the compiler's own library of threads
-    paddles = ["-L", str(libs), f"-l:{OPENMP}", "-L", str(base), "-l:libpaddle.so", f"-Wl,-rpath,{libs}:{base}"]
-    _run([*compiler, "-shared", str(compiled), "-o", str(linked), *paddles])
+    _run([*compiler, *_compiling(source, root, compiled)])
+    _run([*compiler, *_linking(root, compiled, linked)])
     compiled.unlink()
+    linked.chmod(0o700)
     os.replace(linked, library)
+
+
+def _compiling(source: Path, root: Path, compiled: Path) -> list[str]:
+    headers = ["-I", str(root / "include"), "-I", str(root / "include" / "third_party")]
+    return [*COMPILE, *headers, "-c", str(source), "-o", str(compiled)]
+
+
+def _linking(root: Path, compiled: Path, linked: Path) -> list[str]:
+    """Without -fopenmp, which could bring the compiler's own library of threads."""
+    libs, base = root / "libs", root / "base"
+    paddles = ["-L", str(libs), f"-l:{OPENMP}", "-L", str(base), "-l:libpaddle.so", f"-Wl,-rpath,{libs}:{base}"]
+    return ["-shared", str(compiled), "-o", str(linked), *paddles]
 
 
 def _run(command: list[str]) -> str:
     """What it prints."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MOST_SECONDS)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MOST_SECONDS, encoding="utf-8",
+            errors="replace", env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise CompileError(f"{command[0]} took more than {MOST_SECONDS} s") from None
     except OSError as error:

@@ -108,8 +108,8 @@ class Classifier:
     )  # fmt: skip
     compiled: bool = option(
         True, "On CPUs, float32 rows of a sample are worked on by two operations in C++, which are compiled at their "
-        "first use on a machine (docs/performance.md); the log says where that cannot be done. false takes Paddle's, "
-        "which are slower and give the same up to rounding.",
+        "first use on a machine (docs/design.md); the log says where that cannot be done. false takes Paddle's, which "
+        "are slower and give the same up to rounding, as do several ranks in data-parallel mode.",
     )  # fmt: skip
 
 

@@ -137,7 +137,9 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
     distribution = distribution_of(parts.param_attr, usual_distribution(spec.num_classes, spec.embedding_size))
     bias = bias_value(parts.bias_attr) if spec.with_bias else None
     samples = shard.samples and parts.optimizer is None
-    wanted = spec.compiled and samples and not env.on_gpu and spec.storage == FLOAT32
+    # where each rank holds all rows they must stay the same: not by these on one rank and by Paddle's on another
+    alike = spec.model_parallel or env.world_size == 1
+    wanted = spec.compiled and alike and samples and not env.on_gpu and spec.storage == FLOAT32
     paired = wanted and row_kernels.available()
     rows = RowsSpec(
         # names that no layer of a user's net has by chance

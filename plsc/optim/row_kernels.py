@@ -1,8 +1,7 @@
 """The two operations of row_kernels.cc: sampled class centres, brought up to date and moved, on CPUs.
 
 ``table`` [2 L, E] float32 holds weight and velocity of class c in its rows 2 c and 2 c + 1, so that both are read and
-written in one go. Paddle's operations need four passes for the first and six for the second, some of them with one
-thread (docs/performance.md).
+written in one go. Paddle's operations go through the rows several times, in part with one thread (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ def available() -> bool:
 def _load(library: Path) -> None:
     try:
         cpp_extension.load_op_meta_info_and_register_op(str(library))
-    except (RuntimeError, OSError, ValueError):  # whose text says much, and nothing of this library
+    except (RuntimeError, OSError, ValueError) as error:  # whose text says much, and little of this library
+        log.debug("%s: %s", library, error)
         raise CompileError(f"Paddle cannot load {library} (delete it to have it compiled anew)") from None
 
 

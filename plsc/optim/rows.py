@@ -44,7 +44,7 @@ class Momentum:
 @dataclass(frozen=True)
 class RowsSpec:
     """``prefix`` of the variables' names, ``shape`` [L, row size], ``initializer``; ``param_attr`` of the user;
-    ``storage``: see plsc.row_storage; ``paired``: sampled rows are those of plsc.optim.row_kernels."""
+    ``storage``: see plsc.row_storage; ``paired``: sampled rows lie as plsc.optim.row_kernels needs them."""
 
     prefix: str
     shape: list[int]

@@ -110,6 +110,12 @@ def test_a_compiler_that_cannot_be_called_is_told(place, monkeypatch):
         library_of(place / "small.cc")
 
 
+def test_words_of_a_compiler_that_are_no_text_are_told_all_the_same(place):
+    (place / "wrapper").write_text('#!/bin/sh\nprintf "x: error: \\351\\n" >&2\nexit 3\n')
+    with pytest.raises(CompileError, match="wrapper ended with status 3: x: error: \ufffd"):
+        library_of(place / "small.cc")
+
+
 def test_an_error_of_the_compiler_is_told(place):
     (place / "small.cc").write_text("int answer() { return nothing; }\n")
     with pytest.raises(CompileError, match="wrapper ended with status 1: .*nothing.* was not declared"):
@@ -137,6 +143,38 @@ def test_a_cache_that_others_can_write_to_is_not_used(place, mode):
     cache.chmod(mode)
     with pytest.raises(CompileError, match="is not yours alone to write to"):
         library_of(place / "small.cc")
+
+
+def test_a_library_that_others_can_write_to_is_not_used(place):
+    library = library_of(place / "small.cc")
+    assert library_of(place / "small.cc") == library
+    library.chmod(0o720)
+    with pytest.raises(CompileError, match=f"{library.name} is not yours alone to write to"):
+        library_of(place / "small.cc")
+    library.rename(place / "elsewhere")
+    library.symlink_to(place / "elsewhere")  # the link's own rights are those of everybody
+    with pytest.raises(CompileError, match="is not yours alone to write to"):
+        library_of(place / "small.cc")
+
+
+def test_a_cache_that_can_only_be_read_is_used(place):
+    library = library_of(place / "small.cc")
+    library.with_suffix(".lock").unlink()
+    library.with_suffix(".lock").mkdir()  # cannot be opened, also by root
+    assert library_of(place / "small.cc") == library
+
+
+def test_without_a_home_nothing_is_made_here(place, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
+    with pytest.raises(CompileError, match="there is no home for a cache"):
+        library_of(place / "small.cc")
+
+
+def test_a_processor_or_source_that_cannot_be_read_is_told(place):
+    with pytest.raises(CompileError, match="none: No such file"):
+        library_of(place / "small.cc", place / "none")
+    with pytest.raises(CompileError, match="none.cc: No such file"):
+        library_of(place / "none.cc")
 
 
 def test_a_cache_that_cannot_be_made_is_told(place):

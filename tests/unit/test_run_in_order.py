@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # In a process of its own: flags of the executor are those of the process. A row is written, and read through another
 # name of the same memory; nothing but the order of the program says when.
 RUN = """
-import json, zlib
+import json, zlib  # before paddle, see plsc.paddle_version
 import numpy as np
 import paddle
 from plsc import compat
