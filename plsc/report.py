@@ -15,9 +15,10 @@ def one_line(error: PlscError, rank: int | None) -> str:
 
 
 def install_excepthook() -> None:
-    """Print an uncaught PlscError as one line on stderr; whatever else goes on to the hook that was there.
+    """Print an uncaught PlscError, and Ctrl-C within PLSC, as one line on stderr; whatever else goes on to the hook
+    that was there.
 
-    The process still ends with status 1. Calling it again changes nothing.
+    The process still ends with status 1, or by SIGINT. Calling it again changes nothing.
     """
     previous = sys.excepthook
     if getattr(previous, "prints_plsc_errors", False):
@@ -26,11 +27,21 @@ def install_excepthook() -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, PlscError):
             print(one_line(error, _rank()), file=sys.stderr, flush=True)
+        elif isinstance(error, KeyboardInterrupt) and _passed_through_plsc(trace):
+            print("plsc: stopped by Ctrl-C; what was saved before is intact", file=sys.stderr, flush=True)
         else:
             previous(kind, error, trace)
 
     hook.prints_plsc_errors = True
     sys.excepthook = hook
+
+
+def _passed_through_plsc(trace: TracebackType | None) -> bool:
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).startswith("plsc."):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _rank() -> int | None:

@@ -19,6 +19,7 @@ from plsc.engine.journal import Journal
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment, cores
 from plsc.parallel.group import Group, first_line, meet
+from plsc.parallel.launcher import end_with_launcher
 from plsc.parts import Parts
 
 
@@ -43,7 +44,9 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     cause is the same.
     """
     config = config.copy()
-    group = meet(Environment.from_launch())
+    launched = Environment.from_launch()
+    end_with_launcher(launched)
+    group = meet(launched)
     _outlive_sigterm(group)
     env = group.agree(lambda: _check(config, parts, check))
     prepare_cpu(threads(config, env), env.on_gpu)
@@ -63,7 +66,8 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
         group.fail(str(error))
         raise error from error.__cause__
     except BaseException as error:
-        group.fail(f"{type(error).__name__}: {first_line(error)}")
+        stopped = isinstance(error, KeyboardInterrupt)
+        group.fail("stopped by Ctrl-C" if stopped else f"{type(error).__name__}: {first_line(error)}")
         raise
     finally:
         journal.close()

@@ -1,35 +1,60 @@
-"""SIGTERM as a request: the run saves after the step it is in, on all ranks alike, and ends."""
+"""SIGTERM and Ctrl-C as a request: the run saves after the step it is in, on all ranks alike, and ends."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
 
 # EX_TEMPFAIL of sysexits.h, "try again later": the run was stopped, has saved, and goes on if started again.
 EXIT_STOPPED = 75
+# Paddle's launcher sends SIGTERM three times in 0.4 s: within this time they are one request.
+REPEATS_SECONDS = 1.0
 
 
 class StopRequest:
-    """Listens to SIGTERM while it is open; ``made`` says whether it came.
+    """Listens to SIGTERM and SIGINT (Ctrl-C) while it is open; ``made`` says whether one of them came.
 
-    Only the main thread of a process hears signals: elsewhere nothing is listened to. One rank that is asked is
-    enough: the request travels with the gradients of its next step.
+    A second one ends the process at once; what was saved before stays. Only the main thread of a process hears
+    signals: elsewhere nothing is listened to. One rank that is asked is enough: the request travels with the gradients
+    of its next step.
     """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
         self.made = False
-        self._before = None
+        self._since = 0.0
+        self._before: dict[int, object] = {}
         self._listens = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> StopRequest:
         if self._listens:
-            self._before = signal.signal(signal.SIGTERM, self._hear)
+            for number in self.SIGNALS:
+                # a job in the background of a shell script is not to hear Ctrl-C, and does not
+                if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._hear)
         return self
 
     def __exit__(self, *_) -> None:
-        if self._listens:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
+        for number, before in self._before.items():
+            signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.made = True
+        if not self.made:
+            self.made, self._since = True, time.monotonic()
+            if number == signal.SIGINT:
+                _tell("plsc: Ctrl-C: the run saves after this step and ends; once more ends it at once, unsaved\n")
+        elif number == signal.SIGINT or time.monotonic() - self._since > REPEATS_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def _tell(text: str) -> None:
+    """Write to the terminal from a signal's handler, where Python's own streams may be in the middle of a line."""
+    try:
+        os.write(2, text.encode())
+    except OSError:
+        pass  # nobody reads it

@@ -1,4 +1,4 @@
-"""The process behind test_stop.py: SIGTERM reaches one rank, or all, in training or in verification.
+"""The process behind test_stop.py: SIGTERM or Ctrl-C reaches one rank, or all, in training or in verification.
 
 python -m tests.dist.stops DIR writes DIR/report.json: exit codes and the newest step after the stop, by name.
 """
@@ -20,11 +20,12 @@ CASES = {
     "all ranks in verification": (2, "verify", 2, [0, 1]),
     "alone": (1, "step", 3, [0]),
     "in the last step": (1, "step", 24, [0]),
+    "Ctrl-C": (1, "step", 3, [0]),
 }
 
 
-def ask(kind: str, call: int) -> None:
-    """Send SIGTERM to this process before the ``call``-th call."""
+def ask(kind: str, call: int, number: int) -> None:
+    """Send a signal to this process before the ``call``-th call."""
     from plsc.engine.evaluate import Embedder
     from plsc.engine.session import Session
 
@@ -35,7 +36,7 @@ def ask(kind: str, call: int) -> None:
         nonlocal count
         count += 1
         if count == call:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return function(*args, **kwargs)
 
     setattr(owner, name, counted)
@@ -43,7 +44,7 @@ def ask(kind: str, call: int) -> None:
 
 def attempt(rank: int, run_dir: Path, asked: list[int], kind: str, call: int) -> None:
     if rank in asked:
-        ask(kind, call)
+        ask(kind, call, signal.SIGINT if run_dir.name == "Ctrl-C" else signal.SIGTERM)
     make_entry(run_dir, DENSE).train()
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM: all ranks save after the same step and end with status 75; the resumed run ends as one never stopped."""
+"""SIGTERM and Ctrl-C: all ranks save after the same step and end with status 75; the resumed run ends as one never stopped."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ EXPECTED = {
     "all ranks in verification": (EXIT_STOPPED, 5),
     "alone": (EXIT_STOPPED, 4),
     "in the last step": (0, STEPS),
+    "Ctrl-C": (EXIT_STOPPED, 4),
 }
 
 
@@ -38,3 +39,10 @@ def test_the_resumed_run_ends_as_one_never_stopped(outcome, name):
     cwd, report = outcome
     assert report[name]["resumed"] == [0] * CASES[name][0]
     assert manifest(cwd / name, STEPS)["files"] == manifest(cwd / f"straight{CASES[name][0]}", STEPS)["files"]
+
+
+def test_a_run_that_is_stopped_by_hand_shows_no_stack(outcome):
+    cwd, _ = outcome
+    said = (cwd / "rank0.log").read_text()
+    assert "once more ends it at once" in said and "asked to stop: saved after step 4" in said
+    assert "Traceback" not in said and "KeyboardInterrupt" not in said
