@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: all ranks save after the same step and end with status 75; the resumed run ends as one never stopped."""
+"""SIGTERM or Ctrl-C: all ranks save after one step and end with status 75; resumed, a run ends as one never stopped."""
 
 from __future__ import annotations
 
