@@ -14,19 +14,21 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.dist.ranks import free_ports, launch_variables
+from tests.dist.launch import free_ports, launch_variables
 
 GRACE_SECONDS = 1.5  # what is left to the other ranks when one has been killed
 LIMIT_SECONDS = 120
 
 
-def run(world_size: int, log_dir: Path, work: Callable[[int], None], lone: bool = False) -> list[int]:
+def run(
+    world_size: int, log_dir: Path, work: Callable[[int], None], lone: bool = False, limit: float = LIMIT_SECONDS
+) -> list[int]:
     """Call ``work(rank)`` in ``world_size`` forks and return their exit codes (-9: killed by SIGKILL).
 
     When one has been killed the others have a moment to notice, then they are killed, as a launcher does; with
     ``lone`` they are left alone. One that ends by itself, with whatever code, does not hurry the others: how long they
     take to end depends on the load of the machine. The forks are one process group, so that ``os.killpg(0, ...)`` ends
-    all of them.
+    all of them. Those that are left after ``limit`` seconds are killed.
     """
     ports = free_ports(world_size)
     children: list[int] = []
@@ -36,7 +38,7 @@ def run(world_size: int, log_dir: Path, work: Callable[[int], None], lone: bool 
             _child(rank, world_size, ports, log_dir, work, children)
         os.setpgid(pid, children[0] if children else pid)
         children.append(pid)
-    return _reap(children, lone)
+    return _reap(children, lone, limit)
 
 
 def _child(rank: int, world_size: int, ports: list[int], log_dir: Path, work, earlier: list[int]) -> None:
@@ -60,9 +62,9 @@ def _child(rank: int, world_size: int, ports: list[int], log_dir: Path, work, ea
     os._exit(code)
 
 
-def _reap(children: list[int], lone: bool) -> list[int]:
+def _reap(children: list[int], lone: bool, limit: float) -> list[int]:
     codes: dict[int, int] = {}
-    deadline = time.monotonic() + LIMIT_SECONDS
+    deadline = time.monotonic() + limit
     while len(codes) < len(children):
         for pid in children:
             if pid not in codes:
@@ -75,6 +77,6 @@ def _reap(children: list[int], lone: bool) -> list[int]:
             for pid in children:
                 if pid not in codes:
                     os.kill(pid, signal.SIGKILL)
-            deadline += LIMIT_SECONDS
+            deadline += limit
         time.sleep(0.01)
     return [codes[pid] for pid in children]

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.dist import server
+from tests.dist.launch import ROOT, free_ports, launch_variables, plain_environment
+
 TIMEOUT = 600  # what takes 70 s alone takes minutes on a machine with ten other runs
 
 
-def launch_variables(rank: int, ports: list[int]) -> dict[str, str]:
-    """What the launcher would set for ``rank`` of ``len(ports)``."""
-    endpoints = [f"127.0.0.1:{port}" for port in ports]
-    return {
-        "PADDLE_TRAINER_ID": str(rank),
-        "PADDLE_TRAINERS_NUM": str(len(ports)),
-        "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
-        "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
-    }
+def run(function: str, world_size: int, cwd: Path, payload=None, env: dict | None = None) -> list:
+    """The results of ``module:function(env, payload)`` on each rank. A failing rank fails the test.
+
+    The ranks are forks of one server, unless ``env`` sets what is read while Paddle is imported.
+    """
+    (cwd / "payload.pickle").write_bytes(pickle.dumps(payload))
+    codes = call("tests.dist.worker:work", (function, str(cwd)), world_size, cwd, env)
+    if codes is None:
+        command = [sys.executable, "-m", "tests.dist.worker", function, str(cwd)]
+        codes = wait(start(command, world_size, cwd, env))
+    logs = [(cwd / f"rank{rank}.log").read_text(errors="replace")[-3000:] for rank in range(world_size)]
+    assert codes == [0] * world_size, f"exit codes {codes}\n" + "\n".join(logs)
+    return [pickle.loads((cwd / f"result{rank}.pickle").read_bytes()) for rank in range(world_size)]
 
 
-def free_ports(count: int) -> list[int]:
-    """Different TCP ports that are free on this machine now."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
+def call(target: str, arguments: tuple, world_size: int, cwd: Path, env: dict | None = None) -> list[int] | None:
+    """The exit codes of ``module:function(*arguments)`` in forks of the server; None where the environment
+    needs an interpreter of its own. stdout and stderr go to ``cwd/rank<r>.log``."""
+    forks = server.of_process(os.getpid())
+    changes = forks.changes(plain_environment(env))
+    if changes is None:
+        return None
+    for rank in range(world_size):
+        (cwd / f"rank{rank}.log").write_bytes(b"")
+    return forks.carry_out(server.Order(target, arguments, world_size, cwd, TIMEOUT, changes))
 
 
 def start(command: list[str], world_size: int, cwd: Path, env: dict | None = None) -> list[subprocess.Popen]:
@@ -40,9 +47,7 @@ def start(command: list[str], world_size: int, cwd: Path, env: dict | None = Non
     ports = free_ports(world_size)
     processes = []
     for rank in range(world_size):
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(env or {})}
-        for name in launch_variables(0, [0]):
-            variables.pop(name, None)
+        variables = plain_environment(env)
         if world_size > 1:
             variables.update(launch_variables(rank, ports))
         with open(cwd / f"rank{rank}.log", "wb") as log:
@@ -62,11 +67,4 @@ def wait(processes: list[subprocess.Popen], timeout: float = TIMEOUT) -> list[in
     return [process.wait() for process in processes]
 
 
-def run(function: str, world_size: int, cwd: Path, payload=None, env: dict | None = None) -> list:
-    """The results of ``module:function(rank, world_size, payload)`` on each rank. A failing rank fails the test."""
-    (cwd / "payload.pickle").write_bytes(pickle.dumps(payload))
-    processes = start([sys.executable, "-m", "tests.dist.worker", function, str(cwd)], world_size, cwd, env)
-    codes = wait(processes)
-    logs = [(cwd / f"rank{rank}.log").read_text(errors="replace")[-3000:] for rank in range(world_size)]
-    assert codes == [0] * world_size, f"exit codes {codes}\n" + "\n".join(logs)
-    return [pickle.loads((cwd / f"result{rank}.pickle").read_bytes()) for rank in range(world_size)]
+__all__ = ["ROOT", "TIMEOUT", "call", "free_ports", "launch_variables", "run", "start", "wait"]

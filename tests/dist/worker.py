@@ -1,4 +1,4 @@
-"""The process behind tests.dist.ranks.run: one rank."""
+"""One rank of tests.dist.ranks.run: in a fork of the server, or as a process of its own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 
-def main() -> None:
-    target, cwd = sys.argv[1], Path(sys.argv[2])
+def work(target: str, cwd: str) -> None:
+    """Call ``module:function(env, payload)`` and write what it returns to ``cwd/result<rank>.pickle``."""
     module, function = target.split(":")
-    payload = pickle.loads((cwd / "payload.pickle").read_bytes())
+    payload = pickle.loads((Path(cwd) / "payload.pickle").read_bytes())
     from plsc.parallel.environment import Environment
     from plsc.parallel.group import join
 
@@ -23,8 +23,8 @@ def main() -> None:
     env = Environment.from_launch()
     join(env)
     result = getattr(importlib.import_module(module), function)(env, payload)
-    (cwd / f"result{env.rank}.pickle").write_bytes(pickle.dumps(result))
+    (Path(cwd) / f"result{env.rank}.pickle").write_bytes(pickle.dumps(result))
 
 
 if __name__ == "__main__":
-    main()
+    work(*sys.argv[1:])
