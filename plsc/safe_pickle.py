@@ -118,6 +118,20 @@ def _no_bytes(*args: Any) -> bytes:
     return b""
 
 
+def _bytearray(*args: Any) -> bytes:
+    """How Python writes a bytearray for protocols below 5: bytearray(), bytearray(bytes), bytearray(text, "latin-1").
+
+    5 has an opcode of its own. What is given back is plain bytes, without a copy.
+    """
+    if not args:
+        return b""
+    if len(args) == 2 and isinstance(args[0], str) and _text(args[1]) in ("latin-1", "latin1"):
+        return args[0].encode("latin1")
+    if len(args) != 1 or not isinstance(args[0], (bytes, bytearray)):
+        raise DataError("refused: it tries to call bytearray with other than bytes")
+    return args[0]
+
+
 def _data(*args: Any) -> Any:
     """How paddle.save writes a tensor: eval("data", {"data": array}). Nothing is evaluated: the array is the answer."""
     scope = args[1] if len(args) == 2 else None
@@ -139,6 +153,7 @@ def _permitted(weights: bool) -> dict[tuple[str, str], Callable[..., Any]]:
         names[core + ".numeric", "_frombuffer"] = _frombuffer
     for builtins in ("builtins", "__builtin__"):
         names[builtins, "bytes"] = _no_bytes
+        names[builtins, "bytearray"] = _bytearray
         if weights:
             names[builtins, "eval"] = _data
     return names

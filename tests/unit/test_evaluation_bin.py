@@ -59,6 +59,36 @@ def test_python2_bytes(tmp_path, protocol):
     assert pairs.issame.dtype == bool
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_bytearrays_of_every_protocol(tmp_path, protocol):
+    """Only protocol 5 has an opcode for them; the pure-Python pickler and Python 2 write text and "latin-1" below 3."""
+    content = ([bytearray(image) for image in IMAGES], SAME)
+    writers = [pickle.dumps(content, protocol), *([_python_pickle(content, protocol)] if protocol < 3 else [])]
+    for data in writers:
+        assert load_bin(_written(tmp_path, data)).images == IMAGES
+    with pytest.raises(DataError, match="image 1 is a bytes|image 1 is a bytearray"):
+        load_bin(_written(tmp_path, pickle.dumps(([b"a", bytearray()], [True]), protocol)))
+
+
+def _python_pickle(content, protocol):
+    """As `bytearray.__reduce__` says, which the C pickler passes by."""
+    class Reduced:
+        def __init__(self, data):
+            self.data = data
+
+        def __reduce__(self):
+            return self.data.__reduce_ex__(2)
+
+    return pickle.dumps(([Reduced(image) for image in content[0]], content[1]), protocol)
+
+
+def test_bytearray_is_called_with_bytes_only(tmp_path):
+    for arguments in (b"I9\n", b"Vabc\nVutf-16\n", b"Vabc\n"):
+        data = b"(lp0\n(c__builtin__\nbytearray\n(" + arguments + b"tRl(I01\nlt."
+        with pytest.raises(DataError, match="tries to call bytearray"):
+            load_bin(_written(tmp_path, data))
+
+
 def test_python2_arrays(tmp_path):
     pairs = load_bin(_written(tmp_path, base64.b64decode(PYTHON2_ARRAYS)))
     _same_pictures(pairs.images, ARRAYS)
