@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.errors import DataError
 from plsc.evaluation.report import plot_report
 from plsc.evaluation.table import table
@@ -35,7 +36,7 @@ def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, tuple[in
     losses: dict[int, float] = {}
     tests: dict[str, tuple[int, Verification]] = {}
     try:
-        with open(path, encoding="utf-8") as file:
+        with safe_open.open_text(path, safe_open.LIST) as file:
             for line in file:
                 values = json.loads(line)
                 if "test" in values:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.errors import CheckpointError
 
@@ -121,7 +122,7 @@ def hash_file(path: str) -> str:
     """SHA-256 of a file, reading 4 MiB at a time."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(READ_BYTES))
-    with open(path, "rb", buffering=0) as file:
+    with safe_open.open_bytes(path, safe_open.TENSORS) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
@@ -135,7 +136,7 @@ class TensorFile:
         self.path = path
         header = _header(specs, metadata)
         try:
-            self._file = open(path, "rb")
+            self._file = safe_open.open_bytes(path, safe_open.TENSORS)
             found = self._file.read(len(header))
             size = os.fstat(self._file.fileno()).st_size
         except OSError as error:

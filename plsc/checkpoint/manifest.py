@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
+from plsc import safe_open
 from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.layout import MANIFEST, MANIFEST_SUM, file_names
 from plsc.checkpoint.tensors import TensorSpec
@@ -79,8 +80,7 @@ def manifest_sum(data: bytes) -> bytes:
 def carries_manifest(path: str) -> bool:
     """Whether a directory holds a manifest of this format, of whatever version and state otherwise."""
     try:
-        with open(os.path.join(path, MANIFEST), "rb") as file:
-            data = json.loads(file.read())
+        data = json.loads(safe_open.read_bytes(os.path.join(path, MANIFEST), safe_open.MANIFEST))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and data.get("format") == FORMAT
@@ -183,7 +183,6 @@ def _check(good: bool, key: str, value: Any, allowed: str) -> None:
 
 def _read(name: str) -> bytes:
     try:
-        with open(name, "rb") as file:
-            return file.read()
+        return safe_open.read_bytes(name, safe_open.MANIFEST)
     except OSError as error:
         raise CheckpointError(f"{name}: {error.strerror}; not a complete checkpoint") from None

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.checkpoint.old_names import our_names
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.write import save_shards
@@ -72,7 +73,7 @@ class OldCheckpoint:
         """The array of one file. Raises CheckpointError for one that holds, or tries, anything else."""
         path = os.path.join(self.path, file)
         try:
-            with open(path, "rb") as handle:
+            with safe_open.open_bytes(path, safe_open.TENSORS) as handle:
                 array = as_array(load_plain(handle, weights=True))
         except DataError as error:
             raise CheckpointError(f"{path}: {error}") from None
@@ -167,8 +168,7 @@ def _fit(arrays: dict[str, np.ndarray], notes: list[str]) -> None:
 def _meta(path: str) -> dict[str, Any]:
     file = os.path.join(path, "meta.json")
     try:
-        with open(file, "rb") as handle:
-            meta = json.load(handle)
+        meta = json.loads(safe_open.read_bytes(file, safe_open.SETTINGS))
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}; give one epoch's directory of PLSC 0.2 or 2.2") from None
     except (ValueError, RecursionError):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from plsc import safe_open
 from plsc.config.keys import SECTIONS
 from plsc.config.option import prefixed, shown
 from plsc.errors import ConfigError
@@ -60,7 +61,7 @@ def items_of_yaml(path: str | os.PathLike) -> list[Item]:
         raise ConfigError(f"the name of a YAML file is needed, not {shown(path)}")
     name = os.fspath(path)
     try:
-        with open(name, "rb") as file:
+        with safe_open.open_bytes(name, safe_open.SETTINGS) as file:
             loader = yaml.SafeLoader(file)
             try:
                 root = loader.get_single_node()

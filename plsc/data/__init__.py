@@ -11,7 +11,7 @@ from plsc.data.datasets import ImageListDataset, SyntheticDataset
 from plsc.data.hooks import IndexedHook, ReaderHook, read_sample
 from plsc.data.loader import Loader
 from plsc.data.sampler import GlobalBatchSampler
-from plsc.data.transforms import decode_image, normalise
+from plsc.data.transforms import decode_image, normalise, read_picture
 
 __all__ = [
     "GlobalBatchSampler",
@@ -23,5 +23,6 @@ __all__ = [
     "check_label_list",
     "decode_image",
     "normalise",
+    "read_picture",
     "read_sample",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from plsc.data.check import check_label_list
 from plsc.data.philox import NOISE, PATTERN, philox
-from plsc.data.transforms import decode_image, is_flipped, normalise
+from plsc.data.transforms import decode_image, is_flipped, normalise, read_picture
 from plsc.errors import ConfigError, DataError
 
 
@@ -60,12 +60,6 @@ class ImageListDataset:
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
         """(image float32 [3, H, W], label int64). Raises DataError that names the picture and its line."""
         image = self._picture(index)
-        _, height, width = self.image_shape
-        if image.shape[:2] != (height, width):
-            raise DataError(
-                f"{self._list.name(index)} is {image.shape[1]} x {image.shape[0]} pixels (width x height), but "
-                f"model.image_shape asks for {width} x {height}: crop or resize the pictures first, or change it"
-            )
         flip = self._random_flip and is_flipped(self._seed, epoch, index)
         return normalise(image, self._pixel_std, flip), np.int64(self._list.labels[index])
 
@@ -73,13 +67,11 @@ class ImageListDataset:
         name = self._list.name
         path = os.path.join(self._root, self._list.path(index))
         try:
-            with open(path, "rb") as file:
-                encoded = file.read()
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"{name(index)} cannot be read: {reason}") from error
+            encoded = read_picture(path)
+        except OSError as error:
+            raise DataError(f"{name(index)} cannot be read: {error.strerror or error}") from error
         try:
-            return decode_image(encoded, name="picture")
+            return decode_image(encoded, name="picture", sides=self.image_shape[1:])
         except DataError as error:
             reason = str(error).removeprefix("picture: ")
             raise DataError(f"{name(index)}: {reason}") from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.errors import DataError
 
 # What can be wrong with a line; bits, since one line can have several.
@@ -88,13 +89,11 @@ class LabelList:
 def read_label_list(file: str, num_classes: int) -> LabelList:
     """The list, its lines' problems marked but not raised. Raises DataError for a file missing, unreadable or empty."""
     try:
-        with open(file, "rb") as stream:
-            blob = stream.read()
+        blob = safe_open.read_bytes(file, safe_open.TRAINING_LIST)
     except FileNotFoundError as error:
         raise DataError(f"label list {file!r} not found: check data.dataset_dir and data.label_file") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"label list {file!r} cannot be read: {reason}") from error
+    except OSError as error:
+        raise DataError(f"label list {file!r} cannot be read: {error.strerror or error}") from error
     if not blob.removeprefix(_BOM).strip():
         raise DataError(f"label list {file!r} is empty: it needs one line 'path<TAB>label' per picture")
     return LabelList(file, blob, num_classes)

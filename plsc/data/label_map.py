@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
+from plsc import safe_open
 from plsc.errors import DataError
+
+_WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,18}\s*")  # what fits into int64
 
 
 def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -15,7 +20,7 @@ def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.nd
     pairs: dict[int, int] = {}
     taken: set[int] = set()
     try:
-        with open(path, encoding="utf-8") as file:
+        with safe_open.open_text(path, safe_open.LIST) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     old, new = _pair(f"{path}:{number}", line, old_classes, new_classes)
@@ -35,7 +40,7 @@ def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.nd
 
 def _pair(where: str, line: str, old_classes: int, new_classes: int) -> tuple[int, int]:
     words = line.rstrip("\r\n").split("\t")
-    if len(words) != 2 or not all(word.strip().isascii() and word.strip().isdigit() for word in words):
+    if len(words) != 2 or not all(_WHOLE_NUMBER.fullmatch(word) for word in words):
         raise DataError(f"{where}: {line.strip()[:60]!r} is not old_label<TAB>new_label, two whole numbers")
     old, new = int(words[0]), int(words[1])
     for label, classes, what in ((old, old_classes, "old"), (new, new_classes, "new")):

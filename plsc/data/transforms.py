@@ -9,42 +9,87 @@ from typing import Union
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from plsc import safe_open
 from plsc.data.philox import FLIP, philox
 from plsc.errors import DataError
 
 Picture = Union[bytes, bytearray, memoryview, str, os.PathLike, np.ndarray, Image.Image]
 
 PIXEL_MEAN = 127.5
+# What is a picture here. Pillow knows some thirty formats more, and one of them, EPS, it gives to a program that runs
+# what stands in the file.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+# A kilobyte can say that it is a picture of 65,535 x 65,535. While it is decoded one of 50 million pixels takes 0.4 GB,
+# as WebP 0.9 GB.
+MOST_PIXELS = 50_000_000
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 
 
-def decode_image(source: Picture, name: str | None = None) -> np.ndarray:
+def decode_image(
+    source: Picture, name: str | None = None, sides: tuple[int, int] | None = None
+) -> np.ndarray:
     """Any picture as uint8 [H, W, 3] RGB.
 
     source: encoded bytes (also as a one-dimensional uint8 array), a path (str or os.PathLike), a PIL image, or pixels:
     an array uint8 or uint16 [H,W], [H,W,1], [H,W,3] (RGB) or [H,W,4] (RGBA).
     name: what an error calls the picture; default: the path, or what kind of source it is.
+    sides: (height, width) that it must have. Without them it may have up to MOST_PIXELS pixels. Encoded pictures that
+    are too large, or can have no such sides, are refused by what stands at their head, before they are decoded.
 
     Grey and palette pictures become RGB, CMYK is converted without a colour profile, of 16 bits the upper 8 are kept
     (grey like colour), alpha is dropped and the stored colour kept, of an animation the first frame is taken. The
     EXIF orientation is applied: the network sees what a viewer shows. An unreadable EXIF block counts as none.
-    Raises DataError (file missing, unknown format, truncated, pixels without a fixed range: 32-bit integer, float).
+    Raises DataError (file missing, none of FORMATS, truncated, sides, pixels without a fixed range: 32-bit integer,
+    float).
     """
     name = name or _name_of(source)
+    pixels = _decode(source, name, sides)
+    if sides is not None and pixels.shape[:2] != tuple(sides):
+        raise _other_sides(name, pixels.shape[1], pixels.shape[0], sides)
+    return pixels
+
+
+def read_picture(path: str | bytes | os.PathLike) -> bytes:
+    """The bytes of a picture's file. Raises OSError, also for what is no regular file or more than 256 MiB."""
+    return safe_open.read_bytes(path, safe_open.PICTURE)
+
+
+def _decode(source: Picture, name: str, sides: tuple[int, int] | None) -> np.ndarray:
     if isinstance(source, np.ndarray) and source.ndim > 1:
         return _pixels_to_rgb(source, name)
     try:
         if isinstance(source, Image.Image):
+            _check_head(source, name, sides)
             return _image_to_rgb(source, name)
-        with Image.open(io.BytesIO(_read(source))) as image:
+        with Image.open(io.BytesIO(_read(source)), formats=FORMATS) as image:
+            _check_head(image, name, sides)
             return _image_to_rgb(image, name)
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not a picture in a format that Pillow knows, or damaged at its head") from error
+        raise DataError(f"{name}: not a picture in one of {', '.join(FORMATS)}, or damaged at its head") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, higher than ours
+        raise DataError(f"{name}: has far more than the {MOST_PIXELS} pixels a picture may have: {error}") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error and others
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: cannot be decoded: {reason}") from error
+
+
+def _check_head(image: Image.Image, name: str, sides: tuple[int, int] | None) -> None:
+    width, height = image.size
+    if sides is not None and sorted(image.size) != sorted(sides):  # EXIF may turn it: in either order
+        raise _other_sides(name, width, height, sides)
+    if sides is None and width * height > MOST_PIXELS:
+        raise DataError(
+            f"{name}: is {width} x {height} pixels (width x height), a picture may have {MOST_PIXELS}; make it smaller"
+        )
+
+
+def _other_sides(name: str, width: int, height: int, sides: tuple[int, int]) -> DataError:
+    return DataError(
+        f"{name}: is {width} x {height} pixels (width x height), model.image_shape asks for {sides[1]} x {sides[0]}: "
+        "crop or resize the pictures first, or change it"
+    )
 
 
 def normalise(image: np.ndarray, pixel_std: float, flip: bool = False) -> np.ndarray:
@@ -67,8 +112,7 @@ def is_flipped(seed: int, epoch: int, index: int) -> bool:
 
 def _read(source: object) -> bytes:
     if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return file.read()
+        return read_picture(source)
     if isinstance(source, np.ndarray) and source.dtype != np.uint8:
         raise DataError(f"an encoded picture must be bytes or uint8, not an array of {source.dtype}")
     if isinstance(source, (bytes, bytearray, memoryview, np.ndarray)):

@@ -41,7 +41,7 @@ def check_verification(config: Config, parts: Parts) -> None:
                 f"{path}: has {int(pairs.issame.sum())} same and {int((~pairs.issame).sum())} different pairs; it "
                 f"needs both kinds, and a pair for each of {FOLDS} folds"
             )
-        picture = decode_image(pairs.images[0], place_of(pairs, 0))
+        picture = decode_image(pairs.images[0], place_of(pairs, 0), (shape[1], shape[2]))
         found = [picture.shape[2], *picture.shape[:2]]
         if found != shape:
             raise DataError(f"{place_of(pairs, 0)}: is {found}, must be model.image_shape {shape}")

@@ -108,7 +108,7 @@ def _reader(config: Config, pairs: PairSet | HookPairs) -> Callable[[int], np.nd
 
     def read(index: int) -> np.ndarray:
         name = place_of(pairs, index)
-        image = normalise(decode_image(pairs.images[index], name), std)
+        image = normalise(decode_image(pairs.images[index], name, shape[1:]), std)
         if image.shape != shape:
             raise DataError(f"{name}: is {list(image.shape)}, must be model.image_shape {list(shape)}")
         return image

@@ -54,7 +54,7 @@ def publish(final: str) -> None:
 
 
 def _flush(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that somebody put there is not waited for
     try:
         os.fsync(handle)
     finally:

@@ -17,7 +17,7 @@ from plsc.engine.predictions import PredictionFiles
 from plsc.engine.start import Run
 from plsc.errors import DataError, ExportError
 from plsc.serving import find_pictures, resized
-from plsc.serving.gallery import FEATURES, TABLE
+from plsc.serving.gallery import FEATURES, TABLE, read_features
 
 CHUNK = 512  # pictures between two writes, at least: what a kill loses
 LOG_SECONDS = 60
@@ -56,7 +56,7 @@ def predict(run: Run) -> Prediction:
         raise ExportError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
     run.group.barrier("predicted")
     files = os.path.join(directory, FEATURES), os.path.join(directory, TABLE)
-    return Prediction(np.load(files[0], mmap_mode="r"), pictures.paths, *files)
+    return Prediction(read_features(files[0]), pictures.paths, *files)
 
 
 def _embed(run: Run, net: Net, pictures: Pictures, directory: str) -> None:

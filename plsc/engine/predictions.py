@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.engine import place
 from plsc.serving.gallery import FEATURES, TABLE
 
@@ -68,16 +69,17 @@ class PredictionFiles:
     def _continues(self, directory: str) -> int | None:
         """How many of our pictures are done in ``directory``; None where it is no beginning of this work."""
         try:
-            with open(os.path.join(directory, STATE), encoding="utf-8") as file:
-                state = json.load(file)
+            state = json.loads(safe_open.read_bytes(os.path.join(directory, STATE), safe_open.SETTINGS))
             done, header = state["done"], state["header_bytes"]
             size = os.path.getsize(os.path.join(directory, FEATURES))
-        except (OSError, ValueError, KeyError, TypeError):
+            pictures, made_by = state["pictures"], state["made_by"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        same = state["made_by"] == self._made_by and header == len(self._header) and 0 < done <= len(self._paths)
+        counts = type(done) is int and 0 < done <= len(self._paths) and header == len(self._header)
+        same = counts and made_by == self._made_by
         if not same or size < header + 4 * self._size * done:
             return None
-        return done if self._prints.of_first(done) == state["pictures"] else None
+        return done if self._prints.of_first(done) == pictures else None
 
     def _write_state(self) -> None:
         state = {

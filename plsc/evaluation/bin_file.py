@@ -11,6 +11,7 @@ from typing import IO, Any, Union
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.errors import ConfigError, DataError
 from plsc.safe_pickle import as_array, load_plain
 
@@ -39,7 +40,7 @@ def load_bin(path: PathLike) -> PairSet:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
+        with safe_open.open_bytes(path, safe_open.PICTURES) as file:
             content = load_plain(file)
     except OSError as error:
         raise DataError(f"verification set {path}: cannot be read: {error.strerror or error}") from error
@@ -174,7 +175,7 @@ def _short(error: Exception) -> str:
 
 def _sync_directory(directory: Path) -> None:
     """Makes the rename itself survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.errors import DataError
 from plsc.evaluation.embeddings import checked, normalize
 from plsc.evaluation.roc import auc, eer, roc_curve, tar_at_far
@@ -64,7 +65,7 @@ def read_pairs(path: str | os.PathLike[str]) -> TemplatePairs:
     Raises DataError that names the first bad line.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file, warnings.catch_warnings():
+        with safe_open.open_text(path, safe_open.LIST, "utf-8-sig") as file, warnings.catch_warnings():
             warnings.simplefilter("error")  # of an empty file, of 1.0 taken for 1
             table = np.loadtxt(file, dtype=np.int64, comments=None, ndmin=2)
         good = table.shape[1:] == (3,) and len(table) > 0 and bool(np.isin(table[:, 2], (0, 1)).all())
@@ -156,7 +157,7 @@ def _places(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _lines(path: str | os.PathLike[str]) -> list[list[str]]:
     """The words of each line, up to the last that is not blank. Raises DataError for none."""
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        with safe_open.open_text(path, safe_open.LIST, "utf-8-sig", "surrogateescape") as file:
             lines = [line.split() for line in file]
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.errors import DataError
 from plsc.evaluation.bin_file import PairSet, load_bin, write_whole
 from plsc.evaluation.folders import find_identities
@@ -31,8 +32,7 @@ class PictureFiles(Sequence):
     def __getitem__(self, index: int) -> bytes:
         """Raises DataError that names the file."""
         try:
-            with open(self._paths[index], "rb") as file:
-                return file.read()
+            return safe_open.read_bytes(self._paths[index], safe_open.PICTURE)
         except OSError as error:
             raise DataError(f"{self.place(index)}: cannot be read: {error.strerror or error}") from error
 
@@ -122,7 +122,7 @@ def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
 
 def _lines(path: str | os.PathLike[str]) -> list[str]:
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+        with safe_open.open_text(path, safe_open.LIST, "utf-8-sig", "surrogateescape", "\n") as file:
             return file.readlines()
     except OSError as error:
         raise DataError(f"pair list {os.fspath(path)}: cannot be read: {error.strerror or error}") from error

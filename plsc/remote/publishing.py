@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 
-from plsc import checkpoint
+from plsc import checkpoint, safe_open
 from plsc.checkpoint import layout
 from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.find import problem
@@ -157,5 +157,4 @@ def _complete_upload(store: Store, local_dir: str, files: dict[str, FileEntry]) 
 
 
 def _bytes(local_dir: str, name: str) -> bytes:
-    with open(os.path.join(local_dir, name), "rb") as file:
-        return file.read()
+    return safe_open.read_bytes(os.path.join(local_dir, name), safe_open.MANIFEST)

@@ -8,7 +8,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 
-from plsc import checkpoint
+from plsc import checkpoint, safe_open
 from plsc.checkpoint import layout
 from plsc.checkpoint.files import FileEntry, write_bytes
 from plsc.errors import CheckpointError
@@ -65,9 +65,8 @@ class Source:
         """Whether a directory has the same list of files."""
         for name, text in self.texts.items():
             try:
-                with open(os.path.join(directory, name), "rb") as file:
-                    if file.read() != text.encode():
-                        return False
+                if safe_open.read_bytes(os.path.join(directory, name), safe_open.MANIFEST) != text.encode():
+                    return False
             except OSError:
                 return False
         return True

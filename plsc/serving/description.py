@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from plsc import safe_open
 from plsc.checkpoint.files import hash_file
 from plsc.errors import ExportError
 
@@ -66,8 +67,7 @@ def read_description(path: str) -> Description:
     """The description in the directory ``path``. Raises ExportError, naming the file."""
     name = os.path.join(path, DESCRIPTION)
     try:
-        with open(name, "rb") as file:
-            data = json.loads(file.read())
+        data = json.loads(safe_open.read_bytes(name, safe_open.SETTINGS))
     except OSError as error:
         raise ExportError(
             f"{name}: {error.strerror}; give the directory that tools/export.py or convert_for_prediction() wrote"

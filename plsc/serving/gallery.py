@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plsc import safe_open
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.embeddings import checked, normalize
 
@@ -80,19 +81,35 @@ def read_predictions(directory: str) -> tuple[np.ndarray, list[str]]:
     """What predict() wrote: features [M, E], read from the file as they are used, and M paths. Raises DataError."""
     file = os.path.join(directory, FEATURES)
     try:
-        features = np.load(file, mmap_mode="r", allow_pickle=False)
+        features = read_features(file)
         paths = read_paths(os.path.join(directory, TABLE))
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{file}: {reason}; give a directory that predict() wrote") from None
+    except (OSError, ValueError, EOFError, KeyError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise DataError(f"{getattr(error, 'filename', None) or file}: {reason}; give a directory that predict() wrote") from None
     if len(features) != len(paths):
         raise DataError(f"{file}: {len(features)} features, {TABLE} beside it has {len(paths)} paths")
     return features, paths
 
 
+def read_features(file: str) -> np.ndarray:
+    """The array of an .npy file that predict() wrote, float32 [M, E], read as it is used. Raises OSError, ValueError.
+
+    As numpy.load with mmap_mode, which would open the file by itself.
+    """
+    with safe_open.open_bytes(file, safe_open.TENSORS) as opened:
+        if np.lib.format.read_magic(opened) != (1, 0):
+            raise ValueError("is no .npy file of version 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
+        if len(shape) != 2 or fortran or dtype != np.float32:
+            raise ValueError(f"holds {dtype} {list(shape)}, features are float32 [M, E]")
+        if not all(shape):  # nothing to map
+            return np.zeros(shape, np.float32)
+        return np.memmap(opened, dtype, "r", opened.tell(), shape)
+
+
 def read_paths(table: str) -> list[str]:
     """The column "path" of a table that predict() wrote."""
-    with open(table, encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with safe_open.open_text(table, safe_open.LIST, "utf-8", "surrogateescape", "") as file:
         return [row["path"] for row in csv.DictReader(file)]
 
 

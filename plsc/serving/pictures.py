@@ -8,6 +8,7 @@ import re
 import numpy as np
 from PIL import Image
 
+from plsc import safe_open
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.folders import SUFFIXES
 
@@ -63,7 +64,7 @@ def _walk(folder: str) -> tuple[list[str], int]:
 
 def _read_list(source: str) -> list[str]:
     try:
-        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+        with safe_open.open_text(source, safe_open.LIST, "utf-8-sig", "surrogateescape", "\n") as file:
             lines = [line.strip("\r\n") for line in file]
     except OSError as error:
         raise DataError(f"{source}: {error.strerror}; give a folder of pictures or a list of their paths") from None

@@ -166,7 +166,7 @@ def test_bad_pictures_are_named(tmp_path) -> None:
     data = ImageListDataset(tmp_path, "label.txt", 2, (3, 6, 4), seed=1)
     data.get(0, 0)
     texts = [
-        "label.txt:2: picture 'wide.png' is 6 x 4 pixels",
+        "label.txt:2: picture 'wide.png': is 6 x 4 pixels",
         "label.txt:3: picture 'cut.png': cannot be decoded",
         "label.txt:4: picture 'text.png': not a picture",
         "label.txt:5: picture 'gone.png' cannot be read: No such",
