@@ -84,8 +84,9 @@ def read_predictions(directory: str) -> tuple[np.ndarray, list[str]]:
         features = read_features(file)
         paths = read_paths(os.path.join(directory, TABLE))
     except (OSError, ValueError, EOFError, KeyError, csv.Error) as error:
+        where = getattr(error, "filename", None) or file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise DataError(f"{getattr(error, 'filename', None) or file}: {reason}; give a directory that predict() wrote") from None
+        raise DataError(f"{where}: {reason}; give a directory that predict() wrote") from None
     if len(features) != len(paths):
         raise DataError(f"{file}: {len(features)} features, {TABLE} beside it has {len(paths)} paths")
     return features, paths
