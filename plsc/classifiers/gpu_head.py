@@ -16,7 +16,7 @@ def gpu_head(feature, blocks, rows, remapped_label, position, spec, divisor, ran
     The kernel takes acos of what it is given, so the cosines are held inside +-COSINE_LIMIT first. ``loss_scale``
     multiplies ``dfeature``, not the gradient of the rows.
     """
-    leaves = feature, rows
+    leaves = feature, rows = compat.leaf(feature), compat.leaf(rows)
     frozen = [leaf.stop_gradient for leaf in leaves]
     for leaf in leaves:
         leaf.stop_gradient = False

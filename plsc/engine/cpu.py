@@ -26,29 +26,29 @@ AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 AVX2 = {"avx2", "fma"}
 
 
-def prepare_cpu(threads: int, on_gpu: bool = False) -> None:
-    """Make this process ready to compute with ``threads`` threads, or, ``on_gpu``, to order what a GPU computes. To be
-    called before Paddle's first product."""
+def prepare_cpu(threads: int) -> None:
+    """Make this process ready to compute with ``threads`` threads, or to order what a GPU computes. To be called before
+    Paddle's first product."""
     use_wide_kernels()
     core.set_num_threads(threads)
-    run_in_order(on_gpu)
+    run_in_order()
     drop_together()
     onednn.off_elsewhere()
     keep_big_blocks()
 
 
-def run_in_order(on_gpu: bool = False) -> None:
-    """Let the executor run operations one after the other, each with all threads, as they stand in the program.
+def run_in_order() -> None:
+    """Let the executor start operations one after the other, each with all threads, as they stand in the program.
 
     Collectives that do not depend on each other then start in the same order on every rank, and initial weights
     are drawn in the same order. Without the second flag it begins with all that waits for nothing, such as every row
-    that a step will read. On GPUs with Paddle 2.6 the flag is left out:
-    what it does to streams that run beside each other was not seen.
+    that a step will read; and on GPUs Paddle 2.6 would start the sums of the backbone's gradients, which run on a stream
+    of their own, behind all that is computed beside them (docs/gpu.md).
     """
     paddle.set_flags({"FLAGS_new_executor_serial_run": True})
     if compat.is_pir():
         paddle.set_flags({"FLAGS_enable_pir_in_executor_trace_run": True})
-    elif not on_gpu:
+    else:
         paddle.set_flags({"FLAGS_new_executor_sequential_run": True})
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import paddle
-
 from plsc import compat
 from plsc.classifiers import ClassifierSpec, RowGradients, StepOutput
 from plsc.errors import ConfigError
@@ -51,7 +49,7 @@ class Gradients:
         ``stop`` [1] float32: 1 where this rank was asked to stop; it travels along with the gradients.
         """
         parameters = [value for value in backbone.values() if compat.is_trainable(value)]
-        own = paddle.static.gradients([feature], parameters, target_gradients=[output.dfeature])
+        own = compat.gradients_from(feature, output.dfeature, parameters)
         unused = [parameter.name for parameter, gradient in zip(parameters, own) if gradient is None]
         if unused:
             raise ConfigError(

@@ -49,7 +49,7 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     group = meet(launched)
     _outlive_sigterm(group)
     env = group.agree(lambda: _check(config, parts, check))
-    prepare_cpu(threads(config, env), env.on_gpu)
+    prepare_cpu(threads(config, env))
     paddle.enable_static()
     journal = Journal.silent()
     try:

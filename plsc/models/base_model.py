@@ -51,7 +51,8 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
     """
     import paddle
 
-    from plsc.models.checks import require_inference_mode
+    from plsc import compat
+    from plsc.models.checks import require_inference_mode, require_values_kept
 
     takes_label = _takes_label(model)
     _refuse_ready_layers(model, paddle.nn.Layer)
@@ -71,8 +72,9 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
             f"model {type(model).__name__}: build_network returned {shape or type(feature).__name__}, "
             "expected one variable of shape [batch, embedding_size]"
         )
-    if not is_train:
-        require_inference_mode(paddle.static.default_main_program(), type(model).__name__)
+    compat.share_parameters(paddle.static.default_main_program())
+    check = require_values_kept if is_train else require_inference_mode
+    check(paddle.static.default_main_program(), type(model).__name__)
     return feature
 
 

@@ -24,6 +24,17 @@ def require_inference_mode(program, model_name: str) -> None:
             )
 
 
+def require_values_kept(program, model_name: str) -> None:
+    """Raise ConfigError if the net writes over its values: gradients would be wrong."""
+    from plsc.compat import is_overwritten
+
+    if is_overwritten(program):
+        raise ConfigError(
+            f"model {model_name}: paddle.assign(..., output=...) writes over a value, of which no gradient can be taken; "
+            "go on with what paddle.assign or an operation returns"
+        )
+
+
 def require_same_parameters(train_program, eval_program, model_name: str = "") -> None:
     """Raise ConfigError unless the evaluation program's parameters and statistics are the training program's.
 

@@ -67,6 +67,15 @@ def taken_apart_at_once(original):
     return changed
 
 
+def summed_elsewhere(original):
+    def changed(value, world_size, beside):
+        total = original(value, world_size, False)
+        value.block.ops[-1].dist_attr.execution_stream = compat.STREAM
+        return total
+
+    return changed
+
+
 def rows_changed(change):
     """The gradient of the rows, from ``classify`` or from the head, with ``change(gradient)`` in its place."""
 

@@ -35,6 +35,7 @@ from tests.gpu.breaking import (
     rows_not_summed,
     scaled_backbone,
     scatter_by_copy,
+    summed_elsewhere,
     taken_apart_at_once,
     twins_swapped,
     written,
@@ -87,6 +88,8 @@ BREAKS = {
     "the sums on the stream that computes": (
         PLAIN, around(compat, "all_reduce_early", lambda f: lambda value, world_size, _: f(value, world_size, False)),
         U.check_sums_run_beside_the_backward_pass),
+    "a sum into memory of the other stream": (
+        PLAIN, around(compat, "all_reduce_early", summed_elsewhere), U.check_sums_run_beside_the_backward_pass),
     "a sum waited for at once": (
         PLAIN, around(compat, "all_reduce_early", taken_apart_at_once), U.check_sums_run_beside_the_backward_pass),
     "two gradients swapped": (

@@ -57,9 +57,11 @@ def check_sums_run_beside_the_backward_pass(b: Built) -> None:
         made.append(max(writer.index for writer in gradients))
         between = {other.kind for other in graph.ops[made[-1] + 1 : op.index]}
         assert between <= {"reshape2", "concat"}, between
+        assert op.output("Out") == op.input("X"), "the sum takes memory of the stream that computes"
     for op, following in zip(reductions, made[1:]):
         assert op.index < following
-    readers = [other.index for op in reductions for other in graph.ops if op.output("Out") in other.reads]
+    reads = [(op, other) for op in reductions for other in graph.ops if op.output("Out") in other.reads]
+    readers = [other.index for op, other in reads if other is not op]
     assert len(readers) == len(reductions) and min(readers) > made[-1]
     others = [op for op in graph.ops if op not in reductions]
     assert not [op.kind for op in others if op.desc.dist_attr.execution_stream == STREAM]
