@@ -30,8 +30,8 @@ def require_values_kept(program, model_name: str) -> None:
 
     if is_overwritten(program):
         raise ConfigError(
-            f"model {model_name}: paddle.assign(..., output=...) writes over a value, of which no gradient can be taken; "
-            "go on with what paddle.assign or an operation returns"
+            f"model {model_name}: paddle.assign(..., output=...) writes over a value, of which no gradient can be "
+            "taken; go on with what paddle.assign or an operation returns"
         )
 
 
