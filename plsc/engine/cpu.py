@@ -42,8 +42,8 @@ def run_in_order() -> None:
 
     Collectives that do not depend on each other then start in the same order on every rank, and initial weights
     are drawn in the same order. Without the second flag it begins with all that waits for nothing, such as every row
-    that a step will read; and on GPUs Paddle 2.6 would start the sums of the backbone's gradients, which have a stream of
-    their own, behind all that is computed beside them (docs/gpu.md).
+    that a step will read; and on GPUs Paddle 2.6 would start the sums of the backbone's gradients, which have a stream
+    of their own, behind all that is computed beside them (docs/gpu.md).
     """
     paddle.set_flags({"FLAGS_new_executor_serial_run": True})
     if compat.is_pir():
