@@ -17,6 +17,7 @@ PADDLE_26_NEEDS = ["protobuf>=4.25,<7", "setuptools"]
 FONTS = ["manimgx-fonts-cjk==2026.9.26.post1", "paperang-p2-fonts-cjk==0.1.0"]  # another release draws other pictures
 REPORT = ["matplotlib>=3.5"]
 REMOTE = ["fsspec>=2023.1", "s3fs>=2023.1"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn"]
 S3_SERVER = ["moto[s3]>=5", "flask>=2.2", "flask-cors>=3"]  # what of moto[server] the tests need
 
 # paddle2onnx reads the program as one Paddle writes it: 1.3.1 that of 2.6, 2.1.0 that of 3.x.
@@ -44,6 +45,6 @@ setup(
         "remote": REMOTE,
         "report": REPORT,
         "fonts": FONTS,
-        "test": ["pytest>=8", "ruff", "safetensors", "scikit-learn", *S3_SERVER, *REMOTE, *REPORT, *FONTS],
+        "test": [*TEST, *S3_SERVER, *REMOTE, *REPORT, *FONTS],
     },
 )

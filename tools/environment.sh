@@ -1,5 +1,5 @@
-# To be sourced by tools/test.sh and tools/quickstart.sh. Needs ROOT, the checkout. Defines find_python,
-# find_browser, find_compiler, make_environment.
+# To be sourced by .ci/run, tools/test.sh and tools/quickstart.sh. Needs ROOT, the checkout. Defines find_python,
+# find_browser, find_compiler, install_missing, make_environment, make_test_environment.
 
 # Sets PYTHON to a Python 3.9 to 3.12 that can make virtual environments; one that is set already must be such.
 find_python() {
@@ -21,21 +21,50 @@ find_python() {
   return 1
 }
 
-# Fails, saying what to install, where no browser is there for the tests (tests/unit/page_kit.py: the same names).
+# Is there a browser for the test that looks at a page (tests/unit/page_kit.py: the same names)?
 find_browser() {
   local candidate
   for candidate in chromium chromium-browser google-chrome; do
     command -v "$candidate" >/dev/null && return
   done
-  echo "error: no Chromium is on the PATH, which a test needs; install one (Debian: apt-get install chromium)" >&2
   return 1
 }
 
-# Fails, saying what to install, where no compiler is there for the tests of what plsc/compiler.py compiles.
+# Is there a compiler for the tests of what plsc/compiler.py compiles?
 find_compiler() {
-  command -v g++ >/dev/null && return
-  echo "error: no g++ is on the PATH, which tests need; install one (Debian: apt-get install g++)" >&2
-  return 1
+  command -v g++ >/dev/null
+}
+
+# Is there what Paddle's wheels link to and do not bring?
+find_openmp() {
+  { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | grep -q libgomp.so.1
+}
+
+# install_missing: what the tests need besides Python packages, on Debian and Ubuntu as root or with sudo. Says what to
+# install where it cannot, and fails if the tests cannot run without it; without Chromium they can, but for one.
+install_missing() {
+  local need=() as_root=() wanted
+  { [ -n "${PYTHON:-}" ] || find_python 2>/dev/null; } || need+=(python3 python3-venv)
+  find_openmp || need+=(libgomp1)
+  find_compiler || need+=(g++)
+  wanted="${need[*]}"
+  find_browser || wanted="$wanted chromium"
+  [ -n "${wanted// /}" ] || return 0
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  [ -t 0 ] || [ "${#as_root[@]}" = 0 ] || as_root=(sudo -n) # nobody is there to be asked for a password
+  if command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null; then
+    echo "installing by apt-get: $wanted"
+    as_root+=(env DEBIAN_FRONTEND=noninteractive apt-get -qq)
+    "${as_root[@]}" update || true
+    [ ${#need[@]} -eq 0 ] || "${as_root[@]}" install -y --no-install-recommends "${need[@]}" >/dev/null || true
+    find_browser || "${as_root[@]}" install -y --no-install-recommends chromium >/dev/null || true
+  else
+    echo "install these first (names of Debian's packages): $wanted" >&2
+  fi
+  find_browser || echo "warning: no Chromium is on the PATH, so the test that looks at a page cannot run" >&2
+  find_compiler || { echo "error: no g++ is on the PATH, which tests need" >&2 && return 1; }
+  find_openmp || { echo "error: there is no libgomp.so.1 (Debian: libgomp1), which Paddle needs" >&2 && return 1; }
+  find_python
 }
 
 # make_environment NAME EXTRAS: the virtual environment .venvs/NAME with the checkout and these extras, versions as in
@@ -62,4 +91,17 @@ $(cd "$ROOT" && sha256sum setup.py requirements/pins.txt plsc/version.py)"
     printf '%s\n' "$stamp" >"$ENVIRONMENT/stamp"
   fi
   exec 9>&-
+}
+
+# make_test_environment 3.3.1|2.6.2|gpu: the environment in which tools/test.sh runs the tests of that Paddle.
+make_test_environment() {
+  case $1 in
+    3.3.1) make_environment "test-$1" cpu,onnx,test ;;
+    2.6.2) make_environment "test-$1" cpu26,onnx26,test ;;
+    gpu) make_environment "test-$1" gpu,test ;;
+    *)
+      echo "error: '$1' is not an environment; allowed: 3.3.1, 2.6.2, gpu" >&2
+      return 2
+      ;;
+  esac
 }

@@ -16,9 +16,12 @@ BATCH, CLASSES, SIDE = 4, 40, 32
 
 
 def run(env, payload):
-    """{bucket_bytes: all replicated state after the steps}, and this rank's state after one step of its own alone."""
+    """{bucket_bytes: all replicated state after the steps}; where there are no options also the state after one step
+    of all, and of this rank alone."""
     run_in_order()
     together = {size: train(env, size, payload["steps"], payload["options"]) for size in payload["bucket_bytes"]}
+    if payload["options"]:
+        return {"together": together}
     return {"together": together, "alone": train(env, 1, 1, {}, alone=True), "one step": train(env, 1, 1, {})}
 
 

@@ -1,0 +1,47 @@
+"""The parts of tools/test.sh leave no file out, and what is said to need no Paddle is run without it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests import parts
+from tests.without_paddle import make
+
+
+def test_every_file_is_in_one_part():
+    named = [path for part in parts.PARTS for path in parts.files(part)]
+    there = {path.relative_to(parts.ROOT).as_posix() for path in (parts.ROOT / "tests").rglob("test_*.py")}
+    assert len(named) == len(set(named))
+    assert set(named) == there
+
+
+def test_every_name_is_that_of_a_file():
+    assert not parts.PLAIN & parts.ALONE
+    named = {*parts.PLAIN, *parts.ALONE, *parts.LONGEST, *parts.FAST, *parts.NOT_FAST}
+    assert [path for path in named if not (parts.ROOT / path).is_file()] == []
+    assert set(parts.FAST) == set(parts.files("fast")) and parts.NOT_FAST < parts.PLAIN
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> str:
+    return make(tmp_path_factory.mktemp("interpreter"))
+
+
+@pytest.mark.parametrize("body", [
+    "import paddle", "import pytest\n    pytest.importorskip('paddle')", "from plsc import compat",
+    "import subprocess, sys\n    subprocess.run([sys.executable, '-c', 'import paddle'], check=True)",
+])  # fmt: skip
+def test_what_imports_paddle_fails_and_is_not_skipped(python, tmp_path, body):
+    (tmp_path / "test_planted.py").write_text(f"def test_planted():\n    {body}\n")
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=parts.ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout
+
+
+def test_the_interpreter_has_all_else(python, tmp_path):
+    (tmp_path / "test_planted.py").write_text("def test_planted():\n    import numpy, PIL, plsc, sklearn, yaml\n")
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=parts.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
