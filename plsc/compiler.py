@@ -6,18 +6,17 @@ a few seconds once (docs/performance.md); processes that want the same one wait 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
 import shutil
-import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import paddle
+
+from plsc.private_directory import Directory, open_directory
 
 COMPILE = ["-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-w", "-DPADDLE_WITH_CUSTOM_KERNEL"]
 OPENMP = "libiomp5.so"  # Paddle's own threads: those of another library would compete with them
@@ -28,11 +27,23 @@ class CompileError(Exception):
     """Why there is no library, and what helps, in one line."""
 
 
-def library_of(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
+class Library(NamedTuple):
+    """``path`` is what messages call it. It is opened already, as ``handle``, and to be loaded by ``loadable``: so what
+    was looked at is what is run. The handle stays open for good: to the dynamic loader a name is the library."""
+
+    path: Path
+    handle: int
+
+    @property
+    def loadable(self) -> str:
+        return f"/proc/self/fd/{self.handle}"
+
+
+def library_of(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Library:
     """The shared library of a C++ ``source`` that uses Paddle: the one in the cache, or one that is compiled now.
 
-    ``CXX`` in the environment names another compiler than g++, ``XDG_CACHE_HOME`` another cache than ~/.cache. Raises
-    CompileError.
+    ``CXX`` in the environment names another compiler than g++, ``XDG_CACHE_HOME`` another cache than ~/.cache. Nobody
+    but the user and root may be able to put something else there. Raises CompileError.
     """
     compiler = _compiler()
     root = Path(paddle.__file__).resolve().parent
@@ -40,12 +51,17 @@ def library_of(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Path:
         raise CompileError(f"this Paddle has no {OPENMP}")
     name = _key(source, compiler, root, cpuinfo)
     try:
-        library = _cache() / f"{name}.so"
-        if not library.exists():
-            with _alone(library.with_suffix(".lock")):
-                if not library.exists():
-                    _compile(source, compiler, root, library)
-        return _own(library)
+        with open_directory(_cache()) as cache:
+            found = _opened(cache, name)
+            if found is None:
+                with cache.alone(f"{name}.lock"):
+                    found = _opened(cache, name)
+                    if found is None:
+                        _compile(source, compiler, root, cache, name)
+                        found = _opened(cache, name)
+            if found is None:
+                raise CompileError(f"{cache.path / name}.so was taken away at once")
+            return found
     except OSError as error:
         raise CompileError(f"the cache cannot be used ({error}; XDG_CACHE_HOME names another)") from None
 
@@ -58,24 +74,22 @@ def _compiler() -> list[str]:
         raise CompileError(f"CXX={named!r} in the environment cannot be read: {error}") from None
     if shutil.which(command[0]) is None:
         raise CompileError(f"there is no compiler {command[0]!r} (Debian: apt-get install g++; CXX names another)")
+    if "/" in command[0]:
+        command[0] = os.path.abspath(command[0])  # it is called from another directory
     return command
 
 
-def _cache() -> Path:
+def _cache() -> str:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     if not os.path.isabs(base):
         raise CompileError(f"there is no home for a cache, but {base!r} (XDG_CACHE_HOME names one, from / on)")
-    directory = Path(base, "plsc")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return _own(directory.resolve())
+    return os.path.realpath(os.path.join(base, "plsc"))
 
 
-def _own(path: Path) -> Path:
-    """``path``, if nobody else can write to it: what lies there is run."""
-    found = path.lstat()
-    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise CompileError(f"{path} is not yours alone to write to (delete it, or chown and chmod go-w)")
-    return path
+def _opened(cache: Directory, name: str) -> Library | None:
+    """The library of this name, if it is there."""
+    handle = cache.handle_of(f"{name}.so")
+    return None if handle is None else Library(cache.path / f"{name}.so", handle)
 
 
 def _key(source: Path, compiler: list[str], root: Path, cpuinfo: Path) -> str:
@@ -92,24 +106,12 @@ def _key(source: Path, compiler: list[str], root: Path, cpuinfo: Path) -> str:
     return f"{source.stem}-{digest.hexdigest()[:16]}"
 
 
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Only one process of this user at a time."""
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _compile(source: Path, compiler: list[str], root: Path, library: Path) -> None:
-    compiled, linked = library.with_suffix(".o"), library.with_suffix(".linked")
-    _run([*compiler, *_compiling(source, root, compiled)])
-    _run([*compiler, *_linking(root, compiled, linked)])
-    compiled.unlink()
-    linked.chmod(0o700)
-    os.replace(linked, library)
+def _compile(source: Path, compiler: list[str], root: Path, cache: Directory, name: str) -> None:
+    compiled, linked = Path(f"{name}.o"), Path(f"{name}.linked")
+    _run([*compiler, *_compiling(source.absolute(), root, compiled)], cache)
+    _run([*compiler, *_linking(root, compiled, linked)], cache)
+    cache.remove(compiled.name)
+    cache.rename(linked.name, f"{name}.so", 0o700)
 
 
 def _compiling(source: Path, root: Path, compiled: Path) -> list[str]:
@@ -124,12 +126,12 @@ def _linking(root: Path, compiled: Path, linked: Path) -> list[str]:
     return ["-shared", str(compiled), "-o", str(linked), *paddles]
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], where: Directory | None = None) -> str:
     """What it prints."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=MOST_SECONDS, encoding="utf-8",
-            errors="replace", env={**os.environ, "LC_ALL": "C"},
+            errors="replace", env={**os.environ, "LC_ALL": "C"}, cwd=where and where.as_path,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise CompileError(f"{command[0]} took more than {MOST_SECONDS} s") from None

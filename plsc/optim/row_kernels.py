@@ -13,7 +13,7 @@ from pathlib import Path
 from paddle.utils import cpp_extension
 
 from plsc import compat
-from plsc.compiler import CompileError, library_of
+from plsc.compiler import CompileError, Library, library_of
 
 SOURCE = Path(__file__).with_suffix(".cc")
 
@@ -34,12 +34,12 @@ def available() -> bool:
     return True
 
 
-def _load(library: Path) -> None:
+def _load(library: Library) -> None:
     try:
-        cpp_extension.load_op_meta_info_and_register_op(str(library))
+        cpp_extension.load_op_meta_info_and_register_op(library.loadable)
     except (RuntimeError, OSError, ValueError) as error:  # whose text says much, and little of this library
-        log.debug("%s: %s", library, error)
-        raise CompileError(f"Paddle cannot load {library} (delete it to have it compiled anew)") from None
+        log.debug("%s: %s", library.path, error)
+        raise CompileError(f"Paddle cannot load {library.path} (delete it to have it compiled anew)") from None
 
 
 def bring_rows(table, index, factors) -> tuple:

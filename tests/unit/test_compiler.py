@@ -11,10 +11,19 @@ from pathlib import Path
 import pytest
 
 from plsc import compiler
-from plsc.compiler import CompileError, library_of
+from plsc.compiler import CompileError
+from plsc.private_directory import open_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = 'extern "C" int answer() { return 42; }\n'
+
+
+def library_of(*arguments):
+    """The path of the library; it is opened as well."""
+    library = compiler.library_of(*arguments)
+    assert os.path.samefile(library.loadable, library.path)
+    os.close(library.handle)
+    return library.path
 
 
 @pytest.fixture
@@ -66,7 +75,7 @@ def test_another_source_processor_or_compiler_is_another_library(place, monkeypa
 
 def elsewhere(place):
     """A process that wants the library."""
-    code = f"import pathlib, plsc.compiler as c; print(c.library_of(pathlib.Path({str(place / 'small.cc')!r})))"
+    code = f"import pathlib, plsc.compiler as c; print(c.library_of(pathlib.Path({str(place / 'small.cc')!r})).path)"
     command, environment = [sys.executable, "-W", "ignore", "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -181,3 +190,81 @@ def test_a_cache_that_cannot_be_made_is_told(place):
     (place / "cache").write_text("in the way")
     with pytest.raises(CompileError, match="the cache cannot be used .*XDG_CACHE_HOME"):
         library_of(place / "small.cc")
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_directory_above_that_others_can_write_to_is_not_passed(place, mode, monkeypatch):
+    """Who can write there puts another cache in place of ours."""
+    above = place / "above"
+    (above / "below").mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(above / "below" / "cache"))
+    above.chmod(mode)
+    with pytest.raises(CompileError, match=f"{above} is not yours alone to write to"):
+        library_of(place / "small.cc")
+    assert list((above / "below").iterdir()) == []  # nothing is made there either
+    above.chmod(0o755)
+    assert library_of(place / "small.cc").parent == above / "below" / "cache" / "plsc"
+
+
+def test_above_it_the_sticky_bit_is_enough(place, monkeypatch):
+    shared = place / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
+    assert library_of(place / "small.cc").parent == shared / "plsc"
+    (shared / "plsc").chmod(0o1777)  # in the cache itself others could add a lock, or wait for one
+    with pytest.raises(CompileError, match="plsc is not yours alone to write to"):
+        library_of(place / "small.cc")
+
+
+def test_a_directory_of_somebody_else_is_not_passed(place, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12345)  # all of it is now another user's
+    with pytest.raises(CompileError, match="is not yours alone to write to"):
+        library_of(place / "small.cc")
+
+
+def test_a_link_to_the_cache_is_followed_and_what_it_leads_to_looked_at(place):
+    real = place / "real"
+    real.mkdir()
+    (place / "cache").symlink_to(real)
+    assert library_of(place / "small.cc").parent == real / "plsc"
+    real.chmod(0o777)
+    with pytest.raises(CompileError, match="real is not yours alone to write to"):
+        library_of(place / "small.cc")
+
+
+def test_an_exchange_after_looking_changes_nothing(place):
+    """The directory is renamed and another put in its place while the library is compiled."""
+    cache, moved = place / "cache", place / "moved"
+    wrapper = place / "wrapper"
+    wrapper.write_text(wrapper.read_text().replace("exec g++", f"""case " $* " in *" -c "*)
+mv {cache} {moved}; mkdir -p {cache}/plsc; for name in {moved}/plsc/*.lock; do
+echo evil > {cache}/plsc/$(basename $name .lock).so; done;; esac
+exec g++"""))
+    library = compiler.library_of(place / "small.cc")
+    assert Path(library.loadable).read_bytes()[:4] == b"\x7fELF"
+    assert os.path.samefile(library.loadable, moved / "plsc" / library.path.name)
+    os.close(library.handle)
+
+
+def test_what_is_opened_stays_what_is_loaded(place):
+    library = compiler.library_of(place / "small.cc")
+    before = Path(library.loadable).read_bytes()
+    library.path.unlink()
+    library.path.write_bytes(b"another")
+    assert Path(library.loadable).read_bytes() == before
+    os.close(library.handle)
+
+
+def test_a_directory_leaves_no_handle_open(tmp_path):
+    before = os.listdir("/proc/self/fd")
+    (tmp_path / "a").mkdir()
+    with open_directory(tmp_path / "a" / "b") as directory:
+        assert directory.handle_of("none") is None
+        (tmp_path / "a" / "b" / "pipe").mkdir()
+        with pytest.raises(PermissionError, match="pipe is not yours alone"):
+            directory.handle_of("pipe")
+    (tmp_path / "a").chmod(0o777)
+    with pytest.raises(PermissionError), open_directory(tmp_path / "a" / "b"):
+        pass
+    assert os.listdir("/proc/self/fd") == before

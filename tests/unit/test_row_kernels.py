@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from unittest import mock
 
 import numpy as np
 import paddle
 import pytest
 
 from plsc import compat, program_view
+from plsc.compiler import Library
 from plsc.config import Config
 from plsc.engine.build import build_train
 from plsc.engine.session import Session
@@ -146,9 +146,11 @@ def test_without_a_compiler_the_log_says_so_once_and_paddles_operations_do_it(un
     np.testing.assert_allclose(losses(others[0], range(12)), losses(usual, range(12)), rtol=2e-6)
 
 
-def test_a_library_that_cannot_be_loaded_is_told(unknown, tmp_path, caplog):
+def test_a_library_that_cannot_be_loaded_is_told(unknown, tmp_path, monkeypatch, caplog):
     (tmp_path / "broken.so").write_text("no library")
-    with mock.patch.object(row_kernels, "library_of", lambda source: tmp_path / "broken.so"):
+    with open(tmp_path / "broken.so", "rb") as file:
+        broken = Library(tmp_path / "broken.so", file.fileno())
+        monkeypatch.setattr(row_kernels, "library_of", lambda source: broken)
         with caplog.at_level(logging.WARNING, "plsc"):
             assert not row_kernels.available()
     assert f"Paddle cannot load {tmp_path / 'broken.so'}" in caplog.text

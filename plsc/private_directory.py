@@ -1,0 +1,117 @@
+"""A directory whose files are run: only the user and root can have put them there; what is looked at is what is used.
+
+Whoever can write to a directory above it can put another in its place. So each one from / on is opened inside the one
+before and looked at when it is open, as ssh does for its keys (StrictModes), and files are opened inside the last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+@dataclass(frozen=True)
+class Directory:
+    """An open directory; the methods take names of files in it."""
+
+    path: Path  # for messages
+    handle: int
+
+    @property
+    def as_path(self) -> str:
+        """A path for other programs while they are started by this process."""
+        return f"/proc/self/fd/{self.handle}"
+
+    def handle_of(self, name: str) -> int | None:
+        """A regular file of the user's own that nobody else can write to, open for reading; None where there is none.
+
+        Raises PermissionError for a file that is something else.
+        """
+        try:
+            handle = os.open(name, os.O_RDONLY | _FILE, dir_fd=self.handle)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                raise _refused(self.path / name) from None
+            raise
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or _others_write(found):
+            os.close(handle)
+            raise _refused(self.path / name)
+        return handle
+
+    @contextlib.contextmanager
+    def alone(self, lock: str) -> Iterator[None]:
+        """Only one process at a time is inside of this for a ``lock``, the name of a file."""
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | _FILE, 0o600, dir_fd=self.handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def rename(self, name: str, final: str, mode: int) -> None:
+        """Make a file appear whole under its final name, with the rights ``mode``."""
+        os.chmod(name, mode, dir_fd=self.handle)
+        os.replace(name, final, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+
+    def remove(self, name: str) -> None:
+        os.unlink(name, dir_fd=self.handle)
+
+
+@contextlib.contextmanager
+def open_directory(path: str | os.PathLike[str]) -> Iterator[Directory]:
+    """The directory ``path``, absolute and without links in it, made where it is missing.
+
+    It must be the user's own, each one above it the user's or root's, and none of them may be writable by others, but
+    for those above with the sticky bit, as /tmp: in them nobody can take away what is not his. Raises PermissionError,
+    which names the one that is not so, and other OSErrors.
+    """
+    parts = Path(path).parts
+    here, handle = Path(parts[0]), os.open(parts[0], _DIRECTORY)
+    try:
+        _check(here, handle, is_last=len(parts) == 1)
+        for number, name in enumerate(parts[1:], 2):
+            here = here / name
+            inner = _enter(name, handle)
+            os.close(handle)
+            handle = inner
+            _check(here, handle, is_last=number == len(parts))
+        yield Directory(here, handle)
+    finally:
+        os.close(handle)
+
+
+def _enter(name: str, outer: int) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=outer)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):  # another process that starts
+            os.mkdir(name, 0o700, dir_fd=outer)
+        return os.open(name, _DIRECTORY, dir_fd=outer)
+
+
+def _check(path: Path, handle: int, is_last: bool) -> None:
+    found = os.fstat(handle)
+    owners = {os.geteuid()} if is_last else {os.geteuid(), 0}
+    sticky = found.st_mode & stat.S_ISVTX and not is_last
+    if found.st_uid not in owners or (_others_write(found) and not sticky):
+        raise _refused(path)
+
+
+def _others_write(found: os.stat_result) -> bool:
+    return bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _refused(path: Path) -> PermissionError:
+    return PermissionError(f"{path} is not yours alone to write to (delete it, or chown and chmod go-w)")
