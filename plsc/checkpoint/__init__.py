@@ -12,6 +12,7 @@ from plsc.checkpoint.reshard import merge, reshard
 from plsc.checkpoint.retention import remove_old
 from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
 from plsc.checkpoint.together import OneRank
+from plsc.checkpoint.whole import newest_whole
 from plsc.checkpoint.write import save
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "check_fits",
     "latest",
     "merge",
+    "newest_whole",
     "open_checkpoint",
     "read_manifest",
     "read_replicated",

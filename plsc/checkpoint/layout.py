@@ -10,11 +10,14 @@ MANIFEST = "manifest.json"
 MANIFEST_SUM = "manifest.sha256"
 REPLICATED = "replicated.safetensors"
 MARKER = "plsc_save_in_progress"
+BEST = "best"  # in the directory of a run: itself the directory of a run, of which it keeps one checkpoint
+LOCK = ".plsc_lock"  # in the directory of a run while somebody trains there
 
 # Directories beside the checkpoints, never a checkpoint by name:
 WRITING = ".tmp_"  # a save that has not finished
 REPLACED = ".replaced_"  # the older checkpoint of a step that is being saved again
 REMOVED = ".removed_"  # a checkpoint that is being deleted
+DAMAGED = "damaged_"  # one with a file that is not as its manifest says, kept for whoever wants to look at it
 
 _STEP = re.compile(r"step_(\d{8,})")
 _ASIDE = re.compile(r"\.(?:tmp|replaced|removed)_step_\d{8,}")
@@ -50,6 +53,11 @@ def step_dirs(run_dir: str) -> list[tuple[int, str]]:
 def replaced_dirs(run_dir: str) -> list[tuple[int, str]]:
     """[(step, path)] of the older checkpoints whose replacement was under way."""
     return _listed(run_dir, REPLACED)
+
+
+def damaged_dirs(run_dir: str) -> list[tuple[int, str]]:
+    """[(step, path)] of the checkpoints that were found damaged."""
+    return _listed(run_dir, DAMAGED)
 
 
 def aside_dirs(root: str) -> list[str]:

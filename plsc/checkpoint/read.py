@@ -6,6 +6,7 @@ and header of every file it opens, and `read_replicated` the hash as well.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 
@@ -17,6 +18,10 @@ from plsc.checkpoint.manifest import Manifest
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.errors import CheckpointError
 from plsc.parallel.shards import overlaps
+
+
+class Damaged(CheckpointError):
+    """A file of a checkpoint that holds something else than was written."""
 
 
 def verify_files(path: str, manifest: Manifest, files: Iterable[str] | None = None, hashes: bool = True) -> None:
@@ -31,9 +36,10 @@ def verify_files(path: str, manifest: Manifest, files: Iterable[str] | None = No
             if size != expected.num_bytes:
                 raise CheckpointError(f"{file_path}: {size} bytes, expected {expected.num_bytes}: truncated or damaged")
             if hashes and hash_file(file_path) != expected.sha256:
-                raise CheckpointError(f"{file_path}: SHA-256 differs from the manifest: damaged or exchanged")
+                raise Damaged(f"{file_path}: SHA-256 differs from the manifest: damaged or exchanged")
         except OSError as error:
-            raise CheckpointError(f"{file_path}: {error.strerror}") from None
+            kind = Damaged if error.errno == errno.EIO else CheckpointError  # a disk that cannot read it any more
+            raise kind(f"{file_path}: {error.strerror}") from None
 
 
 def read_replicated(path: str, manifest: Manifest) -> dict[str, np.ndarray]:

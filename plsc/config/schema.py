@@ -241,8 +241,9 @@ class Settings:
         setter="set_checkpoint_dir", attributes=("checkpoint_dir",),
     )  # fmt: skip
     resume: str = option(
-        "never", "auto goes on from the newest checkpoint in `model_save_dir` if there is one.",
-        choices=("never", "auto"),
+        "never", "auto goes on from the newest checkpoint in `model_save_dir` if there is one. never refuses a "
+        "`model_save_dir` that holds a run; new begins another one beside it, in `model_save_dir`/run_2, run_3 and so "
+        "on.", choices=("never", "auto", "new"),
     )  # fmt: skip
     init_from: str = option(
         "none", "Begin a new run with weights of `init_checkpoint`: its backbone, or also the centres of the classes "

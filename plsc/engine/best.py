@@ -7,11 +7,11 @@ import re
 from typing import Any
 
 from plsc.checkpoint import Manifest
+from plsc.checkpoint.layout import BEST
 from plsc.engine.start import Run
 from plsc.errors import ConfigError
 from plsc.evaluation.verification import Verification
 
-HOME = "best"  # in model_save_dir: itself the directory of a run, so checkpoint_dir may name it
 _METRIC = re.compile(r"(?P<name>.+)\.(?P<figure>accuracy|auc|eer|tar@(?P<far>[0-9.e-]+))")
 
 
@@ -42,7 +42,7 @@ class Best:
 
     @property
     def run_dir(self) -> str:
-        return os.path.join(self._run.config.model_save_dir, HOME)
+        return os.path.join(self._run.config.model_save_dir, BEST)
 
     def improved(self, step: int, results: dict[str, Verification]) -> bool:
         """Look at a verification, by every rank; True on all of them if it is better than all before."""

@@ -21,14 +21,13 @@ def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
 
     Raises CheckpointError on every rank.
     """
-    path = run.group.broadcast(_newest(run) if run.group.rank == 0 else None) or run.config.checkpoint_dir
+    config = run.config
+    own = checkpoint.newest_whole(config.model_save_dir, run.group) if config.resume == "auto" else None
+    path = own or config.checkpoint_dir
     if not path:
         return None
-    return checkpoint.open_checkpoint(path, run.group, spec.num_classes, spec.embedding_size)
-
-
-def _newest(run: Run) -> str | None:
-    return checkpoint.latest(run.config.model_save_dir) if run.config.resume == "auto" else None
+    hashed = own is not None
+    return checkpoint.open_checkpoint(path, run.group, spec.num_classes, spec.embedding_size, hashed=hashed)
 
 
 def progress_of(opened: tuple[str, Manifest] | None) -> Progress:

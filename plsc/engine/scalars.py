@@ -9,6 +9,7 @@ from typing import Any
 
 from plsc.errors import ConfigError
 
+SCALARS = "scalars.jsonl"
 PACKAGES = {"visualdl": "visualdl", "tensorboard": "tensorboardX"}
 
 
@@ -20,7 +21,7 @@ class Scalars:
 
     def __init__(self, run_dir: str, kind: str):
         self._writer = _open_writer(os.path.join(run_dir, "scalars"), kind)
-        path = os.path.join(run_dir, "scalars.jsonl")
+        path = os.path.join(run_dir, SCALARS)
         _drop_half_line(path)
         self._lines = open(path, "a", encoding="utf-8")
 

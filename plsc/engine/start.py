@@ -16,6 +16,7 @@ from plsc import checkpoint, remote
 from plsc.config import Config
 from plsc.engine.cpu import give_back, prepare_cpu
 from plsc.engine.journal import Journal
+from plsc.engine.run_dir import claim
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment, cores
 from plsc.parallel.group import Group, first_line, meet
@@ -51,11 +52,15 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     env = group.agree(lambda: _check(config, parts, check))
     prepare_cpu(threads(config, env))
     paddle.enable_static()
+    asked = config.model_save_dir
+    lock = claim(config, group) if continues else None
     journal = Journal.silent()
     try:
         group.connect(env)
         journal = Journal(config.model_save_dir, env, group, config.scalars)
         group.last_words = journal.failed
+        if config.model_save_dir != asked:
+            journal.say(f"{asked} holds a run: this one begins beside it, in {config.model_save_dir}")
         run = Run(config, parts, env, group, journal, seed=0)
         remote.fetch_start(run, continues)
         yield replace(run, seed=group.broadcast(choose_seed(config, continues)))
@@ -71,6 +76,8 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
         raise
     finally:
         journal.close()
+        if lock is not None:
+            lock.release()
         give_back()
 
 

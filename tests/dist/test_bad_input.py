@@ -74,7 +74,7 @@ def said(log: str) -> list[str]:
 
 def leftovers(directory: Path) -> list[str]:
     """Checkpoints and unfinished files of a run. Logs may stay: they say why it failed."""
-    kept = ("logs", "checkpoints", "scalars.jsonl")
+    kept = ("logs", "checkpoints", "scalars.jsonl", ".plsc_lock")  # the last one where rank 0 was killed
     return [str(p.relative_to(directory)) for p in directory.rglob("*") if p.name not in kept and p.suffix != ".log"]
 
 

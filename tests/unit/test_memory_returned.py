@@ -58,6 +58,7 @@ found["predict"] = resident()
 predictor = Predictor(exported)
 
 held.set("train_steps", 4)
+held.set("resume", "new")
 found["steps"] = [first.step, held.train().step]
 found["again"] = resident()
 images = np.stack([picture for picture, _ in pictures])

@@ -1,0 +1,200 @@
+"""One training at a time in a directory of a run.
+
+A lock of the kernel (flock), which ends with the process that holds it, whatever ends that; and a lease for file
+systems whose locks do not reach other machines, or that have none: the time of the file, which its holder renews.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from plsc.checkpoint.layout import LOCK
+from plsc.errors import CheckpointError
+
+LEASE_SECONDS = 60.0
+_RENEWALS = 6  # in the time of a lease
+_SETTLE_SECONDS = 0.3  # without flock: until two that began at once have both written
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+
+
+class Held(CheckpointError):
+    """Another process trains there."""
+
+
+class RunLock:
+    """Held from the constructor until ``release``. The file goes with it; one that a killed process left is free.
+
+    on_loss(reason): called by a thread where another one has taken it all the same, after this process stood still for
+    longer than a lease on a file system without locks. Raises Held, naming the holder, where it is held;
+    OSError where the directory cannot be written.
+    """
+
+    def __init__(self, run_dir: str, on_loss: Callable[[str], None] = lambda reason: None):
+        self.run_dir = run_dir
+        self._path = os.path.join(run_dir, LOCK)
+        self._token = secrets.token_hex(8)
+        self._on_loss = on_loss
+        self._released = threading.Event()
+        self._fd, self._locked = _open(self._path)
+        try:
+            if not self._locked:
+                raise Held(_refusal(run_dir, _read(self._fd), None))
+            self._take()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        threading.Thread(target=self._renew, daemon=True, name="plsc-lock").start()
+        _forget_in_forks(self)
+
+    def _take(self) -> None:
+        holder = _read(self._fd)
+        left = os.fstat(self._fd).st_mtime + LEASE_SECONDS - _time_of(self.run_dir)
+        if holder and left > 0 and not _is_gone(holder, self._locked == "by the kernel"):
+            raise Held(_refusal(self.run_dir, holder, left))
+        mine = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "kernel": _kernel(),
+                "process": _process(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}  # fmt: skip
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps(mine).encode(), 0)
+        os.fsync(self._fd)
+        if self._locked != "by the kernel":
+            time.sleep(_SETTLE_SECONDS)
+            if self._lost():
+                raise Held(_refusal(self.run_dir, _read(self._fd), LEASE_SECONDS))
+
+    def _lost(self) -> bool:
+        return _read(self._fd).get("token") != self._token
+
+    def _renew(self) -> None:
+        while not self._released.wait(LEASE_SECONDS / _RENEWALS):
+            try:
+                if self._lost():
+                    return self._on_loss(f"{self.run_dir}: another run has taken this directory; this one had stopped")
+                os.utime(self._fd)
+            except OSError:
+                continue  # the disk does not answer for a moment
+
+    def release(self) -> None:
+        """Let others in. May be called again."""
+        if self._released.is_set():
+            return
+        self._released.set()
+        try:
+            if not self._lost():
+                os.unlink(self._path)
+        except OSError:
+            pass  # the next one finds that nobody holds it
+        os.close(self._fd)
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.release()
+
+
+def _forget_in_forks(lock: RunLock) -> None:
+    """A fork shares the lock of the kernel: a worker that outlives its parent for a moment must not hold it."""
+    known = weakref.ref(lock)
+
+    def forget() -> None:
+        held = known()
+        if held is not None and not held._released.is_set():
+            held._released.set()
+            os.close(held._fd)
+
+    os.register_at_fork(after_in_child=forget)
+
+
+def _open(path: str) -> tuple[int, str]:
+    """(open file, how it is locked: "by the kernel", "by its lease alone", or "" where another process holds it)."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            how = "by the kernel"
+        except BlockingIOError:
+            return fd, ""
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(fd)
+                raise
+            how = "by its lease alone"
+        if _is_still(fd, path):
+            return fd, how
+        os.close(fd)  # its holder released it, and took it away, between the two lines
+
+
+def _is_still(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _read(fd: int) -> dict[str, Any]:
+    try:
+        found = json.loads(os.pread(fd, 4096, 0))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _time_of(directory: str) -> float:
+    """The time as the file system has it: clocks of machines differ."""
+    probe = os.path.join(directory, f"{LOCK}.{secrets.token_hex(8)}")
+    fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        os.write(fd, b".")
+        return os.fstat(fd).st_mtime
+    finally:
+        os.close(fd)
+        os.unlink(probe)
+
+
+def _is_gone(holder: dict[str, Any], locked: bool) -> bool:
+    """True if the process of a lease has certainly ended: it would hold the lock of this kernel, or be seen here."""
+    if holder.get("kernel") != _kernel():
+        return False
+    if locked:
+        return True
+    seen = str(holder.get("process")).split()
+    return seen[:1] == _process(os.getpid()).split()[:1] and " ".join(seen) != _process(holder.get("pid"))
+
+
+def _kernel() -> str:
+    """What is the same for all processes of one kernel, containers too, until it starts anew."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _process(pid: Any) -> str:
+    """The room in which processes see one another (a container), and when the process ``pid`` of this one began."""
+    try:
+        room = os.readlink("/proc/self/ns/pid")
+        with open(f"/proc/{int(pid)}/stat", encoding="utf-8", errors="replace") as file:
+            return f"{room} {file.read().rpartition(')')[2].split()[19]}"
+    except (OSError, ValueError, TypeError, IndexError):
+        return ""
+
+
+def _refusal(run_dir: str, holder: dict[str, Any], left: float | None) -> str:
+    who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= set(holder) else "another process"
+    since = f" since {holder['since']}" if "since" in holder else ""
+    text = f"model_save_dir={run_dir!r}: {who} trains there{since}"
+    if left is not None:
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
+        text += f", or was killed less than {LEASE_SECONDS:.0f} s ago: then it is free at {until}, in {left:.0f} s"
+    return f"{text}; wait for its end, stop it, or choose another model_save_dir"

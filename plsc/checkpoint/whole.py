@@ -1,0 +1,71 @@
+"""Where a run goes on by itself: its newest checkpoint that is as it was written, to the bit."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from plsc.checkpoint.files import sync_dir
+from plsc.checkpoint.find import latest
+from plsc.checkpoint.layout import DAMAGED, checkpoints_dir, damaged_dirs, file_names, step_dirs
+from plsc.checkpoint.manifest import read_manifest
+from plsc.checkpoint.read import Damaged, verify_files
+from plsc.checkpoint.together import Group, describe, together
+from plsc.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+
+def newest_whole(run_dir: str, group: Group) -> str | None:
+    """The newest checkpoint of which every file has the hash that its manifest says, or None where there is none.
+
+    A newer one that is damaged is renamed to `damaged_step_...`, so that nothing takes it for the newest again, and
+    named in a warning. To be called by all ranks by whoever holds the run. Raises CheckpointError on every rank where
+    there are checkpoints and none is whole: to begin anew then is for a person to decide.
+    """
+    what = f"cannot go on in {run_dir}"
+    while True:
+        path = together(group, what, lambda: latest(run_dir) if group.rank == 0 else None)[0]
+        if path is None:
+            together(group, what, lambda: _require_none(run_dir) if group.rank == 0 else None)
+            return None
+        damage = _damage(path, group)
+        if damage is None:
+            return path
+        aside = together(group, what, lambda: _set_aside(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
+        log.warning("%s: this checkpoint is passed over for the one before and is now %s", damage, aside)
+
+
+def _damage(path: str, group: Group) -> str | None:
+    """What is wrong inside of the files, each hashed by one rank. Other trouble raises CheckpointError on all ranks."""
+
+    def look() -> str | None:
+        manifest = read_manifest(path)
+        try:
+            verify_files(path, manifest, file_names(manifest.num_shards)[group.rank :: group.world_size])
+        except Damaged as error:
+            return describe(error)
+        return None
+
+    return next(filter(None, together(group, f"cannot open checkpoint {path}", look)), None)
+
+
+def _set_aside(run_dir: str, path: str) -> str:
+    root = checkpoints_dir(run_dir)
+    name = DAMAGED + "step_" + os.path.basename(path).rpartition("step_")[2]
+    number, aside = 1, os.path.join(root, name)
+    while os.path.lexists(aside):
+        number += 1
+        aside = os.path.join(root, f"{name}.{number}")
+    os.rename(path, aside)
+    sync_dir(root)
+    return aside
+
+
+def _require_none(run_dir: str) -> None:
+    left = step_dirs(run_dir) + damaged_dirs(run_dir)
+    if left:
+        raise CheckpointError(
+            f"none of its {len(left)} checkpoint(s) is complete and undamaged, the newest is {max(left)[1]}; choose "
+            "another model_save_dir, or move them away to begin anew"
+        )

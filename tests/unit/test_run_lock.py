@@ -1,0 +1,179 @@
+"""The lock of a run's directory: one holder, free when it ends however it ends, by lease where locks do not reach."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from plsc.checkpoint import lock as module
+from plsc.checkpoint.layout import LOCK
+from plsc.checkpoint.lock import LEASE_SECONDS, Held, RunLock
+
+ELSEWHERE = {"token": "x", "host": "other", "pid": 7, "kernel": "another", "since": "2026-11-29 12:00:00"}
+
+
+def hold_in_a_fork(run_dir, before=lambda: None) -> int:
+    """The process of a fork that holds the lock by now."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before()
+        held = RunLock(str(run_dir))  # kept by its name
+        os.write(writer, b"!")
+        signal.pause()
+        held.release()
+        os._exit(0)
+    assert os.read(reader, 1) == b"!"
+    os.close(reader)
+    os.close(writer)
+    return child
+
+
+def kill(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_the_second_is_refused_and_told_who_holds_it(tmp_path):
+    child = hold_in_a_fork(tmp_path)
+    try:
+        with pytest.raises(Held) as error:
+            RunLock(str(tmp_path))
+    finally:
+        kill(child)
+    assert f"process {child} on {os.uname().nodename} trains there since 2" in str(error.value)
+    assert "\n" not in str(error.value) and f"model_save_dir={str(tmp_path)!r}" in str(error.value)
+    with RunLock(str(tmp_path)):  # a killed holder holds nothing
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_twice_in_one_process(tmp_path):
+    with RunLock(str(tmp_path)), pytest.raises(Held, match=f"process {os.getpid()} on"):
+        RunLock(str(tmp_path))
+    with RunLock(str(tmp_path)):
+        pass
+
+
+def test_a_fork_does_not_hold_it_for_its_parent(tmp_path):
+    held = RunLock(str(tmp_path))
+    reader, writer = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        os.read(reader, 1)
+        os._exit(0 if held._released.is_set() else 1)
+    os.close(held._fd)  # what the kernel does to a holder that dies
+    held._released.set()
+    with RunLock(str(tmp_path)):
+        pass
+    os.write(writer, b"!")
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
+
+
+def test_one_of_many_that_start_at_once_gets_it(tmp_path):
+    results: list[object] = []
+    start = threading.Barrier(8)
+
+    def attempt():
+        start.wait()
+        try:
+            results.append(RunLock(str(tmp_path)))
+        except Held as error:
+            results.append(error)
+
+    for _ in range(10):
+        results.clear()
+        threads = [threading.Thread(target=attempt) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [result for result in results if isinstance(result, RunLock)]
+        assert len(results) == 8 and len(winners) == 1
+        winners[0].release()
+
+
+def leave_lease(tmp_path, age: float, **changes) -> None:
+    path = tmp_path / LOCK
+    path.write_text(json.dumps({**ELSEWHERE, **changes}))
+    now = time.time()
+    os.utime(path, (now - age, now - age))
+
+
+def test_another_machine_holds_it_until_its_lease_is_over(tmp_path):
+    leave_lease(tmp_path, age=20.0)
+    with pytest.raises(Held, match="process 7 on other trains there since 2026-11-29 12:00:00, or was killed") as error:
+        RunLock(str(tmp_path))
+    left = float(re.search(r"free at \d\d:\d\d:\d\d, in (\d+) s", str(error.value))[1])
+    assert LEASE_SECONDS - 20.0 - 10.0 <= left <= LEASE_SECONDS - 20.0  # the ten for a loaded machine
+    assert json.loads((tmp_path / LOCK).read_text()) == ELSEWHERE
+    leave_lease(tmp_path, age=LEASE_SECONDS + 1.0)
+    with RunLock(str(tmp_path)):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+def test_a_lease_is_renewed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.06)
+    with RunLock(str(tmp_path)):
+        os.utime(tmp_path / LOCK, (0, 0))
+        while os.stat(tmp_path / LOCK).st_mtime == 0:
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"kernel": 3, "pid": "x"}'])
+def test_a_file_that_says_nothing_useful(tmp_path, text):
+    (tmp_path / LOCK).write_text(text)
+    os.utime(tmp_path / LOCK, (0, 0))
+    with RunLock(str(tmp_path)):
+        pass
+
+
+class WithoutLocks:
+    """fcntl on a file system that has no locks."""
+
+    LOCK_EX = LOCK_NB = 0
+
+    @staticmethod
+    def flock(fd, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_without_locks_the_lease_decides(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "fcntl", WithoutLocks)
+    monkeypatch.setattr(module, "_SETTLE_SECONDS", 0.01)
+    child = hold_in_a_fork(tmp_path)
+    try:
+        with pytest.raises(Held, match=f"process {child} on"):
+            RunLock(str(tmp_path))
+    finally:
+        kill(child)
+    with RunLock(str(tmp_path)):  # its process is gone from this machine
+        pass
+    leave_lease(tmp_path, age=1.0)
+    with pytest.raises(Held, match="on other trains there"):
+        RunLock(str(tmp_path))
+
+
+def test_who_lost_it_meanwhile_is_told(tmp_path, monkeypatch):
+    lost = threading.Event()
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.06)
+    held = RunLock(str(tmp_path), on_loss=lambda reason: lost.set())
+    (tmp_path / LOCK).write_text(json.dumps(ELSEWHERE))
+    assert lost.wait(30)
+    held.release()
+    assert (tmp_path / LOCK).exists()  # it is the other one's
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / LOCK).symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError):
+        RunLock(str(tmp_path))
+    assert (tmp_path / "victim").read_text() == "mine"
