@@ -14,6 +14,7 @@ from plsc import checkpoint
 from plsc.checkpoint import ArrayShard
 from plsc.checkpoint.layout import checkpoints_dir, step_name
 from plsc.engine import checkpointing
+from plsc.engine.grace import Grace
 from plsc.engine.plan import Progress
 from plsc.engine.session import Session
 from plsc.engine.start import Run
@@ -42,6 +43,7 @@ class Saver:
     def __init__(self, run: Run, session: Session, protect: str | None):
         self._run, self._session = run, session
         self._protect = [protect] if protect else []
+        self._grace = Grace(run)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._beside = run.config.save_async and self._fits_in_memory()
@@ -67,8 +69,9 @@ class Saver:
         def write() -> None:
             for target in targets:
                 path = checkpoint.save(target.run_dir, progress.step, replicated, shard, meta, self._group)
-                checkpoint.remove_old(target.run_dir, target.keep, self._group, self._protect)
+                checkpoint.remove_old(target.run_dir, target.keep, self._group, [*self._protect, path])
                 run.journal.say(f"Save model to {path}, {time.monotonic() - began:.3f} s")
+            self._grace.saved(time.monotonic() - began)
 
         if self._beside:
             self._thread = threading.Thread(target=self._watched, args=(write,), name="plsc-save", daemon=True)

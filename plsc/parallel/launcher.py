@@ -32,6 +32,11 @@ def grace_seconds(environ: Mapping[str, str] | None = None) -> float | None:
     return PADDLE_GRACE_SECONDS if environ.get(LAUNCHED) and not environ.get(LAUNCHER) else None
 
 
+def this_is_the_launcher() -> None:
+    """Tell the ranks that this process will start who started them; for plsc.launch."""
+    os.environ[LAUNCHER] = str(os.getpid())
+
+
 def end_with_launcher(env: Environment) -> None:
     """See to it that this process ends when the one that started it as a rank does; a process alone goes on.
 
@@ -48,7 +53,7 @@ def end_with_launcher(env: Environment) -> None:
 def _has_ended(parent: int) -> bool:
     told = os.environ.get(LAUNCHER, "")
     if told.isdecimal():
-        return parent != int(told)
+        return not os.path.exists(f"/proc/{told}")  # the parent may be a script of the user's in between
     # In a container the launcher may be process 1, which elsewhere takes in the children of the dead.
     return parent == 1 and not _same_program(1)
 

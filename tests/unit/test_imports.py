@@ -22,7 +22,7 @@ STOREYS = [
     ["plsc.engine"],
     ["plsc.setters"],
     ["plsc.entry"],
-    ["plsc.command_line"],
+    ["plsc.command_line", "plsc.launch"],
     ["plsc"],  # plsc/__init__.py: what `from plsc import Entry` imports from
     ["tools"],
     ["tests"],

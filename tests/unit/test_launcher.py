@@ -62,7 +62,13 @@ def test_a_launcher_that_had_ended_before_is_noticed(monkeypatch):
     monkeypatch.setenv(launcher.LAUNCHED, "0")
     monkeypatch.setattr(launcher.ctypes, "CDLL", lambda name: type("C", (), {"prctl": lambda *_: 0})())
     launcher.end_with_launcher(TWO)
-    monkeypatch.setenv(launcher.LAUNCHER, str(os.getpid()))  # not the parent of this process
+    monkeypatch.setenv(launcher.LAUNCHER, str(os.getpid()))
+    launcher.end_with_launcher(TWO)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    monkeypatch.setenv(launcher.LAUNCHER, str(child))
     with pytest.raises(LaunchError, match="has ended; start all ranks anew"):
         launcher.end_with_launcher(TWO)
     monkeypatch.delenv(launcher.LAUNCHER)

@@ -1,0 +1,120 @@
+"""Paddle's launcher with an end that saves: python -m plsc.launch --nproc_per_node 2 train.py
+
+Every option is that of `python -m paddle.distributed.launch`. What is other: SIGTERM, SIGHUP and Ctrl-C to the launcher
+are passed on to the ranks, it waits for them however long they save, and it ends with 75 where they do (stopped and
+saved). Paddle's own kills the ranks after 30 seconds and ends with the number of the signal.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from plsc.engine.stopping import EXIT_STOPPED
+from plsc.paddle_version import require_paddle
+from plsc.parallel.launcher import this_is_the_launcher
+from plsc.report import install_excepthook
+
+_LOOK_SECONDS = 0.2
+# What the ranks get; a closed terminal (SIGHUP) is a request to stop like any other.
+_PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM, signal.SIGINT: signal.SIGINT}
+
+
+def main() -> None:
+    """Launch as the command line says; ends the process."""
+    install_excepthook()
+    require_paddle()
+    this_is_the_launcher()
+    from paddle.distributed.launch.context import Context
+    from paddle.distributed.launch.main import launch
+
+    context = Context()
+    if context.is_legacy_mode() or context.is_auto_tuner_mode():
+        return launch()  # neither starts ranks in a way that is known here
+    from paddle.distributed.launch import controllers
+
+    controller = controllers.init(context)
+    stop = Stop(controller)
+    try:
+        controller.run()
+        controller.finalize(exit=False)
+    except SystemExit:
+        controller.watcher.stop()
+        controller.master.stop()
+        raise
+    raise SystemExit(stop.status())
+
+
+class Stop:
+    """The request to stop, on its way from the launcher's ``controller`` to its ranks."""
+
+    def __init__(self, controller: Any):
+        self._pod = controller.pod
+        self._asked = 0
+        self._last = signal.SIGTERM
+        self._told: dict[int, int] = {}  # process -> how often it was told
+        self._watch, controller.pod.watch = controller.pod.watch, self.watch
+        for number in _PASSED_ON:
+            signal.signal(number, self._hear)
+
+    def watch(self, *args, **options) -> Any:
+        """In place of the pod's own, which Paddle calls again and again, and which has one failed rank kill the rest.
+
+        Ends the process once it was asked to and the ranks have ended, also where the ranks were asked by others.
+        """
+        found = self._watch(*args, **options)
+        if self._asked or EXIT_STOPPED in self._codes():
+            self._await_all()
+            raise SystemExit(self.status())
+        return found
+
+    def status(self) -> int:
+        """That of the first rank with an error; else 75 if one was stopped; else 0."""
+        codes = [EXIT_STOPPED if code is None else code for code in self._codes()]
+        failed = [code for code in codes if code not in (0, EXIT_STOPPED)]
+        if failed:
+            return failed[0] if failed[0] > 0 else 128 - failed[0]
+        return EXIT_STOPPED if EXIT_STOPPED in codes or (self._asked and not codes) else 0
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._asked, self._last = self._asked + 1, _PASSED_ON[signal.Signals(number)]
+        if self._asked == 1:
+            _say(f"{signal.Signals(number).name}: the ranks save and end; a second one ends them at once, unsaved")
+        if not self._processes():
+            raise SystemExit(EXIT_STOPPED)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell each rank as often as this process was told, those too that started since."""
+        for process in self._processes():
+            if self._told.get(process.pid, 0) < self._asked and process.returncode is None:
+                self._told[process.pid] = self._asked
+                process.send_signal(self._last if self._asked < 3 else signal.SIGKILL)
+
+    def _await_all(self) -> None:
+        while None in self._codes():
+            self._pod.logs()
+            if self._asked:
+                self._tell()
+            time.sleep(_LOOK_SECONDS)
+        while self._pod.logs():
+            pass
+
+    def _codes(self) -> list[int | None]:
+        return [process.poll() for process in self._processes()]
+
+    def _processes(self) -> list[Any]:
+        """The subprocess.Popen of each rank that was started."""
+        contexts = [container._proc for container in self._pod.containers]
+        return [context._proc for context in contexts if context is not None and context._proc is not None]
+
+
+def _say(text: str) -> None:
+    print(f"plsc.launch: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Real launchers: plsc.launch saves and ends with 75; a launcher that is killed takes its ranks along."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from plsc.checkpoint import OneRank, latest, open_checkpoint
+from plsc.engine.stopping import EXIT_STOPPED
+from tests.dist.ranks import ROOT
+
+SECONDS = 240  # what a machine with ten other runs may take to start two ranks
+
+
+def launch(module: str, cwd: Path, save_seconds: float, ranks: int = 2) -> subprocess.Popen:
+    command = [sys.executable, "-m", module, "--nproc_per_node", str(ranks), "--log_dir", str(cwd / "log"),
+               str(ROOT / "tests" / "dist" / "launched.py"), str(cwd), str(save_seconds)]  # fmt: skip
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
+    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with open(cwd / "launcher.txt", "ab") as log:
+        return subprocess.Popen(command, cwd=cwd, env=env, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for(condition, what: str, cwd: Path) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}\n" + told(cwd)
+        time.sleep(0.05)
+
+
+def told(cwd: Path) -> str:
+    files = [cwd / "launcher.txt", *sorted((cwd / "log").glob("workerlog.*"))]
+    return "\n".join(path.read_text(errors="replace")[-3000:] for path in files)
+
+
+def ranks_of(cwd: Path) -> list[int]:
+    """The processes that work for a directory: ranks and their data workers, not the launcher."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue  # it has just ended
+        if str(cwd).encode() in words and b"--nproc_per_node" not in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_a_stop_waits_for_the_save_and_ends_with_75(tmp_path):
+    launcher = launch("plsc.launch", tmp_path, save_seconds=4.0)  # longer than Paddle leaves to a second rank: 3 s
+    wait_for((tmp_path / "step_3").exists, "no third step", tmp_path)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(SECONDS) == EXIT_STOPPED, told(tmp_path)
+    path = latest(str(tmp_path / "run"))
+    assert path is not None and open_checkpoint(path, OneRank())[1].step >= 3
+    assert ranks_of(tmp_path) == [] and not (tmp_path / "run" / ".plsc_lock").exists()
+    assert "SIGTERM: the ranks save and end" in told(tmp_path) and "Container failed" not in told(tmp_path)
+
+
+@pytest.mark.parametrize("module", ["paddle.distributed.launch", "plsc.launch"])
+def test_ranks_end_with_a_killed_launcher_and_the_same_command_goes_on(tmp_path, module):
+    launcher = launch(module, tmp_path, save_seconds=0.0)
+    wait_for((tmp_path / "step_2").exists, "no second step", tmp_path)
+    assert len(ranks_of(tmp_path)) >= 2
+    launcher.kill()
+    launcher.wait()
+    wait_for(lambda: not ranks_of(tmp_path), "the ranks go on", tmp_path)
+    if module == "plsc.launch":
+        return
+    (tmp_path / "step_2").unlink()
+    again = launch(module, tmp_path, save_seconds=0.0)
+    wait_for((tmp_path / "step_2").exists, "the restarted run makes no step", tmp_path)
+    os.killpg(again.pid, signal.SIGHUP)  # a closed terminal
+    again.wait()
+    wait_for(lambda: not ranks_of(tmp_path), "the ranks go on", tmp_path)
