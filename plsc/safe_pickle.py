@@ -3,12 +3,20 @@
 A pickle may name any function of any module and have it called. These files need a handful of names, all about bytes
 and arrays. Each of these is answered here by a stand-in that checks its arguments and builds plain data;
 not even NumPy's own reconstruction is called with what the file says. Every other name is refused.
+
+The opcodes are those of Python's own unpickler in Python, for the one in C keeps its memo in an array: eight bytes that
+name a large place in it took 1.5 GB. Those that these files need are taken, and none of them may make more than its
+bytes bring along: no number beyond 64 bits, no key but text and numbers (Python crashes over the hash of a tuple that
+is nested deeply), no length beyond the end of the file.
 """
 
 from __future__ import annotations
 
+import functools
+import io
 import pickle
 import re
+import struct
 from typing import Any, BinaryIO, Callable
 
 import numpy as np
@@ -55,7 +63,7 @@ class _DType:
         sizes = tuple(int(size) for size in shape)
         # reshape checks that the data fills the shape; a negative size must not be taken as "the rest"
         if min(sizes, default=0) < 0:
-            raise DataError(f"refused: it holds an array of shape {sizes}")
+            raise DataError(f"refused: it holds an array of shape {str(sizes)[:60]}")
         return np.frombuffer(data, self.name).reshape(sizes, order="F" if fortran else "C")
 
 
@@ -104,11 +112,24 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return _dtype(dtype).array(data, (), False).item()
 
 
-def _encode(text: Any, encoding: Any) -> bytes:
-    """How Python 3 writes bytes for protocols 0 to 2."""
-    if not isinstance(text, str) or _text(encoding) != "latin1":
-        raise DataError(f"refused: it tries to encode by {encoding!r}")
-    return text.encode("latin1")
+_LATIN = ("latin1", "latin-1")
+
+
+class _Encoder:
+    """How Python 3 writes bytes for protocols 0 to 2: a call of _codecs.encode for each.
+
+    A text that is encoded again gives the bytes of the first time: so no more is made than the file brings.
+    """
+
+    def __init__(self) -> None:
+        self._done: dict[int, tuple[str, bytes]] = {}
+
+    def __call__(self, text: Any, encoding: Any) -> bytes:
+        if not isinstance(text, str) or _text(encoding) not in _LATIN:
+            raise DataError("refused: it tries to encode what is no text, or not by latin1")
+        if id(text) not in self._done:
+            self._done[id(text)] = (text, text.encode("latin1"))  # the text is kept, and so its id
+        return self._done[id(text)][1]
 
 
 def _no_bytes(*args: Any) -> bytes:
@@ -118,15 +139,15 @@ def _no_bytes(*args: Any) -> bytes:
     return b""
 
 
-def _bytearray(*args: Any) -> bytes:
+def _bytearray(encode: Callable[[Any, Any], bytes], *args: Any) -> bytes:
     """How Python writes a bytearray for protocols below 5: bytearray(), bytearray(bytes), bytearray(text, "latin-1").
 
     5 has an opcode of its own. What is given back is plain bytes, without a copy.
     """
     if not args:
         return b""
-    if len(args) == 2 and isinstance(args[0], str) and _text(args[1]) in ("latin-1", "latin1"):
-        return args[0].encode("latin1")
+    if len(args) == 2 and isinstance(args[0], str) and _text(args[1]) in _LATIN:
+        return encode(*args)
     if len(args) != 1 or not isinstance(args[0], (bytes, bytearray)):
         raise DataError("refused: it tries to call bytearray with other than bytes")
     return args[0]
@@ -142,10 +163,11 @@ def _data(*args: Any) -> Any:
 
 
 def _permitted(weights: bool) -> dict[tuple[str, str], Callable[..., Any]]:
+    encode = _Encoder()
     names: dict[tuple[str, str], Callable[..., Any]] = {
         ("numpy", "dtype"): _WeightDType if weights else _DType,
         ("numpy", "ndarray"): _reconstruct,  # only ever an argument of _reconstruct
-        ("_codecs", "encode"): _encode,
+        ("_codecs", "encode"): encode,
     }
     for core in ("numpy.core", "numpy._core"):  # renamed in NumPy 2
         names[core + ".multiarray", "_reconstruct"] = _reconstruct
@@ -153,22 +175,134 @@ def _permitted(weights: bool) -> dict[tuple[str, str], Callable[..., Any]]:
         names[core + ".numeric", "_frombuffer"] = _frombuffer
     for builtins in ("builtins", "__builtin__"):
         names[builtins, "bytes"] = _no_bytes
-        names[builtins, "bytearray"] = _bytearray
+        names[builtins, "bytearray"] = functools.partial(_bytearray, encode)
         if weights:
             names[builtins, "eval"] = _data
     return names
 
 
-class _Unpickler(pickle.Unpickler):
+class _Bounded:
+    """A file as the unpickler reads it; nothing is asked of it that is not there."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, start = file, file.tell()
+        self._left = file.seek(0, io.SEEK_END) - start
+        file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self._left:
+            raise EOFError("it ends before what it says it holds")
+        self._left -= size
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        line = self._file.readline()
+        self._left -= len(line)
+        return line
+
+
+_OPCODES = (
+    "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 BINFLOAT STRING BINSTRING "
+    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_TUPLE "
+    "TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT GLOBAL STACK_GLOBAL REDUCE BINPUT "
+    "LONG_BINPUT MEMOIZE BINGET LONG_BINGET"
+).split()
+_MOST_KEYS = 1000
+_NUMBER_BYTES = 8
+
+
+class _Unpickler(pickle._Unpickler):
+    dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES}
+
     def __init__(self, file: BinaryIO, weights: bool) -> None:
-        super().__init__(file, encoding="bytes")
+        super().__init__(_Bounded(file), encoding="bytes")
         self._names = _permitted(weights)
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except KeyError as error:  # of `dispatch`; a number that is in no memo is an UnpicklingError or this, too
+            raise pickle.UnpicklingError(f"unknown opcode or place {str(error)[:40]}") from None
 
     def find_class(self, module: str, name: str) -> Any:
         build = self._names.get((module, name))
         if build is None:
-            raise DataError(f"refused: it tries to load {module}.{name}, which no such file needs")
+            named = ascii(f"{module}.{name}"[:80])[1:-1]
+            raise DataError(f"refused: it tries to load {named}, which no such file needs")
         return _StandIn(build)
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise DataError("refused: it tries to load an object that lies outside")
+
+    def _digits(self) -> bytes:
+        line = self.readline()
+        if len(line) > 32:
+            raise DataError(f"refused: it holds a number of {len(line)} digits")
+        return line.strip()
+
+    def _load_put(self) -> None:
+        self.memo[int(self._digits())] = self.stack[-1]
+
+    def _load_get(self) -> None:
+        self.append(self.memo[int(self._digits())])
+
+    def _load_number(self) -> None:  # INT, LONG, FLOAT: a line of text
+        text = self._digits().rstrip(b"L")
+        if text in (b"00", b"01"):
+            self.append(text == b"01")
+        else:
+            self.append(float(text) if any(sign in text.lower() for sign in (b".", b"e", b"n")) else int(text))
+
+    def _load_long(self, form: str) -> None:
+        (size,) = struct.unpack(form, self.read(struct.calcsize(form)))
+        if not 0 <= size <= _NUMBER_BYTES:
+            raise DataError(f"refused: it holds a number of {size} bytes (allowed: up to {_NUMBER_BYTES})")
+        self.append(int.from_bytes(self.read(size), "little", signed=True))
+
+    def _load_bytearray(self) -> None:  # as bytes: without a copy, and without making room before they are there
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(size))
+
+    def _load_build(self) -> None:
+        state, built = self.stack.pop(), self.stack[-1]
+        if not isinstance(built, (_StandIn, _Array, _DType)):
+            raise DataError(f"refused: it tries to change a {type(built).__name__}")
+        built.__setstate__(state)
+
+    def _load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set(items)
+
+    def _load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key, value])
+
+    def _set(self, items: list) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(target) + len(items) // 2 > _MOST_KEYS:
+            raise DataError(f"refused: it sets more than {_MOST_KEYS} keys, or those of something else than a dict")
+        for key in items[::2]:
+            if not isinstance(key, (str, bytes, int)):
+                raise DataError(f"refused: a {type(key).__name__} is a key")
+        target.update(zip(items[::2], items[1::2]))
+
+    def _refuse(self) -> None:
+        raise DataError("refused: it tries to make objects, or to load what lies outside")
+
+    for _name in ("INT", "LONG", "FLOAT"):
+        dispatch[getattr(pickle, _name)[0]] = _load_number
+    for _name in ("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER",
+                  "READONLY_BUFFER", "EMPTY_SET", "ADDITEMS", "FROZENSET"):  # fmt: skip
+        dispatch[getattr(pickle, _name)[0]] = _refuse
+    dispatch[pickle.PUT[0]], dispatch[pickle.GET[0]] = _load_put, _load_get
+    dispatch[pickle.LONG1[0]] = lambda self: self._load_long("<B")
+    dispatch[pickle.LONG4[0]] = lambda self: self._load_long("<i")
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
+    dispatch[pickle.BUILD[0]] = _load_build
+    dispatch[pickle.DICT[0]] = _load_dict
+    dispatch[pickle.SETITEM[0]] = _load_setitem
+    dispatch[pickle.SETITEMS[0]] = lambda self: self._set(self.pop_mark())
 
 
 def load_plain(file: BinaryIO, weights: bool = False) -> Any:

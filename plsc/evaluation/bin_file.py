@@ -129,7 +129,13 @@ def _checked(content: Any) -> tuple[list[Image], np.ndarray]:
     images, issame = _sequence("images", content[0]), _sequence("issame", content[1])
     if len(issame) == 0 or len(images) != 2 * len(issame):
         raise DataError(f"{len(images)} images for {len(issame)} pairs, expected two per pair, at least one pair")
-    return [_picture(i, image) for i, image in enumerate(images)], _flags(issame)
+    # An array that stands there twice is made bytes once: a small file may name a large one a million times.
+    arrays = [as_array(image) for image in images]
+    done: dict[int, Image] = {}
+    for i, array in enumerate(arrays):
+        if id(array) not in done:
+            done[id(array)] = _picture(i, array)
+    return [done[id(array)] for array in arrays], _flags(issame)
 
 
 def _sequence(what: str, value: Any) -> Any:
@@ -140,7 +146,6 @@ def _sequence(what: str, value: Any) -> Any:
 
 
 def _picture(index: int, image: Any) -> Image:
-    image = as_array(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
         # cv2.imencode hands out the bytes of a file as [n] or [n, 1]
         if image.ndim == 1 or image.ndim == 2 and image.shape[1] == 1:
