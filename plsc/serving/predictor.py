@@ -17,6 +17,8 @@ from plsc.serving.gallery import Gallery, Matches, cosines
 from plsc.serving.pictures import RESIZES, resized
 from plsc.serving.runtimes import open_runtime
 
+CALLERS = 4
+
 
 class Predictor:
     """An exported model, ready for pictures.
@@ -24,9 +26,13 @@ class Predictor:
     model_dir: what `convert_for_prediction()` or tools/export.py wrote. runtime: "paddle" (Paddle Inference), "onnx"
     (ONNX Runtime), or "auto", the first of the two that was exported and is installed. resize: what is done to a
     picture of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.pictures.resized).
-    device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU; 0 is one for
-    each core that this process may use.
-    One thread of the program at a time may use a Predictor.
+    device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU for a batch; 0
+    is one for each core that this process may use.
+
+    Any number of threads may use a Predictor at once. callers: how many of them Paddle Inference serves at a time, each
+    with memory of its own for a batch, while the weights are shared; 0 is one for each core, at most 4; others wait.
+    `close()`, or leaving a `with` block, frees the model: batches that are being computed are finished, later ones
+    raise ExportError. So does a fork that uses its parent's: open one in each process.
 
     A picture is a path, encoded bytes, a PIL image, or pixels: an array uint8 or uint16 [H, W] or [H, W, 3] in RGB.
     Raises ExportError for a model that cannot be opened, ConfigError for a wrong argument; the methods raise DataError
@@ -42,16 +48,28 @@ class Predictor:
         device: str = "auto",
         threads: int = 0,
         card: int = 0,
+        callers: int = 0,
     ):
-        if resize not in RESIZES or batch_size < 1 or threads < 0:
+        if resize not in RESIZES or batch_size < 1 or threads < 0 or callers < 0:
             raise ConfigError(
-                f"Predictor: resize={resize!r}, batch_size={batch_size}, threads={threads}; allowed: "
-                f"{', '.join(RESIZES)}; at least 1; at least 0"
+                f"Predictor: resize={resize!r}, batch_size={batch_size}, threads={threads}, callers={callers}; "
+                f"allowed: {', '.join(RESIZES)}; at least 1; at least 0; at least 0"
             )
         path = os.fspath(model_dir)
         self.description = read_description(path)
         self._path, self._batch_size, self._resize = path, batch_size, resize
-        self._runtime = open_runtime(path, self.description, runtime, threads or cores(), device, card)
+        callers = callers or min(CALLERS, cores())
+        self._runtime = open_runtime(path, self.description, runtime, threads or cores(), device, card, callers)
+
+    def close(self) -> None:
+        """Free the model. May be called again."""
+        self._runtime.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     @property
     def runtime(self) -> str:

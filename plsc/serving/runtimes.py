@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from plsc.errors import ConfigError, ExportError
 from plsc.serving.description import Description, check_files
+from plsc.serving.workers import Lifetime, Workers
 
 DEVICES = ("auto", "cpu", "gpu")
 
 
 class PaddleRuntime:
-    """Paddle Inference. ``run`` must not be called from two threads at once."""
+    """Paddle Inference, for any number of threads: ``callers`` of them are served at a time, each by a copy of the
+    predictor that shares its weights (Paddle's clone). On a GPU one at a time."""
 
     kind = "paddle"
 
-    def __init__(self, program: str, weights: str, threads: int, device: str, card: int):
+    def __init__(self, program: str, weights: str, threads: int, device: str, card: int, callers: int = 1):
         from plsc.paddle_version import require_paddle
 
         version = require_paddle()
@@ -29,22 +33,37 @@ class PaddleRuntime:
         config = inference.Config(program, weights)
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(threads)
-        if has_gpu and device != "cpu":
+        on_gpu = has_gpu and device != "cpu"
+        if on_gpu:
             config.enable_use_gpu(256, card)  # MB of memory to begin with
-        self._predictor = inference.create_predictor(config)
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        names = self._predictor.get_output_names()
-        self._outputs = [self._predictor.get_output_handle(name) for name in names]
+        predictor = inference.create_predictor(config)  # never run itself: it holds the weights
+        self._workers = Workers(lambda: _Copy(predictor.clone()), 1 if on_gpu else callers)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """images float32 [B, C, H, W] -> the outputs, in order."""
+        return self._workers.run(lambda copy: copy.run(images))
+
+    def close(self) -> None:
+        """Let callers finish, then free it."""
+        self._workers.close()
+
+
+class _Copy:
+    """A predictor with its input and outputs, for one thread."""
+
+    def __init__(self, predictor: Any):
+        self._predictor = predictor
+        self._input = predictor.get_input_handle(predictor.get_input_names()[0])
+        self._outputs = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
         self._input.copy_from_cpu(np.ascontiguousarray(images, np.float32))
         self._predictor.run()
         return [output.copy_to_cpu() for output in self._outputs]
 
 
 class OnnxRuntime:
-    """ONNX Runtime; needs no Paddle."""
+    """ONNX Runtime; needs no Paddle. Its session may be run by any number of threads at once."""
 
     kind = "onnx"
 
@@ -61,15 +80,24 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
+        self._lifetime = Lifetime(self)
         self._session = onnxruntime.InferenceSession(file, options, providers=[*providers, "CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """images float32 [B, C, H, W] -> the outputs, in order."""
-        return self._session.run(None, {self._input: np.ascontiguousarray(images, np.float32)})
+        session = self._session  # kept until this call is over, whoever closes meanwhile
+        self._lifetime.require()
+        return session.run(None, {self._input: np.ascontiguousarray(images, np.float32)})
+
+    def close(self) -> None:
+        """Free it when the last caller is done."""
+        self._lifetime.closed = True
+        if self._lifetime.is_here:
+            self._session = None
 
 
-def open_runtime(path: str, description: Description, kind: str, threads: int, device: str, card: int):
+def open_runtime(path: str, description: Description, kind: str, threads: int, device: str, card: int, callers: int):
     """The runtime for one kind ("paddle", "onnx") or the first that can be used ("auto"). Raises ExportError."""
     if kind not in ("auto", "paddle", "onnx") or device not in DEVICES:
         raise ConfigError(
@@ -82,7 +110,7 @@ def open_runtime(path: str, description: Description, kind: str, threads: int, d
     files = check_files(path, description, kind)
     try:
         if kind == "paddle":
-            return PaddleRuntime(*files, threads, device, card)
+            return PaddleRuntime(*files, threads, device, card, callers)
         return OnnxRuntime(*files, threads, device, card)
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, ConfigError):
