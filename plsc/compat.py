@@ -15,6 +15,7 @@ from paddle.base import core, framework
 from paddle.base.executor import _ExecutorCache, _get_program_cache_key
 from paddle.base.layer_helper import LayerHelper
 
+from plsc.gloo_timeout import set_timeout
 from plsc.key_server import join_gloo
 
 RING = 0  # one communication ring: all ranks
@@ -425,6 +426,14 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str):
     if is_pir():
         return core.CommContextManager.create_gloo_comm_context(store, str(RING), rank, world_size)
     return join_gloo(store, rank, world_size, endpoint)
+
+
+def let_gloo_wait(rank: int, world_size: int, seconds: int) -> bool:
+    """Let the collectives of the ring of ``start_gloo`` wait for ``seconds``; False where it stays at Paddle 3's 30.
+
+    Paddle 2.6 waits for months.
+    """
+    return not is_pir() or set_timeout(paddle.__file__, RING, rank, world_size, seconds)
 
 
 def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:

@@ -61,10 +61,13 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
         group.last_words = journal.failed
         if config.model_save_dir != asked:
             journal.say(f"{asked} holds a run: this one begins beside it, in {config.model_save_dir}")
+        if continues:
+            _watch_stalls(config, group, journal)
         run = Run(config, parts, env, group, journal, seed=0)
         remote.fetch_start(run, continues)
         yield replace(run, seed=group.broadcast(choose_seed(config, continues)))
         group.barrier("end of the run")
+        group.watch_stalls(0)
     except PlscError as error:
         error = _cause(error, group)
         journal.failed(str(error))
@@ -79,6 +82,15 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
         if lock is not None:
             lock.release()
         give_back()
+
+
+def _watch_stalls(config: Config, group: Group, journal: Journal) -> None:
+    group.watch_stalls(config.stall_timeout)
+    if not group.patient:
+        journal.say(
+            "WARNING: Gloo of this Paddle cannot be told how long to wait: a rank that is late by more than 30 s ends "
+            "the run, whatever stall_timeout says"
+        )
 
 
 def _outlive_sigterm(group: Group) -> None:

@@ -115,6 +115,7 @@ class Loop:
         loss, path, verified = math.nan, "", {}
         for step, (_, images, labels) in enumerate(self._meter.awaiting(loader), start=plan.first.step):
             rate = plan.schedule.lr(step)
+            run.group.begins(step + 1)
             results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.made)
             if run.parts.optimizer is not None:
                 rate = float(run.parts.optimizer.get_lr())

@@ -19,10 +19,12 @@ from plsc.errors import LaunchError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment
 from plsc.parallel.news import News
 from plsc.parallel.nodelay import send_at_once
+from plsc.parallel.stalls import StallWatch
 
 CONNECT_SECONDS = 600  # until every rank has started
 LEAVE_SECONDS = 60
 WAIT_SECONDS = 3600  # a barrier may wait for a slow disk, not for ever
+GLOO_SECONDS = 7 * 86400  # how long Gloo itself waits for a rank: who is late is found and named by stalls.py
 GRACE_SECONDS = 1.0  # from the news of a failure until this rank is ended where it does not end by itself
 
 
@@ -57,9 +59,11 @@ class Group:
         self.rank = env.rank
         self.world_size = env.world_size
         self.last_words: Callable[[str], None] = lambda text: None  # where else to write why this rank is ended
+        self.patient = True  # False where the collectives of the program give a rank 30 s that cannot be changed
         self._calls = 0
         self._store = None
         self._news: News | None = None
+        self._stalls: StallWatch | None = None
         self._connected = ""
         self._refused = False
         self._closed = threading.Event()
@@ -104,6 +108,7 @@ class Group:
             host = env.endpoints[0].rsplit(":", 1)[0]
             gloo_endpoint = self.broadcast(f"{host}:{free_port()}" if env.rank == 0 else None)
             self._ring = compat.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
+            self.patient = compat.let_gloo_wait(env.rank, env.world_size, GLOO_SECONDS)
         self._connected = env.device
 
     def agree(self, check: Callable[[], Any]) -> Any:
@@ -148,6 +153,7 @@ class Group:
         text = json.dumps(value).encode()
         try:
             self._store.set(prefix + str(self.rank), text)
+            self._store.add(prefix + f"here/{self.rank}", 1)
             self._store.add(prefix, 1)
             self._await(prefix)
             return [json.loads(bytes(self._store.get(prefix + str(rank)))) for rank in range(self.world_size)]
@@ -163,6 +169,24 @@ class Group:
         places = self.all_gather(name)
         if len(set(places)) > 1:
             raise TrainingError(f"the ranks are out of step: they wait at {places}")
+
+    def watch_stalls(self, seconds: float) -> None:
+        """From now on end all ranks, with one reason, when one is late by more than ``seconds``; 0 ends the watch.
+
+        Every rank must call it at the same time, and ``begins`` before each step.
+        """
+        if self._stalls is not None:
+            self._stalls.close()
+            self._stalls = None
+        if seconds > 0 and self._news is not None:
+            self._stalls = StallWatch(self.rank, self.world_size, seconds, self._news.tell_step, self._news.accuse)
+            self._news.listen_to_steps(self._stalls.hear)
+            self._stalls.start()
+
+    def begins(self, step: int) -> None:
+        """This rank begins a step, counted from 1."""
+        if self._stalls is not None:
+            self._stalls.begins(step)
 
     def fail(self, message: str) -> None:
         """Tell the other ranks why this one ends. One rank alone has nobody to tell, and may try again."""
@@ -202,7 +226,9 @@ class Group:
         pause, deadline = 0.001, time.monotonic() + WAIT_SECONDS
         while self._store.add(counter, 0) < self.world_size:
             if time.monotonic() > deadline:
-                raise TrainingError(f"waited {WAIT_SECONDS} seconds for another rank")
+                ranks = range(self.world_size)
+                missing = [rank for rank in ranks if not self._store.add(f"{counter}here/{rank}", 0)]
+                raise TrainingError(f"waited {WAIT_SECONDS} seconds for rank(s) {', '.join(map(str, missing))}")
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
 

@@ -2,6 +2,7 @@
 
 Why sockets of our own: the kernel closes those of a process that dies, whatever kills it and whatever the others wait
 in, so the end of a connection is the news. Nothing is polled, and a rank that computes for long is not taken for dead.
+While a training runs, the connections also carry which step each rank has begun (plsc.parallel.stalls).
 A machine that is gone closes nothing; the kernel's keep-alive packets find that within KEEPALIVE_SECONDS.
 """
 
@@ -41,6 +42,8 @@ class News:
         self._on_failure = on_failure
         self._known = threading.Event()
         self._closed = threading.Event()
+        self._sending = threading.Lock()  # a line is whole, whoever sends at the same time
+        self._on_step: Callable[[int, int], None] = lambda rank, step: None
         self._reason = ""
         meet = self._accept if rank == 0 else self._connect
         self._peers = meet(world_size, host, share, seconds)  # socket -> rank
@@ -51,6 +54,19 @@ class News:
     def tell(self, message: str) -> None:
         """Tell the others why this rank fails. Nothing more is heard or said afterwards."""
         self._leave({"failed": f"rank {self._rank}: {message}"})
+
+    def listen_to_steps(self, on_step: Callable[[int, int], None]) -> None:
+        """on_step(rank, step) is called, by the thread, for what ``tell_step`` of another rank says."""
+        self._on_step = on_step
+
+    def tell_step(self, step: int) -> None:
+        """Tell rank 0, or as rank 0 all others, which step this rank has begun."""
+        for peer in list(self._peers):
+            self._send(peer, {"step": step})
+
+    def accuse(self, reason: str) -> None:
+        """Another rank fails without a word: as if it had said so, on every rank."""
+        self._fail(None, {"failed": reason})
 
     def close(self) -> None:
         """Leave in peace."""
@@ -106,31 +122,38 @@ class News:
     def _hear(self, peer: socket.socket, news: dict[str, Any]) -> None:
         if "bye" in news:
             self._peers[peer] = -1
-        elif self._peers[peer] >= 0 and not self._closed.is_set() and not self._known.is_set():
-            self._reason = news["failed"]
-            for other in self._peers:  # rank 0 passes it on
-                if other is not peer:
-                    _send(other, news)
-            self._known.set()
-            threading.Thread(target=self._on_failure, args=(self._reason,), daemon=True, name="plsc-stop").start()
+        elif "step" in news:
+            self._on_step(self._peers[peer], news["step"])
+        elif self._peers[peer] >= 0:
+            self._fail(peer, news)
+
+    def _fail(self, source: socket.socket | None, news: dict[str, Any]) -> None:
+        if self._closed.is_set() or self._known.is_set():
+            return
+        self._reason = news["failed"]
+        for other in self._peers:  # rank 0 passes it on
+            if other is not source:
+                self._send(other, news)
+        self._known.set()
+        threading.Thread(target=self._on_failure, args=(self._reason,), daemon=True, name="plsc-stop").start()
 
     def _leave(self, news: dict[str, Any]) -> None:
         if self._closed.is_set():
             return
         self._closed.set()
         for peer in self._peers:
-            _send(peer, news)
+            self._send(peer, news)
             try:
                 peer.shutdown(socket.SHUT_WR)
             except OSError:
                 pass  # the other one has gone before
 
-
-def _send(peer: socket.socket, news: dict[str, Any]) -> None:
-    try:
-        peer.sendall(json.dumps(news).encode() + b"\n")
-    except OSError:
-        pass  # one that is gone needs no news
+    def _send(self, peer: socket.socket, news: dict[str, Any]) -> None:
+        try:
+            with self._sending:
+                peer.sendall(json.dumps(news).encode() + b"\n")
+        except OSError:
+            pass  # one that is gone needs no news
 
 
 def _receive_some(peer: socket.socket) -> bytes:
