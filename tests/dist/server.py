@@ -7,9 +7,11 @@ does not take threads along.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -55,10 +57,13 @@ class Server:
 
     def carry_out(self, order: Order) -> list[int]:
         """The exit codes in the order of the ranks, as of `tests.dist.forked.run`."""
-        self._connection.send(order)
-        if not self._connection.poll(order.limit + 60):
-            raise TimeoutError(f"no answer to {order}")
-        return self._connection.recv()
+        try:
+            self._connection.send(order)
+            if not self._connection.poll(order.limit + 60):
+                raise TimeoutError(f"no answer to {order}")
+            return self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise RuntimeError("the server of tests.dist.server has ended; its stderr, above or below, says why") from error
 
     def close(self) -> None:
         self._connection.close()
@@ -71,7 +76,13 @@ def of_process(pid: int) -> Server:
     return Server()
 
 
+def end_with_parent() -> None:
+    """A test run that is killed leaves no rank behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def main() -> None:
+    end_with_parent()
     import plsc.engine.run  # noqa: F401  plsc comes first, see plsc.paddle_version.load_zlib
 
     # isort: split
@@ -88,6 +99,7 @@ def main() -> None:
             return
 
         def work(rank: int, order=order) -> None:
+            end_with_parent()
             connection.close()
             os.chdir(order.cwd)
             for name, value in order.changes.items():
