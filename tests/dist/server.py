@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
-import importlib
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-from tests.dist import forked
+from tests.dist import forked, worker
 from tests.dist.launch import ROOT, plain_environment
 
 # Variables that nothing reads while Paddle is imported; where others differ it takes a new interpreter.
@@ -31,7 +30,7 @@ class Order:
     """Call ``module:function(*arguments)`` in each of ``world_size`` forks, which write to ``cwd/rank<r>.log``."""
 
     target: str
-    arguments: tuple
+    arguments: tuple[str, ...]
     world_size: int
     cwd: Path
     limit: float  # seconds
@@ -63,7 +62,7 @@ class Server:
                 raise TimeoutError(f"no answer to {order}")
             return self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise RuntimeError("the server of tests.dist.server has ended; its stderr, above or below, says why") from error
+            raise RuntimeError("the server of tests.dist.server has ended; its stderr says why") from error
 
     def close(self) -> None:
         self._connection.close()
@@ -105,8 +104,7 @@ def main() -> None:
             for name, value in order.changes.items():
                 os.environ.pop(name, None)
                 os.environ.update({} if value is None else {name: value})
-            module, function = order.target.split(":")
-            getattr(importlib.import_module(module), function)(*order.arguments)
+            worker.call(order.target, *order.arguments)
 
         connection.send(forked.run(order.world_size, order.cwd, work, lone=True, limit=order.limit))
 

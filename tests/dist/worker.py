@@ -1,11 +1,20 @@
-"""One rank of tests.dist.ranks.run: in a fork of the server, or as a process of its own."""
+"""What a rank of tests.dist.ranks does, in a fork of the server or as a process of its own."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import sys
 from pathlib import Path
+
+from tests.dist.launch import ROOT
+
+
+def call(target: str, *arguments: str) -> None:
+    """``module:function(*arguments)``."""
+    module, function = target.split(":")
+    getattr(importlib.import_module(module), function)(*arguments)
 
 
 def work(target: str, cwd: str) -> None:
@@ -26,5 +35,12 @@ def work(target: str, cwd: str) -> None:
     (Path(cwd) / f"result{env.rank}.pickle").write_bytes(pickle.dumps(result))
 
 
+def run_main(module: str, cwd: str) -> None:
+    """The module's ``main()`` as if it had been started with ``cwd`` as its argument, in the checkout."""
+    os.chdir(ROOT)
+    sys.argv = [module, cwd]
+    importlib.import_module(module).main()
+
+
 if __name__ == "__main__":
-    work(*sys.argv[1:])
+    call(*sys.argv[1:])
