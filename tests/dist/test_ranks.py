@@ -1,4 +1,4 @@
-"""Ranks are forks of one server where that is the same as processes of their own, and such processes where it is not."""
+"""Ranks are forks of one server, and processes of their own where a fork would come too late."""
 
 from __future__ import annotations
 
