@@ -6,9 +6,10 @@ from types import TracebackType
 
 import numpy as np
 
+from plsc.data.batch import fill_batch
 from plsc.data.datasets import Dataset
 from plsc.data.sampler import GlobalBatchSampler
-from plsc.data.workers import WorkerPool, fill_batch
+from plsc.data.workers import WorkerPool
 
 
 class Loader:

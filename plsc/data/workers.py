@@ -28,6 +28,7 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 from PIL import Image
 
+from plsc.data.batch import fill_batch, joined
 from plsc.data.datasets import Dataset
 from plsc.data.sampler import GlobalBatchSampler
 from plsc.errors import DataError, PlscError
@@ -37,14 +38,6 @@ _PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is 
 # waits although its next batch is there (docs/performance.md). Who waits for data leaves the core to the worker anyway.
 BEHIND = 5  # added to the niceness of the process
 _JOIN_SECONDS = 5.0  # from the last sign of a dying worker to its exit code
-
-
-def fill_batch(
-    dataset: Dataset, epoch: np.ndarray, index: np.ndarray, images: np.ndarray, labels: np.ndarray
-) -> None:
-    """Write the samples (epoch [B], index [B]) into images [B,3,H,W] and labels [B]."""
-    for row in range(len(index)):
-        images[row], labels[row] = dataset.get(int(index[row]), int(epoch[row]))
 
 
 @dataclass
@@ -108,12 +101,22 @@ class WorkerPool:
         except (EOFError, OSError) as error:
             raise _death(worker.process) from error
         if failure is not None:
-            raise failure
+            raise self._with_others(failure)
         images, labels = slot.images.copy(), slot.labels.copy()
         later = step + self._num_workers * self._prefetch
         if later < self._last_step:
             self._order(later)
         return images, labels
+
+    def _with_others(self, failure: Exception) -> Exception:
+        """The failure, and what other workers have met by now in the batches that they read ahead."""
+        problems = [failure]
+        for worker in self._workers:
+            with contextlib.suppress(EOFError, OSError):
+                while worker.results.poll():
+                    problems.append(worker.results.recv())
+        found = [problem for problem in problems if isinstance(problem, DataError)]
+        return joined(found) if isinstance(failure, DataError) else failure
 
     def close(self) -> None:
         self._finalizer()

@@ -113,6 +113,55 @@ def test_an_error_comes_in_its_step_as_what_it_was(workers: int) -> None:
         next(loader)
 
 
+class _Broken(_Numbers):
+    """Some samples cannot be used."""
+
+    def __init__(self, broken: set[int], sequential: bool = False) -> None:
+        super().__init__()
+        self.broken, self.sequential = broken, sequential
+
+    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
+        if index in self.broken:
+            raise DataError(f"picture {index} is broken")
+        return super().get(index, epoch)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_all_broken_samples_of_a_batch_come_in_one_error(workers: int) -> None:
+    """Rank 0 of 2 takes samples 0 to 3 of every 8."""
+    with Loader(_Broken({9, 11, 17, 4}), _sampler(), workers, 0, 2) as loader:
+        next(loader)
+        with pytest.raises(DataError) as caught:
+            next(loader)
+    assert str(caught.value) == "2 samples cannot be used: picture 9 is broken; picture 11 is broken"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_of_samples_read_in_order_the_first_broken_one_is_named(workers: int) -> None:
+    with Loader(_Broken({1, 3}, sequential=True), _sampler(), workers, 0, 2) as loader:
+        with pytest.raises(DataError, match="^picture 1 is broken$"):
+            next(loader)
+
+
+def test_what_other_workers_have_found_meanwhile_is_said_too() -> None:
+    with Loader(_Broken({1, 2, 8, 9, 17}), _sampler(), 3, 0, 4, prefetch=1) as loader:
+        workers = loader._pool._workers
+        while not all(worker.results.poll() for worker in workers):
+            time.sleep(0.01)
+        with pytest.raises(DataError) as caught:
+            next(loader)
+    named = "; ".join(f"picture {index} is broken" for index in (1, 2, 8, 9, 17))
+    assert str(caught.value) == f"5 samples cannot be used: {named}"
+
+
+def test_ten_broken_samples_are_named_and_the_others_counted() -> None:
+    sampler = GlobalBatchSampler(40, 16, 0, 1, seed=3, shuffle=False)
+    with Loader(_Broken(set(range(12))), sampler, 0, 0, 1) as loader, pytest.raises(DataError) as caught:
+        next(loader)
+    assert str(caught.value).startswith("12 samples cannot be used: picture 0 is broken; ")
+    assert str(caught.value).endswith("picture 9 is broken; and 2 more") and "\n" not in str(caught.value)
+
+
 def test_an_error_of_our_own_keeps_its_trace() -> None:
     with pytest.raises(RuntimeError, match="(?s)_bug.*ZeroDivisionError: our own mistake"):
         list(Loader(_Numbers(16, _bug), _sampler(), 2, 0, 5))
