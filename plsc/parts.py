@@ -40,6 +40,10 @@ class Parts:
         """The same with an optimizer of its own: one that has been in a program cannot be in another."""
         return dataclasses.replace(self, optimizer=copy.deepcopy(self.optimizer))
 
+    def names(self) -> dict[str, str | None]:
+        """What can be said of each part without running it: module and name of its function or class."""
+        return {field.name: qualified_name(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
     def without_effect(self, config: Config) -> list[str]:
         """A line for every key that was changed from its default and has no effect because of a part."""
         rate = ["lr", "lr_reference_batch", "momentum", "weight_decay", *_keys("lr_schedule.")]
@@ -62,6 +66,17 @@ class Parts:
             if getattr(attr, "name", None) is not None:
                 lines.append(f"set_distfc_attr: name={attr.name!r}: has no effect, the name tells the rank")
         return lines
+
+
+def qualified_name(value: Any) -> str | None:
+    """Module and name of a function, else of the class of an object, with the rate of an optimizer; None for None."""
+    if value is None:
+        return None
+    while hasattr(value, "func") and not hasattr(value, "__qualname__"):  # functools.partial
+        value = value.func
+    named = value if hasattr(value, "__qualname__") else type(value)
+    name = f"{named.__module__}.{named.__qualname__}"
+    return f"{name}, learning rate {value.get_lr()}" if _descends(value, "paddle", "Optimizer") else name
 
 
 def _keys(prefix: str) -> list[str]:

@@ -39,7 +39,8 @@ def _row(entry: Option) -> str:
     kind = entry.kind + (" or null" if entry.optional else "")
     default = f"`{json.dumps(entry.default)}`"
     setter = f"`{entry.setter}`" if entry.setter else ""
-    cells = [f"`{entry.key}`", kind, default, entry.unit, entry.allowed, entry.doc, setter]
+    doc = f"{entry.doc} Ranks may differ: {entry.per_rank}." if entry.per_rank else entry.doc
+    cells = [f"`{entry.key}`", kind, default, entry.unit, entry.allowed, doc, setter]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

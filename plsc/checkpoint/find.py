@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
+from plsc.checkpoint.files import hash_file
 from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, file_names, replaced_dirs, step_dirs
 from plsc.checkpoint.manifest import Manifest, read_manifest
 from plsc.checkpoint.read import check_fits, verify_files
@@ -27,7 +28,8 @@ def open_checkpoint(
     """(checkpoint directory, manifest) on every rank, fit to be read; to be called by all ranks, before training.
 
     `path` as in `resolve`, decided by rank 0; the other arguments as in `check_fits`. Every file is hashed, by one of
-    the ranks, unless it was before (`hashed`). What is wrong for one rank raises CheckpointError on all of them.
+    the ranks, unless it was before (`hashed`), and the ranks compare what manifest they read: on disks of their own
+    they may hold checkpoints of one name that are not one. What is wrong for one rank raises CheckpointError on all.
     """
     what = f"cannot open checkpoint {path}"
     found = together(group, what, lambda: resolve(path) if group.rank == 0 else None)[0]
@@ -36,11 +38,27 @@ def open_checkpoint(
         check_fits(found, read_manifest(found), num_classes, embedding_size, replicated, shard)
 
     together(group, what, read_and_compare)
+    require_one_manifest(group, what, found)
     manifest = read_manifest(found)
     mine = file_names(manifest.num_shards)[group.rank :: group.world_size]
     if not hashed:
         together(group, what, lambda: verify_files(found, manifest, mine))
     return found, manifest
+
+
+def require_one_manifest(group: Group, what: str, path: str) -> None:
+    """Raise CheckpointError on every rank where they do not read the same manifest in `path`."""
+
+    def look() -> list[str]:
+        return [hash_file(os.path.join(path, MANIFEST)), os.path.abspath(path)]
+
+    found = together(group, what, look)
+    others = [rank for rank, (digest, _) in enumerate(found) if digest != found[0][0]]
+    if others:
+        raise CheckpointError(
+            f"{what}: {found[others[0]][1]} of rank(s) {', '.join(map(str, others))} is another checkpoint than "
+            f"{found[0][1]} of rank 0; all ranks must see the same files: share the directory, or copy one everywhere"
+        )
 
 
 def problem(path: str) -> str | None:

@@ -20,8 +20,8 @@ VERSION = 1
 
 # What the caller of `save` gives; the rest of the manifest follows from the tensors.
 META_KEYS = (
-    "paddle_version", "num_classes", "embedding_size", "epoch", "position", "config", "random_states", "lr_state",
-    "extra",
+    "paddle_version", "num_classes", "embedding_size", "epoch", "position", "data", "config", "random_states",
+    "lr_state", "extra",
 )  # fmt: skip
 
 
@@ -30,8 +30,9 @@ class Manifest:
     """One checkpoint without its tensors.
 
     `step` optimizer steps are done; `position` says where in the data of `epoch` the run stood; `world_size` is the
-    number of ranks that trained. `class_ranges[i]` are the classes [first, last) of shard file i; there can be
-    fewer shards than ranks. Shapes in `shard_tensors` are those of all shards together: [num_classes],
+    number of ranks that trained. `data` is a record of what they read, empty where that is not known.
+    `class_ranges[i]` are the classes [first, last) of shard file i; there can be fewer shards than ranks.
+    Shapes in `shard_tensors` are those of all shards together: [num_classes],
     [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1].
     """
 
@@ -44,6 +45,7 @@ class Manifest:
     embedding_size: int
     class_ranges: tuple[tuple[int, int], ...]
     position: dict[str, Any]
+    data: dict[str, Any]
     config: dict[str, Any]
     random_states: dict[str, Any]
     lr_state: dict[str, Any]
@@ -115,12 +117,13 @@ def read_manifest(path: str) -> Manifest:
 
 def parse(data: dict[str, Any]) -> Manifest:
     """A Manifest from decoded JSON without its first two fields. Raises ValueError, naming the field."""
+    data = {"data": {}, **data}  # which manifests had not from the first
     _same_keys("field", {field.name for field in fields(Manifest)}, set(data))
     for key in ("plsc_version", "paddle_version"):
         _check(isinstance(data[key], str), key, data[key], "a text")
     for key, least in (("step", 0), ("epoch", 0), ("world_size", 1), ("num_classes", 1), ("embedding_size", 1)):
         _check(type(data[key]) is int and data[key] >= least, key, data[key], f"an integer of at least {least}")
-    for key in ("position", "config", "random_states", "lr_state", "extra"):
+    for key in ("position", "data", "config", "random_states", "lr_state", "extra"):
         _check(isinstance(data[key], dict), key, data[key], "an object")
     values = dict(data)
     values["class_ranges"] = _class_ranges(data)

@@ -110,10 +110,14 @@ def check_fits(
     `replicated` and `shard` are the run's tensors, all of them; a shard's rows do not matter, only names, types and
     widths. Raises CheckpointError with both values.
     """
-    for key, wanted in (("num_classes", num_classes), ("embedding_size", embedding_size)):
+    for key, wanted, advice in (
+        ("num_classes", num_classes, f"set classifier.num_classes: {manifest.num_classes}, or begin a new run with "
+         "other classes by init_from: backbone or classes, and init_checkpoint in place of checkpoint_dir or resume"),
+        ("embedding_size", embedding_size, f"set model.embedding_size: {manifest.embedding_size}"),
+    ):  # fmt: skip
         stored = getattr(manifest, key)
         if wanted is not None and wanted != stored:
-            raise CheckpointError(f"{path}: {key} is {stored} in the checkpoint and {wanted} in this run")
+            raise CheckpointError(f"{path}: {key} is {stored} in the checkpoint and {wanted} in this run; {advice}")
     if replicated is not None:
         _compare(path, "replicated", manifest.replicated_tensors, replicated)
     if shard is not None:

@@ -31,12 +31,15 @@ def save(
     shard: ShardSource | None,
     meta: dict[str, Any],
     group: Group,
+    checksum: str = "",
 ) -> str:
     """Write the checkpoint of `step` under `run_dir` and return its directory. Every rank must call it.
 
-    `replicated` and `meta` are rank 0's; the other ranks may pass None and {}. `meta` has the keys META_KEYS and holds
-    plain JSON. `shard`: the first k ranks give one, following `class_range(num_classes, rank, k)`; k is world_size
-    for a sharded classifier, 1 for a replicated one (its matrix then is a shard), 0 for none.
+    `replicated` and `meta` are rank 0's; the other ranks may pass None and {}. `meta` has the keys META_KEYS, of
+    which `data` may be left out, and holds plain JSON. `shard`: the first k ranks give one, following
+    `class_range(num_classes, rank, k)`; k is world_size for a sharded classifier, 1 for a replicated one (its matrix
+    then is a shard), 0 for none.
+    `checksum`: that of what each rank holds of what is the same on all; another one on some rank is an error.
     A checkpoint of the same step is replaced, and deleted only when the new one is in place.
     Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
     or, where only the flush after the rename failed, complete.
@@ -44,7 +47,8 @@ def save(
     root = layout.checkpoints_dir(run_dir)
     what = f"cannot save the checkpoint of step {step} in {root}"
     try:
-        offers = together(group, what, lambda: _offer(step, shard))
+        offers = together(group, what, lambda: {**_offer(step, shard), "checksum": checksum})
+        _require_same_replicas(what, offers)
         num_shards = _num_shards(what, offers)
         final = os.path.join(root, layout.step_name(step))
         aside = os.path.join(root, layout.WRITING + layout.step_name(step))
@@ -106,6 +110,18 @@ def _offer(step: int, shard: ShardSource | None) -> dict[str, Any]:
     return {"step": step, "tensors": None if shard is None else [spec.to_json() for spec in shard.tensors()]}
 
 
+def _require_same_replicas(what: str, offers: list[dict[str, Any]]) -> None:
+    """Every rank sees the same offers, so it returns, or raises, the same on each."""
+    sums = [offer["checksum"] for offer in offers]
+    others = [rank for rank, found in enumerate(sums) if found != sums[0]]
+    if others:
+        raise CheckpointError(
+            f"{what}: what all ranks hold alike, such as the backbone, is not on rank(s) {', '.join(map(str, others))} "
+            f"what it is on rank 0 (checksums {', '.join(sums)}): they compute otherwise, or one has a fault; go on "
+            "from an older checkpoint, on machines of one kind"
+        )
+
+
 def _num_shards(what: str, offers: list[dict[str, Any]]) -> int:
     """How many ranks give a shard. Every rank sees the same offers, so it returns, or raises, the same on each."""
     steps = [offer["step"] for offer in offers]
@@ -127,6 +143,7 @@ def _draft(
     """The manifest as JSON data, with files that are still empty, checked as a reader would check it."""
     if replicated is None:
         raise CheckpointError("rank 0 must give the replicated tensors, got None")
+    meta = {"data": {}, **meta}
     if set(meta) != set(META_KEYS):
         raise CheckpointError(f"meta must have the keys {', '.join(META_KEYS)}; got {', '.join(map(str, meta))}")
     _check_plain("meta", meta)

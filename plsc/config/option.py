@@ -39,6 +39,7 @@ def option(
     filled: bool = False,
     increasing: bool = False,
     secret: bool = False,
+    per_rank: str = "",
     refuse: Callable[[str], str | None] | None = None,
     setter: str = "",
     attributes: tuple[str, ...] = (),
@@ -47,13 +48,14 @@ def option(
 
     within: the range of a number, or of each number of a list. length: the exact number of items of a list.
     filled: an empty text or list is refused. increasing: each number of the list is larger than the one before.
-    secret: never printed nor written. refuse: says what is wrong with a value, or None. setter: the method of Entry
-    that sets it. attributes: the names under which PLSC 0.1 and 0.2 kept it on Entry.
+    secret: never printed nor written. per_rank: why ranks may have other values; without it a run is refused where they
+    do. refuse: says what is wrong with a value, or None. setter: the method of Entry that sets it. attributes: the
+    names under which PLSC 0.1 and 0.2 kept it on Entry.
     """
     metadata = {
         "doc": doc, "unit": unit, "within": Interval(within) if within else None, "choices": choices, "length": length,
-        "filled": filled, "increasing": increasing, "secret": secret, "refuse": refuse, "setter": setter,
-        "attributes": attributes,
+        "filled": filled, "increasing": increasing, "secret": secret, "per_rank": per_rank, "refuse": refuse,
+        "setter": setter, "attributes": attributes,
     }  # fmt: skip
     return dataclasses.field(default_factory=lambda: copy.deepcopy(default), repr=not secret, metadata=metadata)
 
@@ -79,6 +81,7 @@ class Option:
     filled: bool
     increasing: bool
     secret: bool
+    per_rank: str
     refuse: Callable[[str], str | None] | None
     setter: str
     attributes: tuple[str, ...]

@@ -122,9 +122,13 @@ class Data:
     )
     dataset_dir: str = option(
         "./train_data", "The directory of the pictures, the list and the verification sets.", filled=True,
+        per_rank="each machine may keep a copy of its own; what is in it is compared",
         setter="set_dataset_dir", attributes=("dataset_dir",),
     )  # fmt: skip
-    label_file: str = option("label.txt", "The list in `dataset_dir`: a path and a label a line.", filled=True)
+    label_file: str = option(
+        "label.txt", "The list in `dataset_dir`: a path and a label a line.", filled=True,
+        per_rank="what the lists say is compared",
+    )  # fmt: skip
     train_image_num: int | None = option(
         None,
         f"The number of images; null counts the list, and another number than the list's is refused. For synthetic "
@@ -133,7 +137,8 @@ class Data:
     )  # fmt: skip
     num_workers: int = option(
         2, "Processes per rank that read and decode; 0 reads in the training process.", unit="processes",
-        within="[0, inf)", setter="set_num_workers",
+        within="[0, inf)", per_rank="a matter of the machine; batches are the same with any number",
+        setter="set_num_workers",
     )  # fmt: skip
     pixel_std: float = option(
         127.5, "Pixels become (x - 127.5) / pixel_std; PLSC 0.x used 128, 2.x 127.5.", choices=(127.5, 128.0)
@@ -193,7 +198,7 @@ class Remote:
     )  # fmt: skip
     fs_ugi: str | None = option(
         None, "User and password on HDFS, as user,password; never printed nor written.", filled=True, secret=True,
-        setter="set_hdfs_info", attributes=("fs_ugi",),
+        per_rank="a secret is not sent around", setter="set_hdfs_info", attributes=("fs_ugi",),
     )  # fmt: skip
     fs_dir_for_save: str | None = option(
         None, "Like `save_url`, a directory on `fs_name`.", filled=True, refuse=urls.directory_problem,
@@ -229,7 +234,7 @@ class Settings:
     )  # fmt: skip
     num_threads: int = option(
         0, "CPU threads per rank; 0 shares the cores of the machine out to its ranks.", unit="threads",
-        within="[0, inf)",
+        within="[0, inf)", per_rank="a matter of the machine",
     )  # fmt: skip
     use_onednn: bool = option(
         True, "On the CPU convolutions and PReLU go through oneDNN: faster, with the same results up to rounding, and "
@@ -248,6 +253,11 @@ class Settings:
         "never", "auto goes on from the newest checkpoint in `model_save_dir` if there is one. never refuses a "
         "`model_save_dir` that holds a run; new begins another one beside it, in `model_save_dir`/run_2, run_3 and so "
         "on.", choices=("never", "auto", "new"),
+    )  # fmt: skip
+    accept_new_labels: bool = option(
+        False, "Go on from a checkpoint although pictures that it was trained on have other labels in the list now. "
+        "Class centres stay where they are, so each label must mean the same class as before, or training starts far "
+        "off. A list that is only longer needs no permission.",
     )  # fmt: skip
     init_from: str = option(
         "none", "Begin a new run with weights of `init_checkpoint`: its backbone, or also the centres of the classes "

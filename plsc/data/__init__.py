@@ -10,10 +10,12 @@ from plsc.data.check import check_label_list
 from plsc.data.datasets import ImageListDataset, SyntheticDataset
 from plsc.data.hooks import IndexedHook, ReaderHook, read_sample
 from plsc.data.loader import Loader
+from plsc.data.record import Difference, difference, list_record
 from plsc.data.sampler import GlobalBatchSampler
 from plsc.data.transforms import decode_image, normalise, read_picture
 
 __all__ = [
+    "Difference",
     "GlobalBatchSampler",
     "ImageListDataset",
     "IndexedHook",
@@ -22,6 +24,8 @@ __all__ = [
     "SyntheticDataset",
     "check_label_list",
     "decode_image",
+    "difference",
+    "list_record",
     "normalise",
     "read_picture",
     "read_sample",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from plsc.data.check import check_label_list
 from plsc.data.philox import NOISE, PATTERN, philox
+from plsc.data.record import list_record
 from plsc.data.transforms import decode_image, is_flipped, normalise, read_picture
 from plsc.errors import ConfigError, DataError
 
@@ -56,6 +57,10 @@ class ImageListDataset:
 
     def __len__(self) -> int:
         return len(self._list)
+
+    def record(self, count: int) -> dict[str, Any]:
+        """What there is to remember of the first ``count`` lines of the list."""
+        return list_record(self._list, count)
 
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
         """(image float32 [3, H, W], label int64). Raises DataError that names the picture and its line."""

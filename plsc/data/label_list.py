@@ -67,6 +67,12 @@ class LabelList:
         blob, starts, lengths = self._blob, self._starts[which].tolist(), self._lengths[which].tolist()
         return [blob[start : start + length] for start, length in zip(starts, lengths)]
 
+    def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
+        """(bytes, starts, lengths): where in these bytes the paths of consecutive lines are."""
+        starts, lengths = self._starts[which].astype(np.int64), self._lengths[which]
+        first, last = int(starts[0]), int(starts[-1]) + int(lengths[-1])
+        return self._blob[first:last], starts - first, lengths
+
     def line(self, index: int) -> int:
         """The line number in the file, from 1 and with blank lines counted."""
         return self._blob.count(b"\n", 0, int(self._starts[index])) + 1

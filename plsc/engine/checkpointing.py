@@ -10,10 +10,11 @@ from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.together import together
 from plsc.classifiers import ClassifierSpec
+from plsc.data import difference
 from plsc.engine.plan import Progress
 from plsc.engine.session import Session
 from plsc.engine.start import Run
-from plsc.errors import CheckpointError
+from plsc.errors import CheckpointError, DataError
 
 
 def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
@@ -39,6 +40,27 @@ def progress_of(opened: tuple[str, Manifest] | None) -> Progress:
     if type(samples) is not int or samples < 0:
         raise CheckpointError(f"{path}: position holds samples={samples!r}; it must be a number of at least 0")
     return Progress(manifest.step, samples)
+
+
+def compare_data(run: Run, data, path: str, manifest: Manifest) -> None:
+    """Say where a run goes on with other data than before. Raises DataError where the same pictures have other labels,
+    which would train each class towards the pictures of another, unless ``accept_new_labels`` is set.
+
+    The same on every rank: they have compared their data and their manifests.
+    """
+    now = run.data.get("training", {})
+    if not manifest.data:
+        run.journal.say(f"{path} does not say with which data it was trained: whether they are the same is not known")
+        return
+    found = difference(manifest.data, now, getattr(data, "record", None))
+    if found is None:
+        return
+    if found.relabelled and not run.config.accept_new_labels:
+        raise DataError(
+            f"{path} was trained with other labels: {found.text}; give each class the label that it had, begin a new "
+            "run by init_from: classes with a label_map, or set accept_new_labels: true"
+        )
+    run.journal.say(f"going on with other data than {path} was trained with: {found.text}")
 
 
 def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
@@ -69,6 +91,7 @@ def meta_of(run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extr
         "embedding_size": spec.embedding_size,
         "epoch": epoch,
         "position": {"samples": progress.samples},
+        "data": run.data.get("training", {}),
         "config": run.config.to_dict(),
         "random_states": {"seed": run.seed},
         "lr_state": plain(scheduler.state_dict()) if scheduler is not None else {},

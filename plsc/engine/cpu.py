@@ -75,17 +75,29 @@ def use_wide_kernels(cpuinfo: str = "/proc/cpuinfo") -> None:
 
 def mkl_cpu_type(cpuinfo: Path) -> str | None:
     """MKL's number for the widest instructions of an AMD processor; None where MKL chooses rightly by itself."""
-    try:
-        lines = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-    except OSError:  # not Linux
-        return None
-    found = {name.strip(): value.strip() for name, value in lines.items()}
-    flags = set(found.get("flags", "").split())
-    if found.get("vendor_id") != "AuthenticAMD":
+    vendor, flags = _processor(cpuinfo)
+    if vendor != "AuthenticAMD":
         return None
     if AVX512 <= flags:
         return "7"
     return "5" if AVX2 <= flags else None
+
+
+def widest_instructions(cpuinfo: Path) -> str:
+    """What decides how a processor rounds sums: its maker, which MKL asks for, and how wide its vectors are."""
+    vendor, flags = _processor(cpuinfo)
+    width = "AVX-512" if AVX512 <= flags else "AVX2" if AVX2 <= flags else "no AVX2"
+    return f"{vendor} {width}" if vendor else "of unknown kind"
+
+
+def _processor(cpuinfo: Path) -> tuple[str, set[str]]:
+    """(maker, flags) of the last processor; empty where Linux does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+    except OSError:  # not Linux
+        return "", set()
+    found = {name.strip(): value.strip() for name, value in lines.items()}
+    return found.get("vendor_id", ""), set(found.get("flags", "").split())
 
 
 def keep_big_blocks() -> bool:

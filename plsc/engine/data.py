@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import os
+import zlib
+from typing import Any
+
+import numpy as np
 
 from plsc.config import SYNTHETIC_IMAGES, Config
-from plsc.data import ImageListDataset, IndexedHook, ReaderHook, SyntheticDataset, check_label_list, decode_image
+from plsc.data import (
+    ImageListDataset,
+    IndexedHook,
+    ReaderHook,
+    SyntheticDataset,
+    check_label_list,
+    decode_image,
+    list_record,
+)
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation.bin_file import find_targets
-from plsc.evaluation.sources import load_pairs, place_of
+from plsc.evaluation.bin_file import PairSet, find_targets
+from plsc.evaluation.sources import PictureFiles, load_pairs, place_of
 from plsc.evaluation.verification import FOLDS
 from plsc.parallel.environment import Environment
-from plsc.parts import Parts
+from plsc.parts import Parts, qualified_name
+
+Records = dict[str, dict[str, Any]]  # by what they are records of
 
 
-def check_training_data(config: Config, parts: Parts, env: Environment) -> None:
-    """Look at list, pictures and verification sets before anything is opened. Raises DataError, ConfigError."""
+def check_training_data(config: Config, parts: Parts, env: Environment) -> Records:
+    """Look at list, pictures and verification sets before anything is opened. Raises DataError, ConfigError.
+
+    Returns a record of each, to be compared with those of other ranks and of a checkpoint (plsc.data.record).
+    """
     section = config.data
     own = parts.train_dataset is not None or parts.train_reader is not None
     if not own and section.dataset == "list":
@@ -23,17 +40,40 @@ def check_training_data(config: Config, parts: Parts, env: Environment) -> None:
         labels = check_label_list(section.dataset_dir, section.label_file, config.classifier.num_classes, looks)
         check_number(config, len(labels), os.path.join(section.dataset_dir, section.label_file))
         check_batch(config, len(labels), env)
-    if config.with_test:
-        check_verification(config, parts)
+        record = list_record(labels)
+    else:
+        record = _own_record(config, parts)
     input_names(config)
+    return {"training": record, **(check_verification(config, parts) if config.with_test else {})}
 
 
-def check_verification(config: Config, parts: Parts) -> None:
-    """Is there what the figures are made from? Raises DataError."""
+def _own_record(config: Config, parts: Parts) -> dict[str, Any]:
+    """What is known of data that are no list."""
+    section, classes = config.data, config.classifier.num_classes
+    if parts.train_dataset is not None:
+        number = _length(parts.train_dataset)
+        return {"kind": "train_dataset", "type": qualified_name(parts.train_dataset), "images": number,
+                "num_classes": classes}  # fmt: skip
+    if parts.train_reader is not None:
+        return {"kind": "train_reader", "type": qualified_name(parts.train_reader), "images": section.train_image_num,
+                "num_classes": classes}  # fmt: skip
+    return {"kind": "synthetic", "images": section.train_image_num or SYNTHETIC_IMAGES, "num_classes": classes}
+
+
+def _length(dataset) -> int | None:
+    try:
+        return len(dataset)
+    except Exception:  # what the data set's own class says is told when it is used
+        return None
+
+
+def check_verification(config: Config, parts: Parts) -> Records:
+    """Is there what the figures are made from? Returns a record of each set. Raises DataError."""
     if parts.test_dataset is not None:
-        number_of_samples(parts.test_dataset)
-        return
-    shape = list(config.model.image_shape)
+        count = number_of_samples(parts.test_dataset)
+        kind = qualified_name(parts.test_dataset)
+        return {"test_dataset": {"kind": "test_dataset", "type": kind, "images": count}}
+    shape, records = list(config.model.image_shape), {}
     for name, path in zip(config.data.val_targets, verification_files(config)):
         pairs = load_pairs(path, name)
         if len(pairs.issame) < FOLDS or pairs.issame.all() or not pairs.issame.any():
@@ -45,6 +85,17 @@ def check_verification(config: Config, parts: Parts) -> None:
         found = [picture.shape[2], *picture.shape[:2]]
         if found != shape:
             raise DataError(f"{place_of(pairs, 0)}: is {found}, must be model.image_shape {shape}")
+        records[name] = _pairs_record(pairs)
+    return records
+
+
+def _pairs_record(pairs: PairSet) -> dict[str, Any]:
+    """What tells one verification set from another: which pairs are the same, and pictures that are in memory."""
+    digest = zlib.crc32(pairs.issame.tobytes())
+    if not isinstance(pairs.images, PictureFiles):  # of files only the number is compared: reading them takes long
+        for picture in pairs.images:
+            digest = zlib.crc32(picture if isinstance(picture, bytes) else np.ascontiguousarray(picture), digest)
+    return {"kind": "pairs", "images": len(pairs.images), "digest": f"{digest:08x}"}
 
 
 def number_of_samples(test_dataset) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from plsc.checkpoint.together import together
 from plsc.data.label_map import read_label_map
 from plsc.engine.session import Session
 from plsc.engine.start import Run
-from plsc.errors import CheckpointError
+from plsc.errors import CheckpointError, DataError
 
 
 def start_from(run: Run, session: Session) -> None:
@@ -29,9 +30,21 @@ def start_from(run: Run, session: Session) -> None:
     kept = ""
     if config.init_from == "classes":
         old, new = run.group.agree(lambda: read_label_map(config.label_map, manifest.num_classes, spec.num_classes))
+        _require_one_map(run, old, new)
         together(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
         kept = f" and {len(new)} of {spec.num_classes} classes"
     run.journal.say(f"start with the backbone{kept} of {path}, step {manifest.step}")
+
+
+def _require_one_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
+    """Raise DataError on every rank where their maps say other things."""
+    sums = run.group.all_gather(zlib.crc32(new, zlib.crc32(old)))
+    others = [str(rank) for rank, found in enumerate(sums) if found != sums[0]]
+    if others:
+        raise DataError(
+            f"label_map={run.config.label_map!r}: rank(s) {', '.join(others)} read another map there than rank 0; give "
+            "every rank the same"
+        )
 
 
 def _load_backbone(session: Session, path: str, manifest: Manifest) -> None:

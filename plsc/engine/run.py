@@ -5,7 +5,7 @@ from __future__ import annotations
 from plsc import remote
 from plsc.config import Config
 from plsc.engine import inference
-from plsc.engine.data import check_training_data, check_verification, input_names
+from plsc.engine.data import Records, check_training_data, check_verification, input_names
 from plsc.engine.export import export
 from plsc.engine.judging import Outputs
 from plsc.engine.memory_plan import MemoryPlan
@@ -44,10 +44,12 @@ def test(config: Config, parts: Parts, json_file: str = "", html_file: str = "")
     """
     outputs = Outputs(json_file, html_file)
 
-    def check(config: Config, parts: Parts, env: Environment) -> None:
-        _check_test(config, parts, env)
+    def check(config: Config, parts: Parts, env: Environment) -> Records:
+        _check_checkpoint(config, parts, env)
+        records = check_verification(config, parts)
         if env.rank == 0:
             outputs.check()
+        return records
 
     with start(config, parts, check) as run:
         return inference.test(run, outputs)
@@ -74,11 +76,6 @@ def _check_checkpoint(config: Config, parts: Parts, env: Environment) -> None:
             "checkpoint_dir is empty: set it to a checkpoint, to the directory of a run or to an exported model"
         )
     input_names(config)
-
-
-def _check_test(config: Config, parts: Parts, env: Environment) -> None:
-    _check_checkpoint(config, parts, env)
-    check_verification(config, parts)
 
 
 def _check_export(config: Config, parts: Parts, env: Environment) -> None:

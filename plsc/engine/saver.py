@@ -65,10 +65,11 @@ class Saver:
             meta, replicated = checkpointing.meta_of(run, spec, progress, epoch, extra), session.replicated()
         if self._beside and gives_shard:
             shard = snapshot(session)
+        checksum = session.checksum()
 
         def write() -> None:
             for target in targets:
-                path = checkpoint.save(target.run_dir, progress.step, replicated, shard, meta, self._group)
+                path = checkpoint.save(target.run_dir, progress.step, replicated, shard, meta, self._group, checksum)
                 checkpoint.remove_old(target.run_dir, target.keep, self._group, [*self._protect, path])
                 run.journal.say(f"Save model to {path}, {time.monotonic() - began:.3f} s")
             self._grace.saved(time.monotonic() - began)

@@ -7,13 +7,15 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
+from typing import Any
 
 import paddle
 
 from plsc import checkpoint, remote
 from plsc.config import Config
+from plsc.engine import alike
 from plsc.engine.cpu import give_back, prepare_cpu
 from plsc.engine.journal import Journal
 from plsc.engine.run_dir import claim
@@ -26,7 +28,11 @@ from plsc.parts import Parts
 
 @dataclass(frozen=True)
 class Run:
-    """What every action works with. ``seed`` is the one used, also where the configuration leaves it open."""
+    """What every action works with.
+
+    seed: the one used, also where the configuration leaves it open. data: records of the data that the run reads, by
+    what they are ("training", a verification set).
+    """
 
     config: Config
     parts: Parts
@@ -34,22 +40,25 @@ class Run:
     group: Group
     journal: Journal
     seed: int
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
 def start(config: Config, parts: Parts, check, continues: bool = False) -> Iterator[Run]:
     """Start a run, end it together with the other ranks, and tell them if it fails.
 
-    ``check(config, parts, env)`` looks at the user's data before anything is opened or written. ``continues``: an open
-    seed is that of the checkpoint that the run goes on from. Raises a PlscError, the same on every rank where the
-    cause is the same.
+    ``check(config, parts, env)`` looks at the user's data before anything is opened or written, and returns a record
+    of each, or None. ``continues``: an open seed is that of the checkpoint that the run goes on from. Raises a
+    PlscError, the same on every rank where the cause is the same.
     """
     config = config.copy()
     launched = Environment.from_launch()
     end_with_launcher(launched)
     group = meet(launched)
     _outlive_sigterm(group)
-    env = group.agree(lambda: _check(config, parts, check))
+    notes = alike.require_same_start(config, parts, group)
+    env, data = group.agree(lambda: _check(config, parts, check))
+    alike.require_same_data(data, env.device, group)
     prepare_cpu(threads(config, env))
     paddle.enable_static()
     asked = config.model_save_dir
@@ -59,13 +68,15 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
         group.connect(env)
         journal = Journal(config.model_save_dir, env, group, config.scalars)
         group.last_words = journal.failed
+        for line in notes:
+            journal.say(line)
         if config.model_save_dir != asked:
             journal.say(f"{asked} holds a run: this one begins beside it, in {config.model_save_dir}")
         if continues:
             _watch_stalls(config, group, journal)
-        run = Run(config, parts, env, group, journal, seed=0)
+        run = Run(config, parts, env, group, journal, seed=0, data=data)
         remote.fetch_start(run, continues)
-        yield replace(run, seed=group.broadcast(choose_seed(config, continues)))
+        yield replace(run, seed=_one_seed(run, continues))
         group.barrier("end of the run")
         group.watch_stalls(0)
     except PlscError as error:
@@ -107,18 +118,23 @@ def _outlive_sigterm(group: Group) -> None:
         signal.signal(signal.SIGTERM, hear)
 
 
-def _check(config: Config, parts: Parts, check) -> Environment:
+def _check(config: Config, parts: Parts, check) -> tuple[Environment, dict[str, dict[str, Any]]]:
     env = place_of(config)
     config.check(env.world_size, env.device)
     parts.check(config)
-    check(config, parts, env)
-    return env
+    return env, check(config, parts, env) or {}
 
 
 def _cause(error: PlscError, group: Group) -> PlscError:
     """What is behind an error: where work with the other ranks broke off, the reason of the one that ended."""
     reason = group.reason() if isinstance(error, PeerError) else ""
     return TrainingError(f"stopped, because of {reason}") if reason else error
+
+
+def _one_seed(run: Run, continues: bool) -> int:
+    """Rank 0 chooses for all: it also says which checkpoint the run goes on from."""
+    seed = run.group.agree(lambda: choose_seed(run.config, continues) if run.group.rank == 0 else None)
+    return run.group.broadcast(seed)
 
 
 def choose_seed(config: Config, continues: bool) -> int:

@@ -7,8 +7,9 @@ import math
 import time
 from dataclasses import dataclass
 
+from plsc.config import OPTIONS
 from plsc.data import Loader
-from plsc.engine import checkpointing
+from plsc.engine import alike, checkpointing
 from plsc.engine.best import Best
 from plsc.engine.build import EvalProgram, build_eval, build_train
 from plsc.engine.data import check_batch, input_names, make_training_data
@@ -46,7 +47,9 @@ def train(run: Run) -> Result:
     config = run.config
     for line in config.without_effect() + run.parts.without_effect(config):
         run.journal.say(line)
+    say_classes_without_images(run)
     program = build_train(config, run.parts, run.env, run.seed)
+    alike.say_where_compiled(program.rows.spec.paired, run.group, run.journal)
     _check_embedding_size(run, program.spec.embedding_size)
     evaluation = build_eval(config, run.parts, run.env, config.test_batch_size) if config.with_test else None
     if evaluation is not None:
@@ -58,8 +61,11 @@ def train(run: Run) -> Result:
 def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result:
     config, program = run.config, session.program
     data = make_training_data(config, run.parts, run.seed)
+    alike.require_same_number(run.group, len(data))
     check_batch(config, len(data), run.env)
     opened = checkpointing.open_start(run, program.spec)
+    if opened is not None:
+        checkpointing.compare_data(run, data, *opened)
     best = Best(run, opened)
     progress = checkpointing.progress_of(opened)
     plan = Plan.of(config, run.env.world_size, len(data), progress)
@@ -199,6 +205,17 @@ class Loop:
         path = self._saver.save(progress, self._plan.epoch(done), targets, self._best.extra)
         self._meter.pause(time.monotonic() - began)
         return path if due else None
+
+
+def say_classes_without_images(run: Run) -> None:
+    """A number of classes that is not that of the list: a slip, or classes that are to come."""
+    number, found = run.config.classifier.num_classes, run.data["training"].get("labels")
+    if found is not None and found < number:
+        usual = ", the default" if number == OPTIONS["classifier.num_classes"].default else ""
+        run.journal.say(
+            f"classifier.num_classes={number}{usual}: the list has labels of {found} classes, {number - found} have no "
+            "picture; they cost memory and time, and are pushed away from all others"
+        )
 
 
 def _check_embedding_size(run: Run, found: int) -> None:

@@ -116,8 +116,6 @@ class Group:
 
         The group stays as it was, so the process may try again.
         """
-        if self._closed.is_set():
-            raise LaunchError("this process has left the other ranks after an error; start all ranks anew")
         value, own, self._refused = None, None, False
         try:
             value = check()
@@ -148,6 +146,8 @@ class Group:
         """[the value of each rank, in order]; values are JSON. Every rank must call it in the same order."""
         if self.world_size == 1:
             return [json.loads(json.dumps(value))]
+        if self._closed.is_set():
+            raise LaunchError("this process has left the other ranks after an error; start all ranks anew")
         self._calls += 1
         prefix = f"gather/{self._calls}/"
         text = json.dumps(value).encode()

@@ -87,8 +87,11 @@ def save_below_a_file(entry: Entry, root: Path) -> None:
 
 
 def save_below_a_file_on_rank_1(entry: Entry, root: Path) -> None:
-    if rank() == 1:
-        save_below_a_file(entry, root)
+    """One relative name for both, and on rank 1's machine a file where a directory should be."""
+    here = root / "pictures" if rank() == 1 else root / "elsewhere"
+    here.mkdir(exist_ok=True)
+    os.chdir(here)
+    entry.set_model_save_dir("label.txt/out")
 
 
 def list_missing_on_rank_1(entry: Entry, root: Path) -> None:
@@ -233,7 +236,7 @@ def never_there(victim: int):
 
 
 def data_raises_on_rank_2(entry: Entry, root: Path) -> None:
-    entry.train_dataset = RaisingSample() if rank() == 2 else Slow()
+    entry.train_dataset = RaisingSample(raises=rank() == 2)
 
 
 def out_of_memory_on_rank_1(entry: Entry, root: Path) -> None:

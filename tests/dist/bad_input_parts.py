@@ -127,7 +127,12 @@ class Slow:
 
 
 class RaisingSample(Slow):
-    """A user's data set that fails."""
+    """A user's data set that fails, if it is told to."""
+
+    def __init__(self, raises: bool = True):
+        self.raises = raises
 
     def __getitem__(self, index):
-        raise KeyError("no such sample")
+        if self.raises:
+            raise KeyError("no such sample")
+        return super().__getitem__(index)

@@ -1,0 +1,175 @@
+"""What is remembered of a training list: enough to tell another one from it, and in what they differ.
+
+Each line gets 64 bits of its path and 64 bits of path and label, by NumPy, a block of lines at a time: less than
+half the time that reading the list takes. None of it is made for who wants to deceive it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from plsc.data.label_list import LabelList
+
+SAMPLE = 256  # pictures whose labels are kept: those whose paths have the smallest hashes, whatever their order
+_BLOCK = 1 << 16  # lines
+_WORD = 8  # bytes
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How other data differ, for a message. ``relabelled``: the same pictures have other labels."""
+
+    text: str
+    relabelled: bool = False
+
+
+def list_record(labels: LabelList, count: int | None = None) -> dict[str, Any]:
+    """What to remember of a list, or of its first ``count`` lines; plain JSON.
+
+    images: lines. num_classes. labels: how many different ones. lines: digest of paths and labels in their order,
+    paths: of the paths alone. unordered: digest of paths and labels in whatever order. sample: [hash of a path, label].
+    """
+    count = len(labels) if count is None else min(count, len(labels))
+    lines, paths, unordered, sample = hashlib.sha256(), hashlib.sha256(), 0, _Sample()
+    seen = np.zeros(int(labels.labels[:count].max(initial=-1)) + 1, bool)
+    for first in range(0, count, _BLOCK):
+        here = slice(first, min(first + _BLOCK, count))
+        path_hash = hash_texts(*labels.block(here))
+        label = labels.labels[here]
+        line_hash = _mixed(path_hash ^ _mixed(label.astype(np.uint64) + np.uint64(1)))
+        paths.update(path_hash.astype("<u8").tobytes())
+        lines.update(line_hash.astype("<u8").tobytes())
+        unordered = (unordered + int(line_hash.sum(dtype=np.uint64))) % 2**64
+        sample.add(path_hash, label)
+        seen[label] = True
+    return {
+        "kind": "list",
+        "images": count,
+        "num_classes": labels.num_classes,
+        "labels": int(np.count_nonzero(seen)),
+        "lines": lines.hexdigest()[:32],
+        "paths": paths.hexdigest()[:32],
+        "unordered": f"{unordered:016x}",
+        "sample": sample.pairs(),
+    }
+
+
+def difference(
+    old: dict[str, Any], new: dict[str, Any], begin: Callable[[int], dict[str, Any]] | None = None
+) -> Difference | None:
+    """How data of the record ``new`` differ from those of ``old``; None where they do not, as far as records tell.
+
+    A record has a kind, and where it is known a type (a class of the user's), the number of images and a digest; that
+    of a list is made by list_record. begin(count): the record of the first ``count`` lines of the new list.
+    """
+    if (old.get("kind"), new.get("kind")) == ("list", "list"):
+        return _between_lists(old, new, begin)
+    if any(old.get(key) != new.get(key) for key in ("kind", "type", "images")):
+        return Difference(f"{_what(new)} instead of {_what(old)}")
+    return None if old.get("digest") == new.get("digest") else Difference(f"{_what(new)} with other contents")
+
+
+def _between_lists(old: dict, new: dict, begin: Callable[[int], dict] | None) -> Difference | None:
+    if old.get("lines") == new.get("lines"):
+        return None
+    was, now = old.get("images", 0), new["images"]
+    if old.get("paths") == new["paths"]:
+        return Difference(f"the same {now} pictures have other labels", relabelled=True)
+    if old.get("unordered") == new["unordered"] and was == now:
+        return Difference(f"the same {now} lines are in another order")
+    if begin is not None and now > was > 0:
+        beginning = begin(was)
+        if beginning["lines"] == old.get("lines"):
+            return Difference(f"a list of {now} lines instead of {was}, whose beginning is the same")
+        if beginning["paths"] == old.get("paths"):
+            return Difference(f"a list of {now} lines instead of {was}, the first {was} with other labels", True)
+    return _by_sample(old, new)
+
+
+def _by_sample(old: dict, new: dict) -> Difference:
+    """What the samples tell. Both hold all pictures of their list whose hash is below the largest in it."""
+    was, now = _labels_by_path(old), _labels_by_path(new)
+    limit = min(max(was, default=""), max(now, default=""))
+    if len(was) < SAMPLE and len(now) < SAMPLE:  # each holds its whole list
+        limit = "g"
+    both = [path for path in was if path < limit and path in now]
+    moved = sum(was[path] != now[path] for path in both)
+    gone = sum(path < limit and path not in now for path in was)
+    text = f"another list, of {new['images']} lines instead of {old.get('images')}"
+    if moved:
+        return Difference(f"{text}: of {len(both)} pictures looked at in both, {moved} have other labels", True)
+    return Difference(f"{text}: of {len(both) + gone} pictures looked at, {gone} are missing" if gone else text)
+
+
+def _labels_by_path(record: dict) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for path, label in record.get("sample", []):
+        found.setdefault(path, set()).add(label)
+    return found
+
+
+def _what(record: dict) -> str:
+    """A record in words."""
+    kinds = {"list": "a list", "synthetic": "synthetic data"}
+    name = kinds.get(record.get("kind", ""), f"{record.get('kind')} {record.get('type', '')}".strip())
+    count = record.get("images")
+    return name if count is None else f"{name} of {count} images"
+
+
+class _Sample:
+    """The pairs (hash of a path, label) with the smallest hashes."""
+
+    def __init__(self):
+        self._hash, self._label = np.empty(0, np.uint64), np.empty(0, np.int64)
+        self._limit = np.uint64(2**64 - 1)
+
+    def add(self, path_hash: np.ndarray, label: np.ndarray) -> None:
+        low = path_hash <= self._limit
+        self._hash = np.concatenate([self._hash, path_hash[low]])
+        self._label = np.concatenate([self._label, label[low].astype(np.int64)])
+        if len(self._hash) > SAMPLE:
+            self._cut()
+
+    def _cut(self) -> None:
+        order = np.lexsort((self._label, self._hash))
+        value, label = self._hash[order], self._label[order]
+        new = np.ones(len(value), bool)
+        new[1:] = (value[1:] != value[:-1]) | (label[1:] != label[:-1])
+        self._hash, self._label = value[new][:SAMPLE], label[new][:SAMPLE]
+        if len(self._hash) == SAMPLE:
+            self._limit = self._hash[-1]
+
+    def pairs(self) -> list[list]:
+        self._cut()
+        return [[f"{value:016x}", label] for value, label in zip(self._hash.tolist(), self._label.tolist())]
+
+
+def hash_texts(buffer: bytes, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """uint64 [n]: a hash of each text buffer[start : start + length], eight bytes of all of them at a time."""
+    padded = buffer + bytes(_WORD)
+    words = np.ndarray((len(padded) - _WORD + 1,), "<u8", padded, 0, (1,))  # the eight bytes from each byte on
+    at, left = starts.astype(np.int64), lengths.astype(np.int64)
+    value = _mixed(left.astype(np.uint64))
+    active = np.flatnonzero(left > 0)
+    while active.size:
+        word, rest = words[at[active]].astype(np.uint64), left[active]
+        short = rest < _WORD
+        word[short] &= (np.uint64(1) << (np.uint64(8) * rest[short].astype(np.uint64))) - np.uint64(1)
+        value[active] = _mixed(value[active] ^ word)
+        at[active] += _WORD
+        left[active] -= _WORD
+        active = active[rest > _WORD]
+    return value
+
+
+def _mixed(value: np.ndarray) -> np.ndarray:
+    """Every bit of uint64 values spread over all others (the finalizer of splitmix64, Steele et al. 2014)."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
