@@ -22,9 +22,7 @@ class SamplesError(DataError):
         return SamplesError, (self.texts,)  # an error of a worker travels to the process that trains
 
 
-def fill_batch(
-    dataset: Dataset, epoch: np.ndarray, index: np.ndarray, images: np.ndarray, labels: np.ndarray
-) -> None:
+def fill_batch(dataset: Dataset, epoch: np.ndarray, index: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
     """Write the samples (epoch [B], index [B]) into images [B,3,H,W] and labels [B].
 
     Raises DataError for all samples of the batch that cannot be used; of a data set that is read in order for the
