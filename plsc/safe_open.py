@@ -17,7 +17,8 @@ PathLike = Union[str, bytes, "os.PathLike[Any]"]
 
 MIB, GIB = 2**20, 2**30
 # What a file may have at most, in bytes: some ten times of what one was ever seen to need.
-SETTINGS = 4 * MIB  # YAML, meta.json, plsc.json, the state of predictions
+YAML = 256 * 1024  # it is parsed in Python, a second for each 100 KB
+SETTINGS = 4 * MIB  # meta.json, plsc.json, the state of predictions
 MANIFEST = 64 * MIB
 PICTURE = 256 * MIB
 PICTURES = 64 * GIB  # a set of them, in one .bin

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from plsc import safe_open
 from plsc.checkpoint.layout import LOCK
 from plsc.errors import CheckpointError
 
@@ -118,7 +119,7 @@ def _forget_in_forks(lock: RunLock) -> None:
 def _open(path: str) -> tuple[int, str]:
     """(open file, how it is locked: "by the kernel", "by its lease alone", or "" where another process holds it)."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             how = "by the kernel"
@@ -144,7 +145,7 @@ def _is_still(fd: int, path: str) -> bool:
 def _read(fd: int) -> dict[str, Any]:
     try:
         found = json.loads(os.pread(fd, 4096, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -184,9 +185,9 @@ def _process(pid: Any) -> str:
     """The room in which processes see one another (a container), and when the process ``pid`` of this one began."""
     try:
         room = os.readlink("/proc/self/ns/pid")
-        with open(f"/proc/{int(pid)}/stat", encoding="utf-8", errors="replace") as file:
+        with safe_open.open_text(f"/proc/{int(pid)}/stat", safe_open.SETTINGS, errors="replace") as file:
             return f"{room} {file.read().rpartition(')')[2].split()[19]}"
-    except (OSError, ValueError, TypeError, IndexError):
+    except (OSError, ValueError, TypeError, IndexError, OverflowError):
         return ""
 
 

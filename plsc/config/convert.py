@@ -11,6 +11,7 @@ from typing import Any
 
 # YAML 1.1 reads 1e-3 (no point, or no sign in the exponent) as text. Nobody means text by it.
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+MOST_CHARACTERS, MOST_ITEMS = 4096, 10_000  # of a text (as of a path), of a list
 _LABEL_TYPE, _IMAGE_TYPE = "int64", "float32"  # what the data gives
 
 
@@ -45,12 +46,18 @@ def to_str(value: Any) -> str:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str):
         raise ValueError("put it in quotes" if isinstance(text, (int, float)) else "")
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"{len(text)} characters, more than {MOST_CHARACTERS}")
+    if any(ord(character) < 32 or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("it holds a line end, another control character, or half a character")
     return text
 
 
 def to_list(value: Any) -> list:
     if not isinstance(value, (list, tuple)):
         raise ValueError
+    if len(value) > MOST_ITEMS:
+        raise ValueError(f"{len(value)} items, more than {MOST_ITEMS}")
     return list(value)
 
 
@@ -85,12 +92,12 @@ def _to_input(item: Any) -> dict:
         raise ValueError("an input has the keys name, shape and dtype, no others")
     name, shape, dtype = to_str(item["name"]), to_int_list(item["shape"]), item["dtype"]
     if not name.isidentifier():
-        raise ValueError(f"the name {name!r} is not a plain word")
-    if not shape or shape[0] != -1 or any(size < 1 for size in shape[1:]):
-        raise ValueError(f"the shape of {name} must begin with -1, the batch, and go on with sizes from 1")
+        raise ValueError(f"the name {name[:40]!r} is not a plain word")
+    if not 1 <= len(shape) <= 8 or shape[0] != -1 or not all(1 <= size <= 16384 for size in shape[1:]):
+        raise ValueError(f"the shape of {name[:40]} must be -1, the batch, and then sizes from 1 to 16384")
     wanted = _LABEL_TYPE if name == "label" else _IMAGE_TYPE
     if dtype != wanted:
-        raise ValueError(f"the dtype of {name} must be {wanted}, as the data gives it")
+        raise ValueError(f"the dtype of {name[:40]} must be {wanted}, as the data gives it")
     if name == "label" and shape not in ([-1], [-1, 1]):
         raise ValueError("the shape of label must be [-1] or [-1, 1]")
     return {"name": name, "shape": shape, "dtype": dtype}

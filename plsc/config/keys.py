@@ -6,8 +6,9 @@ import dataclasses
 import difflib
 from typing import Any
 
-from plsc.config.option import Option, prefixed, shown
+from plsc.config.option import Option, prefixed
 from plsc.config.schema import Settings
+from plsc.config.shown import shown
 from plsc.errors import ConfigError
 
 
@@ -57,12 +58,13 @@ def find_option(key: Any, value: Any, source: str) -> Option:
     """The option of this name. Raises ConfigError for another name, with the nearest ones."""
     if isinstance(key, str) and key in OPTIONS:
         return OPTIONS[key]
-    if isinstance(key, str) and key in SECTIONS:
+    key = " ".join(str(key)[:100].split())
+    if key in SECTIONS:
         keys = ", ".join(name for name in OPTIONS if name.startswith(key + "."))
         raise ConfigError(f"{prefixed(source)}{key}={shown(value)}: is a section, give a mapping of its keys: {keys}")
-    close = nearest(str(key))
+    close = nearest(key)
     # What was meant may be the password.
-    secret = str(key).startswith("remote") or any(name in OPTIONS and OPTIONS[name].secret for name in close)
+    secret = key.startswith("remote") or any(name in OPTIONS and OPTIONS[name].secret for name in close)
     text = "<hidden>" if secret else shown(value)
     hint = f"did you mean {' or '.join(close)}?" if close else "see docs/configuration.md for the keys"
     raise ConfigError(f"{prefixed(source)}{key}={text}: there is no such key; {hint}")

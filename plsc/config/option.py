@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plsc.config.convert import CONVERTERS, TYPE_NAMES
-from plsc.config.urls import masked
+from plsc.config.shown import shown
 from plsc.errors import ConfigError
 
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
@@ -140,12 +140,6 @@ class Option:
         if self.filled and not plain:
             return False
         return not self.increasing or all(a < b for a, b in zip(plain, plain[1:]))
-
-
-def shown(value: Any) -> str:
-    """A value on one line of at most 80 characters, without the secrets of an address."""
-    text = masked(" ".join(repr(value).split()))
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def prefixed(source: str) -> str:

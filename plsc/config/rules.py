@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 from plsc.config.keys import OPTIONS
-from plsc.config.option import shown
 from plsc.config.schema import DIST_LOSSES, LOSS_PRESETS, Settings
+from plsc.config.shown import shown
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
+
+MOST_IN_A_PICTURE = 2**28  # a gigabyte in float32
 
 
 def check_loss(settings: Settings) -> None:
@@ -103,6 +106,10 @@ def _check_initial(settings: Settings) -> None:
 
 def _check_inputs(settings: Settings) -> None:
     shape = settings.model.image_shape
+    if math.prod(shape) > MOST_IN_A_PICTURE:
+        raise ConfigError(
+            f"model.image_shape={shape}: a picture of {math.prod(shape)} numbers; at most {MOST_IN_A_PICTURE}"
+        )
     if settings.data.dataset == "list" and shape[0] != 3:
         raise ConfigError(f"model.image_shape={shape}: pictures are read with 3 channels (data.dataset: list)")
     for entry in settings.model.input_info or []:

@@ -1,5 +1,8 @@
 """The schema: every key with its type, default, unit, meaning and range. No default is written anywhere else.
 
+Numbers are bounded where more cannot be meant: a size or a number of threads of a billion ends inside Paddle or the
+machine, without a word that helps. Floats end where float32 does.
+
 The classes are frozen: a value gets in through `Config`, which checks it. docs/configuration.md is made from this file.
 """
 
@@ -38,10 +41,10 @@ class Model:
         setter="set_model_name", attributes=("model_name",),
     )  # fmt: skip
     embedding_size: int = option(
-        512, "The length of the feature.", within="[1, inf)", setter="set_emb_size", attributes=("emb_dim",)
+        512, "The length of the feature.", within="[1, 65536]", setter="set_emb_size", attributes=("emb_dim",)
     )
     image_shape: list[int] = option(
-        [3, 112, 112], "Channels, height and width of the images.", unit="pixels", within="[1, inf)", length=3,
+        [3, 112, 112], "Channels, height and width of the images.", unit="pixels", within="[1, 16384]", length=3,
         setter="set_image_shape", attributes=("image_shape",),
     )  # fmt: skip
     data_format: str = option(
@@ -54,7 +57,7 @@ class Model:
     )  # fmt: skip
     base_width: int = option(
         64, "The channels of the first layer; 64 is the published net, less gives a narrow one.",
-        unit="channels", within="[1, inf)",
+        unit="channels", within="[1, 4096]",
     )  # fmt: skip
     input_info: list[dict] | None = option(
         None, "The inputs of a net of your own, as in PLSC 0.2; null means an image of `image_shape` and its label.",
@@ -67,7 +70,7 @@ class Classifier:
     """The last layer and the loss."""
 
     num_classes: int = option(
-        85742, "The number of classes; labels run from 0 to one less.", within="[2, inf)",
+        85742, "The number of classes; labels run from 0 to one less.", within="[2, 2147483647]",
         setter="set_class_num", attributes=("num_classes",),
     )  # fmt: skip
     loss_type: str = option(
@@ -90,7 +93,7 @@ class Classifier:
         setter="set_loss_type", attributes=("margin3",),
     )  # fmt: skip
     scale: float = option(
-        64.0, "The factor of the cosines before the softmax.", within="(0, inf)",
+        64.0, "The factor of the cosines before the softmax.", within="(0, 1e30]",
         setter="set_scale", attributes=("scale",),
     )  # fmt: skip
     sample_ratio: float = option(
@@ -133,11 +136,11 @@ class Data:
         None,
         f"The number of images; null counts the list, and another number than the list's is refused. For synthetic "
         f"data their number, {SYNTHETIC_IMAGES} where null.",
-        unit="images", within="[1, inf)", setter="set_train_image_num", attributes=("train_image_num",),
+        unit="images", within="[1, 1e10]", setter="set_train_image_num", attributes=("train_image_num",),
     )  # fmt: skip
     num_workers: int = option(
         2, "Processes per rank that read and decode; 0 reads in the training process.", unit="processes",
-        within="[0, inf)", per_rank="a matter of the machine; batches are the same with any number",
+        within="[0, 1024]", per_rank="a matter of the machine; batches are the same with any number",
         setter="set_num_workers",
     )  # fmt: skip
     pixel_std: float = option(
@@ -161,17 +164,17 @@ class MixedPrecision:
         "The first factor on the loss. The default 2^15 is a power of two, so that scaling rounds nothing, and large "
         "enough for gradients of a mean over a batch not to vanish in half precision; one that is too large is halved "
         "within a few steps. PLSC 0.x began with 1, which takes 2000 steps to double once.",
-        within="(0, inf)", setter="set_mixed_precision",
+        within="(0, 1e30]", setter="set_mixed_precision",
     )  # fmt: skip
     incr_every_n_steps: int = option(
-        2000, "The factor grows after this many finite steps in a row.", unit="steps", within="[1, inf)",
+        2000, "The factor grows after this many finite steps in a row.", unit="steps", within="[1, 2147483647]",
         setter="set_mixed_precision",
     )  # fmt: skip
     decr_every_n_nan_or_inf: int = option(
-        2, "The factor shrinks after this many steps that were not finite.", unit="steps", within="[1, inf)",
+        2, "The factor shrinks after this many steps that were not finite.", unit="steps", within="[1, 2147483647]",
         setter="set_mixed_precision",
     )  # fmt: skip
-    incr_ratio: float = option(2.0, "By how much it grows.", within="(1, inf)", setter="set_mixed_precision")
+    incr_ratio: float = option(2.0, "By how much it grows.", within="(1, 1e30]", setter="set_mixed_precision")
     decr_ratio: float = option(0.5, "By how much it shrinks.", within="(0, 1)", setter="set_mixed_precision")
     use_dynamic_loss_scaling: bool = option(
         True, "Let the factor grow and shrink; otherwise it stays.", setter="set_mixed_precision"
@@ -226,7 +229,7 @@ class Settings:
     )  # fmt: skip
     world_size: int | None = option(
         None, "The number of ranks that this run must be launched with; another is refused. null takes any.",
-        unit="ranks", within="[1, inf)",
+        unit="ranks", within="[1, 65536]",
     )  # fmt: skip
     stall_timeout: float = option(
         600.0, "A rank that is late for a step by more than this ends the run on all ranks, which name it; 0 waits for "
@@ -234,7 +237,7 @@ class Settings:
     )  # fmt: skip
     num_threads: int = option(
         0, "CPU threads per rank; 0 shares the cores of the machine out to its ranks.", unit="threads",
-        within="[0, inf)", per_rank="a matter of the machine",
+        within="[0, 1024]", per_rank="a matter of the machine",
     )  # fmt: skip
     use_onednn: bool = option(
         True, "On the CPU convolutions and PReLU go through oneDNN: faster, with the same results up to rounding, and "
@@ -269,7 +272,7 @@ class Settings:
     save_period: int = option(
         0, "A checkpoint every so many steps, beside those at the end of each epoch and of the run; 0 for these alone. "
         "A run that is resumed follows one that was never stopped to the bit only with the same value.",
-        unit="steps", within="[0, inf)",
+        unit="steps", within="[0, 1e12]",
     )  # fmt: skip
     save_async: bool = option(
         True, "Go on training while a checkpoint is written. Costs memory of the machine for a copy of what a rank "
@@ -277,7 +280,7 @@ class Settings:
         "what is free, and with false, training waits.",
     )  # fmt: skip
     max_last_checkpoint_num: int = option(
-        5, "How many of the newest checkpoints are kept; 0 or less keeps all.",
+        5, "How many of the newest checkpoints are kept; 0 or less keeps all.", within="[-1e12, 1e12]",
         setter="set_max_last_checkpoint_num", attributes=("max_last_checkpoint_num",),
     )  # fmt: skip
     best_metric: str = option(
@@ -285,44 +288,44 @@ class Settings:
         "newest ones: a set and accuracy, auc, eer or tar@F, such as lfw.accuracy or lfw.tar@1e-3; empty for none.",
     )  # fmt: skip
     train_batch_size: int = option(
-        128, "Images of a training step on each rank.", unit="images per rank", within="[1, inf)",
+        128, "Images of a training step on each rank.", unit="images per rank", within="[1, 1000000]",
         setter="set_train_batch_size", attributes=("train_batch_size",),
     )  # fmt: skip
     test_batch_size: int = option(
-        120, "Images of a verification step on each rank.", unit="images per rank", within="[1, inf)",
+        120, "Images of a verification step on each rank.", unit="images per rank", within="[1, 1000000]",
         setter="set_test_batch_size", attributes=("test_batch_size",),
     )  # fmt: skip
     train_epochs: int | None = option(
         None, "The length of the run. Clears `train_steps`; both in one file are refused.", unit="epochs",
-        within="[1, inf)", setter="set_train_epochs", attributes=("train_epochs",),
+        within="[1, 1e6]", setter="set_train_epochs", attributes=("train_epochs",),
     )  # fmt: skip
     train_steps: int | None = option(
         180000, "The length of the run. Clears `train_epochs`; both in one file are refused.", unit="steps",
-        within="[1, inf)", setter="set_train_steps", attributes=("train_steps",),
+        within="[1, 1e12]", setter="set_train_steps", attributes=("train_steps",),
     )  # fmt: skip
     lr: float = option(
-        0.1, "The learning rate for a global batch of `lr_reference_batch`.", within="(0, inf)",
+        0.1, "The learning rate for a global batch of `lr_reference_batch`.", within="(0, 1e30]",
         setter="set_lr", attributes=("lr",),
     )  # fmt: skip
     lr_reference_batch: int = option(
         512,
         "The rate used is lr * global batch / lr_reference_batch. PLSC 2.2 scaled by 512, 0.x by 1024; set it to your "
         "global batch to use `lr` as it is.",
-        unit="images", within="[1, inf)",
+        unit="images", within="[1, 1e12]",
     )  # fmt: skip
     momentum: float = option(0.9, "The share of the last update that is kept.", within="[0, 1)", setter="set_momentum")
     weight_decay: float = option(
-        5e-4, "The factor of the L2 decay, for all weights.", within="[0, inf)", setter="set_weight_decay"
+        5e-4, "The factor of the L2 decay, for all weights.", within="[0, 1e30]", setter="set_weight_decay"
     )
     grad_clip_norm: float | None = option(
-        None, "The largest global norm of the gradient, over all ranks; null does not clip.", within="(0, inf)"
+        None, "The largest global norm of the gradient, over all ranks; null does not clip.", within="(0, 1e30]"
     )
     log_period: int = option(
-        200, "A line in the log every so many steps.", unit="steps", within="[1, inf)",
+        200, "A line in the log every so many steps.", unit="steps", within="[1, 1e12]",
         setter="set_log_period", attributes=("log_period",),
     )  # fmt: skip
     test_period: int = option(
-        2000, "Verification every so many steps; 0 only at the end.", unit="steps", within="[0, inf)",
+        2000, "Verification every so many steps; 0 only at the end.", unit="steps", within="[0, 1e12]",
         setter="set_test_period", attributes=("test_period",),
     )  # fmt: skip
     with_test: bool = option(True, "Verify while training.", setter="set_with_test", attributes=("with_test",))

@@ -22,22 +22,22 @@ class LrSchedule:
         [100000, 140000, 160000],
         "Piecewise: from each of these points on, counted from the start of the run, the rate is multiplied by "
         "`decay_factor` once more. set_step_boundaries also sets `unit` to step.",
-        unit="`unit`", within="[1, inf)", increasing=True,
+        unit="`unit`", within="[1, 1e12]", increasing=True,
         setter="set_step_boundaries", attributes=("lr_steps",),
     )  # fmt: skip
     decay_factor: float = option(
         0.1, "Piecewise: the factor at each boundary.", within="(0, 1]",
         setter="set_lr_decay_factor", attributes=("lr_decay_factor",),
     )  # fmt: skip
-    power: float = option(1.0, "Polynomial: the power; 1 is a straight line.", within="(0, inf)")
+    power: float = option(1.0, "Polynomial: the power; 1 is a straight line.", within="(0, 1000]")
     end_lr: float = option(
-        0.0, "Polynomial and cosine: the rate at the end of the run; it is not scaled by the batch.", within="[0, inf)"
+        0.0, "Polynomial and cosine: the rate at the end of the run; it is not scaled by the batch.", within="[0, 1e30]"
     )
     warmup_epochs: float | None = option(
         None, "The rate rises in a straight line from 0 to its full value over this time. Clears `warmup_steps`.",
-        unit="epochs", within="[0, inf)", setter="set_warmup_epochs", attributes=("warmup_epochs",),
+        unit="epochs", within="[0, 1e6]", setter="set_warmup_epochs", attributes=("warmup_epochs",),
     )  # fmt: skip
     warmup_steps: int | None = option(
         None, "The same in steps. Clears `warmup_epochs`. Without either there is no warm-up.",
-        unit="steps", within="[0, inf)",
+        unit="steps", within="[0, 1e12]",
     )  # fmt: skip

@@ -10,8 +10,11 @@ import yaml
 
 from plsc import safe_open
 from plsc.config.keys import SECTIONS
-from plsc.config.option import prefixed, shown
+from plsc.config.option import prefixed
+from plsc.config.shown import shown
 from plsc.errors import ConfigError
+
+MOST_DEPTH, MOST_VALUES = 20, 100_000
 
 
 class Item(NamedTuple):
@@ -45,14 +48,53 @@ def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
         key, equals, right = text.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise ConfigError(f"-o {shown(text)}: must be key=value")
+            hidden = "<hidden>" if not key or "remote" in text or "fs_ugi" in text else shown(text)
+            raise ConfigError(f"-o {hidden}: must be key=value")
         try:
-            value = yaml.safe_load(right)
+            value = _value_of(right)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             hidden = "<hidden>" if key.startswith("remote") else shown(right)
             raise ConfigError(f"-o {key}={hidden}: is not YAML ({_reason(error)}); put quotes around a text") from None
         items += items_of_mapping({key: value}, "-o")
     return items
+
+
+def _value_of(text: str) -> Any:
+    """What a text means as YAML."""
+    if len(text) > safe_open.YAML:
+        raise ValueError(f"{len(text)} characters, more than {safe_open.YAML}")
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _require_small(node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _require_small(root: yaml.Node) -> None:
+    """Raise YAMLError where names for parts (&a, *a) make more of a text than stands in it, or where it is too deep.
+
+    Nine lines in which each names the one before nine times are a list of a billion.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        if depth > MOST_DEPTH:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=node.start_mark)
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = MOST_VALUES  # as long as it is not known: one that holds itself is too large
+            items = zip(node.value) if isinstance(node, yaml.SequenceNode) else node.value
+            sizes[id(node)] = 1 + sum(size(part, depth + 1) for item in items for part in item)
+        if sizes[id(node)] > MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES} values", problem_mark=node.start_mark)
+        return sizes[id(node)]
+
+    size(root, 0)
 
 
 def items_of_yaml(path: str | os.PathLike) -> list[Item]:
@@ -61,10 +103,12 @@ def items_of_yaml(path: str | os.PathLike) -> list[Item]:
         raise ConfigError(f"the name of a YAML file is needed, not {shown(path)}")
     name = os.fspath(path)
     try:
-        with safe_open.open_bytes(name, safe_open.SETTINGS) as file:
+        with safe_open.open_bytes(name, safe_open.YAML) as file:
             loader = yaml.SafeLoader(file)
             try:
                 root = loader.get_single_node()
+                if root is not None:
+                    _require_small(root)
                 return [] if root is None else _walk(loader, root, str(name), "")
             finally:
                 loader.dispose()

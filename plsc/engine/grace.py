@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from plsc import safe_open
 from plsc.engine.start import Run
 from plsc.parallel.launcher import PADDLE_GRACE_SECONDS, grace_seconds
 
@@ -39,9 +40,8 @@ class Grace:
 
 def _read(path: str) -> float:
     try:
-        with open(path, encoding="utf-8") as file:
-            return float(json.load(file)["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(json.loads(safe_open.read_bytes(path, safe_open.SETTINGS))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0.0
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from plsc import checkpoint
+from plsc import checkpoint, safe_open
 from plsc.checkpoint.layout import BEST, replaced_dirs, step_dirs
 from plsc.checkpoint.lock import Held, RunLock
 from plsc.config import Config
@@ -124,7 +124,7 @@ def _lock(run_dir: str, on_loss: Callable[[str], None]) -> RunLock:
 
 def _first_step_told(path: str) -> int | None:
     try:
-        with open(path, encoding="utf-8", errors="replace") as lines:
+        with safe_open.open_text(path, safe_open.LIST, errors="replace") as lines:
             for line in lines:
                 values = _parsed(line)
                 if "loss" in values:
@@ -137,6 +137,6 @@ def _first_step_told(path: str) -> int | None:
 def _parsed(line: str) -> dict:
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -19,6 +19,8 @@ from plsc.serving.runtimes import open_runtime
 
 CALLERS = 4
 
+MOST_BATCH, MOST_THREADS = 1_000_000, 1024
+
 
 class Predictor:
     """An exported model, ready for pictures.
@@ -50,10 +52,11 @@ class Predictor:
         card: int = 0,
         callers: int = 0,
     ):
-        if resize not in RESIZES or batch_size < 1 or threads < 0 or callers < 0:
+        good = 1 <= batch_size <= MOST_BATCH and 0 <= threads <= MOST_THREADS and 0 <= callers <= MOST_THREADS
+        if resize not in RESIZES or not good or not 0 <= card < MOST_THREADS:
             raise ConfigError(
-                f"Predictor: resize={resize!r}, batch_size={batch_size}, threads={threads}, callers={callers}; "
-                f"allowed: {', '.join(RESIZES)}; at least 1; at least 0; at least 0"
+                f"Predictor: resize={resize!r:.40}, batch_size={batch_size}, threads={threads}, callers={callers}, "
+                f"card={card}; allowed: {', '.join(RESIZES)}; 1 to {MOST_BATCH}; 0 to {MOST_THREADS} for the others"
             )
         path = os.fspath(model_dir)
         self.description = read_description(path)

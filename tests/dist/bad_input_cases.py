@@ -132,7 +132,7 @@ CASES = {
     "ratio negative": (setting(classifier__sample_ratio=-1), ["classifier.sample_ratio=-1", "(0, 1]"]),
     "ratio above 1": (setting(classifier__sample_ratio=1.5), ["classifier.sample_ratio=1.5", "(0, 1]"]),
     "ratio not a number": (setting(classifier__sample_ratio=float("nan")), ["classifier.sample_ratio=nan", "(0, 1]"]),
-    "one class": (setting(classifier__num_classes=1), ["classifier.num_classes=1", "[2, inf)"]),
+    "one class": (setting(classifier__num_classes=1), ["classifier.num_classes=1", "[2, 2147483647]"]),
     "length twice": (yaml_file("both"), ["both.yaml:2", "train_steps", "train_epochs"]),
     "broken YAML": (yaml_file("broken"), ["broken.yaml:3", "is not YAML"]),
     "unknown section": (yaml_file("key"), ["key.yaml:2", "clasifier", "did you mean classifier"]),
