@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
-from plsc import safe_open
+from plsc import plain_json, safe_open
 from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.layout import MANIFEST, MANIFEST_SUM, file_names
 from plsc.checkpoint.tensors import TensorSpec
@@ -23,6 +24,13 @@ META_KEYS = (
     "paddle_version", "num_classes", "embedding_size", "epoch", "position", "data", "config", "random_states",
     "lr_state", "extra",
 )  # fmt: skip
+
+# What a run can have; what is beyond would end in a crash, or in memory that there is nowhere.
+RANGES = {
+    "step": (0, 10**15), "epoch": (0, 10**15), "world_size": (1, 65536), "num_classes": (1, 2**31 - 1),
+    "embedding_size": (1, 65536),
+}  # fmt: skip
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,8 @@ def manifest_sum(data: bytes) -> bytes:
 def carries_manifest(path: str) -> bool:
     """Whether a directory holds a manifest of this format, of whatever version and state otherwise."""
     try:
-        data = json.loads(safe_open.read_bytes(os.path.join(path, MANIFEST), safe_open.MANIFEST))
-    except (OSError, ValueError, RecursionError):
+        data = plain_json.loads(safe_open.read_bytes(os.path.join(path, MANIFEST), safe_open.MANIFEST))
+    except (OSError, ValueError):
         return False
     return isinstance(data, dict) and data.get("format") == FORMAT
 
@@ -96,9 +104,9 @@ def read_manifest(path: str) -> Manifest:
     name = os.path.join(path, MANIFEST)
     raw = _read(name)
     try:
-        data = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{name}: damaged, not JSON") from None
+        data = plain_json.loads(raw)
+    except ValueError as error:
+        raise CheckpointError(f"{name}: damaged, {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise CheckpointError(f"{name}: not the manifest of a PLSC checkpoint")
     if data.get("version") != VERSION:
@@ -120,9 +128,10 @@ def parse(data: dict[str, Any]) -> Manifest:
     data = {"data": {}, **data}  # which manifests had not from the first
     _same_keys("field", {field.name for field in fields(Manifest)}, set(data))
     for key in ("plsc_version", "paddle_version"):
-        _check(isinstance(data[key], str), key, data[key], "a text")
-    for key, least in (("step", 0), ("epoch", 0), ("world_size", 1), ("num_classes", 1), ("embedding_size", 1)):
-        _check(type(data[key]) is int and data[key] >= least, key, data[key], f"an integer of at least {least}")
+        _check(isinstance(data[key], str) and len(data[key]) <= 100, key, data[key], "a text of up to 100 characters")
+    for key, (least, most) in RANGES.items():
+        good = type(data[key]) is int and least <= data[key] <= most
+        _check(good, key, data[key], f"an integer in [{least}, {most}]")
     for key in ("position", "data", "config", "random_states", "lr_state", "extra"):
         _check(isinstance(data[key], dict), key, data[key], "an object")
     values = dict(data)
@@ -167,7 +176,8 @@ def _files(data: dict[str, Any]) -> dict[str, FileEntry]:
     for name in names:
         entry = data["files"][name]
         good = isinstance(entry, dict) and set(entry) == {"bytes", "sha256"} and type(entry["bytes"]) is int
-        good = good and isinstance(entry["sha256"], str) and len(entry["sha256"]) == 64
+        good = good and entry["bytes"] >= 0 and isinstance(entry["sha256"], str)
+        good = good and _SHA256.fullmatch(entry["sha256"]) is not None
         _check(good, f"files: {name}", entry, "{bytes, sha256}")
         found[name] = FileEntry(entry["bytes"], entry["sha256"])
     return found
@@ -176,7 +186,7 @@ def _files(data: dict[str, Any]) -> dict[str, FileEntry]:
 def _same_keys(what: str, expected: set[str], found: set[str]) -> None:
     for word, keys in (("missing", expected - found), ("unknown", found - expected)):
         if keys:
-            raise ValueError(f"{word} {what} {', '.join(sorted(keys))}")
+            raise ValueError(f"{word} {what} {ascii(', '.join(sorted(keys)))[1:-1]:.200}")
 
 
 def _check(good: bool, key: str, value: Any, allowed: str) -> None:

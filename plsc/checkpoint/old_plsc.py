@@ -6,7 +6,6 @@ is dist@<name>@rank@00000.w (with _0 after it in 0.2), [embedding, classes of th
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from plsc import safe_open
+from plsc import plain_json, safe_open
+from plsc.checkpoint.manifest import RANGES
 from plsc.checkpoint.old_names import our_names
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.write import save_shards
@@ -44,9 +44,9 @@ class OldCheckpoint:
     def open(cls, path: str) -> OldCheckpoint:
         """Raises CheckpointError, naming the file, for what is missing or contradicts meta.json."""
         meta = _meta(path)
-        ranks = _number(path, meta, "pretrain_world_size", "pretrain_nranks")
+        ranks = _number(path, meta, 99_999, "pretrain_world_size", "pretrain_nranks")
         files, shards = {}, {}
-        for name in sorted(os.listdir(path)):
+        for name in _names(path):
             stem, ending = os.path.splitext(name)
             if ending in (".pdparam", ".pdopt") and "@GRAD" not in stem:
                 match = _SHARD.fullmatch(stem)
@@ -64,9 +64,9 @@ class OldCheckpoint:
         state = meta.get("lr_state") if isinstance(meta.get("lr_state"), dict) else {}
         step = state.get("last_epoch", 0)
         return cls(
-            path, _number(path, meta, "num_classes"), _number(path, meta, "embedding_size", "emb_dim"),
-            meta["epoch"] if type(meta.get("epoch")) is int and meta["epoch"] >= 0 else 0,
-            step if type(step) is int and step >= 0 else 0, files, pairs,
+            path, _number(path, meta, RANGES["num_classes"][1], "num_classes"),
+            _number(path, meta, RANGES["embedding_size"][1], "embedding_size", "emb_dim"),
+            _count(meta.get("epoch"), "epoch"), _count(step, "step"), files, pairs,
         )  # fmt: skip
 
     def read(self, file: str) -> np.ndarray:
@@ -168,21 +168,33 @@ def _fit(arrays: dict[str, np.ndarray], notes: list[str]) -> None:
 def _meta(path: str) -> dict[str, Any]:
     file = os.path.join(path, "meta.json")
     try:
-        meta = json.loads(safe_open.read_bytes(file, safe_open.SETTINGS))
+        meta = plain_json.loads(safe_open.read_bytes(file, safe_open.SETTINGS))
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}; give one epoch's directory of PLSC 0.2 or 2.2") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{file}: damaged, not JSON") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file}: damaged, {error}") from None
     if not isinstance(meta, dict):
         raise CheckpointError(f"{file}: not an object")
     return meta
 
 
-def _number(path: str, meta: dict[str, Any], *names: str) -> int:
+def _names(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}; give one epoch's directory of PLSC 0.2 or 2.2") from None
+
+
+def _number(path: str, meta: dict[str, Any], most: int, *names: str) -> int:
     for name in names:
-        if type(meta.get(name)) is int and meta[name] >= 1:
+        if type(meta.get(name)) is int and 1 <= meta[name] <= most:
             return meta[name]
-    raise CheckpointError(f"{os.path.join(path, 'meta.json')}: {names[0]} must be a number of at least 1")
+    raise CheckpointError(f"{os.path.join(path, 'meta.json')}: {names[0]} must be a whole number in [1, {most}]")
+
+
+def _count(value: Any, name: str) -> int:
+    """A number that an old checkpoint may have or not; 0 for what can be none."""
+    return value if type(value) is int and 0 <= value <= RANGES[name][1] else 0
 
 
 __all__ = ["OldCheckpoint", "import_old"]

@@ -41,11 +41,12 @@ class TensorSpec:
         if not isinstance(data, dict) or set(data) != {"name", "dtype", "shape"}:
             raise ValueError(f"a tensor is {{name, dtype, shape}}, got {data!r:.80}")
         name, dtype, shape = data["name"], data["dtype"], data["shape"]
-        if not isinstance(name, str) or not name or name == "__metadata__":
+        if not isinstance(name, str) or not 0 < len(name) <= 500 or not name.isprintable() or name == "__metadata__":
             raise ValueError(f"{name!r:.80} is not a tensor name")
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise ValueError(f"tensor {name}: unknown type {dtype!r:.80}")
-        if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
+        good = isinstance(shape, list) and len(shape) <= 16 and all(type(size) is int and size >= 0 for size in shape)
+        if not good or math.prod(max(size, 1) for size in shape) > 2**50:
             raise ValueError(f"tensor {name}: {shape!r:.80} is not a shape")
         return cls(name, dtype, tuple(shape))
 

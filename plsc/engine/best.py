@@ -32,7 +32,8 @@ class Best:
         # step decides again as it did
         if opened is not None and _inside(opened[0], run.config.model_save_dir):
             record = opened[1].extra.get("best", {})
-            if isinstance(record, dict) and record.get("metric") == self.metric:
+            known = isinstance(record, dict) and record.get("metric") == self.metric
+            if known and isinstance(record.get("value"), (int, float)) and type(record.get("step")) is int:
                 self._record = record
 
     @property

@@ -37,8 +37,8 @@ def progress_of(opened: tuple[str, Manifest] | None) -> Progress:
         return Progress()
     path, manifest = opened
     samples = manifest.position.get("samples")
-    if type(samples) is not int or samples < 0:
-        raise CheckpointError(f"{path}: position holds samples={samples!r}; it must be a number of at least 0")
+    if type(samples) is not int or not 0 <= samples < 2**62:
+        raise CheckpointError(f"{path}: position holds samples={samples!r:.40}; it must be a number of at least 0")
     return Progress(manifest.step, samples)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from plsc import safe_open
+from plsc import plain_json, safe_open
 from plsc.engine import place
 from plsc.serving.gallery import FEATURES, TABLE
 
@@ -69,11 +69,11 @@ class PredictionFiles:
     def _continues(self, directory: str) -> int | None:
         """How many of our pictures are done in ``directory``; None where it is no beginning of this work."""
         try:
-            state = json.loads(safe_open.read_bytes(os.path.join(directory, STATE), safe_open.SETTINGS))
+            state = plain_json.loads(safe_open.read_bytes(os.path.join(directory, STATE), safe_open.SETTINGS))
             done, header = state["done"], state["header_bytes"]
             size = os.path.getsize(os.path.join(directory, FEATURES))
             pictures, made_by = state["pictures"], state["made_by"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         counts = type(done) is int and 0 < done <= len(self._paths) and header == len(self._header)
         same = counts and made_by == self._made_by

@@ -8,7 +8,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 
-from plsc import checkpoint, safe_open
+from plsc import checkpoint, plain_json, safe_open
 from plsc.checkpoint import layout
 from plsc.checkpoint.files import FileEntry, write_bytes
 from plsc.errors import CheckpointError
@@ -83,6 +83,8 @@ def read_source(store: Store, prefix: str, files: dict[str, int]) -> Source:
 
     def read(name: str) -> str:
         url = f"{store.url}/{prefix}{name}"
+        if files.get(prefix + name, 0) > safe_open.MANIFEST:
+            raise CheckpointError(f"{url}: has {files[prefix + name]} bytes; it may have {safe_open.MANIFEST}")
         return retried(store, url, lambda: store.read(prefix + name)).decode(errors="replace")
 
     is_export = prefix + layout.MANIFEST not in files
@@ -99,15 +101,19 @@ def read_source(store: Store, prefix: str, files: dict[str, int]) -> Source:
 def _listed(where: str, text: str) -> dict[str, FileEntry]:
     """The files of an `upload.json`. Only plain names below its directory are accepted."""
     try:
-        data = json.loads(text)
+        data = plain_json.loads(text)
         if data["format"] != FORMAT or data["version"] != VERSION:
             raise ValueError
         entries = {name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in data["files"].items()}
-        if not all(_is_plain(name) and type(entry.num_bytes) is int for name, entry in entries.items()):
+        if not all(_is_plain(name) and _is_entry(entry) for name, entry in entries.items()):
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{where}: damaged, or not written by this PLSC") from None
     return entries
+
+
+def _is_entry(entry: FileEntry) -> bool:
+    return type(entry.num_bytes) is int and entry.num_bytes >= 0 and isinstance(entry.sha256, str)
 
 
 def _is_plain(name: str) -> bool:

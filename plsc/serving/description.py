@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from plsc import safe_open
+from plsc import plain_json, safe_open
 from plsc.checkpoint.files import hash_file
 from plsc.errors import ExportError
 
@@ -67,13 +67,13 @@ def read_description(path: str) -> Description:
     """The description in the directory ``path``. Raises ExportError, naming the file."""
     name = os.path.join(path, DESCRIPTION)
     try:
-        data = json.loads(safe_open.read_bytes(name, safe_open.SETTINGS))
+        data = plain_json.loads(safe_open.read_bytes(name, safe_open.SETTINGS))
     except OSError as error:
         raise ExportError(
             f"{name}: {error.strerror}; give the directory that tools/export.py or convert_for_prediction() wrote"
         ) from None
-    except (ValueError, RecursionError):
-        raise ExportError(f"{name}: damaged, not JSON; export the model again") from None
+    except ValueError as error:
+        raise ExportError(f"{name}: damaged, {error}; export the model again") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ExportError(f"{name}: does not describe a model that PLSC exported")
     if data.get("version") != VERSION:

@@ -282,12 +282,46 @@ def edit_manifest(path, change):
     (lambda d: d["files"][SHARD].update(sha256="x"), "files: shard_00000"),
     (lambda d: d["files"][SHARD].update(bytes="1"), "files: shard_00000"),
     (lambda d: d.update(files=[]), "files"),
+    (lambda d: d.update(num_classes=2**31), r"num_classes must be an integer in \[1, 2147483647\]"),
+    (lambda d: d.update(embedding_size=10**9), "embedding_size must be"),
+    (lambda d: d.update(world_size=10**9), "world_size must be"),
+    (lambda d: d.update(step=2**70), "step must be"),
+    (lambda d: d.update(step=2**200), "damaged, holds a whole number of 201 bits"),
+    (lambda d: d.update(epoch=2**70), "epoch must be"),
+    (lambda d: d.update(plsc_version="1" * 10**6), "plsc_version must be"),
+    (lambda d: d["position"].update(sample=float("nan")), "damaged, holds NaN"),
+    (lambda d: d["config"].update(lr=float("inf")), "damaged, holds Infinity"),
+    (lambda d: d["extra"].update(note="\ud800"), "damaged, holds half a character"),
+    (lambda d: d["extra"].update({"\ud800": 1}), "damaged, holds half a character"),
+    (lambda d: d["extra"].update(note=nested(51)), "damaged, nested too deeply"),
+    (lambda d: d["shard_tensors"][0].update(dtype=["F32"]), "unknown type"),
+    (lambda d: d["shard_tensors"][0].update(dtype={}), "unknown type"),
+    (lambda d: d["replicated_tensors"][0].update(name="a\nb"), "is not a tensor name"),
+    (lambda d: d["replicated_tensors"][0].update(name="a" * 501), "is not a tensor name"),
+    (lambda d: d["replicated_tensors"][0].update(shape=[2**30, 2**30]), "is not a shape"),
+    (lambda d: d["replicated_tensors"][0].update(shape=[0, 2**60]), "is not a shape"),
+    (lambda d: d["replicated_tensors"][0].update(shape=[1] * 17), "is not a shape"),
+    (lambda d: d["replicated_tensors"][0].update(shape=[True]), "is not a shape"),
+    (lambda d: d["files"][SHARD].update(sha256="\n" * 64), "files: shard_00000"),
+    (lambda d: d["files"][SHARD].update(bytes=-1), "files: shard_00000"),
+    (lambda d: d.update({"a\nb" * 1000: 1}), r"unknown field a\\nb"),
 ])  # fmt: skip
 def test_a_manifest_that_cannot_be_right(copy, change, word):
     edit_manifest(copy, change)
     with pytest.raises(CheckpointError, match=word) as error:
         read_manifest(copy)
-    assert "manifest.json" in str(error.value) and "\n" not in str(error.value)
+    assert "manifest.json" in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+def test_a_number_of_thousands_of_digits(copy):
+    with open(os.path.join(copy, "manifest.json"), "wb") as file:
+        file.write(b'{"step": ' + b"9" * 5000 + b"}")
+    with pytest.raises(CheckpointError, match="manifest.json: damaged, (not JSON|holds a whole number)"):
+        read_manifest(copy)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"\xff\xfe", b"{", b"[" * 100_000])
