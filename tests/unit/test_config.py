@@ -6,14 +6,13 @@ import copy
 import math
 import pathlib
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from plsc.config import OLD_NAMES, OPTIONS, Config, fields
 from plsc.errors import ConfigError
+from tests import tool_kit
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -305,9 +304,7 @@ def test_names_of_0_x_mean_one_key_each():
 
 def test_docs_are_up_to_date(tmp_path):
     target = tmp_path / "configuration.md"
-    subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "config_docs.py"), str(target)], check=True, env={"PYTHONPATH": str(ROOT)}
-    )
+    assert tool_kit.run("config_docs", target).returncode == 0
     text = target.read_text(encoding="utf-8")
     assert text == (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), "run python tools/config_docs.py"
     for entry in fields():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from plsc.config import OPTIONS, Config
+from tests import tool_kit
 from tests.unit.docs_kit import LANGUAGES, PAGES, REASONS, ROOT, SHELLS, Block, anchors, blocks, commands, links
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -98,8 +99,11 @@ def help_of():
 
     def ask(*command: str) -> str:
         if command not in known:
-            done = subprocess.run([*command, "--help"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                                  capture_output=True, text=True, timeout=60)  # fmt: skip
+            tool = re.fullmatch(r"tools/(\w+)\.py", command[-1])
+            done = tool_kit.run(tool[1], "--help") if tool else subprocess.run(
+                [*command, "--help"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
             assert done.returncode == 0, done.stderr
             known[command] = done.stdout
         return known[command]

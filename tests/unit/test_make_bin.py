@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from plsc.evaluation.bin_file import load_bin
 from plsc.evaluation.sources import load_pairs
+from tests import tool_kit
 from tests.unit import using_kit as kit
 
-TOOL = Path(__file__).parents[2] / "tools" / "make_bin.py"
 
-
-def make(*arguments) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(TOOL.parents[1])}
-    command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+def make(*arguments):
+    return tool_kit.run("make_bin", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from plsc.engine import predict as predict_module
 from plsc.engine.predictions import PredictionFiles
 from plsc.errors import ConfigError, DataError
 from plsc.serving import Gallery
+from tests import tool_kit
 from tests.unit import using_kit as kit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,8 +236,8 @@ def test_the_tools_take_the_settings_from_the_checkpoint(trained_run, tmp_path):
 
 
 def test_the_tools_say_in_one_line_what_is_wrong(tmp_path):
-    done = tool("predict", "--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "out"))
+    done = tool_kit.run("predict", "--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "out"))
     assert done.returncode == 1 and done.stderr.startswith("plsc: error: ") and done.stderr.count("\n") == 1
     assert "no such directory" in done.stderr and not (tmp_path / "out").exists()
-    done = tool("export", "--checkpoint", str(tmp_path))
+    done = tool_kit.run("export", "--checkpoint", str(tmp_path))
     assert done.returncode == 2 and "give -c FILE, or both --checkpoint and --output" in done.stderr
