@@ -9,12 +9,13 @@ from plsc.classifiers.head import HeadOutput, RowGradients, inverse_norm
 from plsc.classifiers.margins import COSINE_LIMIT
 
 
-def gpu_head(feature, blocks, rows, remapped_label, position, spec, divisor, rank, shard_world, loss_scale=None):
+def gpu_head(feature, blocks, rows, label, known, position, spec, divisor, rank, shard_world, loss_scale=None):
     """HeadOutput of the kernel, differentiated down to the leaves ``feature`` and ``rows`` [S, E], which are one block.
 
-    ``spec`` has margins, scale and half. ``remapped_label`` [G] int64 counts through the sampled rows of all ranks.
+    ``spec`` has margins, scale and half. ``label`` [G] int64 counts through the sampled rows of all ranks.
     The kernel takes acos of what it is given, so the cosines are held inside +-COSINE_LIMIT first. ``loss_scale``
-    multiplies ``dfeature``, not the gradient of the rows.
+    multiplies ``dfeature``, not the gradient of the rows. ``known`` [G] bool: which labels are classes. The kernel would
+    end the process at one that is none; here the loss and all gradients are NaN instead.
     """
     leaves = feature, rows = compat.leaf(feature), compat.leaf(rows)
     frozen = [leaf.stop_gradient for leaf in leaves]
@@ -25,9 +26,9 @@ def gpu_head(feature, blocks, rows, remapped_label, position, spec, divisor, ran
         unit_feature, unit_rows = paddle.cast(unit_feature, "float16"), paddle.cast(unit_rows, "float16")
     cosine = paddle.cast(paddle.matmul(unit_feature, unit_rows, transpose_y=True), "float32")
     held = paddle.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
-    label = paddle.unsqueeze(remapped_label, 1)
+    label = paddle.unsqueeze(paddle.where(known, label, paddle.zeros_like(label)), 1)
     nll = compat.margin_cross_entropy(held, label, spec.margins, spec.scale, rank, shard_world)
-    loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
+    loss = paddle.reshape(paddle.sum(nll) / divisor, [1]) * _one_or_nan(known)
     goal = loss if loss_scale is None else loss * loss_scale
     dfeature, drows = compat.gradients(goal, list(leaves))
     for leaf, flag in zip(leaves, frozen):  # a user's backward pass must end where it would have ended
@@ -35,6 +36,12 @@ def gpu_head(feature, blocks, rows, remapped_label, position, spec, divisor, ran
     drows = drows if loss_scale is None else drows / loss_scale
     gradients = RowGradients(blocks, lambda piece: rows, lambda piece, rows: drows)
     return HeadOutput(loss, dfeature, gradients, _larger(held, position, shard_world) if spec.calc_acc else None)
+
+
+def _one_or_nan(known):
+    """[1]: 1 where all of ``known`` are true."""
+    all_known = paddle.reshape(paddle.all(known), [1])
+    return paddle.where(all_known, paddle.full([1], 1.0, "float32"), paddle.full([1], float("nan"), "float32"))
 
 
 def _larger(cosine, position, shard_world: int):

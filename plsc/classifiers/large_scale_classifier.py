@@ -31,7 +31,7 @@ class LargeScaleClassifier:
     The gradient of the weight is dense here, as any optimizer expects; ``Entry`` updates sampled rows only.
 
     Raises ConfigError for sizes, margins, ratios, shapes or types that cannot work. A label outside [0, num_classes)
-    makes the loss NaN (on GPUs Paddle's kernel raises).
+    makes the loss NaN, on GPUs all gradients too.
     """
 
     def __init__(

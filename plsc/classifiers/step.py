@@ -121,8 +121,10 @@ def classify(
     blocks = RowBlocks(index, shard.num_sample, None if by_kernel else block_rows)
     if by_kernel:
         all_rows = rows.fetch(blocks.whole)
+        known = paddle.logical_and(own_labels >= 0, own_labels < spec.num_classes)
+        place = shard.rank, shard.world_size
         output = gpu_head.gpu_head(
-            own_feature, blocks, all_rows, remapped, position, spec, divisor, shard.rank, shard.world_size, loss_scale
+            own_feature, blocks, all_rows, remapped, known, position, spec, divisor, *place, loss_scale
         )
     else:
         head = PlainHead(own_feature, blocks, rows, position, spec.margins, spec.scale, move)

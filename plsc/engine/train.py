@@ -7,6 +7,8 @@ import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from plsc.config import OPTIONS
 from plsc.data import Loader
 from plsc.engine import alike, checkpointing
@@ -128,7 +130,7 @@ class Loop:
             if self._scheduler is not None:
                 self._scheduler.step()
             loss, stop, done = results["loss"], results.pop("stop") > 0, step + 1
-            self._require_finite(loss, step)
+            self._require_finite(loss, step, labels)
             self._meter.add(loss)
             self._tell(done, results, rate)
             results = self._verify_if_due(done)
@@ -152,13 +154,22 @@ class Loop:
             f"{program.shard.num_sample} of {program.shard.num_local} local classes a step, seed {self._run.seed}"
         )
 
-    def _require_finite(self, loss: float, step: int) -> None:
+    def _require_finite(self, loss: float, step: int, labels: np.ndarray) -> None:
         # the loss is the same on every rank, so all of them stop here
-        if not math.isfinite(loss):
+        if math.isfinite(loss):
+            return
+        number = self._session.program.spec.num_classes
+        wrong = labels[(labels < 0) | (labels >= number)].reshape(-1)
+        wrong = sum(self._run.group.all_gather([int(label) for label in wrong[:3]]), [])
+        if wrong:
             raise TrainingError(
-                f"the loss is {loss} at step {step}; nothing of this step was saved; lower lr, add warm-up, or set "
-                "grad_clip_norm, and continue from the last checkpoint"
+                f"the loss is {loss} at step {step}: label {wrong[0]} is outside 0..{number - 1} (set by "
+                f"classifier.num_classes={number}); nothing of this step was saved; correct the labels"
             )
+        raise TrainingError(
+            f"the loss is {loss} at step {step}; nothing of this step was saved; lower lr, add warm-up, or set "
+            "grad_clip_norm, and continue from the last checkpoint"
+        )
 
     def _tell(self, done: int, results: dict[str, float], rate: float) -> None:
         run, plan, meter = self._run, self._plan, self._meter

@@ -165,7 +165,11 @@ def test_a_label_that_is_no_class_makes_the_loss_nan_on_every_rank(world_size, t
 
 @on_all_ranks()
 def test_loss_and_gradients(outcome, world_size, name):
-    case, parts = BY_NAME[name], [rank[name] for rank in outcome(world_size)]
+    check_loss_and_gradients(BY_NAME[name], [rank[name] for rank in outcome(world_size)])
+
+
+def check_loss_and_gradients(case, parts):
+    """What the ranks (see classifier_cases.run_case) return, against the reference."""
     for step in range(case["steps"]):
         dweight = np.concatenate([part["dweight"][step] for part in parts])
         dfeature = np.concatenate([part["dfeature"][step] for part in parts])
@@ -204,7 +208,12 @@ def test_minimize_of_a_users_optimizer_moves_by_the_true_gradients(tmp_path, sam
         "net": rng.standard_normal((8, 16)).astype("float32"),
         "label": rng.integers(0, 31, (12, 1)),
     }
-    parts = ranks.run("tests.dist.classifier_cases:minimize", 2, tmp_path, case)
+    check_minimized(case, ranks.run("tests.dist.classifier_cases:minimize", 2, tmp_path, case))
+
+
+def check_minimized(case, parts):
+    """What the ranks (see classifier_cases.minimize) return, against the reference."""
+    sample_ratio = case["sample_ratio"]
     before, after = (np.concatenate([part[name] for part in parts]) for name in ("before", "after"))
     moved = (before - after) / 0.1
     kept = np.arange(31) if sample_ratio == 1.0 else np.union1d(np.flatnonzero(np.abs(moved).sum(1)), case["label"])

@@ -59,10 +59,19 @@ CASES = [
     ),
     make_case("own optimizer clipped", optimizer="momentum", rates=[0.2] * 6, config={"grad_clip_norm": 0.05}),
     make_case("accuracy", num_classes=24, config={"calc_acc": True}),
-    make_case("accuracy sampled data parallel", num_classes=203, config={"calc_acc": True},
-              classifier={"sample_ratio": 0.2, "model_parallel": False}),
-    make_case("softmax with everything", num_classes=203, rate_factor=0.5, config={"grad_clip_norm": 0.05},
-              classifier={"loss_type": "softmax", "sample_ratio": 0.2}),
+    make_case(
+        "accuracy sampled data parallel",
+        num_classes=203,
+        config={"calc_acc": True},
+        classifier={"sample_ratio": 0.2, "model_parallel": False},
+    ),
+    make_case(
+        "softmax with everything",
+        num_classes=203,
+        rate_factor=0.5,
+        config={"grad_clip_norm": 0.05},
+        classifier={"loss_type": "softmax", "sample_ratio": 0.2},
+    ),
 ]
 for storage in ("float16", "bfloat16"):
     kept = {"storage": storage}
@@ -91,8 +100,11 @@ CASES += [
 # the first block may hold nothing but a feature's own class; the scale is no power of two, so its products are rounded
 CASES += [
     {**make_case("a row a block", steps=3, classifier={"scale": 23.0}), "block_rows": 1, "few_blocks": 0},
-    {**make_case("a sampled row a block", steps=3, classifier={"scale": 23.0, "sample_ratio": 0.7}), "block_rows": 1,
-     "few_blocks": 0},
+    {
+        **make_case("a sampled row a block", steps=3, classifier={"scale": 23.0, "sample_ratio": 0.7}),
+        "block_rows": 1,
+        "few_blocks": 0,
+    },
 ]
 # the rows of a sample worked on by Paddle's operations, as where there is no compiler
 CASES += [
@@ -185,7 +197,11 @@ def on_ranks(world_size, *values):
 
 @pytest.mark.parametrize("world_size, name", [on_ranks(size, name) for size, names in NAMES.items() for name in names])
 def test_training_is_that_of_the_reference(outcome, world_size, name):
-    case, parts = BY_NAME[name], [rank[name] for rank in outcome(world_size)]
+    check_training(BY_NAME[name], [rank[name] for rank in outcome(world_size)])
+
+
+def check_training(case, parts):
+    """What the ranks (see training_cases.run_case) return, against the reference."""
     split = case["config"]["classifier"].get("model_parallel", True)
     pieces = parts if split else parts[:1]
     first_weight = np.concatenate([part["first_weight"] for part in pieces])

@@ -79,7 +79,7 @@ def check_loss_is_mean_over_global_batch(b: Built) -> None:
     """From the 1 that the backward pass starts with to the kernel: divided by the global batch, nothing else."""
     graph = b.graph
     kernel = graph.one("margin_cross_entropy_grad")
-    name, reader, factor, scaled = kernel.input("Loss@GRAD"), kernel, 1.0, 0
+    name, reader, factor, scaled, guarded = kernel.input("Loss@GRAD"), kernel, 1.0, 0, 0
     while True:
         op = graph.writer(name, reader)
         if op.kind in ("fill_constant", "fill_any_like"):
@@ -92,14 +92,21 @@ def check_loss_is_mean_over_global_batch(b: Built) -> None:
             continue
         assert op.kind in ("reshape2_grad", "reduce_sum_grad", "elementwise_mul_grad"), op.kind
         if op.kind == "elementwise_mul_grad":
-            assert op.input("Y") == "loss_scaling.scale"
-            scaled += 1
+            made = graph.writer(op.input("Y"), op)  # 1, or NaN where a label is no class
+            guarded += made is not None and made.kind == "where"
+            scaled += op.input("Y") == "loss_scaling.scale"
+            assert made is None or _one_or_nan(b, made), "another factor"
         if op.kind == "reduce_sum_grad":
             forward = [o for o in graph.of_kind("reduce_sum") if o.input("X") == op.input("X")]
             assert len(forward) == 1 and graph.shape(forward[0].output("Out")) == [], "not a sum over all features"
         name, reader = op.input("Out@GRAD"), op
     assert math.isclose(factor, 1.0 / GLOBAL_BATCH, rel_tol=1e-6), f"factor {factor}, not 1/{GLOBAL_BATCH}"
-    assert scaled == (1 if b.case.half else 0)
+    assert (scaled, guarded) == (1 if b.case.half else 0, 1)
+
+
+def _one_or_nan(b: Built, op: Op) -> bool:
+    values = [b.graph.writer(op.input(slot), op).attr("value") for slot in ("X", "Y")]
+    return op.kind == "where" and values[0] == 1.0 and math.isnan(values[1])
 
 
 def check_feature_gradient_is_reduce_scattered(b: Built) -> None:

@@ -151,7 +151,7 @@ BREAKS = {
     "the rows not in the norm": (
         CLIP, around(gradients, "clip_by_global_norm", rows_not_in_norm), U.check_gradients_have_no_other_factor),
     "the head in float32": (
-        HALF, around(gpu_head, "gpu_head", lambda f: lambda *a: f(*a[:5], replace(a[5], half=False), *a[6:])),
+        HALF, around(gpu_head, "gpu_head", lambda f: lambda *a: f(*a[:6], replace(a[6], half=False), *a[7:])),
         F.check_where_half_precision_is),
     "the backbone in float32": (
         HALF, lambda patch: patch.setattr(half_precision, "cast_built", lambda *a: None),

@@ -61,7 +61,7 @@ def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale, num_ro
         scale = None if loss_scale is None else paddle.full([1], loss_scale, "float32")
         spec = ClassifierSpec(CLASSES, EMBEDDING, margins, SCALE, calc_acc=True)
         blocks = RowBlocks(None, CLASSES, None)
-        out = gpu_head(x, blocks, w, y, y, spec, float(BATCH), 0, 1, scale)
+        out = gpu_head(x, blocks, w, y, y >= 0, y, spec, float(BATCH), 0, 1, scale)
         drows = out.row_gradients.of(out.row_gradients.blocks.whole, w)
         assert x.stop_gradient and w.stop_gradient  # as they came
     feed = {"feature": feature, "label": label, "rows": rows}
