@@ -14,8 +14,8 @@ def gpu_head(feature, blocks, rows, label, known, position, spec, divisor, rank,
 
     ``spec`` has margins, scale and half. ``label`` [G] int64 counts through the sampled rows of all ranks.
     The kernel takes acos of what it is given, so the cosines are held inside +-COSINE_LIMIT first. ``loss_scale``
-    multiplies ``dfeature``, not the gradient of the rows. ``known`` [G] bool: which labels are classes. The kernel would
-    end the process at one that is none; here the loss and all gradients are NaN instead.
+    multiplies ``dfeature``, not the gradient of the rows. ``known`` [G] bool: which labels are classes. The kernel
+    would end the process at one that is none; here the loss and all gradients are NaN instead.
     """
     leaves = feature, rows = compat.leaf(feature), compat.leaf(rows)
     frozen = [leaf.stop_gradient for leaf in leaves]
