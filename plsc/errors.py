@@ -33,3 +33,11 @@ class TrainingError(PlscError):
 
 class PeerError(TrainingError):
     """Work with the other ranks broke off, most likely because one of them has ended."""
+
+
+class VerificationError(PlscError):
+    """All is trained and saved, but verifications failed. ``result``: what ``train`` would have returned."""
+
+    def __init__(self, message: str, result: object = None):
+        super().__init__(message)
+        self.result = result

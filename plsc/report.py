@@ -7,6 +7,9 @@ from types import TracebackType
 
 from plsc.errors import PlscError
 
+# EX_DATAERR of sysexits.h: the run is trained and saved, a verification failed (tools/train.py)
+EXIT_UNVERIFIED = 65
+
 
 def one_line(error: PlscError, rank: int | None) -> str:
     """ "plsc: error: [rank 1] message"; without a known rank the bracket is left out."""

@@ -6,14 +6,17 @@ On several ranks: python -m paddle.distributed.launch --nproc_per_node 2 tools/t
 from __future__ import annotations
 
 import argparse
+import sys
 
 from plsc import Entry
 from plsc.config import Config
-from plsc.report import install_excepthook
+from plsc.errors import VerificationError
+from plsc.report import EXIT_UNVERIFIED, install_excepthook, one_line
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read the command line and train. A PlscError ends the process with one line and status 1."""
+    """Read the command line and train. A PlscError ends the process with one line and status 1, a VerificationError,
+    where all is trained and saved, with EXIT_UNVERIFIED."""
     install_excepthook()
     parser = argparse.ArgumentParser(description="Train from a YAML file. The keys are in docs/configuration.md.")
     parser.add_argument("-c", "--config", metavar="FILE", help="a YAML file; the defaults without one")
@@ -23,7 +26,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     config = Config() if options.config is None else Config.from_yaml(options.config)
     config.override(options.override)
-    Entry(config=config).train()
+    try:
+        Entry(config=config).train()
+    except VerificationError as error:
+        print(one_line(error, None), file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_UNVERIFIED) from None
 
 
 if __name__ == "__main__":

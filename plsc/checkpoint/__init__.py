@@ -6,6 +6,7 @@ The layout on disk: docs/checkpoint_format.md.
 from __future__ import annotations
 
 from plsc.checkpoint.find import latest, open_checkpoint, resolve
+from plsc.checkpoint.links import link
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.read import ReshardSource, check_fits, read_replicated, read_rows, verify_files
 from plsc.checkpoint.reshard import merge, reshard
@@ -25,6 +26,7 @@ __all__ = [
     "TensorSpec",
     "check_fits",
     "latest",
+    "link",
     "merge",
     "newest_whole",
     "open_checkpoint",

@@ -56,7 +56,7 @@ def save(
         def prepare() -> None:
             if group.rank == 0:
                 _draft(step, replicated, offers, meta, group.world_size)  # complain before hours of writing
-                _prepare(run_dir, final, aside)
+                prepare_place(run_dir, final, aside)
 
         together(group, what, prepare)
         name = layout.shard_name(group.rank, num_shards) if group.rank < num_shards else None
@@ -66,12 +66,12 @@ def save(
             if group.rank == 0:
                 draft = _draft(step, replicated, offers, meta, group.world_size)
                 _finish(aside, draft, replicated, entries)
-                _publish(aside, final)
+                give_name(aside, final)
 
         together(group, what, publish)
     except CheckpointError:
         if group.rank == 0:
-            _tidy_or_warn(run_dir)
+            tidy_or_warn(run_dir)
         group.barrier("checkpoint given up")  # nobody goes on before the leftovers are gone
         raise
     return final
@@ -89,16 +89,16 @@ def save_shards(
         offers = [_offer(step, shard) for shard in shards]
         draft = _draft(step, replicated, offers, meta, max(1, len(shards)))
         os.makedirs(run_dir, exist_ok=True)
-        _prepare(run_dir, final, aside)
+        prepare_place(run_dir, final, aside)
         names = [layout.shard_name(index, len(shards)) for index in range(len(shards))]
         entries = [_write_shard(aside, step, name, shard) for name, shard in zip(names, shards)]
         _finish(aside, draft, replicated, entries)
-        _publish(aside, final)
+        give_name(aside, final)
 
     try:
         together(OneRank(), f"cannot save the checkpoint of step {step} in {root}", write)
     except CheckpointError:
-        _tidy_or_warn(run_dir)
+        tidy_or_warn(run_dir)
         raise
     return final
 
@@ -180,7 +180,8 @@ def _replicated_specs(replicated: Mapping[str, np.ndarray]) -> list[TensorSpec]:
     return sorted(specs, key=lambda spec: -spec.numpy_dtype.itemsize)
 
 
-def _prepare(run_dir: str, final: str, aside: str) -> None:
+def prepare_place(run_dir: str, final: str, aside: str) -> None:
+    """Make the directory ``aside``, marked as unfinished, of what will be ``final``."""
     root = layout.checkpoints_dir(run_dir)
     os.makedirs(root, exist_ok=True)
     sync_dir(run_dir)
@@ -202,7 +203,7 @@ def _write_shard(aside: str, step: int, name: str | None, shard: ShardSource | N
 
 
 def _finish(aside: str, draft: dict[str, Any], replicated: Mapping[str, np.ndarray], entries: list[Any]) -> None:
-    """Write what is rank 0's and take the mark of the unfinished away."""
+    """Write what is rank 0's."""
     names = layout.file_names(len(draft["class_ranges"]))
     specs = _replicated_specs(replicated)
     path = os.path.join(aside, layout.REPLICATED)
@@ -215,7 +216,11 @@ def _finish(aside: str, draft: dict[str, Any], replicated: Mapping[str, np.ndarr
         if size != entry.num_bytes:
             raise CheckpointError(f"{path}: rank 0 sees {size} of {entry.num_bytes} bytes; {SHARED}")
     draft["files"] = {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in zip(names, files)}
-    manifest: Manifest = parse(draft)
+    seal(aside, parse(draft))
+
+
+def seal(aside: str, manifest: Manifest) -> None:
+    """Write the manifest into a directory whose other files are complete, and take the mark of the unfinished away."""
     data = manifest.to_bytes()
     write_bytes(os.path.join(aside, layout.MANIFEST), data)
     write_bytes(os.path.join(aside, layout.MANIFEST_SUM), manifest_sum(data))
@@ -223,16 +228,18 @@ def _finish(aside: str, draft: dict[str, Any], replicated: Mapping[str, np.ndarr
     sync_dir(aside)
 
 
-def _publish(aside: str, final: str) -> None:
+def give_name(aside: str, final: str) -> None:
+    """Give a sealed directory its name."""
     root = os.path.dirname(final)
     replaced = move_aside(final, layout.REPLACED) if os.path.isdir(final) else None
     os.replace(aside, final)
     sync_dir(root)
     if replaced is not None:
-        _tidy_or_warn(os.path.dirname(root))
+        tidy_or_warn(os.path.dirname(root))
 
 
-def _tidy_or_warn(run_dir: str) -> None:
+def tidy_or_warn(run_dir: str) -> None:
+    """Remove what a save that was given up has left behind."""
     try:
         tidy(run_dir)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from plsc.data import (
     decode_image,
     list_record,
 )
+from plsc.engine.best import parse_metric
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import PairSet, find_targets
 from plsc.evaluation.sources import PictureFiles, load_pairs, place_of
@@ -33,6 +35,8 @@ def check_training_data(config: Config, parts: Parts, env: Environment) -> Recor
 
     Returns a record of each, to be compared with those of other ranks and of a checkpoint (plsc.data.record).
     """
+    if config.best_metric:
+        parse_metric(config, parts)
     section = config.data
     own = parts.train_dataset is not None or parts.train_reader is not None
     if not own and section.dataset == "list":
@@ -112,10 +116,11 @@ def number_of_samples(test_dataset) -> int:
     return count
 
 
-def verification_files(config: Config) -> list:
-    """The paths of the verification sets. Raises DataError that names what is missing and what to do."""
+def verification_files(config: Config, names: Sequence[str] | None = None) -> list:
+    """The paths of the verification sets, or of those that are named. Raises DataError that names what is missing and
+    what to do."""
     try:
-        return find_targets(config.data.dataset_dir, list(config.data.val_targets))
+        return find_targets(config.data.dataset_dir, list(config.data.val_targets if names is None else names))
     except DataError as error:
         raise DataError(f"{error}; set data.val_targets to what is there, or with_test: false") from None
 

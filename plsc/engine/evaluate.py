@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from plsc.checkpoint.together import Group, OneRank
 from plsc.config import Config
 from plsc.data import decode_image, normalise, read_sample
 from plsc.engine.build import EvalProgram
 from plsc.engine.data import input_names, number_of_samples, verification_files
-from plsc.errors import DataError
+from plsc.errors import DataError, PlscError
 from plsc.evaluation.bin_file import PairSet
 from plsc.evaluation.embeddings import combine_flip
 from plsc.evaluation.sources import load_pairs, place_of
@@ -58,13 +60,29 @@ class Embedder:
         return assemble([by_rank[:, rank] for rank in range(self._env.world_size)], count)
 
 
-def verification_sets(config: Config, parts: Parts) -> Iterator[PairSet | HookPairs]:
-    """The sets to judge by, one after the other, so that one is in memory at a time. Raises DataError."""
+@dataclass(frozen=True)
+class Unusable:
+    """A set that cannot be read on this rank, and why."""
+
+    name: str
+    reason: str
+
+
+def verification_sets(config: Config, parts: Parts) -> Iterator[PairSet | HookPairs | Unusable]:
+    """The sets to judge by, one after the other, so that one is in memory at a time."""
     if parts.test_dataset is not None:
-        yield HookPairs(parts.test_dataset, tuple(config.model.image_shape))
+        shape = tuple(config.model.image_shape)
+        yield _opened(HookPairs.name, lambda: HookPairs(parts.test_dataset, shape))
         return
-    for name, path in zip(config.data.val_targets, verification_files(config)):
-        yield load_pairs(path, name)
+    for name in config.data.val_targets:
+        yield _opened(name, lambda: load_pairs(verification_files(config, [name])[0], name))  # noqa: B023
+
+
+def _opened(name: str, load: Callable[[], PairSet | HookPairs]) -> PairSet | HookPairs | Unusable:
+    try:
+        return load()
+    except Exception as error:  # a user's data set may raise anything
+        return Unusable(name, describe_error(error))
 
 
 class HookPairs:
@@ -86,24 +104,90 @@ class HookPairs:
 
 
 def verify_all(
-    config: Config, parts: Parts, embedder: Embedder, look: Look | None = None
+    config: Config,
+    parts: Parts,
+    embedder: Embedder,
+    look: Look | None = None,
+    group: Group | None = None,
+    failures: dict[str, str] | None = None,
 ) -> dict[str, Verification]:
-    """The figures of every verification set by name. ``look`` is handed each set while it is in memory."""
-    results = {}
+    """The figures of every verification set by name. ``look`` is handed each set while it is in memory.
+
+    What is wrong with a set on one rank counts on all ranks of ``group``: it goes into ``failures`` under the name of
+    the set, and the other sets are judged; without ``failures`` it is raised as a DataError.
+    """
+    results, group = {}, OneRank() if group is None else group
     for pairs in verification_sets(config, parts):
-        read = _reader(config, pairs)
-        plain, mirrored = embedder.embed(read, 2 * len(pairs.issame), flip=True)
-        embeddings, xnorm = combine_flip(plain, mirrored)
-        results[pairs.name] = verify(embeddings, pairs.issame, xnorm=xnorm)
+        problem = _opening_problem(group, pairs)
+        if not problem:
+            read = _reader(config, pairs)
+            careful = _KeepsStep(read, tuple(config.model.image_shape))
+            plain, mirrored = embedder.embed(careful, 2 * len(pairs.issame), flip=True)
+            embeddings, result = _judged(pairs, plain, mirrored, careful)
+            problem = _problem(group, careful.problem)
+            del plain, mirrored, careful
+        if problem:
+            if failures is None:
+                raise DataError(problem)
+            failures[pairs.name] = problem
+            continue
+        results[pairs.name] = result
         if look is not None:
-            look(pairs, read, embeddings, results[pairs.name])
-        del pairs, read, plain, mirrored, embeddings  # else they stay in memory while the next set is read
+            look(pairs, read, embeddings, result)
+        del pairs, read, embeddings  # else they stay in memory while the next set is read
     return results
 
 
+class _KeepsStep:
+    """``read`` that never fails: after the first failure it gives empty pictures, for what the other ranks compute
+    together with this one. ``problem``: what it was."""
+
+    def __init__(self, read: Callable[[int], np.ndarray], shape: tuple[int, ...]):
+        self._read, self._shape = read, shape
+        self.problem: str | None = None
+
+    def __call__(self, index: int) -> np.ndarray:
+        if self.problem is None:
+            try:
+                return self._read(index)
+            except Exception as error:  # a user's data set may raise anything
+                self.problem = describe_error(error)
+        return np.zeros(self._shape, np.float32)
+
+
+def _judged(pairs: PairSet | HookPairs, plain, mirrored, read: _KeepsStep) -> tuple:
+    """(embeddings, figures) where all went well; what did not is the problem of ``read``."""
+    if read.problem is None:
+        try:
+            embeddings, xnorm = combine_flip(plain, mirrored)
+            return embeddings, verify(embeddings, pairs.issame, xnorm=xnorm)
+        except DataError as error:
+            read.problem = f"{pairs.name}: {error}"
+    return None, None
+
+
+def _opening_problem(group: Group, pairs: PairSet | HookPairs | Unusable) -> str | None:
+    if problem := _problem(group, pairs.reason if isinstance(pairs, Unusable) else None):
+        return problem
+    counts = group.all_gather(len(pairs.issame))
+    same = len(set(counts)) == 1  # else the ranks would not make the same number of batches
+    return None if same else f"{pairs.name}: the ranks see {counts} pairs; give all of them the same files"
+
+
+def _problem(group: Group, own: str | None) -> str | None:
+    """The first problem of any rank, the same on all."""
+    for rank, problem in enumerate(group.all_gather(own)):
+        if problem is not None:
+            return problem if group.world_size == 1 else f"rank {rank}: {problem}"
+    return None
+
+
 def _reader(config: Config, pairs: PairSet | HookPairs) -> Callable[[int], np.ndarray]:
-    if isinstance(pairs, HookPairs):
-        return pairs.read
+    return pairs.read if isinstance(pairs, HookPairs) else picture_reader(config, pairs)
+
+
+def picture_reader(config: Config, pairs: PairSet) -> Callable[[int], np.ndarray]:
+    """``read(index)``: a picture of a set as the net takes it, float32 [C, H, W]. Raises DataError that names it."""
     shape, std = tuple(config.model.image_shape), config.data.pixel_std
 
     def read(index: int) -> np.ndarray:
@@ -114,6 +198,12 @@ def _reader(config: Config, pairs: PairSet | HookPairs) -> Callable[[int], np.nd
         return image
 
     return read
+
+
+def describe_error(error: Exception) -> str:
+    """One line; the kind too where it is none of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PlscError) else f"{type(error).__name__}: {text}"
 
 
 def describe(name: str, result: Verification) -> str:

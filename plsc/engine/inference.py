@@ -128,7 +128,8 @@ def test(run: Run, outputs: Outputs) -> dict[str, Verification]:
     """Verify the checkpoint or the exported model on all sets."""
     net = open_net(run)
     judging = Judging(net.config, outputs) if run.env.rank == 0 else None
-    results = verify_all(net.config, run.parts, net.embedder(run.env), judging.look if judging else None)
+    look = judging.look if judging else None
+    results = verify_all(net.config, run.parts, net.embedder(run.env), look, run.group)
     for name, result in results.items():
         run.journal.say(f"test: {describe(name, result)}")
         run.journal.scalars(net.step, {"test": name, **as_scalars(result)})

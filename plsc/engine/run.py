@@ -17,7 +17,7 @@ from plsc.engine.start import Run, start
 from plsc.engine.stopping import EXIT_STOPPED
 from plsc.engine.train import Result
 from plsc.engine.train import train as run_training
-from plsc.errors import ConfigError
+from plsc.errors import ConfigError, VerificationError
 from plsc.evaluation.verification import Verification
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts
@@ -26,7 +26,8 @@ from plsc.parts import Parts
 def train(config: Config, parts: Parts) -> Result:
     """Train, verify, save. Every rank calls it. Raises a PlscError, on every rank.
 
-    A run that SIGTERM stops saves and ends the process with status EXIT_STOPPED (SystemExit).
+    A run that SIGTERM stops saves and ends the process with status EXIT_STOPPED (SystemExit). One that was trained and
+    saved, but not verified at each step where it should have been, raises a VerificationError that holds the result.
     """
     with start(config, parts.for_one_run(), check_training_data, continues=True) as run:
         remote.check_destination(run)
@@ -34,7 +35,19 @@ def train(config: Config, parts: Parts) -> Result:
         remote.publish_checkpoints(run)
     if result.stopped:
         raise SystemExit(EXIT_STOPPED)
+    if result.unverified:
+        step, reason = next(iter(result.unverified.items()))
+        raise VerificationError(
+            f"trained and saved ({result.checkpoint}), but verification failed at "
+            f"{_steps(result.unverified)}, at step {step}: {reason}",
+            result,
+        )
     return result
+
+
+def _steps(failed: dict[int, str]) -> str:
+    shown = ", ".join(map(str, list(failed)[:10])) + (", ..." if len(failed) > 10 else "")
+    return f"{len(failed)} step(s): {shown}"
 
 
 def test(config: Config, parts: Parts, json_file: str = "", html_file: str = "") -> dict[str, Verification]:

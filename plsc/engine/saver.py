@@ -82,6 +82,13 @@ class Saver:
             write()
         return os.path.join(checkpoints_dir(targets[-1].run_dir), step_name(progress.step))
 
+    def save_again(self, path: str, target: Target, extra: dict[str, Any]) -> None:
+        """Keep the checkpoint ``path``, which this run has saved, in another place too, with another ``extra``."""
+        self.finish()
+        copy = checkpoint.link(path, target.run_dir, extra, self._run.group)
+        checkpoint.remove_old(target.run_dir, target.keep, self._run.group, self._protect)
+        self._run.journal.say(f"Save model to {copy}, the files of {path}")
+
     def finish(self) -> None:
         """Wait for the save that is under way. Raises what it met."""
         self._wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from plsc.engine.onednn import use_onednn
 from plsc.engine.plan import Plan, Progress
 from plsc.engine.saver import Saver, Target
 from plsc.engine.session import Session
+from plsc.engine.sets_check import check_sets
 from plsc.engine.start import Run
 from plsc.engine.stopping import StopRequest
 from plsc.errors import ConfigError, TrainingError
@@ -34,7 +35,8 @@ from plsc.models import require_same_parameters
 class Result:
     """What ``train`` returns: the last step and its loss, the last checkpoint, the last verification by set name.
 
-    ``stopped``: the run was asked to stop (SIGTERM) before it was over.
+    ``stopped``: the run was asked to stop (SIGTERM) before it was over. ``unverified``: {step: why} of the
+    verifications that failed; plsc.engine.run makes a VerificationError of them.
     """
 
     step: int
@@ -42,6 +44,7 @@ class Result:
     checkpoint: str
     verification: dict[str, Verification]
     stopped: bool = False
+    unverified: dict[int, str] = field(default_factory=dict)
 
 
 def train(run: Run) -> Result:
@@ -62,6 +65,7 @@ def train(run: Run) -> Result:
 
 def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result:
     config, program = run.config, session.program
+    check_sets(run)
     data = make_training_data(config, run.parts, run.seed)
     alike.require_same_number(run.group, len(data))
     check_batch(config, len(data), run.env)
@@ -116,11 +120,14 @@ class Loop:
         self._inputs = input_names(run.config)
         self._scheduler = checkpointing.user_scheduler(run)
         self._meter = Meter(plan)
+        self._unverified: dict[int, str] = {}
 
     def go(self, loader: Loader) -> Result:
         run, plan = self._run, self._plan
         run.journal.say(self._headline())
         loss, path, verified = math.nan, "", {}
+        if self._best.going_on(plan.first.step) and plan.first.step < plan.last:
+            verified = self._verify_if_due(plan.first.step, self._protect) or verified
         for step, (_, images, labels) in enumerate(self._meter.awaiting(loader), start=plan.first.step):
             rate = plan.schedule.lr(step)
             run.group.begins(step + 1)
@@ -133,18 +140,21 @@ class Loop:
             self._require_finite(loss, step, labels)
             self._meter.add(loss)
             self._tell(done, results, rate)
-            results = self._verify_if_due(done)
-            verified = results or verified
-            path = self._save_if_due(done, stop, self._best.improved(done, results or {})) or path
+            saved = self._save_if_due(done, stop)
+            path = saved or path
+            if stop:
+                self._saver.finish()  # who asks for the end may not wait for a verification
+            verified = self._verify_if_due(done, saved) or verified
             if stop and done < plan.last:
                 self._saver.finish()
                 run.journal.say(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
-                return Result(done, loss, path, verified, stopped=True)
+                return Result(done, loss, path, verified, stopped=True, unverified=self._unverified)
         if plan.first.step >= plan.last:
             run.journal.say(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
-            path, verified = self._protect or "", self._verify(plan.first.step)
+            path = self._protect or ""
+            verified = self._verify(plan.first.step, self._protect)
         self._saver.finish()
-        return Result(plan.last, loss, path, verified)
+        return Result(plan.last, loss, path, verified, unverified=self._unverified)
 
     def _headline(self) -> str:
         plan, env, program = self._plan, self._run.env, self._session.program
@@ -187,35 +197,53 @@ class Loop:
         run.journal.scalars(done, {**results, "mean_loss": meter.mean(), "lr": rate, **speed})
         meter.restart()
 
-    def _verify_if_due(self, done: int) -> dict[str, Verification] | None:
+    def _verify_if_due(self, done: int, saved: str | None) -> dict[str, Verification] | None:
         period = self._run.config.test_period
         if done == self._plan.last or (period and done % period == 0):
-            return self._verify(done)
+            return self._verify(done, saved)
         return None
 
-    def _verify(self, done: int) -> dict[str, Verification]:
+    def _verify(self, done: int, saved: str | None) -> dict[str, Verification]:
+        """Verify after ``done`` steps, and keep the checkpoint if it is the best: what went wrong is said, and told at
+        the end, and does not end the run. ``saved``: the checkpoint of this step, if there is one."""
         if self._embedder is None:
             return {}
-        began = time.monotonic()
-        results = verify_all(self._run.config, self._run.parts, self._embedder)
+        began, run, failures = time.monotonic(), self._run, {}
+        results = verify_all(run.config, run.parts, self._embedder, group=run.group, failures=failures)
         for name, result in results.items():
-            self._run.journal.say(f"test: step: {done}, {describe(name, result)}")
-            self._run.journal.scalars(done, {"test": name, **as_scalars(result)})
-        self._run.journal.say(f"test time: {time.monotonic() - began:.4f}")
+            run.journal.say(f"test: step: {done}, {describe(name, result)}")
+            run.journal.scalars(done, {"test": name, **as_scalars(result)})
+        run.journal.say(f"test time: {time.monotonic() - began:.4f}")
         self._meter.pause(time.monotonic() - began)
+        try:
+            if self._best.improved(done, results):
+                self._save_best(done, saved)
+        except ConfigError as error:  # of a figure that the pairs do not give
+            failures["best_metric"] = str(error)
+        if failures:
+            self._unverified[done] = "; ".join(failures.values())
+            run.journal.say(f"verification failed at step {done}, training goes on: {self._unverified[done]}")
         return results
 
-    def _save_if_due(self, done: int, stop: bool, best: bool) -> str | None:
+    def _save_if_due(self, done: int, stop: bool) -> str | None:
         period = self._run.config.save_period
-        due = stop or self._plan.ends_epoch(done) or (period and done % period == 0) or done == self._plan.last
-        targets = [Target(self._best.run_dir, 1)] * best + [self._home] * bool(due)
-        if not targets:
-            return None
+        if stop or self._plan.ends_epoch(done) or (period and done % period == 0) or done == self._plan.last:
+            return self._save(done, self._home)
+        return None
+
+    def _save_best(self, done: int, saved: str | None) -> None:
+        target = Target(self._best.run_dir, 1)
+        if saved is None:
+            self._save(done, target)
+        else:
+            self._saver.save_again(saved, target, self._best.extra)
+
+    def _save(self, done: int, target: Target) -> str:
         began = time.monotonic()
         progress = Progress(done, self._plan.samples(done))
-        path = self._saver.save(progress, self._plan.epoch(done), targets, self._best.extra)
+        path = self._saver.save(progress, self._plan.epoch(done), [target], self._best.extra)
         self._meter.pause(time.monotonic() - began)
-        return path if due else None
+        return path
 
 
 def say_classes_without_images(run: Run) -> None:

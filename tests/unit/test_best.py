@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("paddle")
 
 from plsc.config import Config  # noqa: E402
-from plsc.engine.best import Best  # noqa: E402
+from plsc.engine.best import Best, check_metric  # noqa: E402
 from plsc.errors import ConfigError  # noqa: E402
 
 
@@ -58,3 +58,39 @@ def test_a_rate_that_the_pairs_do_not_support_is_refused():
     best = Best(run_of("lfw.tar@1e-6"), None)
     with pytest.raises(ConfigError, match="support tar@0.1"):
         best.improved(1, results(tar_at_far={0.1: 0.5, 1e-6: None}))
+
+
+def test_the_record_of_the_step_itself_lies_in_best(tmp_path, monkeypatch):
+    """A step is saved first and judged then: its own record is in best/ only, and counts where it is no later."""
+    from plsc.engine import best
+
+    path, kept = str(tmp_path / "checkpoints" / "step_00000003"), {"metric": "lfw.accuracy", "value": 0.9}
+    for step, sure in ((3, True), (2, False), (4, False)):  # of best/; the run goes on from step 3
+        extra = {"best": {**kept, "step": step}}
+        monkeypatch.setattr(best.checkpoint, "latest", lambda run_dir: run_dir)
+        monkeypatch.setattr(
+            best.checkpoint, "read_manifest", lambda path, s=step, e=extra: SimpleNamespace(step=s, extra=e)
+        )
+        found = Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), (path, SimpleNamespace(extra={})))
+        assert found.going_on(3) is not sure  # not sure: judge it once more
+        assert found.improved(4, results(accuracy=0.8)) is (step == 4)
+    monkeypatch.setattr(best.checkpoint, "latest", lambda run_dir: None)
+    assert Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), (path, SimpleNamespace(extra={}))).going_on(3)
+    assert not Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), None).going_on(0)
+
+
+def test_a_set_that_could_not_be_verified_is_no_better():
+    assert not Best(run_of("lfw.accuracy"), None).improved(1, {})
+
+
+@pytest.mark.parametrize("metric, good", [("lfw.tar@1e-1", True), ("lfw.tar@1e-2", False), ("lfw.tar@0.3", False),
+                                          ("lfw.auc", True)])  # fmt: skip
+def test_what_the_pairs_can_give_is_known_before_training(metric, good):
+    run = run_of(metric)
+    check = lambda: check_metric(run.config, run.parts, "lfw", 99)  # noqa: E731
+    if good:
+        check()
+    else:
+        with pytest.raises(ConfigError, match="the pairs of lfw support tar@0.1$"):
+            check()
+    check_metric(run.config, run.parts, "other", 0)

@@ -1,0 +1,54 @@
+"""A checkpoint that is kept in a second place, without writing its tensors again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from plsc.checkpoint import layout
+from plsc.checkpoint.manifest import read_manifest
+from plsc.checkpoint.read import verify_files
+from plsc.checkpoint.together import Group, together
+from plsc.checkpoint.write import give_name, prepare_place, seal, tidy_or_warn
+from plsc.errors import CheckpointError
+
+
+def link(path: str, run_dir: str, extra: dict[str, Any], group: Group) -> str:
+    """Make the checkpoint ``path`` one of ``run_dir`` too and return its place there; every rank must call it.
+
+    Files of tensors are hard links, which are never written to, or copies where the file system has no links; the
+    manifest is the same but for ``extra``. Raises CheckpointError on every rank.
+    """
+    try:
+        what = f"cannot keep {path} in {run_dir}"
+        return together(group, what, lambda: _link(path, run_dir, extra) if group.rank == 0 else None)[0]
+    except CheckpointError:
+        if group.rank == 0:
+            tidy_or_warn(run_dir)
+        raise
+
+
+def _link(path: str, run_dir: str, extra: dict[str, Any]) -> str:
+    manifest = read_manifest(path)
+    verify_files(path, manifest, hashes=False)
+    root, name = layout.checkpoints_dir(run_dir), layout.step_name(manifest.step)
+    final, aside = os.path.join(root, name), os.path.join(root, layout.WRITING + name)
+    os.makedirs(run_dir, exist_ok=True)
+    prepare_place(run_dir, final, aside)
+    for file in manifest.files:
+        _link_or_copy(os.path.join(path, file), os.path.join(aside, file))
+    seal(aside, replace(manifest, extra=extra))
+    give_name(aside, final)
+    return final
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # FAT, some network file systems, a limit of links
+        with open(source, "rb") as stored, open(target, "xb") as copy:
+            shutil.copyfileobj(stored, copy, 1 << 22)
+            copy.flush()
+            os.fsync(copy.fileno())

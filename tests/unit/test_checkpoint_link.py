@@ -1,0 +1,47 @@
+"""A checkpoint kept in a second place: the same files, another `extra`, and all or nothing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from plsc.checkpoint import OneRank, link, open_checkpoint
+from plsc.errors import CheckpointError
+from tests.unit.checkpoint_kit import save_as
+
+
+def test_it_is_the_same_but_for_what_it_says_of_itself(tmp_path):
+    path = save_as(tmp_path / "run", 12, 11, 2)
+    copy = link(path, str(tmp_path / "run" / "best"), {"best": 1}, OneRank())
+    found, manifest = open_checkpoint(copy, OneRank())  # every hash
+    stored = open_checkpoint(path, OneRank())[1]
+    assert manifest.extra == {"best": 1} and stored.extra != manifest.extra
+    assert manifest.files == stored.files and manifest.step == 12
+    assert all(os.path.samefile(os.path.join(path, name), os.path.join(found, name)) for name in stored.files)
+
+
+def test_without_links_the_files_are_copied(tmp_path, monkeypatch):
+    path = save_as(tmp_path / "run", 12, 11, 2)
+
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copy = link(path, str(tmp_path / "best"), {}, OneRank())
+    assert open_checkpoint(copy, OneRank())[1].files == open_checkpoint(path, OneRank())[1].files
+
+
+def test_one_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    best = str(tmp_path / "best")
+    first = link(save_as(tmp_path / "run", 12, 11, 2), best, {}, OneRank())
+    path = save_as(tmp_path / "run", 13, 11, 2)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("plsc.checkpoint.links.seal", full)
+    with pytest.raises(CheckpointError, match="cannot keep .*step_00000013 in .*No space left"):
+        link(path, best, {}, OneRank())
+    assert os.listdir(tmp_path / "best" / "checkpoints") == ["step_00000012"]
+    open_checkpoint(first, OneRank())

@@ -1,0 +1,55 @@
+"""A user's own verification set is looked at before training, as far as it takes to see that it can be judged."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("paddle")
+
+from plsc.config import Config  # noqa: E402
+from plsc.engine import sets_check  # noqa: E402
+from plsc.errors import PlscError  # noqa: E402
+from plsc.parts import Parts  # noqa: E402
+
+
+class Samples:
+    """``test_dataset`` of 24 samples with these labels, of which one may be broken."""
+
+    def __init__(self, labels, broken=None):
+        self.labels, self.broken, self.read = labels, broken, []
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        if index == self.broken:
+            raise ValueError("cut off")
+        return np.zeros((3, 16, 16), np.float32), self.labels[index]
+
+
+def check_own(dataset, best_metric=""):
+    run = SimpleNamespace(config=Config.from_dict({"model": {"image_shape": [3, 16, 16]}, "best_metric": best_metric}),
+                          parts=Parts(test_dataset=dataset))  # fmt: skip
+    sets_check._check_own(run)
+
+
+def test_of_a_users_set_as_much_is_read_as_it_takes_to_see_both_kinds():
+    dataset = Samples([0, 0] * 50 + [0, 1] * 50)
+    check_own(dataset)
+    assert {0, 199} <= set(dataset.read) and len(dataset.read) <= 2 + 2 * 11  # far apart: not all the same ones first
+
+
+@pytest.mark.parametrize("dataset, metric, message", [
+    (Samples([0, 1] * 12), "", "test_dataset: all 12 pairs .* are different; verification needs both kinds"),
+    (Samples([1, 1] * 12), "", "are same"),
+    (Samples([0, 0, 0, 1] * 6, broken=23), "", r"test_dataset\[23\] raised ValueError: cut off"),
+    (Samples([0, 0, 0, 1] * 6, broken=0), "", r"test_dataset\[0\]"),
+    (Samples([0, 0, 0, 1] * 6), "test_dataset.tar@1e-2", "the pairs of test_dataset support tar@0.1"),
+])  # fmt: skip
+def test_a_users_set_that_cannot_be_judged_is_named(dataset, metric, message):
+    with pytest.raises(PlscError, match=message):
+        check_own(dataset, metric)
