@@ -8,16 +8,19 @@ from __future__ import annotations
 from plsc.checkpoint.find import latest, open_checkpoint, resolve
 from plsc.checkpoint.links import link
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
-from plsc.checkpoint.read import ReshardSource, check_fits, read_replicated, read_rows, verify_files
+from plsc.checkpoint.read import ReshardSource, check_fits, read_replicated, read_rows, read_window, verify_files
 from plsc.checkpoint.reshard import merge, reshard
 from plsc.checkpoint.retention import remove_old
 from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
 from plsc.checkpoint.together import OneRank
+from plsc.checkpoint.waiting import TOUCHED, WINDOW
 from plsc.checkpoint.whole import newest_whole
 from plsc.checkpoint.write import save
 
 __all__ = [
     "META_KEYS",
+    "TOUCHED",
+    "WINDOW",
     "ArrayShard",
     "Manifest",
     "OneRank",
@@ -33,6 +36,7 @@ __all__ = [
     "read_manifest",
     "read_replicated",
     "read_rows",
+    "read_window",
     "remove_old",
     "reshard",
     "resolve",

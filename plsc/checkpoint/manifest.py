@@ -13,11 +13,14 @@ from plsc import plain_json, safe_open
 from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.layout import MANIFEST, MANIFEST_SUM, file_names
 from plsc.checkpoint.tensors import TensorSpec
+from plsc.checkpoint.waiting import MOVING, touched_spec, window_spec
 from plsc.errors import CheckpointError
 from plsc.parallel.shards import class_range
 
 FORMAT = "plsc-checkpoint"
 VERSION = 1
+MOST_STEPS = 1 << 20  # of a window
+WITH_ROW_HISTORY = 2  # the version of a checkpoint whose rows wait, see plsc.checkpoint.waiting
 
 # What the caller of `save` gives; the rest of the manifest follows from the tensors.
 META_KEYS = (
@@ -42,6 +45,8 @@ class Manifest:
     `class_ranges[i]` are the classes [first, last) of shard file i; there can be fewer shards than ranks.
     Shapes in `shard_tensors` are those of all shards together: [num_classes],
     [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1].
+    `row_history`: {"steps": n} where the rows of `weight` and `velocity` wait, see plsc.checkpoint.waiting; its two
+    tensors are not among those named here.
     """
 
     plsc_version: str
@@ -61,6 +66,7 @@ class Manifest:
     replicated_tensors: tuple[TensorSpec, ...]
     shard_tensors: tuple[TensorSpec, ...]
     files: dict[str, FileEntry]
+    row_history: dict[str, int] | None = None
 
     @property
     def num_shards(self) -> int:
@@ -69,12 +75,26 @@ class Manifest:
     def shard_specs(self, index: int) -> list[TensorSpec]:
         """The tensors of shard file `index`, with the shapes they have in it."""
         first, last = self.class_ranges[index]
-        return [spec.with_rows(last - first) for spec in self.shard_tensors]
+        return self.stored_rows(last - first)
+
+    def stored_rows(self, rows: int) -> list[TensorSpec]:
+        """The tensors of a shard file of so many classes, in the order of the file."""
+        touched = [] if self.row_history is None else [touched_spec(rows)]
+        return touched + [spec.with_rows(rows) for spec in self.shard_tensors]
+
+    def replicated_specs(self) -> list[TensorSpec]:
+        """The tensors of the file of what is replicated, in the order of the file."""
+        window = [] if self.row_history is None else [window_spec(self.row_history["steps"])]
+        return window + list(self.replicated_tensors)
 
     def to_bytes(self) -> bytes:
         """JSON, one field per line. Raises ValueError where a value is not plain JSON."""
         data: dict[str, Any] = {"format": FORMAT, "version": VERSION}
         data.update((field.name, getattr(self, field.name)) for field in fields(self))
+        if self.row_history is None:
+            del data["row_history"]
+        else:
+            data["version"] = WITH_ROW_HISTORY
         data["replicated_tensors"] = [spec.to_json() for spec in self.replicated_tensors]
         data["shard_tensors"] = [spec.to_json() for spec in self.shard_tensors]
         data["files"] = {name: {"bytes": f.num_bytes, "sha256": f.sha256} for name, f in self.files.items()}
@@ -109,10 +129,10 @@ def read_manifest(path: str) -> Manifest:
         raise CheckpointError(f"{name}: damaged, {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise CheckpointError(f"{name}: not the manifest of a PLSC checkpoint")
-    if data.get("version") != VERSION:
+    if data.get("version") != (WITH_ROW_HISTORY if "row_history" in data else VERSION):
         raise CheckpointError(
-            f"{name}: format version {data.get('version')!r:.40} is unknown, this PLSC reads {VERSION}; "
-            "use the PLSC that wrote it"
+            f"{name}: format version {data.get('version')!r:.40} is unknown, this PLSC reads {VERSION}, and "
+            f"{WITH_ROW_HISTORY} with row_history; use the PLSC that wrote it"
         )
     if _read(os.path.join(path, MANIFEST_SUM)) != manifest_sum(raw):
         raise CheckpointError(f"{name}: damaged, its SHA-256 is not the one in {MANIFEST_SUM}")
@@ -126,7 +146,7 @@ def read_manifest(path: str) -> Manifest:
 def parse(data: dict[str, Any]) -> Manifest:
     """A Manifest from decoded JSON without its first two fields. Raises ValueError, naming the field."""
     data = {"data": {}, **data}  # which manifests had not from the first
-    _same_keys("field", {field.name for field in fields(Manifest)}, set(data))
+    _same_keys("field", {field.name for field in fields(Manifest)}, set(data) | {"row_history"})
     for key in ("plsc_version", "paddle_version"):
         _check(isinstance(data[key], str) and len(data[key]) <= 100, key, data[key], "a text of up to 100 characters")
     for key, (least, most) in RANGES.items():
@@ -150,7 +170,20 @@ def parse(data: dict[str, Any]) -> Manifest:
                 f"tensor {spec.name} has shape {list(spec.shape)}, which does not agree with num_classes "
                 f"{data['num_classes']} and embedding_size {data['embedding_size']}"
             )
-    return Manifest(**values)
+    manifest = Manifest(**values)
+    if "row_history" in data:
+        _check_row_history(manifest, names)
+    return manifest
+
+
+def _check_row_history(manifest: Manifest, names: list[str]) -> None:
+    found = manifest.row_history
+    good = isinstance(found, dict) and set(found) == {"steps"} and type(found["steps"]) is int
+    _check(good and 0 <= found["steps"] <= MOST_STEPS, "row_history", found, "{steps}")
+    own = {touched_spec(0).name, window_spec(0).name}
+    rows = {spec.shape for spec in manifest.shard_tensors if spec.name in MOVING and spec.dtype == "F32"}
+    moving = {spec.name for spec in manifest.shard_tensors} >= set(MOVING) and len(rows) == 1
+    _check(moving and not own & set(names), "row_history", found, "left out without rows of weight and velocity")
 
 
 def _class_ranges(data: dict[str, Any]) -> tuple[tuple[int, int], ...]:

@@ -16,6 +16,7 @@ from plsc.checkpoint.files import TensorFile, hash_file
 from plsc.checkpoint.layout import REPLICATED, file_identity, shard_name
 from plsc.checkpoint.manifest import Manifest
 from plsc.checkpoint.tensors import TensorSpec
+from plsc.checkpoint.waiting import MOVING, TOUCHED, WINDOW, Waiting
 from plsc.errors import CheckpointError
 from plsc.parallel.shards import overlaps
 
@@ -45,8 +46,18 @@ def verify_files(path: str, manifest: Manifest, files: Iterable[str] | None = No
 def read_replicated(path: str, manifest: Manifest) -> dict[str, np.ndarray]:
     """The replicated tensors by name, after checking the file's hash."""
     verify_files(path, manifest, [REPLICATED])
-    with _open(path, manifest, REPLICATED, list(manifest.replicated_tensors)) as file:
+    with _open(path, manifest, REPLICATED, manifest.replicated_specs()) as file:
         return {spec.name: file.read(spec.name) for spec in manifest.replicated_tensors}
+
+
+def read_window(path: str, manifest: Manifest) -> np.ndarray:
+    """[steps + 1, 4] float64 of a checkpoint with `row_history`."""
+    return _waiting(path, manifest).window
+
+
+def _waiting(path: str, manifest: Manifest) -> Waiting:
+    with _open(path, manifest, REPLICATED, manifest.replicated_specs()) as file:
+        return Waiting(file.path, file.read(WINDOW))
 
 
 def read_rows(
@@ -56,45 +67,53 @@ def read_rows(
     last: int,
     block_rows: int = 4096,
     names: Iterable[str] | None = None,
+    stored: bool = False,
 ) -> Iterator[tuple[str, int, np.ndarray]]:
     """The classes [first, last) from however many shards they lie in, a block of at most `block_rows` rows at once.
 
     Yields (tensor name, row, rows [n, ...]) where `row` counts from `first`: what a rank that owns [first, last) puts
     at its local row, and what `save` takes. Tensors in the manifest's order (only `names`, if given), rows upwards.
-    Only the bytes asked for are read. Raises CheckpointError, naming the file; ConfigError for a range outside
-    [0, num_classes].
+    Only the bytes asked for are read. Rows that wait (plsc.checkpoint.waiting) are brought up to date, unless they are
+    wanted as they are `stored`, then with the tensor that says since when they wait. Raises CheckpointError, naming the
+    file; ConfigError for a range outside [0, num_classes].
     """
     if not manifest.num_shards:
         raise CheckpointError(f"{path}: holds no class shards")
     if block_rows < 1:
         raise CheckpointError(f"block_rows must be at least 1, got {block_rows}")
     pieces = overlaps(manifest.num_classes, manifest.num_shards, first, last)
-    specs = [spec for spec in manifest.shard_tensors if names is None or spec.name in names]
-    return _rows(path, manifest, specs, pieces, first, block_rows)
+    specs = manifest.stored_rows(manifest.num_classes) if stored else manifest.shard_tensors
+    specs = [spec for spec in specs if names is None or spec.name in names]
+    return _rows(path, manifest, specs, pieces, first, block_rows, stored)
 
 
-def _rows(path, manifest, specs, pieces, first, block_rows) -> Iterator[tuple[str, int, np.ndarray]]:
+def _rows(path, manifest, specs, pieces, first, block_rows, stored) -> Iterator[tuple[str, int, np.ndarray]]:
+    waiting = None if manifest.row_history is None else _waiting(path, manifest)
     for spec in specs:
         for index, piece_first, piece_last in pieces:
             start = manifest.class_ranges[index][0]
             name = shard_name(index, manifest.num_shards)
             with _open(path, manifest, name, manifest.shard_specs(index)) as file:
                 for row, block in file.rows(spec.name, piece_first - start, piece_last - start, block_rows):
+                    if spec.name == TOUCHED and waiting is not None:
+                        waiting.checked(file, block)
+                    elif spec.name in MOVING and waiting is not None and not stored:
+                        block = waiting.up_to_date(file, spec.name, row, block)
                     yield spec.name, start + row - first, block
 
 
 class ReshardSource:
-    """A ShardSource over a stored checkpoint: the classes [first, last), read while they are written again."""
+    """A ShardSource over a stored checkpoint: the classes [first, last) as stored, read while they are written."""
 
     def __init__(self, path: str, manifest: Manifest, first: int, last: int, block_rows: int = 4096):
         self._args = (path, manifest, first, last, block_rows)
 
     def tensors(self) -> list[TensorSpec]:
         _, manifest, first, last, _ = self._args
-        return [spec.with_rows(last - first) for spec in manifest.shard_tensors]
+        return manifest.stored_rows(last - first)
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
-        return read_rows(*self._args)
+        return read_rows(*self._args, stored=True)
 
 
 def check_fits(
@@ -108,7 +127,7 @@ def check_fits(
     """Check a checkpoint against the run that wants to continue it. What is None is not compared.
 
     `replicated` and `shard` are the run's tensors, all of them; a shard's rows do not matter, only names, types and
-    widths. Raises CheckpointError with both values.
+    widths. Since when rows wait is not compared: any run can read them. Raises CheckpointError with both values.
     """
     for key, wanted, advice in (
         ("num_classes", num_classes, f"set classifier.num_classes: {manifest.num_classes}, or begin a new run with "
@@ -121,8 +140,8 @@ def check_fits(
     if replicated is not None:
         _compare(path, "replicated", manifest.replicated_tensors, replicated)
     if shard is not None:
-        rows = manifest.num_classes
-        _compare(path, "class", manifest.shard_tensors, [spec.with_rows(rows) for spec in shard])
+        own = [spec.with_rows(manifest.num_classes) for spec in shard if spec.name != TOUCHED]
+        _compare(path, "class", manifest.shard_tensors, own)
 
 
 def _compare(path: str, kind: str, stored: Iterable[TensorSpec], wanted: Iterable[TensorSpec]) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from plsc.checkpoint import layout
 from plsc.checkpoint.files import FileEntry, sync_dir, write_tensors
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
-from plsc.checkpoint.read import ReshardSource, read_replicated, read_rows, verify_files
+from plsc.checkpoint.read import ReshardSource, read_replicated, read_rows, read_window, verify_files
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.together import OneRank, together
+from plsc.checkpoint.waiting import WINDOW
 from plsc.checkpoint.write import save_shards
 from plsc.errors import CheckpointError
 from plsc.parallel.shards import class_range
@@ -32,11 +33,14 @@ def reshard(path: str, run_dir: str, num_shards: int) -> str:
     ranges = [class_range(manifest.num_classes, rank, num_shards) for rank in range(num_shards)]
     sources = [ReshardSource(path, manifest, first, last) for first, last in ranges]
     meta = {key: getattr(manifest, key) for key in META_KEYS}
-    return save_shards(run_dir, manifest.step, read_replicated(path, manifest), sources, meta)
+    replicated = read_replicated(path, manifest)
+    if manifest.row_history is not None:
+        replicated[WINDOW] = read_window(path, manifest)
+    return save_shards(run_dir, manifest.step, replicated, sources, meta)
 
 
 def merge(path: str, file: str) -> FileEntry:
-    """Write all tensors of a checkpoint into one new safetensors file, the classes in order.
+    """Write all tensors of a checkpoint into one new safetensors file, the classes in order, all rows up to date.
 
     Raises CheckpointError, also where `file` exists.
     """

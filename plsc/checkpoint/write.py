@@ -16,6 +16,7 @@ from plsc.checkpoint.manifest import META_KEYS, Manifest, manifest_sum, parse
 from plsc.checkpoint.retention import check_not_foreign, move_aside, tidy
 from plsc.checkpoint.tensors import ShardSource, TensorSpec
 from plsc.checkpoint.together import Group, OneRank, describe, together
+from plsc.checkpoint.waiting import TOUCHED, WINDOW
 from plsc.errors import CheckpointError
 from plsc.version import __version__
 
@@ -38,7 +39,8 @@ def save(
     `replicated` and `meta` are rank 0's; the other ranks may pass None and {}. `meta` has the keys META_KEYS, of
     which `data` may be left out, and holds plain JSON. `shard`: the first k ranks give one, following
     `class_range(num_classes, rank, k)`; k is world_size for a sharded classifier, 1 for a replicated one (its matrix
-    then is a shard), 0 for none.
+    then is a shard), 0 for none. Where rows wait (plsc.checkpoint.waiting) `replicated` holds WINDOW, and TOUCHED is
+    the first tensor of each shard.
     `checksum`: that of what each rank holds of what is the same on all; another one on some rank is an error.
     A checkpoint of the same step is replaced, and deleted only when the new one is in place.
     Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
@@ -150,24 +152,34 @@ def _draft(
     shards = [offer["tensors"] for offer in offers if offer["tensors"] is not None]
     classes = [tensors[0]["shape"][0] if tensors and tensors[0]["shape"] else 0 for tensors in shards]
     ends = np.cumsum([0, *classes]).tolist()
+    history = _row_history(replicated, shards)
+    first = [] if not shards else shards[0][history is not None :]
     draft = {
+        **({} if history is None else {"row_history": history}),
         **meta,
         "plsc_version": __version__,
         "step": step,
         "world_size": world_size,
         "class_ranges": [list(pair) for pair in zip(ends[:-1], ends[1:])],
-        "replicated_tensors": [spec.to_json() for spec in _replicated_specs(replicated)],
-        "shard_tensors": [_with_rows(tensor, ends[-1]) for tensor in shards[0]] if shards else [],
+        "replicated_tensors": [spec.to_json() for spec in _replicated_specs(replicated) if spec.name != WINDOW],
+        "shard_tensors": [_with_rows(tensor, ends[-1]) for tensor in first],
         "files": {name: {"bytes": 0, "sha256": "0" * 64} for name in layout.file_names(len(shards))},
     }
     for rank, tensors in enumerate(shards):
-        if tensors != [_with_rows(tensor, classes[rank]) for tensor in draft["shard_tensors"]]:
+        if tensors != [_with_rows(tensor, classes[rank]) for tensor in shards[0]]:
             raise CheckpointError(f"rank {rank} gives other class tensors than rank 0, or of different lengths")
     try:
         parse(draft)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
     return draft
+
+
+def _row_history(replicated: Mapping[str, np.ndarray], shards: list[list[dict[str, Any]]]) -> dict[str, int] | None:
+    waits = WINDOW in replicated
+    if any((bool(tensors) and tensors[0]["name"] == TOUCHED) != waits for tensors in shards):
+        raise CheckpointError(f"{WINDOW} and {TOUCHED} belong together: one is given without the other")
+    return {"steps": len(replicated[WINDOW]) - 1} if waits else None
 
 
 def _with_rows(tensor: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -177,7 +189,7 @@ def _with_rows(tensor: dict[str, Any], rows: int) -> dict[str, Any]:
 def _replicated_specs(replicated: Mapping[str, np.ndarray]) -> list[TensorSpec]:
     """In the order of the file: wide types first, so that each tensor begins at a multiple of its item size."""
     specs = [TensorSpec.of(name, np.asarray(array)) for name, array in replicated.items()]
-    return sorted(specs, key=lambda spec: -spec.numpy_dtype.itemsize)
+    return sorted(specs, key=lambda spec: (spec.name != WINDOW, -spec.numpy_dtype.itemsize))
 
 
 def prepare_place(run_dir: str, final: str, aside: str) -> None:

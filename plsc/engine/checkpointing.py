@@ -15,6 +15,7 @@ from plsc.engine.plan import Progress
 from plsc.engine.session import Session
 from plsc.engine.start import Run
 from plsc.errors import CheckpointError, DataError
+from plsc.optim.row_momentum import WINDOW_STEPS
 
 
 def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
@@ -71,7 +72,12 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         checkpoint.check_fits(path, manifest, replicated=specs, shard=session.tensors())
         shard = session.program.shard
         session.load_replicated(checkpoint.read_replicated(path, manifest))
-        session.load_rows(checkpoint.read_rows(path, manifest, shard.first, shard.first + shard.num_local))
+        mine = shard.first, shard.first + shard.num_local
+        # rows that wait go on waiting, to be brought up to date when they would have been in the run that saved them
+        waits = session.history is not None and 0 <= _window_steps(manifest) <= WINDOW_STEPS
+        session.load_rows(checkpoint.read_rows(path, manifest, *mine, stored=waits))
+        if waits:
+            session.history.resume(checkpoint.read_window(path, manifest))
 
     together(run.group, f"cannot continue from {path}", fill)
     scheduler = user_scheduler(run)
@@ -80,6 +86,10 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     saved_seed = manifest.random_states.get("seed")
     if saved_seed != run.seed:
         run.journal.say(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
+
+
+def _window_steps(manifest: Manifest) -> int:
+    return -1 if manifest.row_history is None else manifest.row_history["steps"]
 
 
 def meta_of(run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extra: dict[str, Any]) -> dict[str, Any]:

@@ -80,11 +80,10 @@ def read_classes(config: Config, backbone: Backbone) -> Classes:
             f"{list(shape)}; set loss_type as it was trained, or export.with_classifier: false"
         )
     rows = np.zeros(shape, np.float32)
-    for name, first, block in checkpoint.read_rows(path, manifest, 0, manifest.num_classes):
-        if name == "weight":
-            length = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
-            unit = np.where(length > ZERO_NORM, block / np.maximum(length, ZERO_NORM), 0.0)
-            rows[first : first + len(block)] = block if softmax else unit
+    for _, first, block in checkpoint.read_rows(path, manifest, 0, manifest.num_classes, names=["weight"]):
+        length = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
+        unit = np.where(length > ZERO_NORM, block / np.maximum(length, ZERO_NORM), 0.0)
+        rows[first : first + len(block)] = block if softmax else unit
     if softmax:
         return Classes(np.ascontiguousarray(rows[:, :size]), np.ascontiguousarray(rows[:, size]), 1.0)
     return Classes(rows, None, config.classifier.scale)

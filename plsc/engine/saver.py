@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from plsc import checkpoint
-from plsc.checkpoint import ArrayShard
+from plsc.checkpoint import WINDOW, ArrayShard
 from plsc.checkpoint.layout import checkpoints_dir, step_name
 from plsc.engine import checkpointing
 from plsc.engine.grace import Grace
@@ -57,12 +57,13 @@ class Saver:
         self.finish()
         began = time.monotonic()
         run, session = self._run, self._session
-        session.bring_rows_up_to_date()
         spec = session.program.spec
         gives_shard = spec.model_parallel or run.env.rank == 0
         meta, replicated, shard = {}, None, session if gives_shard else None
         if run.env.rank == 0:
             meta, replicated = checkpointing.meta_of(run, spec, progress, epoch, extra), session.replicated()
+            if session.history is not None:
+                replicated[WINDOW] = session.history.window()
         if self._beside and gives_shard:
             shard = snapshot(session)
         checksum = session.checksum()

@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 
 from plsc import program_view
-from plsc.checkpoint import TensorSpec
+from plsc.checkpoint import TOUCHED, TensorSpec
 from plsc.classifiers.row_blocks import RowBlock
 from plsc.engine.build import TrainProgram
 from plsc.engine.cpu import blocks_apart, use_huge_pages
@@ -143,26 +143,40 @@ class Session:
     def tensors(self) -> list[TensorSpec]:
         """What a checkpoint keeps of the shard."""
         shape = (self.program.shard.num_local, self.program.spec.row_size)
-        return [TensorSpec(name, "F32", shape) for name in self.program.rows.tensors]
+        touched = [] if self.history is None else [TensorSpec(TOUCHED, "I64", shape[:1])]
+        return touched + [TensorSpec(name, "F32", shape) for name in self.program.rows.tensors]
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
-        """(tensor name, first row, rows), each tensor in blocks of rows upwards."""
+        """(tensor name, first row, rows), each tensor in blocks of rows upwards, as they are stored."""
+        if self.history is not None:
+            touched = self._read(self.program.rows.touched).reshape(-1)
+            for index in self._indices():
+                yield TOUCHED, int(index[0]), touched[index]
         for name in self.program.rows.tensors:
             for index in self._indices():
                 yield name, int(index[0]), self._blocks.read(self, name, index)
 
     def load_rows(self, blocks: Iterable[tuple[str, int, np.ndarray]]) -> None:
-        """Set rows of the shard from (tensor name, first row, rows)."""
+        """Set all rows of the shard from (tensor name, first row, rows): up to date, or with ``touched`` among them, of
+        a history that is then to resume."""
+        touched = np.zeros((self.program.shard.num_local, 1), np.int64)
         for name, first, rows in blocks:
+            if name == TOUCHED:
+                touched[first : first + len(rows), 0] = rows
+                continue
             index = np.arange(first, first + len(rows), dtype=np.int64)
             self._blocks.write(self, name, index, rows)
+        if self.history is not None:
+            self.history.restart()
+            self.scope.find_var(self.program.rows.touched).get_tensor().set(touched, place_of(self.env))
 
     def set_rows(self, name: str, index: np.ndarray, rows: np.ndarray) -> None:
         """Set the rows ``index`` [n] int64 of the shard, no two of them the same."""
         self._blocks.write(self, name, index, rows)
 
     def bring_rows_up_to_date(self) -> None:
-        """Make every stored row what the dense optimizer would have made it; needed before it is read from outside."""
+        """Make every stored row what the dense optimizer would have made it. This rounds: when it happens may depend on
+        the steps only, so that a run does not change with when it is saved."""
         if self.history is None or self.history.steps == 0:
             return
         table = self.history.table()

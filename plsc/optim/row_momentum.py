@@ -55,6 +55,16 @@ class RowHistory:
         self.steps += 1
         self._products[self.steps] = np.eye(2)
 
+    def window(self) -> np.ndarray:
+        """[steps + 1, 4] float64: what ``resume`` goes on from."""
+        return self._products[: self.steps + 1].reshape(-1, 4).copy()
+
+    def resume(self, window: np.ndarray) -> None:
+        """Go on from the window of another history."""
+        self.restart()
+        self.steps = len(window) - 1
+        self._products[: self.steps + 1] = window.reshape(-1, 2, 2)
+
     @property
     def full(self) -> bool:
         """True when the rows have to be brought up to date before the next step."""

@@ -1,0 +1,82 @@
+"""The process behind test_save_points.py: runs that are saved, stopped and resumed at other steps than others.
+
+python -m tests.dist.save_points DIR writes DIR/report.json: {run: exit codes}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from tests.dist import forked
+from tests.dist.stops import ask
+from tests.dist.tiny_run import CLASSES, make_entry
+
+WINDOW = 9  # so that rows are brought up to date in the middle of the run as well
+CASES = {
+    "compiled": (1, {}),
+    "Paddle's operations": (2, {"classifier.compiled": False}),
+    "float16": (1, {"classifier.storage": "float16"}),
+    "2 ranks compiled": (2, {}),
+    "2 ranks, replicas": (2, {"classifier.model_parallel": False}),
+}
+OPTIONS = {"with_test": False, "save_async": False, "train_steps": 24, "lr_schedule.boundaries": [12]}
+
+
+def train(run_dir: Path, options: dict, stop_in: int = 0) -> None:
+    from plsc.engine import checkpointing
+    from plsc.optim import row_momentum
+
+    if stop_in:
+        ask("step", stop_in)
+    with mock.patch.object(row_momentum, "WINDOW_STEPS", WINDOW), \
+            mock.patch.object(checkpointing, "WINDOW_STEPS", WINDOW):  # fmt: skip
+        make_entry(run_dir, {**OPTIONS, **options}).train()
+
+
+def as_loaded_by_one_rank(run_dir: Path, step: int) -> None:
+    """Writes what one rank makes of the newest checkpoint of ``run_dir``, all rows brought up to date."""
+    from plsc.engine.session import Session
+
+    start = Session.step
+
+    def stop(self, *args):
+        self.bring_rows_up_to_date()
+        arrays = {name: np.zeros((CLASSES, 8), np.float32) for name in ("weight", "velocity")}
+        for name, first, rows in self.blocks():
+            if name in arrays:
+                arrays[name][first : first + len(rows)] = rows
+        np.savez(run_dir / "one_rank.npz", **arrays)
+        return start(self, *args)
+
+    Session.step = stop
+    options = {"checkpoint_dir": str(run_dir / "checkpoints" / f"step_{step:08d}"), "train_steps": step + 1,
+               "lr_schedule.boundaries": [step], "train_batch_size": 8}  # fmt: skip
+    make_entry(run_dir / "one_rank", {**OPTIONS, **options, "resume": "never"}).train()
+
+
+def main() -> None:
+    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+
+    cwd, report = Path(sys.argv[1]), {}
+
+    def run(name: str, ranks: int, work) -> None:
+        report[name] = forked.run(ranks, cwd, work)
+
+    for name, (ranks, options) in CASES.items():
+        straight, other = cwd / f"{name} straight", cwd / f"{name} other"
+        keep = {**options, "max_last_checkpoint_num": 0}
+        run(f"{name}, straight", ranks, lambda rank: train(straight, {**keep, "save_period": 0}))  # noqa: B023
+        run(f"{name}, stopped", ranks, lambda rank: train(other, {**keep, "save_period": 3}, 4))  # noqa: B023
+        run(f"{name}, stopped again", ranks, lambda rank: train(other, {**keep, "save_period": 4}, 8))  # noqa: B023
+        run(f"{name}, to its end", ranks, lambda rank: train(other, {**keep, "save_period": 5}))  # noqa: B023
+    run("one rank", 1, lambda rank: as_loaded_by_one_rank(cwd / "2 ranks compiled other", 15))
+    (cwd / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
