@@ -243,6 +243,10 @@ class Settings:
         True, "On the CPU convolutions and PReLU go through oneDNN: faster, with the same results up to rounding, and "
         "about 0.15 GB more for each picture of 112x112 in a ResNet50's batch. false takes Paddle's plain kernels.",
     )  # fmt: skip
+    memory_check: bool = option(
+        True, "Refuse a run on CPUs that needs more memory than its machine has free, before it begins; `plsc plan` "
+        "tells what it needs. false trains all the same.",
+    )  # fmt: skip
     model_save_dir: str = option(
         "output", "Where checkpoints, logs and exported nets go.", filled=True, refuse=urls.local_problem,
         setter="set_model_save_dir", attributes=("model_save_dir",),
@@ -270,8 +274,7 @@ class Settings:
     init_checkpoint: str = option("", "The checkpoint for `init_from`, or the directory of a run.")
     label_map: str = option("", "For init_from classes: a text file, on each line old label, tab, new label.")
     save_period: int = option(
-        0, "A checkpoint every so many steps, beside those at the end of each epoch and of the run; 0 for these alone. "
-        "A run that is resumed follows one that was never stopped to the bit only with the same value.",
+        0, "A checkpoint every so many steps, beside those at the end of each epoch and of the run; 0 for these alone.",
         unit="steps", within="[0, 1e12]",
     )  # fmt: skip
     save_async: bool = option(

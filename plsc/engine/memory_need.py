@@ -14,7 +14,7 @@ from plsc import compat, program_view
 from plsc.classifiers.row_blocks import BLOCK_ROWS
 from plsc.config import Config
 from plsc.engine import onednn, session
-from plsc.engine.build import TrainProgram, build_eval, build_train
+from plsc.engine.build import EvalProgram, TrainProgram, build_eval, build_train
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts
 
@@ -71,25 +71,33 @@ class Need:
         config, parts, env = self._config.copy(), self._parts.for_one_run(), Environment(0, self._ranks)
         config.set("classifier.num_classes", num_classes, "plan")
         program = build_train(config, parts, env, seed=0)
-        ops = program_view.operations(program.main)
-        variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
-        sizes = _by_kind(program, variables)
-        replicated = sizes["backbone"] + sizes["backbone's momentum"]
-        step = program_view.peak(ops, program.shard.num_sample, min(BLOCK_ROWS, program.shard.num_sample))
-        verifying, verified = _verification(config, parts, env)
-        sizes[STEP] = sum(step.values())
-        sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
-        sizes["verification, saving: beside that"] += _saving(config, program, env)
-        if self._process is not None:
-            constants = PADDLE_3 if compat.is_pir() else PADDLE_26
-            sizes["images"] = _images(config)
-            sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
-            sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
-            count = len(list(program_view.every(ops)))
-            sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
-            sizes["process"] = self._process + START
-        snapshot = sum(variables[name] for name in set(program.rows.tensors.values())) + replicated
-        return RankMemory(sizes, _detail(ops, step), snapshot)
+        evaluation = build_eval(config, parts, env, config.test_batch_size) if config.with_test else None
+        return count_memory(config, env, program, evaluation, self._process)
+
+
+def count_memory(
+    config: Config, env: Environment, program: TrainProgram, evaluation: EvalProgram | None, process: int | None
+) -> RankMemory:
+    """What a rank needs that runs these programs; ``process`` as in Need."""
+    ops = program_view.operations(program.main)
+    variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
+    sizes = _by_kind(program, variables)
+    replicated = sizes["backbone"] + sizes["backbone's momentum"]
+    step = program_view.peak(ops, program.shard.num_sample, min(BLOCK_ROWS, program.shard.num_sample))
+    verifying, verified = _verification(evaluation)
+    sizes[STEP] = sum(step.values())
+    sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
+    sizes["verification, saving: beside that"] += _saving(config, program, env)
+    if process is not None:
+        constants = PADDLE_3 if compat.is_pir() else PADDLE_26
+        sizes["images"] = _images(config)
+        sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
+        sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
+        count = len(list(program_view.every(ops)))
+        sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
+        sizes["process"] = process + START
+    snapshot = sum(variables[name] for name in set(program.rows.tensors.values())) + replicated
+    return RankMemory(sizes, _detail(ops, step), snapshot)
 
 
 def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]:
@@ -114,12 +122,11 @@ def _saving(config: Config, program: TrainProgram, env: Environment) -> int:
     return max(_peak_bytes(main, block) for main in running.block_programs())
 
 
-def _verification(config: Config, parts: Parts, env: Environment) -> tuple[int, list[program_view.Operation]]:
+def _verification(evaluation: EvalProgram | None) -> tuple[int, list[program_view.Operation]]:
     """(bytes made and dropped by a batch, the operations)."""
-    if not config.with_test:
+    if evaluation is None:
         return 0, []
-    main = build_eval(config, parts, env, config.test_batch_size).main
-    return _peak_bytes(main, 1), program_view.operations(main)
+    return _peak_bytes(evaluation.main, 1), program_view.operations(evaluation.main)
 
 
 def _peak_bytes(main, unknown: int) -> int:

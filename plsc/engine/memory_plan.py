@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import paddle
 
 from plsc.config import Config
+from plsc.engine.free_memory import free_memory
 from plsc.engine.memory_need import STEP, Need
-from plsc.engine.saver import free_memory
 from plsc.errors import ConfigError
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts

@@ -14,6 +14,7 @@ from plsc import checkpoint
 from plsc.checkpoint import WINDOW, ArrayShard
 from plsc.checkpoint.layout import checkpoints_dir, step_name
 from plsc.engine import checkpointing
+from plsc.engine.free_memory import free_memory
 from plsc.engine.grace import Grace
 from plsc.engine.plan import Progress
 from plsc.engine.session import Session
@@ -62,7 +63,7 @@ class Saver:
         meta, replicated, shard = {}, None, session if gives_shard else None
         if run.env.rank == 0:
             meta, replicated = checkpointing.meta_of(run, spec, progress, epoch, extra), session.replicated()
-            if session.history is not None:
+            if session.rows_wait:
                 replicated[WINDOW] = session.history.window()
         if self._beside and gives_shard:
             shard = snapshot(session)
@@ -135,15 +136,6 @@ def snapshot(session: Session) -> ArrayShard:
     for name, first, rows in session.blocks():
         arrays[name][first : first + len(rows)] = rows
     return ArrayShard(arrays)
-
-
-def free_memory() -> int:
-    """Bytes that this machine can still give out; those of Linux's own estimate."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def next_name(run: Run) -> str:

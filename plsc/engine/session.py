@@ -140,15 +140,20 @@ class Session:
 
     # --- the rows of this rank's classes (a ShardSource) ---
 
+    @property
+    def rows_wait(self) -> bool:
+        """True where rows may not be up to date as they are stored."""
+        return self.history is not None and self.history.steps > 0
+
     def tensors(self) -> list[TensorSpec]:
         """What a checkpoint keeps of the shard."""
         shape = (self.program.shard.num_local, self.program.spec.row_size)
-        touched = [] if self.history is None else [TensorSpec(TOUCHED, "I64", shape[:1])]
+        touched = [TensorSpec(TOUCHED, "I64", shape[:1])] if self.rows_wait else []
         return touched + [TensorSpec(name, "F32", shape) for name in self.program.rows.tensors]
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
         """(tensor name, first row, rows), each tensor in blocks of rows upwards, as they are stored."""
-        if self.history is not None:
+        if self.rows_wait:
             touched = self._read(self.program.rows.touched).reshape(-1)
             for index in self._indices():
                 yield TOUCHED, int(index[0]), touched[index]
@@ -177,7 +182,7 @@ class Session:
     def bring_rows_up_to_date(self) -> None:
         """Make every stored row what the dense optimizer would have made it. This rounds: when it happens may depend on
         the steps only, so that a run does not change with when it is saved."""
-        if self.history is None or self.history.steps == 0:
+        if not self.rows_wait:
             return
         table = self.history.table()
         for index in self._indices():

@@ -18,6 +18,7 @@ from plsc.engine.data import check_batch, input_names, make_training_data
 from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
 from plsc.engine.initial import start_from
 from plsc.engine.journal import clock
+from plsc.engine.memory_check import check_memory
 from plsc.engine.meter import Meter
 from plsc.engine.onednn import use_onednn
 from plsc.engine.plan import Plan, Progress
@@ -59,6 +60,7 @@ def train(run: Run) -> Result:
     evaluation = build_eval(config, run.parts, run.env, config.test_batch_size) if config.with_test else None
     if evaluation is not None:
         require_same_parameters(program.main, evaluation.main)
+    check_memory(run, program, evaluation)
     with contextlib.closing(Session(program, run.env, config.momentum, config.weight_decay, run.seed)) as session:
         return _train(run, session, evaluation)
 
@@ -227,6 +229,8 @@ class Loop:
 
     def _save_if_due(self, done: int, stop: bool) -> str | None:
         period = self._run.config.save_period
+        if done == self._plan.last:
+            self._session.bring_rows_up_to_date()  # the run is over: what it leaves is for all readers
         if stop or self._plan.ends_epoch(done) or (period and done % period == 0) or done == self._plan.last:
             return self._save(done, self._home)
         return None

@@ -67,11 +67,19 @@ def little_memory(rank: int, run_dir: Path) -> None:
     make_entry(run_dir, {"with_test": False, "train_steps": 6}).train()
 
 
+def no_memory(rank: int, run_dir: Path) -> None:
+    """The machine of rank 1 is full."""
+    from plsc.engine import memory_check
+
+    memory_check.free_memory = lambda: 1 << 40 if rank == 0 else 100
+    make_entry(run_dir, {"with_test": False, "train_steps": 6}).train()
+
+
 def main() -> None:
     import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
-    for case in (slow_disk, full_disk, little_memory):
+    for case in (slow_disk, full_disk, little_memory, no_memory):
         (cwd / case.__name__).mkdir()
         codes = forked.run(2, cwd / case.__name__, lambda rank: case(rank, cwd / case.__name__), lone=True)  # noqa: B023
         report[case.__name__] = codes

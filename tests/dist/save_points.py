@@ -6,6 +6,7 @@ python -m tests.dist.save_points DIR writes DIR/report.json: {run: exit codes}.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from unittest import mock
@@ -32,7 +33,7 @@ def train(run_dir: Path, options: dict, stop_in: int = 0) -> None:
     from plsc.optim import row_momentum
 
     if stop_in:
-        ask("step", stop_in)
+        ask("step", stop_in, signal.SIGTERM)
     with mock.patch.object(row_momentum, "WINDOW_STEPS", WINDOW), \
             mock.patch.object(checkpointing, "WINDOW_STEPS", WINDOW):  # fmt: skip
         make_entry(run_dir, {**OPTIONS, **options}).train()

@@ -35,6 +35,7 @@ def test_weights_momentum_and_losses_are_the_same_to_the_bit(outcome, name):
     assert {3, 5, 8, 12, 14, 15, 20} <= steps_of(other) and not {3, 5, 8, 12, 15} & steps_of(straight)
     for step in steps_of(straight):
         assert manifest(other, step)["files"] == manifest(straight, step)["files"], step
+    assert "row_history" not in manifest(straight, LAST)  # what a run that is over leaves is up to date
     losses = {key[0]: values for key, values in told(straight).items() if key[2] == "loss"}
     assert set(losses) == set(range(1, LAST + 1))
     for step, values in {key[0]: values for key, values in told(other).items() if key[2] == "loss"}.items():

@@ -49,3 +49,12 @@ def test_without_memory_for_a_copy_on_one_rank_all_wait_for_the_save(outcome):
     for rank in (0, 1):
         log = (cwd / "little_memory" / "logs" / f"rank_0000{rank}.log").read_text()
         assert "save_async: rank 1 has no room" in log and "stood still" not in log and "step_00000006" in log
+
+
+def test_a_run_that_does_not_fit_on_one_machine_is_refused_on_all(outcome):
+    cwd, report = outcome
+    assert report["no_memory"] == [1, 1]
+    for rank in (0, 1):
+        log = (cwd / "no_memory" / f"rank{rank}.log").read_text()
+        assert "ConfigError: " + ("rank 1: " if rank == 0 else "") + "memory: 2 rank(s) on this machine need" in log
+    assert not (cwd / "no_memory" / "checkpoints").exists()

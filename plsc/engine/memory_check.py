@@ -1,0 +1,42 @@
+"""Before anything is drawn or read: will this run fit into the memory that is free on its machines?"""
+
+from __future__ import annotations
+
+import time
+
+from plsc.engine.build import EvalProgram, TrainProgram
+from plsc.engine.free_memory import free_memory
+from plsc.engine.memory_need import count_memory
+from plsc.engine.memory_plan import GB, resident_bytes
+from plsc.engine.start import Run
+from plsc.errors import ConfigError
+
+LONG_SECONDS = 1.0  # what takes longer is told
+
+
+def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None) -> None:
+    """Raise ConfigError, on every rank, where the ranks of a machine will need more than it has free; on CPUs only.
+
+    How the need is found: plsc.engine.memory_need. Paging is not looked at: with it a step takes minutes.
+    """
+    config, env = run.config, run.env
+    if not config.memory_check or env.on_gpu:
+        return
+    began, held = time.monotonic(), resident_bytes()
+    need = sum(count_memory(config, env, program, evaluation, held).sizes.values())
+    share = held + free_memory() / env.local_world_size
+    run.group.agree(lambda: _refuse(need, held, env.local_world_size) if need > share else None)
+    seconds = time.monotonic() - began
+    if seconds > LONG_SECONDS:
+        need_of = f"{need / GB:.1f} of {share / GB:.1f} GB"
+        run.journal.say(f"memory: a rank will need {need_of} (estimated in {seconds:.1f} s)")
+
+
+def _refuse(need: int, held: int, ranks: int) -> None:
+    whole, free = (need - held) * ranks, free_memory()
+    raise ConfigError(
+        f"memory: {ranks} rank(s) on this machine need {whole / GB:.1f} GB more than they hold, {free / GB:.1f} GB are "
+        "free (swap does not count); lower classifier.sample_ratio or train_batch_size, set classifier.storage: "
+        "bfloat16, or share the classes among ranks on more machines; `plsc plan` shows what takes how much; "
+        "memory_check: false trains all the same"
+    )
