@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
 from typing import Any
 
-from plsc.engine.scalars import Scalars
+from plsc.engine.handlers import LogFile, Terminal
+from plsc.engine.scalars import SCALARS, Scalars
 from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
@@ -28,6 +30,7 @@ class Journal:
         self._bar = ProgressLine(env.rank == 0 and sys.stderr.isatty())
         self._handlers: list[logging.Handler] = []
         self._scalars = None
+        self._made: list[str] = []  # what was not there before, outermost first
         problem = self._open(os.path.abspath(run_dir), scalars)
         problems = [text for text in group.all_gather(problem) if text]
         if problems:
@@ -39,18 +42,20 @@ class Journal:
         """One that writes nothing, for before the run has a place to write."""
         journal = cls.__new__(cls)
         journal._logger, journal._handlers, journal._scalars = logging.getLogger("plsc"), [], None
-        journal._bar, journal._rank = ProgressLine(False), 0
+        journal._bar, journal._rank, journal._made = ProgressLine(False), 0, []
         return journal
 
     def _open(self, run_dir: str, scalars: str) -> str | None:
         logs = os.path.join(run_dir, "logs")
+        own = os.path.join(logs, f"rank_{self._rank:05d}.log")
+        paths = [logs, own] if self._rank else [os.path.join(run_dir, SCALARS), logs, own]
+        self._made = [path for path in paths if not os.path.exists(path)]
         try:
             os.makedirs(logs, exist_ok=True)
-            file = logging.FileHandler(os.path.join(logs, f"rank_{self._rank:05d}.log"), encoding="utf-8")
-            self._handlers.append(file)
+            self._handlers.append(LogFile(own))
             if self._rank == 0:
                 self._scalars = Scalars(run_dir, scalars)
-                self._handlers.append(logging.StreamHandler(sys.stdout))
+                self._handlers.append(Terminal(sys.stdout))
         except OSError as error:
             return (
                 f"model_save_dir={run_dir!r}: cannot be written: {error.strerror}; make it writable or choose another"
@@ -80,7 +85,16 @@ class Journal:
 
     def progress(self, text: str, done: int, total: int) -> None:
         """Redraw the progress line, where there is a terminal."""
+        self._made = []  # the run has begun: what it wrote stays
         self._bar.draw(text, done, total)
+
+    def discard(self) -> None:
+        """Close, and delete the files that this made, unless a step was made: settings that are refused leave none."""
+        made, self._made = self._made, []
+        self.close()
+        for path in reversed(made):
+            with contextlib.suppress(OSError):  # a directory that other ranks still write to
+                os.rmdir(path) if os.path.isdir(path) else os.unlink(path)
 
     def close(self) -> None:
         """End the progress line, close the files."""

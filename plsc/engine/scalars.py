@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 from typing import Any
 
+from plsc.engine.handlers import ToldOnce
 from plsc.errors import ConfigError
 
 SCALARS = "scalars.jsonl"
@@ -16,30 +18,49 @@ PACKAGES = {"visualdl": "visualdl", "tensorboard": "tensorboardX"}
 class Scalars:
     """Writes ``<run_dir>/scalars.jsonl``; with ``kind`` visualdl or tensorboard also event files in its ``scalars``.
 
-    Raises ConfigError where the package of ``kind`` is missing, OSError where the directory cannot be written.
+    Raises ConfigError where the package of ``kind`` is missing, OSError where the directory cannot be written. A disk
+    that is full later is told once, and costs lines: the run goes on, whether it can be saved is another question.
     """
 
     def __init__(self, run_dir: str, kind: str):
         self._writer = _open_writer(os.path.join(run_dir, "scalars"), kind)
         path = os.path.join(run_dir, SCALARS)
         _drop_half_line(path)
-        self._lines = open(path, "a", encoding="utf-8")
+        self._lines = open(path, "ab", buffering=0)
+        self._told = ToldOnce(path)
 
     def add(self, step: int, values: dict[str, Any]) -> None:
         """One line {"step": ..., ...}; numbers become curves, those of a verification set under test/<name>/."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
-        if self._writer is None:
-            return
+        try:
+            self._write_line(json.dumps({"step": step, **values}).encode() + b"\n")
+            if self._writer is not None:
+                self._draw(step, values)
+        except OSError as error:
+            self._told.tell(error)
+
+    def _write_line(self, line: bytes) -> None:
+        """All of it, or nothing: half a line would spoil the next one too."""
+        end = os.fstat(self._lines.fileno()).st_size
+        try:
+            if self._lines.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(self._lines.fileno(), end)
+            raise
+
+    def _draw(self, step: int, values: dict[str, Any]) -> None:
         prefix = f"test/{values['test']}" if "test" in values else "train"
         for name, value in values.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self._writer.add_scalar(f"{prefix}/{name}", value, step)
 
     def close(self) -> None:
-        self._lines.close()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            self._lines.close()
+            if self._writer is not None:
+                self._writer.close()
+        except OSError as error:
+            self._told.tell(error)
 
 
 def _drop_half_line(path: str) -> None:

@@ -82,6 +82,8 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     except PlscError as error:
         error = _cause(error, group)
         journal.failed(str(error))
+        if isinstance(error, ConfigError):
+            journal.discard()
         group.fail(str(error))
         raise error from error.__cause__
     except BaseException as error:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
+import logging
 import os
 import pty
+import resource
 import select
+import signal
 import sys
 import time
 import types
@@ -12,6 +18,7 @@ import types
 import pytest
 
 from plsc.engine import scalars
+from plsc.engine.handlers import LogFile
 from plsc.engine.journal import ProgressLine, clock
 from plsc.engine.scalars import Scalars
 from plsc.errors import ConfigError
@@ -89,3 +96,42 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, kind):
     monkeypatch.setitem(sys.modules, scalars.PACKAGES[kind], None)
     with pytest.raises(ConfigError, match=f"pip install {scalars.PACKAGES[kind]}"):
         Scalars(str(tmp_path), kind)
+
+
+class FullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_log_on_a_full_disk_is_told_once_and_its_end_hides_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(logging.FileHandler, "_open", lambda self: FullDisk())
+    handler = LogFile(str(tmp_path / "rank_00000.log"))
+    for text in ("one", "two"):
+        handler.handle(logging.LogRecord("plsc", logging.INFO, "", 0, text, None, None))
+    handler.close()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "rank_00000.log cannot be written: No space left on device" in told
+
+
+def test_scalars_on_a_full_disk_lose_whole_lines_and_go_on(tmp_path, capsys):
+    path, limits = tmp_path / "scalars.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    written = Scalars(str(tmp_path), "none")
+    written.add(1, {"loss": 1.5})
+    size = path.stat().st_size
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a limit of the file's size stands in for the disk's
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 7, limits[1]))
+        written.add(2, {"loss": 2.5})  # seven bytes of it fit
+        written.add(3, {"loss": 2.5})
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        written.add(4, {"loss": 3.5})
+        written.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 4]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "scalars.jsonl cannot be written: " in told

@@ -79,3 +79,15 @@ def test_what_fits_and_what_is_told_to_go_on_trains(tmp_path, run_of, monkeypatc
     with pytest.raises(ConfigError, match="memory: 1 rank"):
         run_of().train()
     assert run_of(memory_check=False).train().step == 1
+
+
+def test_what_is_refused_leaves_no_logs_and_those_of_another_run_alone(tmp_path, run_of, monkeypatch):
+    monkeypatch.setattr(memory_check, "free_memory", lambda: 0)
+    for logs in ([], ["rank_00007.log"]):
+        for name in logs:
+            (tmp_path / "logs").mkdir()
+            (tmp_path / "logs" / name).write_text("of another run")
+        with pytest.raises(ConfigError):
+            run_of().train()
+        assert [path.name for path in (tmp_path / "logs").glob("*")] == logs
+        assert not (tmp_path / "scalars.jsonl").exists() and (tmp_path / "logs").exists() == bool(logs)
