@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+
+from plsc.errors import CheckpointError
 
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
@@ -62,18 +65,34 @@ def damaged_dirs(run_dir: str) -> list[tuple[int, str]]:
 
 def aside_dirs(root: str) -> list[str]:
     """Paths in the directory of checkpoints `root` that are named like something half done."""
-    if not os.path.isdir(root):
-        return []
-    return [os.path.join(root, name) for name in sorted(os.listdir(root)) if _ASIDE.fullmatch(name)]
+    return [os.path.join(root, name) for name in sorted(_names(root)) if _ASIDE.fullmatch(name)]
 
 
 def _listed(run_dir: str, prefix: str) -> list[tuple[int, str]]:
     root = checkpoints_dir(run_dir)
-    if not os.path.isdir(root):
-        return []
     found = []
-    for name in os.listdir(root):
+    for name in _names(root):
         match = _STEP.fullmatch(name[len(prefix) :]) if name.startswith(prefix) else None
-        if match and os.path.isdir(os.path.join(root, name)):
+        if match and len(name) < 40 and _is_directory(os.path.join(root, name)):
             found.append((int(match.group(1)), os.path.join(root, name)))
     return sorted(found)
+
+
+def _names(root: str) -> list[str]:
+    """What lies in a directory; nothing where there is none. Raises CheckpointError for one that cannot be read, which
+    must not be taken for an empty one: a run would begin anew over what is in it."""
+    try:
+        return os.listdir(root)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{root}: cannot be read: {error.strerror}; make it readable") from None
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; make it readable") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ LAUNCH_VARIABLES = (
     "PADDLE_CURRENT_ENDPOINT",
 )
 CARD_VARIABLE = "FLAGS_selected_gpus"
+_ENDPOINT = re.compile(r"[^\s:,/]+:(\d{1,5})|\[[0-9A-Fa-f:.]+\]:(\d{1,5})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,11 @@ class Environment:
         endpoints = tuple(environ["PADDLE_TRAINER_ENDPOINTS"].split(","))
         if not 0 <= rank < world_size or len(endpoints) != world_size:
             raise LaunchError(
-                f"PADDLE_TRAINER_ID={rank}, PADDLE_TRAINERS_NUM={world_size} and {len(endpoints)} "
+                f"PADDLE_TRAINER_ID={str(rank)[:20]}, PADDLE_TRAINERS_NUM={str(world_size)[:20]} and {len(endpoints)} "
                 "PADDLE_TRAINER_ENDPOINTS contradict each other: every rank in [0, world size) needs one endpoint"
             )
+        for endpoint in endpoints:
+            _check_endpoint(endpoint)
         host = endpoints[rank].rsplit(":", 1)[0]
         same_host = [r for r, endpoint in enumerate(endpoints) if endpoint.rsplit(":", 1)[0] == host]
         local_rank = same_host.index(rank)
@@ -78,11 +82,22 @@ def _card(environ: Mapping[str, str], usual: int) -> int:
     """The launcher names each rank its card; with one rank it may list several, of which the first is used."""
     text = environ.get(CARD_VARIABLE) or str(usual)
     first = text.split(",")[0].strip()
-    if not first.isdecimal():
+    if not first.isdecimal() or len(first) > 4:
         raise LaunchError(
-            f"{CARD_VARIABLE}={text!r}: must be the number of a card; `python -m paddle.distributed.launch` sets it"
+            f"{CARD_VARIABLE}={text[:40]!r}: must be the number of a card; "
+            "`python -m paddle.distributed.launch` sets it"
         )
     return int(first)
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Raise LaunchError for what is no host:port. Paddle ends the process over such a one, or waits for it."""
+    match = _ENDPOINT.fullmatch(endpoint)
+    if match is None or not 1 <= int(match.group(1) or match.group(2)) <= 65535:
+        raise LaunchError(
+            f"PADDLE_TRAINER_ENDPOINTS: {endpoint[:80]!r} is not host:port with a port from 1 to 65535; "
+            "`python -m paddle.distributed.launch` sets it (--master, --ips, --start_port)"
+        )
 
 
 def quiet_kernels() -> None:
@@ -96,5 +111,5 @@ def _integer(environ: Mapping[str, str], name: str) -> int:
         return int(text)
     except ValueError:
         raise LaunchError(
-            f"{name}={text!r}: must be a whole number; it is set by `python -m paddle.distributed.launch`"
+            f"{name}={text[:40]!r}: must be a whole number; it is set by `python -m paddle.distributed.launch`"
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,9 @@ from plsc.errors import ExportError
 
 DESCRIPTION = "plsc.json"
 FORMAT, VERSION = "plsc-exported-model", 1
-KINDS = ("paddle", "onnx")
+# The endings of a model's files, in the order in which its runtime takes them.
+ENDINGS = {"paddle": [(".pdmodel", ".json"), ".pdiparams"], "onnx": [".onnx"]}
+KINDS = tuple(ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -88,25 +91,50 @@ def read_description(path: str) -> Description:
 
 def _check(name: str, found: Description) -> None:
     """The fields that decide which files are opened and how numbers are read. Raises ExportError."""
-    shape, std = found.image_shape, found.pixel_std
-    files_good = isinstance(found.files, dict) and all(
-        isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) and os.path.basename(file) == file
-        for file, entry in found.files.items()
-    )
+    files_good = isinstance(found.files, dict) and all(_is_file(*item) for item in found.files.items())
     models_good = files_good and isinstance(found.models, dict) and found.models and all(
-        kind in KINDS and isinstance(files, list) and files and set(files) <= set(found.files)
+        kind in KINDS and _are_files_of(kind, files) and set(files) <= set(found.files)
         for kind, files in found.models.items()
     )  # fmt: skip
+    classes = found.num_classes
     for field, good in (
-        ("image_shape", isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)),
-        ("pixel_std", type(std) in (int, float) and std > 0),
-        ("embedding_size", type(found.embedding_size) is int and found.embedding_size > 0),
+        ("image_shape", _is_shape(found.image_shape)),
+        ("pixel_mean", type(found.pixel_mean) in (int, float)),
+        ("pixel_std", type(found.pixel_std) in (int, float) and 1e-6 < found.pixel_std < 1e6),
+        ("embedding_size", _is_count(found.embedding_size, 65536)),
+        ("num_classes", classes is None or _is_count(classes, 2**31 - 1)),
+        ("step", type(found.step) is int and found.step >= 0),
+        ("input_name", isinstance(found.input_name, str) and found.input_name.isprintable()),
         ("files", files_good),
         ("models", models_good),
-        ("outputs", found.outputs in (["embedding"], ["embedding", "scores"])),
+        ("outputs", found.outputs == (["embedding"] if classes is None else ["embedding", "scores"])),
+        ("agreement", isinstance(found.agreement, dict)),
     ):
         if not good:
             raise ExportError(f"{name}: damaged at {field}; export the model again")
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_shape(shape: Any) -> bool:
+    good = isinstance(shape, list) and len(shape) == 3 and all(_is_count(side, 16384) for side in shape)
+    return good and math.prod(shape) <= 2**28
+
+
+def _is_file(name: str, entry: Any) -> bool:
+    """Whether it is a plain name beside the description, with what is known of the file."""
+    plain = name.isprintable() and os.path.basename(name) == name and name not in ("", ".", "..")
+    good = plain and isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry)
+    return good and type(entry["bytes"]) is int and isinstance(entry["sha256"], str)
+
+
+def _are_files_of(kind: str, files: Any) -> bool:
+    """Whether they are those that a runtime takes, in its order: it may crash over others."""
+    if not isinstance(files, list) or len(files) != len(ENDINGS[kind]):
+        return False
+    return all(isinstance(file, str) and file.endswith(ends) for file, ends in zip(files, ENDINGS[kind]))
 
 
 def check_files(path: str, description: Description, kind: str) -> list[str]:

@@ -111,7 +111,15 @@ class Predictor:
         shape = self.description.image_shape
         if images.ndim != 4 or list(images.shape[1:]) != shape or images.dtype != np.float32:
             raise DataError(f"images: {images.dtype} {list(images.shape)}, must be float32 [batch, {shape}]")
-        return self._runtime.run(images)
+        outputs, sizes = self._runtime.run(images), [self.description.embedding_size, self.description.num_classes]
+        wanted = [(len(images), size) for size in sizes if size is not None]
+        found = [output.shape for output in outputs]
+        if found != wanted:
+            raise ExportError(
+                f"{self._path}: its model gives {found}, its plsc.json says {wanted}: the files are of two models; "
+                "export again"
+            )
+        return outputs
 
     def prepare(self, picture) -> np.ndarray:
         """Any picture as the net takes it: float32 [C, H, W]."""

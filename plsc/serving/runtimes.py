@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from plsc.errors import ConfigError, ExportError
+from plsc.errors import ConfigError, ExportError, PlscError
 from plsc.serving.description import Description, check_files
 from plsc.serving.workers import Lifetime, Workers
 
@@ -80,7 +80,7 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
-        self._lifetime = Lifetime(self)
+        self._lifetime, self._file = Lifetime(self), file
         self._session = onnxruntime.InferenceSession(file, options, providers=[*providers, "CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
@@ -88,7 +88,10 @@ class OnnxRuntime:
         """images float32 [B, C, H, W] -> the outputs, in order."""
         session = self._session  # kept until this call is over, whoever closes meanwhile
         self._lifetime.require()
-        return session.run(None, {self._input: np.ascontiguousarray(images, np.float32)})
+        try:
+            return session.run(None, {self._input: np.ascontiguousarray(images, np.float32)})
+        except Exception as error:  # ONNX Runtime's own have no base but this
+            raise ExportError(f"{self._file}: onnx cannot run it: {_in_one_line(error)}") from error
 
     def close(self) -> None:
         """Free it when the last caller is done."""
@@ -112,10 +115,15 @@ def open_runtime(path: str, description: Description, kind: str, threads: int, d
         if kind == "paddle":
             return PaddleRuntime(*files, threads, device, card, callers)
         return OnnxRuntime(*files, threads, device, card)
-    except (RuntimeError, ValueError, OSError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ExportError(f"{files[0]}: {kind} cannot open it: {' '.join(str(error).split())[-300:]}") from error
+    except PlscError:
+        raise
+    except Exception as error:  # ONNX Runtime's own have no base but this
+        raise ExportError(f"{files[0]}: {kind} cannot open it: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """What a runtime says, the end of it: it begins with places in its source."""
+    return " ".join(str(error).split())[-300:]
 
 
 def _usable() -> list[str]:

@@ -116,6 +116,8 @@ def test_wrong_arguments(exported, predictor):
     (lambda d: edit(d, image_shape=[3, 0, 1]), "damaged at image_shape"),
     (lambda d: edit(d, files={"../x": {"bytes": 1, "sha256": ""}}), "damaged at files"),
     (lambda d: (d / "backbone.pdiparams").write_bytes(b"x"), "is not the file that was exported"),
+    (lambda d: edit(d, models={"paddle": list(reversed(models(d)))}), "damaged at models"),
+    (lambda d: edit(d, num_classes=5), "damaged at outputs"),
     (lambda d: (d / "backbone.pdiparams").unlink(), "backbone.pdiparams: No such file"),
 ])  # fmt: skip
 def test_a_damaged_model_is_one_line(exported, tmp_path, damage, message):
@@ -124,6 +126,10 @@ def test_a_damaged_model_is_one_line(exported, tmp_path, damage, message):
     with pytest.raises(ExportError, match=message) as caught:
         Predictor(copy)
     assert "\n" not in str(caught.value)
+
+
+def models(directory: Path) -> list[str]:
+    return json.loads((directory / "plsc.json").read_text())["models"]["paddle"]
 
 
 def edit(directory: Path, **changes) -> None:
