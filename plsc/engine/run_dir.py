@@ -34,11 +34,12 @@ def claim(config: Config, group: Group) -> RunLock | None:
     def decide() -> str | None:
         if group.rank == 0:
             held.append(_choose(config, on_loss))
-            return held[0].run_dir
+            return os.path.relpath(held[0].run_dir, config.model_save_dir)
         return None
 
-    chosen = group.broadcast(group.agree(decide))
-    config.set("model_save_dir", chosen)
+    inside = group.broadcast(group.agree(decide))
+    if inside != os.curdir:  # else each rank's own name of the directory stays
+        config.set("model_save_dir", os.path.join(config.model_save_dir, inside))
     return held[0] if held else None
 
 

@@ -22,7 +22,6 @@ from plsc.engine.run_dir import claim
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment, cores
 from plsc.parallel.group import Group, first_line, meet
-from plsc.parallel.launcher import end_with_launcher
 from plsc.parts import Parts
 
 
@@ -52,9 +51,7 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     PlscError, the same on every rank where the cause is the same.
     """
     config = config.copy()
-    launched = Environment.from_launch()
-    end_with_launcher(launched)
-    group = meet(launched)
+    group = meet(Environment.from_launch())
     _outlive_sigterm(group)
     notes = alike.require_same_start(config, parts, group)
     env, data = group.agree(lambda: _check(config, parts, check))

@@ -17,6 +17,7 @@ from typing import Any
 from plsc import compat, errors
 from plsc.errors import LaunchError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment
+from plsc.parallel.launcher import end_with_launcher
 from plsc.parallel.news import News
 from plsc.parallel.nodelay import send_at_once
 from plsc.parallel.stalls import StallWatch
@@ -42,6 +43,7 @@ def meet(env: Environment) -> Group:
 
 @functools.cache
 def _meet(env: Environment) -> Group:
+    end_with_launcher(env)
     group = Group(env)
     atexit.register(group.close)
     return group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -19,20 +20,21 @@ from plsc.checkpoint.lock import LEASE_SECONDS, Held, RunLock
 ELSEWHERE = {"token": "x", "host": "other", "pid": 7, "kernel": "another", "since": "2026-11-29 12:00:00"}
 
 
-def hold_in_a_fork(run_dir, before=lambda: None) -> int:
+def hold_in_a_fork(run_dir) -> int:
     """The process of a fork that holds the lock by now."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        before()
-        held = RunLock(str(run_dir))  # kept by its name
-        os.write(writer, b"!")
-        signal.pause()
-        held.release()
-        os._exit(0)
+        try:
+            held = RunLock(str(run_dir))
+            os.write(writer, b"!")
+            signal.pause()
+            held.release()
+        finally:
+            os._exit(0)
+    os.close(writer)
     assert os.read(reader, 1) == b"!"
     os.close(reader)
-    os.close(writer)
     return child
 
 
@@ -64,17 +66,22 @@ def test_twice_in_one_process(tmp_path):
 
 def test_a_fork_does_not_hold_it_for_its_parent(tmp_path):
     held = RunLock(str(tmp_path))
-    reader, writer = os.pipe()
+    (ready, is_ready), (wait, go_on) = os.pipe(), os.pipe()
     worker = os.fork()
     if worker == 0:
-        os.read(reader, 1)
+        os.write(is_ready, b"!")
+        os.read(wait, 1)
         os._exit(0 if held._released.is_set() else 1)
-    os.close(held._fd)  # what the kernel does to a holder that dies
-    held._released.set()
-    with RunLock(str(tmp_path)):
-        pass
-    os.write(writer, b"!")
-    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
+    try:
+        assert os.read(ready, 1) == b"!"
+        os.close(held._fd)  # what the kernel does to a holder that dies
+        held._released.set()
+        with RunLock(str(tmp_path)):
+            pass
+    finally:
+        os.write(go_on, b"!")
+        code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+    assert code == 0
 
 
 def test_one_of_many_that_start_at_once_gets_it(tmp_path):
@@ -98,6 +105,26 @@ def test_one_of_many_that_start_at_once_gets_it(tmp_path):
         winners = [result for result in results if isinstance(result, RunLock)]
         assert len(results) == 8 and len(winners) == 1
         winners[0].release()
+
+
+def test_a_file_that_its_holder_takes_away_meanwhile_is_not_the_lock(tmp_path, monkeypatch):
+    class Late:
+        """The holder releases between the moment when the file is opened and the one when it is locked."""
+
+        LOCK_EX, LOCK_NB = fcntl.LOCK_EX, fcntl.LOCK_NB
+        calls = 0
+
+        @classmethod
+        def flock(cls, fd, how):
+            cls.calls += 1
+            if cls.calls == 1:
+                os.unlink(tmp_path / LOCK)
+            fcntl.flock(fd, how)
+
+    monkeypatch.setattr(module, "fcntl", Late)
+    with RunLock(str(tmp_path)), pytest.raises(Held):
+        RunLock(str(tmp_path))
+    assert Late.calls == 3
 
 
 def leave_lease(tmp_path, age: float, **changes) -> None:
