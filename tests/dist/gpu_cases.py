@@ -27,6 +27,12 @@ def run_all(env, payload):
         return {name: globals()[name](env, cases) for name, cases in orders.items()}
 
 
+def broken(env, cases):
+    from tests.dist import gpu_breaks  # which is built on this module
+
+    return gpu_breaks.broken(env, cases)
+
+
 def training(env, cases):
     """Steps with a linear net; each case as tests.dist.training_cases has them."""
     found = []

@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.dist import ranks, test_classifier
+from plsc import compat
+from tests.dist import gpu_breaks, ranks, test_classifier
 from tests.dist.test_training_step import check_training, make_case
 from tests.kernels.library import library
 
@@ -174,3 +175,19 @@ def test_it_is_what_the_program_of_cpus_does(outcome):
         for part in parts[1:]:  # what is replicated is the same to the bit
             for name, value in parts[0][0][1].items():
                 np.testing.assert_array_equal(part[0][1][name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_what_is_broken_shows_in_the_numbers(tmp_path):
+    names = [name for name in gpu_breaks.BREAKS if compat.is_pir() or "as they come" not in name]  # 2.6 adds up anyhow
+    cases = {case["name"]: case for case in CASES}
+    broken = [(name, cases[gpu_breaks.BREAKS[name][0]]) for name in names]
+    parts = ranks.run("tests.dist.gpu_cases:run_all", 2, tmp_path, (library(), {"broken": broken}))
+    unseen = []
+    for number, (name, case) in enumerate(broken):
+        try:
+            check_training(case, [part["broken"][number] for part in parts])
+            unseen.append(name)
+        except AssertionError:
+            pass
+    assert not unseen
