@@ -241,6 +241,14 @@ def scatter_rows_(table, index, rows) -> None:
         append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
 
 
+def add_rows_(table, index, rows):
+    """table[index] += rows, in place; ``index`` may name a row several times. Returns the table."""
+    if is_pir():
+        return paddle._C_ops.index_add_(table, index, rows, 0)
+    append_op("index_add", {"X": table, "Index": index, "AddValue": rows}, {"Out": table}, {"axis": 0})
+    return table
+
+
 def scale_channels(value, factor):
     """``value`` [1, C, 1, n], each channel times its ``factor`` [C], in one pass and without a copy of the factors."""
     zeros = paddle.zeros_like(factor)

@@ -17,6 +17,7 @@ from typing import Any
 
 import paddle
 
+from plsc import compat
 from plsc.classifiers.row_blocks import RowBlocks, RowPiece
 
 ZERO_NORM = 1e-6  # a vector shorter than this has no direction: its cosines are 0 and it gets no gradient
@@ -24,18 +25,20 @@ ZERO_NORM = 1e-6  # a vector shorter than this has no direction: its cosines are
 
 @dataclass(frozen=True)
 class RowProduct:
-    """``weights`` [R, G] @ ``feature`` [G, E], not yet multiplied."""
+    """``weights`` [R, G] @ ``feature`` [G, E], and ``own`` [G, E] added to the rows ``place`` [G]; not yet made."""
 
     weights: Any
     feature: Any
+    place: Any
+    own: Any
 
     def whole(self):
         """[R, E]."""
-        return paddle.matmul(self.weights, self.feature)
+        return compat.add_rows_(paddle.matmul(self.weights, self.feature), self.place, self.own)
 
     def added_to(self, value):
         """``value`` [R, E] + the product."""
-        return paddle.addmm(value, self.weights, self.feature)
+        return compat.add_rows_(paddle.addmm(value, self.weights, self.feature), self.place, self.own)
 
 
 class RowGradients:
@@ -90,11 +93,11 @@ def inverse_norm(x):
 
 
 def inverse_root(square):
-    """1 / |row| from |row|**2."""
+    """1 / |row| from |row|**2; NaN where that is infinite: float32 squares end at a length of 1.8e19."""
     has_direction = square > ZERO_NORM * ZERO_NORM
-    return paddle.rsqrt(paddle.where(has_direction, square, paddle.ones_like(square))) * paddle.cast(
-        has_direction, square.dtype
-    )
+    one = paddle.ones_like(square)
+    inverse = paddle.rsqrt(paddle.where(has_direction, square, one)) * paddle.cast(has_direction, square.dtype)
+    return inverse + (square - square)  # inf - inf is NaN: without it such a row would be taken for one of length 0
 
 
 def row_numbers(x):

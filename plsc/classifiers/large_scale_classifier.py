@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections import OrderedDict
+from typing import Any
 
 import paddle
 
@@ -31,7 +32,7 @@ class LargeScaleClassifier:
     The gradient of the weight is dense here, as any optimizer expects; ``Entry`` updates sampled rows only.
 
     Raises ConfigError for sizes, margins, ratios, shapes or types that cannot work. A label outside [0, num_classes)
-    makes the loss NaN, on GPUs all gradients too.
+    makes the loss NaN, and the gradients of its feature and of all rows.
     """
 
     def __init__(
@@ -85,17 +86,17 @@ class LargeScaleClassifier:
 
 
 class _FrozenRows:
-    """The rows of a step, all in one piece, through which no gradient flows."""
+    """The rows of a step, through which no gradient flows."""
 
     def __init__(self, weight):
         self._weight = weight
-        self._rows = None
+        self._rows: dict[RowPiece, Any] = {}
 
     def fetch(self, piece: RowPiece):
-        if self._rows is None:
+        if piece not in self._rows:
             index = piece.block.index
-            self._rows = _frozen(self._weight if index is None else paddle.gather(self._weight, index))
-        return self._rows
+            self._rows[piece] = _frozen(self._weight if index is None else paddle.gather(self._weight, index))
+        return self._rows[piece]
 
     def squares(self, piece: RowPiece):
         return squared_length(self.fetch(piece))

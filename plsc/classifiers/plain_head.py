@@ -8,23 +8,22 @@ row moves, whoever takes those of the rows writes them out one piece at a time i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import paddle
 
-from plsc import compat
 from plsc.classifiers.head import HeadOutput, RowGradients, RowProduct, inverse_norm, inverse_root, row_numbers
-from plsc.classifiers.margins import Margins, target_cosine
+from plsc.classifiers.margins import Margins
+from plsc.classifiers.own_class import OwnClass
 from plsc.classifiers.row_blocks import RowBlock, RowBlocks, RowPiece, length
+from plsc.classifiers.softmax import Softmax
 from plsc.row_ops import scale_rows
 
 LOWEST = -3e38  # about the lowest float32: below every logit
 # A logit that adds nothing to a sum. Where no other row is in a block it is the largest, and rounded to 8: exp(8) is
 # finite, and 0 times that nothing.
 NOTHING = -1e8
-# The least that the gradients of all classes but the own one are multiplied with, so that the own one's can be divided
-# by it. A gradient that this makes larger is below 1e-20, and is lost in any row it is added to.
-SMALLEST_SHARE = 1e-20
 
 
 class PlainHead:
@@ -42,6 +41,7 @@ class PlainHead:
         self.blocks, self.rows, self.position, self.margins, self.move = blocks, rows, position, margins, move
         self.scale = 1.0 if margins is None else scale
         self.directions = margins is not None
+        self.given = feature
         self.feature_scale = inverse_norm(feature) if self.directions else None
         self.feature = feature * self.feature_scale if self.directions else feature
         # then, where rows are not moved at once, the gradients of the cosines and their part along each row
@@ -51,22 +51,21 @@ class PlainHead:
         self._places: dict[RowBlock, _Places] = {}
 
     def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
-        softmax = Softmax(self, *self.forward(), divisor, shard_world)
-        dfeature, larger = self.backward(softmax, count_larger)
+        largest, others, own_cosine = self.forward()
+        own = OwnClass(self.given, self.rows.fetch(self.blocks.at(self.position)), self.margins, self.scale)
+        softmax = Softmax(largest, others, own_cosine, own, self.position, self.scale, divisor, shard_world)
+        factors = _Factors(self.feature * softmax.share, own.by_row * softmax.own_part)
+        dfeature, larger = self.backward(softmax, factors, count_larger)
         if self.directions:
             along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
             dfeature = (dfeature - self.feature * along) * self.feature_scale
+        dfeature = dfeature + own.by_feature * softmax.own_part
         gradients = None
         if self.move is None:
-            weighted = softmax.weighted
             gradients = RowGradients(
-                self.blocks, self.rows.fetch, lambda piece, rows: self._row_gradient(piece, weighted, rows)
+                self.blocks, self.rows.fetch, lambda piece, rows: self._row_gradient(piece, factors, rows)
             )
         return HeadOutput(softmax.loss, dfeature, gradients, larger)
-
-    def with_margin(self, own):
-        """Own cosines [G] with the margin, and the slope [G] of that."""
-        return (own, paddle.ones_like(own)) if self.margins is None else target_cosine(own, self.margins)
 
     def forward(self) -> list:
         """(the largest logit, the sum of exp(logit - largest), the own cosine) [G] of each feature over all blocks.
@@ -113,8 +112,9 @@ class PlainHead:
             self.exponentials.put(block, exponential)
         return exponential
 
-    def backward(self, softmax: Softmax, count_larger: bool) -> tuple:
-        """The sum of d loss / d cosine * unit row over all blocks [G, E], and the counts of HeadOutput.larger."""
+    def backward(self, softmax: Softmax, factors: _Factors, count_larger: bool) -> tuple:
+        """The sum of d loss / d cosine * unit row over all blocks [G, E] without the own classes, and the counts of
+        HeadOutput.larger."""
 
         def body(block: RowBlock, dfeature, *larger):
             cosine = self.cosines.get(block)
@@ -126,7 +126,6 @@ class PlainHead:
             else:
                 dcosine = self._exponential(block, self._others(block, cosine), softmax.largest)
             # times softmax.share [G, 1], which goes into the features and saves a pass over [R, G]
-            dcosine = self._places_in(block).put(dcosine, softmax.own_part)
             along = None
             if self.directions:
                 # d cos / d row = (feature - cos * unit row) / |row|; the part along the row is a sum per row
@@ -136,7 +135,7 @@ class PlainHead:
             move = self.move(block, along) if self.move else self._keep(block, along)
             for piece, weights in zip(block.pieces, block.cut(dcosine)):
                 dfeature = dfeature + paddle.matmul(weights, self.rows.fetch(piece), transpose_x=True)
-                move(piece, RowProduct(weights, softmax.weighted))
+                move(piece, self._product(piece, weights, factors))
             return dfeature, *larger
 
         start = [paddle.zeros_like(self.feature)]
@@ -144,6 +143,11 @@ class PlainHead:
             start.append(paddle.zeros_like(softmax.target))
         dfeature, *larger = self.blocks.each(body, start)
         return dfeature * softmax.share, larger[0] if count_larger else None
+
+    def _product(self, piece: RowPiece, weights, factors: _Factors) -> RowProduct:
+        place, inside = piece.positions(self.position)
+        held = paddle.unsqueeze(paddle.cast(inside, "float32"), 1)
+        return RowProduct(weights, factors.weighted, place, factors.own * held)
 
     def _places_in(self, block: RowBlock) -> _Places:
         if block not in self._places:
@@ -156,11 +160,20 @@ class PlainHead:
                 self.row_scales.put(piece, values)
         return lambda piece, product: self.cosines.put(piece, product.weights)
 
-    def _row_gradient(self, piece: RowPiece, weighted, rows):
-        gradient = RowProduct(self.cosines.get(piece), weighted).whole()
+    def _row_gradient(self, piece: RowPiece, factors: _Factors, rows):
+        gradient = self._product(piece, self.cosines.get(piece), factors).whole()
         if not self.directions:
             return gradient
         return gradient - scale_rows(rows, self.row_scales.get(piece), by_channel=piece.block.is_part)
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """What the gradients of the rows are made of: ``weighted`` [G, E], the features times their shares, and ``own``
+    [G, E], the gradient by each feature's own row that comes from this feature."""
+
+    weighted: Any
+    own: Any
 
 
 class _Places:
@@ -178,38 +191,6 @@ class _Places:
     def put(self, values, own):
         """``values`` [R, G] with ``own`` [G] at the own classes."""
         return paddle.scatter_nd_add(values, self.place, (own - paddle.gather_nd(values, self.place)) * self.held)
-
-
-class Softmax:
-    """Cross entropy over the rows of all blocks of all ranks.
-
-    ``loss`` [1]; ``target`` [G], the own cosine, of the rank that holds the row: the same on each. d loss / d cosine is
-    ``share`` [G, 1] times exp(scale * cosine - ``largest`` [G]), for the own class times ``own_part`` [G] instead.
-    ``weighted`` [G, E] are the features times their shares.
-    """
-
-    def __init__(self, head: PlainHead, largest, total, own, divisor, shard_world: int):
-        owned = paddle.cast(head.position >= 0, "float32")
-        with_margin, slope = head.with_margin(own)
-        logit = head.scale * with_margin
-        largest_here = paddle.maximum(largest, paddle.where(owned > 0.0, logit, largest))
-        every = compat.all_reduce(largest_here, shard_world, compat.MAX)  # keeps exp in range
-        total = total * paddle.exp(largest - every) + paddle.exp((logit - every) * owned) * owned
-        parts = paddle.stack([total, logit * owned, own * owned, owned])
-        total, target_logit, self.target, owners = paddle.unbind(compat.all_reduce(parts, shard_world), axis=0)
-        # one rank owns the label; a label that is no class has no owner, and 0 / 0 makes the loss NaN instead of wrong
-        nll = paddle.log(total) + every - target_logit / owners
-        self.loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
-        # scale / divisor * softmax; softmax - 1 at the own class, where alone the margin's slope acts
-        one = head.scale / divisor
-        offset = every + paddle.log(total / one)
-        self.largest = largest
-        share = paddle.clip(paddle.exp(largest - offset), min=SMALLEST_SHARE)
-        # where another rank owns it, the logit is that of a right angle, which may be far above all others
-        softmax_own = paddle.exp((logit - offset) * owned)
-        self.own_part = (softmax_own - one) * slope / share
-        self.share = paddle.unsqueeze(share, 1)
-        self.weighted = head.feature * self.share
 
 
 def _scaled_minus(x, scale: float, per_feature, block: RowBlock) -> Any:

@@ -36,6 +36,10 @@ class RowPiece:
         """Of RowBlock.cut this piece's."""
         return values[self.number]
 
+    def positions(self, position):
+        """(``position`` [G] counted in this piece, 0 where it is not in it; [G] bool: it is)."""
+        return _inside(self, position)
+
 
 class RowBlock:
     """Rows ``first`` .. ``end`` - 1 of those that take part: numbers, in a loop [1] int64 values, both None where the
@@ -69,11 +73,7 @@ class RowBlock:
 
     def positions(self, position):
         """(``position`` [G] counted in this block, 0 where it is not in it; [G] bool: it is)."""
-        if self.is_part:
-            inside, local = paddle.logical_and(position >= self.first, position < self.end), position - self.first
-        else:
-            inside, local = position >= 0, position
-        return paddle.where(inside, local, paddle.zeros_like(local)), inside
+        return _inside(self, position)
 
 
 class RowBlocks:
@@ -99,6 +99,12 @@ class RowBlocks:
     def whole(self) -> RowPiece:
         """All rows, where they are one block of one piece."""
         (piece,) = self._only.pieces
+        return piece
+
+    def at(self, position) -> RowPiece:
+        """The rows at ``position`` [G] int64 of those that take part, some of them several times; -1 stands for any."""
+        place = paddle.clip(position, min=0)
+        (piece,) = RowBlock(0, None, place if self.index is None else paddle.gather(self.index, place)).pieces
         return piece
 
     @property
@@ -136,6 +142,15 @@ class RowBlocks:
     def store(self, width):
         """Room for one value [width] of each row, float32."""
         return _Kept() if self.keeps else _Buffer(self._total, width)
+
+
+def _inside(rows: RowBlock | RowPiece, position):
+    """See ``positions`` of both."""
+    if rows.first is None:
+        inside, local = position >= 0, position
+    else:
+        inside, local = paddle.logical_and(position >= rows.first, position < rows.end), position - rows.first
+    return paddle.where(inside, local, paddle.zeros_like(local)), inside
 
 
 def _even(total: int, most: int) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 ZERO_NORM = 1e-6  # the library's documented rule: a shorter vector has no direction
-COSINE_LIMIT = 1.0 - 1e-6  # and its clamp of the target's cosine
+SMALLEST_SINE = 1e-5  # and its limit of the slope: below, the slope sinks with the square of the sine
 
 
 def unit(x):
@@ -24,10 +24,10 @@ def target_cosine(cosine, margins):
     m1, m2, m3 = margins
     if m1 == 1.0 and m2 == 0.0:
         return cosine - m3, np.ones_like(cosine)
-    held = np.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
-    theta = np.arccos(held)
-    slope = m1 * np.sin(m1 * theta + m2) / np.sin(theta)
-    return np.cos(m1 * theta + m2) - m3, np.where(np.abs(cosine) <= COSINE_LIMIT, slope, 0.0)
+    theta = np.arccos(np.clip(cosine, -1.0, 1.0))
+    sine = np.sin(theta)
+    slope = m1 * np.sin(m1 * theta + m2) / np.maximum(sine, SMALLEST_SINE)
+    return np.cos(m1 * theta + m2) - m3, slope * np.minimum(sine / SMALLEST_SINE, 1.0)
 
 
 def margin_softmax(feature, weight, label, margins=(1.0, 0.5, 0.0), scale=64.0, bias=None):
