@@ -18,7 +18,7 @@ from plsc import compat
 
 MASK = 0xFFFFFFFF
 MULTIPLIER = 0x119DE1F3  # odd, and below 2**31, so that the product with 32 bits stays within int64
-ROUNDS = 3
+ROUNDS = 4
 FEWEST_BITS = 16  # of the numbers that are permuted: fewer would allow for few permutations
 
 

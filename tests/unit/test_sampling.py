@@ -73,6 +73,60 @@ def test_pairs_of_rows_are_drawn_independently():
     assert np.abs(pairs - expected).max() < 4.5 * np.sqrt(expected)
 
 
+# --- the same draws by NumPy, of many steps ---------------------------------------------------------------
+
+
+def drawn(num_local, num_sample, seed, rank, steps):
+    """[steps, num_local]: 1 where the row is drawn in the step; no positives."""
+    bits = max(sampling.FEWEST_BITS, (num_local - 1).bit_length())
+    enough = num_sample + 5.0 * num_sample**0.5 + 5.0
+    numbers = np.arange(min(1 << bits, int(enough * (1 << bits) / num_local) + 1))
+    key, taken = sampling.stream_key(seed, rank), np.zeros((steps, num_local), np.float32)
+    for step in range(steps):
+        of_step = np.int64(sampling.mix(np.int64(step ^ key)))
+        keys = [sampling.mix(of_step, keys=(turn,)) & ((1 << bits) - 1) for turn in range(1, sampling.ROUNDS + 1)]
+        mixed = sampling.mix(numbers, bits, keys)
+        taken[step, mixed[mixed < num_local][:num_sample]] = 1
+    assert (taken.sum(1) == num_sample).all()
+    return taken
+
+
+def test_numpy_draws_what_the_program_draws():
+    for num_local, num_sample, rank in ((334, 33, 0), (70000, 50, 3)):
+        sampler, taken = Sampler(num_local, num_sample, seed=9, rank=rank), drawn(num_local, num_sample, 9, rank, 3)
+        for step in range(3):
+            np.testing.assert_array_equal(np.sort(sampler([-1] * 6, step)[0]), np.flatnonzero(taken[step]))
+
+
+@pytest.fixture(scope="module")
+def many():
+    """10 % of 334 rows in many steps of two ranks: three rounds of the permutation favour some pairs here."""
+    return drawn(334, 33, 5, 0, 12_000), drawn(334, 33, 5, 1, 3_000)
+
+
+def test_pairs_are_those_of_a_true_permutation(many):
+    steps, rows = many[0].shape
+    together = (many[0].T @ many[0])[np.triu_indices(rows, 1)]
+    probability = 33 * 32 / (rows * (rows - 1))
+    z = (together - steps * probability) / np.sqrt(steps * probability * (1.0 - probability))
+    # the mean of 55,611 squares, each 1 in the mean: off by sqrt(2 / 55,611) = 0.006; with three rounds it is 1.05
+    assert abs((z * z).mean() - 1.0) < 5 * 0.006
+    assert np.abs(z).max() < 5.6  # exceeded by one of as many once in a thousand tries
+
+
+@pytest.mark.parametrize("lag", [1, 2, 7, 64, 1000])
+def test_steps_and_ranks_are_independent(many, lag):
+    own, other = many
+    rows, share = own.shape[1], 33 / own.shape[1]
+    # how many rows two samples share: the hypergeometric distribution
+    deviation = np.sqrt(33 * share * (1.0 - share) * (rows - 33) / (rows - 1))
+    for first, second in ((own[:-lag], own[lag:]), (own, other[lag:]), (own, other)):
+        both = min(len(first), len(second))
+        shared = (first[:both] * second[:both]).sum(1)
+        assert abs(shared.mean() - 33 * share) < 4.5 * deviation / np.sqrt(len(shared))
+        assert abs(shared.std() / deviation - 1.0) < 4.5 / np.sqrt(2 * both)
+
+
 def test_the_same_seed_gives_the_same_sample_and_another_another():
     def draw(**options):
         return [Sampler(1000, 20, **options)([1, 2, 3, -1, 5, 6], step)[0].tolist() for step in range(3)]
