@@ -6,7 +6,7 @@ import logging
 import os
 
 from plsc.checkpoint.files import sync_dir
-from plsc.checkpoint.find import latest
+from plsc.checkpoint.find import latest, require_one_manifest
 from plsc.checkpoint.layout import DAMAGED, checkpoints_dir, damaged_dirs, file_names, step_dirs
 from plsc.checkpoint.manifest import read_manifest
 from plsc.checkpoint.read import Damaged, verify_files
@@ -29,6 +29,7 @@ def newest_whole(run_dir: str, group: Group) -> str | None:
         if path is None:
             together(group, what, lambda: _require_none(run_dir) if group.rank == 0 else None)
             return None
+        require_one_manifest(group, what, path)  # before one is put aside for what is wrong with another
         damage = _damage(path, group)
         if damage is None:
             return path

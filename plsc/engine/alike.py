@@ -6,7 +6,7 @@ Why each thing is refused, told or left alone: docs/design.md, "Ranks that disag
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from plsc.config.urls import masked
 from plsc.data import difference
 from plsc.engine.cpu import widest_instructions
 from plsc.engine.journal import Journal
-from plsc.errors import ConfigError, DataError, LaunchError
+from plsc.errors import ConfigError, DataError, LaunchError, PlscError
 from plsc.parallel.group import Group
 from plsc.parts import Parts
 from plsc.version import __version__
@@ -87,14 +87,10 @@ def _require_same_data(everyone: list[dict]) -> None:
                 )
 
 
-def require_same_number(group: Group, found: int) -> None:
-    """Raise DataError, the same on every rank, where their data sets have other lengths."""
-    counts = group.all_gather(found)
-
-    def check() -> None:
-        _refuse(DataError, [{"the number of training images": count} for count in counts], "give every rank the same")
-
-    group.agree(check)
+def require_same(group: Group, kind: type[PlscError], facts: Facts) -> None:
+    """Raise an error of that kind, the same on every rank, where what they say of something is not the same."""
+    everyone = group.all_gather(facts)
+    group.agree(lambda: _refuse(kind, everyone, "give every rank the same"))
 
 
 def say_where_compiled(compiled: bool, group: Group, journal: Journal) -> None:
@@ -121,7 +117,7 @@ def differences(everyone: list[Facts]) -> list[str]:
     return lines
 
 
-def _refuse(kind: Callable[[str], Exception], everyone: list[Facts], advice: str) -> None:
+def _refuse(kind: type[PlscError], everyone: list[Facts], advice: str) -> None:
     lines = differences(everyone)
     if lines:
         more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""

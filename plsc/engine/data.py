@@ -94,11 +94,14 @@ def check_verification(config: Config, parts: Parts) -> Records:
 
 
 def _pairs_record(pairs: PairSet) -> dict[str, Any]:
-    """What tells one verification set from another: which pairs are the same, and pictures that are in memory."""
-    digest = zlib.crc32(pairs.issame.tobytes())
-    if not isinstance(pairs.images, PictureFiles):  # of files only the number is compared: reading them takes long
-        for picture in pairs.images:
-            digest = zlib.crc32(picture if isinstance(picture, bytes) else np.ascontiguousarray(picture), digest)
+    """What tells one verification set from another: which pairs are the same, and the pictures, of files the names."""
+    digest, pictures = zlib.crc32(pairs.issame.tobytes()), pairs.images
+    for index in range(len(pictures)):
+        if isinstance(pictures, PictureFiles):
+            picture = os.fsencode(pictures.name(index))
+        else:
+            picture = pictures[index]
+        digest = zlib.crc32(np.ascontiguousarray(picture) if isinstance(picture, np.ndarray) else picture, digest)
     return {"kind": "pairs", "images": len(pairs.images), "digest": f"{digest:08x}"}
 
 

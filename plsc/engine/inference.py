@@ -14,13 +14,14 @@ import paddle
 from plsc import compat
 from plsc.config import Config
 from plsc.engine.agreement import distance
+from plsc.engine.alike import require_same
 from plsc.engine.backbone import Backbone, Variables, weights_identity
 from plsc.engine.build import EvalProgram
 from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
 from plsc.engine.inference_model import save_inference_model
 from plsc.engine.judging import Judging, Outputs
 from plsc.engine.start import Run, threads
-from plsc.errors import PlscError
+from plsc.errors import ExportError, PlscError
 from plsc.evaluation.table import table
 from plsc.evaluation.verification import Verification
 from plsc.parallel.environment import Environment
@@ -69,6 +70,7 @@ def _open_exported(run: Run) -> Net:
     path = os.path.abspath(config.checkpoint_dir)
     predictor = Predictor(path, device=env.device, threads=threads(config, env), card=env.device_id)
     about = predictor.description
+    require_same(run.group, ExportError, {f"the model in {config.checkpoint_dir}": about.identity})
     config.update(
         {
             "model": {"image_shape": about.image_shape, "embedding_size": about.embedding_size},

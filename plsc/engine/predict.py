@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.data import decode_image, normalise
+from plsc.engine.alike import require_same
 from plsc.engine.inference import Net, open_net
 from plsc.engine.journal import clock
 from plsc.engine.predictions import PredictionFiles
@@ -35,11 +37,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Pictures:
-    """``read(i)`` gives float32 [C, H, W]. is_file: the paths are those of files."""
+    """``read(i)`` gives float32 [C, H, W]. is_file: the paths are those of files, all below ``root`` or whole."""
 
     paths: list[str]
     read: Callable[[int], np.ndarray]
     is_file: bool
+    root: str = ""
+
+    def digest(self) -> str:
+        """Of number, names and order, wherever this machine keeps them."""
+        names = "\n".join(path.removeprefix(self.root) for path in self.paths)
+        return f"{len(self.paths)} pictures, checksum {zlib.crc32(os.fsencode(names)):08x}"
 
 
 def predict(run: Run) -> Prediction:
@@ -48,7 +56,8 @@ def predict(run: Run) -> Prediction:
     The files are in ``model_save_dir``/predictions. What an interrupted run has done is not done again.
     """
     net = open_net(run)
-    pictures = find(run, net.config)
+    pictures = run.group.agree(lambda: find(run, net.config))
+    require_same(run.group, DataError, {"what there is to predict": pictures.digest()})
     directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
     try:
         _embed(run, net, pictures, directory)
@@ -107,7 +116,7 @@ def find(run: Run, config: Config) -> Pictures:
         image = resized(decode_image(paths[index]), shape[1], shape[2], config.predict.resize, repr(paths[index]))
         return normalise(image, config.data.pixel_std)
 
-    return Pictures(paths, read, True)
+    return Pictures(paths, read, True, source if os.path.isdir(source) else os.path.dirname(source))
 
 
 def _own(dataset, index: int, shape: list[int]) -> np.ndarray:

@@ -27,7 +27,7 @@ from plsc.engine.session import Session
 from plsc.engine.sets_check import check_sets
 from plsc.engine.start import Run
 from plsc.engine.stopping import StopRequest
-from plsc.errors import ConfigError, TrainingError
+from plsc.errors import ConfigError, DataError, TrainingError
 from plsc.evaluation.verification import Verification
 from plsc.models import require_same_parameters
 
@@ -69,7 +69,7 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     config, program = run.config, session.program
     check_sets(run)
     data = make_training_data(config, run.parts, run.seed)
-    alike.require_same_number(run.group, len(data))
+    alike.require_same(run.group, DataError, {"the number of training images": len(data)})
     check_batch(config, len(data), run.env)
     opened = checkpointing.open_start(run, program.spec)
     if opened is not None:

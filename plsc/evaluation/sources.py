@@ -36,6 +36,10 @@ class PictureFiles(Sequence):
         except OSError as error:
             raise DataError(f"{self.place(index)}: cannot be read: {error.strerror or error}") from error
 
+    def name(self, index: int) -> str:
+        """The file's name without its directory, which may be another on each machine."""
+        return os.path.basename(self._paths[index])
+
     def place(self, index: int) -> str:
         return f"{self._places[index]}: picture {_printable(self._paths[index])}"
 

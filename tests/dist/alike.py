@@ -270,16 +270,23 @@ def on_own_disks(root: Path, name: str, options: dict, act) -> list[int]:
 
 
 def make_disks(root: Path) -> list[int]:
-    """A run of one rank on each disk, of the same step and with other weights; a map of labels on each."""
+    """On each disk a run of one rank, of the same step and with other weights, a map of labels, an exported net and
+    pictures."""
     codes = []
     for disk in (0, 1):
         where = root / f"disk{disk}"
         where.mkdir()
+        (where / "pictures").symlink_to(root / "data" / "plain")
+        (where / "list.txt").write_text("".join(f"pictures/{name}\n" for name in (NAMES, NAMES[::-1])[disk]))
         (where / "map.txt").write_text(f"0\t1\n1\t{2 + disk}\n")
 
         def work(_: int, where=where, disk=disk) -> None:
             os.chdir(where)
-            entry_for(Path("run"), {"seed": disk}).train()
+            entry = entry_for(Path("run"), {"seed": disk})
+            entry.train()
+            entry.set("checkpoint_dir", "run")
+            entry.set("model_save_dir", "net")
+            entry.convert_for_prediction()
 
         codes += forked.run(1, where, work)
     return codes
@@ -290,14 +297,28 @@ DISKS = {
     "checkpoint_dir": ({"checkpoint_dir": "run"}, Entry.train),
     "init_from": ({"init_from": "backbone", "init_checkpoint": "run"}, Entry.train),
     "export": ({"checkpoint_dir": "run"}, Entry.convert_for_prediction),
-    "predict": ({"checkpoint_dir": "run", "with_test": True}, Entry.predict),
+    "predict": ({"checkpoint_dir": "run"}, Entry.predict),
+}
+OTHER_FILES = {
+    "label_map": {"init_from": "classes", "init_checkpoint": "disk0/run", "label_map": "map.txt"},
+    "exported": {"checkpoint_dir": "net/inference"},
+    "pictures": {"checkpoint_dir": "disk0/run", "predict.images": "list.txt"},
 }
 
 
-def label_maps(root: Path) -> list[int]:
-    """One checkpoint for both, and another map of labels on each disk."""
-    options = {"init_from": "classes", "init_checkpoint": str(root / "disk0" / "run"), "label_map": "map.txt"}
-    return on_own_disks(root, "label_map", options, Entry.train)
+def other_files(root: Path, name: str) -> list[int]:
+    """One checkpoint for both, and another file on each disk."""
+    options = {key: str(root / value) if value == "disk0/run" else value for key, value in OTHER_FILES[name].items()}
+    return on_own_disks(root, name, options, Entry.train if name == "label_map" else Entry.predict)
+
+
+def damaged(root: Path) -> list[int]:
+    """What is on rank 1's disk is not only another run, it is damaged: nothing may be put aside on rank 0's for it."""
+    shard = next((root / "disk1" / "run" / "checkpoints" / "step_00000004").glob("shard*"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    return on_own_disks(root, "damaged", {"resume": "auto"}, Entry.train)
 
 
 # --- going on with other data ---
@@ -349,7 +370,8 @@ def main() -> None:
     codes = {name: case(root, name, change) for name, change in {**REFUSED, **FINE}.items()}
     codes["disks"] = make_disks(root)
     codes.update({name: on_own_disks(root, name, *how) for name, how in DISKS.items()})
-    codes["label_map"] = label_maps(root)
+    codes.update({name: other_files(root, name) for name in OTHER_FILES})
+    codes["damaged"] = damaged(root)
     codes.update(going_on(root))
     (root / "report.json").write_text(json.dumps(codes))
 

@@ -101,11 +101,25 @@ def test_checkpoints_of_one_name_on_two_disks_are_not_mixed(outcome, name):
     assert "of rank(s) 1 is another checkpoint" in lines[0]
 
 
-def test_two_maps_of_labels_are_not_mixed(outcome):
+@pytest.mark.parametrize("name, text", [
+    ("label_map", "label_map='map.txt': rank(s) 1 read another map"),
+    ("exported", "the model in net/inference is "),
+    ("pictures", "what there is to predict is '24 pictures, checksum "),
+])  # fmt: skip
+def test_other_files_of_one_name_are_not_mixed(outcome, name, text):
     cwd, report = outcome
-    assert report["label_map"] == [1, 1]
-    lines = error_lines(cwd, "label_map", 2)
-    assert len(set(lines)) == 1 and "label_map='map.txt': rank(s) 1 read another map" in lines[0]
+    assert report[name] == [1, 1]
+    lines = error_lines(cwd, name, 2)
+    assert len(set(lines)) == 1 and text in lines[0], lines
+
+
+def test_another_run_that_is_damaged_puts_nothing_aside(outcome):
+    cwd, report = outcome
+    assert report["damaged"] == [1, 1]
+    assert "of rank(s) 1 is another checkpoint" in error_lines(cwd, "damaged", 2)[0]
+    for disk in (0, 1):
+        names = [path.name for path in (cwd / f"disk{disk}" / "run" / "checkpoints").iterdir() if path.is_dir()]
+        assert names == ["step_00000004"]
 
 
 def said(cwd, name: str) -> list[str]:
