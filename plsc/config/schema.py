@@ -290,6 +290,8 @@ class Settings:
         "", "Keep the checkpoint that was best in this figure of a verification in `model_save_dir`/best, beside the "
         "newest ones: a set and accuracy, auc, eer or tar@F, such as lfw.accuracy or lfw.tar@1e-3; empty for none.",
     )  # fmt: skip
+    protocol: str = option("exact", "The thresholds of the 10-fold accuracy: the exact best ones, or insightface's, to "
+                           "equal its figures to the digit.", choices=("exact", "insightface"))  # fmt: skip
     train_batch_size: int = option(
         128, "Images of a training step on each rank.", unit="images per rank", within="[1, 1000000]",
         setter="set_train_batch_size", attributes=("train_batch_size",),

@@ -123,7 +123,7 @@ def verify_all(
             read = _reader(config, pairs)
             careful = _KeepsStep(read, tuple(config.model.image_shape))
             plain, mirrored = embedder.embed(careful, 2 * len(pairs.issame), flip=True)
-            embeddings, result = _judged(pairs, plain, mirrored, careful)
+            embeddings, result = _judged(pairs, plain, mirrored, careful, config.protocol)
             problem = _problem(group, careful.problem)
             del plain, mirrored, careful
         if problem:
@@ -155,12 +155,12 @@ class _KeepsStep:
         return np.zeros(self._shape, np.float32)
 
 
-def _judged(pairs: PairSet | HookPairs, plain, mirrored, read: _KeepsStep) -> tuple:
+def _judged(pairs: PairSet | HookPairs, plain, mirrored, read: _KeepsStep, protocol: str) -> tuple:
     """(embeddings, figures) where all went well; what did not is the problem of ``read``."""
     if read.problem is None:
         try:
             embeddings, xnorm = combine_flip(plain, mirrored)
-            return embeddings, verify(embeddings, pairs.issame, xnorm=xnorm)
+            return embeddings, verify(embeddings, pairs.issame, xnorm=xnorm, protocol=protocol)
         except DataError as error:
             read.problem = f"{pairs.name}: {error}"
     return None, None

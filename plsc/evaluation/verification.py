@@ -6,7 +6,7 @@ docs/verification.md has the formulas and what differs from PLSC 0.x, 2.x and in
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ FOLDS = 10  # as in the protocol of LFW
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 ORTHOGONAL = 2.0  # squared distance of unit vectors at a right angle
 FARTHEST = 4.0  # and of opposite ones
+EXACT, INSIGHTFACE = PROTOCOLS = ("exact", "insightface")
+GRID = np.arange(0, 4, 0.01)  # the thresholds that insightface tries
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,32 @@ class Verification:
 
 
 def verify(
-    embeddings: np.ndarray, issame: Sequence[bool], folds: int = FOLDS, xnorm: float | None = None
+    embeddings: np.ndarray,
+    issame: Sequence[bool],
+    folds: int = FOLDS,
+    xnorm: float | None = None,
+    protocol: str = EXACT,
 ) -> Verification:
     """Judges P pairs from embeddings [2P, E] (floating point; pair i is rows 2i and 2i+1) and issame [P].
 
     The embeddings are normalised here; with a flip test pass what `combine_flip` gives, and its xnorm. xnorm None is
-    measured on `embeddings`, which is right when these are the model's own.
+    measured on `embeddings`, which is right when these are the model's own. protocol "insightface": accuracy and
+    accuracy_std are those of insightface's verification, to the digit; all other figures stay the same.
 
     Raises DataError for wrong shapes, values that are not finite, fewer pairs than folds, or a set without same or
-    without different pairs; ConfigError for folds < 2.
+    without different pairs; ConfigError for folds < 2 and another protocol.
     """
     embeddings = checked(embeddings, "embeddings")
     same = _flags(issame)
     if len(embeddings) != 2 * len(same):
         raise DataError(f"verification: {len(embeddings)} embeddings for {len(same)} pairs, expected two per pair")
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"protocol: {protocol!r}; {' or '.join(PROTOCOLS)} is needed")
     distance = pair_distances(embeddings)
-    accuracies = fold_accuracies(distance, same, folds)
+    if protocol == INSIGHTFACE:
+        accuracies = fold_accuracies(pair_distances(embeddings, zero=None), same, folds, first_of_grid)
+    else:
+        accuracies = fold_accuracies(distance, same, folds)
     roc = roc_curve(-distance, same)
     order = np.argsort(distance, kind="stable")
     curve = corners(roc)
@@ -81,42 +93,21 @@ def verify(
     )
 
 
-def pair_distances(embeddings: np.ndarray) -> np.ndarray:
+def pair_distances(embeddings: np.ndarray, zero: float | None = ORTHOGONAL) -> np.ndarray:
     """Squared distance of the normalised rows 2i and 2i+1, float64 [P], in [0, 4]; [2P, E] given.
 
     A zero embedding has no direction: its pair counts as being at a right angle (2), so that a model that answers zero
-    to everything does not pass for one that is sure.
+    to everything does not pass for one that is sure. With ``zero`` None it is the point 0, as insightface has it.
     """
     distance = np.empty(len(embeddings) // 2)
     for start in range(0, len(embeddings), ROWS):
         units = normalize(embeddings[start : start + ROWS])
         first, second = units[0::2], units[1::2]
         near = np.minimum(np.square(first - second).sum(axis=1), FARTHEST)
-        zero = ~(first.any(axis=1) & second.any(axis=1))
-        distance[start // 2 : (start + ROWS) // 2] = np.where(zero, ORTHOGONAL, near)
+        if zero is not None:
+            near = np.where(first.any(axis=1) & second.any(axis=1), near, zero)
+        distance[start // 2 : (start + ROWS) // 2] = near
     return distance
-
-
-def fold_accuracies(distance: np.ndarray, same: np.ndarray, folds: int) -> np.ndarray:
-    """Accuracy on each fold with the threshold that is best on the others, float64 [folds].
-
-    Folds are contiguous and not shuffled; the first P % folds have one pair more (as scikit-learn's KFold).
-    """
-    try:
-        folds = operator.index(folds)
-    except TypeError:
-        raise ConfigError(f"folds: {folds!r}; an integer of at least 2 is needed") from None
-    if folds < 2:
-        raise ConfigError(f"folds: {folds}; at least 2 are needed, a threshold is chosen on the others")
-    if len(distance) < folds:
-        raise DataError(f"verification: {len(distance)} pairs for {folds} folds; at least one pair per fold is needed")
-    order = np.argsort(distance, kind="stable")
-    accuracies = np.zeros(folds)
-    for i, (start, stop) in enumerate(_folds(len(distance), folds)):
-        others = order[(order < start) | (order >= stop)]
-        threshold = best_threshold(distance[others], same[others])
-        accuracies[i] = np.mean((distance[start:stop] < threshold) == same[start:stop])
-    return accuracies
 
 
 def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
@@ -137,6 +128,40 @@ def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
         return float(high[best])
     middle = (low[best] + high[best]) / 2
     return float(middle if middle > low[best] else high[best])  # neighbouring numbers have nothing between them
+
+def first_of_grid(distance: np.ndarray, same: np.ndarray) -> float:
+    """The lowest of insightface's thresholds that answers most pairs rightly; arguments as of best_threshold."""
+    accepted = np.searchsorted(distance, GRID, side="left")  # distances below
+    same_accepted = np.concatenate([[0], np.cumsum(same)])[accepted]
+    right = same_accepted + (len(same) - same.sum()) - (accepted - same_accepted)
+    return float(GRID[np.argmax(right)])
+
+
+def fold_accuracies(
+    distance: np.ndarray,
+    same: np.ndarray,
+    folds: int,
+    choose: Callable[[np.ndarray, np.ndarray], float] = best_threshold,
+) -> np.ndarray:
+    """Accuracy on each fold with the threshold that is best on the others, as ``choose`` finds it, float64 [folds].
+
+    Folds are contiguous and not shuffled; the first P % folds have one pair more (as scikit-learn's KFold).
+    """
+    try:
+        folds = operator.index(folds)
+    except TypeError:
+        raise ConfigError(f"folds: {folds!r}; an integer of at least 2 is needed") from None
+    if folds < 2:
+        raise ConfigError(f"folds: {folds}; at least 2 are needed, a threshold is chosen on the others")
+    if len(distance) < folds:
+        raise DataError(f"verification: {len(distance)} pairs for {folds} folds; at least one pair per fold is needed")
+    order = np.argsort(distance, kind="stable")
+    accuracies = np.zeros(folds)
+    for i, (start, stop) in enumerate(_folds(len(distance), folds)):
+        others = order[(order < start) | (order >= stop)]
+        threshold = choose(distance[others], same[others])
+        accuracies[i] = np.mean((distance[start:stop] < threshold) == same[start:stop])
+    return accuracies
 
 
 def _flags(issame: Sequence[bool]) -> np.ndarray:

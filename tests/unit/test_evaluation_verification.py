@@ -227,3 +227,48 @@ def test_wrong_folds_and_flips():
         combine_flip(embeddings, embeddings[:-1])
     with pytest.raises(DataError, match="flipped pictures: 1 of 120 are not finite"):
         combine_flip(embeddings, np.where(embeddings == embeddings[3, 2], np.inf, embeddings))
+
+
+# --- insightface's protocol ---------------------------------------------------------------------------------
+
+
+def loops_of_insightface(embeddings, issame):
+    """Mean and deviation of the accuracies, threshold by threshold and pair by pair as insightface's program goes."""
+    units = [row / (np.sqrt(sum(x * x for x in row)) or 1.0) for row in embeddings.astype(np.float64)]
+    distances = [float(((a - b) ** 2).sum()) for a, b in zip(units[0::2], units[1::2])]
+    thresholds, pairs = np.arange(0, 4, 0.01), len(issame)
+    sizes = [pairs // 10 + (1 if fold < pairs % 10 else 0) for fold in range(10)]
+    accuracies = []
+    for fold in range(10):
+        test = range(sum(sizes[:fold]), sum(sizes[: fold + 1]))
+        train = [pair for pair in range(pairs) if pair not in test]
+        best, most = None, -1.0
+        for threshold in thresholds:
+            right = sum((distances[pair] < threshold) == issame[pair] for pair in train) / len(train)
+            if right > most:
+                best, most = threshold, right
+        accuracies.append(sum((distances[pair] < best) == issame[pair] for pair in test) / len(test))
+    mean = sum(accuracies) / 10
+    return mean, (sum((a - mean) ** 2 for a in accuracies) / 10) ** 0.5
+
+
+@pytest.mark.parametrize("pairs, noise, zeros", [(103, 0.9, 0), (60, 0.3, 4), (50, 0.01, 0)])
+def test_the_protocol_of_insightface_to_the_digit(pairs, noise, zeros):
+    """Among them pairs of zero embeddings, and distances that all lie within the first steps of the grid."""
+    rng = np.random.default_rng(pairs)
+    issame = rng.random(pairs) < 0.5
+    first = rng.standard_normal((pairs, 8)) if noise > 0.1 else 1.0 + noise * rng.standard_normal((pairs, 8))
+    second = np.where(issame[:, None], first + noise * rng.standard_normal((pairs, 8)), np.roll(first, 1, axis=0))
+    embeddings = np.stack([first, second], axis=1).reshape(2 * pairs, 8).astype("float32")
+    embeddings[:zeros] = 0.0
+    got = verify(embeddings, issame, protocol="insightface")
+    accuracy, deviation = loops_of_insightface(embeddings, issame)
+    assert (got.accuracy, got.accuracy_std) == (pytest.approx(accuracy, abs=1e-14), pytest.approx(deviation, abs=1e-14))
+    exact = verify(embeddings, issame)
+    assert (exact.threshold, exact.auc, exact.tar_at_far) == (got.threshold, got.auc, got.tar_at_far)
+    assert exact.accuracy != got.accuracy or noise == 0.3  # what the test tells apart
+
+
+def test_another_protocol_is_refused():
+    with pytest.raises(ConfigError, match="protocol: 'lfw'; exact or insightface is needed"):
+        verify(np.eye(40, dtype="float32"), np.arange(20) < 10, protocol="lfw")
