@@ -7,6 +7,7 @@ saved). Paddle's own kills the ranks after 30 seconds and ends with the number o
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -36,7 +37,10 @@ def main() -> None:
         return launch()  # neither starts ranks in a way that is known here
     from paddle.distributed.launch import controllers
 
+    _keep_secrets(context.args.log_dir)
     controller = controllers.init(context)
+    # Paddle's would write all variables of the environment, keys and passwords too, to files that everybody can read.
+    controller.save_pod_env, controller.save_pod_log = lambda: None, lambda info: None
     stop = Stop(controller)
     try:
         controller.run()
@@ -46,6 +50,12 @@ def main() -> None:
         controller.master.stop()
         raise
     raise SystemExit(stop.status())
+
+
+def _keep_secrets(log_dir: str) -> None:
+    """What is there of the logs is this user's alone; a directory that is there already stays as it is."""
+    if log_dir and not os.path.isdir(log_dir):
+        os.makedirs(log_dir, mode=0o700, exist_ok=True)
 
 
 class Stop:

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
+from plsc import safe_open
 from plsc.checkpoint import layout
 from plsc.checkpoint.manifest import read_manifest
 from plsc.checkpoint.read import verify_files
@@ -48,7 +49,7 @@ def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:  # FAT, some network file systems, a limit of links
-        with open(source, "rb") as stored, open(target, "xb") as copy:
+        with safe_open.open_bytes(source, safe_open.TENSORS) as stored, open(target, "xb") as copy:
             shutil.copyfileobj(stored, copy, 1 << 22)
             copy.flush()
             os.fsync(copy.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -9,10 +10,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from plsc import safe_open
-from plsc.config.keys import SECTIONS
+from plsc.config.keys import OPTIONS, SECTIONS
 from plsc.config.option import prefixed
 from plsc.config.shown import shown
 from plsc.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 MOST_DEPTH, MOST_VALUES = 20, 100_000
 
@@ -56,6 +59,12 @@ def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
             hidden = "<hidden>" if key.startswith("remote") else shown(right)
             raise ConfigError(f"-o {key}={hidden}: is not YAML ({_reason(error)}); put quotes around a text") from None
         items += items_of_mapping({key: value}, "-o")
+    for item in items:
+        if item.value is not None and item.key in OPTIONS and OPTIONS[item.key].secret:
+            log.warning(
+                "-o %s: every user of this machine can read command lines, and Paddle's launcher repeats them in its "
+                "logs; write it into the YAML file, and let only yourself read that (chmod 600)", item.key
+            )  # fmt: skip
     return items
 
 

@@ -22,6 +22,7 @@ from plsc.engine.run_dir import claim
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment, cores
 from plsc.parallel.group import Group, first_line, meet
+from plsc.parallel.launch_logs import hide_secrets
 from plsc.parts import Parts
 
 
@@ -51,6 +52,8 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     PlscError, the same on every rank where the cause is the same.
     """
     config = config.copy()
+    ugi = config.remote.fs_ugi or ""
+    hide_secrets([ugi, ugi.partition(",")[2]])
     group = meet(Environment.from_launch())
     _outlive_sigterm(group)
     notes = alike.require_same_start(config, parts, group)

@@ -116,6 +116,17 @@ def test_shown_ends_whatever_it_is_given():
     assert shown(round_and_round) == "[[[[...]]]]"
 
 
+def test_a_secret_on_the_command_line_is_warned_of_and_not_shown(caplog):
+    config = Config()
+    config.override(["remote.fs_ugi=me,hidden", "lr=1"])
+    assert config.get("remote.fs_ugi") == "me,hidden"
+    assert "-o remote.fs_ugi: every user" in caplog.text and "hidden" not in caplog.text
+    caplog.clear()
+    config.override(["remote.fs_ugi=", "lr=1"])
+    config.set("remote.fs_ugi", "me,hidden")
+    assert not caplog.text
+
+
 def test_a_secret_is_hidden_where_the_sign_between_is_missing():
     for text in ("remote.fs_ugi:me,secret", "=me,secret", " = me,secret", "fs_ugi me,secret", "remote.fs_ugi"):
         assert "secret" not in refusal(Config().override, [text])

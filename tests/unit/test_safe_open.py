@@ -177,6 +177,8 @@ def test_an_exchange_between_looking_and_opening_is_noticed(tmp_path, monkeypatc
 ALLOWED = {
     ("plsc/safe_open.py", "os.open"): "here it is done",
     ("plsc/data/transforms.py", "Image.open"): "bytes that are read, in the formats that are pictures",
+    ("plsc/parallel/launch_logs.py", "os.open"): "to write as well: no link, without waiting, regular, bounded, ours",
+    ("plsc/engine/free_memory.py", "open"): "the kernel's (cgroups)",
     ("plsc/checkpoint/lock.py", "os.open"): "the lock: made here, its first 4096 bytes read without waiting",
     ("plsc/checkpoint/files.py", "os.open"): "a directory, to flush it",
     ("plsc/evaluation/bin_file.py", "os.open"): "a directory, to flush it",
