@@ -62,8 +62,8 @@ BREAKS = {
         ("tests/unit/test_evaluation_verification.py",),
     ),
     "config rule": Break(
-        "plsc/config/rules.py", "(settings.train_epochs is None) == (settings.train_steps is None)",
-        "settings.train_epochs is None and settings.train_steps is None",
+        "plsc/config/rules.py", "loss.loss_type not in LOSS_PRESETS and None in margins",
+        "loss.loss_type not in LOSS_PRESETS and set(margins) == {None}",
         ("tests/unit/test_config_rules.py", "tests/unit/test_config.py"),
     ),
     "export": Break(

@@ -6,6 +6,10 @@ import sys
 
 import pytest
 
+from tests import short_stacks
+
+short_stacks.use()
+
 
 @pytest.fixture(autouse=True)
 def static_mode():

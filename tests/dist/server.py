@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
+from tests import short_stacks
 from tests.dist import forked, worker
 from tests.dist.launch import ROOT, plain_environment
 
@@ -82,6 +83,7 @@ def end_with_parent() -> None:
 
 def main() -> None:
     end_with_parent()
+    short_stacks.use()
     import plsc.engine.run  # noqa: F401  plsc comes first, see plsc.paddle_version.load_zlib
 
     # isort: split
