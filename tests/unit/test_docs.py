@@ -122,7 +122,7 @@ def test_what_is_not_run_is_well_formed(block, help_of):
 
 def test_commands_in_tables_and_in_heads_of_configs_are_well_formed(help_of):
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
-    quoted = re.findall(r"`(python (?:tools/|-m paddle)[^`]+)`", "\n".join(texts))
+    quoted = re.findall(r"`(python (?:tools/|-m paddle|-m plsc)[^`]+)`", "\n".join(texts))
     for config in CONFIGS:
         quoted += re.findall(r"^#.*?((?:python|bash) .+)$", config.read_text(encoding="utf-8"), re.MULTILINE)
     whole = [command for command in quoted if not re.search(r"\.\.\.|\bFILE\b|\bRUN\b|key=value", command)]
@@ -141,7 +141,7 @@ def check_command(words: list[str], where: str, help_of) -> None:
         extras = re.search(r"\[(.+)\]", words[2])[1].split(",")
         defined = re.findall(r'^\s+"(\w+)": ', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(extras) <= set(defined), where
-    elif words[:3] == ["python", "-m", "paddle.distributed.launch"]:
+    elif words[:2] == ["python", "-m"] and words[2] in ("paddle.distributed.launch", "plsc.launch"):
         script = next(place for place, word in enumerate(words) if word.endswith(".py"))
         check_options(words[3:script], help_of(sys.executable, *words[1:3]), where)
         check_script(words[script:], where, help_of)
