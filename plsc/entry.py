@@ -16,6 +16,7 @@ from plsc.parallel.environment import quiet_kernels
 from plsc.parts import Parts, checked_part
 from plsc.report import install_excepthook
 from plsc.setters import Setters
+from plsc.terminal import open_standard_streams
 
 _PARTS = tuple(field.name for field in dataclasses.fields(Parts))
 
@@ -42,10 +43,12 @@ class Entry(Setters):
     (`lr`, `scale`, `margin`, `lr_steps`, `train_reader`, `train_dataset`, `test_dataset`, ...), which do the same as
     the setters. Any other attribute is refused: an assignment never does nothing.
 
-    The constructor also sees to it that an uncaught PlscError is printed as one line (plsc.report).
+    The constructor also sees to it that an uncaught PlscError is printed as one line (plsc.report), and that standard
+    streams that are closed go to /dev/null (plsc.terminal).
     """
 
     def __init__(self, config_file: str | os.PathLike | None = None, config: Config | Mapping | None = None) -> None:
+        open_standard_streams()
         install_excepthook()
         if config_file is not None and config is not None:
             raise ConfigError("Entry: config_file and config are both given; give one of the two")

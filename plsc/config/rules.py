@@ -110,8 +110,6 @@ def _check_inputs(settings: Settings) -> None:
         raise ConfigError(
             f"model.image_shape={shape}: a picture of {math.prod(shape)} numbers; at most {MOST_IN_A_PICTURE}"
         )
-    if settings.data.dataset == "list" and shape[0] != 3:
-        raise ConfigError(f"model.image_shape={shape}: pictures are read with 3 channels (data.dataset: list)")
     for entry in settings.model.input_info or []:
         if entry["name"] == "image" and entry["shape"][1:] != shape:
             raise ConfigError(

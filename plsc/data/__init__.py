@@ -8,11 +8,12 @@ import zlib  # noqa: F401
 
 from plsc.data.check import check_label_list
 from plsc.data.datasets import ImageListDataset, SyntheticDataset
-from plsc.data.hooks import IndexedHook, ReaderHook, read_sample
+from plsc.data.hooks import IndexedHook, read_test_image, read_test_sample
 from plsc.data.loader import Loader
+from plsc.data.reader import ReaderHook
 from plsc.data.record import Difference, difference, list_record
 from plsc.data.sampler import GlobalBatchSampler
-from plsc.data.transforms import decode_image, normalise, read_picture
+from plsc.data.transforms import decode_image, normalise, only_pictures, read_picture
 
 __all__ = [
     "Difference",
@@ -27,6 +28,8 @@ __all__ = [
     "difference",
     "list_record",
     "normalise",
+    "only_pictures",
     "read_picture",
-    "read_sample",
+    "read_test_image",
+    "read_test_sample",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from plsc.data.check import check_label_list
 from plsc.data.philox import NOISE, PATTERN, philox
 from plsc.data.record import list_record
-from plsc.data.transforms import decode_image, is_flipped, normalise, read_picture
+from plsc.data.transforms import decode_image, is_flipped, normalise, only_pictures, read_picture
 from plsc.errors import ConfigError, DataError
 
 
@@ -28,9 +28,9 @@ class Dataset(Protocol):
 class ImageListDataset:
     """Pictures named by a label list, `path<TAB or spaces>label` per line, paths relative to root.
 
-    root: directory. label_file: the list, relative to root (an absolute path stays). image_shape: (3, H, W), which
-    every picture must have: nothing is resized. seed: of the flips. random_flip: mirror half of the pictures, others in
-    each epoch. pixel_std: 127.5 or 128.0. Memory: the list's own bytes and 13 bytes per line.
+    root: directory. label_file: the list, relative to root (an absolute path stays). image_shape: (3, H, W), or
+    (1, H, W) for grey; every picture must have these sides: nothing is resized. seed: of the flips. random_flip: mirror
+    half of the pictures, others in each epoch. pixel_std: 127.5 or 128.0. Memory: the list's own bytes and 13 bytes per line.
     Raises DataError for a list with bad lines (see check_label_list, which also looks whether the pictures exist).
     """
 
@@ -46,8 +46,8 @@ class ImageListDataset:
         random_flip: bool = True,
         pixel_std: float = 127.5,
     ) -> None:
-        if len(image_shape) != 3 or image_shape[0] != 3:
-            raise ConfigError(f"model.image_shape={list(image_shape)}: pictures are RGB, so it must be [3, H, W]")
+        if len(image_shape) != 3 or only_pictures(image_shape[0]):
+            raise ConfigError(f"model.image_shape={list(image_shape)}: {only_pictures(image_shape[0])}")
         self.image_shape = tuple(int(side) for side in image_shape)
         self._root = os.fsencode(root)
         self._list = check_label_list(root, label_file, num_classes, check_files=False)
@@ -63,7 +63,7 @@ class ImageListDataset:
         return list_record(self._list, count)
 
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
-        """(image float32 [3, H, W], label int64). Raises DataError that names the picture and its line."""
+        """(image float32 of image_shape, label int64). Raises DataError that names the picture and its line."""
         image = self._picture(index)
         flip = self._random_flip and is_flipped(self._seed, epoch, index)
         return normalise(image, self._pixel_std, flip), np.int64(self._list.labels[index])
@@ -76,7 +76,7 @@ class ImageListDataset:
         except OSError as error:
             raise DataError(f"{name(index)} cannot be read: {error.strerror or error}") from error
         try:
-            return decode_image(encoded, name="picture", sides=self.image_shape[1:])
+            return decode_image(encoded, name="picture", sides=self.image_shape[1:], channels=self.image_shape[0])
         except DataError as error:
             reason = str(error).removeprefix("picture: ")
             raise DataError(f"{name(index)}: {reason}") from error

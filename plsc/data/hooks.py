@@ -1,18 +1,15 @@
-"""A user's own data, `train_dataset` or `train_reader`, in the form that the loader reads, each sample checked."""
+"""A user's own data with an index, `train_dataset` and `test_dataset`, each sample checked and seeded."""
 
 from __future__ import annotations
 
-import contextlib
 import random
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
-from plsc.data.philox import HOOK, philox
+from plsc.data.philox import HOOK, TEST, philox
 from plsc.errors import DataError, PlscError
-
-_END = object()
 
 
 class IndexedHook:
@@ -37,103 +34,19 @@ class IndexedHook:
             self._length = len(dataset)
         except Exception as error:  # paddle.io.Dataset has a __len__ that only raises
             kind = type(dataset).__name__
-            raise DataError(f"train_dataset: {kind} has no usable __len__: {_reason(error)}") from error
+            raise DataError(f"train_dataset: {kind} has no usable __len__: {reason_of(error)}") from error
 
     def __len__(self) -> int:
         return self._length
 
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
         """(image float32 of image_shape, label int64)."""
-        with _seeded(self._seed, epoch, index):
+        with Seeds(self._seed, epoch, index):
             return read_sample(self._dataset, index, "train_dataset", self.image_shape, self._num_classes)
 
-
-class ReaderHook:
-    """`train_reader` of PLSC 0.1: a callable that returns a generator of samples (image, label), already transformed.
-
-    Each call is one epoch and must give the same samples in the same order on every rank. The order is kept: used with
-    GlobalBatchSampler(shuffle=False), a step takes the next G samples, and each rank its B of these; at the end the
-    reader is called again for the next epoch. Each rank runs through the whole reader and drops what others take, so
-    it is read by the training process or one worker, never by more. A run resumed inside an epoch skips to its place.
-    num_samples: samples of one epoch; None counts them by running through the reader once (it must end).
-    Raises DataError that names the sample for another form, an exception of the reader, or another count.
-    """
-
-    sequential = True
-
-    def __init__(
-        self,
-        reader: Callable[[], Iterator],
-        num_classes: int,
-        image_shape: tuple[int, int, int],
-        num_samples: int | None = None,
-    ) -> None:
-        if not callable(reader):
-            raise DataError(f"train_reader must be a function that returns a generator, not {type(reader).__name__}")
-        self.image_shape = tuple(int(side) for side in image_shape)
-        self._reader = reader
-        self._num_classes = num_classes
-        self._samples: Iterator = iter(())
-        self._epoch = -1
-        self._next = 0
-        self._length = self._count() if num_samples is None else num_samples
-
-    def __len__(self) -> int:
-        return self._length
-
-    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
-        """(image float32 of image_shape, label int64); going forward is cheap, going back starts the reader anew."""
-        if epoch != self._epoch or index < self._next:
-            if epoch == self._epoch + 1:
-                self._finish()
-            self._start(epoch)
-        while self._next < index:
-            self._take()
-        name = f"train_reader: sample {index} of epoch {epoch}"
-        return _checked(self._take(), name, self._num_classes, self.image_shape)
-
-    def _start(self, epoch: int) -> None:
-        try:
-            self._samples = iter(self._reader())
-        except Exception as error:
-            raise DataError(f"train_reader() raised {_reason(error)}") from error
-        self._epoch, self._next = epoch, 0
-
-    def _take(self) -> object:
-        sample = self._advance()
-        if sample is _END:
-            raise DataError(
-                f"train_reader ended after {self._next} samples of epoch {self._epoch}, but {self._length} were "
-                "expected: data.train_image_num must be the number of samples of one call"
-            )
-        return sample
-
-    def _finish(self) -> None:
-        """Run the current epoch to its end: a reader that gives more than it should is an error, not a silent loss."""
-        if self._epoch < 0:
-            return
-        while self._next < self._length:
-            self._take()
-        if self._advance() is not _END:
-            raise DataError(
-                f"train_reader gives more than {self._length} samples per call: "
-                "data.train_image_num must be their number"
-            )
-
-    def _advance(self) -> object:
-        try:
-            sample = next(self._samples, _END)
-        except Exception as error:
-            name = f"train_reader: sample {self._next} of epoch {self._epoch}"
-            raise DataError(f"{name} raised {_reason(error)}") from error
-        self._next += 1 if sample is not _END else 0
-        return sample
-
-    def _count(self) -> int:
-        self._start(-1)
-        while self._advance() is not _END:
-            pass
-        return self._next
+    def first(self, count: int) -> list[tuple[np.ndarray, np.int64]]:
+        """The first samples as epoch 0 sees them, fewer where there are fewer."""
+        return [self.get(index, 0) for index in range(min(count, self._length))]
 
 
 def read_sample(
@@ -143,24 +56,28 @@ def read_sample(
 
     Raises DataError that names the sample for one of another form and for an exception of the user's code.
     """
+    return checked_sample(_item(dataset, index, name), f"{name}[{index}]", num_classes, image_shape)
+
+
+def _item(dataset: object, index: int, name: str) -> object:
     try:
-        sample = dataset[int(index)]
+        return dataset[int(index)]
     except PlscError:
         raise
     except Exception as error:
-        raise DataError(f"{name}[{index}] raised {_reason(error)}") from error
-    return _checked(sample, f"{name}[{index}]", num_classes, image_shape)
+        raise DataError(f"{name}[{index}] raised {reason_of(error)}") from error
 
 
-def _checked(
+def checked_sample(
     sample: object, name: str, num_classes: int | None, image_shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.int64]:
+    """A user's (image, label) as (float32 of image_shape, int64). Raises DataError that begins with ``name``."""
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-        raise DataError(f"{name} must be a pair (image, label), not {type(sample).__name__}")
+        raise DataError(f"{name} must be a pair (image, label), not {_kind(sample)}")
     try:
         image, label = np.asarray(sample[0]), np.asarray(sample[1])
     except Exception as error:
-        raise DataError(f"{name} cannot be read as arrays: {_reason(error)}") from error
+        raise DataError(f"{name} cannot be read as arrays: {reason_of(error)}") from error
     if image.shape != image_shape:
         raise DataError(f"{name}: image has shape {list(image.shape)}, but model.image_shape is {list(image_shape)}")
     if image.dtype.kind != "f":
@@ -175,21 +92,58 @@ def _checked(
     return image, np.int64(label.item())
 
 
-@contextlib.contextmanager
-def _seeded(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Seed the global generators for one sample, then put back what the training process had."""
-    states = random.getstate(), np.random.get_state()
-    word = int(philox(seed, HOOK, epoch, index).integers(2**32))
-    random.seed(word)
-    np.random.seed(word)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+def read_test_sample(dataset: object, index: int, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.int64]:
+    """``test_dataset[index]`` like `read_sample`, seeded by the index alone: the same in every verification."""
+    with Seeds(0, 0, index, TEST):
+        return read_sample(dataset, index, "test_dataset", image_shape)
 
 
-def _reason(error: Exception) -> str:
+def read_test_image(dataset: object, index: int, image_shape: Sequence[int]) -> np.ndarray:
+    """The image of ``test_dataset[index]``, float32 of image_shape, whatever its label; seeded in the same way."""
+    with Seeds(0, 0, index, TEST):
+        sample = _item(dataset, index, "test_dataset")
+        try:
+            image = np.asarray(sample[0], np.float32)
+        except Exception as error:
+            raise DataError(f"test_dataset[{index}] must be (image, label), not {_kind(sample)}") from error
+    if image.shape != tuple(image_shape):
+        raise DataError(
+            f"test_dataset[{index}]: is {list(image.shape)}, must be model.image_shape {list(image_shape)}"
+        )
+    return image
+
+
+class Seeds:
+    """Inside `with`, Python's and NumPy's global generators are those of (seed, epoch, index); outside, the process's
+    own. Entered again, they go on where they were."""
+
+    def __init__(self, seed: int, epoch: int, index: int, purpose: int = HOOK):
+        self._word: int | None = int(philox(seed, purpose, epoch, index).integers(2**32))
+        self._states: tuple = ()
+
+    def __enter__(self) -> None:
+        outside = random.getstate(), np.random.get_state()
+        if self._word is None:
+            random.setstate(self._states[0])
+            np.random.set_state(self._states[1])
+        else:
+            random.seed(self._word)
+            np.random.seed(self._word)
+        self._word, self._states = None, outside
+
+    def __exit__(self, *error: object) -> None:
+        inside = random.getstate(), np.random.get_state()
+        random.setstate(self._states[0])
+        np.random.set_state(self._states[1])
+        self._states = inside
+
+
+def _kind(value: object) -> str:
+    count = f" of {len(value)}" if isinstance(value, (list, tuple, dict)) else ""
+    return type(value).__name__ + count
+
+
+def reason_of(error: Exception) -> str:
     """`KeyError: 'x' (my_data.py:12)`, on one line: the user's own code is where to look."""
     text = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # One number per use, so that two uses of one seed never share a stream.
-SHUFFLE, FLIP, PATTERN, NOISE, HOOK = range(1, 6)
+SHUFFLE, FLIP, PATTERN, NOISE, HOOK, TEST = range(1, 7)
 _MASK = 2**64 - 1
 
 

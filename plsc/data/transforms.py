@@ -26,15 +26,16 @@ _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 
 
 def decode_image(
-    source: Picture, name: str | None = None, sides: tuple[int, int] | None = None
+    source: Picture, name: str | None = None, sides: tuple[int, int] | None = None, channels: int = 3
 ) -> np.ndarray:
-    """Any picture as uint8 [H, W, 3] RGB.
+    """Any picture as uint8 [H, W, 3] RGB, or [H, W, 1] grey with channels=1.
 
     source: encoded bytes (also as a one-dimensional uint8 array), a path (str or os.PathLike), a PIL image, or pixels:
     an array uint8 or uint16 [H,W], [H,W,1], [H,W,3] (RGB) or [H,W,4] (RGBA).
     name: what an error calls the picture; default: the path, or what kind of source it is.
     sides: (height, width) that it must have. Without them it may have up to MOST_PIXELS pixels. Encoded pictures that
     are too large, or can have no such sides, are refused by what stands at their head, before they are decoded.
+    channels: 1 weighs colours as Pillow's mode "L" does, and leaves grey as it is; other than 1 and 3 is refused.
 
     Grey and palette pictures become RGB, CMYK is converted without a colour profile, of 16 bits the upper 8 are kept
     (grey like colour), alpha is dropped and the stored colour kept, of an animation the first frame is taken. The
@@ -46,7 +47,21 @@ def decode_image(
     pixels = _decode(source, name, sides)
     if sides is not None and pixels.shape[:2] != tuple(sides):
         raise _other_sides(name, pixels.shape[1], pixels.shape[0], sides)
-    return pixels
+    if channels == 3:
+        return pixels
+    if channels != 1:
+        raise DataError(f"{name}: {only_pictures(channels)}")
+    return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+
+
+def only_pictures(channels: int) -> str:
+    """Why pictures cannot be read for a net of so many channels; "" where they can."""
+    if channels in (1, 3):
+        return ""
+    return (
+        f"pictures are read with 3 channels (RGB) or 1 (grey), model.image_shape has {channels}; give such data as a "
+        "train_dataset and a test_dataset of your own"
+    )
 
 
 def read_picture(path: str | bytes | os.PathLike) -> bytes:
@@ -93,7 +108,7 @@ def _other_sides(name: str, width: int, height: int, sides: tuple[int, int]) -> 
 
 
 def normalise(image: np.ndarray, pixel_std: float, flip: bool = False) -> np.ndarray:
-    """uint8 [H, W, 3] -> float32 [3, H, W]: (x - 127.5) / pixel_std, mirrored left to right if flip.
+    """uint8 [H, W, C] -> float32 [C, H, W]: (x - 127.5) / pixel_std, mirrored left to right if flip.
 
     pixel_std 127.5 gives [-1, 1] (PLSC 2.x, insightface); 128.0 is that of PLSC 0.x.
     """

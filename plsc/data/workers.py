@@ -20,10 +20,11 @@ import signal
 import traceback
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -201,6 +202,43 @@ def _work(
         results.send(error)
     except Exception:
         results.send(RuntimeError(f"a data worker failed:\n{traceback.format_exc()}"))
+
+
+def call_in_fork(work: Callable[[], Any]) -> Any:
+    """What ``work()`` returns in a process that ends with it: users' code may start threads and move iterators there,
+    and this process stays fit to fork workers. Raises its PlscError, or DataError where the process died."""
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    libc = ctypes.CDLL(None)
+    process = context.Process(target=_call, args=(work, writer, os.getpid(), libc), name="plsc-data-look", daemon=True)
+    with warnings.catch_warnings(), _nothing_to_collect():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    writer.close()
+    try:
+        value, failure = reader.recv()
+    except (EOFError, OSError) as error:
+        raise _death(process) from error
+    finally:
+        reader.close()
+        process.kill()
+        process.join()
+    if failure is not None:
+        raise failure
+    return value
+
+
+def _call(work: Callable[[], Any], result: Connection, parent: int, libc: ctypes.CDLL) -> None:
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result.send((work(), None))
+    except PlscError as error:
+        result.send((None, error))
+    except Exception:
+        result.send((None, RuntimeError(f"a data process failed:\n{traceback.format_exc()}")))
 
 
 def _death(process: BaseProcess) -> DataError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from plsc.config import Config
-from plsc.data import decode_image, normalise
+from plsc.data import decode_image, normalise, only_pictures
 from plsc.engine.backbone import Backbone
 from plsc.errors import ExportError
 from plsc.evaluation.embeddings import normalize
@@ -57,10 +57,12 @@ def check_images(config: Config) -> tuple[np.ndarray, str]:
     training list, else random pixels."""
     channels, height, width = config.model.image_shape
     trained = os.path.join(config.data.dataset_dir, config.data.label_file)
+    if only_pictures(channels):
+        trained = ""
     if config.export.images or (config.data.dataset == "list" and os.path.isfile(trained)):
         paths, _ = find_pictures(config.export.images or trained)
         chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, IMAGES).astype(int))]
-        pixels = [resized(decode_image(path), height, width, "stretch", path) for path in chosen]
+        pixels = [resized(decode_image(path, channels=channels), height, width, "stretch", path) for path in chosen]
         return np.stack([normalise(image, config.data.pixel_std) for image in pixels]), "pictures"
     draw = np.random.Generator(np.random.Philox(key=[0, 0]))
     pixels = draw.integers(0, 256, (IMAGES, height, width, channels), dtype=np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,12 @@ from plsc.data import (
     check_label_list,
     decode_image,
     list_record,
+    only_pictures,
 )
 from plsc.engine.best import parse_metric
+from plsc.data.same_samples import compare, look
+from plsc.data.workers import call_in_fork
+from plsc.engine.start import Run
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import PairSet, find_targets
 from plsc.evaluation.sources import PictureFiles, load_pairs, place_of
@@ -40,6 +44,7 @@ def check_training_data(config: Config, parts: Parts, env: Environment) -> Recor
     section = config.data
     own = parts.train_dataset is not None or parts.train_reader is not None
     if not own and section.dataset == "list":
+        require_pictures(config)
         looks = env.local_rank == 0  # for the pictures: once on each machine
         labels = check_label_list(section.dataset_dir, section.label_file, config.classifier.num_classes, looks)
         check_number(config, len(labels), os.path.join(section.dataset_dir, section.label_file))
@@ -77,6 +82,7 @@ def check_verification(config: Config, parts: Parts) -> Records:
         count = number_of_samples(parts.test_dataset)
         kind = qualified_name(parts.test_dataset)
         return {"test_dataset": {"kind": "test_dataset", "type": kind, "images": count}}
+    require_pictures(config)
     shape, records = list(config.model.image_shape), {}
     for name, path in zip(config.data.val_targets, verification_files(config)):
         pairs = load_pairs(path, name)
@@ -85,7 +91,7 @@ def check_verification(config: Config, parts: Parts) -> Records:
                 f"{path}: has {int(pairs.issame.sum())} same and {int((~pairs.issame).sum())} different pairs; it "
                 f"needs both kinds, and a pair for each of {FOLDS} folds"
             )
-        picture = decode_image(pairs.images[0], place_of(pairs, 0), (shape[1], shape[2]))
+        picture = decode_image(pairs.images[0], place_of(pairs, 0), (shape[1], shape[2]), shape[0])
         found = [picture.shape[2], *picture.shape[:2]]
         if found != shape:
             raise DataError(f"{place_of(pairs, 0)}: is {found}, must be model.image_shape {shape}")
@@ -103,6 +109,13 @@ def _pairs_record(pairs: PairSet) -> dict[str, Any]:
             picture = pictures[index]
         digest = zlib.crc32(np.ascontiguousarray(picture) if isinstance(picture, np.ndarray) else picture, digest)
     return {"kind": "pairs", "images": len(pairs.images), "digest": f"{digest:08x}"}
+
+
+def require_pictures(config: Config) -> None:
+    """Raise ConfigError where the net takes what no picture has."""
+    reason = only_pictures(config.model.image_shape[0])
+    if reason:
+        raise ConfigError(f"model.image_shape={list(config.model.image_shape)}: {reason}")
 
 
 def number_of_samples(test_dataset) -> int:
@@ -128,14 +141,14 @@ def verification_files(config: Config, names: Sequence[str] | None = None) -> li
         raise DataError(f"{error}; set data.val_targets to what is there, or with_test: false") from None
 
 
-def make_training_data(config: Config, parts: Parts, seed: int):
-    """The data set that the loader reads. Raises DataError, ConfigError."""
+def make_training_data(config: Config, parts: Parts, seed: int, say: Callable[[str], None] = lambda text: None):
+    """The data set that the loader reads; ``say`` hears of what takes long. Raises DataError, ConfigError."""
     section, num_classes = config.data, config.classifier.num_classes
     shape = tuple(config.model.image_shape)
     if parts.train_dataset is not None:
         data = IndexedHook(parts.train_dataset, num_classes, shape, seed)
     elif parts.train_reader is not None:
-        return ReaderHook(parts.train_reader, num_classes, shape, section.train_image_num)
+        return ReaderHook(parts.train_reader, num_classes, shape, section.train_image_num, seed, say)
     elif section.dataset == "synthetic":
         return SyntheticDataset(section.train_image_num or SYNTHETIC_IMAGES, num_classes, shape, seed)
     else:
@@ -144,6 +157,15 @@ def make_training_data(config: Config, parts: Parts, seed: int):
         )
     check_number(config, len(data), "the training data")
     return data
+
+
+def compare_samples(run: Run, data) -> None:
+    """Raise DataError on every rank where the ranks' own data sets or readers differ. Every rank calls it."""
+    if run.env.world_size == 1 or not isinstance(data, (IndexedHook, ReaderHook)):
+        return
+    # in a process of its own where workers will be forked: users' code may start threads
+    own = run.group.agree(lambda: call_in_fork(lambda: look(data)) if run.config.data.num_workers else look(data))
+    compare(data, run.group.all_gather(own), run.journal.say)
 
 
 def check_number(config: Config, found: int, where: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from plsc.checkpoint.together import Group, OneRank
 from plsc.config import Config
-from plsc.data import decode_image, normalise, read_sample
+from plsc.data import decode_image, normalise, read_test_sample
 from plsc.engine.build import EvalProgram
 from plsc.engine.data import input_names, number_of_samples, verification_files
 from plsc.errors import DataError, PlscError
@@ -49,6 +49,10 @@ class Embedder:
                 mirrored.append(self._feature(np.ascontiguousarray(images[:, :, :, ::-1])))
         return self._whole(plain, count), self._whole(mirrored, count) if flip else None
 
+    def in_order(self, of_ranks: list[list[int]], count: int) -> np.ndarray:
+        """A number for each picture, int64 [count], from those of each rank in the order in which it read them."""
+        return assemble([np.array(numbers, np.int64).reshape(-1, self._batch) for numbers in of_ranks], count)
+
     def _feature(self, images: np.ndarray) -> np.ndarray:
         return self._run(self._program.main, {self._input: images}, [self._program.feature])[0]
 
@@ -86,21 +90,27 @@ def _opened(name: str, load: Callable[[], PairSet | HookPairs]) -> PairSet | Hoo
 
 
 class HookPairs:
-    """A user's ``test_dataset`` as pairs: samples 2i and 2i + 1 are pair i, "same" if their labels are equal."""
+    """A user's ``test_dataset`` as pairs: samples 2i and 2i + 1 are pair i, "same" if their labels are equal.
+
+    A sample is read once, so that picture and label belong together: ``issame`` is known after ``settle``.
+    """
 
     name = "test_dataset"
 
     def __init__(self, dataset: Sequence, image_shape: tuple[int, int, int]):
         self._dataset, self._shape = dataset, image_shape
-        labels = [int(self._sample(index)[1]) for index in range(number_of_samples(dataset))]
-        self.issame = np.array([a == b for a, b in zip(labels[::2], labels[1::2])])
+        self.issame = np.zeros(number_of_samples(dataset) // 2, bool)
+        self.labels: list[int] = []  # of the samples in the order in which this rank has read them
 
     def read(self, index: int) -> np.ndarray:
         """float32 [C, H, W]. Raises DataError that names the sample."""
-        return self._sample(index)[0]
+        image, label = read_test_sample(self._dataset, index, self._shape)
+        self.labels.append(int(label))
+        return image
 
-    def _sample(self, index: int) -> tuple[np.ndarray, np.int64]:
-        return read_sample(self._dataset, index, "test_dataset", self._shape)
+    def settle(self, labels: np.ndarray) -> None:
+        """The labels of all samples, in order."""
+        self.issame = labels[::2] == labels[1::2]
 
 
 def verify_all(
@@ -123,6 +133,10 @@ def verify_all(
             read = _reader(config, pairs)
             careful = _KeepsStep(read, tuple(config.model.image_shape))
             plain, mirrored = embedder.embed(careful, 2 * len(pairs.issame), flip=True)
+            problem = _problem(group, careful.problem)
+        if not problem:
+            if isinstance(pairs, HookPairs):
+                pairs.settle(embedder.in_order(group.all_gather(pairs.labels), 2 * len(pairs.issame)))
             embeddings, result = _judged(pairs, plain, mirrored, careful, config.protocol)
             problem = _problem(group, careful.problem)
             del plain, mirrored, careful
@@ -192,7 +206,7 @@ def picture_reader(config: Config, pairs: PairSet) -> Callable[[int], np.ndarray
 
     def read(index: int) -> np.ndarray:
         name = place_of(pairs, index)
-        image = normalise(decode_image(pairs.images[index], name, shape[1:]), std)
+        image = normalise(decode_image(pairs.images[index], name, shape[1:], shape[0]), std)
         if image.shape != shape:
             raise DataError(f"{name}: is {list(image.shape)}, must be model.image_shape {list(shape)}")
         return image

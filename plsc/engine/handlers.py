@@ -6,9 +6,14 @@ that ended the run.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import os
 import sys
 from typing import TextIO
+
+from plsc.terminal import tell
 
 
 class ToldOnce:
@@ -22,11 +27,7 @@ class ToldOnce:
             return
         self._was_told = True
         reason = getattr(error, "strerror", None) or str(error)
-        try:
-            text = f"plsc: warning: {self._name} cannot be written: {reason}; lines are lost"
-            print(text, file=sys.stderr, flush=True)
-        except (OSError, ValueError, AttributeError):
-            return  # there is nobody to tell
+        tell(f"plsc: warning: {self._name} cannot be written: {reason}; lines are lost")
 
 
 class LogFile(logging.FileHandler):
@@ -47,11 +48,33 @@ class LogFile(logging.FileHandler):
 
 
 class Terminal(logging.StreamHandler):
-    """Lines for people, on a terminal or wherever it is redirected to."""
+    """Lines for people, on a terminal or wherever it is redirected to, as long as somebody takes them."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIO | None):
         super().__init__(stream)
+        self.stream = stream  # where that is None, logging takes stderr
         self._told = ToldOnce(getattr(stream, "name", "the terminal"))
 
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream is not None:
+            super().emit(record)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except (OSError, ValueError, AttributeError) as error:
+            self._lost(error)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging calls it so
-        self._told.tell(sys.exc_info()[1])
+        self._lost(sys.exc_info()[1])
+
+    def _lost(self, error: BaseException | None) -> None:
+        if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EIO):
+            self._told.tell(error)
+            return
+        # Nobody reads any more: `| head`, a terminal that was shut. What is left in the buffer goes nowhere, or Python
+        # would end the process with status 120 for it.
+        stream, self.stream = self.stream, None
+        with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:
+            if isinstance(error, OSError):
+                os.dup2(nowhere.fileno(), stream.fileno())

@@ -14,6 +14,7 @@ from plsc.engine.scalars import SCALARS, Scalars
 from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
+from plsc.terminal import is_terminal
 
 LINE = "%(asctime)s %(levelname)s %(message)s"
 
@@ -27,7 +28,7 @@ class Journal:
     def __init__(self, run_dir: str, env: Environment, group: Group, scalars: str = "none"):
         self._logger = logging.getLogger("plsc")
         self._rank = env.rank
-        self._bar = ProgressLine(env.rank == 0 and sys.stderr.isatty())
+        self._bar = ProgressLine(env.rank == 0 and is_terminal(sys.stderr))
         self._handlers: list[logging.Handler] = []
         self._scalars = None
         self._made: list[str] = []  # what was not there before, outermost first
@@ -124,15 +125,20 @@ class ProgressLine:
             return
         filled = self.WIDTH * done // max(1, total)
         line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done}/{total} {text}"
-        sys.stderr.write("\r" + line.ljust(self._length))
-        sys.stderr.flush()
+        self._write("\r" + line.ljust(self._length))
         self._length, self._last = len(line), now
 
     def clear(self) -> None:
         if self._enabled and self._length:
-            sys.stderr.write("\r" + " " * self._length + "\r")
-            sys.stderr.flush()
+            self._write("\r" + " " * self._length + "\r")
             self._length = 0
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError, AttributeError):  # the terminal was shut
+            self._enabled = False
 
 
 def clock(seconds: float) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from plsc.config import Config
-from plsc.data import decode_image, normalise
+from plsc.data import decode_image, normalise, read_test_image
 from plsc.engine.alike import require_same
+from plsc.engine.data import require_pictures
 from plsc.engine.inference import Net, open_net
 from plsc.engine.journal import clock
 from plsc.engine.predictions import PredictionFiles
@@ -106,21 +107,16 @@ def find(run: Run, config: Config) -> Pictures:
     if dataset is not None and not config.predict.images:
         if not len(dataset):
             raise DataError("test_dataset: is empty, there is nothing to predict")
-        return Pictures([str(i) for i in range(len(dataset))], lambda i: _own(dataset, i, shape), False)
+        return Pictures([str(i) for i in range(len(dataset))], lambda i: read_test_image(dataset, i, shape), False)
+    require_pictures(config)
     source = config.predict.images or os.path.join(config.data.dataset_dir, config.data.label_file)
     paths, others = find_pictures(source)
     if others:
         run.journal.say(f"predict: {others} files in {source} are no pictures by their names and are passed over")
 
     def read(index: int) -> np.ndarray:
-        image = resized(decode_image(paths[index]), shape[1], shape[2], config.predict.resize, repr(paths[index]))
+        picture = decode_image(paths[index], channels=shape[0])
+        image = resized(picture, shape[1], shape[2], config.predict.resize, repr(paths[index]))
         return normalise(image, config.data.pixel_std)
 
     return Pictures(paths, read, True, source if os.path.isdir(source) else os.path.dirname(source))
-
-
-def _own(dataset, index: int, shape: list[int]) -> np.ndarray:
-    image = np.asarray(dataset[index][0], np.float32)
-    if list(image.shape) != shape:
-        raise DataError(f"test_dataset[{index}]: is {list(image.shape)}, must be model.image_shape {shape}")
-    return image

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from plsc.data import read_sample
+from plsc.data import read_test_sample
 from plsc.engine.best import check_metric
 from plsc.engine.data import number_of_samples
 from plsc.engine.evaluate import Unusable, picture_reader, verification_sets
@@ -78,7 +78,7 @@ def _check_own(run: Run) -> None:
     count = number_of_samples(dataset)
 
     def label(index: int) -> int:
-        return int(read_sample(dataset, index, "test_dataset", shape)[1])
+        return int(read_test_sample(dataset, index, shape)[1])
 
     label(0), label(count - 1)
     seen: set[bool] = set()

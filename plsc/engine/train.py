@@ -14,7 +14,7 @@ from plsc.data import Loader
 from plsc.engine import alike, checkpointing
 from plsc.engine.best import Best
 from plsc.engine.build import EvalProgram, build_eval, build_train
-from plsc.engine.data import check_batch, input_names, make_training_data
+from plsc.engine.data import check_batch, compare_samples, input_names, make_training_data
 from plsc.engine.evaluate import Embedder, as_scalars, describe, verify_all
 from plsc.engine.initial import start_from
 from plsc.engine.journal import clock
@@ -68,7 +68,8 @@ def train(run: Run) -> Result:
 def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result:
     config, program = run.config, session.program
     check_sets(run)
-    data = make_training_data(config, run.parts, run.seed)
+    data = make_training_data(config, run.parts, run.seed, run.journal.say)
+    compare_samples(run, data)
     alike.require_same(run.group, DataError, {"the number of training images": len(data)})
     check_batch(config, len(data), run.env)
     opened = checkpointing.open_start(run, program.spec)

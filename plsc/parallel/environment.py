@@ -49,11 +49,11 @@ class Environment:
         present = [name for name in LAUNCH_VARIABLES if environ.get(name)]
         if not present:
             return cls(device=device, device_id=_card(environ, 0))
-        world_size = _integer(environ, "PADDLE_TRAINERS_NUM")
-        rank = _integer(environ, "PADDLE_TRAINER_ID")
-        if world_size == 1 and rank == 0:
-            return cls(device=device, device_id=_card(environ, 0))
         missing = [name for name in LAUNCH_VARIABLES if name not in present]
+        world_size = _integer(environ, "PADDLE_TRAINERS_NUM", 0)
+        rank = _integer(environ, "PADDLE_TRAINER_ID", 0)
+        if world_size == 1 and rank == 0:  # one rank needs no endpoints, and can only be rank 0
+            return cls(device=device, device_id=_card(environ, 0))
         if missing:
             raise LaunchError(
                 f"the launch environment is set in part: {', '.join(missing)} missing; start with "
@@ -67,6 +67,11 @@ class Environment:
             )
         for endpoint in endpoints:
             _check_endpoint(endpoint)
+        if environ["PADDLE_CURRENT_ENDPOINT"] != endpoints[rank] or len(set(endpoints)) < world_size:
+            raise LaunchError(
+                f"PADDLE_CURRENT_ENDPOINT={environ['PADDLE_CURRENT_ENDPOINT']!r} and PADDLE_TRAINER_ENDPOINTS="
+                f"{','.join(endpoints)!r} contradict each other: rank {rank} has its entry {rank}, no two the same"
+            )
         host = endpoints[rank].rsplit(":", 1)[0]
         same_host = [r for r, endpoint in enumerate(endpoints) if endpoint.rsplit(":", 1)[0] == host]
         local_rank = same_host.index(rank)
@@ -105,8 +110,8 @@ def quiet_kernels() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
 
 
-def _integer(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name, "")
+def _integer(environ: Mapping[str, str], name: str, usual: int) -> int:
+    text = environ.get(name) or str(usual)
     try:
         return int(text)
     except ValueError:

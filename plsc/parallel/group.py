@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from plsc.parallel.launcher import end_with_launcher
 from plsc.parallel.news import News
 from plsc.parallel.nodelay import send_at_once
 from plsc.parallel.stalls import StallWatch
+from plsc.terminal import flush, tell
 
 CONNECT_SECONDS = 600  # until every rank has started
 LEAVE_SECONDS = 60
@@ -241,8 +241,8 @@ class Group:
             if self._closed.is_set():
                 return
             self.last_words(f"stopped, because of {reason}")
-            print(f"plsc: error: [rank {self.rank}] stopped, because of {reason}", file=sys.stderr, flush=True)
-            sys.stdout.flush()
+            tell(f"plsc: error: [rank {self.rank}] stopped, because of {reason}")
+            flush()
             os._exit(1)
 
 

@@ -10,13 +10,13 @@ import ctypes
 import functools
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Mapping
 
 from plsc.errors import LaunchError
 from plsc.parallel.environment import Environment
+from plsc.terminal import tell
 
 # What paddle.distributed.launch, both versions, sets for every rank, and what plsc.launch adds: its process.
 LAUNCHED = "PADDLE_RANK_IN_NODE"
@@ -74,7 +74,7 @@ def _watch(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(_LOOK_SECONDS)
         text = f"plsc: error: stopped: process {parent}, which started this rank, has ended"
-        print(text, file=sys.stderr, flush=True)
+        tell(text)
         os._exit(1)
 
     threading.Thread(target=look, daemon=True, name="plsc-launcher").start()

@@ -18,7 +18,7 @@ _LABEL = re.compile(r"[ \t]+[+-]?[0-9]+$")
 
 
 def resized(image: np.ndarray, height: int, width: int, how: str, name: str) -> np.ndarray:
-    """uint8 [H, W, 3] of any size -> [height, width, 3].
+    """uint8 [H, W, C] of any size -> [height, width, C], C = 1 or 3.
 
     A picture of this size stays as it is. Another is sampled anew with Pillow's bilinear filter, which averages where
     it makes smaller: "stretch" each side by itself; "crop" first cuts both ends of the longer side off, to whole
@@ -35,7 +35,8 @@ def resized(image: np.ndarray, height: int, width: int, how: str, name: str) -> 
         kept = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (image.shape[0] - kept[0]) // 2, (image.shape[1] - kept[1]) // 2
         image = np.ascontiguousarray(image[top : top + kept[0], left : left + kept[1]])
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
 
 
 def find_pictures(source: str) -> tuple[list[str], int]:

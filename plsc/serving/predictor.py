@@ -16,6 +16,7 @@ from plsc.serving.description import read_description
 from plsc.serving.gallery import Gallery, Matches, cosines
 from plsc.serving.pictures import RESIZES, resized
 from plsc.serving.runtimes import open_runtime
+from plsc.terminal import open_standard_streams
 
 CALLERS = 4
 
@@ -58,6 +59,7 @@ class Predictor:
                 f"Predictor: resize={resize!r:.40}, batch_size={batch_size}, threads={threads}, callers={callers}, "
                 f"card={card}; allowed: {', '.join(RESIZES)}; 1 to {MOST_BATCH}; 0 to {MOST_THREADS} for the others"
             )
+        open_standard_streams()
         path = os.fspath(model_dir)
         self.description = read_description(path)
         self._path, self._batch_size, self._resize = path, batch_size, resize
@@ -123,8 +125,8 @@ class Predictor:
 
     def prepare(self, picture) -> np.ndarray:
         """Any picture as the net takes it: float32 [C, H, W]."""
-        _, height, width = self.description.image_shape
-        image = decode_image(picture)
+        channels, height, width = self.description.image_shape
+        image = decode_image(picture, channels=channels)
         name = repr(picture) if isinstance(picture, (str, os.PathLike)) else "a picture"
         return normalise(resized(image, height, width, self._resize, name), self.description.pixel_std)
 

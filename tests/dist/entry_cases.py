@@ -116,6 +116,25 @@ def hooks(results, batch):
         setattr(entry, name, data if name == "train_dataset" else lambda: iter(data))
         entry.test_dataset = pictures(40)
         results[name] = entry.train()
+    entry = Entry(config=settings(train_batch_size=batch, model_save_dir="batched", with_test=True, test_batch_size=5))
+    entry.set_train_image_num(36)
+    entry.set_model(Linear())
+    entry.train_reader = paddle.batch(lambda: iter(data), batch_size=7)  # as a PLSC 0.1 script has it
+    entry.test_dataset = Drawing()
+    results["batched"] = entry.train()
+
+
+class Drawing:
+    """Draws a label, and makes the picture of it."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        label = np.random.randint(3)
+        image = np.full((3, 16, 16), 0.01, "float32")
+        image[label] = 1.0
+        return image, label
 
 
 def life(results, batch):

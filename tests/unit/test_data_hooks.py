@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from plsc.data import GlobalBatchSampler, IndexedHook, Loader, ReaderHook
+from plsc.data import GlobalBatchSampler, IndexedHook, Loader, ReaderHook, read_test_image, read_test_sample
 from plsc.errors import DataError
 
 SHAPE = (3, 2, 4)
@@ -159,3 +159,27 @@ def test_reader_that_fails_is_named() -> None:
     hook.get(0, 0)
     with pytest.raises(DataError, match=r"sample 1 of epoch 0 raised OSError: disk gone \(test_data_hooks.py"):
         hook.get(1, 0)
+
+
+def test_test_samples_are_seeded_by_their_index() -> None:
+    """The same in every reading, different from one to the next, and the caller's generators are left alone."""
+    data = _Augmented()
+    random.seed(1)
+    expected = random.random()
+    random.seed(1)
+    first = [read_test_sample(data, index, SHAPE)[0] for index in range(4)]
+    assert random.random() == expected
+    for index in (3, 0, 2, 1):
+        np.testing.assert_array_equal(read_test_sample(data, index, SHAPE)[0], first[index])
+        np.testing.assert_array_equal(read_test_image(data, index, SHAPE), first[index])
+    assert len({float(image[0, 0, 0]) % 1 for image in first}) == 4
+
+
+def test_images_alone_need_no_label() -> None:
+    samples = [(GOOD.astype(np.float64), "no label"), (GOOD[:2], 1), (GOOD,), None]
+    assert read_test_image(_Pairs(samples), 0, list(SHAPE)).dtype == np.float32
+    np.testing.assert_array_equal(read_test_image(_Pairs(samples), 2, SHAPE), GOOD)
+    for index, text in ((1, r"test_dataset\[1\]: is \[2, 2, 4\]"), (3, "must be .image, label., not NoneType"),
+                        (4, r"test_dataset\[4\] raised IndexError")):  # fmt: skip
+        with pytest.raises(DataError, match=text):
+            read_test_image(_Pairs(samples), index, SHAPE)

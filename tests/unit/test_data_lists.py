@@ -176,12 +176,26 @@ def test_bad_pictures_are_named(tmp_path) -> None:
             data.get(index, 0)
 
 
-def test_a_list_with_bad_labels_or_a_grey_shape_is_refused(tmp_path) -> None:
+def test_a_list_with_bad_labels_or_a_strange_shape_is_refused(tmp_path) -> None:
     _write(tmp_path, "a.png 5")
     with pytest.raises(DataError, match="not in 0..4"):
         ImageListDataset(tmp_path, "label.txt", 5, (3, 6, 4), seed=1)
-    with pytest.raises(ConfigError, match=r"\[3, H, W\]"):
-        ImageListDataset(tmp_path, "label.txt", 6, (1, 6, 4), seed=1)
+    with pytest.raises(ConfigError, match=r"image_shape=\[2, 6, 4\]: pictures are read with 3 channels .RGB. or 1"):
+        ImageListDataset(tmp_path, "label.txt", 6, (2, 6, 4), seed=1)
+
+
+def test_grey_pictures_for_a_net_of_one_channel(tmp_path) -> None:
+    """Grey stays what it is; colours are weighed as in ITU-R BT.601, 299, 587 and 114 thousandths."""
+    grey = np.arange(24, dtype=np.uint8).reshape(6, 4) * 10
+    colour = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    (tmp_path / "label.txt").write_text("grey.png\t0\ncolour.png\t1\n")
+    data = ImageListDataset(tmp_path, "label.txt", 2, (1, 6, 4), seed=1, random_flip=False)
+    np.testing.assert_array_equal(data.get(0, 0)[0], ((grey.astype(np.float32) - 127.5) / 127.5)[None])
+    weighed = colour.astype(np.float64) @ [0.299, 0.587, 0.114]
+    found = data.get(1, 0)[0][0].astype(np.float64) * 127.5 + 127.5
+    assert np.abs(found - weighed).max() <= 0.51  # rounded to whole grey values
 
 
 def test_synthetic_pictures_repeat_and_can_be_learned() -> None:

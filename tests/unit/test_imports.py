@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A room may be imported by itself and by the storeys that come after it. Rooms of one storey do not know each other.
 STOREYS = [
     ["plsc.errors", "plsc.version", "plsc.key_server", "plsc.gloo_timeout", "plsc.plain_json", "plsc.safe_open",
-     "plsc.private_directory"],
+     "plsc.private_directory", "plsc.terminal"],
     ["plsc.config", "plsc.compat", "plsc.compiler", "plsc.paddle_version", "plsc.safe_pickle"],
     ["plsc.parallel", "plsc.program_view", "plsc.row_ops"],
     ["plsc.row_storage"],

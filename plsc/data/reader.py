@@ -1,0 +1,165 @@
+"""`train_reader` of PLSC 0.1 in the form that the loader reads."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from plsc.data.hooks import Seeds, checked_sample, reason_of
+from plsc.errors import DataError
+
+COUNT_LIMIT = 1_000_000  # samples; more are not counted
+TELL_SECONDS = 10
+_END = object()
+
+
+class ReaderHook:
+    """A callable that returns a generator of samples (image, label), already transformed, or of batches of them.
+
+    A batch is a list of samples, as paddle.batch makes it, or a pair of arrays (images [B, C, H, W], labels [B]). It is
+    taken apart: a step has `train_batch_size` samples, whatever the reader's batches have.
+
+    Each call is one epoch and must give the same samples in the same order on every rank (plsc.engine.data compares
+    them). The order is kept: used with GlobalBatchSampler(shuffle=False), a step takes the next G samples, and each
+    rank its B of these; at the end the reader is called again for the next epoch. Each rank runs through the whole
+    reader and drops what others take, so it is read by the training process or one worker, never by more. A run
+    resumed inside an epoch skips to its place. While the reader runs, Python's and NumPy's global generators are its
+    own, seeded by (seed, epoch), so that random augmentation is the same on every rank.
+    num_samples: samples of one epoch; None counts them by running through the reader once (it must end, and ``say``
+    hears how far it is). Raises DataError that names the sample for another form, an exception of the reader, or
+    another count.
+    """
+
+    sequential = True
+
+    def __init__(
+        self,
+        reader: Callable[[], Iterator],
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        num_samples: int | None = None,
+        seed: int = 0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        if not callable(reader):
+            raise DataError(f"train_reader must be a function that returns a generator, not {type(reader).__name__}")
+        self.image_shape = tuple(int(side) for side in image_shape)
+        self._reader = reader
+        self._num_classes = num_classes
+        self._seed = seed
+        self._items: Iterator = iter(())
+        self._batch: Iterator = iter(())
+        self._seeds = Seeds(seed, 0, 0)
+        self._epoch = -1
+        self._next = 0
+        self._length = self._count(say) if num_samples is None else num_samples
+
+    def __len__(self) -> int:
+        return self._length
+
+    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
+        """(image float32 of image_shape, label int64); going forward is cheap, going back starts the reader anew."""
+        if epoch != self._epoch or index < self._next:
+            if epoch == self._epoch + 1:
+                self._finish()
+            self._start(epoch)
+        while self._next < index:
+            self._take()
+        name = f"train_reader: sample {index} of epoch {epoch}"
+        return checked_sample(self._take(), name, self._num_classes, self.image_shape)
+
+    def first(self, count: int) -> list[tuple[np.ndarray, np.int64]]:
+        """The first samples of epoch 0, fewer where there are fewer, by a call of its own."""
+        aside = ReaderHook(self._reader, self._num_classes, self.image_shape, count, self._seed)
+        aside._start(0)
+        samples = itertools.takewhile(lambda sample: sample is not _END, (aside._advance() for _ in range(count)))
+        names = (f"train_reader: sample {index} of epoch 0" for index in range(count))
+        return [checked_sample(s, name, self._num_classes, self.image_shape) for s, name in zip(samples, names)]
+
+    def _start(self, epoch: int) -> None:
+        self._seeds = Seeds(self._seed, max(epoch, 0), 0)
+        try:
+            with self._seeds:
+                self._items = iter(self._reader())
+        except Exception as error:
+            raise DataError(f"train_reader() raised {reason_of(error)}") from error
+        self._batch = iter(())
+        self._epoch, self._next = epoch, 0
+
+    def _take(self) -> object:
+        sample = self._advance()
+        if sample is _END:
+            raise DataError(
+                f"train_reader ended after {self._next} samples of epoch {self._epoch}, but {self._length} were "
+                "expected: data.train_image_num must be the number of samples of one call"
+            )
+        return sample
+
+    def _finish(self) -> None:
+        """Run the current epoch to its end: a reader that gives more than it should is an error, not a silent loss."""
+        if self._epoch < 0:
+            return
+        while self._next < self._length:
+            self._take()
+        if self._advance() is not _END:
+            raise DataError(
+                f"train_reader gives more than {self._length} samples per call: "
+                "data.train_image_num must be their number"
+            )
+
+    def _advance(self) -> object:
+        """The next sample, or _END."""
+        try:
+            sample = next(self._batch, _END)
+            while sample is _END:
+                with self._seeds:
+                    item = next(self._items, _END)
+                if item is _END:
+                    return _END
+                self._batch = iter(samples_of(item, self.image_shape))
+                sample = next(self._batch, _END)
+        except Exception as error:
+            name = f"train_reader: sample {self._next} of epoch {self._epoch}"
+            raise DataError(f"{name} raised {reason_of(error)}") from error
+        self._next += 1
+        return sample
+
+    def _count(self, say: Callable[[str], None]) -> int:
+        self._start(-1)
+        told = time.monotonic()
+        while self._advance() is not _END:
+            if self._next > COUNT_LIMIT:
+                raise DataError(
+                    f"train_reader: gave {COUNT_LIMIT} samples in one call and did not end, so they are not counted "
+                    "any further; set data.train_image_num to their number, and end each call after so many"
+                )
+            if time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                say(
+                    f"train_reader: counting its samples, {self._next} so far; data.train_image_num saves this, and a "
+                    "reader that never ends has to be given it"
+                )
+        return self._next
+
+
+def samples_of(item: object, image_shape: tuple[int, ...]) -> list:
+    """The samples in what a reader yields: itself, or those of a batch. What is neither is left to be refused."""
+    if not isinstance(item, (list, tuple)) or not item:
+        return [item]
+    if len(item) == 2 and isinstance(item[0], np.ndarray) and item[0].shape[1:] == tuple(image_shape):
+        images, labels = item[0], np.asarray(item[1])
+        # one image of shape [C, H, W] has three axes, several have four
+        if images.ndim == len(image_shape) + 1 and labels.size == len(images):
+            return list(zip(images, labels.reshape(-1)))
+    # (image, label) with an image of nested lists is no batch: its label is no sample
+    is_batch = all(isinstance(one, (list, tuple)) and len(one) == 2 and _is_label(one[1]) for one in item)
+    return list(item) if is_batch else [item]
+
+
+def _is_label(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) == 1 and _is_label(value[0])
+    return isinstance(value, (int, float, np.generic)) or isinstance(value, np.ndarray) and value.size == 1

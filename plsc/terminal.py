@@ -1,0 +1,51 @@
+"""The standard streams, which may be closed, gone or None: `2>&-`, a service, a terminal that was shut.
+
+What goes there is for whoever looks on: that nobody does never ends a run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+_GONE = (OSError, ValueError, AttributeError)  # a pipe without a reader, a stream that was closed, None
+
+
+def tell(line: str) -> None:
+    """A line on stderr, if there is one."""
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except _GONE:
+        pass
+
+
+def flush() -> None:
+    """What was printed so far leaves the process."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except _GONE:
+            pass
+
+
+def is_terminal(stream: Any) -> bool:
+    """True if somebody can watch a line change there."""
+    try:
+        return bool(stream.isatty())
+    except _GONE:
+        return False
+
+
+def open_standard_streams() -> None:
+    """Give what is closed of the descriptors 0, 1 and 2 to /dev/null.
+
+    The next file that is opened would get the number else: a checkpoint as descriptor 2 would hold what Paddle's C++
+    side writes to stderr.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
