@@ -30,7 +30,8 @@ class ImageListDataset:
 
     root: directory. label_file: the list, relative to root (an absolute path stays). image_shape: (3, H, W), or
     (1, H, W) for grey; every picture must have these sides: nothing is resized. seed: of the flips. random_flip: mirror
-    half of the pictures, others in each epoch. pixel_std: 127.5 or 128.0. Memory: the list's own bytes and 13 bytes per line.
+    half of the pictures, others in each epoch. pixel_std: 127.5 or 128.0. Memory: the list's own bytes and 13 bytes per
+    line.
     Raises DataError for a list with bad lines (see check_label_list, which also looks whether the pictures exist).
     """
 

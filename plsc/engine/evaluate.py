@@ -109,8 +109,14 @@ class HookPairs:
         return image
 
     def settle(self, labels: np.ndarray) -> None:
-        """The labels of all samples, in order."""
+        """The labels of all samples, in order. Raises DataError where they make pairs of one kind only."""
         self.issame = labels[::2] == labels[1::2]
+        same = int(self.issame.sum())
+        if same in (0, len(self.issame)):
+            raise DataError(
+                f"test_dataset: has {same} same and {len(self.issame) - same} different pairs; it needs both kinds "
+                "(samples 2i and 2i + 1 are a pair, same if their labels are equal)"
+            )
 
 
 def verify_all(
