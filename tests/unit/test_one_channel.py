@@ -23,7 +23,8 @@ def grey(seed: int) -> np.ndarray:
 def settings(folder: Path, channels: int = 1, **changes) -> dict:
     shape = {"image_shape": [channels, HEIGHT, WIDTH]}
     data = {"dataset": "list", "dataset_dir": str(folder), "val_targets": ["own"], "train_image_num": None}
-    return kit.settings(**{"model": shape, "data": data, "model_save_dir": str(folder / "run"), "train_steps": 2, **changes})
+    values = {"model": shape, "data": data, "model_save_dir": str(folder / "run"), "train_steps": 2}
+    return kit.settings(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
