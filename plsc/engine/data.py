@@ -20,9 +20,9 @@ from plsc.data import (
     list_record,
     only_pictures,
 )
-from plsc.engine.best import parse_metric
 from plsc.data.same_samples import compare, look
 from plsc.data.workers import call_in_fork
+from plsc.engine.best import parse_metric
 from plsc.engine.start import Run
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import PairSet, find_targets
