@@ -418,6 +418,17 @@ def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int,
     return loss
 
 
+def entropy_of_the_same_memory(cosine, label):
+    """margin_cross_entropy for a program that is only looked at, where there is no kernel whose gradient could be built:
+    it makes, keeps and overwrites tensors of the same sizes, but keeps no cosines for its gradient."""
+    if is_pir():
+        return paddle._C_ops.cross_entropy_with_softmax(cosine, label, False, True, True, -100, -1)[1]
+    softmax, loss = (_new_value("softmax_with_cross_entropy", cosine.dtype) for _ in range(2))
+    inputs, outputs = {"Logits": cosine, "Label": label}, {"Softmax": softmax, "Loss": loss}
+    append_op("softmax_with_cross_entropy", inputs, outputs, {"soft_label": False, "axis": -1})
+    return loss
+
+
 # --- starting the communication ---------------------------------------------------------------------------
 
 

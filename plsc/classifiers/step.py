@@ -42,6 +42,7 @@ class ClassifierSpec:
     half: bool = False  # the products of features and rows in float16 (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.row_storage
     compiled: bool = True  # sampled rows by plsc.optim.row_kernels, where these can be used
+    only_looked_at: bool = False  # by the plan of a run's memory, and never run
 
     @property
     def row_size(self) -> int:

@@ -18,6 +18,7 @@ from plsc.classifiers.row_blocks import BLOCK_ROWS
 from plsc.config import Config
 from plsc.engine import half_precision
 from plsc.engine.gradients import Gradients
+from plsc.errors import ConfigError
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
 from plsc.optim import row_kernels
@@ -93,11 +94,13 @@ def build_train(
     seed: int,
     block_rows: int | None = BLOCK_ROWS,
     bucket_bytes: int = BUCKET_BYTES,
+    only_looked_at: bool = False,
 ) -> TrainProgram:
     """The training program of ``env.rank``. Raises ConfigError for what cannot be built.
 
     ``block_rows``: how many rows the classifier works on at a time; on GPUs, and where a user's optimizer wants one
     dense gradient, it works on all. ``bucket_bytes``: the least that one sum of the backbone's gradients carries.
+    ``only_looked_at``: the program is not run; that of a GPU can then be built by any Paddle (plsc.engine.memory_need).
     """
     if env.on_gpu or parts.optimizer is not None:
         block_rows = None
@@ -107,8 +110,9 @@ def build_train(
         feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
         feature = _build_backbone(config, parts, inputs, main)
         backbone = compat.persistables(main)
-        spec = make_spec(config, feature.shape[1], seed)
+        spec = replace(make_spec(config, feature.shape[1], seed), only_looked_at=only_looked_at)
         shard = Shard.of(spec, env)
+        _check_kernel(config, spec, shard, env)
         rows = make_rows(parts, spec, shard, env)
         scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
         step = compat.create_state("classifier.step", [1], "int64")
@@ -130,6 +134,17 @@ def build_train(
     feeds.update(rows.feeds)
     parameters = gradients.parameters
     return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, list(backbone))
+
+
+def _check_kernel(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
+    """Raise ConfigError for more logits than the kernel of GPUs counts: their number is an int there."""
+    batch = config.train_batch_size * (env.world_size if spec.model_parallel else 1)
+    if env.on_gpu and spec.margins is not None and batch * max(shard.num_sample, batch) >= 2**31:
+        raise ConfigError(
+            f"train_batch_size={config.train_batch_size}: {batch} features and {shard.num_sample} classes a rank are "
+            f"more logits than a GPU's kernel counts, {2**31}; use a smaller batch, more ranks or a smaller "
+            "classifier.sample_ratio"
+        )
 
 
 def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment):

@@ -8,7 +8,9 @@ met to a few hundredths. Counted by a rule that was found by measuring: what one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import paddle
 
 from plsc import compat, program_view
 from plsc.classifiers.row_blocks import BLOCK_ROWS
@@ -18,6 +20,13 @@ from plsc.engine.build import EvalProgram, TrainProgram, build_eval, build_train
 from plsc.parallel.environment import Environment
 from plsc.parts import Parts
 
+# Of a GPU, and assumed, not measured: what CUDA, cuDNN, cuBLAS and NCCL take for themselves, and the most that Paddle
+# lets cuDNN have for a convolution (FLAGS_conv_workspace_size_limit, 512 MB).
+CUDA = 800_000_000
+CONVOLUTION = 512 * 2**20
+# Bytes for each class of the shard that class_center_sample works with: keys and values of a sort, int64, before and
+# after it, and once more inside of it.
+DRAWING = 6 * 8
 PREFETCH = 2  # batches that a worker of plsc.data.Loader is ahead
 IN_HAND = 2  # batches that the loop holds: the one fed and the one before it
 STEP = "a step, at its worst moment"
@@ -51,13 +60,16 @@ class RankMemory:
 
 class Need:
     """What a rank needs with other numbers of classes. ``process``: what it holds already, None to count tensors only.
+    ``device``: gpu for the memory of a GPU.
 
-    Half precision is left out: the wheels for CPUs do not build it.
+    Half precision is left out where this Paddle is one for CPUs, which does not build it.
     """
 
-    def __init__(self, config: Config, parts: Parts, ranks: int, process: int | None):
+    def __init__(self, config: Config, parts: Parts, ranks: int, process: int | None, device: str = "cpu"):
         self._config, self._parts, self._ranks, self._process = config.copy(), parts, ranks, process
-        self._config.set("mixed_precision.enabled", False, "plan")
+        self._device = device
+        if not (device == "gpu" and paddle.is_compiled_with_cuda()):
+            self._config.set("mixed_precision.enabled", False, "plan")
         self._totals: dict[int, int] = {}
 
     def total(self, num_classes: int) -> int:
@@ -68,9 +80,10 @@ class Need:
 
     def of(self, num_classes: int) -> RankMemory:
         """Builds the programs for this number of classes."""
-        config, parts, env = self._config.copy(), self._parts.for_one_run(), Environment(0, self._ranks)
+        config, parts = self._config.copy(), self._parts.for_one_run()
+        env = Environment(0, self._ranks, device=self._device)
         config.set("classifier.num_classes", num_classes, "plan")
-        program = build_train(config, parts, env, seed=0)
+        program = build_train(config, parts, env, seed=0, only_looked_at=True)
         evaluation = build_eval(config, parts, env, config.test_batch_size) if config.with_test else None
         return count_memory(config, env, program, evaluation, self._process)
 
@@ -88,6 +101,11 @@ def count_memory(
     sizes[STEP] = sum(step.values())
     sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
     sizes["verification, saving: beside that"] += _saving(config, program, env)
+    if env.on_gpu:
+        by_kernel = any(op.kind == "class_center_sample" for op in ops)
+        sizes["drawing the sample"] = DRAWING * program.shard.num_local if by_kernel else 0
+        sizes["convolutions, at most"] = CONVOLUTION if any(op.kind == "conv2d" for op in ops) else 0
+        sizes["CUDA, cuDNN and NCCL (assumed)"] = CUDA
     if process is not None:
         constants = PADDLE_3 if compat.is_pir() else PADDLE_26
         sizes["images"] = _images(config)
@@ -118,7 +136,7 @@ def _saving(config: Config, program: TrainProgram, env: Environment) -> int:
     """Bytes made and dropped while the rows are brought up to date, and read in blocks. These come on top: what a step
     of a small net leaves free is in other sizes."""
     block = min(session.BLOCK_ROWS, program.shard.num_local)
-    running = session.Session(program, env, config.momentum, config.weight_decay, seed=0)
+    running = session.Session(program, replace(env, device="cpu"), config.momentum, config.weight_decay, seed=0)
     return max(_peak_bytes(main, block) for main in running.block_programs())
 
 

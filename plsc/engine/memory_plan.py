@@ -66,7 +66,8 @@ class MemoryPlan:
         if self.snapshot:
             lines.append(f"{'and, if there is room, to save beside training':<34}{self.snapshot / 1e6:>12.1f} MB")
         if self.device == "gpu":
-            lines.append("a GPU's tensors, counted in float32 from the program for CPUs; not measured on a GPU")
+            half = "" if paddle.is_compiled_with_cuda() else ", all in float32"
+            lines.append(f"a GPU's tensors{half}, counted from the program for GPUs; not measured on a GPU")
         return "\n".join([*lines, self.verdict])
 
 
@@ -85,7 +86,7 @@ def plan(config: Config, parts: Parts, ranks: int | None, memory_gb: float | Non
     memory = memory_gb * GB if memory_gb is not None else None
     if memory is None and device == "cpu":
         memory = process + free_memory() / ranks
-    need = Need(config, parts, ranks, process if device == "cpu" else None)
+    need = Need(config, parts, ranks, process if device == "cpu" else None, device)
     rank = need.of(config.classifier.num_classes)
     classes = config.classifier.num_classes
     most = None if memory is None else most_classes(need.total, memory, ranks, classes)

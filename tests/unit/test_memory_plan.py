@@ -99,8 +99,32 @@ def test_the_verdict():
     assert not hopeless.fits and hopeless.most_classes == 0 and "nor would any number" in hopeless.verdict
 
 
+def need_of_gpu(ranks=2, **options):
+    made = entry(device="gpu", **options)
+    return Need(made._config, made._parts, ranks, None, "gpu").of(made.config["classifier"]["num_classes"])
+
+
+@pytest.mark.parametrize("ratio, rows", [(1.0, 1), (0.1, 3)])
+def test_a_gpu_keeps_three_numbers_for_each_logit(ratio, rows):
+    """What the kernel's moment needs: cosines, those held inside the limit, the softmax; directions of rows [S, E], and
+    of a sample the rows and velocities brought up to date; some numbers for each row beside that."""
+    features, local = 2 * 64, 100_000
+    found = need_of_gpu(**{"classifier.num_classes": 2 * local, "classifier.sample_ratio": ratio,
+                           "train_batch_size": 64})  # fmt: skip
+    sample = int(ratio * local)
+    least = 4 * sample * (3 * features + rows * EMBEDDING)
+    assert least <= found.sizes[STEP] <= least + 4 * sample * 24 + 64_000  # and features, pictures
+    assert found.sizes["drawing the sample"] == (0 if ratio == 1.0 else 48 * local)
+    assert found.sizes["convolutions, at most"] == 0 and found.sizes["CUDA, cuDNN and NCCL (assumed)"] > 0
+
+
+def test_more_logits_than_the_kernel_counts_are_refused():
+    with pytest.raises(ConfigError, match="128 features and 20000000 classes a rank are more logits"):
+        need_of_gpu(1, **{"classifier.num_classes": 20_000_000, "train_batch_size": 128})
+
+
 def test_a_gpu_is_planned_for_without_one():
-    plan = entry(device="gpu", **{"mixed_precision.enabled": True}).plan(8, memory_gb=0.5)
+    plan = entry(device="gpu", **{"mixed_precision.enabled": True}).plan(8, memory_gb=2.0)
     assert plan.fits and "not measured on a GPU" in str(plan) and "process" not in plan.bytes
     unknown = entry(device="gpu").plan(8)
     assert unknown.fits is None and unknown.most_classes is None and "memory_gb" in unknown.verdict
