@@ -419,7 +419,7 @@ def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int,
 
 
 def entropy_of_the_same_memory(cosine, label):
-    """margin_cross_entropy for a program that is only looked at, where there is no kernel whose gradient could be built:
+    """margin_cross_entropy for a program that is only looked at, where no kernel is there whose gradient can be built:
     it makes, keeps and overwrites tensors of the same sizes, but keeps no cosines for its gradient."""
     if is_pir():
         return paddle._C_ops.cross_entropy_with_softmax(cosine, label, False, True, True, -100, -1)[1]
