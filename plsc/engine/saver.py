@@ -84,12 +84,14 @@ class Saver:
             write()
         return os.path.join(checkpoints_dir(targets[-1].run_dir), step_name(progress.step))
 
-    def save_again(self, path: str, target: Target, extra: dict[str, Any]) -> None:
-        """Keep the checkpoint ``path``, which this run has saved, in another place too, with another ``extra``."""
+    def save_again(self, path: str, targets: list[Target], extra: dict[str, Any]) -> None:
+        """Keep the checkpoint ``path`` in each target, with another ``extra``, without writing its tensors again."""
         self.finish()
-        copy = checkpoint.link(path, target.run_dir, extra, self._run.group)
-        checkpoint.remove_old(target.run_dir, target.keep, self._run.group, self._protect)
-        self._run.journal.say(f"Save model to {copy}, the files of {path}")
+        for target in targets:
+            copy = checkpoint.link(path, target.run_dir, extra, self._run.group)
+            checkpoint.remove_old(target.run_dir, target.keep, self._run.group, [*self._protect, copy])
+            if not os.path.samefile(copy, path):
+                self._run.journal.say(f"Save model to {copy}, the files of {path}")
 
     def finish(self) -> None:
         """Wait for the save that is under way. Raises what it met."""

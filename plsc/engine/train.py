@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from dataclasses import dataclass, field
 
@@ -241,7 +242,8 @@ class Loop:
         if saved is None:
             self._save(done, target)
         else:
-            self._saver.save_again(saved, target, self._best.extra)
+            own = os.path.dirname(os.path.dirname(os.path.realpath(saved))) == os.path.realpath(self._home.run_dir)
+            self._saver.save_again(saved, [self._home] * own + [target], self._best.extra)  # both say what is the best
 
     def _save(self, done: int, target: Target) -> str:
         began = time.monotonic()

@@ -48,6 +48,7 @@ def test_of_a_users_set_as_much_is_read_as_it_takes_to_see_both_kinds():
     (Samples([1, 1] * 12), "", "are same"),
     (Samples([0, 0, 0, 1] * 6, broken=23), "", r"test_dataset\[23\] raised ValueError: cut off"),
     (Samples([0, 0, 0, 1] * 6, broken=0), "", r"test_dataset\[0\]"),
+    (Samples([0, 0, 0, 1] * 6, broken=13), "", r"test_dataset\[13\]"),
     (Samples([0, 0, 0, 1] * 6), "test_dataset.tar@1e-2", "the pairs of test_dataset support tar@0.1"),
 ])  # fmt: skip
 def test_a_users_set_that_cannot_be_judged_is_named(dataset, metric, message):
