@@ -17,6 +17,7 @@ from plsc import compat, errors
 from plsc.errors import LaunchError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment
 from plsc.parallel.launcher import end_with_launcher
+from plsc.parallel.loopback import gloo_at_loopback
 from plsc.parallel.news import News
 from plsc.parallel.nodelay import send_at_once
 from plsc.parallel.stalls import StallWatch
@@ -109,7 +110,8 @@ class Group:
         else:
             host = env.endpoints[0].rsplit(":", 1)[0]
             gloo_endpoint = self.broadcast(f"{host}:{free_port()}" if env.rank == 0 else None)
-            self._ring = compat.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
+            with gloo_at_loopback(env.endpoints):
+                self._ring = compat.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
             self.patient = compat.let_gloo_wait(env.rank, env.world_size, GLOO_SECONDS)
         self._connected = env.device
 

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 KEEPALIVE_SECONDS = 30
+LOOPBACK = "127.0.0.1"
 _HELLO_BYTES = 64  # of the first message: token and rank, padded
+_MOST_UNKNOWN = 1000  # connections of which nothing is known yet
 
 
 class News:
@@ -78,21 +80,11 @@ class News:
         return self._reason
 
     def _accept(self, world_size: int, host: str, share: Callable, seconds: float) -> dict[socket.socket, int]:
-        peers: dict[socket.socket, int] = {}
         deadline = time.monotonic() + seconds
-        with socket.create_server(("", 0), backlog=world_size) as server:
+        with _listen_at(host, backlog=world_size + 64) as server:
             token = secrets.token_hex(16)
             share([server.getsockname()[1], token])
-            while len(peers) < world_size - 1:
-                server.settimeout(max(0.01, deadline - time.monotonic()))
-                peer, _ = server.accept()
-                peer.settimeout(10)
-                said = _receive(peer, _HELLO_BYTES).split()
-                if len(said) == 2 and said[0] == token.encode():
-                    peers[peer] = int(said[1])
-                else:
-                    peer.close()  # not one of ours
-        return peers
+            return Door(server, token, world_size).let_in(deadline)
 
     def _connect(self, world_size: int, host: str, share: Callable, seconds: float) -> dict[socket.socket, int]:
         port, token = share(None)
@@ -156,21 +148,92 @@ class News:
             pass  # one that is gone needs no news
 
 
+class Door:
+    """Lets the other ranks in, who know the token. Strangers are heard beside them, and so delay nobody."""
+
+    def __init__(self, server: socket.socket, token: str, world_size: int):
+        self._server, self._token, self._ranks = server, token.encode(), set(range(1, world_size))
+        self._said: dict[socket.socket, bytes] = {}  # what those have said who are not known yet
+        self._peers: dict[socket.socket, int] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def let_in(self, deadline: float) -> dict[socket.socket, int]:
+        """The connections of all other ranks. Raises TimeoutError when the time is over."""
+        self._server.setblocking(False)
+        self._selector.register(self._server, selectors.EVENT_READ)
+        try:
+            while self._ranks - set(self._peers.values()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"ranks {sorted(self._ranks - set(self._peers.values()))} have not come")
+                for key, _ in self._selector.select(left):
+                    if key.fileobj is self._server:
+                        self._accept()
+                    else:
+                        self._hear(key.fileobj)
+        except BaseException:
+            for peer in self._peers:
+                peer.close()
+            raise
+        finally:
+            self._selector.close()
+            for stranger in self._said:
+                stranger.close()
+        return self._peers
+
+    def _accept(self) -> None:
+        try:
+            peer, _ = self._server.accept()
+        except OSError:  # it has gone again
+            return
+        peer.setblocking(False)
+        if len(self._said) >= _MOST_UNKNOWN:
+            self._forget(next(iter(self._said)))  # the one that has been silent longest
+        self._said[peer] = b""
+        self._selector.register(peer, selectors.EVENT_READ)
+
+    def _hear(self, peer: socket.socket) -> None:
+        try:
+            data = peer.recv(_HELLO_BYTES - len(self._said[peer]))
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        said = self._said[peer] = self._said[peer] + data
+        if data and len(said) < _HELLO_BYTES:
+            return
+        words = said.split()
+        known = len(words) == 2 and secrets.compare_digest(words[0], self._token) and words[1].isdigit()
+        if known and int(words[1]) in self._ranks - set(self._peers.values()):
+            self._selector.unregister(peer)
+            del self._said[peer]
+            peer.setblocking(True)
+            self._peers[peer] = int(words[1])
+        else:
+            self._forget(peer)
+
+    def _forget(self, stranger: socket.socket) -> None:
+        self._selector.unregister(stranger)
+        del self._said[stranger]
+        stranger.close()
+
+
+def _listen_at(host: str, backlog: int) -> socket.socket:
+    """A server at the address that the others use, not at all of the machine's; at all where ``host`` is a name, which
+    may mean another address there, or an address that this machine has not itself, as in some containers."""
+    address = LOOPBACK if host == "localhost" else host
+    try:
+        socket.inet_aton(address)
+        return socket.create_server((address, 0), backlog=backlog)
+    except OSError:
+        return socket.create_server(("", 0), backlog=backlog)
+
+
 def _receive_some(peer: socket.socket) -> bytes:
     try:
         return peer.recv(65536)
     except OSError:
         return b""
-
-
-def _receive(peer: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        more = _receive_some(peer)
-        if not more:
-            break
-        data += more
-    return data
 
 
 def _keep_alive(peer: socket.socket) -> None:

@@ -233,6 +233,15 @@ def test_a_link_to_the_cache_is_followed_and_what_it_leads_to_looked_at(place):
         library_of(place / "small.cc")
 
 
+def test_links_are_not_followed_on_the_way(tmp_path):
+    """The path comes without any; one that is there now was put there since."""
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for path in ("link", "link/below"):
+        with pytest.raises(OSError), open_directory(tmp_path / path):
+            pass
+
+
 def test_an_exchange_after_looking_changes_nothing(place):
     """The directory is renamed and another put in its place while the library is compiled."""
     cache, moved = place / "cache", place / "moved"

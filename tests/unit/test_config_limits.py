@@ -111,6 +111,14 @@ def test_shown_ends_whatever_it_is_given():
     for _ in range(30):
         value = [value] * 9
     assert len(shown(value)) == 80 and len(shown({1: value, 2: "y" * 10**6})) == 80
+    seen = []
+
+    class Item:
+        def __repr__(self):
+            seen.append(self)
+            return "item"
+
+    assert len(shown([Item()] * 10**6)) == 80 and len(seen) < 100
     round_and_round: list = []
     round_and_round.append(round_and_round)
     assert shown(round_and_round) == "[[[[...]]]]"

@@ -95,6 +95,15 @@ def test_what_is_no_file_is_refused_in_one_line(tmp_path, reader, kind):
     assert any(words in str(caught.value) for words in said.get(kind, kind).split("|")), str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_what_is_no_file_is_not_even_opened(tmp_path, monkeypatch, kind):
+    """To open a device may already do something: a tape is wound back."""
+    PLACES[kind](tmp_path / "x")
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("it is opened"))
+    with pytest.raises(OSError, match=f"is {kind}"):
+        safe_open.read_bytes(tmp_path / "x", 10)
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path):
     for name, most, read in (
         ("x.yaml", safe_open.YAML, lambda: Config.from_yaml(tmp_path / "x.yaml")),
@@ -178,6 +187,7 @@ ALLOWED = {
     ("plsc/safe_open.py", "os.open"): "here it is done",
     ("plsc/data/transforms.py", "Image.open"): "bytes that are read, in the formats that are pictures",
     ("plsc/parallel/launch_logs.py", "os.open"): "to write as well: no link, without waiting, regular, bounded, ours",
+    ("plsc/terminal.py", "os.open"): "/dev/null",
     ("plsc/engine/free_memory.py", "open"): "the kernel's (cgroups)",
     ("plsc/checkpoint/lock.py", "os.open"): "the lock: made here, its first 4096 bytes read without waiting",
     ("plsc/checkpoint/files.py", "os.open"): "a directory, to flush it",
