@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -71,8 +72,25 @@ class Group:
         self._refused = False
         self._closed = threading.Event()
         self._ending = threading.Lock()  # one of two threads says why this rank ends, not both
+        self._running = threading.Lock()
         if env.world_size > 1:
             self._open(env)
+
+    @contextlib.contextmanager
+    def one_run(self) -> Iterator[None]:
+        """A run at a time: Paddle's static programs, the log and what the ranks tell each other are the process's.
+
+        Raises LaunchError where another one, in another thread or around this one, is going on.
+        """
+        if not self._running.acquire(blocking=False):
+            raise LaunchError(
+                "a train(), test(), predict() or convert_for_prediction() is going on in this process: call one after "
+                "the other, or in a process each (a plsc.Predictor may be used by many threads)"
+            )
+        try:
+            yield
+        finally:
+            self._running.release()
 
     def _open(self, env: Environment) -> None:
         host, port = env.endpoints[0].rsplit(":", 1)

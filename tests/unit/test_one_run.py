@@ -1,0 +1,56 @@
+"""Two threads of a process cannot be in a run at once: the second is told, and the first is not disturbed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from plsc.config import Config
+from plsc.engine.start import start
+from plsc.errors import DataError, LaunchError
+from plsc.parts import Parts
+
+
+def settings(run_dir) -> Config:
+    return Config.from_dict({"model_save_dir": str(run_dir), "train_steps": 1})
+
+
+def nothing(config, parts, env) -> dict:
+    return {}
+
+
+def test_a_second_thread_is_told(tmp_path):
+    inside, go_on, said = threading.Event(), threading.Event(), []
+
+    def first() -> None:
+        with start(settings(tmp_path / "first"), Parts(), nothing) as run:
+            inside.set()
+            go_on.wait()
+            run.journal.say("still here")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait()
+    try:
+        with pytest.raises(LaunchError, match="is going on in this process: call one after the other"):
+            with start(settings(tmp_path / "second"), Parts(), nothing):
+                said.append("entered")
+    finally:
+        go_on.set()
+        thread.join()
+    assert said == [] and not (tmp_path / "second").exists()
+    assert "still here" in (tmp_path / "first" / "logs" / "rank_00000.log").read_text()
+
+
+def test_after_a_failure_the_next_one_may_run(tmp_path):
+    def wrong(config, parts, env) -> dict:
+        raise DataError("no pictures")
+
+    for _ in range(2):
+        with pytest.raises(DataError, match="no pictures"), start(settings(tmp_path), Parts(), wrong):
+            pass
+    with pytest.raises(ZeroDivisionError), start(settings(tmp_path), Parts(), nothing):
+        raise ZeroDivisionError
+    with start(settings(tmp_path), Parts(), nothing) as run:
+        assert run.group.world_size == 1
