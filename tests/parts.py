@@ -17,14 +17,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS, FAST_PARTS = ("plain", "rest", "alone", "gpu"), ("fast", "fast-plain")
 
 PLAIN = frozenset(f"tests/unit/test_{name}.py" for name in (
-    "checkpoint_docs", "checkpoint_memory", "checkpoint_read", "checkpoint_retention", "checkpoint_save", "config",
-    "config_limits", "config_rules", "config_yaml", "data_hooks", "data_hostile_pictures", "data_lists",
-    "data_loader", "data_sampler", "data_transforms", "entry", "environment", "evaluation_bin", "evaluation_docs",
-    "evaluation_identification", "evaluation_ijb", "evaluation_megaface", "evaluation_page", "evaluation_report",
-    "evaluation_roc", "evaluation_sources", "evaluation_spread", "evaluation_verification", "imports", "label_map",
-    "make_bin", "make_glyphs", "meter", "news_strangers", "nodelay", "packaging", "parts", "remote_copies",
-    "remote_hadoop", "remote_s3", "remote_transfer", "reshard_tool", "safe_open", "safe_pickle", "schedule",
-    "serving_foreign", "serving_pictures", "shards", "verification_check", "without_paddle",
+    "checkpoint_docs", "checkpoint_link", "checkpoint_memory", "checkpoint_read", "checkpoint_retention",
+    "checkpoint_save", "config", "config_limits", "config_rules", "config_yaml", "data_hooks",
+    "data_hostile_pictures", "data_lists", "data_loader", "data_record", "data_sampler", "data_transforms", "entry",
+    "environment", "evaluation_bin", "evaluation_docs", "evaluation_identification", "evaluation_ijb",
+    "evaluation_megaface", "evaluation_page", "evaluation_report", "evaluation_roc", "evaluation_sources",
+    "evaluation_spread", "evaluation_verification", "imports", "label_map", "make_bin", "make_glyphs", "meter",
+    "news_strangers", "nodelay", "packaging", "parts", "remote_copies", "remote_hadoop", "remote_s3",
+    "remote_transfer", "reshard_tool", "run_lock", "safe_open", "safe_pickle", "schedule", "serving_foreign",
+    "serving_pictures", "shards", "verification_check", "without_paddle",
 ))  # fmt: skip
 
 ALONE = frozenset(f"tests/unit/test_{name}.py" for name in (
@@ -35,10 +36,11 @@ ALONE = frozenset(f"tests/unit/test_{name}.py" for name in (
 ))  # fmt: skip
 
 # Begun first, so that none is left over when all else is done.
-LONGEST = tuple(f"tests/dist/test_{name}.py" for name in (
-    "training_step", "entry_runs", "classifier", "resume", "bad_input", "gradient_buckets",
+LONGEST = tuple(f"tests/{name}.py" for name in (
+    "dist/test_training_step", "dist/test_entry_runs", "dist/test_gpu_training", "dist/test_classifier",
+    "dist/test_resume", "dist/test_bad_input", "dist/test_gradient_buckets", "dist/test_limits",
+    "unit/test_make_glyphs", "unit/test_data_loader", "unit/test_remote_s3",
 ))  # fmt: skip
-
 
 # The numbers and the promises that a change breaks most easily. Left out are kills and resumed runs, wrong input on
 # real ranks, whole runs of Entry, drawn pictures, S3, the documentation's programs, ONNX and GPU programs, and of these
