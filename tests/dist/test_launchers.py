@@ -63,6 +63,17 @@ def test_a_stop_waits_for_the_save_and_ends_with_75(tmp_path):
     assert "SIGTERM: the ranks save and end" in told(tmp_path) and "Container failed" not in told(tmp_path)
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_without_a_stop_it_ends_as_the_ranks_do(tmp_path, code):
+    script = tmp_path / "script.py"
+    script.write_text(f"import os\nraise SystemExit({code} * int(os.environ['PADDLE_TRAINER_ID']))\n")
+    command = [sys.executable, "-m", "plsc.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log"), script]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == code, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("module", ["paddle.distributed.launch", "plsc.launch"])
 def test_ranks_end_with_a_killed_launcher_and_the_same_command_goes_on(tmp_path, module):
     launcher = launch(module, tmp_path, save_seconds=0.0)
