@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,21 @@ def trained(run_dir: Path, options: dict) -> None:
     except PlscError as error:
         print(f"{type(error).__name__}: {error}")
         raise SystemExit(3) from None
+
+
+def with_a_newer_one(run_dir: Path) -> None:
+    """Beside the checkpoint of step 2 one of step 40 appears, before the oldest is deleted."""
+    from plsc import checkpoint
+
+    save = checkpoint.save
+
+    def save_and_copy(*args):
+        path = save(*args)
+        shutil.copytree(path, Path(path).with_name("step_00000040"))
+        return path
+
+    checkpoint.save = save_and_copy
+    trained(run_dir, {**SMALL, "train_steps": 2, "max_last_checkpoint_num": 1})
 
 
 def damage(run_dir: Path, step: int) -> None:
@@ -87,6 +103,8 @@ def main() -> None:
     go("beside again", resume="new", train_steps=2)
     go("new in a new place", cwd / "fresh", resume="new", train_steps=2)
     report.update(beside_a_running_one(cwd))
+    (cwd / "with a newer one").mkdir()
+    report["with a newer one"] = forked.run(1, cwd / "with a newer one", lambda rank: with_a_newer_one(cwd / "newer"))
     damage(out, 8)
     go("damaged", world_size=2, resume="auto", train_steps=10)
     for step in (2, 4, 6, 8, 10):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from plsc.checkpoint import OneRank, open_checkpoint, remove_old
+from plsc.checkpoint import OneRank, open_checkpoint
 from tests.dist.test_resume import run_process
 from tests.dist.tiny_run import told
 
@@ -83,12 +83,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(o
 
 
 def test_what_was_just_saved_stays_though_it_is_the_oldest(outcome):
-    cwd, _ = outcome
-    run_dir = cwd / "fresh"
-    newer = run_dir / "checkpoints" / "step_00000040"
-    newer.mkdir()
-    for path in (run_dir / "checkpoints" / "step_00000002").iterdir():
-        (newer / path.name).write_bytes(path.read_bytes())
-    saved = str(run_dir / "checkpoints" / "step_00000002")
-    assert remove_old(str(run_dir), 1, OneRank(), [saved]) == []
-    open_checkpoint(saved, OneRank())
+    cwd, report = outcome
+    assert report["with a newer one"] == [0]
+    assert steps(cwd / "newer") == ["step_00000002", "step_00000040"]
+    open_checkpoint(str(cwd / "newer" / "checkpoints" / "step_00000002"), OneRank())
