@@ -56,7 +56,7 @@ def test_here_it_is_a_number():
 @pytest.fixture
 def run_of(tmp_path):
     def make_run(**options):
-        return entry(model_save_dir=str(tmp_path), **{"data.train_image_num": 8, **options})
+        return entry(**{"model_save_dir": str(tmp_path), "data.train_image_num": 8, **options})
 
     return make_run
 
@@ -74,11 +74,12 @@ def test_what_does_not_fit_is_refused_with_both_numbers_and_what_helps(tmp_path,
 
 
 def test_what_fits_and_what_is_told_to_go_on_trains(tmp_path, run_of, monkeypatch):
-    assert run_of().train().step == 1
+    assert run_of(model_save_dir=str(tmp_path / "fits")).train().step == 1
     monkeypatch.setattr(memory_check, "free_memory", lambda: 0)
+    other = {"model_save_dir": str(tmp_path / "other")}
     with pytest.raises(ConfigError, match="memory: 1 rank"):
-        run_of().train()
-    assert run_of(memory_check=False).train().step == 1
+        run_of(**other).train()
+    assert run_of(**other, memory_check=False).train().step == 1
 
 
 def test_what_is_refused_leaves_no_logs_and_those_of_another_run_alone(tmp_path, run_of, monkeypatch):

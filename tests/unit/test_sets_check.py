@@ -9,10 +9,13 @@ import pytest
 
 pytest.importorskip("paddle")
 
+import tools.train  # noqa: E402
+from plsc import Entry  # noqa: E402
 from plsc.config import Config  # noqa: E402
 from plsc.engine import sets_check  # noqa: E402
-from plsc.errors import PlscError  # noqa: E402
+from plsc.errors import PlscError, VerificationError  # noqa: E402
 from plsc.parts import Parts  # noqa: E402
+from plsc.report import EXIT_UNVERIFIED  # noqa: E402
 
 
 class Samples:
@@ -54,3 +57,14 @@ def test_of_a_users_set_as_much_is_read_as_it_takes_to_see_both_kinds():
 def test_a_users_set_that_cannot_be_judged_is_named(dataset, metric, message):
     with pytest.raises(PlscError, match=message):
         check_own(dataset, metric)
+
+
+def test_the_command_ends_with_a_status_of_its_own(monkeypatch, capsys):
+    def train(self):
+        raise VerificationError("trained and saved (x), but verification failed at 1 step(s): 8")
+
+    monkeypatch.setattr(Entry, "train", train)
+    with pytest.raises(SystemExit) as caught:
+        tools.train.main([])
+    assert caught.value.code == EXIT_UNVERIFIED == 65
+    assert capsys.readouterr().err == "plsc: error: trained and saved (x), but verification failed at 1 step(s): 8\n"
