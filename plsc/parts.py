@@ -69,14 +69,17 @@ class Parts:
 
 
 def qualified_name(value: Any) -> str | None:
-    """Module and name of a function, else of the class of an object, with the rate of an optimizer; None for None."""
+    """Module and name of a function, else of the class of an object, with the learning rate of one of Paddle's that
+    has one; None for None."""
     if value is None:
         return None
     while hasattr(value, "func") and not hasattr(value, "__qualname__"):  # functools.partial
         value = value.func
     named = value if hasattr(value, "__qualname__") else type(value)
     name = f"{named.__module__}.{named.__qualname__}"
-    return f"{name}, learning rate {value.get_lr()}" if _descends(value, "paddle", "Optimizer") else name
+    if _descends(value, "paddle", "Optimizer"):
+        return f"{name}, learning rate {value.get_lr()}"
+    return f"{name}, learning rate {value.learning_rate}" if _descends(value, "paddle", "ParamAttr") else name
 
 
 def _keys(prefix: str) -> list[str]:

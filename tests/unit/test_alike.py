@@ -100,6 +100,17 @@ def test_an_address_is_shown_without_what_is_secret():
     assert "secret" not in line
 
 
+def test_a_rate_of_a_users_own_is_compared():
+    import paddle
+
+    name = qualified_name(paddle.ParamAttr(learning_rate=0.5))
+    assert name.endswith("ParamAttr, learning rate 0.5")
+    with pytest.raises(ConfigError, match="param_attr is .* rate 0.5' on rank 0 and .* rate 1.0' on rank 1"):
+        own = Parts(param_attr=paddle.ParamAttr(learning_rate=0.5))
+        other = Parts(param_attr=paddle.ParamAttr())
+        alike.require_same_start(Config(), own, Group(parts=other.names()))
+
+
 def reader(count: int):
     return count
 
