@@ -25,6 +25,7 @@ class RowTable:
     """Rows in a variable ``value`` of type ``storage``, each times ``factor``, a power of two.
 
     Row i is row ``offset`` + ``stride`` * i of the variable: several tables may lie in one, side by side.
+    ``cut`` [1, 1] int64, if there is one, counts the numbers that were too large to be written, in this program.
     """
 
     value: Any
@@ -32,6 +33,7 @@ class RowTable:
     factor: float = 1.0
     offset: int = 0
     stride: int = 1
+    cut: Any = None
 
     @classmethod
     def of(cls, value, storage: str, tensor: str, offset: int = 0, stride: int = 1) -> RowTable:
@@ -46,7 +48,8 @@ class RowTable:
 
     def elsewhere(self) -> RowTable:
         """The same table, for the program that is being built."""
-        return replace(self, value=compat.create_state(self.value.name, list(self.value.shape), self.storage))
+        value = compat.create_state(self.value.name, list(self.value.shape), self.storage)
+        return replace(self, value=value, cut=None)
 
     def read(self, index):
         """The rows ``index`` [R] int64, float32 [R, E], a copy; or as plsc.row_ops.as_channels has them. None: all, and
@@ -70,7 +73,13 @@ class RowTable:
             return
         rows = rows if self.factor == 1.0 else rows * self.factor
         if self.storage == FLOAT16:
-            rows = paddle.clip(rows, -LARGEST_FLOAT16, LARGEST_FLOAT16)
+            held = paddle.clip(rows, -LARGEST_FLOAT16, LARGEST_FLOAT16)
+            if self.cut is not None:
+                beyond = paddle.sum(paddle.cast(paddle.not_equal(held, rows), "float32"))
+                compat.add_rows_(
+                    self.cut, paddle.zeros([1], "int64"), paddle.reshape(paddle.cast(beyond, "int64"), [1, 1])
+                )
+            rows = held
         compat.put_half_rows_(self.value, places, compat.round_to(rows, self.storage))
 
     def places(self, index):

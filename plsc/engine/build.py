@@ -35,9 +35,10 @@ from plsc.row_storage import FLOAT32
 class TrainProgram:
     """One rank's training program and what the loop needs to know of it.
 
-    ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped) to values.
-    ``replicated`` names the persistable variables that are the same on every rank; those of this rank's classes are
-    in ``rows.tables``. ``parameters`` are the backbone's trainable ones, ``backbone`` names all of its variables.
+    ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
+    to values. ``replicated`` names the persistable variables that are the same on every rank; those of this rank's
+    classes are in ``rows.tables``. ``parameters`` are the backbone's trainable ones, ``backbone`` names all of its
+    variables.
     """
 
     main: Any
@@ -127,7 +128,7 @@ def build_train(
         optimizer_states = _append_update(parts, gradients, rows, momentum)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
-    fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy}
+    fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy, **rows.counts}
     if gradients.found is not None:
         fetches["skipped"] = gradients.found
     replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states]

@@ -31,6 +31,7 @@ from plsc.engine.stopping import StopRequest
 from plsc.errors import ConfigError, DataError, TrainingError
 from plsc.evaluation.verification import Verification
 from plsc.models import require_same_parameters
+from plsc.row_storage import LARGEST_FLOAT16, VELOCITY_FACTOR
 
 
 @dataclass
@@ -124,6 +125,7 @@ class Loop:
         self._inputs = input_names(run.config)
         self._scheduler = checkpointing.user_scheduler(run)
         self._meter = Meter(plan)
+        self._cut = 0  # numbers, see RowTable.cut
         self._unverified: dict[int, str] = {}
 
     def go(self, loader: Loader) -> Result:
@@ -197,9 +199,18 @@ class Loop:
             f"mean loss: {meter.mean():.6f}, lr: {rate:.8f}, images/s: {meter.rate():.2f}, "
             f"waited for data: {100 * meter.wait():.1f} %, left: {clock(meter.left(done))}{extra}"
         )
+        self._tell_cut(int(results.get("momentum_cut", 0)))
         speed = {"images_per_second": round(meter.rate(), 3), "data_wait": round(meter.wait(), 4)}
         run.journal.scalars(done, {**results, "mean_loss": meter.mean(), "lr": rate, **speed})
         meter.restart()
+
+    def _tell_cut(self, cut: int) -> None:
+        if cut > self._cut:
+            self._run.journal.say(
+                f"classifier.storage=float16: {cut - self._cut} numbers of this rank's momentum were too large and "
+                f"were cut off at {LARGEST_FLOAT16 / VELOCITY_FACTOR:.2f}; bfloat16 and float32 hold them"
+            )
+        self._cut = cut
 
     def _verify_if_due(self, done: int, saved: str | None) -> dict[str, Verification] | None:
         period = self._run.config.test_period

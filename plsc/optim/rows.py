@@ -9,7 +9,7 @@ loop after it, where all gradients must be known before the first row moves; or 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import paddle
@@ -20,7 +20,7 @@ from plsc.optim.loss_scaling import standing_still, zero_where
 from plsc.optim.parameters import weight_decay_of
 from plsc.optim.row_momentum import RowState, StaleRows, touch, writer
 from plsc.row_ops import scale_rows, squared_length
-from plsc.row_storage import FLOAT32, RowTable
+from plsc.row_storage import FLOAT16, FLOAT32, RowTable
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class _Rows:
     """What the three share: the weight.
 
     ``table`` holds the rows of the weight, ``tables`` them and all else that a checkpoint keeps of each row, by its
-    name there. ``touched`` names the variable of plsc.optim.row_momentum.RowState, None where no row is left alone.
+    name there. ``counts``: see RowTable.cut, by the name of the result of a step. ``touched`` names the variable of
+    plsc.optim.row_momentum.RowState, None where no row is left alone.
     """
 
     def __init__(self, spec: RowsSpec):
@@ -77,6 +78,7 @@ class _Rows:
         self.table = RowTable.of(self.weight, spec.storage, "weight", stride=stride)
         self.spec = spec
         self.feeds: dict[str, Any] = {}
+        self.counts: dict[str, Any] = {}
         self.touched = None
         self._made: dict[tuple, Any] = {}
 
@@ -100,7 +102,11 @@ class _Rows:
 
     def _create_velocity(self) -> RowTable:
         value = compat.create_state(self.spec.prefix + ".velocity", self.spec.shape, self.spec.storage)
-        return RowTable.of(value, self.spec.storage, "velocity")
+        table = RowTable.of(value, self.spec.storage, "velocity")
+        if self.spec.storage != FLOAT16:
+            return table
+        self.counts["momentum_cut"] = compat.create_state(self.spec.prefix + ".momentum_cut", [1, 1], "int64")
+        return replace(table, cut=self.counts["momentum_cut"])
 
     @property
     def tensors(self) -> dict[str, str]:

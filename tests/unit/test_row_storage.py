@@ -130,6 +130,30 @@ def test_a_run_goes_on_from_float32_rows_to_the_bit(storage, ratio):
         np.testing.assert_array_equal(rows, others, err_msg=name)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.2])
+def test_momentum_that_is_cut_off_is_counted(ratio):
+    session = start("float16", ratio)
+    train(session, range(2))
+    rows = rows_of(session)
+    velocity = next(rows for name, _, rows in rows if name == "velocity")
+    inputs = {"image": np.zeros((BATCH, 3, 4, 4), np.float32), "label": np.arange(BATCH)}
+    assert session.step(2, inputs, 1e-3)["momentum_cut"] == 0.0
+    session.bring_rows_up_to_date()
+    velocity[:BATCH], velocity[BATCH:] = 63.9, 0.0  # of classes that are in every sample, being those of the batch
+    session.set_rows("velocity", np.arange(CLASSES), velocity)
+    session.set_rows("weight", np.arange(CLASSES), np.full((CLASSES, EMBEDDING), 60000.0, np.float32))
+    # by the decay 30 a step, and next to nothing by gradients: 0.9 * 63.9 + 30 = 87.5 is too much, 0.9 * 30 + 30 is not
+    assert session.step(3, inputs, 1e-3)["momentum_cut"] == BATCH * EMBEDDING
+    assert session.step(4, inputs, 1e-3)["momentum_cut"] == 2 * BATCH * EMBEDDING
+    stored = next(rows for name, _, rows in rows_of(session) if name == "velocity")
+    np.testing.assert_array_equal(stored[:BATCH], np.float32(LARGEST_FLOAT16 / 1024))
+
+
+def test_only_float16_counts():
+    for storage in ("float32", "bfloat16"):
+        assert "momentum_cut" not in build(storage).fetches
+
+
 @pytest.mark.parametrize("storage", HALF)
 def test_initial_rows_are_those_of_float32_rounded(storage):
     exact, half = (dict((name, rows) for name, _, rows in rows_of(start(kind))) for kind in ("float32", storage))
