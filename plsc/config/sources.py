@@ -163,7 +163,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, yaml.MarkedYAMLError):
-        return ", ".join(part for part in (error.context, error.problem) if part)
+        return ", ".join(part[:100] for part in (error.context, error.problem) if part)
     if isinstance(error, yaml.reader.ReaderError):
         return f"{error.reason} at byte {error.position}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:200]

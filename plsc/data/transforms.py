@@ -137,7 +137,8 @@ def _read(source: object) -> bytes:
 
 def _name_of(source: object) -> str:
     if isinstance(source, (str, os.PathLike)):
-        return repr(os.fsencode(source).decode("utf-8", "backslashreplace"))
+        shown = repr(os.fsencode(source).decode("utf-8", "backslashreplace"))
+        return shown if len(shown) <= 300 else f"{shown[:297]}..."
     if isinstance(source, np.ndarray):
         return f"picture given as an array {source.dtype} {list(source.shape)}"
     if isinstance(source, (bytes, bytearray, memoryview)):

@@ -100,7 +100,10 @@ def read_features(file: str) -> np.ndarray:
     with safe_open.open_bytes(file, safe_open.TENSORS) as opened:
         if np.lib.format.read_magic(opened) != (1, 0):
             raise ValueError("is no .npy file of version 1.0")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
+        try:
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
+        except Exception:  # it is Python's own syntax, and what is none raises many things
+            raise ValueError("damaged at its head") from None
         if len(shape) != 2 or fortran or dtype != np.float32:
             raise ValueError(f"holds {dtype} {list(shape)}, features are float32 [M, E]")
         if not all(shape):  # nothing to map

@@ -73,6 +73,7 @@ def laughs(prefix: str, join: str) -> str:
     ("x" * 1000 + ": 1", "there is no such key"),
     ("? " + "x" * 100_000 + "\n: 1", "there is no such key"),
     ("seed: &a {b: *a}", "more than 100000 values"),
+    ("seed: *" + "a" * 5000, "found undefined alias 'aaa"),
 ])  # fmt: skip
 def test_yaml_that_stands_for_more_than_it_is(tmp_path, text, said):
     path = tmp_path / "run.yaml"

@@ -86,6 +86,7 @@ def test_damaged_exif_counts_as_none() -> None:
         (_encode(Image.fromarray(RGB))[:-40], "cannot be decoded"),
         ("/nowhere/x.png", "/nowhere/x.png.*No such file"),
         ("a\0b", "null byte"),
+        ("a" * 5000, "aaa[.]{3}: cannot be decoded: File name too long"),
         (_encode(Image.fromarray(RGB[:, :, 0].astype(np.float32)), "TIFF"), "no fixed range"),
         (_encode(Image.fromarray(RGB[:, :, 0].astype(np.int32)), "TIFF"), "no fixed range"),
         (RGB.astype(np.float32), "must be uint8"),

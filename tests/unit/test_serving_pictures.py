@@ -64,3 +64,24 @@ def test_wrong_galleries(tmp_path):
         Gallery(good).search(good, 0)
     with pytest.raises(DataError, match="give a directory that predict"):
         Gallery.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda data: data.replace(b"(2, 3)", b"(2, 3 "), "damaged at its head"),
+    (lambda data: data.replace(b"<f4", b"|O "), "damaged at its head|holds"),
+    (lambda data: data.replace(b"<f4", b"<f8"), "holds float64"),
+    (lambda data: data.replace(b"False", b"True "), "features are float32"),
+    (lambda data: data.replace(b"(2, 3)", b"(6, ) "), "features are float32"),
+    (lambda data: data[:-4], "features.npy"),
+    (lambda data: data.replace(b"(2, 3)", b"(9, 3)"), "features.npy"),
+    (lambda data: data.replace(b"\x01\x00", b"\x02\x00", 1), "version 1.0"),
+    (lambda data: b"", "features.npy"),
+])  # fmt: skip
+def test_features_that_are_damaged(tmp_path, change, said):
+    np.save(tmp_path / "features.npy", np.zeros((2, 3), np.float32))
+    (tmp_path / "pictures.csv").write_text("row,path\n0,a\n1,b\n")
+    assert len(Gallery.load(str(tmp_path))) == 2
+    (tmp_path / "features.npy").write_bytes(change((tmp_path / "features.npy").read_bytes()))
+    with pytest.raises(DataError, match=said) as caught:
+        Gallery.load(str(tmp_path))
+    assert "\n" not in str(caught.value)
