@@ -97,7 +97,6 @@ def _serving(run: Run, backbone: Backbone) -> Features:
             files = save_inference_model(config, run.parts, backbone, None, alone, directory)
             paths = [os.path.join(directory, name) for name in files]
             runtime = PaddleRuntime(*paths, threads(config, run.env), "cpu", 0)
-            # the first run makes the one copy of the predictor that is used, which reads the files once more
             distance("Paddle Inference", "the evaluation", runtime.run(images), [backbone.features(images)])
     except (PlscError, RuntimeError, ValueError, OSError) as error:
         run.journal.say(f"Paddle Inference cannot run this net, the evaluation program does: {first_line(error)}")

@@ -15,7 +15,7 @@ DEVICES = ("auto", "cpu", "gpu")
 
 class PaddleRuntime:
     """Paddle Inference, for any number of threads: ``callers`` of them are served at a time, each by a copy of the
-    predictor that shares its weights (Paddle's clone). On a GPU one at a time."""
+    predictor that shares its weights (Paddle's clone), run in a thread of its own. On a GPU one at a time."""
 
     kind = "paddle"
 
@@ -36,8 +36,10 @@ class PaddleRuntime:
         on_gpu = has_gpu and device != "cpu"
         if on_gpu:
             config.enable_use_gpu(256, card)  # MB of memory to begin with
-        predictor = inference.create_predictor(config)  # never run itself: it holds the weights
-        self._workers = Workers(lambda: _Copy(predictor.clone()), 1 if on_gpu else callers)
+        predictor, limit = inference.create_predictor(config), 1 if on_gpu else callers
+        # now, not when they are needed: Paddle 3 reads the program's file for each, and it may be another one by then
+        copies = [predictor, *(predictor.clone() for _ in range(limit - 1))]
+        self._workers = Workers(lambda: _Copy(copies.pop()), limit)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """images float32 [B, C, H, W] -> the outputs, in order."""

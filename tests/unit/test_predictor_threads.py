@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -55,6 +56,17 @@ def test_each_thread_gets_the_embeddings_of_its_own_pictures(trained_run, export
         for result in [*found[n], embeddings[n]]:
             kit.assert_close(result, expected[own[n]][: len(result)])
         assert [len(result) for result in found[n]] == [1 + n % 3] * ROUNDS
+
+
+def test_the_files_are_needed_only_to_open_it(trained_run, exported, tmp_path):
+    """Another model may be put in their place while callers come and go."""
+    directory = shutil.copytree(exported, tmp_path / "model")
+    with Predictor(directory, callers=3) as predictor:
+        shutil.rmtree(directory)
+        images = [kit.net_input(kit.pixels(seed)) for seed in range(THREADS)]
+        expected = kit.evaluation_program(trained_run, np.concatenate(images))
+        found = in_threads(lambda n: predictor.run(images[n])[0])
+    kit.assert_close(np.concatenate(found), expected)
 
 
 def test_closed_while_others_run(trained_run, exported):
