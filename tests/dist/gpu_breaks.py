@@ -39,7 +39,7 @@ def first_rows(original):
 
 def largest_of_this_rank(original):
     return lambda value, world_size, kind=compat.SUM: (
-        value if value.shape == [12] else original(value, world_size, kind)
+        value if list(value.shape) == [12] else original(value, world_size, kind)
     )
 
 
