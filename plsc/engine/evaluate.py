@@ -142,7 +142,7 @@ def verify_all(
             problem = _problem(group, careful.problem)
         if not problem:
             if isinstance(pairs, HookPairs):
-                pairs.settle(embedder.in_order(group.all_gather(pairs.labels), 2 * len(pairs.issame)))
+                _settle(pairs, embedder, group.all_gather(pairs.labels), careful)
             embeddings, result = _judged(pairs, plain, mirrored, careful, config.protocol)
             problem = _problem(group, careful.problem)
             del plain, mirrored, careful
@@ -173,6 +173,13 @@ class _KeepsStep:
             except Exception as error:  # a user's data set may raise anything
                 self.problem = describe_error(error)
         return np.zeros(self._shape, np.float32)
+
+
+def _settle(pairs: HookPairs, embedder: Embedder, labels: list[list[int]], read: _KeepsStep) -> None:
+    try:
+        pairs.settle(embedder.in_order(labels, 2 * len(pairs.issame)))
+    except DataError as error:
+        read.problem = str(error)
 
 
 def _judged(pairs: PairSet | HookPairs, plain, mirrored, read: _KeepsStep, protocol: str) -> tuple:

@@ -24,14 +24,14 @@ OPTIONS = {"train_steps": 12, "save_period": 4, "best_metric": "test_dataset.auc
 
 
 class Breaks(Pictures):
-    """``test_dataset`` that raises for sample 17 once ``step`` steps are done."""
+    """``test_dataset`` that raises for sample 21 once ``step`` steps are done."""
 
     def __init__(self, run_dir: Path, step: int):
         super().__init__(24, 3, salt=1, noise=4.0)
         self._log, self._step = run_dir / "scalars.jsonl", step
 
     def __getitem__(self, index):
-        if index == 17 and f'"step": {self._step}' in (self._log.read_text() if self._log.exists() else ""):
+        if index == 21 and f'"step": {self._step}' in (self._log.read_text() if self._log.exists() else ""):
             raise OSError("the disk has gone")
         return super().__getitem__(index)
 
@@ -43,8 +43,8 @@ def good(rank: int, run_dir: Path) -> None:
 def breaks(rank: int, run_dir: Path) -> None:
     """The data set fails on the last rank only; the others must not wait for it."""
     entry = make_entry(run_dir, OPTIONS)
-    if rank == int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) - 1:
-        entry.test_dataset = Breaks(run_dir, 7)
+    last = rank == int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) - 1
+    entry.test_dataset = Breaks(run_dir, 7 if last else 10**9)
     try:
         entry.train()
     except VerificationError as error:
@@ -77,8 +77,8 @@ def cut_off(rank: int, run_dir: Path) -> None:
     whole = data.getvalue()
     pictures = [whole] * 40
     pictures[21] = whole[: len(whole) // 2]
-    save_bin(run_dir / f"faces{rank}.bin", pictures, [True, False] * 10)
-    entry = make_entry(run_dir / "run", {"data.dataset_dir": str(run_dir), "data.val_targets": [f"faces{rank}"]})
+    save_bin(run_dir / "faces.bin", pictures, [True, False] * 10)  # both ranks the same, whole or not at all
+    entry = make_entry(run_dir / "run", {"data.dataset_dir": str(run_dir), "data.val_targets": ["faces"]})
     entry.test_dataset = None
     try:
         entry.train()
