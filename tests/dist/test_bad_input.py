@@ -18,7 +18,7 @@ from tests.dist import ranks
 from tests.dist.bad_input_cases import ALL, CASES, FINE, ONE_RANK, folder
 from tests.dist.bad_input_parts import make_pictures
 
-LIMIT_SECONDS = 30  # for a case; the longest take 5 on an idle machine, and a hang would last for minutes
+LIMIT_SECONDS = 100  # for a case; the longest take 5 on an idle machine, and a hang would take 120, or last
 TRACES = ("Traceback (most recent call last)", "C++ Traceback", "Error Message Summary", "terminate called")
 KILLED = {"killed 0": 0, "killed 1": 1, "killed and told": 1, "killed in a wait": 1, "0 not there": 0, "1 not there": 1}
 # What is saved before the end is meant to stay: these train for long, past the end of an epoch.
@@ -37,7 +37,7 @@ def outcomes(root) -> dict:
     """Every case is run, one after the other, by forks of one process that has Paddle loaded."""
     shared = shared_memory()
     command = [sys.executable, "-m", "tests.dist.bad_input_cases", str(root), "--all"]
-    run = subprocess.run(command, cwd=ranks.ROOT, capture_output=True, text=True, timeout=600, env=variables())
+    run = subprocess.run(command, cwd=ranks.ROOT, capture_output=True, text=True, timeout=900, env=variables())
     assert run.returncode == 0, run.stderr[-3000:]
     outcomes = json.loads((root / "outcomes.json").read_text())
     outcomes["/dev/shm"] = sorted(shared_memory() - shared)
@@ -145,6 +145,8 @@ def test_under_launch(root, tmp_path, name):
         log = (tmp_path / "log" / f"workerlog.{rank}").read_text(errors="replace")
         assert not [trace for trace in TRACES if trace in log], log[-3000:]
         lines = said(log)
-        assert len(lines) == (0 if rank == KILLED.get(name) else 1), log[-3000:]
+        # Where one was killed the launcher may end the other before it has heard of that; without a launcher it hears.
+        expected = [1] if name not in KILLED else [0] if rank == KILLED[name] else [0, 1]
+        assert len(lines) in expected, log[-3000:]
         assert [part for part in ALL[name][1] for line in lines if part not in line] == []
     assert processes_with(str(tmp_path)) == []
