@@ -27,7 +27,7 @@ SAID = {
     "length": ["train_dataset", "of 51 images instead of", "of 52 images"],
     "data set": ["train_dataset is ", "tiny_run.Pictures' on rank 0", "OtherPictures' on rank 1"],
     "model": ["model is ", "tiny_run.TinyNet' on rank 0", "OtherNet' on rank 1"],
-    "reader": ["the number of training images is 16 on rank 0 and 17 on rank 1"],
+    "reader": ["train_reader: has 16 samples on rank 0 and 17 on rank 1"],
     "rate": ["optimizer is ", "Adam, learning rate 0.1' on rank 0", "Adam, learning rate 0.2' on rank 1"],
     "sets": ["lfw: the data of rank 1", "other contents"],
     "paddle": ["the version of Paddle is ", "9' on rank 1", "same packages"],
