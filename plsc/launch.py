@@ -36,11 +36,13 @@ def main() -> None:
     if context.is_legacy_mode() or context.is_auto_tuner_mode():
         return launch()  # neither starts ranks in a way that is known here
     from paddle.distributed.launch import controllers
+    from paddle.distributed.launch.job.container import Container
 
     _keep_secrets(context.args.log_dir)
     controller = controllers.init(context)
     # Paddle's would write all variables of the environment, keys and passwords too, to files that everybody can read.
     controller.save_pod_env, controller.save_pod_log = lambda: None, lambda info: None
+    Container.__str__ = _told  # Paddle 2.6 prints them where a rank fails
     stop = Stop(controller)
     try:
         controller.run()
@@ -50,6 +52,10 @@ def main() -> None:
         controller.master.stop()
         raise
     raise SystemExit(stop.status())
+
+
+def _told(container: Any) -> str:
+    return f"rank {container.rank}: status {container.exit_code}, log {container.errfile}"
 
 
 def _keep_secrets(log_dir: str) -> None:

@@ -51,6 +51,8 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     of each, or None. ``continues``: an open seed is that of the checkpoint that the run goes on from. Raises a
     PlscError, the same on every rank where the cause is the same, and at once in a second thread of a process.
     """
+    ugi = config.remote.fs_ugi or ""
+    hide_secrets([ugi, ugi.partition(",")[2]])
     group = meet(Environment.from_launch())
     with group.one_run(), _started(config, parts, check, continues, group) as run:
         yield run
@@ -59,8 +61,6 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
 @contextlib.contextmanager
 def _started(config: Config, parts: Parts, check, continues: bool, group: Group) -> Iterator[Run]:
     config = config.copy()
-    ugi = config.remote.fs_ugi or ""
-    hide_secrets([ugi, ugi.partition(",")[2]])
     _outlive_sigterm(group)
     notes = alike.require_same_start(config, parts, group)
     env, data = group.agree(lambda: _check(config, parts, check))

@@ -118,12 +118,12 @@ def test_our_launcher_writes_no_environment(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(
         "import os, stat\nlog = os.environ['PADDLE_LOG_DIR']\nprint('mode', oct(stat.S_IMODE(os.stat(log).st_mode)))\n"
-        "from plsc.parallel.launch_logs import hide_secrets\nhide_secrets()\n"
+        "from plsc.parallel.launch_logs import hide_secrets\nhide_secrets()\nraise SystemExit(3)\n"
     )
     environment = {**os.environ, "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "plsc.launch", "--nproc_per_node", "1", "--log_dir", "log", str(script)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3 and "rank 0: status 3, log" in done.stderr + done.stdout
     files = {path.name: path.read_text() for path in (tmp_path / "log").iterdir()}
     assert "mode 0o700" in files["workerlog.0"]
     assert not any("wJalrXUtnFEMI" in text for text in [*files.values(), done.stdout, done.stderr])
