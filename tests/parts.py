@@ -21,11 +21,11 @@ PLAIN = frozenset(f"tests/unit/test_{name}.py" for name in (
     "checkpoint_save", "config", "config_limits", "config_rules", "config_yaml", "data_hooks",
     "data_hostile_pictures", "data_lists", "data_loader", "data_record", "data_sampler", "data_transforms", "entry",
     "environment", "evaluation_bin", "evaluation_docs", "evaluation_identification", "evaluation_ijb",
-    "evaluation_megaface", "evaluation_page", "evaluation_report", "evaluation_roc", "evaluation_sources",
+    "evaluation_megaface", "evaluation_page", "evaluation_report", "evaluation_roc",
     "evaluation_spread", "evaluation_verification", "imports", "label_map", "make_bin", "make_glyphs", "meter",
     "news_strangers", "nodelay", "packaging", "parts", "remote_copies", "remote_hadoop", "remote_s3",
     "remote_transfer", "reshard_tool", "run_lock", "safe_open", "safe_pickle", "schedule", "serving_foreign",
-    "serving_pictures", "shards", "verification_check", "without_paddle",
+    "serving_pictures", "shards", "without_paddle",
 ))  # fmt: skip
 
 ALONE = frozenset(f"tests/unit/test_{name}.py" for name in (
