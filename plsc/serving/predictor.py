@@ -18,7 +18,7 @@ from plsc.serving.pictures import RESIZES, resized
 from plsc.serving.runtimes import open_runtime
 from plsc.terminal import open_standard_streams
 
-CALLERS = 4
+CALLERS = 2
 
 MOST_BATCH, MOST_THREADS = 1_000_000, 1024
 
@@ -33,7 +33,7 @@ class Predictor:
     is one for each core that this process may use.
 
     Any number of threads may use a Predictor at once. callers: how many of them Paddle Inference serves at a time, each
-    with memory of its own for a batch, while the weights are shared; 0 is one for each core, at most 4; others wait.
+    with memory of its own for a batch, and on Paddle 3 for the weights; 0 is one for each core, at most 2; others wait.
     `close()`, or leaving a `with` block, frees the model: batches that are being computed are finished, later ones
     raise ExportError. So does a fork that uses its parent's: open one in each process.
 
