@@ -8,6 +8,7 @@ versions an operation whose name ends in ``_`` changes its first argument in pla
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 
 import paddle
@@ -130,10 +131,31 @@ def _gradients(target, leaves: list, given: list | None) -> list:
 @contextlib.contextmanager
 def building(main, startup):
     """Build into these programs, with names counted from zero and without Paddle 3.3's note on each ``zeros_like``."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _short_stacks():
         warnings.filterwarnings("ignore", message="Tensor do not have .place.|The Attr.force_cpu.")
         with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
             yield
+
+
+@contextlib.contextmanager
+def _short_stacks():
+    """Let Paddle 3 keep nothing of Python's stack with each operation, which only its own error messages show.
+
+    It never frees what it keeps: whole stacks are a megabyte of each training that a process has run.
+    """
+    if not is_pir():
+        yield
+        return
+    missing = object()
+    before = getattr(sys, "tracebacklimit", missing)
+    sys.tracebacklimit = 0
+    try:
+        yield
+    finally:
+        if before is missing:
+            del sys.tracebacklimit
+        else:
+            sys.tracebacklimit = before
 
 
 def know_programs(executor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests import short_stacks
 
 short_stacks.use()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs ignore it, and their children
 
 
 @pytest.fixture(autouse=True)

@@ -35,9 +35,9 @@ find_compiler() {
   command -v g++ >/dev/null
 }
 
-# Is there what Paddle's wheels link to and do not bring?
+# Is there what Paddle's wheels link to and do not bring? (Not grep -q: it ends ldconfig early, which pipefail takes for a no.)
 find_openmp() {
-  { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | grep -q libgomp.so.1
+  { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | grep libgomp.so.1 >/dev/null
 }
 
 # install_missing: what the tests need besides Python packages, on Debian and Ubuntu as root or with sudo. Says what to

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from plsc import program_view
+from plsc import compat, program_view
 from plsc.checkpoint import TOUCHED, TensorSpec
 from plsc.classifiers.row_blocks import RowBlock
 from plsc.engine.build import TrainProgram
@@ -226,9 +226,9 @@ class _BlockPrograms:
     @staticmethod
     def _access(table: RowTable, row_size: int) -> tuple:
         read, write = paddle.static.Program(), paddle.static.Program()
-        with paddle.static.program_guard(read, paddle.static.Program()):
+        with compat.building(read, paddle.static.Program()):
             value = table.elsewhere().read(paddle.static.data("index", [-1], "int64"))
-        with paddle.static.program_guard(write, paddle.static.Program()):
+        with compat.building(write, paddle.static.Program()):
             index = paddle.static.data("index", [-1], "int64")
             table.elsewhere().write(index, paddle.static.data("rows", [-1, row_size], "float32"))
         return read, write, value
@@ -236,7 +236,7 @@ class _BlockPrograms:
     @staticmethod
     def _catching_up(rows: RowState):
         main = paddle.static.Program()
-        with paddle.static.program_guard(main, paddle.static.Program()):
+        with compat.building(main, paddle.static.Program()):
             state = rows.elsewhere()
             index = paddle.static.data("index", [-1], "int64")
             table = paddle.static.data("row_table", [-1, 4], "float32")
