@@ -16,7 +16,25 @@ from pathlib import Path
 from tests.dist import forked
 from tests.dist.tiny_run import make_entry
 
-SETTINGS = {"with_test": False, "save_period": 0, "data.num_workers": 0, "stall_timeout": 2.0}
+SETTINGS = {"with_test": False, "save_period": 0, "data.num_workers": 0}
+SECONDS = 4.0
+
+
+def watch_closely() -> None:
+    """From the third step on, when all is compiled, a rank may be late by SECONDS only."""
+    from plsc.engine.session import Session
+    from plsc.parallel.environment import Environment
+    from plsc.parallel.group import meet
+
+    step = Session.step
+
+    def watched(self, number, *args):
+        results = step(self, number, *args)
+        if number == 1:
+            meet(Environment.from_launch()).watch_stalls(SECONDS)
+        return results
+
+    Session.step = watched
 
 
 class Stuck:
@@ -36,6 +54,7 @@ class Stuck:
 
 
 def stuck(rank: int, run_dir: Path, late: int) -> None:
+    watch_closely()
     entry = make_entry(run_dir, SETTINGS)
     # in the third step, of four pictures each
     entry.train_dataset = Stuck(entry.train_dataset, 10 if rank == late else 1_000_000)
@@ -46,6 +65,7 @@ def stopped(rank: int, run_dir: Path, late: int) -> None:
     """The process of a rank is stopped in its third step and goes on when another one has said that it is late."""
     from plsc.engine.session import Session
 
+    watch_closely()
     step, log = Session.step, run_dir.parent / f"rank{1 - late}.log"
 
     def stops(self, number, *args):
@@ -72,8 +92,10 @@ def slow(rank: int, run_dir: Path, late: int) -> None:
 
     def slow_save(*args):
         if rank == late:
-            time.sleep(2 * SETTINGS["stall_timeout"])
+            time.sleep(2 * SECONDS)
         return save(*args)
+
+    watch_closely()
 
     checkpoint.save = slow_save
     make_entry(run_dir, {**SETTINGS, "train_steps": 3, "save_async": False}).train()
