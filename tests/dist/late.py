@@ -20,8 +20,8 @@ SETTINGS = {"with_test": False, "save_period": 0, "data.num_workers": 0}
 SECONDS = 4.0
 
 
-def watch_closely() -> None:
-    """From the third step on, when all is compiled, a rank may be late by SECONDS only."""
+def watch_closely(then=lambda: None) -> None:
+    """From the third step on, when all is compiled, a rank may be late by SECONDS only; ``then`` is called then."""
     from plsc.engine.session import Session
     from plsc.parallel.environment import Environment
     from plsc.parallel.group import meet
@@ -32,32 +32,32 @@ def watch_closely() -> None:
         results = step(self, number, *args)
         if number == 1:
             meet(Environment.from_launch()).watch_stalls(SECONDS)
+            then()
         return results
 
     Session.step = watched
 
 
 class Stuck:
-    """A data set that gives nothing more after a while."""
+    """A data set that gives nothing more once it is told to."""
 
-    def __init__(self, samples, count: int):
-        self._samples, self._left = samples, count
+    def __init__(self, samples):
+        self._samples, self.ended = samples, False
 
     def __len__(self):
         return len(self._samples)
 
     def __getitem__(self, index):
-        self._left -= 1
-        if self._left < 0:
+        if self.ended:
             threading.Event().wait()
         return self._samples[index]
 
 
 def stuck(rank: int, run_dir: Path, late: int) -> None:
-    watch_closely()
     entry = make_entry(run_dir, SETTINGS)
-    # in the third step, of four pictures each
-    entry.train_dataset = Stuck(entry.train_dataset, 10 if rank == late else 1_000_000)
+    data = Stuck(entry.train_dataset)
+    watch_closely(lambda: setattr(data, "ended", rank == late))
+    entry.train_dataset = data
     ended_by_one_line(entry)
 
 
