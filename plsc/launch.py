@@ -7,17 +7,19 @@ saved). Paddle's own kills the ranks after 30 seconds and ends with the number o
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-import sys
 import time
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from plsc.engine.stopping import EXIT_STOPPED
+from plsc.engine.stopping import EXIT_STOPPED, REPEATS_SECONDS
 from plsc.paddle_version import require_paddle
 from plsc.parallel.launcher import this_is_the_launcher
-from plsc.report import install_excepthook
+from plsc.report import EXIT_UNVERIFIED, install_excepthook
+from plsc.terminal import leave, tell_in_handler
 
 _LOOK_SECONDS = 0.2
 # What the ranks get; a closed terminal (SIGHUP) is a request to stop like any other.
@@ -39,11 +41,12 @@ def main() -> None:
     from paddle.distributed.launch.job.container import Container
 
     _keep_secrets(context.args.log_dir)
+    heard = heard_signals()  # before Paddle's own handlers are in their place
     controller = controllers.init(context)
     # Paddle's would write all variables of the environment, keys and passwords too, to files that everybody can read.
     controller.save_pod_env, controller.save_pod_log = lambda: None, lambda info: None
     Container.__str__ = _told  # Paddle 2.6 prints them where a rank fails
-    stop = Stop(controller)
+    stop = Stop(controller, heard)
     try:
         controller.run()
         controller.finalize(exit=False)
@@ -51,7 +54,14 @@ def main() -> None:
         controller.watcher.stop()
         controller.master.stop()
         raise
+    finally:
+        leave()
     raise SystemExit(stop.status())
+
+
+def heard_signals() -> list[signal.Signals]:
+    """Those of _PASSED_ON that this process hears: not SIGHUP under nohup, nor Ctrl-C as a script's `command &`."""
+    return [n for n in _PASSED_ON if n == signal.SIGTERM or signal.getsignal(n) is not signal.SIG_IGN]
 
 
 def _told(container: Any) -> str:
@@ -65,16 +75,20 @@ def _keep_secrets(log_dir: str) -> None:
 
 
 class Stop:
-    """The request to stop, on its way from the launcher's ``controller`` to its ranks."""
+    """The request to stop, on its way from the launcher's ``controller`` to its ranks.
 
-    def __init__(self, controller: Any):
+    heard: the signals that ask for it; the others of _PASSED_ON are ignored, here and by the ranks.
+    """
+
+    def __init__(self, controller: Any, heard: Iterable[signal.Signals] = tuple(_PASSED_ON)):
         self._pod = controller.pod
         self._asked = 0
+        self._asked_at = -math.inf
         self._last = signal.SIGTERM
         self._told: dict[int, int] = {}  # process -> how often it was told
         self._watch, controller.pod.watch = controller.pod.watch, self.watch
         for number in _PASSED_ON:
-            signal.signal(number, self._hear)
+            signal.signal(number, self._hear if number in heard else signal.SIG_IGN)
 
     def watch(self, *args, **options) -> Any:
         """In place of the pod's own, which Paddle calls again and again, and which has one failed rank kill the rest.
@@ -82,26 +96,32 @@ class Stop:
         Ends the process once it was asked to and the ranks have ended, also where the ranks were asked by others.
         """
         found = self._watch(*args, **options)
-        if self._asked or EXIT_STOPPED in self._codes():
+        if self._asked or {EXIT_STOPPED, EXIT_UNVERIFIED} & set(self._codes()):
             self._await_all()
             raise SystemExit(self.status())
         return found
 
     def status(self) -> int:
-        """That of the first rank with an error; else 75 if one was stopped; else 0."""
+        """That of the first rank with an error, before those that a signal ended for it; else 75 if one was stopped;
+        else 0."""
         codes = [EXIT_STOPPED if code is None else code for code in self._codes()]
-        failed = [code for code in codes if code not in (0, EXIT_STOPPED)]
+        failed = sorted((code for code in codes if code not in (0, EXIT_STOPPED)), key=lambda code: code < 0)
         if failed:
             return failed[0] if failed[0] > 0 else 128 - failed[0]
         return EXIT_STOPPED if EXIT_STOPPED in codes or (self._asked and not codes) else 0
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._asked, self._last = self._asked + 1, _PASSED_ON[signal.Signals(number)]
+        now = time.monotonic()
+        if number != signal.SIGINT and now - self._asked_at <= REPEATS_SECONDS:
+            return  # the same request once more, as for the ranks
+        self._asked, self._asked_at = self._asked + 1, now
+        self._last = _PASSED_ON[signal.Signals(number)]
+        self._tell()  # first: there may be no terminal any more
         if self._asked == 1:
-            _say(f"{signal.Signals(number).name}: the ranks save and end; a second one ends them at once, unsaved")
+            name = signal.Signals(number).name
+            tell_in_handler(f"plsc.launch: {name}: the ranks save and end; a second one ends them at once, unsaved")
         if not self._processes():
             raise SystemExit(EXIT_STOPPED)
-        self._tell()
 
     def _tell(self) -> None:
         """Tell each rank as often as this process was told, those too that started since."""
@@ -126,10 +146,6 @@ class Stop:
         """The subprocess.Popen of each rank that was started."""
         contexts = [container._proc for container in self._pod.containers]
         return [context._proc for context in contexts if context is not None and context._proc is not None]
-
-
-def _say(text: str) -> None:
-    print(f"plsc.launch: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,27 @@ def tell(line: str) -> None:
         pass
 
 
+def tell_in_handler(line: str) -> None:
+    """A line on stderr from a signal's handler, where Python's own streams may be in the middle of a line."""
+    try:
+        os.write(2, line.encode() + b"\n")
+    except OSError:
+        pass
+
+
+def leave() -> None:
+    """Before the end of the process: what nobody reads goes nowhere, or Python would end it with status 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        except _GONE:
+            pass
+
+
 def flush() -> None:
     """What was printed so far leaves the process."""
     for stream in (sys.stdout, sys.stderr):

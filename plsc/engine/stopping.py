@@ -8,6 +8,8 @@ import threading
 import time
 from types import FrameType
 
+from plsc.terminal import tell_in_handler
+
 # EX_TEMPFAIL of sysexits.h, "try again later": the run was stopped, has saved, and goes on if started again.
 EXIT_STOPPED = 75
 # Paddle's launcher sends SIGTERM three times in 0.4 s: within this time they are one request.
@@ -46,15 +48,7 @@ class StopRequest:
         if not self.made:
             self.made, self._since = True, time.monotonic()
             if number == signal.SIGINT:
-                _tell("plsc: Ctrl-C: the run saves after this step and ends; once more ends it at once, unsaved\n")
+                tell_in_handler("plsc: Ctrl-C: the run saves after this step and ends; another one ends it unsaved")
         elif number == signal.SIGINT or time.monotonic() - self._since > REPEATS_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-
-
-def _tell(text: str) -> None:
-    """Write to the terminal from a signal's handler, where Python's own streams may be in the middle of a line."""
-    try:
-        os.write(2, text.encode())
-    except OSError:
-        pass  # nobody reads it

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
+import plsc.launch
 from plsc.checkpoint import OneRank, latest, open_checkpoint
 from plsc.engine.stopping import EXIT_STOPPED
 from tests.dist.ranks import ROOT
@@ -91,3 +93,106 @@ def test_ranks_end_with_a_killed_launcher_and_the_same_command_goes_on(tmp_path,
     assert again.wait(SECONDS) == signal.SIGTERM
     wait_for(lambda: not ranks_of(tmp_path), "the ranks go on", tmp_path)
     assert latest(str(tmp_path / "run")) is not None and "asked to stop: saved after step" in told(tmp_path)
+
+
+RANK = """
+import os, signal, sys, time
+def hear(number, frame):
+    time.sleep(0.5)  # what it takes to save
+    open("heard", "w").write(signal.Signals(number).name)
+    sys.exit(75)
+signal.signal(signal.SIGTERM, hear), signal.signal(signal.SIGINT, hear)
+open("ready", "w").write(str(os.getpid()))
+while True:
+    time.sleep(0.05)
+"""
+
+
+def ignores(process: int, number: signal.Signals) -> bool:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    mask = next(line.split()[1] for line in lines if line.startswith("SigIgn"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_nobody_reads_and_nohup(tmp_path):
+    """`nohup python -m plsc.launch ... | tee` whose tee has gone by Ctrl-C: request and status arrive."""
+    (tmp_path / "rank.py").write_text(RANK), (tmp_path / "launcher.txt").touch()
+    command = [sys.executable, "-m", "plsc.launch", "--nproc_per_node", "1", "--log_dir", "log", "rank.py"]
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")} | {"PYTHONPATH": str(ROOT)}
+    reader, writer = os.pipe()
+    launcher = subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=writer, stderr=writer, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    try:
+        os.close(writer)
+        ready = tmp_path / "ready"
+        wait_for(lambda: ready.exists() and ready.read_text(), "no rank", tmp_path)
+        os.close(reader)
+        for process in (launcher.pid, int(ready.read_text())):
+            assert ignores(process, signal.SIGHUP) and not ignores(process, signal.SIGINT)
+        launcher.send_signal(signal.SIGINT)
+        assert launcher.wait(SECONDS) == EXIT_STOPPED and (tmp_path / "heard").read_text() == "SIGINT"
+    finally:
+        launcher.kill()
+
+
+class Process:
+    """A rank: what it ends with, once it was looked at so often."""
+
+    def __init__(self, code: int | None, looks: int = 0):
+        self.pid, self._code, self._looks, self.told = id(self), code, looks, []
+
+    @property
+    def returncode(self) -> int | None:
+        return self._code if self._looks <= 0 else None
+
+    def poll(self) -> int | None:
+        self._looks -= 1
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        self.told.append(number)
+
+
+@pytest.fixture
+def stop_of(monkeypatch):
+    monkeypatch.setattr(plsc.launch.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(plsc.launch, "_LOOK_SECONDS", 0.0)
+
+    def make(*processes: Process) -> plsc.launch.Stop:
+        containers = [types.SimpleNamespace(_proc=types.SimpleNamespace(_proc=process)) for process in processes]
+        pod = types.SimpleNamespace(containers=containers, watch=lambda: "failed", logs=lambda: None)
+        return plsc.launch.Stop(types.SimpleNamespace(pod=pod))
+
+    return make
+
+
+@pytest.mark.parametrize(("codes", "status"), [
+    ((0, 0), 0), ((75, 0), 75), ((65, 65), 65), ((-15, 65), 65), ((-9, 1), 1), ((0, -15), 143), ((75, 3), 3),
+])  # fmt: skip
+def test_the_status_is_that_of_the_cause(stop_of, codes, status):
+    assert stop_of(*map(Process, codes)).status() == status
+
+
+@pytest.mark.parametrize("code", [65, 75])
+def test_ranks_that_end_one_after_the_other_are_waited_for(stop_of, code):
+    """Paddle's kills the rest where one has ended with another status than 0."""
+    slow = Process(code, looks=5)
+    with pytest.raises(SystemExit) as ended:
+        stop_of(Process(code), slow).watch()
+    assert ended.value.code == code and slow.returncode == code and slow.told == []
+    assert stop_of(Process(1), Process(None)).watch() == "failed"  # an error: as Paddle does it
+
+
+def test_a_signal_that_is_sent_three_times_is_one_request(stop_of):
+    rank = Process(None)
+    stop = stop_of(rank)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
+        stop._hear(number, None)
+    assert rank.told == [signal.SIGTERM]
+    stop._asked_at -= 2.0
+    stop._hear(signal.SIGTERM, None)
+    assert rank.told == [signal.SIGTERM] * 2
+    stop._hear(signal.SIGINT, None)  # a hand on the keyboard means it
+    assert rank.told == [signal.SIGTERM] * 2 + [signal.SIGKILL]
