@@ -109,8 +109,10 @@ def _reason(error: Exception) -> str:
     from plsc.parallel.group import first_line
 
     not_theirs = (os.path.dirname(paddle.__file__), __file__)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(not_theirs)]
-    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    # not extract_tb, which sys.tracebacklimit cuts, see compat.building
+    lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    theirs = [(file, line) for file, line in lines if not file.startswith(not_theirs)]
+    where = f" ({os.path.basename(theirs[-1][0])}:{theirs[-1][1]})" if theirs else ""
     return f"{type(error).__name__}: {' '.join(first_line(error).split())}{where}"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 import pytest
 
+from plsc import compat
 from plsc.errors import ConfigError
 from plsc.models import BaseModel, build_feature, build_model, require_same_parameters
 from tests.unit.model_programs import Run, build, image, parameters
@@ -81,6 +82,14 @@ def test_an_input_that_is_not_called_image():
         message = r"WithFields: build_network raised AttributeError: .* no input 'image', it has: photo, other \(test"
         with pytest.raises(ConfigError, match=message):
             build_feature(WithFields(), {"photo": photo, "other": other}, False)
+
+
+def test_an_error_of_the_net_names_its_line_where_programs_are_built():
+    with compat.building(paddle.static.Program(), paddle.static.Program()):
+        photo = paddle.static.data("photo", [-1, *SHAPE], "float32")
+        message = r"WithFields: build_network raised AttributeError: .* \(test_models_user.py:\d+\)"
+        with pytest.raises(ConfigError, match=message):
+            build_feature(WithFields(), {"photo": photo}, False)
 
 
 def test_names_do_not_meet_those_of_the_rest_of_the_program():
