@@ -6,6 +6,7 @@ import errno
 import importlib
 import json
 import os
+from types import ModuleType
 from typing import Any
 
 from plsc.engine.handlers import ToldOnce
@@ -80,11 +81,18 @@ def _drop_half_line(path: str) -> None:
 def _open_writer(directory: str, kind: str):
     if kind == "none":
         return None
+    module = import_package(kind)
+    return module.LogWriter(logdir=directory) if kind == "visualdl" else module.SummaryWriter(directory)
+
+
+def import_package(kind: str) -> ModuleType | None:
+    """The package that writes ``kind``, if it needs one. Raises ConfigError where it is missing."""
+    if kind == "none":
+        return None
     package = PACKAGES[kind]
     try:
-        module = importlib.import_module(package)
+        return importlib.import_module(package)
     except ImportError:
         raise ConfigError(
             f"scalars={kind!r}: the package {package} is not installed; `pip install {package}`, or set scalars: none"
         ) from None
-    return module.LogWriter(logdir=directory) if kind == "visualdl" else module.SummaryWriter(directory)

@@ -19,6 +19,7 @@ from plsc.engine import alike
 from plsc.engine.cpu import give_back, prepare_cpu
 from plsc.engine.journal import Journal
 from plsc.engine.run_dir import claim
+from plsc.engine.scalars import import_package
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment, cores
 from plsc.parallel.group import Group, first_line, meet
@@ -130,6 +131,8 @@ def _check(config: Config, parts: Parts, check) -> tuple[Environment, dict[str, 
     env = place_of(config)
     config.check(env.world_size, env.device)
     parts.check(config)
+    if env.rank == 0:
+        import_package(config.scalars)  # before anything is written
     return env, check(config, parts, env) or {}
 
 

@@ -13,11 +13,13 @@ import stat
 from collections.abc import Iterable, Mapping
 
 MOST_BYTES = 16 * 2**20
-_FILES = re.compile(r"envlog(\.init)?\.\d+|backup_env\.\d+\.json|.+\.log")
+_FILES = re.compile(r"envlog(\.init)?\.\d+|backup_env\.\d+\.json|.+\.[a-z]{6}\.log")
+_LOG_BEGINS = b"environ({"  # str(os.environ); a log of the user's, nginx.access.log, begins otherwise
 _NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSW|PWD$|CREDENTIAL|AUTH|UGI|SIGNATURE|COOKIE", re.IGNORECASE)
 _ORDINARY = ("PWD", "OLDPWD")  # the working directory
 _IN_ADDRESSES = re.compile(r"://([^/@\s]+)@")  # http://user:password@proxy
 _LEAST = 4  # characters of what is taken for a secret
+_SETTING = re.compile(r"true|false|none|null|default|disabled|enabled|\d{1,7}", re.IGNORECASE)  # MAX_TOKENS=6170
 
 
 def hide_secrets(more: Iterable[str | None] = (), environ: Mapping[str, str] | None = None) -> None:
@@ -55,6 +57,8 @@ def _clean(path: str, secrets: Iterable[str]) -> None:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid() or about.st_size > MOST_BYTES:
             return
+        if path.endswith(".log") and os.pread(handle, len(_LOG_BEGINS), 0) != _LOG_BEGINS:
+            return
         os.fchmod(handle, 0o600)
         data = os.pread(handle, MOST_BYTES, 0)
         for start, length in _places(data, secrets):  # in place: the launcher may be writing at the end
@@ -66,7 +70,7 @@ def _clean(path: str, secrets: Iterable[str]) -> None:
 def _places(data: bytes, secrets: Iterable[str]) -> Iterable[tuple[int, int]]:
     """(start, length) of each secret in the data, as plain text, as Python and as JSON write it."""
     for secret in secrets:
-        if len(secret) < _LEAST:
+        if len(secret) < _LEAST or _SETTING.fullmatch(secret):
             continue
         forms = {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]}
         for form in {text.encode("utf-8", "surrogateescape") for text in forms}:

@@ -46,8 +46,14 @@ def end_with_launcher(env: Environment) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if _has_ended(os.getppid()):  # before prctl
             raise LaunchError("the launcher that started this rank has ended; start all ranks anew")
-    elif env.world_size > 1 and os.getppid() != 1:  # whoever starts ranks and leaves on purpose is gone by now
+    elif env.world_size > 1 and not _is_to_stay():
         _watch(os.getppid())
+
+
+def _is_to_stay() -> bool:
+    """Whether whoever started this rank by hand means to leave: it used nohup or setsid, or is gone by now."""
+    nohup, setsid = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, os.getsid(0) == os.getpid()
+    return nohup or setsid or os.getppid() == 1
 
 
 def _has_ended(parent: int) -> bool:

@@ -73,21 +73,39 @@ def test_it_is_done_again_without_harm(logs):
 
 def test_other_files_are_left_alone(logs, monkeypatch, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "file"
-    elsewhere.write_text("AKIAEXAMPLE")
+    elsewhere.touch()
     elsewhere.chmod(0o644)
-    (logs / "link.log").symlink_to(elsewhere)
-    os.mkfifo(logs / "pipe.log")
-    (logs / "workerlog.0").write_text("AKIAEXAMPLE")
-    (logs / "directory.log").mkdir()
-    (logs / "short.log").write_text("x")
-    monkeypatch.setenv("A_KEY", "x")  # too short to be one: every x would become an asterisk
+    ours = "environ({'A': 'AKIAEXAMPLE'})"
+    elsewhere.write_text(ours)
+    (logs / "default.linked.log").symlink_to(elsewhere)
+    os.mkfifo(logs / "default.afifoo.log")
+    (logs / "default.folder.log").mkdir()
+    for name in ("workerlog.0", "nginx.log", "nginx.access.log", "my envlog.0", "default.access.log.1"):
+        (logs / name).write_text("AKIAEXAMPLE")
+        (logs / name).chmod(0o644)
     hide_secrets()
-    assert elsewhere.read_text() == "AKIAEXAMPLE" and stat.S_IMODE(elsewhere.stat().st_mode) == 0o644
-    assert (logs / "workerlog.0").read_text() == "AKIAEXAMPLE" and (logs / "short.log").read_text() == "x"
-    monkeypatch.setattr(launch_logs.os, "geteuid", lambda: os.getuid() + 1)
-    (logs / "other.log").write_text("AKIAEXAMPLE")
+    assert elsewhere.read_text() == ours and stat.S_IMODE(elsewhere.stat().st_mode) == 0o644
+    for name in ("workerlog.0", "nginx.log", "nginx.access.log", "my envlog.0", "default.access.log.1"):
+        assert (logs / name).read_text() == "AKIAEXAMPLE" and stat.S_IMODE((logs / name).stat().st_mode) == 0o644
+    (logs / "job.zyxwvu.log").write_text(ours)
+    with monkeypatch.context() as patch:
+        patch.setattr(launch_logs.os, "geteuid", lambda: os.getuid() + 1)
+        hide_secrets()
+    assert (logs / "job.zyxwvu.log").read_text() == ours  # another user's
     hide_secrets()
-    assert (logs / "other.log").read_text() == "AKIAEXAMPLE"  # another user's
+    assert (logs / "job.zyxwvu.log").read_text() == ours.replace("AKIAEXAMPLE", "*" * 11)  # of another launch
+
+
+def test_settings_are_no_secrets(logs, monkeypatch):
+    """Each would put asterisks over everything that is the same: `false`, a port, every x."""
+    before = {path: path.read_bytes() for path in logs.iterdir()}
+    for path in before:
+        path.write_bytes(before[path] + b" x FALSE, 127.0.0.1:6170 None")
+    for name, value in {"TOKENIZERS_PARALLELISM": "FALSE", "MAX_TOKENS": "6170", "A_KEY": "x", "AUTH": "None"}.items():
+        monkeypatch.setenv(name, value)
+    hide_secrets()
+    for path, data in before.items():
+        assert path.read_bytes()[len(data):] == b" x FALSE, 127.0.0.1:6170 None"
 
 
 def test_without_a_launcher_nothing_is_done(monkeypatch):

@@ -26,6 +26,7 @@ def orphan(env: Environment, variables: dict[str, str]) -> bool:
             os.close(reader)
             os.close(told_writer)
             os.environ.update(variables)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
             launcher.end_with_launcher(env)
             os.write(writer, b"!")
             os.read(told_reader, 1)
@@ -56,6 +57,21 @@ def test_one_rank_of_the_launcher_ends_too():
 
 def test_a_process_of_its_own_goes_on():
     assert not orphan(Environment(), {})
+
+
+@pytest.mark.parametrize(("changes", "watched"), [
+    ({}, True), ({"hangup": signal.SIG_IGN}, False), ({"session": os.getpid()}, False), ({"parent": 1}, False),
+], ids=["another launcher", "nohup", "setsid", "gone"])  # fmt: skip
+def test_ranks_that_are_to_outlive_their_shell_do(monkeypatch, changes, watched):
+    found = {"hangup": signal.SIG_DFL, "session": 5, "parent": 7, **changes}
+    calls = []
+    monkeypatch.delenv(launcher.LAUNCHED, raising=False)
+    monkeypatch.setattr(launcher, "_watch", calls.append)
+    monkeypatch.setattr(launcher.signal, "getsignal", lambda number: found["hangup"])
+    monkeypatch.setattr(launcher.os, "getsid", lambda process: found["session"])
+    monkeypatch.setattr(launcher.os, "getppid", lambda: found["parent"])
+    launcher.end_with_launcher(TWO)
+    assert calls == [7] * watched
 
 
 def test_a_launcher_that_had_ended_before_is_noticed(monkeypatch):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
 
 from plsc.config import Config
 from plsc.engine.start import start
-from plsc.errors import DataError, LaunchError
+from plsc.errors import ConfigError, DataError, LaunchError
 from plsc.parts import Parts
 
 
@@ -54,3 +55,14 @@ def test_after_a_failure_the_next_one_may_run(tmp_path):
         raise ZeroDivisionError
     with start(settings(tmp_path), Parts(), nothing) as run:
         assert run.group.world_size == 1
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_a_missing_package_is_told_before_anything_is_written(tmp_path, monkeypatch, continues):
+    """By all ranks alike: it is part of what they agree on."""
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    config = settings(tmp_path / "run")
+    config.set("scalars", "tensorboard")
+    with pytest.raises(ConfigError, match="pip install tensorboardX"), start(config, Parts(), nothing, continues):
+        pass
+    assert not (tmp_path / "run").exists()
