@@ -18,6 +18,8 @@ from plsc.errors import ConfigError
 log = logging.getLogger(__name__)
 
 MOST_DEPTH, MOST_VALUES = 20, 100_000
+# What PyYAML raises; the last four also where a tag (!!int, !!bool) does not fit its text.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError, OverflowError)
 
 
 class Item(NamedTuple):
@@ -55,7 +57,7 @@ def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
             raise ConfigError(f"-o {hidden}: must be key=value")
         try:
             value = _value_of(right)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except _NOT_YAML as error:
             hidden = "<hidden>" if key.startswith("remote") else shown(right)
             raise ConfigError(f"-o {key}={hidden}: is not YAML ({_reason(error)}); put quotes around a text") from None
         items += items_of_mapping({key: value}, "-o")
@@ -125,7 +127,7 @@ def items_of_yaml(path: str | os.PathLike) -> list[Item]:
         raise ConfigError(f"{name}: cannot read the configuration: {error.strerror or error}") from None
     except ConfigError:
         raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else str(name)
         raise ConfigError(f"{place}: is not YAML: {_reason(error)}") from None
@@ -166,4 +168,6 @@ def _reason(error: Exception) -> str:
         return ", ".join(part[:100] for part in (error.context, error.problem) if part)
     if isinstance(error, yaml.reader.ReaderError):
         return f"{error.reason} at byte {error.position}"
+    if not isinstance(error, ValueError):
+        return "a value does not fit its tag (!!...)"
     return " ".join(str(error).split())[:200]

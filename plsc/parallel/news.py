@@ -8,6 +8,7 @@ A machine that is gone closes nothing; the kernel's keep-alive packets find that
 
 from __future__ import annotations
 
+import errno
 import json
 import secrets
 import selectors
@@ -20,7 +21,8 @@ from typing import Any
 KEEPALIVE_SECONDS = 30
 LOOPBACK = "127.0.0.1"
 _HELLO_BYTES = 64  # of the first message: token and rank, padded
-_MOST_UNKNOWN = 1000  # connections of which nothing is known yet
+_MOST_UNKNOWN = 100  # connections of which nothing is known yet, more than there are ranks
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class News:
@@ -153,6 +155,7 @@ class Door:
 
     def __init__(self, server: socket.socket, token: str, world_size: int):
         self._server, self._token, self._ranks = server, token.encode(), set(range(1, world_size))
+        self._most = _MOST_UNKNOWN + world_size
         self._said: dict[socket.socket, bytes] = {}  # what those have said who are not known yet
         self._peers: dict[socket.socket, int] = {}
         self._selector = selectors.DefaultSelector()
@@ -169,7 +172,7 @@ class Door:
                 for key, _ in self._selector.select(left):
                     if key.fileobj is self._server:
                         self._accept()
-                    else:
+                    elif key.fileobj in self._said:  # not forgotten a moment ago
                         self._hear(key.fileobj)
         except BaseException:
             for peer in self._peers:
@@ -184,11 +187,13 @@ class Door:
     def _accept(self) -> None:
         try:
             peer, _ = self._server.accept()
-        except OSError:  # it has gone again
-            return
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self._forget_oldest()
+            return  # it comes again, or has gone
         peer.setblocking(False)
-        if len(self._said) >= _MOST_UNKNOWN:
-            self._forget(next(iter(self._said)))  # the one that has been silent longest
+        if len(self._said) >= self._most:
+            self._forget_oldest()
         self._said[peer] = b""
         self._selector.register(peer, selectors.EVENT_READ)
 
@@ -211,6 +216,11 @@ class Door:
             self._peers[peer] = int(words[1])
         else:
             self._forget(peer)
+
+    def _forget_oldest(self) -> None:
+        """The stranger that has been silent longest, if there is one."""
+        for stranger in list(self._said)[:1]:
+            self._forget(stranger)
 
     def _forget(self, stranger: socket.socket) -> None:
         self._selector.unregister(stranger)

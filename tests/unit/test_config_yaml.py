@@ -68,3 +68,12 @@ def test_yaml_files_that_cannot_be_read(tmp_path):
     (tmp_path / "date.yaml").write_text("lr: 2020-99-99\n")
     assert "is not YAML" in refusal(Config.from_yaml, tmp_path / "date.yaml")
     assert "a YAML file is needed" in refusal(Config.from_yaml, {"lr": 1})
+
+
+@pytest.mark.parametrize("value", [
+    "!!bool foo", "!!timestamp foo", "!!int ''", "!!float ''", "!!int x", "{!!bool a: 1}",
+])  # fmt: skip
+def test_tags_that_do_not_fit(tmp_path, value):
+    """PyYAML raises KeyError, AttributeError and IndexError for them."""
+    assert "run.yaml: is not YAML" in refusal(Config.from_yaml, write(tmp_path, f"lr: {value}\n"))
+    assert "is not YAML" in refusal(Config().override, [f"lr={value}"])

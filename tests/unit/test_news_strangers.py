@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 import time
@@ -76,11 +77,27 @@ def test_a_rank_that_does_not_come_is_named(server):
     ours.close()
 
 
-def test_many_strangers_do_not_use_up_the_files(server, monkeypatch):
-    monkeypatch.setattr("plsc.parallel.news._MOST_UNKNOWN", 3)
-    strangers = [connect(server) for _ in range(20)]
+@pytest.mark.parametrize("most", [-1, 3])  # and two ranks; -1: who speaks while the next one comes is forgotten
+@pytest.mark.parametrize("said", [b"", b"x"])
+def test_many_strangers_do_not_use_up_the_files(server, monkeypatch, most, said):
+    monkeypatch.setattr("plsc.parallel.news._MOST_UNKNOWN", most)
+    strangers = [connect(server, said) for _ in range(20)]
     ours = connect(server, hello(1))
     found = Door(server, TOKEN, 2).let_in(time.monotonic() + 60)
+    assert list(found.values()) == [1]
+    for end in [*strangers, ours, *found]:
+        end.close()
+
+
+def test_a_rank_comes_in_where_strangers_hold_all_files(server):
+    strangers = [connect(server) for _ in range(30)]
+    ours = connect(server, hello(1))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 6, before[1]))
+    try:
+        found = Door(server, TOKEN, 2).let_in(time.monotonic() + 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert list(found.values()) == [1]
     for end in [*strangers, ours, *found]:
         end.close()
