@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from plsc.data import read_test_sample
+from plsc.data.workers import call_in_fork
 from plsc.engine.best import check_metric
 from plsc.engine.data import number_of_samples
 from plsc.engine.evaluate import Unusable, picture_reader, verification_sets
@@ -33,7 +34,7 @@ def check_sets(run: Run) -> None:
         return
     began = time.monotonic()
     if run.parts.test_dataset is not None:
-        run.group.agree(lambda: _check_own(run))
+        run.group.agree(lambda: _look_at_own(run))
         what = "test_dataset: samples can be read, both kinds of pairs are there"
     else:
         counts = run.group.all_gather(run.group.agree(lambda: _check_files(run)))
@@ -73,6 +74,14 @@ def _decode(pairs: PairSet, run: Run, batches: tuple[np.ndarray, np.ndarray]) ->
         more = f" (and {len(bad) - 1} more of the pictures of {pairs.name})" if len(bad) > 1 else ""
         raise DataError(f"{min(bad)}{more}; repair the set, take it out of data.val_targets, or set with_test: false")
     return len(mine)
+
+
+def _look_at_own(run: Run) -> None:
+    """Where workers are to be forked, in a process of its own: users' code may start threads, which a fork lacks."""
+    if run.config.data.num_workers:
+        call_in_fork(lambda: _check_own(run))
+    else:
+        _check_own(run)
 
 
 def _check_own(run: Run) -> None:

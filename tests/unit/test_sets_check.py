@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,6 +61,39 @@ def test_of_a_users_set_as_much_is_read_as_it_takes_to_see_both_kinds():
 def test_a_users_set_that_cannot_be_judged_is_named(dataset, metric, message):
     with pytest.raises(PlscError, match=message):
         check_own(dataset, metric)
+
+
+POOL_RUN = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import plsc
+sys.path.insert(0, {root!r})
+from tests.unit.test_memory_plan import entry
+
+POOL = ThreadPoolExecutor(1)  # of the process, as those of image libraries: its threads are not in a fork
+
+
+class Numbers:
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        return POOL.submit(lambda: (np.full((3, 4, 4), index, np.float32), index // 4 + index % 4 // 3)).result()
+
+
+made = entry(**{{"data.dataset": "list", "data.num_workers": 1, "classifier.num_classes": 8, "with_test": True}})
+made.train_dataset = made.test_dataset = Numbers()
+print("trained to step", made.train().step)
+"""
+
+
+def test_users_threads_are_not_started_before_the_workers_are_forked(tmp_path):
+    """Else the workers would wait for ever for a pool whose threads they do not have. The limit is for that only."""
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run([sys.executable, "-c", POOL_RUN.format(root=root)], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=120, env={**os.environ, "PYTHONPATH": root})  # fmt: skip
+    assert "trained to step 1" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_command_ends_with_a_status_of_its_own(monkeypatch, capsys):
