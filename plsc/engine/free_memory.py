@@ -6,11 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-# (the controllers of a line of /proc/self/cgroup, where its tree is mounted, limit, use, the share of the use that the
-# kernel can give back: file pages that were not used lately)
+# (the controllers of a line of /proc/self/cgroup, where its tree is mounted, limit, use, the shares of the use that the
+# kernel can give back: pages of files, also of those that were read more than once)
 _KINDS = (
-    ("", "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),  # version 2
-    ("memory", "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ("", "sys/fs/cgroup", "memory.max", "memory.current", ("inactive_file", "active_file")),  # version 2
+    (
+        "memory",
+        "sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
 )
 
 
@@ -43,13 +49,13 @@ def _of_groups(root: str) -> Iterator[int]:
                     yield left
 
 
-def _left(directory: str, limit: str, use: str, reclaimable: str) -> int | None:
+def _left(directory: str, limit: str, use: str, reclaimable: tuple[str, ...]) -> int | None:
     """None where there is no limit, or no such directory: a container sees its own group as the root."""
     most, used = (_lines(os.path.join(directory, name)) for name in (limit, use))
     if not (most and used and most[0].isdigit() and used[0].isdigit()):
         return None
     statistics = dict(line.split(" ", 1) for line in _lines(os.path.join(directory, "memory.stat")) if " " in line)
-    return int(most[0]) - int(used[0]) + int(statistics.get(reclaimable, 0))
+    return int(most[0]) - int(used[0]) + sum(int(statistics.get(name, 0)) for name in reclaimable)
 
 
 def _lines(path: str) -> list[str]:

@@ -9,7 +9,7 @@ from plsc.engine.free_memory import free_memory
 from plsc.engine.memory_need import count_memory
 from plsc.engine.memory_plan import GB, resident_bytes
 from plsc.engine.start import Run
-from plsc.errors import ConfigError
+from plsc.errors import ConfigError, PlscError
 
 LONG_SECONDS = 1.0  # what takes longer is told
 
@@ -19,17 +19,29 @@ def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None
 
     How the need is found: plsc.engine.memory_need. Paging is not looked at: with it a step takes minutes.
     """
-    config, env = run.config, run.env
-    if not config.memory_check or env.on_gpu:
+    env = run.env
+    if not run.config.memory_check or env.on_gpu:
         return
     began, held = time.monotonic(), resident_bytes()
-    need = sum(count_memory(config, env, program, evaluation, held).sizes.values())
+    need = run.group.agree(lambda: _need(run, program, evaluation, held))
     share = held + free_memory() / env.local_world_size
-    run.group.agree(lambda: _refuse(need, held, env.local_world_size) if need > share else None)
+    run.group.agree(lambda: _refuse(need, held, env.local_world_size) if need is not None and need > share else None)
     seconds = time.monotonic() - began
-    if seconds > LONG_SECONDS:
+    if need is not None and seconds > LONG_SECONDS:
         need_of = f"{need / GB:.1f} of {share / GB:.1f} GB"
         run.journal.say(f"memory: a rank will need {need_of} (estimated in {seconds:.1f} s)")
+
+
+def _need(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held: int) -> int | None:
+    """Bytes; None, and a line that says why, where a user's net has what the estimate does not know."""
+    try:
+        return sum(count_memory(run.config, run.env, program, evaluation, held).sizes.values())
+    except PlscError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        run.journal.say(f"memory was not estimated, the run goes on unchecked: {type(error).__name__}: {reason}")
+        return None
 
 
 def _refuse(need: int, held: int, ranks: int) -> None:

@@ -175,7 +175,10 @@ def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_
             copies += op.writes[0].size()
         if kind not in ("conv2d", "conv2d_grad"):
             continue
-        image, *gradient = [tensor for tensor in op.reads if not tensor.name]
+        computed = [tensor for tensor in op.reads if not tensor.name]
+        if len(computed) < (1 if kind == "conv2d" else 2):  # of a parameter: nothing of a batch is kept
+            continue
+        image, *gradient = computed
         weights = sum(tensor.size() for tensor in op.reads if tensor.name)
         if kind == "conv2d":
             kept += _in_layout(image) + weights

@@ -12,7 +12,7 @@ from plsc.engine import memory_check  # noqa: E402
 from plsc.engine.free_memory import free_memory  # noqa: E402
 from plsc.engine.memory_plan import resident_bytes  # noqa: E402
 from plsc.errors import ConfigError  # noqa: E402
-from tests.unit.test_memory_plan import entry  # noqa: E402
+from tests.unit.test_memory_plan import EMBEDDING, Linear, entry  # noqa: E402
 
 GIB = 1 << 30
 
@@ -26,11 +26,11 @@ def make(root: Path, files: dict[str, object]) -> str:
     return str(root)
 
 
-def group(path: str, limit, used, inactive=0, v1=False) -> dict[str, object]:
-    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file") if v1 else (
-        "memory.max", "memory.current", "inactive_file")  # fmt: skip
+def group(path: str, limit, used, inactive=0, active=0, v1=False) -> dict[str, object]:
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file") if v1 else (
+        "memory.max", "memory.current", "inactive_file", "active_file")  # fmt: skip
     where = ("sys/fs/cgroup/memory/" if v1 else "sys/fs/cgroup/") + path
-    stat = f"anon 5\n{names[2]} {inactive}\nrss 1\n"
+    stat = f"anon 5\n{names[2]} {inactive}\n{names[3]} {active}\nrss 1\n"
     return {f"{where}/{names[0]}": f"{limit}\n", f"{where}/{names[1]}": f"{used}\n", f"{where}/memory.stat": stat}
 
 
@@ -40,6 +40,8 @@ def group(path: str, limit, used, inactive=0, v1=False) -> dict[str, object]:
     ({"proc/self/cgroup": "0::/a/b\n", **group("a/b", 3 * GIB, GIB), **group("a", "max", 5)}, 2 * GIB),
     ({"proc/self/cgroup": "0::/a/b\n", **group("a/b", 3 * GIB, GIB), **group("a", 2 * GIB, GIB)}, GIB),  # the one above
     ({"proc/self/cgroup": "0::/a\n", **group("a", 3 * GIB, 3 * GIB, inactive=GIB)}, GIB),  # pages of files come back
+    ({"proc/self/cgroup": "0::/a\n", **group("a", 4 * GIB, 4 * GIB, inactive=GIB, active=2 * GIB)}, 3 * GIB),
+    ({"proc/self/cgroup": "4:memory:/a\n", **group("a", 4 * GIB, 4 * GIB, GIB, 2 * GIB, v1=True)}, 3 * GIB),
     ({"proc/self/cgroup": "0::/../x\n", **group("", 3 * GIB, GIB)}, 2 * GIB),  # a container's own root
     ({"proc/self/cgroup": "5:cpu,cpuacct:/q\n4:memory:/docker/1\n", **group("", 4 * GIB, GIB, v1=True)}, 3 * GIB),
     ({"proc/self/cgroup": "4:memory:/a\n", **group("a", 9223372036854771712, GIB, v1=True)}, 8 * GIB),
@@ -80,6 +82,34 @@ def test_what_fits_and_what_is_told_to_go_on_trains(tmp_path, run_of, monkeypatc
     with pytest.raises(ConfigError, match="memory: 1 rank"):
         run_of(**other).train()
     assert run_of(**other, memory_check=False).train().step == 1
+
+
+class OfAParameter(Linear):
+    """Its convolution reads no picture but a parameter, which learns."""
+
+    def build_network(self, input, label, is_train=True):
+        import paddle
+
+        picture = paddle.create_parameter([1, 16, 4, 4], "float32", name="picture")
+        found = paddle.nn.Conv2D(16, EMBEDDING, 4)(picture)
+        return super().build_network(input, label, is_train) + paddle.flatten(found, 1)
+
+
+def test_a_convolution_of_a_parameter_is_counted_too(run_of, tmp_path):
+    made = run_of()
+    made.set_model(OfAParameter())
+    assert made.train().step == 1
+    assert "memory was not estimated" not in (tmp_path / "logs" / "rank_00000.log").read_text()
+
+
+def test_what_cannot_be_estimated_is_said_and_trains(run_of, tmp_path, monkeypatch):
+    def fails(*args):
+        raise KeyError("an operation")
+
+    monkeypatch.setattr(memory_check, "count_memory", fails)
+    assert run_of().train().step == 1
+    said = "memory was not estimated, the run goes on unchecked: KeyError: 'an operation'"
+    assert said in (tmp_path / "logs" / "rank_00000.log").read_text()
 
 
 def test_what_is_refused_leaves_no_logs_and_those_of_another_run_alone(tmp_path, run_of, monkeypatch):
