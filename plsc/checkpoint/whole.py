@@ -7,8 +7,8 @@ import os
 
 from plsc.checkpoint.files import sync_dir
 from plsc.checkpoint.find import latest, require_one_manifest
-from plsc.checkpoint.layout import DAMAGED, checkpoints_dir, damaged_dirs, file_names, step_dirs
-from plsc.checkpoint.manifest import read_manifest
+from plsc.checkpoint.layout import DAMAGED, REPLACED, checkpoints_dir, damaged_dirs, file_names, step_dirs
+from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.read import Damaged, verify_files
 from plsc.checkpoint.together import Group, describe, together
 from plsc.errors import CheckpointError
@@ -20,7 +20,8 @@ def newest_whole(run_dir: str, group: Group) -> str | None:
     """The newest checkpoint of which every file has the hash that its manifest says, or None where there is none.
 
     A newer one that is damaged is renamed to `damaged_step_...`, so that nothing takes it for the newest again, and
-    named in a warning. To be called by all ranks by whoever holds the run. Raises CheckpointError on every rank where
+    named in a warning; one that a killed save had moved aside gets its name back. To be called by all ranks by whoever
+    holds the run. Raises CheckpointError on every rank where
     there are checkpoints and none is whole: to begin anew then is for a person to decide.
     """
     what = f"cannot go on in {run_dir}"
@@ -32,7 +33,7 @@ def newest_whole(run_dir: str, group: Group) -> str | None:
         require_one_manifest(group, what, path)  # before one is put aside for what is wrong with another
         damage = _damage(path, group)
         if damage is None:
-            return path
+            return together(group, what, lambda: _put_back(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
         aside = together(group, what, lambda: _set_aside(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
         log.warning("%s: this checkpoint is passed over for the one before and is now %s", damage, aside)
 
@@ -61,6 +62,22 @@ def _set_aside(run_dir: str, path: str) -> str:
     os.rename(path, aside)
     sync_dir(root)
     return aside
+
+
+def _put_back(run_dir: str, path: str) -> str:
+    """The whole checkpoint in its place: from where a killed save had moved it the next save would move it again, away
+    from whoever goes on from it."""
+    root, name = os.path.split(path)
+    final = os.path.join(root, name[len(REPLACED) :])
+    if not name.startswith(REPLACED):
+        return path
+    if carries_manifest(final):  # not complete, else it would have been taken
+        log.warning("%s is not complete, and is now %s", final, _set_aside(run_dir, final))
+    if os.path.lexists(final):
+        return path  # what is there is nobody's checkpoint, and is not ours to move
+    os.rename(path, final)
+    sync_dir(root)
+    return final
 
 
 def _require_none(run_dir: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
-from plsc.checkpoint import OneRank, link, open_checkpoint
+from plsc.checkpoint import OneRank, latest, link, newest_whole, open_checkpoint
 from plsc.errors import CheckpointError
 from tests.unit.checkpoint_kit import save_as
 
@@ -45,3 +46,32 @@ def test_one_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         link(path, best, {}, OneRank())
     assert os.listdir(tmp_path / "best" / "checkpoints") == ["step_00000012"]
     open_checkpoint(first, OneRank())
+
+
+@pytest.mark.parametrize("in_its_place", ["nothing", "cut off", "flipped"])
+def test_the_one_a_run_goes_on_from_is_in_its_place_and_can_be_kept_elsewhere(tmp_path, in_its_place):
+    """A save of the same step was killed between its two renames, or what it put there is damaged."""
+    run_dir = str(tmp_path / "run")
+    path = save_as(tmp_path / "run", 12, 11, 2)
+    aside = os.path.join(os.path.dirname(path), ".replaced_step_00000012")
+    shutil.copytree(path, aside)
+    if in_its_place == "nothing":
+        shutil.rmtree(path)
+    else:
+        with open(os.path.join(path, "replicated.safetensors"), "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            if in_its_place == "cut off":
+                file.truncate()
+            else:
+                last = file.read(1)[0]
+                file.seek(-1, os.SEEK_END)
+                file.write(bytes([last ^ 1]))
+    before = sorted(os.listdir(tmp_path / "run" / "checkpoints"))
+    latest(run_dir)
+    assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == before  # who only reads moves nothing
+    found = newest_whole(run_dir, OneRank())
+    assert found == path
+    for target in (run_dir, str(tmp_path / "best")):
+        assert open_checkpoint(link(found, target, {"best": 1}, OneRank()), OneRank())[1].step == 12
+    damaged = [] if in_its_place == "nothing" else ["damaged_step_00000012"]
+    assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == [*damaged, "step_00000012"]
