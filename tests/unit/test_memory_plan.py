@@ -81,7 +81,7 @@ def test_adam_keeps_two_numbers_for_each_of_a_weight():
 
 def test_more_batch_and_more_classes_take_more_memory():
     step = need().sizes[STEP]
-    assert need(train_batch_size=8 * BATCH).sizes[STEP] > 3 * step
+    assert need(train_batch_size=8 * BATCH).sizes[STEP] > 2.5 * step  # the rows are as many as before
     # of all classes there are the cosines, of a block of 2,048 the rest
     assert need(**{"classifier.num_classes": 8 * CLASSES}).sizes[STEP] > 2 * step
     # each of four ranks has a quarter of the classes, for four times the pictures

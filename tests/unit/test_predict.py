@@ -107,11 +107,11 @@ class Counting:
         monkeypatch.setattr(predict_module, "decode_image", self)
         monkeypatch.setattr(predict_module, "CHUNK", 3)
 
-    def __call__(self, path):
+    def __call__(self, path, channels):
         if self.stop and path.endswith(self.stop):
             raise KeyboardInterrupt
         self.seen.append(path)
-        return self._real(path)
+        return self._real(path, channels=channels)
 
 
 def test_what_was_done_is_not_done_again(trained_run, tmp_path, monkeypatch):
