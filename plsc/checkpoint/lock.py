@@ -46,6 +46,7 @@ class RunLock:
         self._token = secrets.token_hex(8)
         self._on_loss = on_loss
         self._released = threading.Event()
+        self._using = threading.Lock()  # the file, which must not be closed meanwhile: its number may be another's then
         self._fd, self._locked = _open(self._path)
         try:
             if not self._locked:
@@ -78,23 +79,31 @@ class RunLock:
     def _renew(self) -> None:
         while not self._released.wait(LEASE_SECONDS / _RENEWALS):
             try:
-                if self._lost():
-                    return self._on_loss(f"{self.run_dir}: another run has taken this directory; this one had stopped")
-                os.utime(self._fd)
+                with self._using:
+                    if self._released.is_set():
+                        return
+                    lost = self._lost()
+                    if not lost:
+                        os.utime(self._fd)
             except OSError:
                 continue  # the disk does not answer for a moment
+            if lost:
+                return self._on_loss(f"{self.run_dir}: another run has taken this directory; this one had stopped")
 
     def release(self) -> None:
         """Let others in. May be called again."""
-        if self._released.is_set():
+        if self._released.is_set():  # also in a fork, where ``_using`` may be held by a thread that is not there
             return
-        self._released.set()
-        try:
-            if not self._lost():
-                os.unlink(self._path)
-        except OSError:
-            pass  # the next one finds that nobody holds it
-        os.close(self._fd)
+        with self._using:
+            if self._released.is_set():
+                return
+            self._released.set()
+            try:
+                if not self._lost():
+                    os.unlink(self._path)
+            except OSError:
+                pass  # the next one finds that nobody holds it
+            os.close(self._fd)
 
     def __enter__(self) -> RunLock:
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 
 from plsc import checkpoint, safe_open
@@ -15,6 +14,7 @@ from plsc.config import Config
 from plsc.engine.scalars import SCALARS
 from plsc.errors import CheckpointError, ConfigError
 from plsc.parallel.group import Group
+from plsc.terminal import tell
 
 
 def claim(config: Config, group: Group) -> RunLock | None:
@@ -28,7 +28,7 @@ def claim(config: Config, group: Group) -> RunLock | None:
 
     def on_loss(reason: str) -> None:
         group.fail(reason)
-        print(f"plsc: error: {reason}", file=sys.stderr, flush=True)
+        tell(f"plsc: error: {reason}")
         os._exit(1)
 
     def decide() -> str | None:

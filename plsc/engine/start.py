@@ -71,10 +71,16 @@ def _started(config: Config, parts: Parts, check, continues: bool, group: Group)
     asked = config.model_save_dir
     lock = claim(config, group) if continues else None
     journal = Journal.silent()
+
+    def last_words(text: str) -> None:
+        journal.failed(text)
+        if lock is not None:
+            lock.release()  # nothing else does: the process ends at once
+
+    group.last_words = last_words
     try:
         group.connect(env)
         journal = Journal(config.model_save_dir, env, group, config.scalars)
-        group.last_words = journal.failed
         for line in notes:
             journal.say(line)
         if config.model_save_dir != asked:

@@ -48,7 +48,7 @@ class Ports:
     """A block of ports that is this process's as long as it lives: a locked file says so to the others."""
 
     def __init__(self):
-        folder = Path(tempfile.gettempdir()) / "plsc_test_ports"
+        folder = Path(tempfile.gettempdir()) / f"plsc_test_ports_{os.getuid()}"
         folder.mkdir(exist_ok=True)
         for number in range(BLOCKS):
             self._claim = open(folder / str(number), "w")

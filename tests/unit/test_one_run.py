@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from plsc.checkpoint.layout import LOCK
 from plsc.config import Config
 from plsc.engine.start import start
 from plsc.errors import ConfigError, DataError, LaunchError
@@ -66,3 +67,12 @@ def test_a_missing_package_is_told_before_anything_is_written(tmp_path, monkeypa
     with pytest.raises(ConfigError, match="pip install tensorboardX"), start(config, Parts(), nothing, continues):
         pass
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_that_another_one_ends_releases_the_directory(tmp_path):
+    """Its lease would keep a run on another machine waiting."""
+    with start(settings(tmp_path), Parts(), nothing, continues=True) as run:
+        assert (tmp_path / LOCK).exists()
+        run.group.last_words("stopped, because of rank 1: x")
+        assert not (tmp_path / LOCK).exists()
+    assert "because of rank 1: x" in (tmp_path / "logs" / "rank_00000.log").read_text()

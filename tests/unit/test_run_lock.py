@@ -154,6 +154,31 @@ def test_a_lease_is_renewed(tmp_path, monkeypatch):
             time.sleep(0.01)
 
 
+def test_it_is_not_closed_while_it_is_renewed(tmp_path, monkeypatch):
+    """The number of the file could be that of a checkpoint by then."""
+    inside, go_on, looked = threading.Event(), threading.Event(), []
+    usual = RunLock._lost
+
+    def slow(held) -> bool:
+        if threading.current_thread().name == "plsc-lock" and not inside.is_set():
+            inside.set()
+            go_on.wait()
+        looked.append(os.fstat(held._fd).st_ino)  # OSError where it is closed
+        return usual(held)
+
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.06)
+    monkeypatch.setattr(RunLock, "_lost", slow)
+    held = RunLock(str(tmp_path))
+    inside.wait()
+    releasing = threading.Thread(target=held.release)
+    releasing.start()
+    releasing.join(0.2)
+    assert releasing.is_alive() and os.fstat(held._fd)
+    go_on.set()
+    releasing.join()
+    assert len(set(looked)) == 1 and os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"kernel": 3, "pid": "x"}'])
 def test_a_file_that_says_nothing_useful(tmp_path, text):
     (tmp_path / LOCK).write_text(text)
