@@ -232,8 +232,9 @@ class Settings:
         unit="ranks", within="[1, 65536]",
     )  # fmt: skip
     stall_timeout: float = option(
-        600.0, "A rank that is late for a step by more than this ends the run on all ranks, which name it; 0 waits for "
-        "ever.", unit="seconds", within="[0, 1e8]",
+        600.0, "A rank that is late for a step by more than this ends the run on all ranks, which name it; so do data "
+        "that a worker reads for so long (where there are several ranks, twice). 0 waits for ever.",
+        unit="seconds", within="[0, 1e8]",
     )  # fmt: skip
     num_threads: int = option(
         0, "CPU threads per rank; 0 shares the cores of the machine out to its ranks.", unit="threads",

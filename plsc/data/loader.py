@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -21,10 +22,13 @@ class Loader:
     (train_reader) has at most one worker. Workers are forked in the constructor: make the loader early, before Paddle's
     executor has started its threads, and in a thread that outlives it (they end with the thread that made them).
 
+    give_up: asked twice a second while a worker's batch is waited for, with the seconds so far; what it returns is why
+    not to wait any longer, None is to go on. With num_workers=0 nobody is asked.
+
     Use it as a context manager or call close(): that ends the workers. They also end when this process does, however
     it ends, and the memory goes with the last of them; nothing stays behind in /dev/shm.
     Raises DataError: the data set's own, in the step where it happened, also if a worker met it; or for a worker that
-    died.
+    died or was given up.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Loader:
         first_step: int,
         last_step: int,
         prefetch: int = 2,
+        give_up: Callable[[float], str | None] = lambda waited: None,
     ) -> None:
         if num_workers < 0 or prefetch < 1 or first_step < 0:
             raise ValueError(f"num_workers={num_workers}, prefetch={prefetch}, first_step={first_step} cannot work")
@@ -46,7 +51,7 @@ class Loader:
         self._pool: WorkerPool | None = None
         workers = min(num_workers, max(last_step - first_step, 0), 1 if dataset.sequential else num_workers)
         if workers:
-            self._pool = WorkerPool(dataset, sampler, workers, first_step, last_step, prefetch)
+            self._pool = WorkerPool(dataset, sampler, workers, first_step, last_step, prefetch, give_up)
 
     def __iter__(self) -> Loader:
         return self

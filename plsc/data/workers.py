@@ -38,6 +38,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is 
 # Where cores are short, the order for a batch would wake a worker that takes the core of who gave it: the training then
 # waits although its next batch is there (docs/performance.md). Who waits for data leaves the core to the worker anyway.
 BEHIND = 5  # added to the niceness of the process
+LOOK_SECONDS = 0.5  # between two questions whether to wait for a batch any longer
+NAMED = 4  # samples of a batch that did not come
 _JOIN_SECONDS = 5.0  # from the last sign of a dying worker to its exit code
 
 
@@ -70,7 +72,9 @@ class WorkerPool:
         first_step: int,
         last_step: int,
         prefetch: int,
+        give_up: Callable[[float], str | None],
     ) -> None:
+        self._give_up = give_up
         self._sampler = sampler
         self._first_step = first_step
         self._last_step = last_step
@@ -93,10 +97,7 @@ class WorkerPool:
     def take(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(images [B,3,H,W], labels [B]) of a step, copied out of the slot, which is then filled with a later step."""
         worker, slot, _ = self._find(step)
-        while not worker.results.poll():
-            if worker.process.sentinel in wait([worker.results, worker.process.sentinel]):
-                if not worker.results.poll():  # what it sent before it died still counts
-                    raise _death(worker.process)
+        self._await(worker, slot, step)
         try:
             failure = worker.results.recv()
         except (EOFError, OSError) as error:
@@ -108,6 +109,25 @@ class WorkerPool:
         if later < self._last_step:
             self._order(later)
         return images, labels
+
+    def _await(self, worker: _Worker, slot: _Slot, step: int) -> None:
+        """Return when the worker has said something. Raises DataError where it died or is not waited for any longer."""
+        waited = 0.0  # counted, not by the clock: none goes by while all processes are stopped (Ctrl-Z)
+        while not worker.results.poll():
+            ready = wait([worker.results, worker.process.sentinel], LOOK_SECONDS)
+            if worker.process.sentinel in ready and not worker.results.poll():  # what it sent before still counts
+                raise _death(worker.process)
+            if ready:
+                continue
+            waited += LOOK_SECONDS
+            reason = self._give_up(waited)
+            if reason is not None:
+                samples = ", ".join(map(str, slot.index[:NAMED])) + (", ..." if len(slot.index) > NAMED else "")
+                process = worker.process
+                raise DataError(
+                    f"data worker {process.name} (pid {process.pid}) is still reading the batch of step {step} "
+                    f"(samples {samples}): {reason}"
+                )
 
     def _with_others(self, failure: Exception) -> Exception:
         """The failure, and what other workers have met by now in the batches that they read ahead."""

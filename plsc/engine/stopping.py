@@ -14,6 +14,8 @@ from plsc.terminal import tell_in_handler
 EXIT_STOPPED = 75
 # Paddle's launcher sends SIGTERM three times in 0.4 s: within this time they are one request.
 REPEATS_SECONDS = 1.0
+# How long a run that was asked to stop waits for the data of its last steps: Paddle's launcher kills it after 30 s.
+DATA_SECONDS = 20.0
 
 
 class StopRequest:
@@ -32,6 +34,10 @@ class StopRequest:
         self._before: dict[int, object] = {}
         self._listens = threading.current_thread() is threading.main_thread()
 
+    def seconds(self) -> float:
+        """Since the first one came; 0 where none did."""
+        return time.monotonic() - self._since if self.made else 0.0
+
     def __enter__(self) -> StopRequest:
         if self._listens:
             for number in self.SIGNALS:
@@ -46,9 +52,25 @@ class StopRequest:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if not self.made:
-            self.made, self._since = True, time.monotonic()
+            self._since, self.made = time.monotonic(), True
             if number == signal.SIGINT:
                 tell_in_handler("plsc: Ctrl-C: the run saves after this step and ends; another one ends it unsaved")
         elif number == signal.SIGINT or time.monotonic() - self._since > REPEATS_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+class Patience:
+    """Why not to wait for data any longer, asked with the seconds waited so far; None is to go on."""
+
+    def __init__(self, request: StopRequest, stall_timeout: float, world_size: int):
+        # of several ranks the one that is late is named by the others first; this is for all of them being stuck
+        self._request, self._timeout = request, stall_timeout
+        self._limit = stall_timeout if world_size == 1 else 2 * stall_timeout
+
+    def __call__(self, waited: float) -> str | None:
+        if min(waited, self._request.seconds()) >= DATA_SECONDS:
+            return f"asked to stop, the run waited {DATA_SECONDS:g} s for it and ends unsaved; older checkpoints stay"
+        if self._timeout and waited >= self._limit:
+            return f"nothing came for {waited:g} s (stall_timeout={self._timeout:g}; 0 waits for ever)"
+        return None

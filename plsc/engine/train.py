@@ -27,7 +27,7 @@ from plsc.engine.saver import Saver, Target
 from plsc.engine.session import Session
 from plsc.engine.sets_check import check_sets
 from plsc.engine.start import Run
-from plsc.engine.stopping import StopRequest
+from plsc.engine.stopping import Patience, StopRequest
 from plsc.errors import ConfigError, DataError, TrainingError
 from plsc.evaluation.verification import Verification
 from plsc.models import require_same_parameters
@@ -82,7 +82,8 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     plan = Plan.of(config, run.env.world_size, len(data), progress)
     for line in plan.schedule.without_effect():
         run.journal.say(line)
-    with _loader(run, data, plan) as loader:  # forks its workers before the executor has threads
+    request = StopRequest()
+    with _loader(run, data, plan, request) as loader:  # forks its workers before the executor has threads
         session.start(run.group)
         if config.use_onednn and not run.env.on_gpu:
             for built in filter(None, (program, evaluation)):
@@ -93,13 +94,14 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             checkpointing.load(run, session, *opened)
             run.journal.say(f"continue from {opened[0]}, step {progress.step}")
         protect = opened[0] if opened else None
-        with StopRequest() as request, Saver(run, session, protect) as saver:
+        with request, Saver(run, session, protect) as saver:
             return Loop(run, session, evaluation, plan, request, saver, best, protect).go(loader)
 
 
-def _loader(run: Run, data, plan: Plan) -> Loader:
+def _loader(run: Run, data, plan: Plan, request: StopRequest) -> Loader:
+    give_up = Patience(request, run.config.stall_timeout, run.env.world_size)
     sampler = plan.sampler(run.config.train_batch_size, run.env, run.seed, shuffle=not data.sequential)
-    return Loader(data, sampler, run.config.data.num_workers, *plan.data_steps())
+    return Loader(data, sampler, run.config.data.num_workers, *plan.data_steps(), give_up=give_up)
 
 
 class Loop:

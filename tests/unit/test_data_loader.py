@@ -234,6 +234,23 @@ def test_workers_end_with_the_loader() -> None:
     _assert_gone(closed + left + finished + lost, seconds=0)
 
 
+def test_a_batch_that_does_not_come_is_named_when_it_is_given_up() -> None:
+    asked = []
+
+    def give_up(waited: float) -> str | None:
+        asked.append(waited)
+        return "enough" if len(asked) == 2 else None
+
+    loader = Loader(_Numbers(16, lambda: time.sleep(600)), _sampler(), 2, 0, 5, give_up=give_up)
+    pids = _pids(loader)
+    expected = rf"plsc-data-0 \(pid {pids[0]}\) is still reading the batch of step 2 \(samples 16, 17, .*\): enough$"
+    with pytest.raises(DataError, match=expected):
+        for step, _, _ in loader:
+            assert step < 2
+    assert asked[-2:] == [0.5, 1.0]
+    _assert_gone(pids, seconds=0)
+
+
 def test_closing_does_not_wait_for_a_slow_picture() -> None:
     loader = Loader(_Numbers(0, lambda: time.sleep(60)), _sampler(), 1, 0, 3)
     time.sleep(0.1)
