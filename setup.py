@@ -30,7 +30,7 @@ setup(
     description="Large-scale classification (ArcFace, CosFace, Partial FC) on PaddlePaddle",
     license="Apache-2.0",
     packages=find_packages(include=["plsc", "plsc.*"]),
-    package_data={"plsc.optim": ["*.cc"]},  # compiled where they run, see plsc/compiler.py
+    package_data={"plsc.rows": ["*.cc"]},  # compiled where they run, see plsc/backend/compiler.py
     entry_points={"console_scripts": ["plsc = plsc.command_line:console"]},
     python_requires=">=3.9",
     install_requires=["numpy>=1.22", "pillow>=9.1", "pyyaml>=5.4"],

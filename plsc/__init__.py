@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 
-from plsc.paddle_version import load_zlib
+from plsc.backend.paddle_version import load_zlib
 from plsc.version import __version__
 
 load_zlib()

@@ -12,7 +12,7 @@ from plsc import checkpoint
 from plsc.config import Config
 from plsc.entry import Entry
 from plsc.errors import ConfigError
-from plsc.report import install_excepthook
+from plsc.parallel.excepthook import install_excepthook
 from plsc.serving import is_exported
 from plsc.serving.gallery import FEATURES, read_predictions
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from plsc.backend.paddle_version import require_paddle
 from plsc.config import OLD_NAMES, Config
+from plsc.config.parts import Parts, checked_part
 from plsc.errors import ConfigError
-from plsc.paddle_version import require_paddle
 from plsc.parallel.environment import quiet_kernels
-from plsc.parts import Parts, checked_part
-from plsc.report import install_excepthook
+from plsc.parallel.excepthook import install_excepthook
 from plsc.setters import Setters
 from plsc.terminal import open_standard_streams
 
@@ -43,8 +43,8 @@ class Entry(Setters):
     (`lr`, `scale`, `margin`, `lr_steps`, `train_reader`, `train_dataset`, `test_dataset`, ...), which do the same as
     the setters. Any other attribute is refused: an assignment never does nothing.
 
-    The constructor also sees to it that an uncaught PlscError is printed as one line (plsc.report), and that standard
-    streams that are closed go to /dev/null (plsc.terminal).
+    The constructor also sees to it that an uncaught PlscError is printed as one line (plsc.parallel.excepthook), and
+    that standard streams that are closed go to /dev/null (plsc.terminal).
     """
 
     def __init__(self, config_file: str | os.PathLike | None = None, config: Config | Mapping | None = None) -> None:
@@ -89,7 +89,7 @@ class Entry(Setters):
         """What each rank of ``train()`` will need in memory; runs nothing. The result prints as a table with a verdict.
 
         ranks: None for those of this launch. memory_gb: of each rank, in 1e9 bytes; None for an equal part of what this
-        machine has free. Its fields: plsc.engine.memory_plan.MemoryPlan. Raises a ConfigError.
+        machine has free. Its fields: plsc.engine.memory.plan.MemoryPlan. Raises a ConfigError.
         """
         return _engine().plan(self._config, self._parts, ranks, memory_gb)
 
@@ -119,7 +119,7 @@ def _engine() -> ModuleType:
     """The module that does the work. Raises LaunchError where Paddle is missing or another one than supported."""
     quiet_kernels()
     require_paddle()
-    from plsc.engine import run
+    from plsc.engine import actions as run
 
     return run
 

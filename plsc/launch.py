@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from plsc.engine.stopping import EXIT_STOPPED, REPEATS_SECONDS
-from plsc.paddle_version import require_paddle
+from plsc.backend.paddle_version import require_paddle
+from plsc.engine.run.stopping import EXIT_STOPPED, REPEATS_SECONDS
+from plsc.parallel.excepthook import EXIT_UNVERIFIED, install_excepthook
 from plsc.parallel.launcher import this_is_the_launcher
-from plsc.report import EXIT_UNVERIFIED, install_excepthook
 from plsc.terminal import leave, tell_in_handler
 
 _LOOK_SECONDS = 0.2

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from plsc.config import OPTIONS, Config
+from plsc.config.parts import Parts, checked_part
 from plsc.errors import ConfigError
-from plsc.parts import Parts, checked_part
 
 
 class Setters:

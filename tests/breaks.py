@@ -28,7 +28,7 @@ class Break:
 
 BREAKS = {
     "loss": Break(
-        "plsc/classifiers/plain_head.py", "every = compat.all_reduce(largest_here, shard_world, compat.MAX)",
+        "plsc/classifiers/plain_head.py", "every = collectives.all_reduce(largest_here, shard_world, collectives.MAX)",
         "every = largest_here", ("tests/dist/test_classifier.py", "-k", "2-"),
     ),
     "sampling": Break(
@@ -40,7 +40,7 @@ BREAKS = {
         ("tests/unit/test_shards.py",),
     ),
     "momentum catch-up": Break(
-        "plsc/optim/row_momentum.py", "step @ self._products[: self.steps + 1]",
+        "plsc/rows/momentum.py", "step @ self._products[: self.steps + 1]",
         "self._products[: self.steps + 1] @ step",
         ("tests/unit/test_row_momentum.py", "tests/unit/test_row_window.py"),
     ),
@@ -50,7 +50,8 @@ BREAKS = {
         ("tests/unit/test_checkpoint_save.py",),
     ),
     "resume": Break(
-        "plsc/engine/checkpointing.py", "return Progress(manifest.step, samples)", "return Progress(manifest.step, 0)",
+        "plsc/engine/training/checkpointing.py",
+        "return Progress(manifest.step, samples)", "return Progress(manifest.step, 0)",
         ("tests/dist/test_stop.py",),
     ),
     "label mapping": Break(
@@ -67,7 +68,7 @@ BREAKS = {
         ("tests/unit/test_config_rules.py", "tests/unit/test_config.py"),
     ),
     "export": Break(
-        "plsc/engine/inference_model.py", "paddle.concat([image, paddle.flip(image, [3])], axis=0)",
+        "plsc/engine/inference/model.py", "paddle.concat([image, paddle.flip(image, [3])], axis=0)",
         "paddle.concat([image, paddle.flip(image, [2])], axis=0)", ("tests/unit/test_export.py",),
     ),
 }  # fmt: skip

@@ -30,7 +30,7 @@ find_browser() {
   return 1
 }
 
-# Is there a compiler for the tests of what plsc/compiler.py compiles?
+# Is there a compiler for the tests of what plsc/backend/compiler.py compiles?
 find_compiler() {
   command -v g++ >/dev/null
 }

@@ -18,7 +18,7 @@ from plsc.command_line import embed
 from plsc.evaluation.identification import identify
 from plsc.evaluation.megaface import megaface
 from plsc.evaluation.output_files import check_place, write_text
-from plsc.report import install_excepthook
+from plsc.parallel.excepthook import install_excepthook
 
 
 def main(arguments: list[str] | None = None) -> None:

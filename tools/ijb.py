@@ -17,7 +17,7 @@ from plsc.command_line import embed
 from plsc.errors import DataError
 from plsc.evaluation.ijb import IjbResult, judge, read_faces, read_pairs, read_scores
 from plsc.evaluation.output_files import check_place, write_text
-from plsc.report import install_excepthook
+from plsc.parallel.excepthook import install_excepthook
 
 
 def main(arguments: list[str] | None = None) -> None:

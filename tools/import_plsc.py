@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from plsc.checkpoint.old_plsc import import_old
-from plsc.report import install_excepthook
+from plsc.parallel.excepthook import install_excepthook
 
 EPSILON = {"0.2": 2e-5, "2.2": 1e-5}
 

@@ -18,7 +18,7 @@ from plsc.evaluation.folders import find_identities
 from plsc.evaluation.pairs import choose_pairs
 from plsc.evaluation.sources import save_pair_list
 from plsc.evaluation.verification import FOLDS
-from plsc.report import install_excepthook
+from plsc.parallel.excepthook import install_excepthook
 
 
 def main(arguments: list[str] | None = None) -> None:

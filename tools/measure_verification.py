@@ -18,7 +18,7 @@ from PIL import Image
 from plsc import Entry
 from plsc.evaluation.bin_file import save_bin
 from plsc.models import BaseModel
-from plsc.report import install_excepthook
+from plsc.parallel.excepthook import install_excepthook
 
 SETS = {"lfw": 6000, "cfp_fp": 7000, "agedb_30": 6000}  # pairs, of which the number is that of the published sets
 

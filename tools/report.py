@@ -9,12 +9,12 @@ import sys
 
 import numpy as np
 
-from plsc import safe_open
 from plsc.errors import DataError
 from plsc.evaluation.report import plot_report
 from plsc.evaluation.table import table
 from plsc.evaluation.verification import Verification
-from plsc.report import install_excepthook
+from plsc.files import safe_open
+from plsc.parallel.excepthook import install_excepthook
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from plsc.checkpoint import merge, reshard, resolve
-from plsc.report import install_excepthook
+from plsc.parallel.excepthook import install_excepthook
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ import sys
 from plsc import Entry
 from plsc.config import Config
 from plsc.errors import VerificationError
-from plsc.report import EXIT_UNVERIFIED, install_excepthook, one_line
+from plsc.parallel.excepthook import EXIT_UNVERIFIED, install_excepthook, one_line
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plsc import safe_open
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.errors import CheckpointError
+from plsc.files import safe_open
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
 READ_BYTES = 1 << 22

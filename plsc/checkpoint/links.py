@@ -7,13 +7,13 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from plsc import safe_open
 from plsc.checkpoint import layout
 from plsc.checkpoint.manifest import read_manifest
 from plsc.checkpoint.read import verify_files
 from plsc.checkpoint.together import Group, together
 from plsc.checkpoint.write import give_name, prepare_place, seal, tidy_or_warn
 from plsc.errors import CheckpointError
+from plsc.files import safe_open
 
 
 def link(path: str, run_dir: str, extra: dict[str, Any], group: Group) -> str:

@@ -18,9 +18,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from plsc import safe_open
 from plsc.checkpoint.layout import LOCK
 from plsc.errors import CheckpointError
+from plsc.files import safe_open
 
 LEASE_SECONDS = 60.0
 _RENEWALS = 6  # in the time of a lease

@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any
 
-from plsc import plain_json, safe_open
 from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.layout import MANIFEST, MANIFEST_SUM, file_names
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.waiting import MOVING, touched_spec, window_spec
 from plsc.errors import CheckpointError
+from plsc.files import plain_json, safe_open
 from plsc.parallel.shards import class_range
 
 FORMAT = "plsc-checkpoint"

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from plsc import plain_json, safe_open
 from plsc.checkpoint.manifest import RANGES
 from plsc.checkpoint.old_names import our_names
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.write import save_shards
 from plsc.errors import CheckpointError, DataError
+from plsc.files import plain_json, safe_open
+from plsc.files.safe_pickle import as_array, load_plain
 from plsc.parallel.shards import class_range
-from plsc.safe_pickle import as_array, load_plain
 
 _SHARD = re.compile(r"dist@[^@]+@rank@(\d{5})\.w(?:_0)?(_velocity_0)?")
 VELOCITY = "_velocity_0"

@@ -1,6 +1,6 @@
 """Rows that wait: those that no step has touched for a while are stored as they are, with what brings them up to date.
 
-A run that samples classes leaves the other rows alone (plsc.optim.row_momentum). To bring them up to date for a save
+A run that samples classes leaves the other rows alone (plsc.rows.momentum). To bring them up to date for a save
 would round, and so change what comes after; so a checkpoint holds, beside the rows, the step of the window at which
 each was last up to date (``TOUCHED``, in the shards) and for each step of the window the matrix that leads from there
 to now (``WINDOW``, with what is replicated). Readers get rows that are up to date unless they ask for stored ones.

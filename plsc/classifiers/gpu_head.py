@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import paddle
 
-from plsc import compat
+from plsc.backend import autodiff, collectives, ops
 from plsc.classifiers.head import HeadOutput, RowGradients, inverse_norm
 from plsc.classifiers.margins import COSINE_LIMIT
 
@@ -17,7 +17,7 @@ def gpu_head(feature, blocks, rows, label, known, position, spec, divisor, rank,
     multiplies ``dfeature``, not the gradient of the rows. ``known`` [G] bool: which labels are classes. The kernel
     would end the process at one that is none; here the loss and all gradients are NaN instead.
     """
-    leaves = feature, rows = compat.leaf(feature), compat.leaf(rows)
+    leaves = feature, rows = autodiff.leaf(feature), autodiff.leaf(rows)
     frozen = [leaf.stop_gradient for leaf in leaves]
     for leaf in leaves:
         leaf.stop_gradient = False
@@ -29,12 +29,12 @@ def gpu_head(feature, blocks, rows, label, known, position, spec, divisor, rank,
     label = paddle.unsqueeze(paddle.where(known, label, paddle.zeros_like(label)), 1)
     stands_in = spec.only_looked_at and not paddle.is_compiled_with_cuda()
     if stands_in:
-        nll = compat.entropy_of_the_same_memory(held, label)
+        nll = ops.entropy_of_the_same_memory(held, label)
     else:
-        nll = compat.margin_cross_entropy(held, label, spec.margins, spec.scale, rank, shard_world)
+        nll = ops.margin_cross_entropy(held, label, spec.margins, spec.scale, rank, shard_world)
     loss = paddle.reshape(paddle.sum(nll) / divisor, [1]) * _one_or_nan(known)
     goal = loss if loss_scale is None else loss * loss_scale
-    dfeature, drows = compat.gradients(goal, list(leaves))
+    dfeature, drows = autodiff.gradients(goal, list(leaves))
     for leaf, flag in zip(leaves, frozen):  # a user's backward pass must end where it would have ended
         leaf.stop_gradient = flag
     if stands_in:
@@ -54,5 +54,5 @@ def _larger(cosine, position, shard_world: int):
     """See HeadOutput.larger."""
     column = paddle.unsqueeze(paddle.clip(position, min=0), 1)
     own = paddle.squeeze(paddle.take_along_axis(cosine, column, 1), 1) * paddle.cast(position >= 0, cosine.dtype)
-    target = paddle.unsqueeze(compat.all_reduce(own, shard_world), 1)
+    target = paddle.unsqueeze(collectives.all_reduce(own, shard_world), 1)
     return paddle.sum(paddle.cast(cosine >= target, "float32"), axis=1)

@@ -17,8 +17,8 @@ from typing import Any
 
 import paddle
 
-from plsc import compat
-from plsc.classifiers.row_blocks import RowBlocks, RowPiece
+from plsc.backend import ops
+from plsc.rows.blocks import RowBlocks, RowPiece
 
 ZERO_NORM = 1e-6  # a vector shorter than this has no direction: its cosines are 0 and it gets no gradient
 
@@ -34,11 +34,11 @@ class RowProduct:
 
     def whole(self):
         """[R, E]."""
-        return compat.add_rows_(paddle.matmul(self.weights, self.feature), self.place, self.own)
+        return ops.add_rows_(paddle.matmul(self.weights, self.feature), self.place, self.own)
 
     def added_to(self, value):
         """``value`` [R, E] + the product."""
-        return compat.add_rows_(paddle.addmm(value, self.weights, self.feature), self.place, self.own)
+        return ops.add_rows_(paddle.addmm(value, self.weights, self.feature), self.place, self.own)
 
 
 class RowGradients:

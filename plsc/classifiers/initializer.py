@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import paddle
 from paddle.tensor.random import gaussian
 
-from plsc import compat
+from plsc.backend import static
 from plsc.classifiers.sampling import mix, stream_key
 from plsc.errors import ConfigError
-from plsc.row_storage import RowTable
+from plsc.rows.storage import RowTable
 
 BLOCK_CLASSES = 16384
 
@@ -33,7 +33,7 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
     """Fills a shard with the rows first .. first + L of a random matrix [all classes, E].
 
     ``bias``, if given, is the value of one more column at the end of each row. ``storage`` is the type of the shard,
-    see plsc.row_storage; the numbers are drawn in float32. With a ``stride`` the rows are every so many of the
+    see plsc.rows.storage; the numbers are drawn in float32. With a ``stride`` the rows are every so many of the
     variable, beginning with the first; the others are 0.
     """
 
@@ -52,7 +52,7 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
 
     def forward(self, var, block=None):
         rows, width = var.shape
-        if compat.is_pir():
+        if static.is_pir():
             value = paddle.full([rows, width], 0.0, dtype=self.storage)
             self._fill(value, rows, width)
             return value

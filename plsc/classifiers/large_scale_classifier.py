@@ -9,13 +9,13 @@ from typing import Any
 
 import paddle
 
-from plsc import compat
+from plsc.backend import ops, static
 from plsc.classifiers.initializer import ShardInitializer, usual_distribution
-from plsc.classifiers.row_blocks import RowPiece
 from plsc.classifiers.step import ClassifierSpec, Shard, classify
 from plsc.errors import ConfigError
 from plsc.parallel.environment import Environment
-from plsc.row_ops import squared_length
+from plsc.rows.blocks import RowPiece
+from plsc.rows.operations import squared_length
 
 
 class LargeScaleClassifier:
@@ -70,8 +70,8 @@ class LargeScaleClassifier:
     def _loss(self, feature, label, spec: ClassifierSpec, shard: Shard, env: Environment, prefix: str):
         step = None
         if shard.samples:
-            step = compat.create_state(prefix + ".step", [1], "int64")
-            compat.increment_(step)
+            step = static.create_state(prefix + ".step", [1], "int64")
+            ops.increment_(step)
         values = _frozen(feature)
         frozen = _FrozenRows(self.weight)
         output = classify(values, label, spec, shard, env, frozen, step)

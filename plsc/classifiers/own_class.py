@@ -11,7 +11,7 @@ import paddle
 
 from plsc.classifiers.head import inverse_root
 from plsc.classifiers.margins import Margins, target_cosine
-from plsc.row_ops import squared_length
+from plsc.rows.operations import squared_length
 
 
 class OwnClass:

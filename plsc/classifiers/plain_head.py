@@ -16,9 +16,9 @@ import paddle
 from plsc.classifiers.head import HeadOutput, RowGradients, RowProduct, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.margins import Margins
 from plsc.classifiers.own_class import OwnClass
-from plsc.classifiers.row_blocks import RowBlock, RowBlocks, RowPiece, length
 from plsc.classifiers.softmax import Softmax
-from plsc.row_ops import scale_rows
+from plsc.rows.blocks import RowBlock, RowBlocks, RowPiece, length
+from plsc.rows.operations import scale_rows
 
 LOWEST = -3e38  # about the lowest float32: below every logit
 # A logit that adds nothing to a sum. Where no other row is in a block it is the largest, and rounded to 8: exp(8) is
@@ -29,10 +29,10 @@ NOTHING = -1e8
 class PlainHead:
     """The softmax over ``blocks`` of rows; ``margins`` None is that of the raw products, whose scale then is 1.
 
-    ``feature`` [G, E]. ``rows`` (see plsc.optim.rows) gives the values of a piece by ``fetch(piece)``, their squared
-    lengths by ``squares(piece)``. ``move``, if given, is called in the backward pass with each block and the part of
-    the gradient along its rows [R, 1], to be subtracted, or None; what it returns is called with each piece and the
-    rest of the gradient, a RowProduct.
+    ``feature`` [G, E]. ``rows`` (see plsc.rows.optimizers) gives the values of a piece by ``fetch(piece)``, their
+    squared lengths by ``squares(piece)``. ``move``, if given, is called in the backward pass with each block and the
+    part of the gradient along its rows [R, 1], to be subtracted, or None; what it returns is called with each piece
+    and the rest of the gradient, a RowProduct.
     ``position`` [G] int64: which of the rows that take part is the feature's own class, -1 where another rank holds it.
     ``divisor``: features of the global batch, a number or a value.
     """

@@ -14,7 +14,7 @@ import math
 import numpy as np
 import paddle
 
-from plsc import compat
+from plsc.backend import collectives, ops
 
 MASK = 0xFFFFFFFF
 MULTIPLIER = 0x119DE1F3  # odd, and below 2**31, so that the product with 32 bits stays within int64
@@ -129,7 +129,7 @@ def sample_by_kernel(local, owned, num_local: int, num_sample: int, step, key: i
     drawn = mix(_step_key(step, key)) * _int64(num_local) // _int64(1 << 32)
     stand_in = paddle.where(largest < 0, drawn, largest)
     positives = paddle.where(owned, local, paddle.expand_as(stand_in, local))
-    return compat.class_center_sample(positives, num_local, num_sample)
+    return ops.class_center_sample(positives, num_local, num_sample)
 
 
 def labels_over_ranks(position, index, rank: int, world_size: int):
@@ -140,7 +140,7 @@ def labels_over_ranks(position, index, rank: int, world_size: int):
     if world_size == 1:
         return position
     own = paddle.cast(paddle.shape(index)[:1], "int64")
-    counts = compat.all_gather(own, world_size)
+    counts = collectives.all_gather(own, world_size)
     first = paddle.sum(counts[:rank], keepdim=True) if rank > 0 else paddle.zeros_like(own)
     elsewhere = paddle.remainder(first + own, paddle.sum(counts, keepdim=True))
     return paddle.where(position >= 0, position + first, paddle.expand_as(elsewhere, position))

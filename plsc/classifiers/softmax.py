@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import paddle
 
-from plsc import compat
+from plsc.backend import collectives
 from plsc.classifiers.own_class import OwnClass
 
 
@@ -24,10 +24,10 @@ class Softmax:
 
     def __init__(self, largest, others, own_cosine, own: OwnClass, position, scale, divisor, shard_world: int):
         owned = paddle.cast(position >= 0, "float32")
-        every = compat.all_reduce(largest, shard_world, compat.MAX)  # keeps exp in range
+        every = collectives.all_reduce(largest, shard_world, collectives.MAX)  # keeps exp in range
         others = others * paddle.exp(largest - every)
         parts = paddle.stack([others, own.logit * owned, own_cosine * owned, owned])
-        others, target_logit, self.target, owners = paddle.unbind(compat.all_reduce(parts, shard_world), axis=0)
+        others, target_logit, self.target, owners = paddle.unbind(collectives.all_reduce(parts, shard_world), axis=0)
         # one rank owns the label; a label that is no class has no owner: 0 / 0 makes loss and gradients NaN, not wrong
         ahead = paddle.log(others) + every - target_logit / owners  # log((1 - p) / p)
         small = paddle.exp(-paddle.abs(ahead))

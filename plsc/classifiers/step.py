@@ -13,14 +13,14 @@ from typing import Any
 
 import paddle
 
-from plsc import compat
+from plsc.backend import collectives
 from plsc.classifiers import gpu_head, sampling
 from plsc.classifiers.head import HeadOutput, RowGradients, top_k_accuracy
 from plsc.classifiers.margins import Margins
 from plsc.classifiers.plain_head import PlainHead
-from plsc.classifiers.row_blocks import RowBlocks
 from plsc.parallel.environment import Environment
 from plsc.parallel.shards import class_range
+from plsc.rows.blocks import RowBlocks
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class ClassifierSpec:
     seed: int = 0
     calc_acc: bool = False
     half: bool = False  # the products of features and rows in float16 (GPU)
-    storage: str = "float32"  # of weight and momentum in memory, see plsc.row_storage
-    compiled: bool = True  # sampled rows by plsc.optim.row_kernels, where these can be used
+    storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
+    compiled: bool = True  # sampled rows by plsc.rows.row_kernels, where these can be used
     only_looked_at: bool = False  # by the plan of a run's memory, and never run
 
     @property
@@ -109,9 +109,9 @@ def classify(
     gradient is made, see PlainHead.
     """
     label = paddle.reshape(paddle.cast(label, "int64"), [-1])
-    all_labels = compat.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label
+    all_labels = collectives.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label
     own_labels = all_labels if spec.model_parallel else label
-    own_feature = compat.all_gather(feature, env.world_size) if spec.model_parallel else feature
+    own_feature = collectives.all_gather(feature, env.world_size) if spec.model_parallel else feature
     divisor = _global_batch(feature, env.world_size)
 
     remapped, index, position = sample(all_labels, own_labels, spec, shard, env, step)
@@ -166,15 +166,15 @@ def _localise(label, shard: Shard):
 def _finish(output: HeadOutput, divisor, spec, shard: Shard, env: Environment) -> StepOutput:
     accuracy = {}
     if spec.calc_acc:
-        larger = compat.all_reduce(output.larger, shard.world_size)
+        larger = collectives.all_reduce(output.larger, shard.world_size)
         accuracy = {f"acc{k}": top_k_accuracy(larger, k, divisor) for k in (1, 5)}
     dfeature = output.dfeature[:, : spec.embedding_size] if spec.with_bias else output.dfeature
     if spec.model_parallel:
-        dfeature = compat.reduce_scatter(dfeature, env.rank, env.world_size, env.on_gpu)
+        dfeature = collectives.reduce_scatter(dfeature, env.rank, env.world_size, env.on_gpu)
         return StepOutput(output.loss, dfeature, output.row_gradients, accuracy)
-    loss = compat.all_reduce(output.loss, env.world_size)
-    accuracy = {name: compat.all_reduce(value, env.world_size) for name, value in accuracy.items()}
+    loss = collectives.all_reduce(output.loss, env.world_size)
+    accuracy = {name: collectives.all_reduce(value, env.world_size) for name, value in accuracy.items()}
     row_gradients = output.row_gradients
     if env.world_size > 1:
-        row_gradients = row_gradients.then(lambda gradient: compat.all_reduce(gradient, env.world_size))
+        row_gradients = row_gradients.then(lambda gradient: collectives.all_reduce(gradient, env.world_size))
     return StepOutput(loss, dfeature, row_gradients, accuracy)

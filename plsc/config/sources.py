@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from plsc import safe_open
 from plsc.config.keys import OPTIONS, SECTIONS
 from plsc.config.option import prefixed
 from plsc.config.shown import shown
 from plsc.errors import ConfigError
+from plsc.files import safe_open
 
 log = logging.getLogger(__name__)
 

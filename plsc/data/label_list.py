@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from plsc import safe_open
 from plsc.errors import DataError
+from plsc.files import safe_open
 
 # What can be wrong with a line; bits, since one line can have several.
 NO_LABEL, NOT_INTEGER, OUT_OF_RANGE, NO_FILE = 1, 2, 4, 8

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from plsc import safe_open
 from plsc.errors import DataError
+from plsc.files import safe_open
 
 _WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,18}\s*")  # what fits into int64
 

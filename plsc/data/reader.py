@@ -22,12 +22,12 @@ class ReaderHook:
     A batch is a list of samples, as paddle.batch makes it, or a pair of arrays (images [B, C, H, W], labels [B]). It is
     taken apart: a step has `train_batch_size` samples, whatever the reader's batches have.
 
-    Each call is one epoch and must give the same samples in the same order on every rank (plsc.engine.data compares
-    them). The order is kept: used with GlobalBatchSampler(shuffle=False), a step takes the next G samples, and each
-    rank its B of these; at the end the reader is called again for the next epoch. Each rank runs through the whole
-    reader and drops what others take, so it is read by the training process or one worker, never by more. A run
-    resumed inside an epoch skips to its place. While the reader runs, Python's and NumPy's global generators are its
-    own, seeded by (seed, epoch), so that random augmentation is the same on every rank.
+    Each call is one epoch and must give the same samples in the same order on every rank (which
+    plsc.engine.evaluation.data compares). The order is kept: used with GlobalBatchSampler(shuffle=False), a step takes
+    the next G samples, and each rank its B of these; at the end the reader is called again for the next epoch. Each
+    rank runs through the whole reader and drops what others take, so it is read by the training process or one worker,
+    never by more. A run resumed inside an epoch skips to its place. While the reader runs, Python's and NumPy's global
+    generators are its own, seeded by (seed, epoch), so that random augmentation is the same on every rank.
     num_samples: samples of one epoch; None counts them by running through the reader once (it must end, and ``say``
     hears how far it is). Raises DataError that names the sample for another form, an exception of the reader, or
     another count.

@@ -9,9 +9,9 @@ from typing import Union
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from plsc import safe_open
 from plsc.data.philox import FLIP, philox
 from plsc.errors import DataError
+from plsc.files import safe_open
 
 Picture = Union[bytes, bytearray, memoryview, str, os.PathLike, np.ndarray, Image.Image]
 

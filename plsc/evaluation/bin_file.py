@@ -11,9 +11,9 @@ from typing import IO, Any, Union
 
 import numpy as np
 
-from plsc import safe_open
 from plsc.errors import ConfigError, DataError
-from plsc.safe_pickle import as_array, load_plain
+from plsc.files import safe_open
+from plsc.files.safe_pickle import as_array, load_plain
 
 Image = Union[bytes, np.ndarray]
 PathLike = Union[str, "os.PathLike[str]"]

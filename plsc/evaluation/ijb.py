@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plsc import safe_open
 from plsc.errors import DataError
 from plsc.evaluation.embeddings import checked, normalize
 from plsc.evaluation.roc import auc, eer, roc_curve, tar_at_far
 from plsc.evaluation.verification import FARS
+from plsc.files import safe_open
 
 BLOCK = 1 << 15  # pairs compared at a time
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from plsc import safe_open
 from plsc.errors import DataError
 from plsc.evaluation.bin_file import PairSet, load_bin, write_whole
 from plsc.evaluation.folders import find_identities
 from plsc.evaluation.pairs import choose_pairs, most_pairs
 from plsc.evaluation.verification import FOLDS
+from plsc.files import safe_open
 
 FOLDER_PAIRS = 6000  # as many as LFW has; of a smaller folder as many as it gives
 FOLDER_SEED = 0

@@ -51,7 +51,7 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
     """
     import paddle
 
-    from plsc import compat
+    from plsc.backend import autodiff
     from plsc.models.checks import require_inference_mode, require_values_kept
 
     takes_label = _takes_label(model)
@@ -72,7 +72,7 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
             f"model {type(model).__name__}: build_network returned {shape or type(feature).__name__}, "
             "expected one variable of shape [batch, embedding_size]"
         )
-    compat.share_parameters(paddle.static.default_main_program())
+    autodiff.share_parameters(paddle.static.default_main_program())
     check = require_values_kept if is_train else require_inference_mode
     check(paddle.static.default_main_program(), type(model).__name__)
     return feature
@@ -109,7 +109,7 @@ def _reason(error: Exception) -> str:
     from plsc.parallel.group import first_line
 
     not_theirs = (os.path.dirname(paddle.__file__), __file__)
-    # not extract_tb, which sys.tracebacklimit cuts, see compat.building
+    # not extract_tb, which sys.tracebacklimit cuts, see static.building
     lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     theirs = [(file, line) for file, line in lines if not file.startswith(not_theirs)]
     where = f" ({os.path.basename(theirs[-1][0])}:{theirs[-1][1]})" if theirs else ""

@@ -10,7 +10,7 @@ _MODAL_OPS = ("batch_norm", "sync_batch_norm", "dropout")
 
 def require_inference_mode(program, model_name: str) -> None:
     """Raise ConfigError if an operation of ``program`` still trains: it would change statistics or drop features."""
-    from plsc.compat import is_pir
+    from plsc.backend.static import is_pir
 
     for op in program.global_block().ops:
         kind = op.name().split(".")[-1].rstrip("_") if is_pir() else op.type
@@ -26,7 +26,7 @@ def require_inference_mode(program, model_name: str) -> None:
 
 def require_values_kept(program, model_name: str) -> None:
     """Raise ConfigError if the net writes over its values: gradients would be wrong."""
-    from plsc.compat import is_overwritten
+    from plsc.backend.autodiff import is_overwritten
 
     if is_overwritten(program):
         raise ConfigError(

@@ -7,7 +7,7 @@ import math
 
 import paddle
 
-from plsc import compat
+from plsc.backend import collectives, static
 
 # The least bytes of a bucket, as in PyTorch (bucket_cap_mb of DistributedDataParallel): enough that sending takes
 # longer than starting a collective, and few enough that most of a ResNet50's 174 MB is sent during its backward pass.
@@ -26,16 +26,16 @@ def all_reduce_in_buckets(
     """
     if world_size == 1:
         return gradients, statistics
-    places = compat.made_at(gradients)
+    places = static.made_at(gradients)
     buckets = in_buckets([4 * math.prod(value.shape) for value in gradients], places, bucket_bytes)
     values = [[gradients[number] for number in bucket] for bucket in buckets]
     values[-1] += statistics
     totals = []
     for bucket, members in reversed(list(zip(buckets, values))):  # from the end, so that ``places`` stay right
         place = max((places[number] for number in bucket), default=None)
-        with contextlib.nullcontext() if place is None else compat.behind(place):
+        with contextlib.nullcontext() if place is None else static.behind(place):
             flat = paddle.concat([paddle.reshape(value, [-1]) for value in members]) if members else None
-            totals.append(compat.all_reduce_early(flat, world_size, on_gpu))
+            totals.append(collectives.all_reduce_early(flat, world_size, on_gpu))
     pieces = [_apart(total, members) for total, members in zip(reversed(totals), values)]
     whole = {number: piece for bucket, parts in zip(buckets, pieces) for number, piece in zip(bucket, parts)}
     means = [total / world_size for total in pieces[-1][len(buckets[-1]) :]]
@@ -70,7 +70,7 @@ def clip_by_global_norm(replicated: list, sharded, limit: float, shard_world: in
     The norm runs over ``replicated`` (the same on every rank, counted once) and ``sharded`` (a
     plsc.classifiers.RowGradients), of which each of the ``shard_world`` ranks holds a part.
     """
-    square = compat.all_reduce(sharded.total(_square), shard_world)
+    square = collectives.all_reduce(sharded.total(_square), shard_world)
     for gradient in replicated:
         square = square + _square(gradient)
     factor = limit / paddle.maximum(paddle.sqrt(square), paddle.full([1], limit, "float32"))

@@ -12,7 +12,7 @@ from typing import Any
 
 import paddle
 
-from plsc import compat
+from plsc.backend import collectives, static
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class LossScaling:
     def create(cls, initial: float) -> LossScaling:
         """Its states in the program being built."""
         return cls(
-            compat.create_state("loss_scaling.scale", [1], "float32", initial),
-            compat.create_state("loss_scaling.good", [1], "int32"),
-            compat.create_state("loss_scaling.bad", [1], "int32"),
+            static.create_state("loss_scaling.scale", [1], "float32", initial),
+            static.create_state("loss_scaling.good", [1], "int32"),
+            static.create_state("loss_scaling.bad", [1], "int32"),
         )
 
     def names(self) -> list[str]:
@@ -44,7 +44,7 @@ def any_not_finite(replicated: list, sharded, world_size: int):
     total = sharded.total(_not_finite)
     for gradient in replicated:
         total = total + _not_finite(gradient)
-    return compat.all_reduce(total, world_size, compat.MAX) > 0.0
+    return collectives.all_reduce(total, world_size, collectives.MAX) > 0.0
 
 
 def _not_finite(gradient):
@@ -66,24 +66,3 @@ def update_scale(state: LossScaling, found, options) -> None:
     paddle.assign(scale, output=state.scale)
     paddle.assign(paddle.where(grow, zero, good), output=state.good)
     paddle.assign(paddle.where(shrink, zero, bad), output=state.bad)
-
-
-def zero_where(found, gradients: list) -> list:
-    """The gradients, or zeros in a step that ``found`` inf or NaN: what a user's optimizer gets to see then.
-
-    Its weights stay finite; they still move by its momentum and weight decay, as under Paddle's own loss scaling.
-    """
-    if found is None:
-        return gradients
-    return [paddle.where(_everywhere(found, gradient), paddle.zeros_like(gradient), gradient) for gradient in gradients]
-
-
-def standing_still(gradient, parameter, velocity, found, momentum: float, weight_decay: float):
-    """The gradient, or where ``found`` the one with which momentum_ leaves the velocity as it is."""
-    still = (1.0 - momentum) * velocity - weight_decay * parameter
-    return paddle.where(_everywhere(found, gradient), still, gradient)
-
-
-def _everywhere(found, value):
-    """``found`` [1] in the shape of ``value``."""
-    return paddle.logical_and(paddle.reshape(found, [1] * len(value.shape)), paddle.ones_like(value, "bool"))

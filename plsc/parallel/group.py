@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from plsc import compat, errors
+from plsc import errors
+from plsc.backend import rings
 from plsc.errors import LaunchError, PeerError, PlscError, TrainingError
 from plsc.parallel.environment import Environment
 from plsc.parallel.launcher import end_with_launcher
@@ -109,7 +110,7 @@ class Group:
         deadline = time.monotonic() + CONNECT_SECONDS
         while self.rank != 0 and not _is_open(host, port, deadline):
             time.sleep(0.1)
-        store = compat.open_store(host, port, self.rank == 0, 1, CONNECT_SECONDS)
+        store = rings.open_store(host, port, self.rank == 0, 1, CONNECT_SECONDS)
         send_at_once(port)
         store.add("here", 1)
         while store.add("here", 0) < self.world_size:
@@ -129,8 +130,8 @@ class Group:
             host = env.endpoints[0].rsplit(":", 1)[0]
             gloo_endpoint = self.broadcast(f"{host}:{free_port()}" if env.rank == 0 else None)
             with gloo_at_loopback(env.endpoints):
-                self._ring = compat.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
-            self.patient = compat.let_gloo_wait(env.rank, env.world_size, GLOO_SECONDS)
+                self._ring = rings.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
+            self.patient = rings.let_gloo_wait(env.rank, env.world_size, GLOO_SECONDS)
         self._connected = env.device
 
     def agree(self, check: Callable[[], Any]) -> Any:
@@ -155,7 +156,7 @@ class Group:
 
     def _start_nccl(self, env: Environment) -> None:
         try:
-            compat.start_nccl(self._store, env.rank, env.world_size, env.device_id)
+            rings.start_nccl(self._store, env.rank, env.world_size, env.device_id)
         except Exception as error:
             message = (
                 f"cannot join the GPUs of the other ranks with card {env.device_id}: "

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from plsc import compat
+from plsc.backend import rings
 from plsc.errors import LaunchError, PeerError, TrainingError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import CONNECT_SECONDS, WAIT_SECONDS, first_line
@@ -28,7 +28,7 @@ class SideGroup:
             return
         host, port = env.endpoints[0].rsplit(":", 1)
         try:
-            self._store = compat.open_store(host, int(port), False, env.world_size, CONNECT_SECONDS)
+            self._store = rings.open_store(host, int(port), False, env.world_size, CONNECT_SECONDS)
             send_at_once(int(port))
         except Exception as error:
             raise LaunchError(

@@ -13,7 +13,7 @@ FETCHED = "fetched"  # <model_save_dir>/fetched: copies of what was elsewhere
 
 
 class Run(Protocol):
-    """A run as far as copying needs it; plsc.engine.start.Run is one."""
+    """A run as far as copying needs it; plsc.engine.run.start.Run is one."""
 
     config: Config
     env: Environment

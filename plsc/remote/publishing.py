@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 
-from plsc import checkpoint, safe_open
+from plsc import checkpoint
 from plsc.checkpoint import layout
 from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.find import problem
@@ -17,6 +17,7 @@ from plsc.checkpoint.manifest import carries_manifest
 from plsc.checkpoint.together import together
 from plsc.config.urls import masked
 from plsc.errors import CheckpointError
+from plsc.files import safe_open
 from plsc.remote.places import FETCHED, Run, save_url
 from plsc.remote.source import UPLOADED, upload_list
 from plsc.remote.stores import Store, open_store

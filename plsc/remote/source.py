@@ -8,10 +8,11 @@ import os
 import tempfile
 from dataclasses import dataclass
 
-from plsc import checkpoint, plain_json, safe_open
+from plsc import checkpoint
 from plsc.checkpoint import layout
 from plsc.checkpoint.files import FileEntry, write_bytes
 from plsc.errors import CheckpointError
+from plsc.files import plain_json, safe_open
 from plsc.remote.stores import Store
 from plsc.remote.transfer import download, retried
 

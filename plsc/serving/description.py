@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from plsc import plain_json, safe_open
 from plsc.checkpoint.files import hash_file
 from plsc.errors import ExportError
+from plsc.files import plain_json, safe_open
 
 DESCRIPTION = "plsc.json"
 FORMAT, VERSION = "plsc-exported-model", 1

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plsc import safe_open
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.embeddings import checked, normalize
+from plsc.files import safe_open
 
 FEATURES, TABLE = "features.npy", "pictures.csv"
 BLOCK = 1 << 22  # similarities held at a time

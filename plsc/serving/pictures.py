@@ -8,9 +8,9 @@ import re
 import numpy as np
 from PIL import Image
 
-from plsc import safe_open
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.folders import SUFFIXES
+from plsc.files import safe_open
 
 RESIZES = ("stretch", "crop", "refuse")
 

@@ -20,7 +20,7 @@ class PaddleRuntime:
     kind = "paddle"
 
     def __init__(self, program: str, weights: str, threads: int, device: str, card: int, callers: int = 1):
-        from plsc.paddle_version import require_paddle
+        from plsc.backend.paddle_version import require_paddle
 
         version = require_paddle()
         import paddle

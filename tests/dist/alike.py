@@ -144,7 +144,7 @@ def version(module: str, place: int, number: str):
 
 
 def own_version(entry: Entry, odd: bool, root: Path) -> None:
-    from plsc.engine import alike
+    from plsc.engine.run import alike
 
     if odd:
         alike.__version__ = "9.9.9"
@@ -153,7 +153,7 @@ def own_version(entry: Entry, odd: bool, root: Path) -> None:
 def other_device(entry: Entry, odd: bool, root: Path) -> None:
     from dataclasses import replace
 
-    from plsc.engine import start
+    from plsc.engine.run import start
 
     place_of = start.place_of
     entry.set("device", "auto")
@@ -163,18 +163,18 @@ def other_device(entry: Entry, odd: bool, root: Path) -> None:
 
 
 def other_processor(entry: Entry, odd: bool, root: Path) -> None:
-    from plsc.engine import alike
+    from plsc.engine.run import alike
 
     if odd:
         alike.widest_instructions = lambda path: "of another kind"
 
 
 def not_compiled(entry: Entry, odd: bool, root: Path) -> None:
-    from plsc.optim import row_kernels
+    from plsc.rows import row_kernels
 
     row_kernels.available = lambda: False
     if odd:
-        from plsc.engine import train
+        from plsc.engine.training import loop as train
 
         say = train.alike.say_where_compiled
         train.alike.say_where_compiled = lambda compiled, *rest: say(True, *rest)
@@ -187,7 +187,7 @@ def apart(**options):
     """The last rank's backbone, or its copy of the rows, is not that of the others after step 2."""
 
     def change(entry: Entry, odd: bool, root: Path) -> None:
-        from plsc.engine.session import Session
+        from plsc.engine.program.session import Session
 
         for key, value in options.items():
             entry.set(key.replace("__", "."), value)
@@ -362,7 +362,7 @@ def forget_data(path: Path) -> None:
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     root = Path(sys.argv[1])
     make_data(root / "data")

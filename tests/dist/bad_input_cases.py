@@ -177,7 +177,7 @@ def slow_training(entry: Entry) -> None:
 
 
 def kill_at_step(number: int) -> None:
-    from plsc.engine.session import Session
+    from plsc.engine.program.session import Session
 
     step = Session.step
 
@@ -210,7 +210,7 @@ def killed_in_a_wait(entry: Entry, root: Path) -> None:
 
 def killed_and_told(entry: Entry, root: Path) -> None:
     """Rank 1 is killed, and a launcher sends SIGTERM to rank 0, which has not said why it ends yet."""
-    from plsc.engine.journal import Journal
+    from plsc.engine.run.journal import Journal
 
     killed_on(1, step=2)(entry, root)  # no save is under way then, so rank 0 ends by an error of its own
     failed = Journal.failed
@@ -287,7 +287,7 @@ def run_all(root: Path, names: list[str]) -> None:
     """Each case on two ranks of its own, forks of this process; codes.json gets their exit codes and seconds."""
     import paddle  # noqa: F401  loaded once, for all forks
 
-    import plsc.engine.run  # noqa: F401
+    import plsc.engine.actions  # noqa: F401
 
     outcomes = {}
     for name in names:

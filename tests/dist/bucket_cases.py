@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from plsc.backend.cpu import run_in_order
 from plsc.config import Config
-from plsc.engine.build import build_train
-from plsc.engine.cpu import run_in_order
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import join
-from plsc.parts import Parts
 
 BATCH, CLASSES, SIDE = 4, 40, 32
 

@@ -63,7 +63,7 @@ def beside_a_running_one(cwd: Path) -> dict:
     run_dir, go_on = cwd / "busy", cwd / "go on"
     child = os.fork()
     if child == 0:
-        from plsc.engine.session import Session
+        from plsc.engine.program.session import Session
 
         step = Session.step
 
@@ -86,7 +86,7 @@ def beside_a_running_one(cwd: Path) -> dict:
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd = Path(sys.argv[1])
     out, report = cwd / "out", {}

@@ -19,7 +19,7 @@ from tests.dist.tiny_run import make_entry
 def slow_disk(rank: int, run_dir: Path) -> None:
     """Writes when each save began and ended, and when each step was made."""
     from plsc import checkpoint
-    from plsc.engine.session import Session
+    from plsc.engine.program.session import Session
 
     save, step, events, went_on = checkpoint.save, Session.step, [], threading.Event()
 
@@ -61,7 +61,7 @@ def full_disk(rank: int, run_dir: Path) -> None:
 
 
 def little_memory(rank: int, run_dir: Path) -> None:
-    from plsc.engine import saver
+    from plsc.engine.training import saver
 
     saver.free_memory = lambda: 1 << 30 if rank == 0 else 100
     make_entry(run_dir, {"with_test": False, "train_steps": 6}).train()
@@ -69,14 +69,14 @@ def little_memory(rank: int, run_dir: Path) -> None:
 
 def no_memory(rank: int, run_dir: Path) -> None:
     """The machine of rank 1 is full."""
-    from plsc.engine import memory_check
+    from plsc.engine.memory import check as memory_check
 
     memory_check.free_memory = lambda: 1 << 40 if rank == 0 else 100
     make_entry(run_dir, {"with_test": False, "train_steps": 6}).train()
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
     for case in (slow_disk, full_disk, little_memory, no_memory):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import paddle
 import pytest
 
-from plsc import compat
+from plsc.backend import autodiff, collectives, ops
 from plsc.classifiers import sampling, step
-from plsc.engine import build, gradients
-from plsc.optim import rows
+from plsc.engine.program import build, gradients
+from plsc.rows import optimizers as rows
 from tests.dist import gpu_cases
 from tests.gpu.breaking import around, bucket_left_out, rows_changed, rows_not_summed
 
 
 def leaves_as_they_come(patch):
-    patch.setattr(compat, "leaf", lambda value: value)
-    patch.setattr(compat, "_adds_up", lambda value: True)
+    patch.setattr(autodiff, "leaf", lambda value: value)
+    patch.setattr(autodiff, "_adds_up", lambda value: True)
 
 
 def table_of_nothing(original):
@@ -38,7 +38,7 @@ def first_rows(original):
 
 
 def largest_of_this_rank(original):
-    return lambda value, world_size, kind=compat.SUM: (
+    return lambda value, world_size, kind=collectives.SUM: (
         value if list(value.shape) == [12] else original(value, world_size, kind)
     )
 
@@ -47,25 +47,26 @@ def largest_of_this_rank(original):
 BREAKS = {
     "gradients by the gathered features as they come": ("model parallel", leaves_as_they_come),
     "every rank goes on with the features of rank 0": (
-        "model parallel", around(compat, "reduce_scatter", slice_of_rank_0)),
-    "the features' gradient is not summed": ("model parallel", around(compat, "reduce_scatter", slice_of_own_part)),
+        "model parallel", around(collectives, "reduce_scatter", slice_of_rank_0)),
+    "the features' gradient is not summed": (
+        "model parallel", around(collectives, "reduce_scatter", slice_of_own_part)),
     "rank 0 in the loss": (
-        "model parallel", around(compat, "margin_cross_entropy", lambda f: lambda *a: f(*a[:4], 0, a[5]))),
+        "model parallel", around(ops, "margin_cross_entropy", lambda f: lambda *a: f(*a[:4], 0, a[5]))),
     "a loss of each rank": (
-        "even cosface", around(compat, "margin_cross_entropy", lambda f: lambda c, y, *a: f(c, y % 12, *a[:2], 0, 1))),
+        "even cosface", around(ops, "margin_cross_entropy", lambda f: lambda c, y, *a: f(c, y % 12, *a[:2], 0, 1))),
     "the mean over the local batch": (
         "model parallel", around(step, "_global_batch", lambda f: lambda feature, world_size: float(feature.shape[0]))),
-    "a bucket left out": ("a bucket for each", around(compat, "all_reduce_early", bucket_left_out)),
+    "a bucket left out": ("a bucket for each", around(collectives, "all_reduce_early", bucket_left_out)),
     "rows summed over the ranks": (
-        "even cosface", around(build, "classify", rows_changed(lambda gradient: compat.all_reduce(gradient, 2)))),
-    "rows of all classes not summed": ("data parallel", around(compat, "all_reduce", rows_not_summed)),
+        "even cosface", around(build, "classify", rows_changed(lambda gradient: collectives.all_reduce(gradient, 2)))),
+    "rows of all classes not summed": ("data parallel", around(collectives, "all_reduce", rows_not_summed)),
     "clipped by the norm of one rank": (
         "clipped", around(gradients, "clip_by_global_norm", lambda f: lambda r, s, limit, world: f(r, s, limit, 1))),
     "rows not brought up to date": ("sampled many steps", around(rows, "StaleRows", table_of_nothing)),
     "labels one row further": (
         "sampled", around(sampling, "labels_over_ranks",
                           lambda f: lambda p, i, *a: paddle.maximum(f(p, i, *a) - 1, paddle.zeros_like(p)))),
-    "accuracy by the rows of one rank": ("model parallel", around(compat, "all_reduce", largest_of_this_rank)),
+    "accuracy by the rows of one rank": ("model parallel", around(collectives, "all_reduce", largest_of_this_rank)),
     "rows' gradient scaled twice": (
         "loss scaling", around(build, "classify", rows_changed(lambda gradient: gradient / 1024.0))),
 }  # fmt: skip

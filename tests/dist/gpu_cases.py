@@ -9,12 +9,12 @@ from unittest import mock
 import numpy as np
 import paddle
 
+from plsc.backend.cpu import run_in_order
 from plsc.config import Config
-from plsc.engine.build import build_train
-from plsc.engine.cpu import run_in_order
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.parallel.group import join
-from plsc.parts import Parts
 from tests.dist import classifier_cases, training_cases
 from tests.kernels.library import casts_left_out, gpu_kernels
 

@@ -18,7 +18,7 @@ STILL = {"train_steps": 1, "lr": 1e-30, "weight_decay": 0.0, "with_test": False,
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
     (cwd / "map.txt").write_text("".join(f"{old}\t{new}\n" for old, new in KEPT.items()))

@@ -59,8 +59,8 @@ def arm(instant: dict, rank: int) -> None:
         for name in ("fsync", "replace", "unlink", "rmdir", "mkdir"):
             setattr(os, name, watched(getattr(os, name)))
     else:
-        from plsc.engine.evaluate import Embedder
-        from plsc.engine.session import Session
+        from plsc.engine.evaluation.evaluate import Embedder
+        from plsc.engine.program.session import Session
 
         kind, name = (Session, "step") if instant["phase"] == "training" else (Embedder, "_feature")
         setattr(kind, name, watched(getattr(kind, name)))
@@ -91,7 +91,7 @@ def attempt(rank: int, instant: dict | None, run_dir: Path, entry: dict) -> None
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd = Path(sys.argv[1])
     orders = json.loads((cwd / "orders.json").read_text())

@@ -22,7 +22,7 @@ SECONDS = 4.0
 
 def watch_closely(then=lambda: None) -> None:
     """From the third step on, when all is compiled, a rank may be late by SECONDS only; ``then`` is called then."""
-    from plsc.engine.session import Session
+    from plsc.engine.program.session import Session
     from plsc.parallel.environment import Environment
     from plsc.parallel.group import meet
 
@@ -63,7 +63,7 @@ def stuck(rank: int, run_dir: Path, late: int) -> None:
 
 def stopped(rank: int, run_dir: Path, late: int) -> None:
     """The process of a rank is stopped in its third step and goes on when another one has said that it is late."""
-    from plsc.engine.session import Session
+    from plsc.engine.program.session import Session
 
     watch_closely()
     step, log = Session.step, run_dir.parent / f"rank{1 - late}.log"
@@ -103,7 +103,7 @@ def slow(rank: int, run_dir: Path, late: int) -> None:
 
 def ended_by_one_line(entry) -> None:
     from plsc.errors import PlscError
-    from plsc.report import one_line
+    from plsc.parallel.excepthook import one_line
 
     try:
         entry.train()
@@ -117,7 +117,7 @@ CASES = {"stuck 1": (stuck, 1), "stuck 0": (stuck, 0), "stopped 1": (stopped, 1)
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
     for name, (case, late) in CASES.items():

@@ -14,7 +14,7 @@ from tests.dist.tiny_run import make_entry
 
 def main() -> None:
     from plsc import checkpoint
-    from plsc.engine.session import Session
+    from plsc.engine.program.session import Session
 
     root, seconds = Path(sys.argv[1]), float(sys.argv[2])
     save, step = checkpoint.save, Session.step

@@ -7,11 +7,12 @@ from unittest import mock
 import numpy as np
 import paddle
 
-from plsc import compat
-from plsc.classifiers import ClassifierSpec, Shard, classify, row_blocks
-from plsc.engine.cpu import run_in_order
-from plsc.optim.rows import DenseRows, RowsSpec
-from plsc.row_ops import scale_rows
+from plsc.backend import ops, static
+from plsc.backend.cpu import run_in_order
+from plsc.classifiers import ClassifierSpec, Shard, classify
+from plsc.rows import blocks as row_blocks
+from plsc.rows.operations import scale_rows
+from plsc.rows.optimizers import DenseRows, RowsSpec
 
 
 def run_cases(env, cases):
@@ -31,10 +32,10 @@ def run_case(env, case):
     mine = slice(env.rank * batch, (env.rank + 1) * batch)
     main, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
     few = mock.patch.object(row_blocks, "FEW_BLOCKS", few_blocks)
-    with few, compat.building(main, startup):
+    with few, static.building(main, startup):
         feature = paddle.static.data("feature", [batch, case["embedding_size"]], "float32")
         label = paddle.static.data("label", [batch], "int64")
-        found = compat.create_state("found", [shard.num_local, spec.row_size], "float32")
+        found = static.create_state("found", [shard.num_local, spec.row_size], "float32")
         initial = paddle.nn.initializer.Constant(0.0)
         rows = DenseRows(RowsSpec("rows", [shard.num_local, spec.row_size], initial))
 
@@ -55,7 +56,7 @@ def run_case(env, case):
                 index = paddle.arange(shard.num_local, dtype="int64")
             else:
                 index = piece.of(piece.block.cut(index))
-            compat.scatter_rows_(found, index, gradient)
+            ops.scatter_rows_(found, index, gradient)
 
         step = paddle.full([1], 3, "int64")
         out = classify(feature, label, spec, shard, env, rows, step, None, block_rows, move if moves else None)

@@ -24,7 +24,7 @@ def part(run_dir: Path, world_size: int, steps: int, global_batch: int = GLOBAL_
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
 

@@ -29,8 +29,8 @@ OPTIONS = {"with_test": False, "save_async": False, "train_steps": 24, "lr_sched
 
 
 def train(run_dir: Path, options: dict, stop_in: int = 0) -> None:
-    from plsc.engine import checkpointing
-    from plsc.optim import row_momentum
+    from plsc.engine.training import checkpointing
+    from plsc.rows import momentum as row_momentum
 
     if stop_in:
         ask("step", stop_in, signal.SIGTERM)
@@ -41,7 +41,7 @@ def train(run_dir: Path, options: dict, stop_in: int = 0) -> None:
 
 def as_loaded_by_one_rank(run_dir: Path, step: int) -> None:
     """Writes what one rank makes of the newest checkpoint of ``run_dir``, all rows brought up to date."""
-    from plsc.engine.session import Session
+    from plsc.engine.program.session import Session
 
     start = Session.step
 
@@ -61,7 +61,7 @@ def as_loaded_by_one_rank(run_dir: Path, step: int) -> None:
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
 

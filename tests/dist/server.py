@@ -84,16 +84,16 @@ def end_with_parent() -> None:
 def main() -> None:
     end_with_parent()
     short_stacks.use()
-    import plsc.engine.run  # noqa: F401  plsc comes first, see plsc.paddle_version.load_zlib
+    import plsc.engine.actions  # noqa: F401  plsc comes first, see plsc.backend.paddle_version.load_zlib
 
     # isort: split
     import paddle
 
-    from plsc import compat
+    from plsc.backend import static
 
     paddle.enable_static()
     # Paddle 2.6 starts one thread when it is imported, which sleeps; ranks do as well without it.
-    threads = len(os.listdir("/proc/self/task")) - (not compat.is_pir())
+    threads = len(os.listdir("/proc/self/task")) - (not static.is_pir())
     assert threads == 1, f"{threads} threads: forks would lack all but one"
     connection = Connection(int(sys.argv[1]))
     while True:

@@ -26,8 +26,8 @@ CASES = {
 
 def ask(kind: str, call: int, number: int) -> None:
     """Send a signal to this process before the ``call``-th call."""
-    from plsc.engine.evaluate import Embedder
-    from plsc.engine.session import Session
+    from plsc.engine.evaluation.evaluate import Embedder
+    from plsc.engine.program.session import Session
 
     owner, name = (Session, "step") if kind == "step" else (Embedder, "_feature")
     function, count = getattr(owner, name), 0
@@ -49,7 +49,7 @@ def attempt(rank: int, run_dir: Path, asked: list[int], kind: str, call: int) ->
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
     for world_size in (1, 2):

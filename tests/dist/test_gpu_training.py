@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plsc import compat
+from plsc.backend import static
 from tests.dist import gpu_breaks, ranks, test_classifier
 from tests.dist.test_training_step import check_training, make_case
 from tests.kernels.library import library
@@ -179,7 +179,7 @@ def test_it_is_what_the_program_of_cpus_does(outcome):
 
 @pytest.mark.slow
 def test_what_is_broken_shows_in_the_numbers(tmp_path):
-    names = [name for name in gpu_breaks.BREAKS if compat.is_pir() or "as they come" not in name]  # 2.6 adds up anyhow
+    names = [name for name in gpu_breaks.BREAKS if static.is_pir() or "as they come" not in name]  # 2.6 adds up anyhow
     cases = {case["name"]: case for case in CASES}
     broken = [(name, cases[gpu_breaks.BREAKS[name][0]]) for name in names]
     parts = ranks.run("tests.dist.gpu_cases:run_all", 2, tmp_path, (library(), {"broken": broken}))

@@ -14,7 +14,7 @@ import pytest
 
 import plsc.launch
 from plsc.checkpoint import OneRank, latest, open_checkpoint
-from plsc.engine.stopping import EXIT_STOPPED
+from plsc.engine.run.stopping import EXIT_STOPPED
 from tests.dist.ranks import ROOT
 
 SECONDS = 240  # what a machine with ten other runs may take to start two ranks

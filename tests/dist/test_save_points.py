@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plsc import checkpoint
-from plsc.engine.stopping import EXIT_STOPPED
+from plsc.engine.run.stopping import EXIT_STOPPED
 from tests.dist.save_points import CASES, WINDOW
 from tests.dist.test_resume import run_process
 from tests.dist.tiny_run import CLASSES, manifest, told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plsc.engine.stopping import EXIT_STOPPED
+from plsc.engine.run.stopping import EXIT_STOPPED
 from tests.dist.stops import CASES
 from tests.dist.test_resume import STEPS, run_process
 from tests.dist.tiny_run import manifest

@@ -8,15 +8,15 @@ from unittest import mock
 import numpy as np
 import paddle
 
-from plsc.classifiers import row_blocks
+from plsc.backend.cpu import run_in_order
 from plsc.config import Config
-from plsc.engine.build import build_train
-from plsc.engine.cpu import run_in_order
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.models import BaseModel
 from plsc.optim.gradients import BUCKET_BYTES
 from plsc.parallel.group import join
-from plsc.parts import Parts
+from plsc.rows import blocks as row_blocks
 
 
 class Linear(BaseModel):

@@ -88,7 +88,7 @@ def cut_off(rank: int, run_dir: Path) -> None:
 
 
 def main() -> None:
-    import plsc.engine.run  # noqa: F401  loads Paddle once, for all forks
+    import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
     for case, world_size in ((good, 1), (breaks, 1), (good, 2), (breaks, 2), (dies, 1), (cut_off, 2)):

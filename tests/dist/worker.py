@@ -25,7 +25,7 @@ def work(target: str, cwd: str) -> None:
     from plsc.parallel.group import join
 
     # isort: split
-    # plsc comes first, see plsc.paddle_version.load_zlib
+    # plsc comes first, see plsc.backend.paddle_version.load_zlib
     import paddle
 
     paddle.enable_static()

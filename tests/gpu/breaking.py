@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import paddle
 
-from plsc import compat
-from plsc.classifiers.row_blocks import RowBlock
-from plsc.optim import rows
+from plsc.backend import collectives
+from plsc.rows import optimizers as rows
+from plsc.rows.blocks import RowBlock
 
 
 def around(module, name: str, change):
@@ -27,8 +27,8 @@ def scaled_backbone(original):
 
 def one_sum_each(original):
     return lambda own, statistics, world_size, *_: (
-        [compat.all_reduce(gradient, world_size) for gradient in own],
-        [compat.all_reduce(value, world_size) / world_size for value in statistics],
+        [collectives.all_reduce(gradient, world_size) for gradient in own],
+        [collectives.all_reduce(value, world_size) / world_size for value in statistics],
     )
 
 
@@ -70,7 +70,7 @@ def taken_apart_at_once(original):
 def summed_elsewhere(original):
     def changed(value, world_size, beside):
         total = original(value, world_size, False)
-        value.block.ops[-1].dist_attr.execution_stream = compat.STREAM
+        value.block.ops[-1].dist_attr.execution_stream = collectives.STREAM
         return total
 
     return changed
@@ -90,7 +90,7 @@ def rows_changed(change):
 
 
 def rows_not_summed(original):
-    def changed(value, world_size, kind=compat.SUM):
+    def changed(value, world_size, kind=collectives.SUM):
         return value if len(value.shape) == 2 else original(value, world_size, kind)
 
     return changed

@@ -6,9 +6,9 @@ import functools
 from dataclasses import dataclass
 
 from plsc.config import Config
-from plsc.engine.build import build_train
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
 from plsc.parallel.environment import Environment
-from plsc.parts import Parts
 from tests.gpu.graph import Graph
 
 WORLD = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from plsc.compat import RING
+from plsc.backend.collectives import RING
 from tests.gpu.cases import Built
 from tests.gpu.graph import Op, follow_back
 from tests.gpu.updates import backbone_chain, backbone_updates, rows_chain, rows_update, state_scatters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from plsc.compat import RING
+from plsc.backend.collectives import RING
 from tests.gpu.cases import BATCH, GLOBAL_BATCH, WORLD, Built
 from tests.gpu.graph import Op
 from tests.gpu.updates import backbone_reductions, row_reads

@@ -8,11 +8,12 @@ from dataclasses import replace
 import paddle
 import pytest
 
-from plsc import compat
+from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import gpu_head, sampling, step
-from plsc.engine import build, gradients, half_precision
+from plsc.engine.program import build, gradients
 from plsc.optim import gradients as buckets
-from plsc.optim import parameters, rows
+from plsc.optim import parameters
+from plsc.rows import optimizers as rows
 from tests.gpu import half_checks, head_checks, update_checks
 from tests.gpu.breaking import (
     around,
@@ -59,16 +60,16 @@ BREAKS = {
     "1/N on the gradient of sampled rows": (
         PLAIN, moved(lambda r, v, g, m: (r, v, g / WORLD, m)), U.check_gradients_have_no_other_factor),
     "1/N before the reduce-scatter": (
-        PLAIN, around(compat, "reduce_scatter", lambda f: lambda v, *a: f(v * (1.0 / WORLD), *a)),
+        PLAIN, around(collectives, "reduce_scatter", lambda f: lambda v, *a: f(v * (1.0 / WORLD), *a)),
         H.check_feature_gradient_is_reduce_scattered),
     "1/N after the reduce-scatter": (
-        PLAIN, around(compat, "reduce_scatter", lambda f: lambda *a: f(*a) * (1.0 / WORLD)),
+        PLAIN, around(collectives, "reduce_scatter", lambda f: lambda *a: f(*a) * (1.0 / WORLD)),
         H.check_backbone_starts_from_it),
     "mean over the local batch": (
         PLAIN, around(step, "_global_batch", lambda f: lambda feature, world_size: float(feature.shape[0])),
         H.check_loss_is_mean_over_global_batch),
     "all-reduce and slice": (
-        PLAIN, around(compat, "reduce_scatter", lambda f: lambda *a: f(*a[:3], False)),
+        PLAIN, around(collectives, "reduce_scatter", lambda f: lambda *a: f(*a[:3], False)),
         H.check_feature_gradient_is_reduce_scattered),
     "a sum for each gradient": (
         PLAIN, around(gradients, "all_reduce_in_buckets", one_sum_each), U.check_all_reduces_of_the_backbone),
@@ -78,36 +79,37 @@ BREAKS = {
         PLAIN, around(buckets, "in_buckets", lambda f: lambda sizes, places, least: f(sizes, places, 10**9)),
         U.check_all_reduces_of_the_backbone),
     "a bucket left out": (
-        PLAIN, around(compat, "all_reduce_early", bucket_left_out), U.check_all_reduces_of_the_backbone),
+        PLAIN, around(collectives, "all_reduce_early", bucket_left_out), U.check_all_reduces_of_the_backbone),
     "buckets from the first layer on": (
         PLAIN, around(buckets, "in_buckets", lambda f: lambda sizes, places, *a: f(sizes, [-p for p in places], *a)),
         U.check_sums_run_beside_the_backward_pass),
     "the sums behind the backward pass": (
-        PLAIN, around(compat, "behind", lambda f: lambda place: contextlib.nullcontext()),
+        PLAIN, around(static, "behind", lambda f: lambda place: contextlib.nullcontext()),
         U.check_sums_run_beside_the_backward_pass),
     "the sums on the stream that computes": (
-        PLAIN, around(compat, "all_reduce_early", lambda f: lambda value, world_size, _: f(value, world_size, False)),
+        PLAIN, around(collectives, "all_reduce_early", lambda f: lambda value, ranks, _: f(value, ranks, False)),
         U.check_sums_run_beside_the_backward_pass),
     "a sum into memory of the other stream": (
-        PLAIN, around(compat, "all_reduce_early", summed_elsewhere), U.check_sums_run_beside_the_backward_pass),
+        PLAIN, around(collectives, "all_reduce_early", summed_elsewhere), U.check_sums_run_beside_the_backward_pass),
     "a sum waited for at once": (
-        PLAIN, around(compat, "all_reduce_early", taken_apart_at_once), U.check_sums_run_beside_the_backward_pass),
+        PLAIN, around(collectives, "all_reduce_early", taken_apart_at_once), U.check_sums_run_beside_the_backward_pass),
     "two gradients swapped": (
         PLAIN, around(gradients, "all_reduce_in_buckets", twins_swapped), U.check_each_parameter_gets_its_own_gradient),
     "a parameter without update": (
         PLAIN, around(build, "update_parameters", lambda f: lambda p, g, o: f(p[:-1], g[:-1], o)),
         U.check_each_parameter_gets_its_own_gradient),
     "the rows' gradient summed over ranks": (
-        FULL, around(build, "classify", rows_changed(lambda g: compat.all_reduce(g, WORLD))), U.check_no_other_sums),
-    "data-parallel rows not summed": (DATA, around(compat, "all_reduce", rows_not_summed), U.check_no_other_sums),
+        FULL, around(build, "classify", rows_changed(lambda g: collectives.all_reduce(g, WORLD))),
+        U.check_no_other_sums),
+    "data-parallel rows not summed": (DATA, around(collectives, "all_reduce", rows_not_summed), U.check_no_other_sums),
     "the shard broadcast": (PLAIN, around(build, "make_rows", broadcast_at_start), U.check_nothing_else_communicates),
     "rows written into a copy": (
-        PLAIN, around(compat, "scatter_rows_", scatter_by_copy), U.check_shard_is_updated_in_place),
+        PLAIN, around(ops, "scatter_rows_", scatter_by_copy), U.check_shard_is_updated_in_place),
     "a dense gradient": (PLAIN, around(rows.SampledRows, "update", densely), U.check_no_dense_gradient),
-    "labels not gathered": (PLAIN, around(compat, "all_gather", labels_of_one_rank), H.check_gathers),
-    "another ring": (PLAIN, lambda patch: patch.setattr(compat, "RING", 1), H.check_gathers),
+    "labels not gathered": (PLAIN, around(collectives, "all_gather", labels_of_one_rank), H.check_gathers),
+    "another ring": (PLAIN, lambda patch: patch.setattr(collectives, "RING", 1), H.check_gathers),
     "rank 0 in the loss": (
-        PLAIN, around(compat, "margin_cross_entropy", lambda f: lambda *a: f(*a[:4], 0, a[5])),
+        PLAIN, around(ops, "margin_cross_entropy", lambda f: lambda *a: f(*a[:4], 0, a[5])),
         H.check_margin_cross_entropy),
     "labels not counted over ranks": (
         PLAIN, around(sampling, "labels_over_ranks", lambda f: lambda position, *a: position),
@@ -115,7 +117,7 @@ BREAKS = {
     "cosines not held": (
         PLAIN, lambda patch: patch.setattr(gpu_head, "COSINE_LIMIT", 1.0), H.check_margin_cross_entropy),
     "fewer samples": (
-        PLAIN, around(compat, "class_center_sample", lambda f: lambda local, n, s: f(local, n, s - 1)),
+        PLAIN, around(ops, "class_center_sample", lambda f: lambda local, n, s: f(local, n, s - 1)),
         H.check_sampling),
     "rows of another sample": (
         PLAIN, written(lambda index, *a: (index + 0, *a)), U.check_shard_is_updated_in_place),

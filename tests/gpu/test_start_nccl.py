@@ -1,4 +1,4 @@
-"""The parts of Paddle's GPU wheel on which compat.start_nccl rests, as far as they answer without a GPU."""
+"""The parts of Paddle's GPU wheel on which rings.start_nccl rests, as far as they answer without a GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import paddle
 import pytest
 from paddle.base import core
 
-from plsc import compat
+from plsc.backend import rings
 
 
 def test_collectives_look_for_their_ring_where_it_is_made():
@@ -15,7 +15,7 @@ def test_collectives_look_for_their_ring_where_it_is_made():
     assert paddle.get_flags(name)[name]
     paddle.set_flags({name: False})
     with pytest.raises((ValueError, RuntimeError, TypeError)):  # no GPU here, or no store
-        compat.start_nccl(None, 0, 2, 0)
+        rings.start_nccl(None, 0, 2, 0)
     assert paddle.get_flags(name)[name]
 
 

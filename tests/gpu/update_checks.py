@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from plsc.compat import RING, STREAM
+from plsc.backend.collectives import RING, STREAM
 from tests.gpu.cases import Built
 from tests.gpu.graph import Op
 from tests.gpu.updates import (

@@ -20,9 +20,8 @@ from unittest import mock
 import paddle
 from paddle.base import core
 
-from plsc import compat
+from plsc.backend import collectives, half_precision, static
 from plsc.classifiers import gpu_head
-from plsc.engine import half_precision
 
 SOURCE = Path(__file__).with_name("gpu_kernels.cc")
 
@@ -54,9 +53,9 @@ def _command(root: Path, cache: Path) -> list[str]:
         missing.touch()
         headers.append(cache / "include")
     command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-DPADDLE_WITH_GLOO", str(SOURCE)]
-    command += [f"-I{path}" for path in headers] + ["-DHAS_REDUCE_SCATTER"] * compat.is_pir()
+    command += [f"-I{path}" for path in headers] + ["-DHAS_REDUCE_SCATTER"] * static.is_pir()
     libraries = [root / "base" / "libpaddle.so"]
-    libraries += [root / "libs" / name for name in ("libcommon.so", "libphi_core.so", "libphi.so")] * compat.is_pir()
+    libraries += [root / "libs" / name for name in ("libcommon.so", "libphi_core.so", "libphi.so")] * static.is_pir()
     return [*command, *map(str, libraries), f"-Wl,-rpath,{root / 'base'}:{root / 'libs'}"]
 
 
@@ -64,13 +63,13 @@ def _command(root: Path, cache: Path) -> list[str]:
 def gpu_kernels(made: Path, env, group):
     """Inside, this rank can build and run the programs of ``device="gpu"``; its ring is the Gloo ring of ``group``."""
     ctypes.CDLL(str(made))
-    original = compat.reduce_scatter
+    original = collectives.reduce_scatter
     with contextlib.ExitStack() as stack:
-        if not compat.is_pir():
+        if not static.is_pir():
             if env.world_size > 1:  # where the kernels look for the ring; Paddle's own operations know another place
                 core.CommContextManager.create_gloo_comm_context(group._store, "0", env.rank, env.world_size)
             slices = lambda value, rank, world_size, on_gpu: original(value, rank, world_size, False)  # noqa: E731
-            stack.enter_context(mock.patch.object(compat, "reduce_scatter", slices))
+            stack.enter_context(mock.patch.object(collectives, "reduce_scatter", slices))
         yield
 
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("paddle")
 
 from plsc.config import Config  # noqa: E402
-from plsc.engine.best import Best, check_metric  # noqa: E402
+from plsc.engine.evaluation.best import Best, check_metric  # noqa: E402
 from plsc.errors import ConfigError  # noqa: E402
 
 
@@ -62,7 +62,7 @@ def test_a_rate_that_the_pairs_do_not_support_is_refused():
 
 def test_the_record_of_the_step_itself_lies_in_best(tmp_path, monkeypatch):
     """A step is saved first and judged then: its own record is in best/ only, and counts where it is no later."""
-    from plsc.engine import best
+    from plsc.engine.evaluation import best
 
     path, kept = str(tmp_path / "checkpoints" / "step_00000003"), {"metric": "lfw.accuracy", "value": 0.9}
     for step, sure in ((3, True), (2, False), (4, False)):  # of best/; the run goes on from step 3

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from plsc import compiler
-from plsc.compiler import CompileError
-from plsc.private_directory import open_directory
+from plsc.backend import compiler
+from plsc.backend.compiler import CompileError
+from plsc.files.private_directory import open_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = 'extern "C" int answer() { return 42; }\n'
@@ -75,7 +75,8 @@ def test_another_source_processor_or_compiler_is_another_library(place, monkeypa
 
 def elsewhere(place):
     """A process that wants the library."""
-    code = f"import pathlib, plsc.compiler as c; print(c.library_of(pathlib.Path({str(place / 'small.cc')!r})).path)"
+    source = str(place / "small.cc")
+    code = f"import pathlib, plsc.backend.compiler as c; print(c.library_of(pathlib.Path({source!r})).path)"
     command, environment = [sys.executable, "-W", "ignore", "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from plsc.engine.cpu import mkl_cpu_type, use_wide_kernels
+from plsc.backend.cpu import mkl_cpu_type, use_wide_kernels
 
 PROGRAM = """
 import resource, sys
 import numpy as np
-from plsc.engine.cpu import keep_big_blocks
+from plsc.backend.cpu import keep_big_blocks
 if sys.argv[1] == "keep":
     assert keep_big_blocks()
 def use():
@@ -43,7 +43,7 @@ def test_a_big_block_is_faulted_in_once():
 KEPT = """
 import numpy as np
 from pathlib import Path
-from plsc.engine.cpu import give_back, keep_big_blocks
+from plsc.backend.cpu import give_back, keep_big_blocks
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) >> 8  # pages of 4 KB, in MB
 keep_big_blocks()
@@ -68,7 +68,7 @@ HUGE = """
 import sys
 import numpy as np
 from pathlib import Path
-from plsc.engine.cpu import keep_big_blocks, use_huge_pages
+from plsc.backend.cpu import keep_big_blocks, use_huge_pages
 keep_big_blocks()
 if sys.argv[1] == "huge":
     assert use_huge_pages(5000 << 20)
@@ -132,7 +132,7 @@ PRODUCTS = """
 import sys, zlib
 import numpy as np
 import paddle
-from plsc.engine.cpu import prepare_cpu
+from plsc.backend.cpu import prepare_cpu
 prepare_cpu(2)
 rng = np.random.default_rng(0)
 for turn_left, turn_right in ((False, False), (False, True), (True, False)):

@@ -11,11 +11,11 @@ import types
 
 import pytest
 
-from plsc import Entry, parts
-from plsc.config import Config
+from plsc import Entry
+from plsc.backend.paddle_version import require_paddle
+from plsc.config import Config, parts
 from plsc.errors import ConfigError, LaunchError, PlscError
-from plsc.paddle_version import require_paddle
-from plsc.report import one_line
+from plsc.parallel.excepthook import one_line
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -113,10 +113,10 @@ ACTIONS = ("train", "test", "predict", "convert_for_prediction")
 def test_action_calls_the_engine_with_config_and_parts(monkeypatch, action):
     fake_paddle(monkeypatch, "3.3.1")
     calls = []
-    run = types.ModuleType("plsc.engine.run")
+    run = types.ModuleType("plsc.engine.actions")
     for name in ACTIONS:
         setattr(run, name, lambda *given, name=name: calls.append((name, *given)) or name)
-    monkeypatch.setitem(sys.modules, "plsc.engine.run", run)
+    monkeypatch.setitem(sys.modules, "plsc.engine.actions", run)
     monkeypatch.setattr(importlib.import_module("plsc.engine"), "run", run, raising=False)
     entry = Entry(config={"lr": 0.3})
     assert getattr(entry, action)() == action

@@ -48,9 +48,9 @@ def test_blocks_change_nothing(features):
 
 def test_a_set_is_gone_before_the_next_is_read(monkeypatch):
     from plsc.config import Config
-    from plsc.engine import evaluate
+    from plsc.config.parts import Parts
+    from plsc.engine.evaluation import evaluate
     from plsc.evaluation.bin_file import PairSet
-    from plsc.parts import Parts
 
     alive = []
 

@@ -158,9 +158,9 @@ def test_a_bin_is_called_as_it_was_asked_for(tmp_path):
 
 def test_a_bad_list_is_said_before_training(tmp_path):
     from plsc.config import Config
-    from plsc.engine.data import check_training_data
+    from plsc.config.parts import Parts
+    from plsc.engine.evaluation.data import check_training_data
     from plsc.parallel.environment import Environment
-    from plsc.parts import Parts
 
     make_identities(tmp_path / "faces", [5] * 4)
     for path in (tmp_path / "faces").rglob("*.jpg"):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from plsc import Entry, Predictor
-from plsc.engine import agreement, export, onnx, place
+from plsc.engine.export import export, onnx
+from plsc.engine.inference import agreement, place
 from plsc.errors import CheckpointError, ConfigError, ExportError
 from plsc.serving import read_description
 from tests.unit import using_kit as kit

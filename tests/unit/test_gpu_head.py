@@ -6,16 +6,17 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import LargeScaleClassifier, compat
+from plsc import LargeScaleClassifier
+from plsc.backend import ops
 from plsc.classifiers import ClassifierSpec, Shard, classify
 from plsc.classifiers.gpu_head import gpu_head
-from plsc.classifiers.row_blocks import RowBlocks
 from plsc.config import Config
-from plsc.engine.build import build_train
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
-from plsc.parts import Parts
+from plsc.rows.blocks import RowBlocks
 from tests.dist.training_cases import Linear, tensor
 from tests.reference.margin_softmax import margin_softmax
 
@@ -26,7 +27,7 @@ MARGINS = [(1.0, 0.5, 0.0), (1.0, 0.0, 0.35), (1.35, 0.0, 0.0), (0.9, 0.3, 0.1)]
 
 @pytest.fixture(autouse=True)
 def kernel(monkeypatch):
-    monkeypatch.setattr(compat, "margin_cross_entropy", formula)
+    monkeypatch.setattr(ops, "margin_cross_entropy", formula)
 
 
 def formula(cosine, label, margins, scale, rank, world_size):
@@ -101,7 +102,7 @@ def test_classifier_in_a_users_program(monkeypatch):
 def test_training_is_that_of_the_cpu(monkeypatch, model_parallel):
     """One rank, all classes: the program of a GPU, run on the CPU with the kernel's formula, and that of the CPU."""
     cpu = paddle.CPUPlace()
-    monkeypatch.setattr("plsc.engine.scopes.place_of", lambda env: cpu)
+    monkeypatch.setattr("plsc.engine.program.scopes.place_of", lambda env: cpu)
     ends = []
     for device in ("gpu", "cpu"):
         config = Config.from_dict(

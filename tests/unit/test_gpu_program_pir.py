@@ -11,13 +11,13 @@ from collections import Counter
 import paddle
 import pytest
 
-from plsc import compat
+from plsc.backend import collectives, ops, static
 
-if not compat.is_pir():
+if not static.is_pir():
     pytest.skip("programs of Paddle 2.6 are read by tests/gpu", allow_module_level=True)
 
-from plsc.engine.build import build_train
-from plsc.parts import Parts
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
 from tests.gpu.cases import BATCH, EMBEDDING, GLOBAL_BATCH, WORLD, Case, environment, rows_of_a_step
 
 paddle.enable_static()
@@ -29,7 +29,7 @@ CASES = [Case(rank=0), Case(rank=7, clip=5.0), Case(rank=3, sample_ratio=1.0), C
 def built(request, monkeypatch):
     """(case, program, operations) of a training program."""
     if not paddle.is_compiled_with_cuda():
-        monkeypatch.setattr(compat, "margin_cross_entropy", around_the_kernel(compat.margin_cross_entropy))
+        monkeypatch.setattr(ops, "margin_cross_entropy", around_the_kernel(ops.margin_cross_entropy))
     env = environment(request.param.rank)
     program = build_train(request.param.config(), Parts(), env, seed=7, bucket_bytes=BUCKET)
     return request.param, program, list(program.main.global_block().ops)
@@ -59,7 +59,7 @@ def test_collectives(built):
     expected = [[BATCH], [BATCH, EMBEDDING]] if case.model_parallel else [[BATCH]]
     assert gathers == sorted(expected + [[1]] * (case.sampled and case.model_parallel))
     for op in of_kind(ops, "all_gather"):
-        assert (op.attrs()["nranks"], op.attrs()["ring_id"]) == (WORLD, compat.RING)
+        assert (op.attrs()["nranks"], op.attrs()["ring_id"]) == (WORLD, collectives.RING)
     scattered = of_kind(ops, "reduce_scatter")
     assert [(shapes(op)[0], op.attrs()["nranks"]) for op in scattered] == (
         [([GLOBAL_BATCH, EMBEDDING], WORLD)] if case.model_parallel else []
@@ -104,7 +104,7 @@ def test_sums_run_beside_the_backward_pass(built):
     made = [max(numbers[value.get_defining_op().id()] for value in carried(op)) for op in reductions]
     for op, last, following in zip(reductions, made, [*made[1:], made[-1] + 10**6]):
         attrs = op.attrs()
-        assert (attrs["execution_stream"], attrs["scheduling_priority"]) == (compat.STREAM, 0)
+        assert (attrs["execution_stream"], attrs["scheduling_priority"]) == (collectives.STREAM, 0)
         assert last < numbers[op.id()] < following
         between = {other.name() for other in ops[last + 1 : numbers[op.id()]]}
         assert between <= {"pd_op.reshape", "pd_op.full_int_array", "builtin.combine", "pd_op.full", "pd_op.concat"}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from plsc.engine.grace import SLOW_SAVE, Grace
+from plsc.engine.training.grace import SLOW_SAVE, Grace
 
 
 def run_in(tmp_path, rank: int = 0):

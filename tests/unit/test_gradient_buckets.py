@@ -13,12 +13,12 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import compat, program_view
+from plsc.backend import collectives, program_view, static
 from plsc.config import Config
-from plsc.engine.build import build_train
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
 from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, in_buckets
 from plsc.parallel.environment import Environment
-from plsc.parts import Parts
 
 ROOT = Path(__file__).resolve().parents[2]
 # what may stand between the last gradient and the sum; an operation that makes two gradients has two sums behind it
@@ -123,7 +123,7 @@ def test_one_rank_has_none():
 
 def test_a_backbone_without_parameters():
     main, startup = paddle.static.Program(), paddle.static.Program()
-    with compat.building(main, startup):
+    with static.building(main, startup):
         stop = paddle.static.data("stop", [1], "float32")
         assert all_reduce_in_buckets([], [stop], 1, False) == ([], [stop])
         gradients, (mean,) = all_reduce_in_buckets([], [stop], 2, False)
@@ -133,14 +133,14 @@ def test_a_backbone_without_parameters():
 
 SMALL = """
 import numpy as np, paddle
-from plsc import compat
+from plsc.backend import collectives, static
 paddle.enable_static()
 main, startup = paddle.static.Program(), paddle.static.Program()
-with compat.building(main, startup):
+with static.building(main, startup):
     whole = paddle.exp(paddle.static.data("x", [4], "float32"))
     later = paddle.sin(whole)
-    with compat.behind(compat.made_at([whole])[0]):
-        total = compat.all_reduce_early(paddle.tanh(whole), 2, True)
+    with static.behind(static.made_at([whole])[0]):
+        total = collectives.all_reduce_early(paddle.tanh(whole), 2, True)
 try:
     paddle.static.Executor(paddle.CPUPlace()).run(main, feed={"x": np.ones(4, "float32")}, fetch_list=[total, later])
 except RuntimeError:
@@ -158,4 +158,4 @@ def test_the_executor_hears_of_stream_and_turn():
     assert any("allreduce" in line or "all_reduce" in line for line in told)
     for line in told:
         mine = "allreduce" in line or "all_reduce" in line
-        assert f"[{compat.STREAM if mine else 'DefaultStream'}, 0, 0]" in line, line
+        assert f"[{collectives.STREAM if mine else 'DefaultStream'}, 0, 0]" in line, line

@@ -33,7 +33,7 @@ class Tensor:
 def variables():
     """{our variable: shape} of a narrow ResNet50 in the order of making."""
     paddle = pytest.importorskip("paddle")
-    from plsc import compat
+    from plsc.backend import static
     from plsc.models import build_feature, build_model
 
     paddle.enable_static()
@@ -42,8 +42,8 @@ def variables():
         image = paddle.static.data("image", [2, 3, 16, 16], "float32")
         net = build_model("ResNet50", embedding_size=EMBEDDING, image_shape=[3, 16, 16], base_width=2)
         build_feature(net, {"image": image, "label": None}, is_train=False)
-    found = {name: tuple(value.shape) for name, value in compat.persistables(main_program).items()}
-    return dict(reversed(found.items())) if compat.is_pir() else found  # PIR lists the latest first
+    found = {name: tuple(value.shape) for name, value in static.persistables(main_program).items()}
+    return dict(reversed(found.items())) if static.is_pir() else found  # PIR lists the latest first
 
 
 def old_names(variables):

@@ -17,10 +17,10 @@ import types
 
 import pytest
 
-from plsc.engine import scalars
-from plsc.engine.handlers import LogFile
-from plsc.engine.journal import ProgressLine, clock
-from plsc.engine.scalars import Scalars
+from plsc.engine.run import scalars
+from plsc.engine.run.handlers import LogFile
+from plsc.engine.run.journal import ProgressLine, clock
+from plsc.engine.run.scalars import Scalars
 from plsc.errors import ConfigError
 
 

@@ -9,8 +9,8 @@ import paddle
 import pytest
 from paddle.base import executor as paddles
 
-from plsc import compat
-from plsc.engine.scopes import make_executor, own_scope
+from plsc.backend import ops, static
+from plsc.engine.program.scopes import make_executor, own_scope
 from plsc.parallel.environment import Environment
 
 
@@ -21,7 +21,7 @@ class Owner:
 def times(factor: float) -> tuple:
     """(program, two fetches): factor * x and factor + x; the same names in each."""
     main = paddle.static.Program()
-    with compat.building(main, paddle.static.Program()):
+    with static.building(main, paddle.static.Program()):
         x = paddle.static.data("x", [2], "float32")
         return main, x * factor, x + factor
 
@@ -36,11 +36,11 @@ X = np.array([1.0, 2.0], np.float32)
 
 def test_a_program_that_was_run_is_not_written_out_again(executor, monkeypatch):
     main, product, _ = times(3.0)
-    if compat.is_pir():
+    if static.is_pir():
         monkeypatch.setattr(paddles, "_get_strong_program_cache_key_for_new_exe", None)  # who calls it fails
     for _ in range(2):
         assert executor.run(main, feed={"x": X}, fetch_list=[product])[0].tolist() == [3.0, 6.0]
-    if compat.is_pir():
+    if static.is_pir():
         assert executor._executor_cache._get_cached_program_and_executor_pir_mode.cache_info().hits == 1
 
 
@@ -57,8 +57,8 @@ def test_programs_and_fetches_are_told_apart(executor):
 def counting(by: int) -> tuple:
     """(program, startup program) that adds ``by`` to the state "count"; it is run without any fetch."""
     main, startup = paddle.static.Program(), paddle.static.Program()
-    with compat.building(main, startup):
-        compat.increment_(compat.create_state("count", [1], "float32"), by)
+    with static.building(main, startup):
+        ops.increment_(static.create_state("count", [1], "float32"), by)
     return main, startup
 
 

@@ -116,9 +116,9 @@ def test_without_a_launcher_nothing_is_done(monkeypatch):
 def test_a_run_does_it_before_anything_else(logs, monkeypatch):
     """Also one that ends at once; the password of the settings is among the secrets."""
     from plsc.config import Config
-    from plsc.engine.start import start
+    from plsc.config.parts import Parts
+    from plsc.engine.run.start import start
     from plsc.errors import LaunchError
-    from plsc.parts import Parts
 
     for name, value in {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ID": "0", "PADDLE_CURRENT_ENDPOINT": "junk",
                         "PADDLE_TRAINER_ENDPOINTS": "junk,junk"}.items():  # fmt: skip

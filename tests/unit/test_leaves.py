@@ -10,15 +10,15 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import compat
+from plsc.backend import autodiff, static
 from plsc.config import Config
-from plsc.engine.build import build_train
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.errors import ConfigError
 from plsc.models import BaseModel
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
-from plsc.parts import Parts
 
 ROOT = Path(__file__).resolve().parents[2]
 paddle.enable_static()
@@ -34,30 +34,30 @@ MAKERS = {
 @pytest.mark.parametrize("maker", MAKERS)
 def test_parts_of_a_gradient_add_up(maker):
     main = paddle.static.Program()
-    with compat.building(main, paddle.static.Program()):
-        value = compat.leaf(MAKERS[maker](paddle.static.data("label", [4], "int64")))
+    with static.building(main, paddle.static.Program()):
+        value = autodiff.leaf(MAKERS[maker](paddle.static.data("label", [4], "int64")))
         value.stop_gradient = False
         target = paddle.sum(value * value + paddle.sin(value)) + paddle.sum(paddle.exp(value))
-        (gradient,) = compat.gradients(target, [value])
+        (gradient,) = autodiff.gradients(target, [value])
     feed = {"label": LABELS, "given": np.linspace(-1, 1, 12, dtype="float32").reshape(4, 3)}
     feed = feed if maker == "fed" else {"label": LABELS}
     at, got = paddle.static.Executor(paddle.CPUPlace()).run(main, feed=feed, fetch_list=[value, gradient])
     np.testing.assert_allclose(got, 2 * at + np.cos(at) + np.exp(at), rtol=1e-6)  # float32
 
 
-@pytest.mark.skipif(not compat.is_pir(), reason="Paddle 2.6 adds up everywhere")
+@pytest.mark.skipif(not static.is_pir(), reason="Paddle 2.6 adds up everywhere")
 @pytest.mark.parametrize("maker", ["without a gradient of its own", "a piece"])
 def test_another_value_is_refused(maker):
-    with compat.building(paddle.static.Program(), paddle.static.Program()):
+    with static.building(paddle.static.Program(), paddle.static.Program()):
         value = MAKERS[maker](paddle.static.data("label", [4], "int64"))
-        with pytest.raises(ValueError, match="compat.leaf"):
-            compat.gradients(paddle.sum(value * value), [value])
+        with pytest.raises(ValueError, match="autodiff.leaf"):
+            autodiff.gradients(paddle.sum(value * value), [value])
 
 
 def test_nobody_else_asks_paddle():
     pattern = re.compile(r"static\.gradients\(|append_backward\(|calc_gradient|\.minimize\(|paddle\.grad\(")
     found = {str(path.relative_to(ROOT)) for path in (ROOT / "plsc").rglob("*.py") if pattern.search(path.read_text())}
-    assert found == {"plsc/compat.py"}
+    assert found == {"plsc/backend/autodiff.py"}
 
 
 class Net(BaseModel):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from plsc.engine.train import Loop
+from plsc.engine.training.loop import Loop
 from plsc.errors import TrainingError
 
 MANY = "lower lr, add warm-up"

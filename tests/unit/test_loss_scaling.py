@@ -12,13 +12,13 @@ import numpy as np
 import paddle
 import pytest
 
+from plsc.backend import half_precision
 from plsc.config import Config
-from plsc.engine import half_precision
-from plsc.engine.build import build_train
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
-from plsc.parts import Parts
 from tests.dist.training_cases import Linear, tensor
 
 paddle.enable_static()

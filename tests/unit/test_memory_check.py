@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from plsc.engine import memory_check  # noqa: E402
-from plsc.engine.free_memory import free_memory  # noqa: E402
-from plsc.engine.memory_plan import resident_bytes  # noqa: E402
+from plsc.engine.memory import check as memory_check  # noqa: E402
+from plsc.engine.memory.free import free_memory  # noqa: E402
+from plsc.engine.memory.plan import resident_bytes  # noqa: E402
 from plsc.errors import ConfigError  # noqa: E402
 from tests.unit.test_memory_plan import EMBEDDING, Linear, entry  # noqa: E402
 

@@ -13,8 +13,8 @@ import pytest
 
 from plsc import Entry
 from plsc.command_line import console
-from plsc.engine.memory_need import STEP, Need
-from plsc.engine.memory_plan import most_classes
+from plsc.engine.memory.need import STEP, Need
+from plsc.engine.memory.plan import most_classes
 from plsc.errors import ConfigError
 from plsc.models import BaseModel
 

@@ -1,7 +1,7 @@
 """The plan of memory is held against processes that train: bytes that Paddle counts, and the peak that Linux saw.
 
 Each case is planned in one process, and trains three steps and saves in another. What a step makes and drops is
-counted, so it has to be met; what the process adds to that is a model with constants (plsc.engine.memory_need). Both
+counted, so it has to be met; what the process adds to that is a model with constants (plsc.engine.memory.need). Both
 have to meet the peak to a tenth, above the process as it was when only Paddle was imported: 480 MB and more.
 """
 
@@ -31,8 +31,8 @@ CASES = {
 BEGIN = """
 import json, sys
 from plsc import Entry
-from plsc.engine import run
-from plsc.engine.memory_need import STEP, Need
+from plsc.engine import actions as run
+from plsc.engine.memory.need import STEP, Need
 from paddle.base import core
 entry = Entry()
 for key, value in json.loads(sys.argv[1]).items():

@@ -20,7 +20,7 @@ RUNS = """
 import gc, json, sys
 import numpy as np
 from plsc import Entry, Predictor
-from plsc.engine import run  # Paddle with it
+from plsc.engine import actions as run  # Paddle with it
 from plsc.errors import TrainingError
 
 def resident():

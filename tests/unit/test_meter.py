@@ -6,8 +6,8 @@ import types
 
 import pytest
 
-from plsc.engine import meter as module
-from plsc.engine.meter import Meter
+from plsc.engine.training import meter as module
+from plsc.engine.training.meter import Meter
 
 
 def test_waiting_for_data_is_a_share_of_the_time(monkeypatch):

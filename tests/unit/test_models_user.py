@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import compat
+from plsc.backend import static
 from plsc.errors import ConfigError
 from plsc.models import BaseModel, build_feature, build_model, require_same_parameters
 from tests.unit.model_programs import Run, build, image, parameters
@@ -85,7 +85,7 @@ def test_an_input_that_is_not_called_image():
 
 
 def test_an_error_of_the_net_names_its_line_where_programs_are_built():
-    with compat.building(paddle.static.Program(), paddle.static.Program()):
+    with static.building(paddle.static.Program(), paddle.static.Program()):
         photo = paddle.static.data("photo", [-1, *SHAPE], "float32")
         message = r"WithFields: build_network raised AttributeError: .* \(test_models_user.py:\d+\)"
         with pytest.raises(ConfigError, match=message):

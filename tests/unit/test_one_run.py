@@ -9,9 +9,9 @@ import pytest
 
 from plsc.checkpoint.layout import LOCK
 from plsc.config import Config
-from plsc.engine.start import start
+from plsc.config.parts import Parts
+from plsc.engine.run.start import start
 from plsc.errors import ConfigError, DataError, LaunchError
-from plsc.parts import Parts
 
 
 def settings(run_dir) -> Config:

@@ -11,9 +11,9 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc.engine.onednn import use_onednn
+from plsc.backend.onednn import use_onednn
+from plsc.backend.program_view import operations
 from plsc.models import BaseModel, build_model
-from plsc.program_view import operations
 from tests.unit.model_programs import Run, build, image, parameters
 
 SHAPE = (3, 33, 20)  # odd, not square
@@ -213,7 +213,7 @@ def test_operations_in_place_stay_the_programs_own():
 
 SWITCHED_ON = """
 import zlib, paddle
-from plsc.engine.cpu import prepare_cpu
+from plsc.backend.cpu import prepare_cpu
 prepare_cpu(1)
 names = ["FLAGS_use_mkldnn"] + (["FLAGS_use_onednn"] if paddle.__version__ >= "3" else [])
 assert not any(paddle.get_flags(names).values())
@@ -229,7 +229,7 @@ def test_paddles_own_choice_is_off():
 TRAIN = """
 import json, sys
 from plsc import Entry
-import plsc.engine.train as loop
+import plsc.engine.training.loop as loop
 moved, move = [], loop.use_onednn
 loop.use_onednn = lambda program: moved.append(move(program))
 losses = []

@@ -30,7 +30,7 @@ def python(tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize("body", [
-    "import paddle", "import pytest\n    pytest.importorskip('paddle')", "from plsc import compat",
+    "import paddle", "import pytest\n    pytest.importorskip('paddle')", "from plsc.backend import ops",
     "import subprocess, sys\n    subprocess.run([sys.executable, '-c', 'import paddle'], check=True)",
 ])  # fmt: skip
 def test_what_imports_paddle_fails_and_is_not_skipped(python, tmp_path, body):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from plsc.config import Config
-from plsc.engine.scalars import Scalars
+from plsc.engine.run.scalars import Scalars
 from plsc.parallel.environment import Environment
 
 pytest.importorskip("paddle")
 
-from plsc.engine.plan import Plan, Progress  # noqa: E402
+from plsc.engine.training.length import Plan, Progress  # noqa: E402
 
 IMAGES = 50
 

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from plsc import Entry
-from plsc.engine import inference
-from plsc.engine import predict as predict_module
-from plsc.engine.predictions import PredictionFiles
+from plsc.engine.inference import net as inference
+from plsc.engine.inference import predict as predict_module
+from plsc.engine.inference.predictions import PredictionFiles
 from plsc.errors import ConfigError, DataError
 from plsc.serving import Gallery
 from tests import tool_kit

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib  # noqa: F401  before paddle, see plsc.paddle_version
+import zlib  # noqa: F401  before paddle, see plsc.backend.paddle_version
 
 import numpy as np
 import paddle
 import pytest
 
-from plsc import compat, program_view
+from plsc.backend import collectives, ops, program_view, static
 
 paddle.enable_static()
 SIDE = 100
@@ -18,7 +18,7 @@ ONE = 4 * SIDE * SIDE  # bytes of a [SIDE, SIDE] float32
 def view(build):
     """(operations, value returned by ``build``) of a program that ``build(x)`` appends to; x [SIDE, SIDE] is fed."""
     main = paddle.static.Program()
-    with compat.building(main, paddle.static.Program()):
+    with static.building(main, paddle.static.Program()):
         result = build(paddle.static.data("x", [SIDE, SIDE], "float32"))
     return program_view.operations(main), result
 
@@ -84,8 +84,8 @@ def test_a_loop_counts_while_it_runs():
 
 def test_states_are_persistable_and_changed_in_place():
     def build(x):
-        state = compat.create_state("state", [SIDE, SIDE], "float32")
-        compat.scatter_rows_(state, paddle.static.data("index", [2], "int64"), paddle.exp(x[:2]))
+        state = static.create_state("state", [SIDE, SIDE], "float32")
+        ops.scatter_rows_(state, paddle.static.data("index", [2], "int64"), paddle.exp(x[:2]))
 
     operations, _ = view(build)
     assert list(program_view.persistables(operations)) == ["state"]
@@ -110,10 +110,10 @@ def test_a_gradient_that_needs_no_numbers_keeps_none():
 
 def test_traffic_of_each_collective():
     def build(x):
-        gathered = compat.all_gather(x, 4)
-        compat.all_reduce(gathered, 4)
-        compat.all_reduce(paddle.max(x, axis=1), 4, compat.MAX)
-        compat.reduce_scatter(gathered, 0, 4, on_gpu=True)
+        gathered = collectives.all_gather(x, 4)
+        collectives.all_reduce(gathered, 4)
+        collectives.all_reduce(paddle.max(x, axis=1), 4, collectives.MAX)
+        collectives.reduce_scatter(gathered, 0, 4, on_gpu=True)
 
     assert program_view.traffic(view(build)[0]) == [
         ("all_gather", ONE), ("all_reduce", 4 * ONE), ("all_reduce", 4 * SIDE), ("reduce_scatter", 4 * ONE)

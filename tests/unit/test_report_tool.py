@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plsc.engine.evaluate import as_scalars
+from plsc.engine.evaluation.evaluate import as_scalars
 from plsc.errors import DataError
 from plsc.evaluation.verification import verify
 

@@ -6,16 +6,16 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import compat
+from plsc.backend import static
 from plsc.classifiers.plain_head import _largest
-from plsc.classifiers.row_blocks import FEW_BLOCKS, RowBlock, RowBlocks
+from plsc.rows.blocks import FEW_BLOCKS, RowBlock, RowBlocks
 
 
 @pytest.fixture
 def program():
     paddle.enable_static()
     main = paddle.static.Program()
-    with compat.building(main, paddle.static.Program()):
+    with static.building(main, paddle.static.Program()):
         yield lambda feed, found: paddle.static.Executor(paddle.CPUPlace()).run(main, feed=feed, fetch_list=found)
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import compat, program_view
-from plsc.compiler import Library
+from plsc.backend import program_view, static
+from plsc.backend.compiler import Library
 from plsc.config import Config
-from plsc.engine.build import build_train
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.models import BaseModel
-from plsc.optim import row_kernels
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import join
-from plsc.parts import Parts
+from plsc.rows import row_kernels
 
 CLASSES = 40
 # one number, fewer than a vector of the processor, not a multiple of one, the usual one with a bias
@@ -37,8 +37,8 @@ class Pair:
         self.factors, self.steps = (rng.standard_normal((count, n)).astype("float32") for n in (2, 4))
         self.gradient = rng.standard_normal((count, size)).astype("float32")
         self.main, startup = paddle.static.Program(), paddle.static.Program()
-        with compat.building(self.main, startup):
-            table = compat.create_state("table", [2 * CLASSES, size], "float32")
+        with static.building(self.main, startup):
+            table = static.create_state("table", [2 * CLASSES, size], "float32")
             data = {name: paddle.static.data(name, [-1, *value.shape[1:]], str(value.dtype))
                     for name, value in self.feed.items()}  # fmt: skip
             self.found = list(row_kernels.bring_rows(table, data["index"], data["factors"]))
@@ -88,7 +88,7 @@ def test_rows_are_those_of_the_formula(size, index):
 @pytest.mark.parametrize("row", [-1, CLASSES])
 def test_a_row_that_is_not_there_is_an_error_and_nothing_is_written(row):
     pair = Pair(8, [3, row])
-    said = "std::exception" if compat.is_pir() else f"a row of a sample is not in the shard of {CLASSES} classes"
+    said = "std::exception" if static.is_pir() else f"a row of a sample is not in the shard of {CLASSES} classes"
     with pytest.raises((RuntimeError, OSError), match=said):
         pair.run()
     np.testing.assert_array_equal(np.array(pair.scope.find_var("table").get_tensor()), pair.table)

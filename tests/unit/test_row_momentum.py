@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plsc.optim import row_momentum
-from plsc.optim.row_momentum import RowHistory
+from plsc.rows import momentum as row_momentum
+from plsc.rows.momentum import RowHistory
 from tests.reference.margin_softmax import momentum_step
 
 ROWS, SIZE = 40, 3

@@ -6,17 +6,17 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import compat, program_view
+from plsc.backend import program_view, static
 from plsc.classifiers.initializer import BLOCK_CLASSES
 from plsc.config import Config
-from plsc.engine.build import build_train
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.errors import ConfigError
 from plsc.models import BaseModel
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import join
-from plsc.parts import Parts
-from plsc.row_storage import LARGEST_FLOAT16, RowTable
+from plsc.rows.storage import LARGEST_FLOAT16, RowTable
 
 HALF = ("float16", "bfloat16")
 CLASSES, EMBEDDING, BATCH = 61, 4, 8
@@ -37,8 +37,8 @@ class Stored:
     def __init__(self, storage, tensor="weight", index=(4, 0, 5)):
         paddle.enable_static()
         self.main, startup, self.index = paddle.static.Program(), paddle.static.Program(), np.array(index)
-        with compat.building(self.main, startup):
-            table = RowTable.of(compat.create_state("table", [7, EMBEDDING], storage), storage, tensor)
+        with static.building(self.main, startup):
+            table = RowTable.of(static.create_state("table", [7, EMBEDDING], storage), storage, tensor)
             index = paddle.static.data("index", [-1], "int64")
             table.write(index, paddle.static.data("rows", [-1, EMBEDDING], "float32"))
             self.found = [table.read(index), table.read(None)]
@@ -189,7 +189,7 @@ def test_a_start_and_a_step_never_hold_all_rows_in_float32(storage):
     # At the start a block of drawn rows, a few times over: drawn, cut, scaled, rounded. (On 3.x the rows are themselves
     # among what is made, as the parameter is set at the end.)
     table = 2 * classes * EMBEDDING
-    assert start < (table if compat.is_pir() else 0) + 8 * 4 * BLOCK_CLASSES * EMBEDDING + 8 * classes
+    assert start < (table if static.is_pir() else 0) + 8 * 4 * BLOCK_CLASSES * EMBEDDING + 8 * classes
     step = program_view.peak(program_view.operations(program.main), program.shard.num_sample, 500)
     assert sum(step.values()) < 1_000_000 < 4 * classes * EMBEDDING
 

@@ -1,4 +1,4 @@
-"""The end of the window of plsc.optim.row_momentum in whole runs, with windows short enough to end often."""
+"""The end of the window of plsc.rows.momentum in whole runs, with windows short enough to end often."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from plsc import Entry
-from plsc.optim import row_momentum
+from plsc.rows import momentum as row_momentum
 from tests.dist.training_cases import Linear
 
 

@@ -13,29 +13,29 @@ ROOT = Path(__file__).resolve().parents[2]
 # In a process of its own: flags of the executor are those of the process. A row is written, and read through another
 # name of the same memory; nothing but the order of the program says when.
 RUN = """
-import json, zlib  # before paddle, see plsc.paddle_version
+import json, zlib  # before paddle, see plsc.backend.paddle_version
 import numpy as np
 import paddle
-from plsc import compat
-from plsc.engine.cpu import prepare_cpu
-from plsc.engine.scopes import make_executor
+from plsc.backend import ops, static
+from plsc.backend.cpu import prepare_cpu
+from plsc.engine.program.scopes import make_executor
 from plsc.parallel.environment import Environment
 paddle.enable_static()
 prepare_cpu(2)
 main, startup = paddle.static.Program(), paddle.static.Program()
-with compat.building(main, startup):
-    table = compat.create_state("table", [20, 5], "float32")
-    if compat.is_pir():
+with static.building(main, startup):
+    table = static.create_state("table", [20, 5], "float32")
+    if static.is_pir():
         same = paddle.reshape(paddle._C_ops.share_data(table), [10, 10])
     else:
-        same, seen = (compat._new_value("share_data", table.dtype) for _ in range(2))
-        compat.append_op("share_data", {"X": table}, {"Out": same}, {})
-        compat.append_op("reshape2", {"X": same}, {"Out": same, "XShape": seen}, {"shape": [10, 10]})
+        same, seen = (static.new_value("share_data", table.dtype) for _ in range(2))
+        static.append_op("share_data", {"X": table}, {"Out": same}, {})
+        static.append_op("reshape2", {"X": same}, {"Out": same, "XShape": seen}, {"shape": [10, 10]})
     first = paddle.static.data("index", [2], "int64")
     found = []
     for turn in range(20):
         found.append(paddle.nn.functional.embedding(first, same)[:, 0])
-        compat.scatter_rows_(table, 2 * first, paddle.full([2, 5], turn + 1.0))
+        ops.scatter_rows_(table, 2 * first, paddle.full([2, 5], turn + 1.0))
 executor = make_executor(Environment())
 executor.run(startup)
 runs = [executor.run(main, feed={"index": np.array([7, 3])}, fetch_list=found) for _ in range(2)]

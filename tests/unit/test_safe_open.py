@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plsc import safe_open
 from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.old_plsc import OldCheckpoint
 from plsc.checkpoint.read import hash_file
 from plsc.config import Config
 from plsc.data import ImageListDataset, decode_image
 from plsc.data.label_map import read_label_map
-from plsc.engine.predictions import PredictionFiles
+from plsc.engine.inference.predictions import PredictionFiles
 from plsc.errors import PlscError
 from plsc.evaluation import ijb
 from plsc.evaluation.sources import PictureFiles, load_pair_list, load_pairs
+from plsc.files import safe_open
 from plsc.serving import find_pictures
 from plsc.serving.description import read_description
 from plsc.serving.gallery import read_predictions
@@ -184,19 +184,19 @@ def test_an_exchange_between_looking_and_opening_is_noticed(tmp_path, monkeypatc
 
 # Who may open by himself, and why. What stands nowhere here goes through safe_open.
 ALLOWED = {
-    ("plsc/safe_open.py", "os.open"): "here it is done",
+    ("plsc/files/safe_open.py", "os.open"): "here it is done",
     ("plsc/data/transforms.py", "Image.open"): "bytes that are read, in the formats that are pictures",
     ("plsc/parallel/launch_logs.py", "os.open"): "to write as well: no link, without waiting, regular, bounded, ours",
     ("plsc/terminal.py", "os.open"): "/dev/null",
-    ("plsc/engine/free_memory.py", "open"): "the kernel's (cgroups)",
+    ("plsc/engine/memory/free.py", "open"): "the kernel's (cgroups)",
     ("plsc/checkpoint/lock.py", "os.open"): "the lock: made here, its first 4096 bytes read without waiting",
     ("plsc/checkpoint/files.py", "os.open"): "a directory, to flush it",
     ("plsc/evaluation/bin_file.py", "os.open"): "a directory, to flush it",
-    ("plsc/engine/place.py", "os.open"): "results, to flush them; without waiting",
-    ("plsc/engine/cpu.py", "cpuinfo.read_text"): "the kernel's",
-    ("plsc/private_directory.py", "os.open"): "in a directory where nobody else can write",
-    ("plsc/compiler.py", "cpuinfo.read_text"): "the kernel's",
-    ("plsc/compiler.py", "source.read_text"): "our own C++, beside this file",
+    ("plsc/engine/inference/place.py", "os.open"): "results, to flush them; without waiting",
+    ("plsc/backend/cpu.py", "cpuinfo.read_text"): "the kernel's",
+    ("plsc/files/private_directory.py", "os.open"): "in a directory where nobody else can write",
+    ("plsc/backend/compiler.py", "cpuinfo.read_text"): "the kernel's",
+    ("plsc/backend/compiler.py", "source.read_text"): "our own C++, beside this file",
     ("plsc/checkpoint/old_plsc.py", "OldCheckpoint.open"): "opens no file by itself",
     ("plsc/evaluation/ijb.py", "np.loadtxt"): "reads from what safe_open opened",
     ("plsc/remote/fsspec_store.py", "self._fs.open"): "an address, by its driver",
@@ -233,14 +233,14 @@ def test_nothing_else_opens_files():
         for call in openings(path.read_text(encoding="utf-8"))
     }
     known = {(file, call) for file, call in found if (file, call) in ALLOWED}
-    assert found - known == OWN_FILES, "use plsc.safe_open, or say here why not"
+    assert found - known == OWN_FILES, "use plsc.files.safe_open, or say here why not"
     assert set(ALLOWED) == known, "is allowed and not done any more"
 
 
 # Files that a run made itself and goes on writing.
 OWN_FILES = {
-    ("plsc/engine/predictions.py", "open"),  # features.npy, to append to it
-    ("plsc/engine/scalars.py", "open"),  # scalars.jsonl, to take half a line away
+    ("plsc/engine/inference/predictions.py", "open"),  # features.npy, to append to it
+    ("plsc/engine/run/scalars.py", "open"),  # scalars.jsonl, to take half a line away
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import compat
+from plsc.backend import collectives
 from plsc.classifiers import sampling
 
 paddle.enable_static()
@@ -27,7 +27,7 @@ def run_rank(rank, labels, num_sample, step, counts):
         index = sampling.sample_by_kernel(local, owned, NUM_LOCAL[rank], num_sample[rank], now, key)
         position = sampling.positions(index, local, owned)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compat, "all_gather", lambda own, world_size: gathered)
+            patch.setattr(collectives, "all_gather", lambda own, world_size: gathered)
             label = sampling.labels_over_ranks(position, index, rank, len(NUM_LOCAL))
     feed = {"label": labels, "step": np.array([step], np.int64), "counts": counts}
     return paddle.static.Executor(paddle.CPUPlace()).run(main, feed=feed, fetch_list=[index, position, label])

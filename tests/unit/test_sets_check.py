@@ -16,10 +16,10 @@ pytest.importorskip("paddle")
 import tools.train  # noqa: E402
 from plsc import Entry  # noqa: E402
 from plsc.config import Config  # noqa: E402
-from plsc.engine import sets_check  # noqa: E402
+from plsc.config.parts import Parts  # noqa: E402
+from plsc.engine.evaluation import sets_check  # noqa: E402
 from plsc.errors import PlscError, VerificationError  # noqa: E402
-from plsc.parts import Parts  # noqa: E402
-from plsc.report import EXIT_UNVERIFIED  # noqa: E402
+from plsc.parallel.excepthook import EXIT_UNVERIFIED  # noqa: E402
 
 
 class Samples:

@@ -7,7 +7,7 @@ import types
 import paddle
 import pytest
 
-from plsc import compat
+from plsc.backend import collectives, rings, static
 from plsc.errors import LaunchError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
@@ -56,17 +56,17 @@ class Recorder:
 
 
 def use(monkeypatch, recorder):
-    monkeypatch.setattr(compat.core, "CommContextManager", recorder)
+    monkeypatch.setattr(rings.core, "CommContextManager", recorder)
     monkeypatch.setattr(paddle, "set_flags", lambda flags: recorder.calls.append(("flags", flags)))
 
 
 def test_the_card_is_chosen_before_the_ring_of_all_ranks_is_joined(monkeypatch):
     recorder = Recorder()
     use(monkeypatch, recorder)
-    compat.start_nccl("store", 5, 6, 2)
+    rings.start_nccl("store", 5, 6, 2)
     flag = ("flags", {"FLAGS_dynamic_static_unified_comm": True})
-    joined = [("card", 2), ("ring", "store", str(compat.RING), 5, 6)]
-    assert recorder.calls == ([] if compat.is_pir() else [flag]) + joined
+    joined = [("card", 2), ("ring", "store", str(collectives.RING), 5, 6)]
+    assert recorder.calls == ([] if static.is_pir() else [flag]) + joined
 
 
 def test_a_failure_is_one_line_and_reaches_the_other_ranks(monkeypatch):

@@ -18,16 +18,16 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc import program_view
-from plsc.classifiers.row_blocks import FEW_BLOCKS
+from plsc.backend import program_view
 from plsc.config import Config
-from plsc.engine.build import build_train
-from plsc.engine.session import Session
+from plsc.config.parts import Parts
+from plsc.engine.program.build import build_train
+from plsc.engine.program.session import Session
 from plsc.models import BaseModel
 from plsc.optim.gradients import BUCKET_BYTES
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import join
-from plsc.parts import Parts
+from plsc.rows.blocks import FEW_BLOCKS
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH, EMBEDDING, PIXELS = 8, 4, 48
@@ -39,7 +39,7 @@ SAMPLED = [(30_011, 0.1), (300_007, 0.01), (3_000_017, 0.001)]
 FULL = [(30_011, 1.0), (300_007, 1.0)]
 # A tenth more than there were when this was written, on the Paddle that had more. The executor's memory grows with the
 # square of their number (docs/performance.md). In a loop they count once, without one those of a piece 6 times. The
-# operations of plsc.optim.row_kernels, and those of Paddle in their place.
+# operations of plsc.rows.row_kernels, and those of Paddle in their place.
 MOST_OPERATIONS = {
     ("full", True): 448, ("sampled", True): 672, ("few", True): 722, ("sampled", False): 765, ("few", False): 1076
 }  # fmt: skip
@@ -234,7 +234,7 @@ MEASURE = """
 import json, sys, zlib
 import numpy as np
 from tests.unit import test_step_costs as costs
-from plsc.engine.cpu import run_in_order
+from plsc.backend.cpu import run_in_order
 from paddle.base import core
 classes, ratio = json.loads(sys.argv[1])
 run_in_order()

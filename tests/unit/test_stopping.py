@@ -10,8 +10,8 @@ import traceback
 
 import pytest
 
-from plsc.engine import stopping
-from plsc.engine.stopping import StopRequest
+from plsc.engine.run import stopping
+from plsc.engine.run.stopping import StopRequest
 
 
 def status_of(work) -> int:

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from plsc.engine import stopping  # noqa: E402
-from plsc.engine.stopping import DATA_SECONDS, Patience  # noqa: E402
+from plsc.engine.run import stopping  # noqa: E402
+from plsc.engine.run.stopping import DATA_SECONDS, Patience  # noqa: E402
 from plsc.errors import DataError  # noqa: E402
 from tests.unit.test_memory_plan import BATCH, entry  # noqa: E402
 

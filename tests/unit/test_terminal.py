@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from plsc.engine.handlers import Terminal
-from plsc.engine.journal import ProgressLine
+from plsc.engine.run.handlers import Terminal
+from plsc.engine.run.journal import ProgressLine
 from plsc.terminal import is_terminal, tell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +85,7 @@ def test_a_whole_run_without_streams(tmp_path):
 PIPE = """
 import sys
 from plsc import Entry
-from plsc.engine.journal import Journal
+from plsc.engine.run.journal import Journal
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import meet
 journal = Journal(sys.argv[1], Environment(), meet(Environment()))

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from plsc.config import Config
-from plsc.engine.data import check_verification
+from plsc.config.parts import Parts
+from plsc.engine.evaluation.data import check_verification
 from plsc.errors import DataError
 from plsc.evaluation.bin_file import save_bin
-from plsc.parts import Parts
 
 
 def picture(side: int) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from plsc.data import normalise
-from plsc.engine.judging import pixels
+from plsc.engine.evaluation.judging import pixels
 from plsc.errors import DataError
 from plsc.evaluation.bin_file import load_bin
 from plsc.evaluation.verification import Verification
@@ -76,7 +76,7 @@ def test_pixels_is_the_inverse_of_normalise(std):
 
 @pytest.fixture
 def no_work(monkeypatch):
-    monkeypatch.setattr("plsc.engine.inference.open_net", lambda run: pytest.fail("the net was opened"))
+    monkeypatch.setattr("plsc.engine.inference.net.open_net", lambda run: pytest.fail("the net was opened"))
 
 
 @pytest.mark.parametrize("option", ["json", "html"])

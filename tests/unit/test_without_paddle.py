@@ -55,6 +55,6 @@ def test_what_needs_no_paddle_is_imported_without_it(tmp_path):
 
 
 def test_the_refusal_works_and_a_side_effect_is_seen(tmp_path):
-    assert "No module named 'paddle'" in without_paddle(["plsc.compat"], tmp_path)
+    assert "No module named 'paddle'" in without_paddle(["plsc.backend.ops"], tmp_path)
     (tmp_path / "planted.py").write_text("import os\nos.environ['PLANTED'] = '1'\n")
     assert "planted: importing it changes the process" in without_paddle(["planted"], tmp_path)

@@ -39,9 +39,9 @@ def evaluation_program(run_dir: str, images: np.ndarray, **changes) -> np.ndarra
     from safetensors.numpy import load_file
 
     from plsc.config import Config
-    from plsc.engine.build import build_eval
+    from plsc.config.parts import Parts
+    from plsc.engine.program.build import build_eval
     from plsc.parallel.environment import Environment
-    from plsc.parts import Parts
 
     (file,) = Path(run_dir).glob("checkpoints/*/replicated.safetensors")
     paddle.enable_static()

@@ -113,8 +113,8 @@ def start_with_list(case: dict, root: Path) -> dict:
     the two data workers has for itself and does not share.
     """
     from plsc import Entry
+    from plsc.backend.paddle_version import require_paddle
     from plsc.data import GlobalBatchSampler, ImageListDataset, Loader
-    from plsc.paddle_version import require_paddle
 
     require_paddle()
     lines, size = case["list_lines"], case["size"]

@@ -56,11 +56,11 @@ def run(case: dict) -> dict:
     """
     if "with" in case:
         return beside(case)
-    import zlib  # noqa: F401  before paddle, see plsc.paddle_version
+    import zlib  # noqa: F401  before paddle, see plsc.backend.paddle_version
 
     import paddle
 
-    from plsc.engine.cpu import prepare_cpu, use_huge_pages
+    from plsc.backend.cpu import prepare_cpu, use_huge_pages
 
     paddle.enable_static()
     prepare_cpu(case["threads"])
@@ -100,8 +100,8 @@ class HeadBench:
 
     def __init__(self, case: dict):
         from plsc.classifiers import ClassifierSpec, Shard
-        from plsc.optim.row_momentum import RowHistory
         from plsc.parallel.environment import Environment
+        from plsc.rows.momentum import RowHistory
 
         self.case, self.env = case, Environment()
         self.spec = ClassifierSpec(
@@ -115,19 +115,19 @@ class HeadBench:
         """(program, fetches) of a step that ends after ``part``."""
         import paddle
 
-        from plsc import compat
-        from plsc.engine.build import make_rows
-        from plsc.engine.scopes import make_executor
-        from plsc.parts import Parts
+        from plsc.backend import ops, static
+        from plsc.config.parts import Parts
+        from plsc.engine.program.build import make_rows
+        from plsc.engine.program.scopes import make_executor
 
         main, startup = paddle.static.Program(), paddle.static.Program()
-        with compat.building(main, startup):
+        with static.building(main, startup):
             feature = paddle.static.data("feature", [self.case["batch"], EMBEDDING], "float32")
             label = paddle.static.data("label", [self.case["batch"]], "int64")
             rate = paddle.static.data("rate", [1], "float32")
             rows = make_rows(Parts(), self.spec, self.shard, self.env)
-            step = compat.create_state("step", [1], "int64")
-            compat.increment_(step)
+            step = static.create_state("step", [1], "int64")
+            ops.increment_(step)
             fetches = self._until(part, feature, label, rows, step, rate)
         if self.executor is None:
             self.executor = make_executor(self.env)
@@ -138,9 +138,9 @@ class HeadBench:
     def _until(self, part: str, feature, label, rows, step, rate) -> list:
         from plsc.classifiers import classify
         from plsc.classifiers.plain_head import PlainHead
-        from plsc.classifiers.row_blocks import BLOCK_ROWS, RowBlocks
         from plsc.classifiers.step import sample
-        from plsc.optim.rows import Momentum
+        from plsc.rows.blocks import BLOCK_ROWS, RowBlocks
+        from plsc.rows.optimizers import Momentum
 
         if part in ("backward", "update"):
             move = rows.mover(Momentum(rate, 0.9, 5e-4)) if part == "update" else None

@@ -110,15 +110,17 @@ def start(case: dict) -> dict:
     shutil.rmtree(f"{case['directory']}/run", ignore_errors=True)
     began, watch, first = time.perf_counter() - age(), Stopwatch(), []
     from plsc import Entry
-    from plsc.paddle_version import require_paddle
+    from plsc.backend.paddle_version import require_paddle
 
     require_paddle()
     loaded = time.perf_counter()
-    watch.watch("build", "plsc.engine.train", "build_train")
-    watch.watch("initial_weights", "plsc.engine.train", "Session.start")
-    watch.watch("centres", "plsc.engine.train", "start_from")
-    watch.watch("first_step", "plsc.engine.train", "Session.step", after=lambda: first.append(time.perf_counter()))
-    watch.watch("save", "plsc.engine.train", "Saver.save")
+    watch.watch("build", "plsc.engine.training.loop", "build_train")
+    watch.watch("initial_weights", "plsc.engine.training.loop", "Session.start")
+    watch.watch("centres", "plsc.engine.training.loop", "start_from")
+    watch.watch(
+        "first_step", "plsc.engine.training.loop", "Session.step", after=lambda: first.append(time.perf_counter())
+    )
+    watch.watch("save", "plsc.engine.training.loop", "Saver.save")
     result = Entry(config=settings(case)).train()
     size = bytes_of(result.checkpoint)
     saving = watch.seconds.pop("save")
@@ -131,8 +133,8 @@ def load(case: dict) -> dict:
     from plsc import Entry
 
     watch = Stopwatch()
-    watch.watch("check", "plsc.engine.checkpointing", "open_start")
-    watch.watch("read", "plsc.engine.checkpointing", "load")
+    watch.watch("check", "plsc.engine.training.checkpointing", "open_start")
+    watch.watch("read", "plsc.engine.training.checkpointing", "load")
     size = bytes_of(Entry(config=settings(case)).train().checkpoint)
     seconds = sum(watch.seconds.values())
     return {"seconds": round(seconds, 3), "of_these": watch.rounded(), "checkpoint_gb": round(size / 1e9, 3),
@@ -157,7 +159,7 @@ def verify(case: dict) -> dict:
     from plsc import Entry
 
     watch = Stopwatch()
-    watch.watch("embed", "plsc.engine.evaluate", "Embedder.embed")
+    watch.watch("embed", "plsc.engine.evaluation.evaluate", "Embedder.embed")
     began = time.perf_counter()
     entry = Entry(config=settings(case, with_test=True, test_batch_size=min(32, case["images"])))
     entry.test_dataset = Pairs(case["images"], case["size"])

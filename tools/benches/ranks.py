@@ -55,19 +55,19 @@ def run(case: dict) -> dict:
 def run_rank(case: dict) -> dict:
     """Median seconds of a step of this rank."""
     import resource
-    import zlib  # noqa: F401  before paddle, see plsc.paddle_version
+    import zlib  # noqa: F401  before paddle, see plsc.backend.paddle_version
 
     import numpy as np
     import paddle
 
+    from plsc.backend.cpu import prepare_cpu
+    from plsc.backend.program_view import operations, traffic
     from plsc.config import Config
-    from plsc.engine.build import build_train
-    from plsc.engine.cpu import prepare_cpu
-    from plsc.engine.session import Session
+    from plsc.config.parts import Parts
+    from plsc.engine.program.build import build_train
+    from plsc.engine.program.session import Session
     from plsc.parallel.environment import Environment
     from plsc.parallel.group import join
-    from plsc.parts import Parts
-    from plsc.program_view import operations, traffic
 
     config = Config.from_dict({
         "model": {"name": "ResNet10", "base_width": 8, "image_shape": [3, 32, 32], "embedding_size": 512},

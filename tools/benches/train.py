@@ -67,14 +67,14 @@ def run(case: dict) -> dict:
 
 def run_rank(case: dict) -> dict:
     """The fastest step of this rank and its shares."""
-    import zlib  # noqa: F401  before paddle, see plsc.paddle_version
+    import zlib  # noqa: F401  before paddle, see plsc.backend.paddle_version
 
     import paddle
 
-    from plsc.engine.cpu import prepare_cpu
+    from plsc.backend.cpu import prepare_cpu
+    from plsc.config.parts import Parts
     from plsc.parallel.environment import Environment
     from plsc.parallel.group import join
-    from plsc.parts import Parts
 
     paddle.enable_static()
     prepare_cpu(case["threads"])
@@ -95,13 +95,13 @@ def run_rank(case: dict) -> dict:
 
 def steps(case: dict, parts, env, group) -> dict[str, float]:
     """Seconds of the fastest round of the loop, processor time of the cheapest; waiting and Python, their medians."""
+    from plsc.backend.onednn import use_onednn
     from plsc.config import Config
     from plsc.data import Loader
-    from plsc.engine.build import build_train
-    from plsc.engine.data import make_training_data
-    from plsc.engine.onednn import use_onednn
-    from plsc.engine.plan import Plan, Progress
-    from plsc.engine.session import Session
+    from plsc.engine.evaluation.data import make_training_data
+    from plsc.engine.program.build import build_train
+    from plsc.engine.program.session import Session
+    from plsc.engine.training.length import Plan, Progress
 
     count = case["steps"] + 2
     config = Config.from_dict({

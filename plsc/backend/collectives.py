@@ -1,0 +1,69 @@
+"""Communication between the ranks, appended to the program. Rank and world size are arguments."""
+
+from __future__ import annotations
+
+import paddle
+from paddle.base import framework
+
+from plsc.backend.static import append_op, is_pir, new_value, out_of
+
+RING = 0  # one communication ring: all ranks
+STREAM = "plsc_gradients"  # of CUDA, for the sums of the backbone's gradients
+SUM, MAX = "sum", "max"
+
+
+def all_gather(value, world_size: int):
+    """[B, ...] on each rank -> [B * world_size, ...] on every rank, in the order of the ranks."""
+    if world_size == 1:
+        return value
+    if is_pir():
+        return paddle._C_ops.all_gather(value, RING, world_size)
+    attrs = {"ring_id": RING, "nranks": world_size, "use_calc_stream": True}
+    return out_of("c_allgather", {"X": value}, attrs, value.dtype)
+
+
+def all_reduce(value, world_size: int, kind: str = SUM):
+    """Elementwise sum or maximum over the ranks, the same result on every rank."""
+    if world_size == 1:
+        return value
+    if is_pir():
+        reduce_op = {SUM: paddle.distributed.ReduceOp.SUM, MAX: paddle.distributed.ReduceOp.MAX}[kind]
+        return paddle._C_ops.all_reduce(value, RING, reduce_op)
+    return out_of(f"c_allreduce_{kind}", {"X": value}, {"ring_id": RING, "use_calc_stream": True}, value.dtype)
+
+
+def all_reduce_early(value, world_size: int, beside: bool):
+    """all_reduce that the executor starts in its turn, not after all else that is ready (its rule for collectives).
+
+    ``beside``: on a CUDA stream of its own, beside what is computed meanwhile (docs/gpu.md). ``value`` is read by
+    nobody else: its place takes the sum where that is needed. Paddle 2.6 takes the memory of a result from what is free
+    on the stream that computes, also for an operation on another stream, where somebody may still be reading it.
+    """
+    if is_pir():
+        total = all_reduce(value, world_size)
+        total.get_defining_op().set_scheduling_priority(0)
+        if beside:
+            total.get_defining_op().set_execution_stream(STREAM)
+        return total
+    attrs = {"ring_id": RING, "use_calc_stream": True}
+    total = value if beside else new_value("c_allreduce_sum", value.dtype)
+    append_op("c_allreduce_sum", {"X": value}, {"Out": total}, attrs)
+    settings = framework.default_main_program().current_block().ops[-1].dist_attr
+    settings.scheduling_priority = 0
+    settings.execution_stream = STREAM if beside else settings.execution_stream
+    return total
+
+
+def reduce_scatter(value, rank: int, world_size: int, on_gpu: bool):
+    """[B * world_size, ...] on each rank -> this rank's [B, ...] of the sum over the ranks.
+
+    Gloo has no reduce-scatter kernel in either Paddle, so the CPU sums everything and keeps its slice.
+    """
+    if world_size == 1:
+        return value
+    if not on_gpu:
+        return paddle.split(all_reduce(value, world_size), world_size, axis=0)[rank]
+    if is_pir():
+        return paddle._C_ops.reduce_scatter(value, RING, world_size)
+    attrs = {"ring_id": RING, "nranks": world_size, "use_calc_stream": True}
+    return out_of("c_reducescatter", {"X": value}, attrs, value.dtype)

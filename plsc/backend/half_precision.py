@@ -1,0 +1,26 @@
+"""Which operations of the backbone run in half precision. Paddle 3.x casts while it builds, 2.6 what was built."""
+
+from __future__ import annotations
+
+import contextlib
+
+import paddle
+
+from plsc.backend import static
+
+
+def while_building(enabled: bool, white: list[str], black: list[str]):
+    """The context in which to build what may run in half precision (Paddle 3.x)."""
+    if enabled and static.is_pir():
+        return paddle.amp.auto_cast(True, white, black, level="O1", dtype="float16")
+    return contextlib.nullcontext()
+
+
+def cast_built(program, white: list[str], black: list[str]) -> None:
+    """Cast the operations of ``program`` that may run in half precision (Paddle 2.6)."""
+    if static.is_pir():
+        return
+    from paddle.static.amp import AutoMixedPrecisionLists, fp16_utils
+
+    lists = AutoMixedPrecisionLists(set(white), set(black))
+    fp16_utils.cast_model_to_fp16(program, lists, use_fp16_guard=False, level="O1")

@@ -1,0 +1,63 @@
+"""The key server through which the ranks of Paddle 2.6 find each other for Gloo."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import socket
+import time
+
+
+def join_gloo(store, rank: int, world_size: int, endpoint: str):
+    """Join the Gloo ring of all ranks; returns what the caller has to keep. For start_gloo of plsc.backend.rings, on
+    Paddle 2.6.
+
+    What paddle.distributed.gloo_init_parallel_env does, which sleeps in steps of 3 seconds.
+    """
+    from paddle.base import core
+
+    host, port = endpoint.rsplit(":", 1)
+    server = None
+    if rank == 0:
+        server = multiprocessing.get_context("fork").Process(
+            target=serve_keys, args=(int(port), world_size), daemon=True
+        )
+        server.start()
+    await_server(host, int(port))
+    strategy = core.GlooParallelStrategy()
+    strategy.rank, strategy.rank_num = rank, world_size
+    strategy.ip_address, strategy.ip_port = host, int(port)
+    strategy.init_seconds, strategy.run_seconds = 3600, 9999999
+    context = core.GlooParallelContext(strategy)
+    context.init()
+    store.add("gloo", 1)
+    if server is not None:
+        while store.add("gloo", 0) < world_size:
+            time.sleep(0.01)
+        server.kill()
+    return context
+
+
+def serve_keys(port: int, world_size: int) -> None:
+    """Serve until this process, which is there for nothing else, is killed or its parent has ended."""
+    # Paddle's module opens http.log in the working directory, whoever's file that may be
+    logging.FileHandler = lambda *_, **__: logging.NullHandler()
+    from paddle.distributed.fleet.utils.http_server import KVServer
+
+    KVServer(port, size={"_worker": world_size}).start()
+    while os.getppid() != 1:
+        time.sleep(0.5)
+
+
+def await_server(host: str, port: int, seconds: float = 120.0) -> None:
+    """Return when somebody listens there. Raises OSError after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1.0).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

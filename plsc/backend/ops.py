@@ -1,0 +1,154 @@
+"""Operations of which Paddle 2.6 and 3.x have other forms. One whose name ends in ``_`` changes its first argument in
+place, without a copy.
+"""
+
+from __future__ import annotations
+
+import paddle
+
+from plsc.backend.collectives import RING
+from plsc.backend.static import append_op, is_pir, new_value, out_of
+
+
+def increment_(target, by: int = 1) -> None:
+    """target := target + by, in place."""
+    if is_pir():
+        paddle._C_ops.increment_(target, float(by))
+    else:
+        append_op("increment", {"X": target}, {"Out": target}, {"step": float(by)})
+
+
+def scatter_rows_(table, index, rows) -> None:
+    """table[index] := rows, in place; costs the rows it writes, not the table. ``index`` has no duplicates."""
+    if is_pir():
+        paddle._C_ops.scatter_(table, index, rows, True)
+    else:
+        append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
+
+
+def add_rows_(table, index, rows):
+    """table[index] += rows, in place; ``index`` may name a row several times. Returns the table."""
+    if is_pir():
+        return paddle._C_ops.index_add_(table, index, rows, 0)
+    append_op("index_add", {"X": table, "Index": index, "AddValue": rows}, {"Out": table}, {"axis": 0})
+    return table
+
+
+def scale_channels(value, factor):
+    """``value`` [1, C, 1, n], each channel times its ``factor`` [C], in one pass and without a copy of the factors."""
+    zeros = paddle.zeros_like(factor)
+    if is_pir():
+        return paddle._C_ops.affine_channel(value, factor, zeros, "NCHW")
+    inputs, attrs = {"X": value, "Scale": factor, "Bias": zeros}, {"data_layout": "NCHW"}
+    return out_of("affine_channel", inputs, attrs, value.dtype)
+
+
+BITS_LOST = {"float16": 13, "bfloat16": 16}  # of the 24 of float32
+
+
+def round_to(value, dtype: str):
+    """float32 ``value`` as float16 or bfloat16, to the nearest. On CPUs the cast of Paddle 2.6 rounds towards 0.
+
+    Below 6e-5, where float16 has steps of 6e-8, Paddle 2.6 still does.
+    """
+    if not is_pir():
+        # Splitting: what is left has the bits of the type, so that the cast has nothing to round (T. J. Dekker, A
+        # floating-point technique for extending the available precision, 1971)
+        large = value * float(2 ** BITS_LOST[dtype] + 1)
+        value = large - (large - value)
+    return paddle.cast(value, dtype)
+
+
+def put_half_rows_(table, index, rows) -> None:
+    """scatter_rows_ for float16 and bfloat16, which have no ``scatter`` on CPUs."""
+    if is_pir():
+        paddle._C_ops.index_put_(table, [index], rows, False)
+    else:
+        inputs = {"x": table, "indices": [index], "value": rows}
+        append_op("index_put", inputs, {"out": table}, {"accumulate": False})
+
+
+def while_loop(condition, body, carried: list) -> list:
+    """carried = body(*carried) while condition(*carried) [1] bool; no gradient flows through."""
+    if not is_pir():  # the loop of 2.6 changes the very values it is given
+        carried = [paddle.assign(value) for value in carried]
+    return paddle.static.nn.while_loop(lambda *values: paddle.reshape(condition(*values), []), body, carried, True)
+
+
+def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, weight_decay: float) -> tuple:
+    """velocity := momentum * velocity + gradient + weight_decay * parameter; parameter -= learning_rate * velocity.
+
+    One pass, in place; returns (parameter, velocity) as they are afterwards. ``learning_rate`` is a [1] float32 value.
+    """
+    if is_pir():
+        parameter, velocity, *_ = paddle._C_ops.momentum_(
+            parameter, gradient, velocity, learning_rate, None, momentum, False, "l2_decay", weight_decay, False, 1.0
+        )
+        return parameter, velocity
+    inputs = {"Param": parameter, "Grad": gradient, "Velocity": velocity, "LearningRate": learning_rate}
+    attrs = {"mu": momentum, "regularization_method": "l2_decay", "regularization_coeff": weight_decay}
+    outputs = {"ParamOut": parameter, "VelocityOut": velocity}
+    append_op("momentum", inputs, outputs, {"use_nesterov": False, **attrs})
+    return parameter, velocity
+
+
+def descend_(parameter, gradient, learning_rate):
+    """parameter -= learning_rate * gradient, in place and in one pass; returns the parameter."""
+    if is_pir():
+        return paddle._C_ops.sgd_(parameter, learning_rate, gradient, None, False)[0]
+    inputs = {"Param": parameter, "Grad": gradient, "LearningRate": learning_rate}
+    append_op("sgd", inputs, {"ParamOut": parameter}, {})
+    return parameter
+
+
+def apply_gradients(optimizer, pairs: list) -> None:
+    """Append the update of a user's optimizer for (parameter, gradient) pairs.
+
+    The optimizer's own ``minimize`` would have told it the type of its states; Paddle 3.x does not build the rate of a
+    scheduler without it.
+    """
+    if not pairs:
+        return
+    if optimizer._dtype is None:
+        optimizer._dtype = pairs[0][0].dtype
+    optimizer.apply_gradients(pairs)
+
+
+def class_center_sample(local, num_local: int, num_sample: int):
+    """local [G] int64, classes of one shard counted from its first -> sampled rows [S] of the shard, in any order.
+
+    All of ``local`` are among them, the rest is drawn from Paddle's generator; S grows beyond ``num_sample`` when
+    there are more positives. The operation is used as with one rank, without communication: its kernel for several
+    ranks counts wrongly when many positives meet a small sample or when the ranks sample different numbers of rows
+    (see docs/gpu.md).
+    """
+    if is_pir():
+        return paddle._C_ops.class_center_sample(local, num_local, num_sample, RING, 0, 1, False, 0)[1]
+    attrs = {"num_classes": num_local, "num_samples": num_sample, "ring_id": RING, "rank": 0, "nranks": 1}
+    remapped, index = (new_value("class_center_sample", local.dtype) for _ in range(2))
+    outputs = {"RemappedLabel": remapped, "SampledLocalClassCenter": index}
+    append_op("class_center_sample", {"Label": local}, outputs, {**attrs, "fix_seed": False, "seed": 0})
+    index.desc.set_shape([-1])  # Paddle 2.6 declares num_sample rows, but the kernel may return more
+    return index
+
+
+def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int, world_size: int):
+    """GPU only. cosine [G, S] of this rank, remapped label [G, 1] -> loss [G, 1], the same on every rank."""
+    if is_pir():
+        return paddle._C_ops.margin_cross_entropy(cosine, label, False, RING, rank, world_size, *margins, scale)[1]
+    softmax, loss = (new_value("margin_cross_entropy", cosine.dtype) for _ in range(2))
+    attrs = {"ring_id": RING, "rank": rank, "nranks": world_size, "scale": scale, "return_softmax": False}
+    attrs.update(zip(("margin1", "margin2", "margin3"), margins))
+    append_op("margin_cross_entropy", {"Logits": cosine, "Label": label}, {"Softmax": softmax, "Loss": loss}, attrs)
+    return loss
+
+
+def entropy_of_the_same_memory(cosine, label):
+    """margin_cross_entropy for a program that is only looked at, where no kernel is there whose gradient can be built:
+    it makes, keeps and overwrites tensors of the same sizes, but keeps no cosines for its gradient."""
+    if is_pir():
+        return paddle._C_ops.cross_entropy_with_softmax(cosine, label, False, True, True, -100, -1)[1]
+    softmax, loss = (new_value("softmax_with_cross_entropy", cosine.dtype) for _ in range(2))
+    inputs, outputs = {"Logits": cosine, "Label": label}, {"Softmax": softmax, "Loss": loss}
+    append_op("softmax_with_cross_entropy", inputs, outputs, {"soft_label": False, "axis": -1})
+    return loss

@@ -1,0 +1,220 @@
+"""What a built program consists of: its operations in order, the tensors they read and write, and their bytes.
+
+Works on programs of both Paddles (2.6: legacy IR, 3.x: PIR) and runs nothing. A tensor stands for a block of memory:
+the result of an operation that works in place is the tensor that it changed, and a list of tensors is its members.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from paddle.base import core
+
+from plsc.backend import static
+
+BYTES = {"bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16": 2, "float64": 8, "int64": 8}
+INSIDE = "inside"  # the key of what a loop or branch makes while it runs, see peak
+COLLECTIVES = {
+    "c_allgather": "all_gather", "c_allreduce_sum": "all_reduce", "c_allreduce_max": "all_reduce",
+    "c_reducescatter": "reduce_scatter", "all_gather": "all_gather", "all_reduce": "all_reduce",
+    "reduce_scatter": "reduce_scatter",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A block of memory. ``key`` tells it from others; a size that is known at run time only is -1 in ``shape``.
+
+    ``name`` is that of a persistable variable, "" for what a step makes and drops.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    name: str = ""
+
+    def size(self, unknown: int = 1) -> int:
+        """Bytes, where every size that is not known counts as ``unknown``."""
+        return math.prod(unknown if side < 0 else side for side in self.shape) * BYTES.get(self.dtype, 4)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """``kind`` without dialect and without the _ of operations in place. ``needs`` are those of ``reads`` whose numbers
+    are used (a gradient may read a shape only). ``reuses``: the executor may write the result over an argument that
+    nobody reads later. ``blocks``: the bodies of a loop or branch.
+    """
+
+    kind: str
+    reads: tuple[Tensor, ...]
+    needs: tuple[Tensor, ...]
+    writes: tuple[Tensor, ...]
+    reuses: bool
+    blocks: tuple[tuple[Operation, ...], ...] = ()
+
+
+def operations(program) -> list[Operation]:
+    """The operations of ``program`` in the order in which they run."""
+    block = program.global_block()
+    return list(_pir_operations(block, {}) if static.is_pir() else _legacy_operations(program, block))
+
+
+def every(ops: Iterable[Operation]) -> Iterator[Operation]:
+    """All of ``ops`` and what is inside their blocks."""
+    for op in ops:
+        yield op
+        for block in op.blocks:
+            yield from every(block)
+
+
+def traffic(ops: Iterable[Operation], unknown: int = 1) -> list[tuple[str, int]]:
+    """(collective, bytes that this rank puts into it) in the order of the program.
+
+    One in a loop stands once, with the bytes of all turns where these share ``unknown`` rows out among them.
+    """
+    found = []
+    for op in every(ops):
+        if op.kind in COLLECTIVES:
+            found.append((COLLECTIVES[op.kind], sum(tensor.size(unknown) for tensor in op.reads)))
+    return found
+
+
+def peak(ops: list[Operation], unknown: int = 1, inside: int | None = None) -> dict[str, int]:
+    """{key: bytes} of the tensors that exist together at the moment of most bytes, persistable ones left out.
+
+    An operation's results exist together with its arguments; an argument goes after the last operation that needs it.
+    What is fed stays to the end. What kernels need inside of themselves is not counted. What one turn of a loop, or a
+    branch, makes stands under the key INSIDE; there a size that is not known counts as ``inside``, if that is given.
+    """
+    made: set[str] = set()
+    fed: dict[str, int] = {}
+    for op in ops:
+        come = op.writes if op.kind == "data" else [tensor for tensor in op.reads if tensor.key not in made]
+        fed.update({tensor.key: tensor.size(unknown) for tensor in come if not tensor.name})
+        made.update(tensor.key for tensor in op.writes)
+    return _peak(ops, unknown, unknown if inside is None else inside, fed)
+
+
+def _peak(ops: Iterable[Operation], unknown: int, unknown_inside: int, kept: dict[str, int]) -> dict[str, int]:
+    last = {tensor.key: place for place, op in enumerate(ops) for tensor in _needed(op)}
+    sizes, most = dict(kept), dict(kept)
+    for place, op in enumerate(ops):
+        dying = {t.key for t in _needed(op) if last[t.key] == place and t.key in sizes and t.key not in kept}
+        for tensor in op.writes:
+            if tensor.name or tensor.key in sizes:
+                continue
+            size = tensor.size(unknown)
+            taken = next((key for key in sorted(dying) if op.reuses and sizes[key] == size), None)
+            if taken is not None:
+                dying.remove(taken)
+                del sizes[taken]
+            sizes[tensor.key] = size
+        bodies = [sum(_peak(block, unknown_inside, unknown_inside, {}).values()) for block in op.blocks]
+        if sum(sizes.values()) + max(bodies, default=0) > sum(most.values()):
+            most = {**sizes, INSIDE: max(bodies)} if bodies else dict(sizes)
+        unread = {tensor.key for tensor in op.writes if last.get(tensor.key, -1) <= place}
+        for key in (dying | unread) - kept.keys():
+            sizes.pop(key, None)
+    return most
+
+
+def persistables(ops: Iterable[Operation]) -> dict[str, Tensor]:
+    """The persistable tensors by name: parameters, statistics, states."""
+    return {tensor.name: tensor for op in every(ops) for tensor in (*op.reads, *op.writes) if tensor.name}
+
+
+def _needed(op: Operation) -> Iterator[Tensor]:
+    """What must exist when ``op`` runs, also for the operations inside of it."""
+    yield from op.needs
+    for inner in every(inner for block in op.blocks for inner in block):
+        yield from inner.needs
+
+
+# --- Paddle 3.x -------------------------------------------------------------------------------------------
+
+
+def _pir_operations(block, known: dict[str, tuple[Tensor, ...]]) -> Iterator[Operation]:
+    """``known`` holds the tensors of each value so far."""
+    for op in block.ops:
+        kind = op.name().split(".", 1)[-1]
+        sources = [value for value in op.operands_source() if value.initialized()]  # an option left out is none
+        reads = [_pir_tensors(value, known) for value in sources]
+        if kind == "combine":
+            known[op.results()[0].id] = tuple(tensor for tensors in reads for tensor in tensors)
+            continue
+        if op.name() == "builtin.split":
+            known.update({value.id: (tensor,) for value, tensor in zip(op.results(), reads[0])})
+            continue
+        if kind.endswith("_"):
+            _pir_in_place(op, known)
+        inner = []
+        for body in op.blocks():
+            inner.append(tuple(_pir_operations(body, known)))
+        needs = [
+            tensor for value, tensors in zip(sources, reads) if not op.is_no_need_buffer(value) for tensor in tensors
+        ]
+        writes = [tensor for value in op.results() for tensor in _pir_tensors(value, known)]
+        reads = tuple(tensor for tensors in reads for tensor in tensors)
+        reuses = hasattr(core.pir.ops, kind + "_")
+        yield Operation(kind.rstrip("_"), reads, tuple(needs), tuple(writes), reuses, tuple(inner))
+
+
+def _pir_in_place(op, known: dict[str, tuple[Tensor, ...]]) -> None:
+    for result, source in core.pir.get_op_inplace_info(op).items():
+        changed = op.operand_source(source)
+        if changed.initialized():
+            known[op.results()[result].id] = _pir_tensors(changed, known)
+
+
+def _pir_tensors(value, known: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    if value.id not in known:
+        vector = value.type().as_vec_type()
+        types = [value] if vector is None else vector.as_list()
+        if vector is None and not value.is_dense_tensor_type():  # a result that nobody asked for
+            types = []
+        known[value.id] = tuple(_pir_tensor(f"{value.id}/{number}", kind, value) for number, kind in enumerate(types))
+    return known[value.id]
+
+
+def _pir_tensor(key: str, kind: Any, value) -> Tensor:
+    dtype = str(kind.dtype).lower().rsplit(".", 1)[-1]
+    return Tensor(key, tuple(kind.shape), dtype, value.name if value.persistable else "")
+
+
+# --- Paddle 2.6 -------------------------------------------------------------------------------------------
+
+
+def _legacy_operations(program, block) -> Iterator[Operation]:
+    for op in block.ops:
+        reads, writes = _legacy_tensors(block, op.input_arg_names), _legacy_tensors(block, op.output_arg_names)
+        inner = []
+        if op.has_attr("sub_block"):
+            inner.append(tuple(_legacy_operations(program, program.block(op._block_attr_id("sub_block")))))
+        unused = _legacy_unused(op)
+        needs = tuple(tensor for tensor in reads if tensor.key not in unused)
+        reuses = core.has_infer_inplace(op.type)
+        yield Operation(op.type, reads, needs, writes, reuses, tuple(inner))
+
+
+def _legacy_unused(op) -> set[str]:
+    inputs = {slot: op.input(slot) for slot in op.input_names}
+    outputs = {slot: op.output(slot) for slot in op.output_names}
+    attrs = {name: op.attr(name) for name in op.attr_names}
+    slots = core.infer_no_need_buffer_slots(op.type, inputs, outputs, attrs)
+    return {name for slot in slots for name in op.input(slot)}
+
+
+def _legacy_tensors(block, names: list[str]) -> tuple[Tensor, ...]:
+    """The tensors among the variables named; a gradient that nobody asked for has a name and no variable."""
+    found = [block._find_var_recursive(name) for name in names]
+    kind = core.VarDesc.VarType.LOD_TENSOR
+    return tuple(_legacy_tensor(variable) for variable in found if variable is not None and variable.type == kind)
+
+
+def _legacy_tensor(variable) -> Tensor:
+    dtype = str(variable.dtype).lower().rsplit(".", 1)[-1].replace("fp", "float")
+    name = variable.name
+    return Tensor(name, tuple(variable.shape), dtype, name if variable.persistable else "")

@@ -1,0 +1,137 @@
+"""Static programs: how they are built, what is in them, and which of Paddle's two forms they have.
+
+Paddle 2.6 has the legacy static IR, Paddle 3.x has PIR. The functions append operations to the program that is being
+built (``paddle.static.program_guard``) and return its values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+
+import paddle
+from paddle.base import framework
+from paddle.base.layer_helper import LayerHelper
+
+
+def is_pir() -> bool:
+    """True on Paddle 3.x, where a static program is PIR; False on 2.6."""
+    return not paddle.__version__.startswith("2.")
+
+
+def append_op(kind: str, inputs: dict, outputs: dict, attrs: dict) -> None:
+    """Append one operation of the legacy IR (Paddle 2.6 only)."""
+    framework.default_main_program().current_block().append_op(type=kind, inputs=inputs, outputs=outputs, attrs=attrs)
+
+
+def new_value(kind: str, dtype):
+    return LayerHelper(kind).create_variable_for_type_inference(dtype=dtype)
+
+
+def out_of(kind: str, inputs: dict, attrs: dict, dtype):
+    """The value "Out" of a new operation of the legacy IR."""
+    out = new_value(kind, dtype)
+    append_op(kind, inputs, {"Out": out}, attrs)
+    return out
+
+
+def own_operation(kind: str, inputs: dict, outputs: dict):
+    """Append an operation of a library that was loaded. ``outputs`` names its float32 results in order: with None for a
+    new value, or with the input that it changes in place (Paddle 3 knows both by itself). Returns the results."""
+    if is_pir():
+        return paddle._C_ops._run_custom_op(kind, *inputs.values())
+    made = {name: new_value(kind, "float32") if value is None else value for name, value in outputs.items()}
+    append_op(kind, inputs, made, {})
+    return list(made.values())
+
+
+def made_at(values: list) -> list[int]:
+    """The number, in the program, of the operation that makes each value; of several the last."""
+    ops = paddle.static.default_main_program().global_block().ops
+    if is_pir():
+        numbers = {op.id(): number for number, op in enumerate(ops)}
+        return [numbers[value.get_defining_op().id()] for value in values]
+    numbers = {name: number for number, op in enumerate(ops) for name in op.output_arg_names}
+    return [numbers[value.name] for value in values]
+
+
+@contextlib.contextmanager
+def behind(place: int):
+    """What is built inside stands directly behind operation number ``place`` of the program."""
+    block = paddle.static.default_main_program().global_block()
+    if is_pir():
+        paddle.pir.set_insertion_point_after(block.ops[place])
+        yield
+        paddle.pir.reset_insertion_point_to_end()
+        return
+    count = len(block.ops)
+    yield
+    made = block.ops[count:]
+    for number, op in enumerate(made, place + 1):
+        block._insert_op_without_sync(number, type="nop").desc.copy_from(op.desc)
+    for _ in made:
+        block._remove_op(len(block.ops) - 1, sync=False)
+
+
+@contextlib.contextmanager
+def building(main, startup):
+    """Build into these programs, with names counted from zero and without Paddle 3.3's note on each ``zeros_like``."""
+    with warnings.catch_warnings(), _short_stacks():
+        warnings.filterwarnings("ignore", message="Tensor do not have .place.|The Attr.force_cpu.")
+        with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
+            yield
+
+
+def create_state(name: str, shape: list[int], dtype: str, value: float = 0.0):
+    """A persistable variable that no optimizer touches, filled with ``value`` by the startup program (or, where that
+    is not run, one of another program by its name)."""
+    constant = paddle.nn.initializer.Constant(value)
+    state = paddle.static.create_parameter(shape, dtype, name=name, default_initializer=constant)
+    state.stop_gradient = True
+    if not is_pir():
+        state.trainable = False
+    return state
+
+
+def persistables(program) -> dict:
+    """Every persistable value of ``program`` by name: parameters, statistics, states."""
+    if is_pir():
+        block = program.global_block()
+        values = list(block.all_parameters())
+        for op in block.ops:  # the states of Paddle's own optimizers are no parameters but persistable data
+            values += [value for value in op.results() if op.name() == "pd_op.data" and value.persistable]
+        return {value.name: value for value in values}
+    skip = ("feed", "fetch")
+    return {v.name: v for v in program.list_vars() if v.persistable and v.name not in skip}
+
+
+def is_trainable(value) -> bool:
+    """True for a parameter that an optimizer should move."""
+    return bool(getattr(value, "trainable", False)) and not value.stop_gradient
+
+
+def is_statistic(value) -> bool:
+    """True for a float state that no optimizer moves, such as a running mean."""
+    return not is_trainable(value) and "float32" in str(value.dtype).lower().replace("fp32", "float32")
+
+
+@contextlib.contextmanager
+def _short_stacks():
+    """Let Paddle 3 keep nothing of Python's stack with each operation, which only its own error messages show.
+
+    It never frees what it keeps: whole stacks are a megabyte of each training that a process has run.
+    """
+    if not is_pir():
+        yield
+        return
+    missing = object()
+    before = getattr(sys, "tracebacklimit", missing)
+    sys.tracebacklimit = 0
+    try:
+        yield
+    finally:
+        if before is missing:
+            del sys.tracebacklimit
+        else:
+            sys.tracebacklimit = before

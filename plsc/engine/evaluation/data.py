@@ -1,0 +1,199 @@
+"""Which data a run reads, from the configuration and the user's own objects."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from plsc.config import SYNTHETIC_IMAGES, Config
+from plsc.config.parts import Parts, qualified_name
+from plsc.data import (
+    ImageListDataset,
+    IndexedHook,
+    ReaderHook,
+    SyntheticDataset,
+    check_label_list,
+    decode_image,
+    list_record,
+    only_pictures,
+)
+from plsc.data.same_samples import compare, look
+from plsc.data.workers import call_in_fork
+from plsc.engine.evaluation.best import parse_metric
+from plsc.engine.run.start import Run
+from plsc.errors import ConfigError, DataError
+from plsc.evaluation.bin_file import PairSet, find_targets
+from plsc.evaluation.sources import PictureFiles, load_pairs, place_of
+from plsc.evaluation.verification import FOLDS
+from plsc.parallel.environment import Environment
+
+Records = dict[str, dict[str, Any]]  # by what they are records of
+
+
+def check_training_data(config: Config, parts: Parts, env: Environment) -> Records:
+    """Look at list, pictures and verification sets before anything is opened. Raises DataError, ConfigError.
+
+    Returns a record of each, to be compared with those of other ranks and of a checkpoint (plsc.data.record).
+    """
+    if config.best_metric:
+        parse_metric(config, parts)
+    section = config.data
+    own = parts.train_dataset is not None or parts.train_reader is not None
+    if not own and section.dataset == "list":
+        require_pictures(config)
+        looks = env.local_rank == 0  # for the pictures: once on each machine
+        labels = check_label_list(section.dataset_dir, section.label_file, config.classifier.num_classes, looks)
+        check_number(config, len(labels), os.path.join(section.dataset_dir, section.label_file))
+        check_batch(config, len(labels), env)
+        record = list_record(labels)
+    else:
+        record = _own_record(config, parts)
+    input_names(config)
+    return {"training": record, **(check_verification(config, parts) if config.with_test else {})}
+
+
+def _own_record(config: Config, parts: Parts) -> dict[str, Any]:
+    """What is known of data that are no list."""
+    section, classes = config.data, config.classifier.num_classes
+    if parts.train_dataset is not None:
+        number = _length(parts.train_dataset)
+        return {"kind": "train_dataset", "type": qualified_name(parts.train_dataset), "images": number,
+                "num_classes": classes}  # fmt: skip
+    if parts.train_reader is not None:
+        return {"kind": "train_reader", "type": qualified_name(parts.train_reader), "images": section.train_image_num,
+                "num_classes": classes}  # fmt: skip
+    return {"kind": "synthetic", "images": section.train_image_num or SYNTHETIC_IMAGES, "num_classes": classes}
+
+
+def _length(dataset) -> int | None:
+    try:
+        return len(dataset)
+    except Exception:  # what the data set's own class says is told when it is used
+        return None
+
+
+def check_verification(config: Config, parts: Parts) -> Records:
+    """Is there what the figures are made from? Returns a record of each set. Raises DataError."""
+    if parts.test_dataset is not None:
+        count = number_of_samples(parts.test_dataset)
+        kind = qualified_name(parts.test_dataset)
+        return {"test_dataset": {"kind": "test_dataset", "type": kind, "images": count}}
+    require_pictures(config)
+    shape, records = list(config.model.image_shape), {}
+    for name, path in zip(config.data.val_targets, verification_files(config)):
+        pairs = load_pairs(path, name)
+        if len(pairs.issame) < FOLDS or pairs.issame.all() or not pairs.issame.any():
+            raise DataError(
+                f"{path}: has {int(pairs.issame.sum())} same and {int((~pairs.issame).sum())} different pairs; it "
+                f"needs both kinds, and a pair for each of {FOLDS} folds"
+            )
+        picture = decode_image(pairs.images[0], place_of(pairs, 0), (shape[1], shape[2]), shape[0])
+        found = [picture.shape[2], *picture.shape[:2]]
+        if found != shape:
+            raise DataError(f"{place_of(pairs, 0)}: is {found}, must be model.image_shape {shape}")
+        records[name] = _pairs_record(pairs)
+    return records
+
+
+def _pairs_record(pairs: PairSet) -> dict[str, Any]:
+    """What tells one verification set from another: which pairs are the same, and the pictures, of files the names."""
+    digest, pictures = zlib.crc32(pairs.issame.tobytes()), pairs.images
+    for index in range(len(pictures)):
+        if isinstance(pictures, PictureFiles):
+            picture = os.fsencode(pictures.name(index))
+        else:
+            picture = pictures[index]
+        digest = zlib.crc32(np.ascontiguousarray(picture) if isinstance(picture, np.ndarray) else picture, digest)
+    return {"kind": "pairs", "images": len(pairs.images), "digest": f"{digest:08x}"}
+
+
+def require_pictures(config: Config) -> None:
+    """Raise ConfigError where the net takes what no picture has."""
+    reason = only_pictures(config.model.image_shape[0])
+    if reason:
+        raise ConfigError(f"model.image_shape={list(config.model.image_shape)}: {reason}")
+
+
+def number_of_samples(test_dataset) -> int:
+    """How many a user's ``test_dataset`` has. Raises DataError where that does not make pairs enough."""
+    try:
+        count = len(test_dataset)
+    except Exception as error:  # paddle.io.Dataset has a __len__ that only raises
+        raise DataError(f"test_dataset: {type(test_dataset).__name__} has no usable __len__: {error}") from error
+    if count < 2 * FOLDS or count % 2:
+        raise DataError(
+            f"test_dataset: has {count} samples; it needs an even number of at least {2 * FOLDS}, a pair for each of "
+            f"{FOLDS} folds"
+        )
+    return count
+
+
+def verification_files(config: Config, names: Sequence[str] | None = None) -> list:
+    """The paths of the verification sets, or of those that are named. Raises DataError that names what is missing and
+    what to do."""
+    try:
+        return find_targets(config.data.dataset_dir, list(config.data.val_targets if names is None else names))
+    except DataError as error:
+        raise DataError(f"{error}; set data.val_targets to what is there, or with_test: false") from None
+
+
+def make_training_data(config: Config, parts: Parts, seed: int, say: Callable[[str], None] = lambda text: None):
+    """The data set that the loader reads; ``say`` hears of what takes long. Raises DataError, ConfigError."""
+    section, num_classes = config.data, config.classifier.num_classes
+    shape = tuple(config.model.image_shape)
+    if parts.train_dataset is not None:
+        data = IndexedHook(parts.train_dataset, num_classes, shape, seed)
+    elif parts.train_reader is not None:
+        return ReaderHook(parts.train_reader, num_classes, shape, section.train_image_num, seed, say)
+    elif section.dataset == "synthetic":
+        return SyntheticDataset(section.train_image_num or SYNTHETIC_IMAGES, num_classes, shape, seed)
+    else:
+        data = ImageListDataset(
+            section.dataset_dir, section.label_file, num_classes, shape, seed, section.random_flip, section.pixel_std
+        )
+    check_number(config, len(data), "the training data")
+    return data
+
+
+def compare_samples(run: Run, data) -> None:
+    """Raise DataError on every rank where the ranks' own data sets or readers differ. Every rank calls it."""
+    if run.env.world_size == 1 or not isinstance(data, (IndexedHook, ReaderHook)):
+        return
+    # in a process of its own where workers will be forked: users' code may start threads
+    own = run.group.agree(lambda: call_in_fork(lambda: look(data)) if run.config.data.num_workers else look(data))
+    compare(data, run.group.all_gather(own), run.journal.say)
+
+
+def check_number(config: Config, found: int, where: str) -> None:
+    """Raise ConfigError where data.train_image_num says something else than there is."""
+    said = config.data.train_image_num
+    if said is not None and said != found:
+        raise ConfigError(
+            f"data.train_image_num={said}: {where} has {found} images; correct it or leave it null to count them"
+        )
+
+
+def check_batch(config: Config, found: int, env: Environment) -> None:
+    """Raise DataError where the global batch is larger than the data."""
+    batch = config.train_batch_size * env.world_size
+    if batch > found:
+        raise DataError(
+            f"train_batch_size={config.train_batch_size} on {env.world_size} rank(s) makes a global batch of {batch}, "
+            f"more than the {found} training images: lower it to at most {max(1, found // env.world_size)}"
+        )
+
+
+def input_names(config: Config) -> tuple[str, str]:
+    """The names of the inputs that take image and label. Raises ConfigError where data cannot fill the inputs."""
+    names = [entry["name"] for entry in config.model.input_info or [{"name": "image"}, {"name": "label"}]]
+    images = [name for name in names if name != "label"]
+    if len(images) != 1:
+        raise ConfigError(
+            f"model.input_info: the data gives one image and one label, the inputs beside label are {images}; "
+            "leave exactly one"
+        )
+    return images[0], "label"

@@ -1,0 +1,78 @@
+"""What a verification leaves behind for people and programs: the figures as JSON, the page as HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from plsc.config import Config
+from plsc.data.transforms import PIXEL_MEAN
+from plsc.engine.evaluation.evaluate import HookPairs, as_scalars
+from plsc.evaluation.bin_file import PairSet
+from plsc.evaluation.judged import Judged, judged
+from plsc.evaluation.output_files import check_place, write_text
+from plsc.evaluation.page import write_page
+from plsc.evaluation.verification import Verification, pair_distances
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write, each "" for none. json_file: all figures. html_file: the page that shows them."""
+
+    json_file: str = ""
+    html_file: str = ""
+
+    def check(self) -> None:
+        """Raises DataError where one of them could not be made."""
+        for what, path in (("--json", self.json_file), ("--html", self.html_file)):
+            if path:
+                check_place(path, what)
+
+
+@dataclass
+class Judging:
+    """Collects what the files need while the sets pass by, then writes them. For one rank."""
+
+    config: Config
+    outputs: Outputs
+    sets: list[Judged] = field(default_factory=list)
+
+    def look(
+        self,
+        pairs: PairSet | HookPairs,
+        read: Callable[[int], np.ndarray],
+        embeddings: np.ndarray,
+        result: Verification,
+    ) -> None:
+        """Keeps what the page shows of a set; nothing of the set itself stays in memory."""
+        if self.outputs.html_file:
+            std = self.config.data.pixel_std
+            distance = pair_distances(embeddings)
+            self.sets.append(judged(pairs.name, result, distance, pairs.issame, lambda i: pixels(read(i), std)))
+
+    def write(self, net: str, step: int, results: Mapping[str, Verification]) -> list[str]:
+        """Writes the files and returns their names. net, step: what was judged. Raises DataError."""
+        if self.outputs.json_file:
+            write_text(self.outputs.json_file, as_json(net, step, results), "--json")
+        if self.outputs.html_file:
+            write_page(self.outputs.html_file, self.sets, f"{net}, after {step} steps")
+        return [path for path in (self.outputs.json_file, self.outputs.html_file) if path]
+
+
+def as_json(net: str, step: int, results: Mapping[str, Verification]) -> str:
+    """{"net": ..., "step": ..., "sets": {name: figures as in scalars.jsonl}}, one line."""
+    content: dict[str, Any] = {"net": net, "step": step, "sets": {n: as_scalars(r) for n, r in results.items()}}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def pixels(image: np.ndarray, pixel_std: float) -> np.ndarray:
+    """What the net was shown, float32 [C, H, W], as a picture again: uint8 [H, W, 3], the inverse of ``normalise``.
+
+    Of other than three channels the first is shown as grey. A user's own range is cut off at 0 and 255.
+    """
+    channels = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
+    return np.clip(np.rint(channels * pixel_std + PIXEL_MEAN), 0, 255).astype(np.uint8).transpose(1, 2, 0)

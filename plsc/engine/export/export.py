@@ -1,0 +1,126 @@
+"""Export: the backbone, and the classes if asked for, as one net without training in it; compared before it is used."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import paddle
+
+from plsc import checkpoint
+from plsc.classifiers.head import ZERO_NORM
+from plsc.config import Config
+from plsc.data.transforms import PIXEL_MEAN
+from plsc.engine.evaluation.data import input_names
+from plsc.engine.export.onnx import MAX_BYTES, convert
+from plsc.engine.inference import place
+from plsc.engine.inference.agreement import compare
+from plsc.engine.inference.model import Classes, save_inference_model
+from plsc.engine.program.backbone import Backbone, weights_identity
+from plsc.engine.run.start import Run, threads
+from plsc.errors import CheckpointError, ConfigError, ExportError
+from plsc.parallel.environment import Environment
+from plsc.serving.description import DESCRIPTION, KINDS, Description, describe_files
+from plsc.version import __version__
+
+
+def export(run: Run) -> str:
+    """Write the model to ``model_save_dir``/inference, compare it, make it visible; returns the directory.
+
+    Every rank calls it, rank 0 does it. Raises CheckpointError, ExportError, ConfigError.
+    """
+    final = os.path.join(os.path.abspath(run.config.model_save_dir), "inference")
+    alone = replace(run.env, rank=0, world_size=1)
+    backbone = Backbone(run, alone, -1)
+    if run.env.rank == 0:
+        place.check_free(final, DESCRIPTION)
+        try:
+            agreement = _write(run, backbone, alone, final)
+            place.publish(final)
+        except OSError as error:
+            raise ExportError(f"{error.filename or final}: cannot be written: {error.strerror}") from None
+        run.journal.say(f"model of {backbone.path} in {final}; {agreement}")
+    run.group.barrier("exported")
+    return final
+
+
+def _write(run: Run, backbone: Backbone, env: Environment, final: str) -> str:
+    """Write model and description aside and compare; returns what the comparison says."""
+    config, section = run.config, run.config.export
+    kinds = KINDS if section.format == "both" else (section.format,)
+    classes = read_classes(config, backbone) if section.with_classifier else None
+    _check_size(config, backbone, classes, kinds)
+    unfinished = place.start_anew(final)
+    models = {"paddle": save_inference_model(config, run.parts, backbone, classes, env, unfinished)}
+    if "onnx" in kinds:
+        models["onnx"] = ["backbone.onnx"]
+        paths = [os.path.join(unfinished, name) for name in (*models["paddle"], *models["onnx"])]
+        convert(*paths)
+    if "paddle" not in kinds:
+        for name in models.pop("paddle"):
+            os.remove(os.path.join(unfinished, name))
+    description = _describe(config, backbone, classes, models, unfinished)
+    _write_description(unfinished, description)
+    agreement = compare(config, backbone, classes, unfinished, description, env, threads(config, run.env))
+    _write_description(unfinished, replace(description, agreement=agreement))
+    return ", ".join(f"{kind} differs by {agreement[kind]:.1e}" for kind in models)
+
+
+def read_classes(config: Config, backbone: Backbone) -> Classes:
+    """All class centres of the checkpoint, in the memory of one rank. Raises CheckpointError."""
+    path, manifest, size = backbone.path, backbone.manifest, backbone.manifest.embedding_size
+    softmax = config.margins() is None
+    specs = {spec.name: spec for spec in manifest.shard_tensors}
+    shape = (manifest.num_classes, size + 1 if softmax else size)
+    if "weight" not in specs or specs["weight"].shape != shape:
+        found = list(specs["weight"].shape) if "weight" in specs else "no weight"
+        raise CheckpointError(
+            f"{path}: its classes have {found}, classifier.loss_type={config.classifier.loss_type!r} needs "
+            f"{list(shape)}; set loss_type as it was trained, or export.with_classifier: false"
+        )
+    rows = np.zeros(shape, np.float32)
+    for _, first, block in checkpoint.read_rows(path, manifest, 0, manifest.num_classes, names=["weight"]):
+        length = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
+        unit = np.where(length > ZERO_NORM, block / np.maximum(length, ZERO_NORM), 0.0)
+        rows[first : first + len(block)] = block if softmax else unit
+    if softmax:
+        return Classes(np.ascontiguousarray(rows[:, :size]), np.ascontiguousarray(rows[:, size]), 1.0)
+    return Classes(rows, None, config.classifier.scale)
+
+
+def _describe(config: Config, backbone: Backbone, classes, models: dict[str, list[str]], where: str) -> Description:
+    manifest, section = backbone.manifest, config.export
+    return Description(
+        plsc_version=__version__,
+        paddle_version=paddle.__version__,
+        step=manifest.step,
+        checkpoint=weights_identity(manifest),
+        input_name=input_names(config)[0],
+        image_shape=list(config.model.image_shape),
+        pixel_mean=PIXEL_MEAN,
+        pixel_std=config.data.pixel_std,
+        embedding_size=manifest.embedding_size,
+        num_classes=None if classes is None else len(classes.centres),
+        l2_normalised=section.l2_normalise,
+        flip_fused=section.fuse_flip,
+        outputs=["embedding"] if classes is None else ["embedding", "scores"],
+        models=models,
+        files=describe_files(where, [name for names in models.values() for name in names]),
+        agreement={},
+    )
+
+
+def _write_description(where: str, description: Description) -> None:
+    with open(os.path.join(where, DESCRIPTION), "wb") as file:
+        file.write(description.to_bytes())
+
+
+def _check_size(config: Config, backbone: Backbone, classes: Classes | None, kinds) -> None:
+    """Raise ConfigError where the weights are more than an ONNX file can hold."""
+    size = sum(array.nbytes for array in backbone.stored.values()) + (0 if classes is None else classes.centres.nbytes)
+    if "onnx" in kinds and size > MAX_BYTES:
+        raise ConfigError(
+            f"export.format={config.export.format!r}: the weights take {size / 2**30:.1f} GiB, an ONNX file holds "
+            "2 GiB at most; set export.with_classifier: false or export.format: paddle"
+        )

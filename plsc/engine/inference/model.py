@@ -1,0 +1,91 @@
+"""The net that is used without training: the backbone, and the classes if asked for, as a Paddle inference model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+
+from plsc.backend import static
+from plsc.classifiers.head import inverse_norm
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.engine.evaluation.data import input_names
+from plsc.engine.program.backbone import Backbone, Variables
+from plsc.engine.program.build import make_inputs, make_model
+from plsc.errors import ExportError
+from plsc.models import build_feature
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import first_line
+
+CENTRES, BIAS = "classifier.centres", "classifier.bias"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classifier's rows as the exported net uses them.
+
+    centres float32 [C, E]: of length 1, or as they are where there is a ``bias`` [C] (softmax). scale: of the cosines.
+    """
+
+    centres: np.ndarray
+    bias: np.ndarray | None
+    scale: float
+
+
+def build_export(config: Config, parts: Parts, classes: Classes | None) -> tuple[Any, Any, Any, list[Any]]:
+    """(main, startup, input value, output values) of the net to export, for any batch size.
+
+    A net of ours is built as NCHW, whatever it was trained as: the weights are the same, and ONNX knows nothing else.
+    """
+    section, image_name = config.export, input_names(config)[0]
+    config = config.copy()
+    config.set("model.data_format", "NCHW")
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with static.building(main, startup):
+        inputs = make_inputs(config, -1, with_label=False)
+        image = inputs[image_name]
+        if section.fuse_flip:
+            inputs[image_name] = paddle.concat([image, paddle.flip(image, [3])], axis=0)
+        feature = build_feature(make_model(config, parts), inputs, is_train=False)
+        if section.fuse_flip:
+            feature = paddle.mean(paddle.reshape(feature, [2, -1, feature.shape[1]]), axis=0)
+        unit = feature * inverse_norm(feature)
+        outputs = [unit if section.l2_normalise else feature * 1.0]  # an op of its own, so that the output has a name
+        if classes is not None:
+            outputs.append(_scores(feature, unit, classes))
+    return main, startup, image, outputs
+
+
+def _scores(feature, unit, classes: Classes):
+    centres = static.create_state(CENTRES, list(classes.centres.shape), "float32")
+    if classes.bias is None:
+        return paddle.matmul(unit, centres, transpose_y=True) * classes.scale
+    return paddle.matmul(feature, centres, transpose_y=True) + static.create_state(BIAS, [len(classes.bias)], "float32")
+
+
+def save_inference_model(
+    config: Config, parts: Parts, backbone: Backbone, classes: Classes | None, env: Environment, where: str
+) -> list[str]:
+    """Write the Paddle inference model into the directory ``where``; returns the names of its two files.
+
+    What comes out is set by the section ``export``. Raises ExportError where Paddle cannot.
+    """
+    main, startup, image, outputs = build_export(config, parts, classes)
+    variables = Variables(env)
+    variables.run(startup, {}, [])
+    variables.load(main, backbone.path, backbone.stored, own=(CENTRES, BIAS))
+    if classes is not None:
+        variables.set(CENTRES, classes.centres)
+        if classes.bias is not None:
+            variables.set(BIAS, classes.bias)
+    prefix = os.path.join(where, "backbone")
+    with paddle.static.scope_guard(variables.scope):
+        try:
+            paddle.static.save_inference_model(prefix, [image], outputs, variables.executor, program=main)
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(f"{prefix}: Paddle cannot write the model: {first_line(error)}") from error
+    return ["backbone.json" if static.is_pir() else "backbone.pdmodel", "backbone.pdiparams"]

@@ -1,0 +1,142 @@
+"""The net that test and predict use: the backbone of a checkpoint, or an exported model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import paddle
+
+from plsc.backend import collectives
+from plsc.config import Config
+from plsc.engine.evaluation.evaluate import Embedder, as_scalars, describe, verify_all
+from plsc.engine.evaluation.judging import Judging, Outputs
+from plsc.engine.inference.agreement import distance
+from plsc.engine.inference.model import save_inference_model
+from plsc.engine.program.backbone import Backbone, Variables, weights_identity
+from plsc.engine.program.build import EvalProgram
+from plsc.engine.run.alike import require_same
+from plsc.engine.run.start import Run, threads
+from plsc.errors import ExportError, PlscError
+from plsc.evaluation.table import table
+from plsc.evaluation.verification import Verification
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import first_line
+from plsc.serving import Predictor, is_exported
+from plsc.serving.runtimes import PaddleRuntime
+
+Features = Callable[[np.ndarray], np.ndarray]  # images float32 [B, C, H, W] -> features float32 [B, E]
+
+
+@dataclass(frozen=True)
+class Net:
+    """Pictures to features on all ranks. ``config`` is the run's, with what the model itself says about its input.
+
+    identity: the same for the same weights, another for others. name: for messages. step: training steps.
+    """
+
+    config: Config
+    program: EvalProgram
+    run: Any
+    identity: str
+    name: str
+    step: int
+
+    @property
+    def size(self) -> int:
+        """The length of a feature."""
+        return int(self.program.feature.shape[1])
+
+    def embedder(self, env: Environment) -> Embedder:
+        return Embedder(self.config, env, self.program, self.run)
+
+
+def open_net(run: Run) -> Net:
+    """The net in ``checkpoint_dir``. Every rank calls it. Raises CheckpointError, ExportError."""
+    if run.group.broadcast(is_exported(run.config.checkpoint_dir)):
+        return _open_exported(run)
+    backbone = Backbone(run, replace(run.env, rank=0, world_size=1), -1)
+    features = backbone.features if run.env.on_gpu else _serving(run, backbone)
+    size, identity = backbone.manifest.embedding_size, weights_identity(backbone.manifest)
+    return _net(run, run.config, features, size, identity, backbone.path, backbone.manifest.step)
+
+
+def _open_exported(run: Run) -> Net:
+    env, config = run.env, run.config.copy()
+    path = os.path.abspath(config.checkpoint_dir)
+    predictor = Predictor(path, device=env.device, threads=threads(config, env), card=env.device_id)
+    about = predictor.description
+    require_same(run.group, ExportError, {f"the model in {config.checkpoint_dir}": about.identity})
+    config.update(
+        {
+            "model": {"image_shape": about.image_shape, "embedding_size": about.embedding_size},
+            "data": {"pixel_std": about.pixel_std},
+        },
+        path,
+    )
+    name = f"{path} ({predictor.runtime})"
+    return _net(
+        run, config, lambda images: predictor.run(images)[0], about.embedding_size, about.identity, name, about.step
+    )
+
+
+def _serving(run: Run, backbone: Backbone) -> Features:
+    """The features of a checkpoint's backbone by Paddle Inference: two to three times faster on a CPU than the
+    program of the evaluation, which is asked first whether the two agree and is used where they do not."""
+    config = run.config.copy()
+    config.update({"export": {"l2_normalise": False, "fuse_flip": False}}, "")
+    alone = replace(run.env, rank=0, world_size=1)
+    draw = np.random.Generator(np.random.Philox(key=[0, 0]))
+    images = draw.uniform(-1, 1, (2, *config.model.image_shape)).astype(np.float32)
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            files = save_inference_model(config, run.parts, backbone, None, alone, directory)
+            paths = [os.path.join(directory, name) for name in files]
+            runtime = PaddleRuntime(*paths, threads(config, run.env), "cpu", 0)
+            distance("Paddle Inference", "the evaluation", runtime.run(images), [backbone.features(images)])
+    except (PlscError, RuntimeError, ValueError, OSError) as error:
+        run.journal.say(f"Paddle Inference cannot run this net, the evaluation program does: {first_line(error)}")
+        return backbone.features
+    return lambda batch: runtime.run(batch)[0]
+
+
+def _net(run: Run, config: Config, features: Features, size: int, identity: str, name: str, step: int) -> Net:
+    """What computes the features of this rank's pictures, and a program that brings those of all ranks together."""
+    env = run.env
+    program, variables = _gather(env, config.test_batch_size, size), Variables(env)
+
+    def compute(main, feed: dict, fetches: list) -> list[np.ndarray]:
+        (images,) = feed.values()
+        own = features(images)
+        return [own] if env.world_size == 1 else variables.run(main, {"feature": own}, fetches)
+
+    return Net(config, program, compute, identity, name, step)
+
+
+def _gather(env: Environment, batch_size: int, size: int) -> EvalProgram:
+    """A program that does nothing but bring the features [B, E] of all ranks together."""
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with paddle.static.program_guard(main, startup):
+        own = paddle.static.data("feature", [batch_size, size], "float32")
+        everywhere = collectives.all_gather(own, env.world_size)
+    return EvalProgram(main, startup, {"feature": own}, everywhere, own)
+
+
+def test(run: Run, outputs: Outputs) -> dict[str, Verification]:
+    """Verify the checkpoint or the exported model on all sets."""
+    net = open_net(run)
+    judging = Judging(net.config, outputs) if run.env.rank == 0 else None
+    look = judging.look if judging else None
+    results = verify_all(net.config, run.parts, net.embedder(run.env), look, run.group)
+    for name, result in results.items():
+        run.journal.say(f"test: {describe(name, result)}")
+        run.journal.scalars(net.step, {"test": name, **as_scalars(result)})
+    for line in table(results):
+        run.journal.say(line)
+    for path in judging.write(net.name, net.step, results) if judging else []:
+        run.journal.say(f"test: {path} is written")
+    return results

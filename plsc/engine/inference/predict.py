@@ -1,0 +1,122 @@
+"""Predict: the features of all pictures of a folder or a list, in order, not augmented, in files."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from plsc.config import Config
+from plsc.data import decode_image, normalise, read_test_image
+from plsc.engine.evaluation.data import require_pictures
+from plsc.engine.inference.net import Net, open_net
+from plsc.engine.inference.predictions import PredictionFiles
+from plsc.engine.run.alike import require_same
+from plsc.engine.run.journal import clock
+from plsc.engine.run.start import Run
+from plsc.errors import DataError, ExportError
+from plsc.serving import find_pictures, resized
+from plsc.serving.gallery import FEATURES, TABLE, read_features
+
+CHUNK = 512  # pictures between two writes, at least: what a kill loses
+LOG_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """``features`` [M, E] float32 (read from the file as they are used) of ``paths``, in order, and the two files."""
+
+    features: np.ndarray
+    paths: list[str]
+    features_file: str
+    paths_file: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """``read(i)`` gives float32 [C, H, W]. is_file: the paths are those of files, all below ``root`` or whole."""
+
+    paths: list[str]
+    read: Callable[[int], np.ndarray]
+    is_file: bool
+    root: str = ""
+
+    def digest(self) -> str:
+        """Of number, names and order, wherever this machine keeps them."""
+        names = "\n".join(path.removeprefix(self.root) for path in self.paths)
+        return f"{len(self.paths)} pictures, checksum {zlib.crc32(os.fsencode(names)):08x}"
+
+
+def predict(run: Run) -> Prediction:
+    """Embed the pictures of ``predict.images``, of the label list, or of ``test_dataset``; every rank calls it.
+
+    The files are in ``model_save_dir``/predictions. What an interrupted run has done is not done again.
+    """
+    net = open_net(run)
+    pictures = run.group.agree(lambda: find(run, net.config))
+    require_same(run.group, DataError, {"what there is to predict": pictures.digest()})
+    directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
+    try:
+        _embed(run, net, pictures, directory)
+    except OSError as error:
+        raise ExportError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
+    run.group.barrier("predicted")
+    files = os.path.join(directory, FEATURES), os.path.join(directory, TABLE)
+    return Prediction(read_features(files[0]), pictures.paths, *files)
+
+
+def _embed(run: Run, net: Net, pictures: Pictures, directory: str) -> None:
+    count, config = len(pictures.paths), net.config
+    made_by = {"weights": net.identity, "image_shape": list(config.model.image_shape),
+               "pixel_std": config.data.pixel_std, "resize": config.predict.resize}  # fmt: skip
+    files = None
+    if run.env.rank == 0:
+        files = PredictionFiles(directory, pictures.paths, net.size, made_by, pictures.is_file)
+    done, complete = run.group.broadcast([files.done, files.is_complete] if files else None)
+    if complete:
+        run.journal.say(f"{count} features of {net.name} are in {directory} already")
+        return
+    if done:
+        run.journal.say(f"{done} of {count} features are done already")
+    embedder, batch = net.embedder(run.env), run.config.test_batch_size * run.env.world_size
+    chunk = -(-CHUNK // batch) * batch
+    told = begun = time.monotonic()
+    for first in range(done, count, chunk):
+        last = min(first + chunk, count)
+        features, _ = embedder.embed(lambda index, first=first: pictures.read(first + index), last - first, flip=False)
+        if files is not None:
+            files.append(features)
+        now = time.monotonic()
+        left = clock((now - begun) / (last - done) * (count - last))
+        run.journal.progress(f"pictures, {left} left", last, count)
+        if now - told > LOG_SECONDS and last < count:
+            told = now
+            run.journal.say(f"predict: {last} of {count} pictures, {left} left")
+    if files is not None:
+        files.finish()
+        run.journal.say(f"{count} features of {net.name} in {directory}, their pictures in {TABLE} there")
+
+
+def find(run: Run, config: Config) -> Pictures:
+    """The pictures to embed. Raises DataError where there are none."""
+    dataset, shape = run.parts.test_dataset, list(config.model.image_shape)
+    if dataset is not None and not config.predict.images:
+        if not len(dataset):
+            raise DataError("test_dataset: is empty, there is nothing to predict")
+        return Pictures([str(i) for i in range(len(dataset))], lambda i: read_test_image(dataset, i, shape), False)
+    require_pictures(config)
+    source = config.predict.images or os.path.join(config.data.dataset_dir, config.data.label_file)
+    paths, others = find_pictures(source)
+    if others:
+        run.journal.say(f"predict: {others} files in {source} are no pictures by their names and are passed over")
+
+    def read(index: int) -> np.ndarray:
+        picture = decode_image(paths[index], channels=shape[0])
+        image = resized(picture, shape[1], shape[2], config.predict.resize, repr(paths[index]))
+        return normalise(image, config.data.pixel_std)
+
+    return Pictures(paths, read, True, source if os.path.isdir(source) else os.path.dirname(source))

@@ -1,0 +1,131 @@
+"""What predict() writes: features and a table, piece by piece, so that it can go on where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from plsc.engine.inference import place
+from plsc.files import plain_json, safe_open
+from plsc.serving.gallery import FEATURES, TABLE
+
+STATE = "predictions.json"
+
+
+class PredictionFiles:
+    """The directory ``final`` with features.npy float32 [M, E], pictures.csv (row, path) and predictions.json.
+
+    Until all is there it is written aside. ``made_by`` says with what: plain JSON, in which the weights are named by
+    their hashes. What lies there is continued if it was made by the same, and the pictures so far are the same files:
+    path, size and time of change. ``has_files``: the paths are files; otherwise nothing is continued.
+    """
+
+    def __init__(self, final: str, paths: Sequence[str], size: int, made_by: dict[str, Any], has_files: bool):
+        place.check_free(final, STATE)
+        self._final, self._paths, self._size, self._has_files = final, paths, size, has_files
+        self._made_by = json.loads(json.dumps(made_by))
+        self._header = npy_header(len(paths), size)
+        self._prints = Fingerprints(paths)
+        self.is_complete = has_files and self._continues(final) == len(paths)
+        self.done = len(paths) if self.is_complete else self._open()
+
+    def append(self, features: np.ndarray) -> None:
+        """The features of the next pictures, on the disk when this returns."""
+        self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.done += len(features)
+        self._write_state()
+
+    def finish(self) -> None:
+        """Write the table and make all of it visible."""
+        self._file.close()
+        with open(self._aside(TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["row", "path"])
+            table.writerows(enumerate(self._paths))
+        place.publish(self._final)
+
+    def _open(self) -> int:
+        """Open the features to append to; returns how many are there."""
+        unfinished = place.aside(self._final)
+        done = self._continues(unfinished) if self._has_files else None
+        if done is None:
+            place.start_anew(self._final)
+            done = 0
+        self._file = open(self._aside(FEATURES), "r+b" if done else "wb")
+        self._file.write(self._header)
+        self._file.truncate(len(self._header) + 4 * self._size * done)
+        self._file.seek(0, os.SEEK_END)
+        return done
+
+    def _continues(self, directory: str) -> int | None:
+        """How many of our pictures are done in ``directory``; None where it is no beginning of this work."""
+        try:
+            state = plain_json.loads(safe_open.read_bytes(os.path.join(directory, STATE), safe_open.SETTINGS))
+            done, header = state["done"], state["header_bytes"]
+            size = os.path.getsize(os.path.join(directory, FEATURES))
+            pictures, made_by = state["pictures"], state["made_by"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        counts = type(done) is int and 0 < done <= len(self._paths) and header == len(self._header)
+        same = counts and made_by == self._made_by
+        if not same or size < header + 4 * self._size * done:
+            return None
+        return done if self._prints.of_first(done) == pictures else None
+
+    def _write_state(self) -> None:
+        state = {
+            "made_by": self._made_by,
+            "done": self.done,
+            "header_bytes": len(self._header),
+            "pictures": self._prints.of_first(self.done) if self._has_files else "",
+        }
+        path = self._aside(STATE)
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            json.dump(state, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".new", path)
+
+    def _aside(self, name: str) -> str:
+        return os.path.join(place.aside(self._final), name)
+
+
+class Fingerprints:
+    """A hash over the first n files of a list: their paths, sizes and times of change."""
+
+    def __init__(self, paths: Sequence[str]):
+        self._paths = paths
+        self._restart()
+
+    def of_first(self, count: int) -> str:
+        """Cheap for growing counts."""
+        if count < self._count:
+            self._restart()
+        for path in self._paths[self._count : count]:
+            try:
+                status = os.stat(path)
+                text = f"{status.st_size} {status.st_mtime_ns} "
+            except OSError:
+                text = "missing "
+            self._hash.update(text.encode() + os.fsencode(path) + b"\0")
+        self._count = count
+        return self._hash.hexdigest()
+
+    def _restart(self) -> None:
+        self._count, self._hash = 0, hashlib.sha256()
+
+
+def npy_header(rows: int, size: int) -> bytes:
+    """What stands before the numbers in a .npy file of float32 [rows, size]."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (rows, size)})
+    return buffer.getvalue()

@@ -1,0 +1,54 @@
+"""Before anything is drawn or read: will this run fit into the memory that is free on its machines?"""
+
+from __future__ import annotations
+
+import time
+
+from plsc.engine.memory.free import free_memory
+from plsc.engine.memory.need import count_memory
+from plsc.engine.memory.plan import GB, resident_bytes
+from plsc.engine.program.build import EvalProgram, TrainProgram
+from plsc.engine.run.start import Run
+from plsc.errors import ConfigError, PlscError
+
+LONG_SECONDS = 1.0  # what takes longer is told
+
+
+def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None) -> None:
+    """Raise ConfigError, on every rank, where the ranks of a machine will need more than it has free; on CPUs only.
+
+    How the need is found: plsc.engine.memory.need. Paging is not looked at: with it a step takes minutes.
+    """
+    env = run.env
+    if not run.config.memory_check or env.on_gpu:
+        return
+    began, held = time.monotonic(), resident_bytes()
+    need = run.group.agree(lambda: _need(run, program, evaluation, held))
+    share = held + free_memory() / env.local_world_size
+    run.group.agree(lambda: _refuse(need, held, env.local_world_size) if need is not None and need > share else None)
+    seconds = time.monotonic() - began
+    if need is not None and seconds > LONG_SECONDS:
+        need_of = f"{need / GB:.1f} of {share / GB:.1f} GB"
+        run.journal.say(f"memory: a rank will need {need_of} (estimated in {seconds:.1f} s)")
+
+
+def _need(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held: int) -> int | None:
+    """Bytes; None, and a line that says why, where a user's net has what the estimate does not know."""
+    try:
+        return sum(count_memory(run.config, run.env, program, evaluation, held).sizes.values())
+    except PlscError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        run.journal.say(f"memory was not estimated, the run goes on unchecked: {type(error).__name__}: {reason}")
+        return None
+
+
+def _refuse(need: int, held: int, ranks: int) -> None:
+    whole, free = (need - held) * ranks, free_memory()
+    raise ConfigError(
+        f"memory: {ranks} rank(s) on this machine need {whole / GB:.1f} GB more than they hold, {free / GB:.1f} GB are "
+        "free (swap does not count); lower classifier.sample_ratio or train_batch_size, set classifier.storage: "
+        "bfloat16, or share the classes among ranks on more machines; `plsc plan` shows what takes how much; "
+        "memory_check: false trains all the same"
+    )

@@ -1,0 +1,217 @@
+"""Bytes that one rank needs, counted from the programs of a run.
+
+Exact, because they are the shapes of the variables: weights, momentum, backbone. Counted: what a step makes and drops,
+by going through its operations with what is alive at each (plsc.backend.program_view); Paddle's own counter of bytes in
+use is met to a few hundredths. Counted by a rule that was found by measuring: what oneDNN keeps. Constants, measured
+once (docs/performance.md): what comes with Paddle's process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import paddle
+
+from plsc.backend import onednn, program_view, static
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.engine.program import session
+from plsc.engine.program.build import EvalProgram, TrainProgram, build_eval, build_train
+from plsc.parallel.environment import Environment
+from plsc.rows.blocks import BLOCK_ROWS
+
+# Of a GPU, and assumed, not measured: what CUDA, cuDNN, cuBLAS and NCCL take for themselves, and the most that Paddle
+# lets cuDNN have for a convolution (FLAGS_conv_workspace_size_limit, 512 MB).
+CUDA = 800_000_000
+CONVOLUTION = 512 * 2**20
+# Bytes for each class of the shard that class_center_sample works with: keys and values of a sort, int64, before and
+# after it, and once more inside of it.
+DRAWING = 6 * 8
+PREFETCH = 2  # batches that a worker of plsc.data.Loader is ahead
+IN_HAND = 2  # batches that the loop holds: the one fed and the one before it
+STEP = "a step, at its worst moment"
+
+
+@dataclass(frozen=True)
+class Constants:
+    """``pair``: bytes for each pair of operations, which the executor looks at to find out what waits for what.
+    ``copies``: whether a first run keeps what oneDNN computed and its copies in Paddle's layout."""
+
+    pair: int
+    copies: bool
+
+
+PADDLE_26 = Constants(pair=90, copies=True)
+PADDLE_3 = Constants(pair=6, copies=False)
+START = 55_000_000  # bytes beyond importing Paddle, once programs are built and run: code that is read in, threads
+OPERATION = 20_000  # bytes: its description in the program, and what the executor prepares for it
+WORKER = 40_000_000  # bytes of a process that reads data
+CHANNELS = 16  # in a block of oneDNN's layouts, of processors with AVX-512
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """What the first rank needs, see MemoryPlan."""
+
+    sizes: dict[str, int]
+    detail: dict[str, int]
+    snapshot: int
+
+
+class Need:
+    """What a rank needs with other numbers of classes. ``process``: what it holds already, None to count tensors only.
+    ``device``: gpu for the memory of a GPU.
+
+    Half precision is left out where this Paddle is one for CPUs, which does not build it.
+    """
+
+    def __init__(self, config: Config, parts: Parts, ranks: int, process: int | None, device: str = "cpu"):
+        self._config, self._parts, self._ranks, self._process = config.copy(), parts, ranks, process
+        self._device = device
+        if not (device == "gpu" and paddle.is_compiled_with_cuda()):
+            self._config.set("mixed_precision.enabled", False, "plan")
+        self._totals: dict[int, int] = {}
+
+    def total(self, num_classes: int) -> int:
+        """Bytes in all."""
+        if num_classes not in self._totals:
+            self._totals[num_classes] = sum(self.of(num_classes).sizes.values())
+        return self._totals[num_classes]
+
+    def of(self, num_classes: int) -> RankMemory:
+        """Builds the programs for this number of classes."""
+        config, parts = self._config.copy(), self._parts.for_one_run()
+        env = Environment(0, self._ranks, device=self._device)
+        config.set("classifier.num_classes", num_classes, "plan")
+        program = build_train(config, parts, env, seed=0, only_looked_at=True)
+        evaluation = build_eval(config, parts, env, config.test_batch_size) if config.with_test else None
+        return count_memory(config, env, program, evaluation, self._process)
+
+
+def count_memory(
+    config: Config, env: Environment, program: TrainProgram, evaluation: EvalProgram | None, process: int | None
+) -> RankMemory:
+    """What a rank needs that runs these programs; ``process`` as in Need."""
+    ops = program_view.operations(program.main)
+    variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
+    sizes = _by_kind(program, variables)
+    replicated = sizes["backbone"] + sizes["backbone's momentum"]
+    step = program_view.peak(ops, program.shard.num_sample, min(BLOCK_ROWS, program.shard.num_sample))
+    verifying, verified = _verification(evaluation)
+    sizes[STEP] = sum(step.values())
+    sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
+    sizes["verification, saving: beside that"] += _saving(config, program, env)
+    if env.on_gpu:
+        by_kernel = any(op.kind == "class_center_sample" for op in ops)
+        sizes["drawing the sample"] = DRAWING * program.shard.num_local if by_kernel else 0
+        sizes["convolutions, at most"] = CONVOLUTION if any(op.kind == "conv2d" for op in ops) else 0
+        sizes["CUDA, cuDNN and NCCL (assumed)"] = CUDA
+    if process is not None:
+        constants = PADDLE_3 if static.is_pir() else PADDLE_26
+        sizes["images"] = _images(config)
+        sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
+        sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
+        count = len(list(program_view.every(ops)))
+        sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
+        sizes["process"] = process + START
+    snapshot = sum(variables[name] for name in set(program.rows.tensors.values())) + replicated
+    return RankMemory(sizes, _detail(ops, step), snapshot)
+
+
+def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]:
+    """The bytes of what stays from step to step, by what it is for."""
+    weight, prefix = program.rows.table, program.rows.spec.prefix
+    kinds = dict.fromkeys(("class weights", "class momentum", "backbone", "backbone's momentum"), 0)
+    for name, size in variables.items():
+        if name.startswith(prefix):
+            share = size // weight.stride if name == weight.value.name else 0
+            kinds["class weights"] += share
+            kinds["class momentum"] += size - share
+        else:
+            kinds["backbone" if name in program.backbone else "backbone's momentum"] += size
+    return kinds
+
+
+def _saving(config: Config, program: TrainProgram, env: Environment) -> int:
+    """Bytes made and dropped while the rows are brought up to date, and read in blocks. These come on top: what a step
+    of a small net leaves free is in other sizes."""
+    block = min(session.BLOCK_ROWS, program.shard.num_local)
+    running = session.Session(program, replace(env, device="cpu"), config.momentum, config.weight_decay, seed=0)
+    return max(_peak_bytes(main, block) for main in running.block_programs())
+
+
+def _verification(evaluation: EvalProgram | None) -> tuple[int, list[program_view.Operation]]:
+    """(bytes made and dropped by a batch, the operations)."""
+    if evaluation is None:
+        return 0, []
+    return _peak_bytes(evaluation.main, 1), program_view.operations(evaluation.main)
+
+
+def _peak_bytes(main, unknown: int) -> int:
+    return sum(program_view.peak(program_view.operations(main), unknown).values())
+
+
+def _images(config: Config) -> int:
+    batch = config.train_batch_size
+    for side in config.model.image_shape:
+        batch *= side
+    workers = config.data.num_workers
+    return 4 * batch * (IN_HAND + PREFETCH * workers) + WORKER * workers
+
+
+def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_view.Operation]) -> int:
+    """What oneDNN keeps of the convolutions that it computes, and Paddle of its results.
+
+    A convolution keeps its input and its filter in oneDNN's layout. Its gradient keeps the input once more, and the
+    gradient of its output and a filter for each of the two things that it computes. In a first run with ``copies`` the
+    results of a convolution are there three times, those of a PReLU twice (found by measuring).
+    """
+    if not config.use_onednn or config.model.data_format != "NCHW" or not onednn.is_available():
+        return 0
+    kept = copies = 0
+    for op in (op for ops in programs for op in ops):
+        kind = op.kind.replace("depthwise_", "")
+        if kind == "prelu":
+            copies += op.writes[0].size()
+        if kind not in ("conv2d", "conv2d_grad"):
+            continue
+        computed = [tensor for tensor in op.reads if not tensor.name]
+        if len(computed) < (1 if kind == "conv2d" else 2):  # of a parameter: nothing of a batch is kept
+            continue
+        image, *gradient = computed
+        weights = sum(tensor.size() for tensor in op.reads if tensor.name)
+        if kind == "conv2d":
+            kept += _in_layout(image) + weights
+            copies += 2 * op.writes[0].size()
+        else:
+            kept += _in_layout(image) + len(op.writes) * (_in_layout(gradient[-1]) + weights)
+    return kept + constants.copies * copies
+
+
+def _in_layout(image: program_view.Tensor) -> int:
+    """Bytes of [B, C, H, W] where channels stand in blocks; three are read as they are."""
+    channels = image.shape[1]
+    return 0 if channels <= 3 else image.size() // channels * -(-channels // CHANNELS) * CHANNELS
+
+
+def _detail(ops: list[program_view.Operation], step: dict[str, int]) -> dict[str, int]:
+    """The step's worst moment by what made the tensors: the backbone's forward pass, the head, what follows."""
+    begin, end = _head(ops)
+    stage = {tensor.key: 0 if place < begin else 1 if place < end else 2
+             for place, op in reversed(list(enumerate(ops))) for tensor in op.writes}  # fmt: skip
+    names = ("activations", "rows, logits, gathered features", "gradients and updates")
+    found = dict.fromkeys(names, 0)
+    for key, size in step.items():
+        found[names[stage.get(key, 0)]] += size
+    return found
+
+
+def _head(ops: list[program_view.Operation]) -> tuple[int, int]:
+    """The places where the head begins, by counting the step, and where the backward pass of the backbone does."""
+    steps = [place for place, op in enumerate(ops) if op.kind == "increment"]
+    begin = next(place for place in steps if ops[place].writes[0].name == "classifier.step")
+    forward = {tensor.key for op in ops[:begin] if op.kind not in ("data", "parameter") for tensor in op.writes}
+    reads = [(place, tensor.key) for place, op in enumerate(ops[begin:], begin) for tensor in op.reads]
+    reads = [(place, key) for place, key in reads if key in forward]
+    feature = reads[0][1]
+    return begin, next((place for place, key in reads if key != feature), len(ops))

@@ -1,0 +1,244 @@
+"""From a configuration and the place among the ranks to programs. Nothing is run here, and no GPU is needed.
+
+The training program reads top to bottom as docs/design.md describes it:
+backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients, summed as they are made -> updates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import paddle
+
+from plsc.backend import collectives, half_precision, ops, static
+from plsc.classifiers import ClassifierSpec, Shard, classify
+from plsc.classifiers.initializer import ShardInitializer, bias_value, distribution_of, usual_distribution
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.engine.program.gradients import Gradients
+from plsc.errors import ConfigError
+from plsc.models import build_feature, build_model
+from plsc.models.base_model import BaseModel
+from plsc.optim.gradients import BUCKET_BYTES
+from plsc.optim.loss_scaling import LossScaling, update_scale
+from plsc.optim.parameters import update_parameters
+from plsc.parallel.environment import Environment
+from plsc.rows import row_kernels
+from plsc.rows.blocks import BLOCK_ROWS
+from plsc.rows.optimizers import DenseRows, ForeignRows, Momentum, RowsSpec, SampledRows, check_optimizer
+from plsc.rows.skipped import zero_where
+from plsc.rows.storage import FLOAT32
+
+
+@dataclass(frozen=True)
+class TrainProgram:
+    """One rank's training program and what the loop needs to know of it.
+
+    ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
+    to values. ``replicated`` names the persistable variables that are the same on every rank; those of this rank's
+    classes are in ``rows.tables``. ``parameters`` are the backbone's trainable ones, ``backbone`` names all of its
+    variables.
+    """
+
+    main: Any
+    startup: Any
+    feeds: dict[str, Any]
+    fetches: dict[str, Any]
+    replicated: list[str]
+    spec: ClassifierSpec
+    shard: Shard
+    rows: Any
+    parameters: list[Any]
+    backbone: list[str]
+
+
+def make_model(config: Config, parts: Parts) -> BaseModel:
+    """The user's model, or the one that the section ``model`` names. Raises ConfigError."""
+    if parts.model is not None:
+        return parts.model
+    section = config.model
+    return build_model(
+        section.name,
+        embedding_size=section.embedding_size,
+        image_shape=list(section.image_shape),
+        data_format=section.data_format,
+        dropout=section.dropout,
+        base_width=section.base_width,
+    )
+
+
+def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
+    """What the classifier computes, as the configuration says it."""
+    section = config.classifier
+    margins = config.margins()
+    return ClassifierSpec(
+        num_classes=section.num_classes,
+        embedding_size=embedding_size,
+        margins=margins,
+        scale=section.scale,
+        sample_ratio=section.sample_ratio,
+        model_parallel=section.model_parallel,
+        with_bias=margins is None,
+        seed=seed,
+        calc_acc=config.calc_acc,
+        half=config.mixed_precision.enabled,
+        storage=section.storage,
+        compiled=section.compiled,
+    )
+
+
+def build_train(
+    config: Config,
+    parts: Parts,
+    env: Environment,
+    seed: int,
+    block_rows: int | None = BLOCK_ROWS,
+    bucket_bytes: int = BUCKET_BYTES,
+    only_looked_at: bool = False,
+) -> TrainProgram:
+    """The training program of ``env.rank``. Raises ConfigError for what cannot be built.
+
+    ``block_rows``: how many rows the classifier works on at a time; on GPUs, and where a user's optimizer wants one
+    dense gradient, it works on all. ``bucket_bytes``: the least that one sum of the backbone's gradients carries.
+    ``only_looked_at``: the program is not run; that of a GPU can then be built by any Paddle (plsc.engine.memory.need).
+    """
+    if env.on_gpu or parts.optimizer is not None:
+        block_rows = None
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with static.building(main, startup):
+        inputs = make_inputs(config, config.train_batch_size, with_label=True)
+        feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
+        feature = _build_backbone(config, parts, inputs, main)
+        backbone = static.persistables(main)
+        spec = replace(make_spec(config, feature.shape[1], seed), only_looked_at=only_looked_at)
+        shard = Shard.of(spec, env)
+        _check_kernel(config, spec, shard, env)
+        rows = make_rows(parts, spec, shard, env)
+        scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
+        step = static.create_state("classifier.step", [1], "int64")
+        ops.increment_(step)
+        loss_scale = None if scaling is None else scaling.scale
+        momentum = Momentum(feeds["learning_rate"], config.momentum, config.weight_decay)
+        move = rows.mover(momentum) if block_rows is not None and _moves_at_once(config, env) else None
+        output = classify(feature, inputs["label"], spec, shard, env, rows, step, loss_scale, block_rows, move)
+        gradients = Gradients.build(
+            feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm, bucket_bytes
+        )
+        optimizer_states = _append_update(parts, gradients, rows, momentum)
+        if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
+            update_scale(scaling, gradients.found, config.mixed_precision)
+    fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy, **rows.counts}
+    if gradients.found is not None:
+        fetches["skipped"] = gradients.found
+    replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states]
+    feeds.update(rows.feeds)
+    parameters = gradients.parameters
+    return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, list(backbone))
+
+
+def _check_kernel(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
+    """Raise ConfigError for more logits than the kernel of GPUs counts: their number is an int there."""
+    batch = config.train_batch_size * (env.world_size if spec.model_parallel else 1)
+    if env.on_gpu and spec.margins is not None and batch * max(shard.num_sample, batch) >= 2**31:
+        raise ConfigError(
+            f"train_batch_size={config.train_batch_size}: {batch} features and {shard.num_sample} classes a rank are "
+            f"more logits than a GPU's kernel counts, {2**31}; use a smaller batch, more ranks or a smaller "
+            "classifier.sample_ratio"
+        )
+
+
+def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment):
+    """The weight of the shard, held as the optimizer needs it."""
+    distribution = distribution_of(parts.param_attr, usual_distribution(spec.num_classes, spec.embedding_size))
+    bias = bias_value(parts.bias_attr) if spec.with_bias else None
+    samples = shard.samples and parts.optimizer is None
+    # where each rank holds all rows they must stay the same: not by these on one rank and by Paddle's on another
+    alike = spec.model_parallel or env.world_size == 1
+    wanted = spec.compiled and alike and samples and not env.on_gpu and spec.storage == FLOAT32
+    paired = wanted and row_kernels.available()
+    rows = RowsSpec(
+        # names that no layer of a user's net has by chance
+        prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",
+        shape=[shard.num_local, spec.row_size],
+        initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage, 2 if paired else 1),
+        param_attr=parts.param_attr,
+        distributed=spec.model_parallel,
+        storage=spec.storage,
+        paired=paired,
+    )
+    if parts.optimizer is not None:
+        check_optimizer(parts.optimizer, spec.storage)
+        return ForeignRows(rows)
+    return SampledRows(rows) if samples else DenseRows(rows)
+
+
+def _moves_at_once(config: Config, env: Environment) -> bool:
+    """True where a row can be moved before the gradients of all others are known, on this and on other ranks."""
+    summed = env.world_size > 1 and not config.classifier.model_parallel
+    return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)
+
+
+def _append_update(parts: Parts, gradients, rows, momentum: Momentum) -> list[str]:
+    """Append what moves backbone and rows; returns the names of the replicated states that this makes."""
+    main = paddle.static.default_main_program()
+    for target, mean in zip(gradients.statistics, gradients.mean_statistics):
+        if target is not mean:
+            paddle.assign(mean, output=target)
+    if parts.optimizer is None:
+        momentum = replace(momentum, found=gradients.found)
+        if gradients.rows is not None:
+            rows.update(gradients.rows, momentum)
+        return update_parameters(gradients.parameters, gradients.replicated, momentum)
+    before = set(static.persistables(main))
+    replicated = zero_where(gradients.found, gradients.replicated)
+    ops.apply_gradients(parts.optimizer, list(zip(gradients.parameters, replicated)))
+    created = [name for name in static.persistables(main) if name not in before]
+    return created + rows.update_by(parts.optimizer, gradients.rows, gradients.found)
+
+
+@dataclass(frozen=True)
+class EvalProgram:
+    """Images [B, C, H, W] of each rank -> ``feature`` [B * world_size, E] of all ranks, on every rank."""
+
+    main: Any
+    startup: Any
+    feeds: dict[str, Any]
+    feature: Any
+    own_feature: Any
+
+
+def build_eval(config: Config, parts: Parts, env: Environment, batch_size: int) -> EvalProgram:
+    """The backbone in inference mode, which reads the variables of the training program in the same scope."""
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with static.building(main, startup):
+        inputs = make_inputs(config, batch_size, with_label=False)
+        feature = build_feature(make_model(config, parts), inputs, is_train=False)
+        everywhere = collectives.all_gather(feature, env.world_size)
+    return EvalProgram(main, startup, inputs, everywhere, feature)
+
+
+def make_inputs(config: Config, batch_size: int, with_label: bool) -> dict[str, Any]:
+    """The data values of a program: ``image`` [B, C, H, W] float32 and ``label`` [B] int64, or those of input_info."""
+    given = config.model.input_info
+    entries = given or [
+        {"name": "image", "shape": [-1, *config.model.image_shape], "dtype": "float32"},
+        {"name": "label", "shape": [-1], "dtype": "int64"},
+    ]
+    inputs = {}
+    for entry in entries:
+        if entry["name"] == "label" and not with_label:
+            continue
+        inputs[entry["name"]] = paddle.static.data(entry["name"], [batch_size, *entry["shape"][1:]], entry["dtype"])
+    return inputs
+
+
+def _build_backbone(config: Config, parts: Parts, inputs: dict[str, Any], main):
+    precision = config.mixed_precision
+    lists = list(precision.custom_white_list), list(precision.custom_black_list)
+    with half_precision.while_building(precision.enabled, *lists):
+        feature = build_feature(make_model(config, parts), inputs, is_train=True)
+    if precision.enabled:
+        half_precision.cast_built(main, *lists)
+        feature = paddle.cast(feature, "float32")
+    return feature

@@ -1,0 +1,70 @@
+"""The part of the training program between the head's gradients and the update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from plsc.backend import autodiff, static
+from plsc.classifiers import ClassifierSpec, RowGradients, StepOutput
+from plsc.errors import ConfigError
+from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, clip_by_global_norm
+from plsc.optim.loss_scaling import LossScaling, any_not_finite
+from plsc.parallel.environment import Environment
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Complete gradients of the global batch, ready for the update.
+
+    ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradients of
+    this rank's rows, None where these have been moved already. ``statistics`` are the backbone's other float states
+    (running mean and variance) and ``mean_statistics`` their mean over the ranks. ``stop`` [1] float32 is above 0 on
+    every rank where some rank was asked to stop. ``found`` [1] bool under mixed precision: skip this step.
+    """
+
+    parameters: list[Any]
+    replicated: list[Any]
+    rows: RowGradients | None
+    statistics: list[Any]
+    mean_statistics: list[Any]
+    stop: Any
+    found: Any = None
+
+    @classmethod
+    def build(
+        cls,
+        feature,
+        output: StepOutput,
+        backbone: dict[str, Any],
+        stop,
+        env: Environment,
+        spec: ClassifierSpec,
+        scaling: LossScaling | None,
+        clip_norm: float | None,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> Gradients:
+        """Append the backward pass of the backbone with its all-reduces, the check and the clipping.
+
+        ``stop`` [1] float32: 1 where this rank was asked to stop; it travels along with the gradients.
+        """
+        parameters = [value for value in backbone.values() if static.is_trainable(value)]
+        own = autodiff.gradients_from(feature, output.dfeature, parameters)
+        unused = [parameter.name for parameter, gradient in zip(parameters, own) if gradient is None]
+        if unused:
+            raise ConfigError(
+                f"model: the feature does not depend on {', '.join(unused[:5])}; remove what is not used, or freeze it "
+                "with ParamAttr(trainable=False)"
+            )
+        statistics = [value for value in backbone.values() if static.is_statistic(value)]
+        replicated, (*means, stop) = all_reduce_in_buckets(
+            own, [*statistics, stop], env.world_size, env.on_gpu, bucket_bytes
+        )
+        rows, found = output.row_gradients, None
+        if scaling is not None:
+            replicated = [gradient / scaling.scale for gradient in replicated]
+            found = any_not_finite(replicated, rows, env.world_size)
+        if clip_norm is not None:
+            shard_world = env.world_size if spec.model_parallel else 1
+            replicated, rows = clip_by_global_norm(replicated, rows, clip_norm, shard_world)
+        return cls(parameters, replicated, rows, statistics, means, stop, found)

@@ -1,0 +1,258 @@
+"""The running programs of one rank: variables in memory, steps, and the rows of the shard in and out in blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+
+from plsc.backend import program_view, static
+from plsc.backend.cpu import blocks_apart, use_huge_pages
+from plsc.backend.onednn import let_go
+from plsc.checkpoint import TOUCHED, TensorSpec
+from plsc.engine.program.build import TrainProgram
+from plsc.engine.program.scopes import make_executor, own_scope, place_of
+from plsc.errors import PeerError, TrainingError
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import Group, first_line
+from plsc.rows.blocks import RowBlock
+from plsc.rows.momentum import RowHistory, RowState, StaleRows, writer
+from plsc.rows.storage import RowTable
+
+# Rows that are saved, loaded or brought up to date at a time, 8 MB of 512 numbers: several copies exist meanwhile, and
+# 65,536 rows, which took no less time, cost 1.2 GB beyond the weights (docs/performance.md).
+BLOCK_ROWS = 4096
+
+
+class Session:
+    """Executor, scope and training program of one rank."""
+
+    def __init__(self, program: TrainProgram, env: Environment, momentum: float, weight_decay: float, seed: int):
+        self.program = program
+        self.env = env
+        self.scope, self._free = own_scope(self)
+        self.executor = make_executor(env)
+        self._steps, self._ran = 0, []
+        self._seed = seed
+        self.history = None
+        if program.rows.touched is not None:
+            self.history = RowHistory(momentum, program.rows.weight_decay(weight_decay))
+        self._blocks = _BlockPrograms(program)
+
+    def start(self, group: Group) -> None:
+        """Initialise all variables and make sure that what is replicated is the same on every rank."""
+        if not self.env.on_gpu:
+            use_huge_pages(self._bytes_of_rows())
+        paddle.seed(self._seed)
+        self.run(self.program.startup, {}, [])
+        digests = group.all_gather(self.checksum())
+        if len(set(digests)) > 1:
+            raise TrainingError(
+                f"the ranks start with different backbones ({digests}): initial weights must depend on the seed only"
+            )
+
+    def _bytes_of_rows(self) -> int:
+        rows, row = self.program.rows, self.program.spec.row_size * (2 if self.program.rows.table.rounds else 4)
+        return self.program.shard.num_local * (len(rows.tensors) * row + (0 if rows.touched is None else 8))
+
+    def step(
+        self, number: int, inputs: dict[str, np.ndarray], learning_rate: float, stop: bool = False
+    ) -> dict[str, float]:
+        """One training step; returns the fetched results by name (loss, stop, acc1, acc5, skipped).
+
+        ``stop`` says that this rank was asked to; the result of that name is above 0 on all ranks if any was.
+        """
+        if self.history is not None and self.history.full:
+            self.bring_rows_up_to_date()
+        feed = {**inputs, "learning_rate": np.array([learning_rate], np.float32)}
+        feed["stop"] = np.array([stop], np.float32)
+        if self.history is not None:
+            feed["row_table"] = self.history.table()
+            feed["window_step"] = np.array([self.history.steps], np.int64)
+        # dropout draws from Paddle's generator: seeded by the step, a resumed run draws what it would have drawn
+        paddle.seed(step_seed(self._seed, number, self.env.rank))
+        self._steps += 1
+        values = self.run(self.program.main, feed, list(self.program.fetches.values()))
+        results = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in zip(self.program.fetches, values)}
+        if self.history is not None:
+            skipped = results.get("skipped", 0.0) > 0
+            self.history.advance(learning_rate * self.program.rows.rate_factor, skipped)
+        return results
+
+    def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
+        """Run a program in this session's variables."""
+        first = program is not self.program.startup and program not in self._ran
+        if first:
+            self._ran.append(program)
+        with paddle.static.scope_guard(self.scope), blocks_apart() if first else contextlib.nullcontext():
+            try:
+                return self.executor.run(program, feed=feed, fetch_list=fetches)
+            except (RuntimeError, OSError, ValueError) as error:
+                raise _explained(error, self.env) from error
+
+    def close(self) -> None:
+        """Free all variables, and let go what oneDNN keeps when the executor goes; nothing works after it."""
+        loops = sum(op.kind == "while" for op in program_view.operations(self.program.main))
+        let_go(loops * self._steps)
+        self._free()
+
+    # --- replicated variables ---
+
+    def replicated(self) -> dict[str, np.ndarray]:
+        """Copies of the variables that are the same on every rank, by the names that they have in a checkpoint."""
+        return {self._stored(name): self._read(name) for name in self.program.replicated}
+
+    def replicated_specs(self) -> list[TensorSpec]:
+        """Their names, types and shapes."""
+        return [TensorSpec.of(name, array) for name, array in self.replicated().items()]
+
+    def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
+        """Set those that are given; names and shapes have been checked."""
+        for name in self.program.replicated:
+            array = arrays.get(self._stored(name))
+            if array is None:
+                continue
+            self.scope.find_var(name).get_tensor().set(array, place_of(self.env))
+
+    def _stored(self, name: str) -> str:
+        # an optimizer's states that belong to the classifier as a whole are named after this rank's weight
+        prefix = self.program.rows.spec.prefix + "."
+        return "classifier." + name[len(prefix) :] if name.startswith(prefix) else name
+
+    def _read(self, name: str) -> np.ndarray:
+        return np.array(self.scope.find_var(name).get_tensor())
+
+    def checksum(self) -> str:
+        """Of all that is the same on every rank, the rows too where each rank has all of them."""
+        checksum = 0
+        if self.env.world_size == 1:
+            return ""  # nobody to compare it with
+        for name in self.program.replicated:
+            checksum = zlib.crc32(np.ascontiguousarray(self._read(name)), checksum)
+        if not self.program.spec.model_parallel:
+            for _, _, rows in self.blocks():
+                checksum = zlib.crc32(np.ascontiguousarray(rows), checksum)
+        return f"{checksum:08x}"
+
+    # --- the rows of this rank's classes (a ShardSource) ---
+
+    @property
+    def rows_wait(self) -> bool:
+        """True where rows may not be up to date as they are stored."""
+        return self.history is not None and self.history.steps > 0
+
+    def tensors(self) -> list[TensorSpec]:
+        """What a checkpoint keeps of the shard."""
+        shape = (self.program.shard.num_local, self.program.spec.row_size)
+        touched = [TensorSpec(TOUCHED, "I64", shape[:1])] if self.rows_wait else []
+        return touched + [TensorSpec(name, "F32", shape) for name in self.program.rows.tensors]
+
+    def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
+        """(tensor name, first row, rows), each tensor in blocks of rows upwards, as they are stored."""
+        if self.rows_wait:
+            touched = self._read(self.program.rows.touched).reshape(-1)
+            for index in self._indices():
+                yield TOUCHED, int(index[0]), touched[index]
+        for name in self.program.rows.tensors:
+            for index in self._indices():
+                yield name, int(index[0]), self._blocks.read(self, name, index)
+
+    def load_rows(self, blocks: Iterable[tuple[str, int, np.ndarray]]) -> None:
+        """Set all rows of the shard from (tensor name, first row, rows): up to date, or with ``touched`` among them, of
+        a history that is then to resume."""
+        touched = np.zeros((self.program.shard.num_local, 1), np.int64)
+        for name, first, rows in blocks:
+            if name == TOUCHED:
+                touched[first : first + len(rows), 0] = rows
+                continue
+            index = np.arange(first, first + len(rows), dtype=np.int64)
+            self._blocks.write(self, name, index, rows)
+        if self.history is not None:
+            self.history.restart()
+            self.scope.find_var(self.program.rows.touched).get_tensor().set(touched, place_of(self.env))
+
+    def set_rows(self, name: str, index: np.ndarray, rows: np.ndarray) -> None:
+        """Set the rows ``index`` [n] int64 of the shard, no two of them the same."""
+        self._blocks.write(self, name, index, rows)
+
+    def bring_rows_up_to_date(self) -> None:
+        """Make every stored row what the dense optimizer would have made it. This rounds: when it happens may depend on
+        the steps only, so that a run does not change with when it is saved."""
+        if not self.rows_wait:
+            return
+        table = self.history.table()
+        for index in self._indices():
+            self._blocks.catch_up(self, index, table)
+        self.history.restart()
+
+    def block_programs(self) -> list[Any]:
+        """The programs that work on BLOCK_ROWS rows at a time, for who wants to know what they need."""
+        return self._blocks.programs()
+
+    def _indices(self) -> Iterator[np.ndarray]:
+        num_local = self.program.shard.num_local
+        for first in range(0, num_local, BLOCK_ROWS):
+            yield np.arange(first, min(first + BLOCK_ROWS, num_local), dtype=np.int64)
+
+
+class _BlockPrograms:
+    """Small programs that gather and scatter rows of the shard in place."""
+
+    def __init__(self, program: TrainProgram):
+        self._programs: dict[str, tuple] = {}
+        for name, table in program.rows.tables.items():
+            self._programs[name] = self._access(table, program.spec.row_size)
+        self._catch_up = None if program.rows.touched is None else self._catching_up(program.rows.state)
+
+    def programs(self) -> list[Any]:
+        access = [program for read, write, _ in self._programs.values() for program in (read, write)]
+        return access if self._catch_up is None else [*access, self._catch_up]
+
+    def read(self, session: Session, name: str, index: np.ndarray) -> np.ndarray:
+        read, _, value = self._programs[name]
+        return session.run(read, {"index": index}, [value])[0]
+
+    def write(self, session: Session, name: str, index: np.ndarray, rows: np.ndarray) -> None:
+        session.run(self._programs[name][1], {"index": index, "rows": rows}, [])
+
+    def catch_up(self, session: Session, index: np.ndarray, table: np.ndarray) -> None:
+        feed = {"index": index, "row_table": table, "window_step": np.zeros(1, np.int64)}
+        session.run(self._catch_up, feed, [])
+
+    @staticmethod
+    def _access(table: RowTable, row_size: int) -> tuple:
+        read, write = paddle.static.Program(), paddle.static.Program()
+        with static.building(read, paddle.static.Program()):
+            value = table.elsewhere().read(paddle.static.data("index", [-1], "int64"))
+        with static.building(write, paddle.static.Program()):
+            index = paddle.static.data("index", [-1], "int64")
+            table.elsewhere().write(index, paddle.static.data("rows", [-1, row_size], "float32"))
+        return read, write, value
+
+    @staticmethod
+    def _catching_up(rows: RowState):
+        main = paddle.static.Program()
+        with static.building(main, paddle.static.Program()):
+            state = rows.elsewhere()
+            index = paddle.static.data("index", [-1], "int64")
+            table = paddle.static.data("row_table", [-1, 4], "float32")
+            window_step = paddle.static.data("window_step", [1], "int64")
+            block = RowBlock(None, None, index)
+            (piece,), stale = block.pieces, StaleRows(state, block, table)
+            rows = stale.weight_now(piece)[0], stale.velocity_now()(piece)
+            writer(state, block, window_step)(piece, *rows)
+        return main
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of Paddle's generator in one step of one rank."""
+    return zlib.crc32(f"{seed}/{step}/{rank}".encode()) & 0x7FFFFFFF
+
+
+def _explained(error: Exception, env: Environment) -> TrainingError:
+    text = f"the program stopped: {first_line(error)}"
+    return PeerError(text) if env.world_size > 1 else TrainingError(text)

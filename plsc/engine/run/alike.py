@@ -1,0 +1,134 @@
+"""What has to be the same on every rank: compared before a run begins, refused on all ranks by one message.
+
+Why each thing is refused, told or left alone: docs/design.md, "Ranks that disagree".
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import PIL
+
+from plsc.backend.cpu import widest_instructions
+from plsc.config import OPTIONS, Config
+from plsc.config.option import shown
+from plsc.config.parts import Parts
+from plsc.config.urls import masked
+from plsc.data import difference
+from plsc.engine.run.journal import Journal
+from plsc.errors import ConfigError, DataError, LaunchError, PlscError
+from plsc.parallel.group import Group
+from plsc.version import __version__
+
+_NAMED = 5  # differences that a message names; the others are counted
+
+Facts = Mapping[str, Any]
+
+
+def require_same_start(config: Config, parts: Parts, group: Group) -> list[str]:
+    """Raise LaunchError or ConfigError, the same on every rank, where versions, settings or a user's parts differ.
+
+    Returns lines about what differs and may. To be called before anything that depends on Paddle's version.
+    """
+    mine = {"versions": versions(), "machine": machine(), "settings": settings(config), "parts": parts.names()}
+    everyone = group.all_gather(mine)
+    group.agree(lambda: _require_same_start(everyone))
+    found = differences([facts["machine"] for facts in everyone])
+    return [f"the ranks differ: {line}; results may differ in the last digits from run to run" for line in found]
+
+
+def _require_same_start(everyone: list[dict[str, Facts]]) -> None:
+    _refuse(LaunchError, [facts["versions"] for facts in everyone], "install the same packages on every machine")
+    _refuse(ConfigError, [facts["settings"] for facts in everyone], "start every rank with the same settings")
+    _refuse(ConfigError, [facts["parts"] for facts in everyone], "hand the same over on every rank")
+
+
+def versions() -> dict[str, str]:
+    """What must be the same for the ranks to talk, and to draw the same numbers."""
+    # NumPy's generators may draw other numbers in another feature release, not in another bug-fix release (NEP 19)
+    numpy = ".".join(np.__version__.split(".")[:2])
+    return {"the version of PLSC": __version__, "the version of Paddle": paddle.__version__,
+            "the version of NumPy": numpy}  # fmt: skip
+
+
+def machine() -> dict[str, str]:
+    """What rounds, and no more."""
+    return {"the processor": f"{platform.machine()} {widest_instructions(Path('/proc/cpuinfo'))}",
+            "the version of Pillow": PIL.__version__}  # fmt: skip
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Every key of the schema but those that say why ranks may have other values."""
+    return {key: config.get(key) for key, option in OPTIONS.items() if not option.per_rank}
+
+
+def require_same_data(data: Facts, device: str, group: Group) -> None:
+    """Raise ConfigError or DataError, the same on every rank, where the ranks compute on other devices or would read
+    other data. ``data``: records by what they are records of ("training", name of a set)."""
+    everyone = group.all_gather({"device": device, "data": data})
+    group.agree(lambda: _require_same_data(everyone))
+
+
+def _require_same_data(everyone: list[dict]) -> None:
+    _refuse(ConfigError, [{"the device used": facts["device"]} for facts in everyone], "set device on every rank")
+    first = everyone[0]["data"]
+    for rank, facts in enumerate(everyone):
+        for name in first:
+            found = difference(first[name], facts["data"].get(name, {}))
+            if found is not None:
+                raise DataError(
+                    f"{name}: the data of rank {rank} are not those of rank 0: {found.text}; give every rank the same, "
+                    "a list line by line"
+                )
+
+
+def require_same(group: Group, kind: type[PlscError], facts: Facts) -> None:
+    """Raise an error of that kind, the same on every rank, where what they say of something is not the same."""
+    everyone = group.all_gather(facts)
+    group.agree(lambda: _refuse(kind, everyone, "give every rank the same"))
+
+
+def say_where_compiled(compiled: bool, group: Group, journal: Journal) -> None:
+    """Say where some ranks work on their rows with the operations in C++ and others with Paddle's."""
+    everyone = group.all_gather(compiled)
+    if len(set(everyone)) > 1:
+        others = ", ".join(str(rank) for rank, yes in enumerate(everyone) if not yes)
+        journal.say(
+            f"the ranks differ: rank(s) {others} cannot use the operations in C++ and take Paddle's, which are slower "
+            "and round otherwise; the others wait for them"
+        )
+
+
+def differences(everyone: list[Facts]) -> list[str]:
+    """A line for each name whose value on some rank is not that of rank 0."""
+    lines = []
+    for name in dict.fromkeys(name for facts in everyone for name in facts):
+        values = [facts.get(name) for facts in everyone]
+        others = [rank for rank, value in enumerate(values) if value != values[0]]
+        if others:
+            first, other = _apart(values[0], values[others[0]])
+            more = f" (rank(s) {', '.join(map(str, others[1:]))} differ too)" if others[1:] else ""
+            lines.append(f"{name} is {first} on rank 0 and {other} on rank {others[0]}{more}")
+    return lines
+
+
+def _refuse(kind: type[PlscError], everyone: list[Facts], advice: str) -> None:
+    lines = differences(everyone)
+    if lines:
+        more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        raise kind("; ".join(lines[:_NAMED]) + f"{more}: {advice}")
+
+
+def _apart(first: Any, other: Any) -> tuple[str, str]:
+    """Both values on one line each, short, and such that they are not the same."""
+    texts = shown(first), shown(other)
+    if texts[0] != texts[1]:
+        return texts
+    whole = [masked(" ".join(repr(value).split())) for value in (first, other)]
+    place = next((i for i, (a, b) in enumerate(zip(*whole)) if a != b), min(map(len, whole)))
+    return tuple(f"...{text[max(0, place - 20) : place + 40]}" for text in whole)

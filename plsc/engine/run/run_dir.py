@@ -1,0 +1,144 @@
+"""Which directory a training writes to: one that holds no other run, or the run that it goes on with; and only one
+training at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+from plsc import checkpoint
+from plsc.checkpoint.layout import BEST, replaced_dirs, step_dirs
+from plsc.checkpoint.lock import Held, RunLock
+from plsc.config import Config
+from plsc.engine.run.scalars import SCALARS
+from plsc.errors import CheckpointError, ConfigError
+from plsc.files import safe_open
+from plsc.parallel.group import Group
+from plsc.terminal import tell
+
+
+def claim(config: Config, group: Group) -> RunLock | None:
+    """Set ``model_save_dir`` to the directory that this training may write to; rank 0 returns the lock that it holds.
+
+    With ``resume: new`` it is `run_2`, `run_3`, ... in ``model_save_dir`` where that holds a run. Rank 0 decides; every
+    rank raises what it raises: ConfigError for a directory that holds another run, CheckpointError where another
+    process trains there or nothing can be written.
+    """
+    held: list[RunLock] = []
+
+    def on_loss(reason: str) -> None:
+        group.fail(reason)
+        tell(f"plsc: error: {reason}")
+        os._exit(1)
+
+    def decide() -> str | None:
+        if group.rank == 0:
+            held.append(_choose(config, on_loss))
+            return os.path.relpath(held[0].run_dir, config.model_save_dir)
+        return None
+
+    inside = group.broadcast(group.agree(decide))
+    if inside != os.curdir:  # else each rank's own name of the directory stays
+        config.set("model_save_dir", os.path.join(config.model_save_dir, inside))
+    return held[0] if held else None
+
+
+def held_run(run_dir: str) -> str | None:
+    """What shows that a directory holds a run: a checkpoint, or a step that was told in its scalars; None if nothing.
+
+    Logs alone do not: a training that failed before it made a step left some, and test(), predict() and exports write
+    theirs to whatever ``model_save_dir`` is.
+    """
+    for place in (run_dir, os.path.join(run_dir, BEST)):
+        found = step_dirs(place) + replaced_dirs(place)
+        if found:
+            return f"the newest of its {len(found)} checkpoint(s) is {os.path.relpath(max(found)[1], run_dir)}"
+    step = _first_step_told(os.path.join(run_dir, SCALARS))
+    return None if step is None else f"its {SCALARS} begins with step {step}"
+
+
+def _choose(config: Config, on_loss: Callable[[str], None]) -> RunLock:
+    if config.resume == "new":
+        return _find_beside(config.model_save_dir, on_loss)
+    try:
+        lock = _lock(config.model_save_dir, on_loss)
+    except Held as error:
+        raise CheckpointError(str(error)) from None  # as the other ranks know it
+    if config.resume == "never":
+        problem = _problem(config)
+        if problem is not None:
+            lock.release()
+            raise ConfigError(problem)
+    return lock
+
+
+def _problem(config: Config) -> str | None:
+    run_dir = config.model_save_dir
+    found = held_run(run_dir)
+    if found is None or _goes_on_from_newest(config):
+        return None
+    return (
+        f"model_save_dir={run_dir!r} holds a run already ({found}): set resume: auto to go on with it, resume: new to "
+        f"begin another one beside it in {os.path.join(run_dir, _free_name(run_dir))}, or choose another model_save_dir"
+    )
+
+
+def _goes_on_from_newest(config: Config) -> bool:
+    """True if ``checkpoint_dir`` is where ``resume: auto`` would go on, so that nothing is buried."""
+    newest = checkpoint.latest(config.model_save_dir)
+    if newest is None or not config.checkpoint_dir or not os.path.isdir(config.checkpoint_dir):
+        return False
+    try:
+        return os.path.samefile(checkpoint.resolve(config.checkpoint_dir), newest)
+    except CheckpointError:
+        return False  # said when it is opened
+
+
+def _find_beside(base: str, on_loss: Callable[[str], None]) -> RunLock:
+    run_dir = base
+    while True:
+        if held_run(run_dir) is None:
+            try:
+                return _lock(run_dir, on_loss)
+            except Held:
+                pass  # one that has just begun
+        run_dir = os.path.join(base, _free_name(base))
+
+
+def _free_name(base: str) -> str:
+    number = 2
+    while os.path.lexists(os.path.join(base, f"run_{number}")):
+        number += 1
+    return f"run_{number}"
+
+
+def _lock(run_dir: str, on_loss: Callable[[str], None]) -> RunLock:
+    try:
+        os.makedirs(run_dir, exist_ok=True)
+        return RunLock(run_dir, on_loss)
+    except OSError as error:
+        raise CheckpointError(
+            f"model_save_dir={os.path.abspath(run_dir)!r}: cannot be written: {error.strerror}; make it writable or "
+            "choose another"
+        ) from None
+
+
+def _first_step_told(path: str) -> int | None:
+    try:
+        with safe_open.open_text(path, safe_open.LIST, errors="replace") as lines:
+            for line in lines:
+                values = _parsed(line)
+                if "loss" in values:
+                    return values.get("step")
+    except OSError:
+        pass
+    return None
+
+
+def _parsed(line: str) -> dict:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}

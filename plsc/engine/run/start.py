@@ -1,0 +1,183 @@
+"""How a run starts on one rank: the place among the ranks, what is checked before any data is read, threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Any
+
+import paddle
+
+from plsc import checkpoint, remote
+from plsc.backend.cpu import give_back, prepare_cpu
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.engine.run import alike
+from plsc.engine.run.journal import Journal
+from plsc.engine.run.run_dir import claim
+from plsc.engine.run.scalars import import_package
+from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
+from plsc.parallel.environment import Environment, cores
+from plsc.parallel.group import Group, first_line, meet
+from plsc.parallel.launch_logs import hide_secrets
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every action works with.
+
+    seed: the one used, also where the configuration leaves it open. data: records of the data that the run reads, by
+    what they are ("training", a verification set).
+    """
+
+    config: Config
+    parts: Parts
+    env: Environment
+    group: Group
+    journal: Journal
+    seed: int
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def start(config: Config, parts: Parts, check, continues: bool = False) -> Iterator[Run]:
+    """Start a run, end it together with the other ranks, and tell them if it fails.
+
+    ``check(config, parts, env)`` looks at the user's data before anything is opened or written, and returns a record
+    of each, or None. ``continues``: an open seed is that of the checkpoint that the run goes on from. Raises a
+    PlscError, the same on every rank where the cause is the same, and at once in a second thread of a process.
+    """
+    ugi = config.remote.fs_ugi or ""
+    hide_secrets([ugi, ugi.partition(",")[2]])
+    group = meet(Environment.from_launch())
+    with group.one_run(), _started(config, parts, check, continues, group) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def _started(config: Config, parts: Parts, check, continues: bool, group: Group) -> Iterator[Run]:
+    config = config.copy()
+    _outlive_sigterm(group)
+    notes = alike.require_same_start(config, parts, group)
+    env, data = group.agree(lambda: _check(config, parts, check))
+    alike.require_same_data(data, env.device, group)
+    prepare_cpu(threads(config, env))
+    paddle.enable_static()
+    asked = config.model_save_dir
+    lock = claim(config, group) if continues else None
+    journal = Journal.silent()
+
+    def last_words(text: str) -> None:
+        journal.failed(text)
+        if lock is not None:
+            lock.release()  # nothing else does: the process ends at once
+
+    group.last_words = last_words
+    try:
+        group.connect(env)
+        journal = Journal(config.model_save_dir, env, group, config.scalars)
+        for line in notes:
+            journal.say(line)
+        if config.model_save_dir != asked:
+            journal.say(f"{asked} holds a run: this one begins beside it, in {config.model_save_dir}")
+        if continues:
+            _watch_stalls(config, group, journal)
+        run = Run(config, parts, env, group, journal, seed=0, data=data)
+        remote.fetch_start(run, continues)
+        yield replace(run, seed=_one_seed(run, continues))
+        group.barrier("end of the run")
+        group.watch_stalls(0)
+    except PlscError as error:
+        error = _cause(error, group)
+        journal.failed(str(error))
+        if isinstance(error, ConfigError):
+            journal.discard()
+        group.fail(str(error))
+        raise error from error.__cause__
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        group.fail("stopped by Ctrl-C" if stopped else f"{type(error).__name__}: {first_line(error)}")
+        raise
+    finally:
+        journal.close()
+        if lock is not None:
+            lock.release()
+        give_back()
+
+
+def _watch_stalls(config: Config, group: Group, journal: Journal) -> None:
+    group.watch_stalls(config.stall_timeout)
+    if not group.patient:
+        journal.say(
+            "WARNING: Gloo of this Paddle cannot be told how long to wait: a rank that is late by more than 30 s ends "
+            "the run, whatever stall_timeout says"
+        )
+
+
+def _outlive_sigterm(group: Group) -> None:
+    """SIGTERM ends this process as usual, but not while it is ending by itself: a launcher that sees one rank fail
+    sends it to the others, which are then about to say why. Replaces Paddle's handler, which prints a stack."""
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+        if not group.is_ending():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as far as Python knows: Paddle's is set beneath it
+    if usual and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, hear)
+
+
+def _check(config: Config, parts: Parts, check) -> tuple[Environment, dict[str, dict[str, Any]]]:
+    env = place_of(config)
+    config.check(env.world_size, env.device)
+    parts.check(config)
+    if env.rank == 0:
+        import_package(config.scalars)  # before anything is written
+    return env, check(config, parts, env) or {}
+
+
+def _cause(error: PlscError, group: Group) -> PlscError:
+    """What is behind an error: where work with the other ranks broke off, the reason of the one that ended."""
+    reason = group.reason() if isinstance(error, PeerError) else ""
+    return TrainingError(f"stopped, because of {reason}") if reason else error
+
+
+def _one_seed(run: Run, continues: bool) -> int:
+    """Rank 0 chooses for all: it also says which checkpoint the run goes on from."""
+    seed = run.group.agree(lambda: choose_seed(run.config, continues) if run.group.rank == 0 else None)
+    return run.group.broadcast(seed)
+
+
+def choose_seed(config: Config, continues: bool) -> int:
+    """The seed that is set, else that of the checkpoint to continue from, else a new one."""
+    if config.seed is not None:
+        return config.seed
+    path = checkpoint.latest(config.model_save_dir) if continues and config.resume == "auto" else None
+    path = path or config.checkpoint_dir
+    if continues and path:
+        seed = checkpoint.read_manifest(checkpoint.resolve(path)).random_states.get("seed")
+        if isinstance(seed, int):
+            return seed
+    return int.from_bytes(os.urandom(4), "little") >> 1
+
+
+def place_of(config: Config) -> Environment:
+    """The place among the ranks and the device that ``device`` asks for. Raises ConfigError, LaunchError."""
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if config.device == "gpu" and not has_gpu:
+        raise ConfigError(
+            "device='gpu': Paddle sees no GPU here; install plsc[gpu] on a machine with one, or set device: cpu"
+        )
+    env = Environment.from_launch()
+    return replace(env, device="gpu" if has_gpu and config.device != "cpu" else "cpu")
+
+
+def threads(config: Config, env: Environment) -> int:
+    """CPU threads of this rank: as set, or the cores that this process may use, shared by the ranks of the machine."""
+    return config.num_threads or max(1, cores() // env.local_world_size)

@@ -1,0 +1,128 @@
+"""Between a session and the checkpoints on disk: where a run continues, and what is kept beside the tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+
+from plsc import checkpoint
+from plsc.checkpoint import Manifest
+from plsc.checkpoint.together import together
+from plsc.classifiers import ClassifierSpec
+from plsc.data import difference
+from plsc.engine.program.session import Session
+from plsc.engine.run.start import Run
+from plsc.engine.training.length import Progress
+from plsc.errors import CheckpointError, DataError
+from plsc.rows.momentum import WINDOW_STEPS
+
+
+def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
+    """(directory, manifest) of the checkpoint to continue from, the same on every rank and whole, or None.
+
+    Raises CheckpointError on every rank.
+    """
+    config = run.config
+    own = checkpoint.newest_whole(config.model_save_dir, run.group) if config.resume == "auto" else None
+    path = own or config.checkpoint_dir
+    if not path:
+        return None
+    hashed = own is not None
+    return checkpoint.open_checkpoint(path, run.group, spec.num_classes, spec.embedding_size, hashed=hashed)
+
+
+def progress_of(opened: tuple[str, Manifest] | None) -> Progress:
+    """Where the run that wrote a checkpoint stood. Raises CheckpointError where it does not say."""
+    if opened is None:
+        return Progress()
+    path, manifest = opened
+    samples = manifest.position.get("samples")
+    if type(samples) is not int or not 0 <= samples < 2**62:
+        raise CheckpointError(f"{path}: position holds samples={samples!r:.40}; it must be a number of at least 0")
+    return Progress(manifest.step, samples)
+
+
+def compare_data(run: Run, data, path: str, manifest: Manifest) -> None:
+    """Say where a run goes on with other data than before. Raises DataError where the same pictures have other labels,
+    which would train each class towards the pictures of another, unless ``accept_new_labels`` is set.
+
+    The same on every rank: they have compared their data and their manifests.
+    """
+    now = run.data.get("training", {})
+    if not manifest.data:
+        run.journal.say(f"{path} does not say with which data it was trained: whether they are the same is not known")
+        return
+    found = difference(manifest.data, now, getattr(data, "record", None))
+    if found is None:
+        return
+    if found.relabelled and not run.config.accept_new_labels:
+        raise DataError(
+            f"{path} was trained with other labels: {found.text}; give each class the label that it had, begin a new "
+            "run by init_from: classes with a label_map, or set accept_new_labels: true"
+        )
+    run.journal.say(f"going on with other data than {path} was trained with: {found.text}")
+
+
+def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
+    """Put a checkpoint into the session, from any number of ranks to this one. Raises CheckpointError on all."""
+
+    def fill() -> None:
+        specs = session.replicated_specs()
+        checkpoint.check_fits(path, manifest, replicated=specs, shard=session.tensors())
+        shard = session.program.shard
+        session.load_replicated(checkpoint.read_replicated(path, manifest))
+        mine = shard.first, shard.first + shard.num_local
+        # rows that wait go on waiting, to be brought up to date when they would have been in the run that saved them
+        waits = session.history is not None and 0 <= _window_steps(manifest) <= WINDOW_STEPS
+        session.load_rows(checkpoint.read_rows(path, manifest, *mine, stored=waits))
+        if waits:
+            session.history.resume(checkpoint.read_window(path, manifest))
+
+    together(run.group, f"cannot continue from {path}", fill)
+    scheduler = user_scheduler(run)
+    if scheduler is not None and manifest.lr_state:
+        scheduler.set_state_dict(dict(manifest.lr_state))
+    saved_seed = manifest.random_states.get("seed")
+    if saved_seed != run.seed:
+        run.journal.say(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
+
+
+def _window_steps(manifest: Manifest) -> int:
+    return -1 if manifest.row_history is None else manifest.row_history["steps"]
+
+
+def meta_of(run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extra: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the run beside its tensors. Raises CheckpointError for what it cannot hold."""
+    scheduler = user_scheduler(run)
+    return {
+        "paddle_version": paddle.__version__,
+        "num_classes": spec.num_classes,
+        "embedding_size": spec.embedding_size,
+        "epoch": epoch,
+        "position": {"samples": progress.samples},
+        "data": run.data.get("training", {}),
+        "config": run.config.to_dict(),
+        "random_states": {"seed": run.seed},
+        "lr_state": plain(scheduler.state_dict()) if scheduler is not None else {},
+        "extra": extra,
+    }
+
+
+def user_scheduler(run: Run):
+    """The learning-rate scheduler of a user's optimizer, or None."""
+    rate = getattr(run.parts.optimizer, "_learning_rate", None)
+    return rate if isinstance(rate, paddle.optimizer.lr.LRScheduler) else None
+
+
+def plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state, and that of one within it, as plain JSON. Raises CheckpointError for what it cannot hold."""
+    result = {}
+    for name, value in state.items():
+        value = value.item() if hasattr(value, "item") else value
+        if isinstance(value, dict):  # LinearWarmup keeps the scheduler that follows it
+            value = plain(value)
+        elif not isinstance(value, (bool, int, float, str, type(None))):
+            raise CheckpointError(f"the optimizer's scheduler keeps {name}={value!r}, which a checkpoint cannot hold")
+        result[name] = value
+    return result

@@ -1,0 +1,286 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from plsc.backend.onednn import use_onednn
+from plsc.config import OPTIONS
+from plsc.data import Loader
+from plsc.engine.evaluation.best import Best
+from plsc.engine.evaluation.data import check_batch, compare_samples, input_names, make_training_data
+from plsc.engine.evaluation.evaluate import Embedder, as_scalars, describe, verify_all
+from plsc.engine.evaluation.sets_check import check_sets
+from plsc.engine.memory.check import check_memory
+from plsc.engine.program.build import EvalProgram, build_eval, build_train
+from plsc.engine.program.session import Session
+from plsc.engine.run import alike
+from plsc.engine.run.journal import clock
+from plsc.engine.run.start import Run
+from plsc.engine.run.stopping import Patience, StopRequest
+from plsc.engine.training import checkpointing
+from plsc.engine.training.initial import start_from
+from plsc.engine.training.length import Plan, Progress
+from plsc.engine.training.meter import Meter
+from plsc.engine.training.saver import Saver, Target
+from plsc.errors import ConfigError, DataError, TrainingError
+from plsc.evaluation.verification import Verification
+from plsc.models import require_same_parameters
+from plsc.rows.storage import LARGEST_FLOAT16, VELOCITY_FACTOR
+
+
+@dataclass
+class Result:
+    """What ``train`` returns: the last step and its loss, the last checkpoint, the last verification by set name.
+
+    ``stopped``: the run was asked to stop (SIGTERM) before it was over. ``unverified``: {step: why} of the
+    verifications that failed; plsc.engine.actions makes a VerificationError of them.
+    """
+
+    step: int
+    loss: float
+    checkpoint: str
+    verification: dict[str, Verification]
+    stopped: bool = False
+    unverified: dict[int, str] = field(default_factory=dict)
+
+
+def train(run: Run) -> Result:
+    """Train as configured. Raises a PlscError; what was saved before it stays."""
+    config = run.config
+    for line in config.without_effect() + run.parts.without_effect(config):
+        run.journal.say(line)
+    say_classes_without_images(run)
+    program = build_train(config, run.parts, run.env, run.seed)
+    alike.say_where_compiled(program.rows.spec.paired, run.group, run.journal)
+    _check_embedding_size(run, program.spec.embedding_size)
+    evaluation = build_eval(config, run.parts, run.env, config.test_batch_size) if config.with_test else None
+    if evaluation is not None:
+        require_same_parameters(program.main, evaluation.main)
+    check_memory(run, program, evaluation)
+    with contextlib.closing(Session(program, run.env, config.momentum, config.weight_decay, run.seed)) as session:
+        return _train(run, session, evaluation)
+
+
+def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result:
+    config, program = run.config, session.program
+    check_sets(run)
+    data = make_training_data(config, run.parts, run.seed, run.journal.say)
+    compare_samples(run, data)
+    alike.require_same(run.group, DataError, {"the number of training images": len(data)})
+    check_batch(config, len(data), run.env)
+    opened = checkpointing.open_start(run, program.spec)
+    if opened is not None:
+        checkpointing.compare_data(run, data, *opened)
+    best = Best(run, opened)
+    progress = checkpointing.progress_of(opened)
+    plan = Plan.of(config, run.env.world_size, len(data), progress)
+    for line in plan.schedule.without_effect():
+        run.journal.say(line)
+    request = StopRequest()
+    with _loader(run, data, plan, request) as loader:  # forks its workers before the executor has threads
+        session.start(run.group)
+        if config.use_onednn and not run.env.on_gpu:
+            for built in filter(None, (program, evaluation)):
+                use_onednn(built.main)
+        if opened is None:
+            start_from(run, session)
+        else:
+            checkpointing.load(run, session, *opened)
+            run.journal.say(f"continue from {opened[0]}, step {progress.step}")
+        protect = opened[0] if opened else None
+        with request, Saver(run, session, protect) as saver:
+            return Loop(run, session, evaluation, plan, request, saver, best, protect).go(loader)
+
+
+def _loader(run: Run, data, plan: Plan, request: StopRequest) -> Loader:
+    give_up = Patience(request, run.config.stall_timeout, run.env.world_size)
+    sampler = plan.sampler(run.config.train_batch_size, run.env, run.seed, shuffle=not data.sequential)
+    return Loader(data, sampler, run.config.data.num_workers, *plan.data_steps(), give_up=give_up)
+
+
+class Loop:
+    """Step after step: train, tell, verify, save."""
+
+    def __init__(
+        self,
+        run: Run,
+        session: Session,
+        evaluation: EvalProgram | None,
+        plan: Plan,
+        request: StopRequest,
+        saver: Saver,
+        best: Best,
+        protect: str | None,
+    ):
+        self._run, self._session, self._plan, self._protect = run, session, plan, protect
+        self._request, self._saver, self._best = request, saver, best
+        self._home = Target(run.config.model_save_dir, run.config.max_last_checkpoint_num)
+        self._embedder = None
+        if evaluation is not None:
+            self._embedder = Embedder(run.config, run.env, evaluation, session.run)
+        self._inputs = input_names(run.config)
+        self._scheduler = checkpointing.user_scheduler(run)
+        self._meter = Meter(plan)
+        self._cut = 0  # numbers, see RowTable.cut
+        self._unverified: dict[int, str] = {}
+
+    def go(self, loader: Loader) -> Result:
+        run, plan = self._run, self._plan
+        run.journal.say(self._headline())
+        loss, path, verified = math.nan, "", {}
+        if self._best.going_on(plan.first.step) and plan.first.step < plan.last:
+            verified = self._verify_if_due(plan.first.step, self._protect) or verified
+        for step, (_, images, labels) in enumerate(self._meter.awaiting(loader), start=plan.first.step):
+            rate = plan.schedule.lr(step)
+            run.group.begins(step + 1)
+            results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.made)
+            if run.parts.optimizer is not None:
+                rate = float(run.parts.optimizer.get_lr())
+            if self._scheduler is not None:
+                self._scheduler.step()
+            loss, stop, done = results["loss"], results.pop("stop") > 0, step + 1
+            self._require_finite(loss, step, labels)
+            self._meter.add(loss)
+            self._tell(done, results, rate)
+            saved = self._save_if_due(done, stop)
+            path = saved or path
+            if stop:
+                self._saver.finish()  # who asks for the end may not wait for a verification
+            verified = self._verify_if_due(done, saved) or verified
+            if stop and done < plan.last:
+                self._saver.finish()
+                run.journal.say(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
+                return Result(done, loss, path, verified, stopped=True, unverified=self._unverified)
+        if plan.first.step >= plan.last:
+            run.journal.say(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
+            path = self._protect or ""
+            verified = self._verify(plan.first.step, self._protect)
+        self._saver.finish()
+        return Result(plan.last, loss, path, verified, unverified=self._unverified)
+
+    def _headline(self) -> str:
+        plan, env, program = self._plan, self._run.env, self._session.program
+        return (
+            f"train: {program.spec.num_classes} classes, {plan.num_images} images, {env.world_size} rank(s) on "
+            f"{env.device}, global batch {plan.global_batch}, steps {plan.first.step} to {plan.last}, "
+            f"{program.shard.num_sample} of {program.shard.num_local} local classes a step, seed {self._run.seed}"
+        )
+
+    def _require_finite(self, loss: float, step: int, labels: np.ndarray) -> None:
+        # the loss is the same on every rank, so all of them stop here
+        if math.isfinite(loss):
+            return
+        number = self._session.program.spec.num_classes
+        wrong = labels[(labels < 0) | (labels >= number)].reshape(-1)
+        wrong = sum(self._run.group.all_gather([int(label) for label in wrong[:3]]), [])
+        if wrong:
+            raise TrainingError(
+                f"the loss is {loss} at step {step}: label {wrong[0]} is outside 0..{number - 1} (set by "
+                f"classifier.num_classes={number}); nothing of this step was saved; correct the labels"
+            )
+        raise TrainingError(
+            f"the loss is {loss} at step {step}; nothing of this step was saved; lower lr, add warm-up, or set "
+            "grad_clip_norm, and continue from the last checkpoint"
+        )
+
+    def _tell(self, done: int, results: dict[str, float], rate: float) -> None:
+        run, plan, meter = self._run, self._plan, self._meter
+        short = f"loss {results['loss']:.4f} lr {rate:.6f}"
+        run.journal.progress(f"{short} {meter.rate():.1f} images/s {clock(meter.left(done))} left", done, plan.last)
+        if done % run.config.log_period and done != plan.last:
+            return
+        extra = "".join(f", {name}: {results[name]:.5f}" for name in ("acc1", "acc5") if name in results)
+        run.journal.say(
+            f"train: epoch: {plan.epoch(done - 1)}, step: {done}/{plan.last}, loss: {results['loss']:.6f}, "
+            f"mean loss: {meter.mean():.6f}, lr: {rate:.8f}, images/s: {meter.rate():.2f}, "
+            f"waited for data: {100 * meter.wait():.1f} %, left: {clock(meter.left(done))}{extra}"
+        )
+        self._tell_cut(int(results.get("momentum_cut", 0)))
+        speed = {"images_per_second": round(meter.rate(), 3), "data_wait": round(meter.wait(), 4)}
+        run.journal.scalars(done, {**results, "mean_loss": meter.mean(), "lr": rate, **speed})
+        meter.restart()
+
+    def _tell_cut(self, cut: int) -> None:
+        if cut > self._cut:
+            self._run.journal.say(
+                f"classifier.storage=float16: {cut - self._cut} numbers of this rank's momentum were too large and "
+                f"were cut off at {LARGEST_FLOAT16 / VELOCITY_FACTOR:.2f}; bfloat16 and float32 hold them"
+            )
+        self._cut = cut
+
+    def _verify_if_due(self, done: int, saved: str | None) -> dict[str, Verification] | None:
+        period = self._run.config.test_period
+        if done == self._plan.last or (period and done % period == 0):
+            return self._verify(done, saved)
+        return None
+
+    def _verify(self, done: int, saved: str | None) -> dict[str, Verification]:
+        """Verify after ``done`` steps, and keep the checkpoint if it is the best: what went wrong is said, and told at
+        the end, and does not end the run. ``saved``: the checkpoint of this step, if there is one."""
+        if self._embedder is None:
+            return {}
+        began, run, failures = time.monotonic(), self._run, {}
+        results = verify_all(run.config, run.parts, self._embedder, group=run.group, failures=failures)
+        for name, result in results.items():
+            run.journal.say(f"test: step: {done}, {describe(name, result)}")
+            run.journal.scalars(done, {"test": name, **as_scalars(result)})
+        run.journal.say(f"test time: {time.monotonic() - began:.4f}")
+        self._meter.pause(time.monotonic() - began)
+        try:
+            if self._best.improved(done, results):
+                self._save_best(done, saved)
+        except ConfigError as error:  # of a figure that the pairs do not give
+            failures["best_metric"] = str(error)
+        if failures:
+            self._unverified[done] = "; ".join(failures.values())
+            run.journal.say(f"verification failed at step {done}, training goes on: {self._unverified[done]}")
+        return results
+
+    def _save_if_due(self, done: int, stop: bool) -> str | None:
+        period = self._run.config.save_period
+        if done == self._plan.last:
+            self._session.bring_rows_up_to_date()  # the run is over: what it leaves is for all readers
+        if stop or self._plan.ends_epoch(done) or (period and done % period == 0) or done == self._plan.last:
+            return self._save(done, self._home)
+        return None
+
+    def _save_best(self, done: int, saved: str | None) -> None:
+        target = Target(self._best.run_dir, 1)
+        if saved is None:
+            self._save(done, target)
+        else:
+            own = os.path.dirname(os.path.dirname(os.path.realpath(saved))) == os.path.realpath(self._home.run_dir)
+            self._saver.save_again(saved, [self._home] * own + [target], self._best.extra)  # both say what is the best
+
+    def _save(self, done: int, target: Target) -> str:
+        began = time.monotonic()
+        progress = Progress(done, self._plan.samples(done))
+        path = self._saver.save(progress, self._plan.epoch(done), [target], self._best.extra)
+        self._meter.pause(time.monotonic() - began)
+        return path
+
+
+def say_classes_without_images(run: Run) -> None:
+    """A number of classes that is not that of the list: a slip, or classes that are to come."""
+    number, found = run.config.classifier.num_classes, run.data["training"].get("labels")
+    if found is not None and found < number:
+        usual = ", the default" if number == OPTIONS["classifier.num_classes"].default else ""
+        run.journal.say(
+            f"classifier.num_classes={number}{usual}: the list has labels of {found} classes, {number - found} have no "
+            "picture; they cost memory and time, and are pushed away from all others"
+        )
+
+
+def _check_embedding_size(run: Run, found: int) -> None:
+    wanted = run.config.model.embedding_size
+    if found != wanted:
+        raise ConfigError(
+            f"model.embedding_size={wanted}: the model returns features of {found}; set it to that or change the model"
+        )

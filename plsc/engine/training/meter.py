@@ -1,0 +1,59 @@
+"""How fast a run is and how it is doing, since the last line of its log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from plsc.engine.training.length import Plan
+
+Batch = TypeVar("Batch")
+
+
+class Meter:
+    """Since the last line of the log: mean loss, images per second, and the share of the time in which the loop waited
+    for data; without the time of verifying and saving."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self.restart()
+
+    def restart(self) -> None:
+        self._began = time.monotonic()
+        self._steps = 0
+        self._loss = 0.0
+        self._waited = 0.0
+
+    def awaiting(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches of the loader; the time until each is there is counted."""
+        batches = iter(loader)
+        while True:
+            began = time.monotonic()
+            batch = next(batches, None)
+            self._waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, loss: float) -> None:
+        self._steps += 1
+        self._loss += loss
+
+    def pause(self, seconds: float) -> None:
+        self._began += seconds
+
+    def mean(self) -> float:
+        return self._loss / max(1, self._steps)
+
+    def rate(self) -> float:
+        """Images per second of all ranks."""
+        return self._steps * self._plan.global_batch / max(1e-9, time.monotonic() - self._began)
+
+    def wait(self) -> float:
+        """Share of the time, 0 to 1, in which this rank waited for its data."""
+        return min(1.0, self._waited / max(1e-9, time.monotonic() - self._began))
+
+    def left(self, done: int) -> float:
+        """Seconds until the last step at the present rate."""
+        return (self._plan.last - done) * self._plan.global_batch / max(1e-9, self.rate())

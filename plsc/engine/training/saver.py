@@ -1,0 +1,145 @@
+"""Writing checkpoints beside training: a snapshot in memory, and one thread that writes it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from plsc import checkpoint
+from plsc.checkpoint import WINDOW, ArrayShard
+from plsc.checkpoint.layout import checkpoints_dir, step_name
+from plsc.engine.memory.free import free_memory
+from plsc.engine.program.session import Session
+from plsc.engine.run.start import Run
+from plsc.engine.training import checkpointing
+from plsc.engine.training.grace import Grace
+from plsc.engine.training.length import Progress
+from plsc.parallel.side import SideGroup
+
+MEMORY_SHARE = 0.5  # of the memory that is free now, what the snapshots of this machine's ranks may take
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place for checkpoints: `<run_dir>/checkpoints/`, of which the newest ``keep`` stay (0 or less: all)."""
+
+    run_dir: str
+    keep: int
+
+
+class Saver:
+    """Saves a session, one checkpoint at a time; every rank calls ``save`` and ``finish`` at the same steps.
+
+    ``protect``: the checkpoint that the run was started from, which is never deleted. With ``save_async`` training
+    goes on as soon as a copy is made; what goes wrong with the writing is raised by the next ``save`` or by
+    ``finish``, on every rank. Where the copies of the ranks of a machine would take more than half of its free memory
+    they write before training goes on, and say so.
+    """
+
+    def __init__(self, run: Run, session: Session, protect: str | None):
+        self._run, self._session = run, session
+        self._protect = [protect] if protect else []
+        self._grace = Grace(run)
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._beside = run.config.save_async and self._fits_in_memory()
+        self._group = SideGroup(run.env, next_name(run)) if self._beside else run.group
+
+    def save(self, progress: Progress, epoch: int, targets: list[Target], extra: dict[str, Any]) -> str:
+        """Save to each target and return the directory in the last one, which with ``save_async`` comes later.
+
+        Raises CheckpointError, that of the save before as well.
+        """
+        self.finish()
+        began = time.monotonic()
+        run, session = self._run, self._session
+        spec = session.program.spec
+        gives_shard = spec.model_parallel or run.env.rank == 0
+        meta, replicated, shard = {}, None, session if gives_shard else None
+        if run.env.rank == 0:
+            meta, replicated = checkpointing.meta_of(run, spec, progress, epoch, extra), session.replicated()
+            if session.rows_wait:
+                replicated[WINDOW] = session.history.window()
+        if self._beside and gives_shard:
+            shard = snapshot(session)
+        checksum = session.checksum()
+
+        def write() -> None:
+            for target in targets:
+                path = checkpoint.save(target.run_dir, progress.step, replicated, shard, meta, self._group, checksum)
+                checkpoint.remove_old(target.run_dir, target.keep, self._group, [*self._protect, path])
+                run.journal.say(f"Save model to {path}, {time.monotonic() - began:.3f} s")
+            self._grace.saved(time.monotonic() - began)
+
+        if self._beside:
+            self._thread = threading.Thread(target=self._watched, args=(write,), name="plsc-save", daemon=True)
+            self._thread.start()
+            run.journal.say(f"training stood still for {time.monotonic() - began:.3f} s to save step {progress.step}")
+        else:
+            write()
+        return os.path.join(checkpoints_dir(targets[-1].run_dir), step_name(progress.step))
+
+    def save_again(self, path: str, targets: list[Target], extra: dict[str, Any]) -> None:
+        """Keep the checkpoint ``path`` in each target, with another ``extra``, without writing its tensors again."""
+        self.finish()
+        for target in targets:
+            copy = checkpoint.link(path, target.run_dir, extra, self._run.group)
+            checkpoint.remove_old(target.run_dir, target.keep, self._run.group, [*self._protect, copy])
+            if not os.path.samefile(copy, path):
+                self._run.journal.say(f"Save model to {copy}, the files of {path}")
+
+    def finish(self) -> None:
+        """Wait for the save that is under way. Raises what it met."""
+        self._wait()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        self._wait()  # a run that fails still completes what it began to save
+
+    def _wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _watched(self, write) -> None:
+        try:
+            write()
+        except BaseException as error:
+            self._error = error
+            self._run.journal.say(f"the save beside training failed, the run will end at the next one: {error}")
+
+    def _fits_in_memory(self) -> bool:
+        """The same answer on every rank."""
+        session = self._session
+        need = sum(spec.num_bytes for spec in session.tensors()) + sum(s.num_bytes for s in session.replicated_specs())
+        allowed = MEMORY_SHARE * free_memory() / self._run.env.local_world_size
+        fits = self._run.group.all_gather(need <= allowed)
+        if not all(fits):
+            self._run.journal.say(
+                f"save_async: rank {fits.index(False)} has no room for a copy of its weights (here {need >> 20} MB, "
+                f"allowed {int(allowed) >> 20} MB); training waits for each save"
+            )
+        return all(fits)
+
+
+def snapshot(session: Session) -> ArrayShard:
+    """A copy of this rank's rows in memory, made in blocks."""
+    arrays = {spec.name: np.empty(spec.shape, spec.numpy_dtype) for spec in session.tensors()}
+    for name, first, rows in session.blocks():
+        arrays[name][first : first + len(rows)] = rows
+    return ArrayShard(arrays)
+
+
+def next_name(run: Run) -> str:
+    """A name for the saver's keys that no earlier run of this process had, the same on every rank."""
+    return run.group.broadcast(f"save/{time.time_ns()}")

@@ -1,0 +1,56 @@
+"""The two operations of row_kernels.cc: sampled class centres, brought up to date and moved, on CPUs.
+
+``table`` [2 L, E] float32 holds weight and velocity of class c in its rows 2 c and 2 c + 1, so that both are read and
+written in one go. Paddle's operations go through the rows several times, in part with one thread (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+from paddle.utils import cpp_extension
+
+from plsc.backend import static
+from plsc.backend.compiler import CompileError, Library, library_of
+
+SOURCE = Path(__file__).with_suffix(".cc")
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def available() -> bool:
+    """True where the operations can be used in this process; compiles them where no process has done so before.
+
+    Otherwise the log says once why not, and what helps.
+    """
+    try:
+        _load(library_of(SOURCE))
+    except CompileError as error:
+        log.warning("sampled rows are worked on by Paddle's operations, which is slower: %s", error)
+        return False
+    return True
+
+
+def _load(library: Library) -> None:
+    try:
+        cpp_extension.load_op_meta_info_and_register_op(library.loadable)
+    except (RuntimeError, OSError, ValueError) as error:  # whose text says much, and little of this library
+        log.debug("%s: %s", library.path, error)
+        raise CompileError(f"Paddle cannot load {library.path} (delete it to have it compiled anew)") from None
+
+
+def bring_rows(table, index, factors) -> tuple:
+    """(factors[:, 0] * weight + factors[:, 1] * velocity [S, E], the squared length of each [S, 1]) of the classes
+    ``index`` [S] int64; ``factors`` [S, 2]."""
+    inputs = {"Table": table, "Index": index, "Factors": factors}
+    return static.own_operation("plsc_bring_rows", inputs, {"Rows": None, "Squares": None})
+
+
+def move_rows_(table, index, steps, gradient, learning_rate) -> None:
+    """In place, of the classes ``index`` [S] int64: (weight, velocity) := M (weight, velocity) + (-learning_rate,
+    1) * gradient. ``steps`` [S, 4] is M of each as (ww, wv, vw, vv); ``gradient`` [S, E]; ``learning_rate`` [1]."""
+    inputs = {"Table": table, "Index": index, "Steps": steps, "Gradient": gradient, "Rate": learning_rate}
+    static.own_operation("plsc_move_rows", inputs, {"Moved": table})

@@ -1,0 +1,87 @@
+"""Rows of class centres, or of their momentum, kept in 16 bits in memory and worked on in float32.
+
+float32 goes through unchanged. Half types have kernels on CPUs for little more than to be looked up, cast and put.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import paddle
+
+from plsc.backend import ops, static
+from plsc.rows.operations import gather_rows
+
+FLOAT32, FLOAT16 = "float32", "float16"
+LARGEST_FLOAT16 = 65504.0
+# The gradient of a class that is not in the batch is about 1e-7, where float16 has steps of 6e-8, and a large one is
+# about 10: times 1024 both are in the range in which float16 has 11 bits.
+VELOCITY_FACTOR = 1024.0
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Rows in a variable ``value`` of type ``storage``, each times ``factor``, a power of two.
+
+    Row i is row ``offset`` + ``stride`` * i of the variable: several tables may lie in one, side by side.
+    ``cut`` [1, 1] int64, if there is one, counts the numbers that were too large to be written, in this program.
+    """
+
+    value: Any
+    storage: str = FLOAT32
+    factor: float = 1.0
+    offset: int = 0
+    stride: int = 1
+    cut: Any = None
+
+    @classmethod
+    def of(cls, value, storage: str, tensor: str, offset: int = 0, stride: int = 1) -> RowTable:
+        """The table of what a checkpoint calls ``tensor``: weight, velocity."""
+        scaled = storage == FLOAT16 and tensor == "velocity"
+        return cls(value, storage, VELOCITY_FACTOR if scaled else 1.0, offset, stride)
+
+    @property
+    def rounds(self) -> bool:
+        """True where what is written is not what will be read."""
+        return self.storage != FLOAT32
+
+    def elsewhere(self) -> RowTable:
+        """The same table, for the program that is being built."""
+        value = static.create_state(self.value.name, list(self.value.shape), self.storage)
+        return replace(self, value=value, cut=None)
+
+    def read(self, index):
+        """The rows ``index`` [R] int64, float32 [R, E], a copy; or as plsc.rows.operations.as_channels has them. None:
+        all, and the variable itself if it is float32."""
+        found = self.value if index is None else gather_rows(self.value, self.places(index))
+        if not self.rounds:
+            return found
+        found = paddle.cast(found, FLOAT32)
+        return found if self.factor == 1.0 else found * (1.0 / self.factor)
+
+    def write(self, index, rows) -> None:
+        """Store float32 ``rows`` [R, E], each number rounded to the nearest; float16 holds no more than its largest."""
+        if index is None:
+            index = paddle.arange(self.value.shape[0] // self.stride, dtype="int64")
+        self.put(self.places(index), rows)
+
+    def put(self, places, rows) -> None:
+        """``write`` where the ``places`` of the rows are known."""
+        if not self.rounds:
+            ops.scatter_rows_(self.value, places, rows)
+            return
+        rows = rows if self.factor == 1.0 else rows * self.factor
+        if self.storage == FLOAT16:
+            held = paddle.clip(rows, -LARGEST_FLOAT16, LARGEST_FLOAT16)
+            if self.cut is not None:
+                beyond = paddle.sum(paddle.cast(paddle.not_equal(held, rows), "float32"))
+                ops.add_rows_(
+                    self.cut, paddle.zeros([1], "int64"), paddle.reshape(paddle.cast(beyond, "int64"), [1, 1])
+                )
+            rows = held
+        ops.put_half_rows_(self.value, places, ops.round_to(rows, self.storage))
+
+    def places(self, index):
+        """Where the rows ``index`` are in the variable."""
+        return index if self.stride == 1 else paddle.scale(index, float(self.stride), float(self.offset))
