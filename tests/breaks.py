@@ -33,21 +33,21 @@ BREAKS = {
     ),
     "sampling": Break(
         "plsc/classifiers/sampling.py", "counts = paddle.concat([is_first, drawn < num_local])",
-        "counts = paddle.concat([is_first, drawn <= num_local])", ("tests/unit/test_sampling.py",),
+        "counts = paddle.concat([is_first, drawn <= num_local])", ("tests/classifiers/test_sampling.py",),
     ),
     "shards": Break(
         "plsc/parallel/shards.py", "return class_id // width", "return class_id * world_size // num_classes",
-        ("tests/unit/test_shards.py",),
+        ("tests/parallel/test_shards.py",),
     ),
     "momentum catch-up": Break(
         "plsc/rows/momentum.py", "step @ self._products[: self.steps + 1]",
         "self._products[: self.steps + 1] @ step",
-        ("tests/unit/test_row_momentum.py", "tests/unit/test_row_window.py"),
+        ("tests/rows/test_momentum.py", "tests/rows/test_window.py"),
     ),
     "checkpoint atomicity": Break(
         "plsc/checkpoint/write.py", "replaced = move_aside(final, layout.REPLACED) if os.path.isdir(final) else None",
         "replaced = __import__('shutil').rmtree(final, ignore_errors=True)",
-        ("tests/unit/test_checkpoint_save.py",),
+        ("tests/checkpoint/test_save.py",),
     ),
     "resume": Break(
         "plsc/engine/training/checkpointing.py",
@@ -56,20 +56,20 @@ BREAKS = {
     ),
     "label mapping": Break(
         "plsc/data/label_map.py", "old = np.array(sorted(pairs), np.int64)", "old = np.array(list(pairs), np.int64)",
-        ("tests/unit/test_label_map.py",),
+        ("tests/data/test_label_map.py",),
     ),
     "verification metric": Break(
         "plsc/evaluation/verification.py", "others = order[(order < start) | (order >= stop)]", "others = order",
-        ("tests/unit/test_evaluation_verification.py",),
+        ("tests/evaluation/test_verification.py",),
     ),
     "config rule": Break(
         "plsc/config/rules.py", "loss.loss_type not in LOSS_PRESETS and None in margins",
         "loss.loss_type not in LOSS_PRESETS and set(margins) == {None}",
-        ("tests/unit/test_config_rules.py", "tests/unit/test_config.py"),
+        ("tests/config/test_rules.py", "tests/config/test_config.py"),
     ),
     "export": Break(
         "plsc/engine/inference/model.py", "paddle.concat([image, paddle.flip(image, [3])], axis=0)",
-        "paddle.concat([image, paddle.flip(image, [2])], axis=0)", ("tests/unit/test_export.py",),
+        "paddle.concat([image, paddle.flip(image, [2])], axis=0)", ("tests/engine/test_export.py",),
     ),
 }  # fmt: skip
 

@@ -19,3 +19,21 @@ def static_mode():
     paddle = sys.modules.get("paddle")
     if paddle is not None:
         paddle.enable_static()
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> str:
+    """The directory of a tiny finished run; tests only read it."""
+    from tests import using_kit
+
+    return using_kit.train(tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture(scope="session")
+def exported(trained_run, tmp_path_factory) -> str:
+    """That run's backbone, exported as it is for Paddle Inference."""
+    from plsc import Entry
+    from tests import using_kit
+
+    where = str(tmp_path_factory.mktemp("exported"))
+    return Entry(config=using_kit.settings(model_save_dir=where, checkpoint_dir=trained_run)).convert_for_prediction()

@@ -16,43 +16,60 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PARTS, FAST_PARTS = ("plain", "rest", "alone", "gpu"), ("fast", "fast-plain")
 
-PLAIN = frozenset(f"tests/unit/test_{name}.py" for name in (
-    "checkpoint_docs", "checkpoint_link", "checkpoint_memory", "checkpoint_read", "checkpoint_retention",
-    "checkpoint_save", "config", "config_limits", "config_rules", "config_yaml", "data_hooks",
-    "data_hostile_pictures", "data_lists", "data_loader", "data_record", "data_sampler", "data_transforms", "entry",
-    "environment", "evaluation_bin", "evaluation_docs", "evaluation_identification", "evaluation_ijb",
-    "evaluation_megaface", "evaluation_page", "evaluation_report", "evaluation_roc",
-    "evaluation_spread", "evaluation_verification", "imports", "label_map", "make_bin", "make_glyphs", "meter",
-    "news_strangers", "nodelay", "packaging", "parts", "remote_copies", "remote_hadoop", "remote_s3",
-    "remote_transfer", "reshard_tool", "run_lock", "safe_open", "safe_pickle", "schedule", "serving_foreign",
-    "serving_pictures", "shards", "without_paddle",
-))  # fmt: skip
 
-ALONE = frozenset(f"tests/unit/test_{name}.py" for name in (
-    "bench", "bench_capacity", "bench_life", "bench_train",  # times and memory of small cases
-    "cpu",  # huge pages, as far as the machine has them free
-    "memory_plan_measured", "memory_returned",  # processes of more than a gigabyte, with two threads
-    "page_in_browser",
-))  # fmt: skip
+def _in_rooms(names: dict[str, str]) -> frozenset[str]:
+    """{room: names} -> tests/room/test_name.py of each."""
+    return frozenset(f"tests/{room}/test_{name}.py" for room in names for name in names[room].split())
+
+
+PLAIN = _in_rooms({
+    "checkpoint": "link memory read retention run_lock save",
+    "config": "config limits rules yaml",
+    "data": "hooks hostile_pictures label_map lists loader record sampler transforms",
+    "engine": "meter",
+    "evaluation": "bin identification ijb megaface page report roc spread verification",
+    "face": "entry",
+    "files": "safe_open safe_pickle",
+    "optim": "schedule",
+    "parallel": "environment news_strangers nodelay shards",
+    "project": "checkpoint_docs evaluation_docs imports packaging parts without_paddle",
+    "remote": "copies hadoop s3 transfer",
+    "serving": "foreign pictures",
+    "tools": "make_bin make_glyphs reshard_tool",
+})
+
+# Times and memory of small cases; huge pages, as far as the machine has them free; processes of more than a gigabyte,
+# with two threads; a browser.
+ALONE = _in_rooms({
+    "backend": "cpu",
+    "engine": "memory_plan_measured memory_returned",
+    "evaluation": "page_in_browser",
+    "tools": "bench bench_capacity bench_life bench_train",
+})
 
 # Begun first, so that none is left over when all else is done.
 LONGEST = tuple(f"tests/{name}.py" for name in (
     "dist/test_training_step", "dist/test_entry_runs", "dist/test_gpu_training", "dist/test_classifier",
     "dist/test_resume", "dist/test_bad_input", "dist/test_gradient_buckets", "dist/test_limits",
-    "unit/test_make_glyphs", "unit/test_data_loader", "unit/test_remote_s3",
+    "tools/test_make_glyphs", "data/test_loader", "remote/test_s3",
 ))  # fmt: skip
 
 # The numbers and the promises that a change breaks most easily. Left out are kills and resumed runs, wrong input on
 # real ranks, whole runs of Entry, drawn pictures, S3, the documentation's programs, ONNX and GPU programs, and of these
 # files what is marked slow: more than two ranks.
-FAST = frozenset((
-    *(f"tests/dist/test_{name}.py" for name in ("training_step", "classifier")),
-    *(f"tests/unit/test_{name}.py" for name in (
-        "classifier_arguments", "entry_parts", "group", "loss_scaling", "row_blocks", "row_kernels", "row_momentum",
-        "row_storage", "row_window", "sampling", "sampling_by_kernel",
-    )),
-))  # fmt: skip
-NOT_FAST = frozenset(f"tests/unit/test_{name}.py" for name in ("evaluation_report", "make_glyphs", "remote_s3"))
+FAST = _in_rooms({
+    "classifiers": "arguments sampling sampling_by_kernel",
+    "face": "entry_parts",
+    "optim": "loss_scaling",
+    "parallel": "group",
+    "rows": "blocks kernels momentum storage window",
+    "dist": "classifier training_step",
+})
+NOT_FAST = _in_rooms({
+    "evaluation": "report",
+    "remote": "s3",
+    "tools": "make_glyphs",
+})
 
 
 def files(part: str) -> list[str]:

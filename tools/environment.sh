@@ -21,7 +21,7 @@ find_python() {
   return 1
 }
 
-# Is there a browser for the test that looks at a page (tests/unit/page_kit.py: the same names)?
+# Is there a browser for the test that looks at a page (tests/evaluation/page_kit.py: the same names)?
 find_browser() {
   local candidate
   for candidate in chromium chromium-browser google-chrome; do

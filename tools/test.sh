@@ -21,7 +21,7 @@ main() {
     two_at_once "$(without_paddle)" fast-plain
     two_at_once "$python" fast -m "not slow"
   elif [ $# -gt 0 ]; then
-    exec "$python" -m pytest -q --ignore="$([ "$which" = gpu ] && echo tests/unit || echo tests/gpu)" "$@"
+    exec "$python" -m pytest -q $([ "$which" = gpu ] && echo -o testpaths=tests/gpu || echo --ignore=tests/gpu) "$@"
   elif [ "$which" = gpu ]; then
     two_at_once "$python" gpu
   else
@@ -44,7 +44,7 @@ two_at_once() {
 }
 
 alone() {
-  find_browser || left_out=tests/unit/test_page_in_browser.py
+  find_browser || left_out=tests/evaluation/test_page_in_browser.py
   run alone "$python" -m pytest ${left_out:+--ignore="$left_out"}
 }
 

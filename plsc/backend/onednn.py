@@ -4,7 +4,7 @@ Paddle's switch for oneDNN (FLAGS_use_onednn) moves all that it can and trains w
 PReLU reads what it is given as if it were laid out like its input (2.6.2 and 3.3.1). And where some operations are
 moved and others not, one that works in place may write over a result of oneDNN that others still read (3.3.1). So the
 operations are chosen here, and each result goes back to Paddle's layout at once: none sees another layout, and each
-block has one owner. What is moved is held against the plain kernels in tests/unit/test_onednn.py.
+block has one owner. What is moved is held against the plain kernels in tests/backend/test_onednn.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A pipe without a writer would be waited for, a link to /dev/zero read until memory is full, a terminal or a tape would
 be moved by being opened at all. What is no regular file is refused here before it is opened and, because a name can be
-exchanged in between, once more when it is open. tests/unit/test_safe_open.py holds all of plsc to it.
+exchanged in between, once more when it is open. tests/files/test_safe_open.py holds all of plsc to it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from plsc import Entry
-from tests.unit import using_kit as kit
+from tests import using_kit as kit
 
 
 def judge(env, payload: dict) -> dict:

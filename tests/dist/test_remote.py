@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.dist import ranks
-from tests.unit.remote_kit import s3_server, tree
+from tests.remote.remote_kit import s3_server, tree
 
 pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
 pytest.importorskip("s3fs", reason="needs plsc[remote]")

@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
+from tests import using_kit as kit
 from tests.dist import ranks
-from tests.unit import using_kit as kit
-from tests.unit.test_predict import write_bin
+from tests.engine.test_predict import write_bin
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from PIL import Image
 from plsc.evaluation.bin_file import save_bin
 from plsc.evaluation.embeddings import combine_flip
 from plsc.evaluation.verification import verify
+from tests import using_kit as kit
 from tests.dist import ranks
 from tests.dist.sets_cases import figures
-from tests.unit import using_kit as kit
 
 BATCHES = (7, 32)  # 24, 24 and 40 pictures: a tail on 1 and 2 ranks; sets smaller than a batch, and than one of all
 NAMES = ["own", "sub/pairs.txt", "faces/"]

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from plsc import Entry
-from tests.unit import using_kit as kit
+from tests import using_kit as kit
 
 
 def run_all(env, payload: dict) -> dict:

@@ -1,0 +1,197 @@
+"""Copies that are broken off, damaged or shared between machines. The store is a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+
+import pytest
+
+from plsc.checkpoint import layout
+from plsc.errors import CheckpointError
+from plsc.remote import fetch_checkpoint, fetch_start, publish, publish_checkpoints, transfer
+from tests.checkpoint.checkpoint_kit import save_as
+from tests.remote.remote_kit import FakeRun, install_hadoop, on_runs, raise_first, tree
+
+pytest.importorskip("fsspec", reason="needs plsc[remote]")
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0))
+
+
+@pytest.fixture
+def remote(tmp_path):
+    """The directory that is the store."""
+    return tmp_path / "remote"
+
+
+def to(remote):
+    return {"remote": {"save_url": f"file://{remote}"}}
+
+
+def test_each_machine_copies_once(remote, tmp_path, monkeypatch):
+    local = save_as(tmp_path / "run", 4, 7, 2)
+    publish(FakeRun(tmp_path / "run", to(remote)), local)
+    copied, copy = [], transfer.download
+
+    def counted(store, name, path, expected):
+        copied.append(os.path.relpath(path, tmp_path).split(os.sep)[0] + " " + os.path.basename(name))
+        copy(store, name, path, expected)
+
+    monkeypatch.setattr("plsc.remote.source.download", counted)
+    machines = [0, 0, 1, 1]
+    for disks in (["disk0", "disk0", "disk1", "disk1"], ["shared"] * 4):  # a disk of each machine's own, or one for all
+        copied.clear()
+        directories = [tmp_path / disk for disk in disks]
+        paths = raise_first(on_runs(directories, {}, lambda run: fetch_checkpoint(run, f"file://{remote}"), machines))
+        assert [os.path.dirname(os.path.dirname(path)) for path in paths] == list(map(str, directories))
+        assert all(tree(path) == tree(local) for path in paths)
+        tensors = [name for name in tree(local) if name.endswith(".safetensors")]
+        assert sorted(copied) == sorted(f"{disk} {name}" for disk in set(disks) for name in tensors)
+
+
+@pytest.mark.parametrize("broken_at", range(3))
+def test_an_upload_that_is_broken_off_never_looks_complete(remote, tmp_path, monkeypatch, broken_at):
+    first = save_as(tmp_path / "run", 2, 7, 2)
+    publish(FakeRun(tmp_path / "run", to(remote)), first)
+    local = save_as(tmp_path / "run", 4, 7, 2)
+    publish(FakeRun(tmp_path / "run", to(remote)), local)  # an older one of the same step, which is replaced below
+    local = save_as(tmp_path / "run", 4, 7, 2, salt=3)
+    put, done = transfer.upload, []
+
+    def breaks(*arguments):
+        if len(done) == broken_at:
+            raise KeyboardInterrupt
+        done.append(put(*arguments))
+
+    monkeypatch.setattr("plsc.remote.publishing.upload", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        publish(FakeRun(tmp_path / "run", to(remote)), local)
+    assert layout.MANIFEST not in tree(remote / "checkpoints/step_00000004")
+    assert tree(fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{remote}")) == tree(first)
+    monkeypatch.undo()
+
+
+DAMAGES = [
+    ("shard_00001_of_00002.safetensors", lambda data: data[:-1] + b"X", "the SHA-256 of what arrived differs"),
+    ("shard_00001_of_00002.safetensors", lambda data: data[:-1], "bytes, expected .*: incomplete"),
+    ("replicated.safetensors", lambda data: None, "missing, expected .* bytes: incomplete"),
+    ("manifest.json", lambda data: data.replace(b'"step": 4', b'"step": 5'), "its SHA-256 is not the one in"),
+    ("manifest.json", lambda data: b"[", "damaged, not JSON"),
+    ("manifest.sha256", lambda data: None, "manifest.sha256"),
+    ("manifest.json", lambda data: None, "nothing there is a checkpoint"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "reason"), DAMAGES)
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_damage_is_named_on_every_rank_and_leaves_nothing(remote, tmp_path, name, damage, reason, world_size):
+    publish(FakeRun(tmp_path / "run", to(remote)), save_as(tmp_path / "run", 4, 7, 2))
+    path = remote / "checkpoints/step_00000004" / name
+    data = damage(path.read_bytes())
+    path.unlink() if data is None else path.write_bytes(data)
+    work = lambda run: fetch_checkpoint(run, f"file://{remote}")  # noqa: E731
+    for error in on_runs([tmp_path / "other"] * world_size, {}, work):
+        assert isinstance(error, CheckpointError), error
+        assert re.match(f"cannot fetch checkpoint file://{remote}: .*{reason}", str(error))
+        assert "\n" not in str(error) and "plsc_" not in str(error)  # not the place where the manifest was looked at
+    assert not (tmp_path / "other").exists() or os.listdir(tmp_path / "other" / "fetched") == []
+
+
+def export_of(tmp_path, remote):
+    export = tmp_path / "run" / "inference"
+    (export / "deep").mkdir(parents=True)
+    (export / "net").write_bytes(b"weights")
+    (export / "deep" / "facts.json").write_bytes(b"{}")
+    publish(FakeRun(tmp_path / "run", to(remote)), str(export))
+    return export, remote / "inference"
+
+
+def test_an_export_there_and_back(remote, tmp_path):
+    export, there = export_of(tmp_path, remote)
+    fetch = lambda run: fetch_checkpoint(run, f"file://{there}")  # noqa: E731
+    copy, other = raise_first(on_runs([tmp_path / "other"] * 2, {}, fetch))
+    assert copy == other and tree(copy) == tree(there) and tree(copy).keys() - tree(export).keys() == {"upload.json"}
+    assert fetch(FakeRun(tmp_path / "other")) == copy
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/outside", "a/../../../outside", "upload.json", ""])
+def test_a_list_that_points_outside_is_refused(remote, tmp_path, name):
+    _, there = export_of(tmp_path, remote)
+    text = (there / "upload.json").read_text().replace('"net"', json.dumps(name))
+    (there / "upload.json").write_text(text)
+    with pytest.raises(CheckpointError, match="upload.json: damaged, or not written by this PLSC"):
+        fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{there}")
+
+
+def test_what_a_killed_start_left_goes_and_what_is_damaged_here_is_named(remote, tmp_path):
+    local = save_as(tmp_path / "run", 4, 7, 2)
+    publish(FakeRun(tmp_path / "run", to(remote)), local)
+    copy = fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{remote}")
+    os.rename(copy, copy + ".part_0123")
+    assert fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{remote}") == copy
+    assert os.listdir(os.path.dirname(copy)) == [os.path.basename(copy)] and tree(copy) == tree(local)
+    with open(os.path.join(copy, "replicated.safetensors"), "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"X")
+    with pytest.raises(CheckpointError, match=f"SHA-256 differs; remove {copy} to have it copied again"):
+        fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{remote}")
+
+
+def test_the_place_of_plsc_0_x(remote, tmp_path, monkeypatch):
+    """fs_checkpoint_dir is copied to checkpoint_dir; where that is not set, below model_save_dir."""
+    disk, _ = install_hadoop(monkeypatch, tmp_path)
+    local = save_as(tmp_path / "run", 4, 7, 2)
+    shutil.copytree(local, disk / "name" / "load")
+    hdfs = {"fs_name": "hdfs://name", "fs_checkpoint_dir": "/load"}
+    run = FakeRun(tmp_path / "other", {"checkpoint_dir": str(tmp_path / "copy"), "remote": hdfs})
+    fetch_start(run, continues=True)
+    assert run.config.checkpoint_dir == str(tmp_path / "copy") and tree(tmp_path / "copy") == tree(local)
+    run = FakeRun(tmp_path / "other", {"remote": hdfs})
+    fetch_start(run, continues=True)
+    assert run.config.checkpoint_dir.startswith(str(tmp_path / "other" / "fetched")) and run.config.checkpoint_dir
+
+
+def test_every_complete_checkpoint_of_the_run_is_copied_and_no_other(remote, tmp_path):
+    run_dir = tmp_path / "run [1]"
+    newest, best = save_as(run_dir, 8, 7, 2), save_as(run_dir, 4, 7, 2)
+    for name in ("best", "fetched/step_1_abc", "best_of/step_00000004", "logs"):
+        shutil.copytree(best, run_dir / name)
+    os.unlink(run_dir / "logs" / "replicated.safetensors")
+    publish_checkpoints(FakeRun(run_dir, to(remote)))
+    found = {str(path.parent.relative_to(remote)) for path in remote.rglob(layout.MANIFEST)}
+    assert found == {"best", "best_of/step_00000004", "checkpoints/step_00000004", "checkpoints/step_00000008"}
+    assert tree(remote / "checkpoints/step_00000008") == tree(newest)
+
+
+def test_an_older_complete_checkpoint_comes_before_a_newer_half_one(remote, tmp_path, caplog):
+    local = [save_as(tmp_path / "run", step, 7, 2) for step in (4, 100_000_000)]
+    publish_checkpoints(FakeRun(tmp_path / "run", to(remote)))
+    (remote / "checkpoints/step_100000000/replicated.safetensors").unlink()
+    assert tree(fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{remote}")) == tree(local[0])
+    assert "step_100000000/replicated.safetensors: missing" in caplog.text
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(remote, tmp_path):
+    copy = tmp_path / "copy"
+    publish(FakeRun(tmp_path / "run", to(remote)), save_as(tmp_path / "run", 4, 7, 2))
+    copy.mkdir()
+    (copy / "mine.txt").write_bytes(b"precious")
+    with pytest.raises(CheckpointError, match=f"{copy} holds something else"):
+        fetch_checkpoint(FakeRun(tmp_path / "other", {"checkpoint_dir": str(copy)}), f"file://{remote}")
+    assert tree(copy) == {"mine.txt": b"precious"}
+
+
+def test_resume_auto_takes_what_is_here_first(remote, tmp_path):
+    publish(FakeRun(tmp_path / "run", to(remote)), save_as(tmp_path / "run", 4, 7, 2))
+    run = FakeRun(tmp_path / "run", {"checkpoint_dir": f"file://{remote}", "resume": "auto"})
+    fetch_start(run, continues=True)
+    assert run.config.checkpoint_dir == f"file://{remote}" and not (tmp_path / "run" / "fetched").exists()
+    fetch_start(run, continues=False)
+    assert "fetched" in run.config.checkpoint_dir
+
+

@@ -1,0 +1,85 @@
+"""tools/make_bin.py: what it writes is what it was asked for, the same each time, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+from PIL import Image
+
+from plsc.evaluation.bin_file import load_bin
+from plsc.evaluation.sources import load_pairs
+from tests import tool_kit
+from tests import using_kit as kit
+
+
+def make(*arguments):
+    return tool_kit.run("make_bin", *arguments)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """6 identities of 3 pictures; {bytes: identity}."""
+    folder, owner = tmp_path_factory.mktemp("own") / "faces", {}
+    for identity in range(6):
+        (folder / f"{identity}").mkdir(parents=True)
+        for picture in range(3):
+            path = folder / f"{identity}" / f"{picture} ä.png"
+            Image.fromarray(kit.pixels(10 * identity + picture)).save(path)
+            owner[path.read_bytes()] = identity
+    return folder, owner
+
+
+def check(pairs, owner, folds: int, count: int) -> set:
+    half = count // folds // 2
+    assert pairs.issame.tolist() == ([True] * half + [False] * half) * folds
+    seen = set()
+    for i, same in enumerate(pairs.issame):
+        a, b = pairs.images[2 * i], pairs.images[2 * i + 1]
+        assert (owner[a] == owner[b]) == same and a != b
+        seen.add(frozenset((a, b)))
+    assert len(seen) == count
+    return seen
+
+
+def test_bin_and_list_hold_the_same_pairs(faces, tmp_path):
+    folder, owner = faces
+    for name in ("a.bin", "b.bin", "sub/list.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        done = make(folder, "--out", tmp_path / name, "--pairs", 36, "--folds", 3)
+        assert done.returncode == 0 and f"{name}: 36 pairs, 18 pictures of 6 identities" in done.stdout, done.stderr
+    other = make(folder, "--out", tmp_path / "c.bin", "--pairs", 36, "--folds", 3, "--seed", 1)
+    assert other.returncode == 0
+    digests = [hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in ("a.bin", "b.bin", "c.bin")]
+    assert digests[0] == digests[1] != digests[2]
+    seen = check(load_bin(tmp_path / "a.bin"), owner, 3, 36)
+    assert check(load_pairs(tmp_path / "sub" / "list.txt", "list"), owner, 3, 36) == seen
+    assert sorted(os.listdir(tmp_path)) == ["a.bin", "b.bin", "c.bin", "sub"]
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--pairs", "40"], "20 of each kind are needed, the 6 identities give 18 distinct pairs of one identity and 135"),
+    (["--pairs", "40"], "at most 20 pairs in 10 folds"),
+    (["--pairs", "30"], "a multiple of 20"),
+    (["--out", "x.zip"], "must end in .bin or .txt"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_in_one_line(faces, tmp_path, arguments, said):
+    done = make(faces[0], "--out", tmp_path / "x.bin", *arguments)
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"no picture", "1/0.png"), (None, "8 x 4 pixels")])
+def test_a_picture_that_no_net_could_take_is_named(tmp_path, content, said):
+    for identity in range(2):
+        (tmp_path / "f" / f"{identity}").mkdir(parents=True)
+        for picture in range(4):
+            Image.fromarray(kit.pixels(picture)).save(tmp_path / "f" / f"{identity}" / f"{picture}.png")
+    bad = tmp_path / "f" / "1" / "0.png"
+    Image.fromarray(kit.pixels(0, 4, 8)).save(bad)
+    if content:
+        bad.write_bytes(content)
+    done = make(tmp_path / "f", "--out", tmp_path / "x.bin", "--pairs", 12, "--folds", 3)
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "x.bin").exists()
