@@ -32,7 +32,7 @@ PLAIN = _in_rooms({
     "files": "safe_open safe_pickle",
     "optim": "schedule",
     "parallel": "environment news_strangers nodelay shards",
-    "project": "checkpoint_docs evaluation_docs imports packaging parts without_paddle",
+    "project": "checkpoint_docs evaluation_docs imports packaging parts plugins without_paddle",
     "remote": "copies hadoop s3 transfer",
     "serving": "foreign pictures",
     "tools": "make_bin make_glyphs reshard_tool",

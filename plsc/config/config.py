@@ -16,6 +16,7 @@ from plsc.config.option import prefixed
 from plsc.config.schema import DIST_LOSSES, EXCLUSIVE, LOSS_PRESETS, Settings
 from plsc.config.sources import Item, items_of_assignments, items_of_mapping, items_of_yaml
 from plsc.errors import ConfigError
+from plsc.plugins import load
 
 
 class Config:
@@ -122,6 +123,7 @@ class Config:
 
     def _update(self, items: list[Item]) -> None:
         """Check all items as one change and make it. Two keys that exclude each other are refused in one change."""
+        _load_plugins(items)
         items = [item._replace(value=find_option(*item).check(item.value, item.source)) for item in items]
         changes = _cleared(_with_parallel_named_by_loss({item.key: item for item in items}))
         settings = self.settings
@@ -133,6 +135,14 @@ class Config:
             except ConfigError as error:
                 raise ConfigError(f"{prefixed(_first_source(items))}{error}") from None
         object.__setattr__(self, "settings", settings)
+
+
+def _load_plugins(items: list[Item]) -> None:
+    """Import what `plugins` names first: the other items may name what is in there."""
+    for item in items:
+        if item.key == "plugins":
+            for plugin in find_option(*item).check(item.value, item.source):
+                load(plugin)
 
 
 def _with_parallel_named_by_loss(changes: dict[str, Item]) -> dict[str, Item]:

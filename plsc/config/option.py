@@ -11,6 +11,7 @@ from typing import Any
 from plsc.config.convert import CONVERTERS, TYPE_NAMES
 from plsc.config.shown import shown
 from plsc.errors import ConfigError
+from plsc.registry import Registry
 
 _INTERVAL = re.compile(r"([\[(])(\S+), (\S+)([\])])")
 
@@ -35,6 +36,7 @@ def option(
     unit: str = "",
     within: str = "",
     choices: tuple = (),
+    registry: Registry | None = None,
     length: int | None = None,
     filled: bool = False,
     increasing: bool = False,
@@ -47,6 +49,7 @@ def option(
     """A dataclass field that carries all that is known of a key.
 
     within: the range of a number, or of each number of a list. length: the exact number of items of a list.
+    registry: where the names are that a text may be.
     filled: an empty text or list is refused. increasing: each number of the list is larger than the one before.
     secret: never printed nor written. per_rank: why ranks may have other values; without it a run is refused where they
     do. refuse: says what is wrong with a value, or None. setter: the method of Entry that sets it. attributes: the
@@ -54,6 +57,7 @@ def option(
     """
     metadata = {
         "doc": doc, "unit": unit, "within": Interval(within) if within else None, "choices": choices, "length": length,
+        "registry": registry,
         "filled": filled, "increasing": increasing, "secret": secret, "per_rank": per_rank, "refuse": refuse,
         "setter": setter, "attributes": attributes,
     }  # fmt: skip
@@ -77,6 +81,7 @@ class Option:
     unit: str
     within: Interval | None
     choices: tuple
+    registry: Registry | None
     length: int | None
     filled: bool
     increasing: bool
@@ -98,6 +103,8 @@ class Option:
         words = TYPE_NAMES[self.kind]
         if self.choices:
             words = "one of " + ", ".join(str(choice) for choice in self.choices)
+        if self.registry:
+            words = "one of " + ", ".join(self.registry.names())
         if self.length is not None:
             words = words.replace("a list of", f"a list of {self.length}")
         if self.within:
@@ -121,6 +128,8 @@ class Option:
             message = f"{prefixed(source)}{self.key}={self.shown(value)}: must be {self.allowed}{detail}"
             raise ConfigError(message) from None
         reason = self.refuse(plain) if self.refuse else None
+        if self.registry is not None and plain not in self.registry:
+            reason = self.registry.unknown(plain)
         if reason:
             raise ConfigError(f"{prefixed(source)}{self.key}={self.shown(value)}: {reason}")
         return plain

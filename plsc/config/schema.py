@@ -14,6 +14,7 @@ from plsc.config import urls
 from plsc.config.option import option, section
 from plsc.config.schema_schedule import LrSchedule
 from plsc.config.schema_using import Export, Predict
+from plsc.registry import MODELS
 
 # The margins (margin1, margin2, margin3) of cos(margin1 * theta + margin2) - margin3 that a name stands for:
 # ArcFace (Deng et al. 2019), CosFace (Wang et al. 2018), SphereFace (Liu et al. 2017; 1.35 as in the ArcFace paper).
@@ -34,10 +35,8 @@ class Model:
     """The backbone: image to feature."""
 
     name: str = option(
-        "ResNet50", "The backbone. A net of your own is given by Entry.set_model.",
-        choices=(
-            "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet",
-        ),
+        "ResNet50", "The backbone (`plsc list models`). One of your own is given by name, from a module in `plugins`, or "
+        "as an object, by Entry.set_model.", registry=MODELS,
         setter="set_model_name", attributes=("model_name",),
     )  # fmt: skip
     embedding_size: int = option(
@@ -243,6 +242,10 @@ class Settings:
     use_onednn: bool = option(
         True, "On the CPU convolutions and PReLU go through oneDNN: faster, with the same results up to rounding, and "
         "about 0.15 GB more for each picture of 112x112 in a ResNet50's batch. false takes Paddle's plain kernels.",
+    )  # fmt: skip
+    plugins: list[str] = option(
+        [], "Modules of yours that register models and so on: names of modules (`my_package.nets`) or paths of files "
+        "(`nets.py`). They are imported, and so run, on every rank, before any other setting is looked at.",
     )  # fmt: skip
     memory_check: bool = option(
         True, "Refuse a run on CPUs that needs more memory than its machine has free, before it begins; `plsc plan` "

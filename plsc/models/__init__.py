@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from plsc.models import mobilefacenet, resnet  # noqa: F401  (importing them registers their names)
 from plsc.models.base_model import BaseModel, InputField, build_feature
 from plsc.models.checks import require_same_parameters
 from plsc.models.registry import build_model, list_models, register_model

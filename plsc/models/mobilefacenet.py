@@ -10,7 +10,7 @@ from plsc.models.registry import register_model
 BOTTLENECKS = ((2, 1, 5, 2), (4, 2, 1, 2), (2, 2, 6, 1), (4, 2, 1, 2), (2, 2, 2, 1))
 
 
-@register_model("MobileFaceNet")
+@register_model("MobileFaceNet", source="MobileFaceNets, arXiv:1804.07573, table 1")
 class MobileFaceNet(Backbone):
     """image [B, C, H, W] -> feature [B, E]. The paper's net has E = 128 and 112x112 pictures.
 

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 from plsc.errors import ConfigError
 from plsc.models.base_model import BaseModel
+from plsc.registry import MODELS
 
-_FACTORIES: dict[str, Callable[..., BaseModel]] = {}
 
-
-def register_model(name: str) -> Callable:
-    """Decorator: make a class or function buildable as ``build_model(name, ...)``.
+def register_model(name: str, *, source: str = "") -> Callable:
+    """Decorator: make a class or function buildable as ``build_model(name, ...)``. ``source``: the paper.
 
     It is called with the keywords that were given to ``build_model``, the name among them. A name that is
     taken raises ConfigError.
     """
-
-    def add(factory: Callable[..., BaseModel]) -> Callable[..., BaseModel]:
-        if name in _FACTORIES:
-            taken = _FACTORIES[name].__qualname__
-            raise ConfigError(f"register_model: {name!r} is taken by {taken}; choose another name")
-        _FACTORIES[name] = factory
-        return factory
-
-    return add
+    return MODELS.register(name, source=source)
 
 
 def list_models() -> list[str]:
     """The registered names, sorted."""
-    return sorted(_FACTORIES)
+    return sorted(MODELS.names())
 
 
 def build_model(name: str, **options: Any) -> BaseModel:
@@ -41,11 +31,9 @@ def build_model(name: str, **options: Any) -> BaseModel:
     Options of the built-in nets: embedding_size, image_shape (C, H, W), data_format, dropout, base_width.
     Raises ConfigError for an unknown name or an option that the model does not take.
     """
-    if name not in _FACTORIES:
-        near = difflib.get_close_matches(str(name), _FACTORIES, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"model.name: {name!r} is not a model; allowed: {', '.join(list_models())}{hint}")
-    factory = _FACTORIES[name]
+    if name not in MODELS:
+        raise ConfigError(f"model.name: {name!r} {MODELS.unknown(name)}")
+    factory = MODELS.find(name)
     try:
         inspect.signature(factory).bind(name=name, **options)
     except TypeError as error:

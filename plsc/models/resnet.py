@@ -50,4 +50,4 @@ def residual_unit(builder: NetBuilder, x, name: str, width: int, stride: int):
 
 
 for _name in UNITS:
-    register_model(_name)(ResNet)
+    register_model(_name, source="ArcFace, arXiv:1801.07698, section 3.1")(ResNet)

@@ -9,7 +9,7 @@ from plsc.config.keys import OPTIONS
 from plsc.config.shown import shown
 from plsc.errors import ConfigError
 
-FREE = {key: entry.kind for key, entry in sorted(OPTIONS.items()) if not entry.choices}
+FREE = {key: entry.kind for key, entry in sorted(OPTIONS.items()) if not entry.choices and not entry.registry}
 NUMBERS = [key for key, kind in FREE.items() if kind in ("int", "float", "list[int]")]
 TEXTS = [key for key, kind in FREE.items() if kind in ("str", "list[str]")]
 

@@ -1,0 +1,121 @@
+"""What is found by its name: losses, models, data sources and so on, those of PLSC and those of a user's package.
+
+An author writes one file with one decorated class or function. The built-in ones are the files of one package, which
+is imported when the first name is asked for: a new file there is found without being named anywhere. Those of others
+are registered when their module is imported (see plsc.plugins).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from plsc.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name. ``value``: the class or function. ``source``: the paper, or empty. ``module``: where it was written."""
+
+    name: str
+    value: Any
+    source: str
+    module: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.value) or "").partition("\n")[0]
+
+
+class Registry:
+    """Names of one kind.
+
+    kind: for messages ("loss"). builtins: the package whose modules register the names of PLSC; importing them must not
+    import Paddle. check: ``check(name, value)`` raises ConfigError for a value that cannot be used, such as a class
+    that lacks a method.
+    """
+
+    def __init__(self, kind: str, builtins: str, check: Callable[[str, Any], None] | None = None):
+        self.kind = kind
+        self._builtins = builtins
+        self._check = check
+        self._entries: dict[str, Entry] = {}
+        self._complete = False
+
+    def register(self, name: str, *, source: str = "") -> Callable:
+        """Decorator: the class or function becomes known as ``name``. ``source``: the paper it is from.
+
+        Raises ConfigError for a name that is taken, and for a value that cannot be used. A module that is imported
+        anew (a notebook, a reload) may register its own names again.
+        """
+
+        def add(value: Any) -> Any:
+            module = getattr(value, "__module__", "")
+            before = self._entries.get(name)
+            if before is not None and not _is_reloaded(before, value):
+                raise ConfigError(
+                    f"{self.kind} {name!r}: the name is taken by {before.module}.{_called(before.value)}; "
+                    f"choose another one in {module}"
+                )
+            if self._check is not None:
+                self._check(name, value)
+            self._entries[name] = Entry(name, value, source, module)
+            return value
+
+        return add
+
+    def names(self) -> list[str]:
+        """All names, in the order in which files and classes were written; a user's come last."""
+        return [entry.name for entry in self.entries()]
+
+    def entries(self) -> list[Entry]:
+        """All of them."""
+        self._import_builtins()
+        return list(self._entries.values())
+
+    def find(self, name: str) -> Any:
+        """The class or function called ``name``. Raises ConfigError that lists the names there are."""
+        self._import_builtins()
+        if name not in self._entries:
+            raise ConfigError(f"{name!r}: {self.unknown(name)}")
+        return self._entries[name].value
+
+    def __contains__(self, name: object) -> bool:
+        self._import_builtins()
+        return name in self._entries
+
+    def unknown(self, name: str) -> str:
+        """What to say of a name that is not one of them."""
+        names = self.names()
+        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        own = "or one of your own, in a module that `plugins` names"
+        return f"is not a {self.kind}; {hint}allowed: {', '.join(names)}, {own}"
+
+    def _import_builtins(self) -> None:
+        if self._complete:
+            return
+        self._complete = True  # a built-in module may ask for the names that are there so far
+        package = importlib.import_module(self._builtins)
+        for found in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._builtins}.{found.name}")
+
+
+def _is_reloaded(before: Entry, value: Any) -> bool:
+    """True where ``value`` is what the same lines have made before."""
+    same_place = (before.module, _called(before.value)) == (getattr(value, "__module__", ""), _called(value))
+    return same_place and before.value is not value and "<" not in _called(value)
+
+
+def _called(value: Any) -> str:
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+MODELS = Registry("model", "plsc.models")
+REGISTRIES = {"models": MODELS}  # by the word of `plsc list`
