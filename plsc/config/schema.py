@@ -35,8 +35,8 @@ class Model:
     """The backbone: image to feature."""
 
     name: str = option(
-        "ResNet50", "The backbone (`plsc list models`). One of your own is given by name, from a module in `plugins`, or "
-        "as an object, by Entry.set_model.", registry=MODELS,
+        "ResNet50", "The backbone (`plsc list models`). One of your own is given by name, from a module in `plugins`, "
+        "or as an object, by Entry.set_model.", registry=MODELS,
         setter="set_model_name", attributes=("model_name",),
     )  # fmt: skip
     embedding_size: int = option(
