@@ -5,8 +5,9 @@ from __future__ import annotations
 import paddle
 
 from plsc.backend import autodiff, collectives, ops
-from plsc.classifiers.head import HeadOutput, RowGradients, inverse_norm
+from plsc.classifiers.head import HeadOutput, inverse_norm
 from plsc.classifiers.margins import COSINE_LIMIT
+from plsc.rows.gradients import RowGradients
 
 
 def gpu_head(feature, blocks, rows, label, known, position, spec, divisor, rank, shard_world, loss_scale=None):

@@ -13,11 +13,12 @@ from typing import Any
 
 import paddle
 
-from plsc.classifiers.head import HeadOutput, RowGradients, RowProduct, inverse_norm, inverse_root, row_numbers
+from plsc.classifiers.head import HeadOutput, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.margins import Margins
 from plsc.classifiers.own_class import OwnClass
 from plsc.classifiers.softmax import Softmax
 from plsc.rows.blocks import RowBlock, RowBlocks, RowPiece, length
+from plsc.rows.gradients import RowGradients, RowProduct
 from plsc.rows.operations import scale_rows
 
 LOWEST = -3e38  # about the lowest float32: below every logit

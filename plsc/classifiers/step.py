@@ -15,12 +15,13 @@ import paddle
 
 from plsc.backend import collectives
 from plsc.classifiers import gpu_head, sampling
-from plsc.classifiers.head import HeadOutput, RowGradients, top_k_accuracy
+from plsc.classifiers.head import HeadOutput, top_k_accuracy
 from plsc.classifiers.margins import Margins
 from plsc.classifiers.plain_head import PlainHead
 from plsc.parallel.environment import Environment
 from plsc.parallel.shards import class_range
 from plsc.rows.blocks import RowBlocks
+from plsc.rows.gradients import RowGradients
 
 
 @dataclass(frozen=True)
@@ -176,5 +177,5 @@ def _finish(output: HeadOutput, divisor, spec, shard: Shard, env: Environment) -
     accuracy = {name: collectives.all_reduce(value, env.world_size) for name, value in accuracy.items()}
     row_gradients = output.row_gradients
     if env.world_size > 1:
-        row_gradients = row_gradients.then(lambda gradient: collectives.all_reduce(gradient, env.world_size))
+        row_gradients = row_gradients.map(lambda gradient: collectives.all_reduce(gradient, env.world_size))
     return StepOutput(loss, dfeature, row_gradients, accuracy)

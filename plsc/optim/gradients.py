@@ -68,13 +68,13 @@ def clip_by_global_norm(replicated: list, sharded, limit: float, shard_world: in
     """Scale all gradients by min(1, limit / norm); returns (replicated, sharded).
 
     The norm runs over ``replicated`` (the same on every rank, counted once) and ``sharded`` (a
-    plsc.classifiers.RowGradients), of which each of the ``shard_world`` ranks holds a part.
+    plsc.rows.gradients.RowGradients), of which each of the ``shard_world`` ranks holds a part.
     """
     square = collectives.all_reduce(sharded.total(_square), shard_world)
     for gradient in replicated:
         square = square + _square(gradient)
     factor = limit / paddle.maximum(paddle.sqrt(square), paddle.full([1], limit, "float32"))
-    return [gradient * factor for gradient in replicated], sharded.then(lambda gradient: gradient * factor)
+    return [gradient * factor for gradient in replicated], sharded.map(lambda gradient: gradient * factor)
 
 
 def _square(gradient):

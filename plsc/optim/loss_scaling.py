@@ -39,7 +39,7 @@ class LossScaling:
 def any_not_finite(replicated: list, sharded, world_size: int):
     """[1] bool, the same on every rank: some gradient of some rank is inf or NaN.
 
-    ``replicated``: the backbone's gradients; ``sharded``: those of the rows, plsc.classifiers.RowGradients.
+    ``replicated``: the backbone's gradients; ``sharded``: those of the rows, plsc.rows.gradients.RowGradients.
     """
     total = sharded.total(_not_finite)
     for gradient in replicated:

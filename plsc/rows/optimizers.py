@@ -164,7 +164,7 @@ class DenseRows(_Rows):
         return move
 
     def update(self, gradients, momentum: Momentum) -> None:
-        """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
+        """Append one step of the optimizer; ``gradients``: plsc.rows.gradients.RowGradients."""
 
         def body(piece):
             index, rows = self._index(piece), self.fetch(piece)
@@ -242,7 +242,7 @@ class SampledRows(_Rows):
         return move
 
     def update(self, gradients, momentum: Momentum) -> None:
-        """Append one step of the optimizer; ``gradients``: plsc.classifiers.RowGradients."""
+        """Append one step of the optimizer; ``gradients``: plsc.rows.gradients.RowGradients."""
 
         def body(block):
             for piece in block.pieces:

@@ -82,7 +82,7 @@ def rows_changed(change):
     def around_it(original):
         def changed(*arguments):
             out = original(*arguments)
-            return replace(out, row_gradients=out.row_gradients.then(change))
+            return replace(out, row_gradients=out.row_gradients.map(change))
 
         return changed
 
@@ -122,7 +122,7 @@ def densely(original):
             index = gradients.blocks.index
             return paddle.gather(paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient), index)
 
-        original(self, gradients.then(through_all_rows), momentum)
+        original(self, gradients.map(through_all_rows), momentum)
 
     return changed
 

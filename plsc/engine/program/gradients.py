@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from plsc.backend import autodiff, static
-from plsc.classifiers import ClassifierSpec, RowGradients, StepOutput
+from plsc.classifiers import ClassifierSpec, StepOutput
 from plsc.errors import ConfigError
 from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, clip_by_global_norm
 from plsc.optim.loss_scaling import LossScaling, any_not_finite
 from plsc.parallel.environment import Environment
+from plsc.rows.gradients import RowGradients
 
 
 @dataclass(frozen=True)
