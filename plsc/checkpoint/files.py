@@ -170,7 +170,7 @@ class TensorFile:
         if array.nbytes:
             try:
                 self._file.seek(offset)
-                count = self._file.readinto(array.reshape(-1).view(np.uint8))
+                count = self._file.readinto(memoryview(array.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
             except OSError as error:
                 raise CheckpointError(f"{self.path}: {error.strerror}") from None
             if count != array.nbytes:
@@ -205,7 +205,7 @@ def _block_bytes(path: str, spec: TensorSpec, block: np.ndarray) -> memoryview:
             f"{path}: tensor {spec.name}: a block of {found.dtype} {list(found.shape)} does not fit into "
             f"{spec.dtype} {list(spec.shape)}"
         )
-    return memoryview(np.asarray(block, spec.numpy_dtype, order="C").reshape(-1).view(np.uint8))
+    return memoryview(np.asarray(block, spec.numpy_dtype, order="C").reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
 def _check_full(path: str, spec: TensorSpec | None, written: dict[str, int]) -> None:

@@ -178,8 +178,8 @@ def parse(data: dict[str, Any]) -> Manifest:
 
 def _check_row_history(manifest: Manifest, names: list[str]) -> None:
     found = manifest.row_history
-    good = isinstance(found, dict) and set(found) == {"steps"} and type(found["steps"]) is int
-    _check(good and 0 <= found["steps"] <= MOST_STEPS, "row_history", found, "{steps}")
+    steps = found["steps"] if isinstance(found, dict) and set(found) == {"steps"} else None
+    _check(type(steps) is int and 0 <= steps <= MOST_STEPS, "row_history", found, "{steps}")
     own = {touched_spec(0).name, window_spec(0).name}
     rows = {spec.shape for spec in manifest.shard_tensors if spec.name in MOVING and spec.dtype == "F32"}
     moving = {spec.name for spec in manifest.shard_tensors} >= set(MOVING) and len(rows) == 1

@@ -61,8 +61,8 @@ class OldCheckpoint:
             )
         has_velocity = all((rank, True) in shards for rank in range(ranks))
         pairs = [(shards[rank, False], shards[rank, True] if has_velocity else None) for rank in range(ranks)]
-        state = meta.get("lr_state") if isinstance(meta.get("lr_state"), dict) else {}
-        step = state.get("last_epoch", 0)
+        state = meta.get("lr_state")
+        step = state.get("last_epoch", 0) if isinstance(state, dict) else 0
         return cls(
             path, _number(path, meta, RANGES["num_classes"][1], "num_classes"),
             _number(path, meta, RANGES["embedding_size"][1], "embedding_size", "emb_dim"),
@@ -136,7 +136,8 @@ def _backbone(old: OldCheckpoint, epsilon: float) -> tuple[int, dict[str, np.nda
     weights = [name for name, file in old.files.items() if file.endswith(".pdparam")]
     states = {name: file for name, file in old.files.items() if file.endswith(".pdopt") and VELOCITY not in name}
     depth, pairs = our_names([*weights, *(name for name in states if re.search(r"\.w_[12]$", name))])
-    arrays, notes = {}, []
+    arrays: dict[str, np.ndarray] = {}
+    notes: list[str] = []
     for ours, theirs in pairs.items():
         array = old.read(old.files[theirs])
         arrays[ours] = array

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def save(
         def publish() -> None:
             if group.rank == 0:
                 draft = _draft(step, replicated, offers, meta, group.world_size)
-                _finish(aside, draft, replicated, entries)
+                _finish(aside, draft, replicated or {}, entries)
                 give_name(aside, final)
 
         together(group, what, publish)
@@ -80,7 +80,7 @@ def save(
 
 
 def save_shards(
-    run_dir: str, step: int, replicated: Mapping[str, np.ndarray], shards: list[ShardSource], meta: dict[str, Any]
+    run_dir: str, step: int, replicated: Mapping[str, np.ndarray], shards: Sequence[ShardSource], meta: dict[str, Any]
 ) -> str:
     """What `save` does on several ranks, done by one process: the shards are written one after the other."""
     root = layout.checkpoints_dir(run_dir)

@@ -73,7 +73,8 @@ class Config:
             return None
         preset = LOSS_PRESETS.get(loss.loss_type, (None, None, None))
         given = (loss.margin1, loss.margin2, loss.margin3)
-        return tuple(own if own is not None else usual for own, usual in zip(given, preset))
+        margin1, margin2, margin3 = (own if own is not None else usual for own, usual in zip(given, preset))
+        return margin1, margin2, margin3  # type: ignore[return-value]  # check_loss lets no null through
 
     def check(self, world_size: int, device: str | None = None) -> None:
         """Raise ConfigError for what cannot work together when a run starts.
@@ -110,7 +111,7 @@ class Config:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Config) and self.settings == other.settings
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # the way to say that it has none
 
     def __repr__(self) -> str:
         return f"Config({self.settings!r})"

@@ -23,7 +23,9 @@ class Interval:
     text: str
 
     def __contains__(self, number: float) -> bool:
-        left, low, high, right = _INTERVAL.fullmatch(self.text).groups()
+        found = _INTERVAL.fullmatch(self.text)
+        assert found is not None, self.text
+        left, low, high, right = found.groups()
         above = number >= float(low) if left == "[" else number > float(low)
         below = number <= float(high) if right == "]" else number < float(high)
         return above and below
@@ -95,7 +97,8 @@ class Option:
     def from_field(cls, field: dataclasses.Field, prefix: str) -> Option:
         # The annotation is the text that stands in schema.py (PEP 563), so that a type is written once.
         kind = field.type.replace(" | None", "")
-        return cls(prefix + field.name, kind, kind != field.type, field.default_factory(), **field.metadata)
+        default = field.default_factory()  # type: ignore[operator]  # every option has one
+        return cls(prefix + field.name, kind, kind != field.type, default, **field.metadata)
 
     @property
     def allowed(self) -> str:
@@ -120,7 +123,7 @@ class Option:
         if value is None and self.optional:
             return None
         try:
-            plain = CONVERTERS[self.kind](value)
+            plain: Any = CONVERTERS[self.kind](value)
             if not self._fits(plain):
                 raise ValueError
         except ValueError as error:

@@ -96,8 +96,8 @@ def _check_attribute(which: str, attr: Any) -> None:
             raise ConfigError(f"set_distfc_attr({which}=...): {field}={not usual}: must be {usual}; {instead}")
     if which == "bias_attr":
         # the bias is a column of the weight, moved with it
-        for field, usual in (("learning_rate", 1.0), ("regularizer", None)):
-            if getattr(attr, field, usual) != usual:
+        for field, default in (("learning_rate", 1.0), ("regularizer", None)):
+            if getattr(attr, field, default) != default:
                 raise ConfigError(
                     f"set_distfc_attr(bias_attr=...): {field}: the bias follows that of param_attr; set it there"
                 )

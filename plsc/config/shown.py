@@ -7,7 +7,7 @@ from typing import Any
 from plsc.config.urls import masked
 
 MOST = 80  # characters
-_BRACKETS = {list: "[]", tuple: "()", dict: "{}", set: "{}"}
+_BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}"), set: ("{", "}")}
 _MOST_BITS = 512  # Python refuses to write numbers of thousands of digits
 
 

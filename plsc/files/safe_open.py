@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import stat
-from typing import Any, BinaryIO, TextIO, Union
+from typing import Any, TextIO, Union
 
 PathLike = Union[str, bytes, "os.PathLike[Any]"]
 
@@ -31,7 +31,7 @@ _KINDS = (
 )  # fmt: skip
 
 
-def open_bytes(path: PathLike, most: int) -> BinaryIO:
+def open_bytes(path: PathLike, most: int) -> io.BufferedReader:
     """A regular file of at most ``most`` bytes, open for reading; links are followed.
 
     Raises OSError, whose ``strerror`` is fit for a message, for what cannot be opened and for what is something else.

@@ -150,7 +150,7 @@ def _bytearray(encode: Callable[[Any, Any], bytes], *args: Any) -> bytes:
         return encode(*args)
     if len(args) != 1 or not isinstance(args[0], (bytes, bytearray)):
         raise DataError("refused: it tries to call bytearray with other than bytes")
-    return args[0]
+    return args[0]  # type: ignore[return-value]  # a bytearray will do as well
 
 
 def _data(*args: Any) -> Any:
@@ -159,7 +159,7 @@ def _data(*args: Any) -> Any:
     named = isinstance(scope, dict) and list(scope) in (["data"], [b"data"])
     if not named or _text(args[0]) != "data":
         raise DataError("refused: it tries to evaluate a text")
-    return next(iter(scope.values()))
+    return next(iter(args[1].values()))
 
 
 def _permitted(weights: bool) -> dict[tuple[str, str], Callable[..., Any]]:

@@ -59,9 +59,9 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
     # The prefix keeps these names apart from those that the rest of the program counts from zero as well.
     with paddle.utils.unique_name.guard("backbone."), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="When training, we now always track")  # the statistics: they must be
-        given = (_image(inputs), inputs.get("label")) if takes_label else (InputField(inputs),)
+        given: list[Any] = [_image(inputs), inputs.get("label")] if takes_label else [InputField(inputs)]
         try:
-            feature = model.build_network(*given, is_train=is_train)
+            feature = model.build_network(*given, is_train=is_train)  # type: ignore[misc]  # one of two forms
         except PlscError:
             raise
         except Exception as error:

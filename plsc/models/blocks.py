@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from plsc.errors import ConfigError
 from plsc.models.base_model import BaseModel
@@ -21,7 +22,7 @@ class NetBuilder:
     """
 
     def __init__(self, data_format: str, is_train: bool):
-        self.data_format = data_format
+        self.data_format: Any = data_format
         self.is_train = is_train
 
     def enter(self, image):

@@ -36,7 +36,7 @@ def install_excepthook() -> None:
         else:
             previous(kind, error, trace)
 
-    hook.prints_plsc_errors = True
+    setattr(hook, "prints_plsc_errors", True)  # noqa: B010  (a function has no such attribute, says its type)
     sys.excepthook = hook
 
 

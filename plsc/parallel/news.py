@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 KEEPALIVE_SECONDS = 30
 LOOPBACK = "127.0.0.1"
@@ -102,7 +102,7 @@ class News:
                 selector.register(peer, selectors.EVENT_READ)
             while selector.get_map():
                 for key, _ in selector.select():
-                    peer = key.fileobj
+                    peer = cast(socket.socket, key.fileobj)
                     data = _receive_some(peer)
                     *lines, rest[peer] = (rest[peer] + data).split(b"\n")
                     for line in lines:

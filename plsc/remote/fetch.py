@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 import os
@@ -64,7 +65,7 @@ def fetch_checkpoint(run: Run, url: str) -> str:
         if any(copying):
             run.journal.say(f"copying {masked(source.url)} to {target}")
             for name in source.entries():  # a step for each file: nobody waits longer than one file takes
-                together(run.group, what, lambda name=name: source.copy(name, part) if copies else None)
+                together(run.group, what, functools.partial(source.copy, name, part) if copies else lambda: None)
             together(run.group, what, lambda: _finish(source, part, target) if copies else None)
         together(run.group, what, lambda: _require_visible(source, target))
     finally:

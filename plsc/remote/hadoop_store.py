@@ -34,12 +34,13 @@ class HadoopStore:
         self._seconds = seconds
         self._settings = {"fs.defaultFS": fs_name, "fs.default.name": fs_name, "hadoop.job.ugi": fs_ugi}
         self._secrets = [] if fs_ugi is None else [fs_ugi, fs_ugi.partition(",")[2]]
-        self._command = shutil.which("hadoop")
-        if self._command is None:
+        command = shutil.which("hadoop")
+        if command is None:
             raise ConfigError(
                 f"{self.url}: there is no command `hadoop` on the PATH; install Hadoop's client and configure it, or "
                 "copy the files yourself and set a directory of this machine"
             )
+        self._command = command
 
     def files(self) -> dict[str, int]:
         try:
@@ -111,6 +112,7 @@ class HadoopStore:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
             )
+            assert process.stdout is not None  # a pipe, as asked for
             timer = threading.Timer(self._seconds, _kill, [process])
             timer.start()
             try:

@@ -6,6 +6,7 @@ have been read back and compared. What is half copied lacks it.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 
@@ -76,7 +77,7 @@ def publish(run: Run, local_dir: str) -> None:
     names = list(files)
     for first in range(0, len(names), len(helpers)):
         mine = dict(zip(helpers, names[first:])).get(group.rank)
-        together(group, what, lambda mine=mine: _upload(store, local_dir, mine, files))
+        together(group, what, functools.partial(_upload, store, local_dir, mine, files))
     together(group, what, lambda: _complete_upload(store, local_dir, files) if group.rank == 0 else None)
     total = sum(entry.num_bytes for entry in files.values())
     run.journal.say(f"copied {local_dir} to {masked(url)}: {len(files)} files, {total} bytes, read back and compared")
@@ -121,7 +122,7 @@ def _is_there(store: Store, local_dir: str, entries: dict[str, FileEntry]) -> bo
     for name in (layout.MANIFEST, layout.MANIFEST_SUM):
         if name not in there:
             return False
-        data = retried(store, f"{store.url}/{name}", lambda name=name: store.read(name))
+        data = retried(store, f"{store.url}/{name}", functools.partial(store.read, name))
         if data != _bytes(local_dir, name):
             return False
     return True

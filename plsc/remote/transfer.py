@@ -37,6 +37,7 @@ def retried(store: Store, what: str, action: Callable[[], T]) -> T:
             raise CheckpointError(f"{what}: {reason}{tries}")
         log.warning("%s: %s; again in %g s", what, reason, pause)
         time.sleep(pause)
+    raise AssertionError("the last try either returns or raises")
 
 
 def upload(store: Store, local: str, name: str, expected: FileEntry) -> None:

@@ -16,7 +16,7 @@ from plsc.files import plain_json, safe_open
 DESCRIPTION = "plsc.json"
 FORMAT, VERSION = "plsc-exported-model", 1
 # The endings of a model's files, in the order in which its runtime takes them.
-ENDINGS = {"paddle": [(".pdmodel", ".json"), ".pdiparams"], "onnx": [".onnx"]}
+ENDINGS: dict[str, list[tuple[str, ...]]] = {"paddle": [(".pdmodel", ".json"), (".pdiparams",)], "onnx": [(".onnx",)]}
 KINDS = tuple(ENDINGS)
 
 

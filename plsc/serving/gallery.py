@@ -63,7 +63,8 @@ class Gallery:
             raise ConfigError(f"k={k}: must be at least 1")
         k = min(k, len(self.unit))
         index, cosine = np.zeros((len(probes), k), np.int64), np.zeros((len(probes), k), np.float32)
-        for rows, block in _blocks(normalize(probes).astype(np.float32), self.unit):
+        units: np.ndarray = normalize(probes).astype(np.float32)
+        for rows, block in _blocks(units, self.unit):
             order = np.argsort(-block, axis=1, kind="stable")[:, :k]
             index[rows], cosine[rows] = order, np.take_along_axis(block, order, axis=1)
         names = None if self.names is None else [[self.names[i] for i in row] for row in index]

@@ -115,8 +115,10 @@ def open_runtime(path: str, description: Description, kind: str, threads: int, d
     files = check_files(path, description, kind)
     try:
         if kind == "paddle":
-            return PaddleRuntime(*files, threads, device, card, callers)
-        return OnnxRuntime(*files, threads, device, card)
+            program, weights = files
+            return PaddleRuntime(program, weights, threads, device, card, callers)
+        (file,) = files
+        return OnnxRuntime(file, threads, device, card)
     except PlscError:
         raise
     except Exception as error:  # ONNX Runtime's own have no base but this

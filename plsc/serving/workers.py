@@ -84,6 +84,7 @@ class Workers:
         place = getattr(self._local, "place", None)
         if place is None:
             with self._making:
+                assert self._make is not None  # None once it is closed, when nobody gets here
                 self._made.append(self._make())
                 place = self._local.place = len(self._made) - 1
         return work(self._made[place])
