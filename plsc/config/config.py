@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from plsc.config import rules
+from plsc.config.extensions import value_of
 from plsc.config.keys import OPTIONS, find_option
 from plsc.config.option import prefixed
 from plsc.config.schema import DIST_LOSSES, EXCLUSIVE, LOSS_PRESETS, Settings
@@ -64,7 +65,7 @@ class Config:
     def get(self, key: str) -> Any:
         """The value of a dotted key, as plain data. Raises ConfigError for an unknown key."""
         find_option(key, None, "")
-        return copy.deepcopy(rules.value_of(self.settings, key))
+        return copy.deepcopy(value_of(self.settings, key))
 
     def margins(self) -> tuple[float, float, float] | None:
         """(margin1, margin2, margin3): those given, else those of the loss's name. None for softmax."""

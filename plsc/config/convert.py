@@ -12,6 +12,7 @@ from typing import Any
 # YAML 1.1 reads 1e-3 (no point, or no sign in the exponent) as text. Nobody means text by it.
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 MOST_CHARACTERS, MOST_ITEMS = 4096, 10_000  # of a text (as of a path), of a list
+MOST_DEPTH = 10  # of lists and mappings in each other, in an option
 _LABEL_TYPE, _IMAGE_TYPE = "int64", "float32"  # what the data gives
 
 
@@ -76,6 +77,38 @@ def to_str_list(value: Any) -> list[str]:
     return names
 
 
+def to_options(value: Any) -> dict:
+    """A mapping of names to plain values, as YAML and JSON both have them: text, numbers, lists, mappings, null."""
+    if not isinstance(value, Mapping) or len(value) > MOST_ITEMS:
+        raise ValueError
+    return {_option_name(name): _to_plain(item, MOST_DEPTH) for name, item in value.items()}
+
+
+def _option_name(name: Any) -> str:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"the name {name!r:.40} is not a plain word")
+    return name
+
+
+def _to_plain(value: Any, depth: int) -> Any:
+    """A copy of plain data. Text that is a number with an exponent becomes that number."""
+    if depth == 0:
+        raise ValueError("nested too deeply")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("an integer of more than 64 bits")
+        return int(value)
+    if isinstance(value, numbers.Real) or (isinstance(value, str) and _EXPONENT.fullmatch(value)):
+        return to_float(value)
+    if isinstance(value, Mapping):
+        return {to_str(name): _to_plain(item, depth - 1) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(item, depth - 1) for item in to_list(value)]
+    return to_str(value)
+
+
 def to_inputs(value: Any) -> list[dict]:
     """PLSC 0.2's input_info: [{"name": "image", "shape": [-1, 3, 112, 112], "dtype": "float32"}, ...], with a label."""
     inputs = [_to_input(item) for item in to_list(value)]
@@ -111,6 +144,7 @@ CONVERTERS = {
     "list[int]": to_int_list,
     "list[str]": to_str_list,
     "list[dict]": to_inputs,
+    "dict": to_options,
 }
 
 TYPE_NAMES = {
@@ -121,4 +155,5 @@ TYPE_NAMES = {
     "list[int]": "a list of integers",
     "list[str]": "a list of texts or one text with commas",
     "list[dict]": "a list of {name, shape, dtype}, one of them named label",
+    "dict": "a mapping of names to values",
 }

@@ -62,6 +62,9 @@ def find_option(key: Any, value: Any, source: str) -> Option:
     if key in SECTIONS:
         keys = ", ".join(name for name in OPTIONS if name.startswith(key + "."))
         raise ConfigError(f"{prefixed(source)}{key}={shown(value)}: is a section, give a mapping of its keys: {keys}")
+    whole, _, inner = key.rpartition(".")
+    if whole in OPTIONS and OPTIONS[whole].kind == "dict":
+        raise ConfigError(f"{prefixed(source)}{key}={shown(value)}: write {whole}={{{inner}: ...}}, a mapping")
     close = nearest(key)
     # What was meant may be the password.
     secret = key.startswith("remote") or any(name in OPTIONS and OPTIONS[name].secret for name in close)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plsc.config import OPTIONS, Config
+from plsc.config.extensions import MODEL
 from plsc.config.rules import changed
 from plsc.errors import ConfigError
 
@@ -33,6 +34,8 @@ class Parts:
                 f"set_distfc_attr(bias_attr=...): classifier.loss_type={config.classifier.loss_type!r} has no bias; "
                 "only softmax has one"
             )
+        if self.model is None:
+            MODEL.check(config.settings)
         _check_attribute("param_attr", self.param_attr)
         _check_attribute("bias_attr", self.bias_attr)
 
@@ -52,7 +55,7 @@ class Parts:
         idle = [
             (self.optimizer is not None, "an optimizer of your own (set_optimizer)", rate),
             (self.model is not None, "a model of your own (set_model)",
-             ["model.name", "model.data_format", "model.dropout", "model.base_width"]),
+             ["model.name", "model.data_format", "model.dropout", "model.base_width", "model.options"]),
             (self.test_dataset is not None, "test data of your own (test_dataset)", ["data.val_targets"]),
             (own_data, "training data of your own (train_dataset, train_reader)", source),
         ]  # fmt: skip

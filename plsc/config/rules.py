@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
+from plsc.config.extensions import EXTENSIONS, value_of
 from plsc.config.keys import OPTIONS
 from plsc.config.schema import DIST_LOSSES, LOSS_PRESETS, Settings
 from plsc.config.shown import shown
@@ -135,18 +136,11 @@ def _check_remote(settings: Settings) -> None:
         )
 
 
-def value_of(settings: Settings, key: str) -> object:
-    """The value of a dotted key."""
-    value: object = settings
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
-
-
 def without_effect(settings: Settings) -> list[str]:
     """A line for every key that was changed from its default and has no effect in this combination."""
     lines = []
-    for reason, idle, keys in _idle_keys(settings):
+    chosen = [(f"{one.key}: {value_of(settings, one.key)}", True, one.not_taken(settings)) for one in EXTENSIONS]
+    for reason, idle, keys in [*chosen, *_idle_keys(settings)]:
         lines += [f"{text}: has no effect with {reason}" for text in changed(settings, keys)] if idle else []
     return lines
 

@@ -58,6 +58,9 @@ class Model:
         64, "The channels of the first layer; 64 is the published net, less gives a narrow one.",
         unit="channels", within="[1, 4096]",
     )  # fmt: skip
+    options: dict = option(
+        {}, "Options that the backbone has beyond these keys, as in {depth: 3}: parameters of its constructor.",
+    )  # fmt: skip
     input_info: list[dict] | None = option(
         None, "The inputs of a net of your own, as in PLSC 0.2; null means an image of `image_shape` and its label.",
         setter="set_input_info", attributes=("input_info",),

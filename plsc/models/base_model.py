@@ -6,7 +6,7 @@ import inspect
 import os
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from plsc.errors import ConfigError, PlscError
@@ -91,15 +91,23 @@ def _image(inputs: Mapping[str, Any]):
 
 def _takes_label(model: BaseModel) -> bool:
     """True for ``build_network(input, label, is_train)``, False for ``build_network(input, is_train)``."""
-    parameters = inspect.signature(model.build_network).parameters.values()
+    return len(require_form(f"model {type(model).__name__}", model.build_network)) == 2
+
+
+def require_form(what: str, build_network: Callable, skip: int = 0) -> list[str]:
+    """The names of its inputs. Raises ConfigError that begins with ``what`` for neither of the two forms.
+
+    skip: 1 for the function of a class, whose first parameter is the model.
+    """
+    parameters = list(inspect.signature(build_network).parameters.values())[skip:]
     names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     inputs = [name for name in names if name != "is_train"]
     if "is_train" not in names or len(inputs) not in (1, 2):
         raise ConfigError(
-            f"model {type(model).__name__}: build_network takes ({', '.join(names)}); allowed: "
+            f"{what}: build_network takes ({', '.join(names)}); allowed: "
             "(input, label, is_train=True) or (input, is_train=True)"
         )
-    return len(inputs) == 2
+    return inputs
 
 
 def _reason(error: Exception) -> str:

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
-from plsc.errors import ConfigError
-from plsc.models.base_model import BaseModel
+from plsc.errors import ConfigError, PlscError
+from plsc.models.base_model import BaseModel, require_form
 from plsc.registry import MODELS
+from plsc.signatures import problem_with_options, require_signature, taken
 
 
 def register_model(name: str, *, source: str = "") -> Callable:
     """Decorator: make a class or function buildable as ``build_model(name, ...)``. ``source``: the paper.
 
-    It is called with the keywords that were given to ``build_model``, the name among them. A name that is
-    taken raises ConfigError.
+    Its signature says what it is given: the settings of the section ``model`` whose names it has as parameters, and
+    ``model.options``. Raises ConfigError for a name that is taken, and for what is no model.
     """
-    return MODELS.register(name, source=source)
+    add = MODELS.register(name, source=source)
+
+    def checked(value: Any) -> Any:
+        _check(name, value)
+        return add(value)
+
+    return checked
+
+
+def _check(name: str, value: Any) -> None:
+    what = f"model {name!r}"
+    require_signature(what, value)
+    if isinstance(value, type):
+        if not issubclass(value, BaseModel):
+            raise ConfigError(f"{what}: {value.__qualname__} is no subclass of plsc.models.BaseModel; derive it")
+        require_form(what, value.build_network, skip=1)
 
 
 def list_models() -> list[str]:
@@ -26,19 +41,26 @@ def list_models() -> list[str]:
 
 
 def build_model(name: str, **options: Any) -> BaseModel:
-    """The model registered as ``name``; ``options`` are the keys of the config's section ``model``.
+    """The model registered as ``name``, made with these keywords, and with ``name`` where it takes that.
 
     Options of the built-in nets: embedding_size, image_shape (C, H, W), data_format, dropout, base_width.
-    Raises ConfigError for an unknown name or an option that the model does not take.
+    Raises ConfigError for an unknown name, an option that the model does not take, and what its constructor raises.
     """
     if name not in MODELS:
         raise ConfigError(f"model.name: {name!r} {MODELS.unknown(name)}")
     factory = MODELS.find(name)
+    if taken(factory, ["name"]):
+        options = {"name": name, **options}
+    problem = problem_with_options(factory, options)
+    if problem:
+        raise ConfigError(f"model {name!r}: {problem}")
     try:
-        inspect.signature(factory).bind(name=name, **options)
-    except TypeError as error:
-        raise ConfigError(f"model {name!r}: {error}; the options given are name, {', '.join(options)}") from None
-    model = factory(name=name, **options)
+        model = factory(**options)
+    except PlscError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model {name!r}: its constructor raised {type(error).__name__}: {reason}") from error
     if not isinstance(model, BaseModel):
         raise ConfigError(f"model {name!r}: its factory returned {type(model).__name__}, expected a plsc BaseModel")
     return model

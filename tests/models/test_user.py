@@ -87,7 +87,7 @@ def test_an_input_that_is_not_called_image():
 def test_an_error_of_the_net_names_its_line_where_programs_are_built():
     with static.building(paddle.static.Program(), paddle.static.Program()):
         photo = paddle.static.data("photo", [-1, *SHAPE], "float32")
-        message = r"WithFields: build_network raised AttributeError: .* \(test_models_user.py:\d+\)"
+        message = r"WithFields: build_network raised AttributeError: .* \(test_user.py:\d+\)"
         with pytest.raises(ConfigError, match=message):
             build_feature(WithFields(), {"photo": photo}, False)
 
@@ -174,7 +174,7 @@ def test_the_documented_example_works(tmp_path):
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
     shape = (3, 20, 20)
-    tiny = build_model("TinyNet", embedding_size=7, base_width=4, image_shape=shape, data_format="NCHW", dropout=None)
+    tiny = build_model("TinyNet", embedding_size=7, base_width=4, depth=3)
     train, startup, feature = build(tiny, shape, True, label=True, optimizer=paddle.optimizer.SGD(0.1))
     evaluation, _, eval_feature = build(tiny, shape, False)
     require_same_parameters(train, evaluation)

@@ -15,6 +15,7 @@ from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import ClassifierSpec, Shard, classify
 from plsc.classifiers.initializer import ShardInitializer, bias_value, distribution_of, usual_distribution
 from plsc.config import Config
+from plsc.config.extensions import MODEL
 from plsc.config.parts import Parts
 from plsc.engine.program.gradients import Gradients
 from plsc.errors import ConfigError
@@ -57,15 +58,7 @@ def make_model(config: Config, parts: Parts) -> BaseModel:
     """The user's model, or the one that the section ``model`` names. Raises ConfigError."""
     if parts.model is not None:
         return parts.model
-    section = config.model
-    return build_model(
-        section.name,
-        embedding_size=section.embedding_size,
-        image_shape=list(section.image_shape),
-        data_format=section.data_format,
-        dropout=section.dropout,
-        base_width=section.base_width,
-    )
+    return build_model(**{"name": config.model.name, **MODEL.arguments(config.settings)})
 
 
 def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:

@@ -1,0 +1,79 @@
+"""What a setting names, such as a model, and the settings and options that it is given: its signature decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plsc.config.schema import Settings
+from plsc.config.shown import shown
+from plsc.errors import ConfigError
+from plsc.registry import MODELS, Registry
+from plsc.signatures import given, problem_with_options, taken
+
+
+@dataclass(frozen=True)
+class Extension:
+    """One setting whose value is a name of a registry.
+
+    key: the setting. settings: {name of a parameter: the setting that it is given}. by_place: values that come first,
+    by place. idle: the settings to name where they were changed and the chosen one does not take them.
+    """
+
+    registry: Registry
+    key: str
+    settings: Mapping[str, str]
+    by_place: int = 0
+    idle: Mapping[str, str] | None = None
+
+    @property
+    def options_key(self) -> str:
+        """The setting that holds the options."""
+        return f"{self.key.rpartition('.')[0]}.options"
+
+    def chosen(self, settings: Settings) -> Any:
+        """The class or function that the setting names. Raises ConfigError for one that is not there."""
+        return self.registry.find(value_of(settings, self.key))
+
+    def check(self, settings: Settings) -> None:
+        """Raise ConfigError for options that the chosen one does not take."""
+        options, chosen = value_of(settings, self.options_key), self.chosen(settings)
+        problem = problem_with_options(chosen, options, self.settings, self.by_place)
+        if problem:
+            name = value_of(settings, self.key)
+            raise ConfigError(f"{self.options_key}={shown(options)}: {self.registry.kind} {name!r}: {problem}")
+
+    def arguments(self, settings: Settings, **known: Any) -> dict[str, Any]:
+        """What the chosen one is given by name: those of ``known`` and of its settings that it takes, and its options.
+
+        Raises ConfigError for options that it does not take.
+        """
+        self.check(settings)
+        values = {name: known.get(name, value_of(settings, key)) for name, key in self.settings.items()}
+        return {**given(self.chosen(settings), values, self.by_place), **value_of(settings, self.options_key)}
+
+    def not_taken(self, settings: Settings) -> tuple[str, ...]:
+        """The settings that have no effect with the chosen one."""
+        idle = self.idle or {}
+        names = taken(self.chosen(settings), idle.values(), self.by_place)
+        return tuple(key for key, name in idle.items() if name not in names)
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+MODEL = Extension(
+    MODELS,
+    "model.name",
+    {name: f"model.{name}"
+     for name in ("name", "embedding_size", "image_shape", "data_format", "dropout", "base_width")},
+    # the other three also say what the program around the net is like
+    idle={f"model.{name}": name for name in ("data_format", "dropout", "base_width")},
+)  # fmt: skip
+EXTENSIONS = (MODEL,)
