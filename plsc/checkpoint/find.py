@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 
-from plsc.checkpoint.files import hash_file
 from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, file_names, replaced_dirs, step_dirs
 from plsc.checkpoint.manifest import Manifest, read_manifest
 from plsc.checkpoint.read import check_fits, verify_files
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.together import Group, together
 from plsc.errors import CheckpointError
+from plsc.files.hashes import hash_file
 
 log = logging.getLogger(__name__)
 

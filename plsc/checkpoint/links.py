@@ -14,6 +14,8 @@ from plsc.checkpoint.together import Group, together
 from plsc.checkpoint.write import give_name, prepare_place, seal, tidy_or_warn
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
+from plsc.files.atomic import flush
+from plsc.files.hashes import READ_BYTES
 
 
 def link(path: str, run_dir: str, extra: dict[str, Any], group: Group) -> str:
@@ -50,6 +52,5 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # FAT, some network file systems, a limit of links
         with safe_open.open_bytes(source, safe_open.TENSORS) as stored, open(target, "xb") as copy:
-            shutil.copyfileobj(stored, copy, 1 << 22)
-            copy.flush()
-            os.fsync(copy.fileno())
+            shutil.copyfileobj(stored, copy, READ_BYTES)
+            flush(copy)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from dataclasses import dataclass, fields
 from typing import Any
 
-from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.layout import MANIFEST, MANIFEST_SUM, file_names
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.waiting import MOVING, touched_spec, window_spec
 from plsc.errors import CheckpointError
 from plsc.files import plain_json, safe_open
+from plsc.files.hashes import FileEntry, hash_bytes
 from plsc.parallel.shards import class_range
 
 FORMAT = "plsc-checkpoint"
@@ -104,7 +103,7 @@ class Manifest:
 
 def manifest_sum(data: bytes) -> bytes:
     """The contents of manifest.sha256, as `sha256sum` writes it."""
-    return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
+    return f"{hash_bytes(data)}  {MANIFEST}\n".encode()
 
 
 def carries_manifest(path: str) -> bool:

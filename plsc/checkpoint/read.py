@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from plsc.checkpoint.files import TensorFile, hash_file
 from plsc.checkpoint.layout import REPLICATED, file_identity, shard_name
 from plsc.checkpoint.manifest import Manifest
+from plsc.checkpoint.tensor_file import TensorFile
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.waiting import MOVING, TOUCHED, WINDOW, Waiting
 from plsc.errors import CheckpointError
+from plsc.files.hashes import hash_file
 from plsc.parallel.shards import overlaps
 
 

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from plsc.checkpoint import layout
-from plsc.checkpoint.files import FileEntry, sync_dir, write_tensors
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.read import ReshardSource, read_replicated, read_rows, read_window, verify_files
+from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.together import OneRank, together
 from plsc.checkpoint.waiting import WINDOW
 from plsc.checkpoint.write import save_shards
 from plsc.errors import CheckpointError
+from plsc.files.atomic import rename_new
+from plsc.files.hashes import FileEntry
 from plsc.parallel.shards import class_range
 
 
@@ -52,9 +54,7 @@ def merge(path: str, file: str) -> FileEntry:
 
     def write() -> list:
         entry = write_tensors(file + ".part", specs, _blocks(path, manifest, specs), metadata)
-        os.link(file + ".part", file)  # unlike a rename it does not replace what is there
-        os.unlink(file + ".part")
-        sync_dir(os.path.dirname(os.path.abspath(file)))
+        rename_new(file + ".part", file)
         return [entry.num_bytes, entry.sha256]
 
     try:

@@ -7,12 +7,12 @@ import os
 import shutil
 from collections.abc import Iterable
 
-from plsc.checkpoint.files import sync_dir
 from plsc.checkpoint.find import problem
 from plsc.checkpoint.layout import MANIFEST, MARKER, REMOVED, REPLACED, WRITING, aside_dirs, checkpoints_dir, step_dirs
 from plsc.checkpoint.manifest import carries_manifest
 from plsc.checkpoint.together import Group, describe
 from plsc.errors import CheckpointError
+from plsc.files import atomic
 
 log = logging.getLogger(__name__)
 
@@ -56,20 +56,18 @@ def tidy(run_dir: str) -> None:
             final = os.path.join(root, name[len(REPLACED) :])
             if problem(path) is None and problem(final) is not None:
                 if not os.path.lexists(final):
-                    os.replace(path, final)
-                    sync_dir(root)
+                    atomic.rename(path, final)
                 continue
         if _is_ours(path) or _is_empty(path):
             _delete(path)
 
 
-def move_aside(path: str, prefix: str) -> str:
-    """Rename a directory to `prefix` + its name, in place; returns the new path. Raises OSError."""
+def place_aside(path: str, prefix: str) -> str:
+    """`prefix` + the name of a directory, beside it; what we left there is deleted. Raises OSError."""
     root, name = os.path.split(path)
     aside = os.path.join(root, prefix + name)
     if os.path.isdir(aside) and _is_ours(aside):
         _delete(aside)
-    os.replace(path, aside)
     return aside
 
 
@@ -80,9 +78,8 @@ def check_not_foreign(path: str) -> None:
 
 
 def _remove(path: str) -> None:
-    root = os.path.dirname(path)
-    aside = move_aside(path, REMOVED)
-    sync_dir(root)
+    aside = place_aside(path, REMOVED)
+    atomic.rename(path, aside)
     _delete(aside)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plsc.checkpoint.files import TensorFile
+from plsc.checkpoint.tensor_file import TensorFile
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.errors import CheckpointError
 

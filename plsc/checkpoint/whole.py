@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 
-from plsc.checkpoint.files import sync_dir
 from plsc.checkpoint.find import latest, require_one_manifest
 from plsc.checkpoint.layout import DAMAGED, REPLACED, checkpoints_dir, damaged_dirs, file_names, step_dirs
 from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.read import Damaged, verify_files
 from plsc.checkpoint.together import Group, describe, together
 from plsc.errors import CheckpointError
+from plsc.files import atomic
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,7 @@ def _set_aside(run_dir: str, path: str) -> str:
     while os.path.lexists(aside):
         number += 1
         aside = os.path.join(root, f"{name}.{number}")
-    os.rename(path, aside)
-    sync_dir(root)
+    atomic.rename(path, aside)
     return aside
 
 
@@ -75,8 +74,7 @@ def _put_back(run_dir: str, path: str) -> str:
         log.warning("%s is not complete, and is now %s", final, _set_aside(run_dir, final))
     if os.path.lexists(final):
         return path  # what is there is nobody's checkpoint, and is not ours to move
-    os.rename(path, final)
-    sync_dir(root)
+    atomic.rename(path, final)
     return final
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from plsc.checkpoint import layout
-from plsc.checkpoint.files import FileEntry, sync_dir, write_bytes, write_tensors
 from plsc.checkpoint.manifest import META_KEYS, Manifest, manifest_sum, parse
-from plsc.checkpoint.retention import check_not_foreign, move_aside, tidy
+from plsc.checkpoint.retention import check_not_foreign, place_aside, tidy
+from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import ShardSource, TensorSpec
 from plsc.checkpoint.together import Group, OneRank, describe, together
 from plsc.checkpoint.waiting import TOUCHED, WINDOW
 from plsc.errors import CheckpointError
+from plsc.files.atomic import put_directory, sync_dir
+from plsc.files.hashes import FileEntry, write_new
 from plsc.version import __version__
 
 log = logging.getLogger(__name__)
@@ -201,7 +203,7 @@ def prepare_place(run_dir: str, final: str, aside: str) -> None:
     check_not_foreign(final)
     check_not_foreign(aside)
     os.mkdir(aside)
-    write_bytes(os.path.join(aside, layout.MARKER), b"")
+    write_new(os.path.join(aside, layout.MARKER), b"")
 
 
 def _write_shard(aside: str, step: int, name: str | None, shard: ShardSource | None) -> list[Any] | None:
@@ -234,20 +236,17 @@ def _finish(aside: str, draft: dict[str, Any], replicated: Mapping[str, np.ndarr
 def seal(aside: str, manifest: Manifest) -> None:
     """Write the manifest into a directory whose other files are complete, and take the mark of the unfinished away."""
     data = manifest.to_bytes()
-    write_bytes(os.path.join(aside, layout.MANIFEST), data)
-    write_bytes(os.path.join(aside, layout.MANIFEST_SUM), manifest_sum(data))
+    write_new(os.path.join(aside, layout.MANIFEST), data)
+    write_new(os.path.join(aside, layout.MANIFEST_SUM), manifest_sum(data))
     os.unlink(os.path.join(aside, layout.MARKER))
-    sync_dir(aside)
 
 
 def give_name(aside: str, final: str) -> None:
     """Give a sealed directory its name."""
-    root = os.path.dirname(final)
-    replaced = move_aside(final, layout.REPLACED) if os.path.isdir(final) else None
-    os.replace(aside, final)
-    sync_dir(root)
+    replaced = place_aside(final, layout.REPLACED) if os.path.isdir(final) else None
+    put_directory(aside, final, replaced)
     if replaced is not None:
-        tidy_or_warn(os.path.dirname(root))
+        tidy_or_warn(os.path.dirname(os.path.dirname(final)))
 
 
 def tidy_or_warn(run_dir: str) -> None:

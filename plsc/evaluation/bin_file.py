@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Union
+from typing import Any, Union
 
 import numpy as np
 
 from plsc.errors import ConfigError, DataError
+from plsc.evaluation.output_files import whole_file
 from plsc.files import safe_open
 from plsc.files.safe_pickle import as_array, load_plain
 
 Image = Union[bytes, np.ndarray]
 PathLike = Union[str, "os.PathLike[str]"]
+WHAT = "verification set"
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,8 @@ def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) ->
         content = (pictures, flags.tolist())
     except DataError as error:
         raise DataError(f"verification set {path}: not written: {error}") from error
-    write_whole(path, lambda file: pickle.dump(content, file, protocol=4))
-
-
-def write_whole(path: PathLike, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file beside, flushes it to disk and renames it: all of it or nothing. Raises DataError."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with open(temporary, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise DataError(f"verification set {path}: cannot be written: {error.strerror or error}") from error
+    with whole_file(path, WHAT) as file:
+        pickle.dump(content, file, protocol=4)
 
 
 def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
@@ -176,12 +161,3 @@ def _kind(value: Any) -> str:
 
 def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:120].replace("\n", " ")
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes the rename itself survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from plsc.errors import DataError
+from plsc.files import atomic
 
 
 def check_place(path: str | os.PathLike[str], what: str) -> None:
@@ -19,18 +23,17 @@ def check_place(path: str | os.PathLike[str], what: str) -> None:
         raise DataError(f"{what} {path}: the directory {path.parent} cannot be written to")
 
 
-def write_text(path: str | os.PathLike[str], text: str, what: str) -> None:
-    """Writes UTF-8 beside ``path``, flushes it to disk, then renames it. Raises DataError that begins with ``what``."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str], what: str) -> Iterator[BinaryIO]:
+    """`plsc.files.atomic.whole_file`, whose errors are a DataError that begins with ``what``."""
     try:
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic.whole_file(path) as file:
+            yield file
     except OSError as error:
-        raise DataError(f"{what} {path}: cannot be written: {error.strerror or error}") from error
+        raise DataError(f"{what} {os.fspath(path)}: cannot be written: {error.strerror or error}") from error
+
+
+def write_text(path: str | os.PathLike[str], text: str, what: str) -> None:
+    """Writes UTF-8, whole or not at all. Raises DataError that begins with ``what``."""
+    with whole_file(path, what) as file:
+        file.write(text.encode())

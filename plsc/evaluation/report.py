@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plsc.errors import ConfigError, DataError
+from plsc.errors import ConfigError
+from plsc.evaluation.output_files import whole_file
 from plsc.evaluation.verification import Verification
 
 if TYPE_CHECKING:
@@ -39,16 +39,8 @@ def plot_report(
     loss_axes, roc_axes = figure.subplots(1, 2)
     _draw_loss(loss_axes, loss_points)
     _draw_roc(roc_axes, verifications)
-    path = Path(path_png)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            FigureCanvasAgg(figure).print_figure(str(temporary), format="png")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"report {path}: cannot be written: {error.strerror or error}") from error
+    with whole_file(path_png, "report") as file:
+        FigureCanvasAgg(figure).print_figure(file, format="png")
 
 
 def _draw_loss(axes: Axes, points: Sequence[tuple[int, float]]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from plsc.errors import DataError
-from plsc.evaluation.bin_file import PairSet, load_bin, write_whole
+from plsc.evaluation.bin_file import PairSet, load_bin
 from plsc.evaluation.folders import find_identities
+from plsc.evaluation.output_files import whole_file
 from plsc.evaluation.pairs import choose_pairs, most_pairs
 from plsc.evaluation.verification import FOLDS
 from plsc.files import safe_open
@@ -102,7 +103,8 @@ def save_pair_list(path: str | os.PathLike[str], pictures: Sequence[str], issame
         if any(mark in name for mark in "\t\r\n"):
             raise DataError(f"pair list {os.fspath(path)}: {_printable(name)} has a tab or a line end; rename it")
     lines = [f"{a}\t{b}\t{int(same)}\n" for a, b, same in zip(names[::2], names[1::2], issame)]
-    write_whole(path, lambda file: file.write("".join(lines).encode("utf-8", "surrogateescape")))
+    with whole_file(path, "pair list") as file:
+        file.write("".join(lines).encode("utf-8", "surrogateescape"))
 
 
 def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:

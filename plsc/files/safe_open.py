@@ -68,12 +68,16 @@ def read_bytes(path: PathLike, most: int) -> bytes:
     return b"".join(parts)
 
 
+def kind_of(mode: int) -> str:
+    """What a file with this ``st_mode`` is, that is neither a regular one nor a directory."""
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+
+
 def _require_regular(found: os.stat_result, path: PathLike, most: int) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(found.st_mode):
-        kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), "something else")
-        raise OSError(errno.EINVAL, f"is {kind}, no regular file", path)
+        raise OSError(errno.EINVAL, f"is {kind_of(found.st_mode)}, no regular file", path)
     if found.st_size > most:
         raise _too_large(found.st_size, path, most)
 

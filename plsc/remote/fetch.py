@@ -13,10 +13,10 @@ from typing import Any
 
 from plsc import checkpoint
 from plsc.checkpoint import layout
-from plsc.checkpoint.files import sync_dir
 from plsc.checkpoint.together import together
 from plsc.config.urls import is_url, masked
 from plsc.errors import CheckpointError
+from plsc.files.atomic import put_directory
 from plsc.remote.places import FETCHED, Run, start_url
 from plsc.remote.source import UPLOADED, Source, read_source
 from plsc.remote.stores import Store, open_store
@@ -136,9 +136,7 @@ def _require_same(source: Source, target: str) -> None:
 def _finish(source: Source, part: str, target: str) -> None:
     """What makes it complete, then one rename."""
     source.mark(part)
-    sync_dir(part)
-    os.replace(part, target)
-    sync_dir(os.path.dirname(target))
+    put_directory(part, target)
 
 
 def _require_visible(source: Source, target: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 
-from plsc.checkpoint.files import READ_BYTES, FileEntry
 from plsc.config.urls import masked
 from plsc.errors import ConfigError
+from plsc.files.hashes import READ_BYTES, FileEntry, Measure
 
 # The package that an address needs besides fsspec itself.
 DRIVERS = {"s3": "s3fs", "file": "fsspec"}
@@ -52,12 +51,11 @@ class FsspecStore:
         self._fs.put_file(local, self._path(name))
 
     def measure(self, name: str) -> FileEntry:
-        digest, size = hashlib.sha256(), 0
+        measure = Measure()
         with self._fs.open(self._path(name), "rb", block_size=READ_BYTES) as file:
             while block := file.read(READ_BYTES):
-                digest.update(block)
-                size += len(block)
-        return FileEntry(size, digest.hexdigest())
+                measure.add(block)
+        return measure.entry()
 
     def delete(self, name: str) -> None:
         if self._fs.exists(self._path(name)):

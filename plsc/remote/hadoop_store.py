@@ -8,7 +8,6 @@ user may read, so that they are in no list of processes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
@@ -19,9 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from xml.sax.saxutils import escape
 
-from plsc.checkpoint.files import READ_BYTES, FileEntry
 from plsc.config.urls import masked
 from plsc.errors import ConfigError
+from plsc.files.hashes import READ_BYTES, FileEntry, Measure
 
 COMMAND_SECONDS = 3000  # a command that hangs ends before the other ranks stop waiting (plsc.parallel.group)
 
@@ -73,15 +72,9 @@ class HadoopStore:
         self._run("-put", "-f", local, self._path(name))
 
     def measure(self, name: str) -> FileEntry:
-        digest, size = hashlib.sha256(), 0
-
-        def take(block: bytes) -> None:
-            nonlocal size
-            digest.update(block)
-            size += len(block)
-
-        self._run("-cat", self._path(name), take=take)
-        return FileEntry(size, digest.hexdigest())
+        measure = Measure()
+        self._run("-cat", self._path(name), take=measure.add)
+        return measure.entry()
 
     def delete(self, name: str) -> None:
         self._run("-rm", "-f", "-skipTrash", self._path(name))

@@ -12,13 +12,13 @@ import os
 
 from plsc import checkpoint
 from plsc.checkpoint import layout
-from plsc.checkpoint.files import FileEntry
 from plsc.checkpoint.find import problem
 from plsc.checkpoint.manifest import carries_manifest
 from plsc.checkpoint.together import together
 from plsc.config.urls import masked
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
+from plsc.files.hashes import FileEntry
 from plsc.remote.places import FETCHED, Run, save_url
 from plsc.remote.source import UPLOADED, upload_list
 from plsc.remote.stores import Store, open_store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 
 from plsc import checkpoint
 from plsc.checkpoint import layout
-from plsc.checkpoint.files import FileEntry, write_bytes
 from plsc.errors import CheckpointError
 from plsc.files import plain_json, safe_open
+from plsc.files.hashes import FileEntry, hash_bytes, write_new
 from plsc.remote.stores import Store
 from plsc.remote.transfer import download, retried
 
@@ -44,7 +43,7 @@ class Source:
         """Such as step_00012000_0a1b2c3d4e5f; the end is from the list's SHA-256: another one has another name."""
         last = list(self.texts.values())[-1]
         kind = "export" if UPLOADED in self.texts else layout.step_name(json.loads(last)["step"])
-        return f"{kind}_{hashlib.sha256(last.encode()).hexdigest()[:12]}"
+        return f"{kind}_{hash_bytes(last.encode())[:12]}"
 
     def entries(self) -> dict[str, FileEntry]:
         """Size and SHA-256 of every file that is not in `texts`. Raises CheckpointError that names the address."""
@@ -60,7 +59,7 @@ class Source:
     def mark(self, directory: str) -> None:
         """Write what makes a copy complete."""
         for name, text in self.texts.items():
-            write_bytes(os.path.join(directory, name), text.encode())
+            write_new(os.path.join(directory, name), text.encode())
 
     def is_marked(self, directory: str) -> bool:
         """Whether a directory has the same list of files."""

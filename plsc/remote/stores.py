@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from plsc.checkpoint.files import FileEntry
 from plsc.config import Config
+from plsc.files.hashes import FileEntry
 from plsc.remote.fsspec_store import FsspecStore
 from plsc.remote.hadoop_store import HadoopStore
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from plsc.checkpoint.files import FileEntry, hash_file
 from plsc.checkpoint.together import describe
 from plsc.errors import CheckpointError, PlscError
+from plsc.files.hashes import FileEntry, measure_file
 from plsc.remote.stores import Store
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def download(store: Store, name: str, local: str, expected: FileEntry) -> None:
 def measure_local(path: str) -> FileEntry:
     """Size and SHA-256 of a file of this machine. Raises CheckpointError."""
     try:
-        return FileEntry(os.path.getsize(path), hash_file(path))
+        return measure_file(path)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 

@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from plsc.checkpoint.files import hash_file
 from plsc.errors import ExportError
 from plsc.files import plain_json, safe_open
+from plsc.files.hashes import hash_file, measure_file
 
 DESCRIPTION = "plsc.json"
 FORMAT, VERSION = "plsc-exported-model", 1
@@ -153,5 +153,5 @@ def check_files(path: str, description: Description, kind: str) -> list[str]:
 
 def describe_files(path: str, names: list[str]) -> dict[str, dict[str, Any]]:
     """{name: size and SHA-256} of files in the directory ``path``."""
-    files = {name: os.path.join(path, name) for name in names}
-    return {name: {"bytes": os.path.getsize(file), "sha256": hash_file(file)} for name, file in files.items()}
+    entries = {name: measure_file(os.path.join(path, name)) for name in names}
+    return {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in entries.items()}

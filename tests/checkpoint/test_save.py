@@ -20,8 +20,8 @@ from plsc.checkpoint import (
     save,
     verify_files,
 )
-from plsc.checkpoint.files import _HashedFile
 from plsc.errors import CheckpointError
+from plsc.files.hashes import HashedFile
 from plsc.parallel.shards import class_range
 from tests.checkpoint.checkpoint_kit import (
     EMBEDDING_SIZE,
@@ -56,7 +56,7 @@ class FailOnCall:
     def __init__(self, monkeypatch, n, fate):
         self.left, self.fate, self.calls = n, fate, []
         for owner, name in (
-            (os, "replace"), (os, "fsync"), (os, "mkdir"), (os, "unlink"), (os, "rmdir"), (_HashedFile, "write"),
+            (os, "replace"), (os, "fsync"), (os, "mkdir"), (os, "unlink"), (os, "rmdir"), (HashedFile, "write"),
         ):  # fmt: skip
             monkeypatch.setattr(owner, name, self.wrap(name, getattr(owner, name)))
 

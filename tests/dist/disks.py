@@ -45,9 +45,9 @@ def slow_disk(rank: int, run_dir: Path) -> None:
 
 def full_disk(rank: int, run_dir: Path) -> None:
     """The disk of rank 1 is full from the second save on."""
-    from plsc.checkpoint import files
+    from plsc.files.hashes import HashedFile
 
-    sync, count = files._HashedFile.finish, 0
+    sync, count = HashedFile.finish, 0
 
     def finish(self):
         nonlocal count
@@ -56,7 +56,7 @@ def full_disk(rank: int, run_dir: Path) -> None:
             raise OSError(errno.ENOSPC, "No space left on device", self._path)
         return sync(self)
 
-    files._HashedFile.finish = finish
+    HashedFile.finish = finish
     make_entry(run_dir, {"with_test": False}).train()
 
 

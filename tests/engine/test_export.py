@@ -180,18 +180,20 @@ def test_killed_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch):
         Path(place.start_anew(final), "plsc.json").write_text(text)
         if text == "old":
             place.publish(final)
-    real = os.rename
+    real = os.replace
 
     def killed(source, target):
         if target == final:
             raise KeyboardInterrupt
         real(source, target)
 
-    monkeypatch.setattr(os, "rename", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         place.publish(final)
     monkeypatch.undo()
-    assert Path(final + ".replaced", "plsc.json").read_text() == "old"
+    assert Path(final + ".replaced", "plsc.json").read_text() == "old" and not os.path.exists(final)
+    place.check_free(final, "plsc.json")  # the first thing that the next export does
+    assert Path(final, "plsc.json").read_text() == "old"
     place.publish(final)
     assert Path(final, "plsc.json").read_text() == "new" and os.listdir(tmp_path) == ["inference"]
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation import bin_file
 from plsc.evaluation.bin_file import find_targets, load_bin, save_bin
 
 IMAGES = [b"\xff\xd8jpeg-a\x00\r\n", b"\xff\xd8b", b"\x89PNGc", b"d\xe9"]
@@ -271,7 +270,7 @@ def test_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bin_file.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match="No space left"):
         save_bin(path, IMAGES[::-1], SAME)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["set.bin"]

@@ -13,7 +13,6 @@ import pytest
 
 from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.old_plsc import OldCheckpoint
-from plsc.checkpoint.read import hash_file
 from plsc.config import Config
 from plsc.data import ImageListDataset, decode_image
 from plsc.data.label_map import read_label_map
@@ -22,6 +21,7 @@ from plsc.errors import PlscError
 from plsc.evaluation import ijb
 from plsc.evaluation.sources import PictureFiles, load_pair_list, load_pairs
 from plsc.files import safe_open
+from plsc.files.hashes import hash_file
 from plsc.serving import find_pictures
 from plsc.serving.description import read_description
 from plsc.serving.gallery import read_predictions
@@ -190,9 +190,7 @@ ALLOWED = {
     ("plsc/terminal.py", "os.open"): "/dev/null",
     ("plsc/engine/memory/free.py", "open"): "the kernel's (cgroups)",
     ("plsc/checkpoint/lock.py", "os.open"): "the lock: made here, its first 4096 bytes read without waiting",
-    ("plsc/checkpoint/files.py", "os.open"): "a directory, to flush it",
-    ("plsc/evaluation/bin_file.py", "os.open"): "a directory, to flush it",
-    ("plsc/engine/inference/place.py", "os.open"): "results, to flush them; without waiting",
+    ("plsc/files/atomic.py", "os.open"): "directories and results, to flush them; without waiting",
     ("plsc/backend/cpu.py", "cpuinfo.read_text"): "the kernel's",
     ("plsc/files/private_directory.py", "os.open"): "in a directory where nobody else can write",
     ("plsc/backend/compiler.py", "cpuinfo.read_text"): "the kernel's",

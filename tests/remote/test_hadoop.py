@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from plsc.checkpoint.files import FileEntry, hash_file
 from plsc.config import Config
 from plsc.errors import CheckpointError
+from plsc.files.hashes import FileEntry, hash_file
 from plsc.remote import check_destination, fetch_start, open_store, publish_checkpoints, transfer
 from plsc.remote.hadoop_store import HadoopStore
 from tests.checkpoint.checkpoint_kit import save_as

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from plsc.checkpoint.files import FileEntry, hash_file
 from plsc.config import Config
 from plsc.config.urls import masked
 from plsc.errors import CheckpointError, ConfigError
+from plsc.files.hashes import FileEntry, hash_file
 from plsc.remote import open_store, transfer
 from plsc.remote.fsspec_store import FsspecStore
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from plsc.checkpoint.files import sync_dir
 from plsc.errors import ConfigError
+from plsc.files.atomic import flush_path, put_directory, remove_temporaries, restore
 
 
 def aside(final: str) -> str:
@@ -15,7 +15,11 @@ def aside(final: str) -> str:
 
 
 def check_free(final: str, marker: str) -> None:
-    """Raise ConfigError where ``final`` holds something else than earlier results, which a file ``marker`` tells."""
+    """Raise ConfigError where ``final`` holds something else than earlier results, which a file ``marker`` tells.
+
+    Earlier results that a killed ``publish`` had moved away get their name back.
+    """
+    restore(final, _replaced(final))
     if not os.path.lexists(final) or os.path.isfile(os.path.join(final, marker)):
         return
     if not os.path.isdir(final) or os.listdir(final):
@@ -37,25 +41,18 @@ def start_anew(final: str) -> str:
 def publish(final: str) -> None:
     """Put what was written aside in the place of ``final``.
 
-    A first result appears by one rename. An earlier one is moved away just before; a kill between the two renames
-    loses neither: both lie beside the empty place, as ``.replaced`` and ``.unfinished``.
+    A first result appears by one rename. An earlier one is moved away just before; after a kill between the two renames
+    both lie beside the empty place, and the next ``check_free`` puts the earlier one back.
     """
-    unfinished, replaced = aside(final), final + ".replaced"
+    unfinished, replaced = aside(final), _replaced(final)
+    remove_temporaries(unfinished)
     for name in os.listdir(unfinished):
-        _flush(os.path.join(unfinished, name))
-    sync_dir(unfinished)
-    if os.path.lexists(final):
-        if os.path.isdir(replaced):
-            shutil.rmtree(replaced)
-        os.rename(final, replaced)
-    os.rename(unfinished, final)
-    sync_dir(os.path.dirname(final))
+        flush_path(os.path.join(unfinished, name))
+    if os.path.lexists(final) and os.path.isdir(replaced):
+        shutil.rmtree(replaced)
+    put_directory(unfinished, final, replaced)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _flush(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that somebody put there is not waited for
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _replaced(final: str) -> str:
+    return final + ".replaced"

@@ -14,6 +14,7 @@ import numpy as np
 
 from plsc.engine.inference import place
 from plsc.files import plain_json, safe_open
+from plsc.files.atomic import flush, write_bytes
 from plsc.serving.gallery import FEATURES, TABLE
 
 STATE = "predictions.json"
@@ -39,8 +40,7 @@ class PredictionFiles:
     def append(self, features: np.ndarray) -> None:
         """The features of the next pictures, on the disk when this returns."""
         self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        flush(self._file)
         self.done += len(features)
         self._write_state()
 
@@ -88,12 +88,7 @@ class PredictionFiles:
             "header_bytes": len(self._header),
             "pictures": self._prints.of_first(self.done) if self._has_files else "",
         }
-        path = self._aside(STATE)
-        with open(path + ".new", "w", encoding="utf-8") as file:
-            json.dump(state, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(path + ".new", path)
+        write_bytes(self._aside(STATE), json.dumps(state, indent=2).encode())
 
     def _aside(self, name: str) -> str:
         return os.path.join(place.aside(self._final), name)

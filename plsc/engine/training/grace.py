@@ -7,6 +7,7 @@ import os
 
 from plsc.engine.run.start import Run
 from plsc.files import safe_open
+from plsc.files.atomic import write_bytes
 from plsc.parallel.launcher import PADDLE_GRACE_SECONDS, grace_seconds
 
 SLOW_SAVE = "slow_save.json"  # in the directory of a run whose last save took long, for its next start
@@ -49,8 +50,7 @@ def _note(path: str, seconds: float) -> None:
     """Keep what is worth a word at the next start, which may be by another launcher."""
     try:
         if seconds > _SHARE * PADDLE_GRACE_SECONDS:
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump({"seconds": round(seconds, 1)}, file)
+            write_bytes(path, json.dumps({"seconds": round(seconds, 1)}).encode())
         elif os.path.exists(path):
             os.unlink(path)
     except OSError:

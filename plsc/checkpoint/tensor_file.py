@@ -7,61 +7,18 @@ https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
+from plsc.files.hashes import FileEntry, HashedFile
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors package
-READ_BYTES = 1 << 22
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """Size in bytes and SHA-256 (hex) of one file."""
-
-    num_bytes: int
-    sha256: str
-
-
-class _HashedFile:
-    """A new file whose SHA-256 is taken while it is written."""
-
-    def __init__(self, path: str):
-        self._path = path
-        self._hash = hashlib.sha256()
-        self._size = 0
-        self._file = open(path, "xb")
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self._hash.update(data)
-        self._size += len(data)
-
-    def finish(self) -> FileEntry:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return FileEntry(self._size, self._hash.hexdigest())
-
-    def __enter__(self) -> _HashedFile:
-        return self
-
-    def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = self._path  # "No space left on device" alone does not say where
-        try:
-            self._file.close()
-        except OSError:
-            if error is None:
-                raise
 
 
 def write_tensors(
@@ -73,7 +30,7 @@ def write_tensors(
     tensor without dimensions comes as one block with first row 0.
     Raises CheckpointError when the blocks do not add up to `specs`, OSError when the disk refuses.
     """
-    with _HashedFile(path) as file:
+    with HashedFile(path) as file:
         file.write(_header(specs, metadata))
         by_name = {spec.name: spec for spec in specs}
         if len(by_name) != len(specs):
@@ -97,35 +54,6 @@ def write_tensors(
         for spec in [current, *order]:
             _check_full(path, spec, written)
         return file.finish()
-
-
-def write_bytes(path: str, data: bytes) -> FileEntry:
-    """Write a new small file and flush it to disk."""
-    with _HashedFile(path) as file:
-        file.write(data)
-        return file.finish()
-
-
-def sync_dir(path: str) -> None:
-    """Flush the names in a directory to disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot flush a directory, and say so like this
-            raise
-    finally:
-        os.close(handle)
-
-
-def hash_file(path: str) -> str:
-    """SHA-256 of a file, reading 4 MiB at a time."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(READ_BYTES))
-    with safe_open.open_bytes(path, safe_open.TENSORS) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
 
 
 class TensorFile:

@@ -1,0 +1,94 @@
+"""Size and SHA-256 of files: of one that is there, of one while it is written, of bytes as they arrive."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from plsc.files import safe_open
+from plsc.files.atomic import flush
+
+READ_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 (hex) of one file."""
+
+    num_bytes: int
+    sha256: str
+
+
+class Measure:
+    """Size and SHA-256 of bytes that come one after the other."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+        self._size += len(data)
+
+    def entry(self) -> FileEntry:
+        """Of all that was added so far."""
+        return FileEntry(self._size, self._hash.hexdigest())
+
+
+class HashedFile:
+    """A new file whose SHA-256 is taken while it is written; a context manager. Raises OSError that names the file.
+
+    It is seen while it is written: for directories that appear whole (``atomic.put_directory``).
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        self._measure = Measure()
+        self._file = open(path, "xb")
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._measure.add(data)
+
+    def finish(self) -> FileEntry:
+        """Flush it to disk; what was written."""
+        flush(self._file)
+        return self._measure.entry()
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = self._path  # "No space left on device" alone does not say where
+        try:
+            self._file.close()
+        except OSError:
+            if error is None:
+                raise
+
+
+def write_new(path: str, data: bytes) -> FileEntry:
+    """Write a new small file and flush it to disk."""
+    with HashedFile(path) as file:
+        file.write(data)
+        return file.finish()
+
+
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 (hex) of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: str) -> str:
+    """SHA-256 (hex) of a file, reading 4 MiB at a time."""
+    return measure_file(path).sha256
+
+
+def measure_file(path: str) -> FileEntry:
+    """Size and SHA-256 of a file, reading 4 MiB at a time."""
+    measure, buffer = Measure(), memoryview(bytearray(READ_BYTES))
+    with safe_open.open_bytes(path, safe_open.TENSORS) as file:
+        while count := file.readinto(buffer):
+            measure.add(buffer[:count])
+    return measure.entry()
