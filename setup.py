@@ -31,7 +31,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["plsc", "plsc.*"]),
     package_data={"plsc.rows": ["*.cc"]},  # compiled where they run, see plsc/backend/compiler.py
-    entry_points={"console_scripts": ["plsc = plsc.command_line:console"]},
+    entry_points={"console_scripts": ["plsc = plsc.cli.main:main"]},
     python_requires=">=3.9",
     install_requires=["numpy>=1.22", "pillow>=9.1", "pyyaml>=5.4"],
     extras_require={

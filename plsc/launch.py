@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable
 from types import FrameType
@@ -28,15 +29,21 @@ _PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM, sig
 
 def main() -> None:
     """Launch as the command line says; ends the process."""
+    raise SystemExit(launch(sys.argv[1:]))
+
+
+def launch(arguments: list[str]) -> int:
+    """Launch as Paddle's launcher would with these arguments; returns the status of the process, or ends it."""
     install_excepthook()
     require_paddle()
     this_is_the_launcher()
     from paddle.distributed.launch.context import Context
-    from paddle.distributed.launch.main import launch
+    from paddle.distributed.launch.main import launch as launch_by_paddle
 
+    sys.argv = [sys.argv[0], *arguments]  # both versions read nothing else
     context = Context()
     if context.is_legacy_mode() or context.is_auto_tuner_mode():
-        return launch()  # neither starts ranks in a way that is known here
+        return launch_by_paddle()  # neither starts ranks in a way that is known here
     from paddle.distributed.launch import controllers
     from paddle.distributed.launch.job.container import Container
 
@@ -56,7 +63,7 @@ def main() -> None:
         raise
     finally:
         leave()
-    raise SystemExit(stop.status())
+    return stop.status()
 
 
 def heard_signals() -> list[signal.Signals]:

@@ -24,6 +24,7 @@ def _in_rooms(names: dict[str, str]) -> frozenset[str]:
 
 PLAIN = _in_rooms({
     "checkpoint": "link memory read retention run_lock save",
+    "cli": "reshard",
     "config": "config extensions limits rules yaml",
     "data": "hooks hostile_pictures label_map lists loader record sampler transforms",
     "engine": "meter",
@@ -35,7 +36,7 @@ PLAIN = _in_rooms({
     "project": "atomic_writes checkpoint_docs evaluation_docs imports packaging parts plugins without_paddle",
     "remote": "copies hadoop s3 transfer",
     "serving": "foreign pictures",
-    "tools": "make_bin make_glyphs reshard_tool",
+    "tools": "make_bin make_glyphs",
 })
 
 # Times and memory of small cases; huge pages, as far as the machine has them free; processes of more than a gigabyte,

@@ -1,4 +1,4 @@
-"""Run a command of tools/ in this process: what it prints and its status are those of a process of its own."""
+"""Run `plsc` or a program of tools/ in this process: output and status are those of a process of its own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,21 @@ TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 def run(name: str, *arguments) -> subprocess.CompletedProcess:
     """``python tools/NAME.py ARGUMENTS``. Not for what trains or runs a net: that leaves the process changed."""
-    words = [str(TOOLS / f"{name}.py"), *map(str, arguments)]
+    return _in_process(str(TOOLS / f"{name}.py"), arguments)
+
+
+def plsc(*arguments) -> subprocess.CompletedProcess:
+    """``python -m plsc ARGUMENTS``. Not for what trains or runs a model: that leaves the process changed."""
+    return _in_process(str(TOOLS.parent / "plsc" / "__main__.py"), arguments)
+
+
+def _in_process(script: str, arguments) -> subprocess.CompletedProcess:
+    words = [script, *map(str, arguments)]
     before = sys.argv, list(sys.path), sys.excepthook, dict(os.environ)
     stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-    sys.argv, sys.path[:], sys.excepthook = words, [str(TOOLS), *sys.path], sys.__excepthook__
+    sys.argv, sys.excepthook = words, sys.__excepthook__
+    if script.startswith(str(TOOLS)):
+        sys.path.insert(0, str(TOOLS))
     try:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             code = _ended(words[0])

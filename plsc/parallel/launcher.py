@@ -37,6 +37,11 @@ def this_is_the_launcher() -> None:
     os.environ[LAUNCHER] = str(os.getpid())
 
 
+def is_rank(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether this process was started by a launcher."""
+    return bool((os.environ if environ is None else environ).get(LAUNCHED))
+
+
 def end_with_launcher(env: Environment) -> None:
     """See to it that this process ends when the one that started it as a rank does; a process alone goes on.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from plsc import Entry
-from plsc.command_line import console
+from plsc.cli.main import main
 from plsc.engine.memory.need import STEP, Need
 from plsc.engine.memory.plan import most_classes
 from plsc.errors import ConfigError
@@ -177,15 +177,14 @@ SMALL = ["plan", "-o", "model.name=ResNet10", "-o", "model.base_width=4", "-o", 
 
 
 def test_the_command_says_what_the_method_says():
-    words = [sys.executable, str(ROOT / "tools/plan.py"), *SMALL[1:], "--memory-gb", "3"]
+    words = [sys.executable, "-m", "plsc", *SMALL, "--memory-gb", "3"]
     done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
     assert done.returncode == 0 and "class weights" in done.stdout
     assert "85742 classes on 2 rank(s) need" in done.stdout.splitlines()[-1]  # 85,742 is the default
 
 
 def test_the_command_fails_where_it_does_not_fit_or_is_wrong(capsys):
-    with pytest.raises(SystemExit) as end:
-        console([*SMALL, "--memory-gb", "0.1"])
-    assert end.value.code == 1 and "does not fit in 0.10 GB" in capsys.readouterr().out
+    assert main([*SMALL, "--memory-gb", "0.1"]) == 1
+    assert "does not fit in 0.10 GB" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="lr=-1"):
-        console([*SMALL, "-o", "lr=-1"])
+        main([*SMALL, "-o", "lr=-1"])

@@ -214,12 +214,12 @@ def test_an_exported_model_is_judged_like_its_checkpoint(trained_run, exported, 
 
 
 def tool(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *arguments]
+    command = [sys.executable, "-m", "plsc", name, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
 
 
-def test_the_tools_take_the_settings_from_the_checkpoint(trained_run, tmp_path):
+def test_the_commands_take_the_settings_from_the_checkpoint(trained_run, tmp_path):
     """Export, predict by the export, verify by the checkpoint: three commands without a YAML file."""
     kit.make_folder(tmp_path / "p", 3)
     write_bin(tmp_path / "own.bin")
@@ -235,9 +235,9 @@ def test_the_tools_take_the_settings_from_the_checkpoint(trained_run, tmp_path):
     assert json.loads(Path(out, "inference", "plsc.json").read_text())["agreement"]["images"] == "3 pictures"
 
 
-def test_the_tools_say_in_one_line_what_is_wrong(tmp_path):
-    done = tool_kit.run("predict", "--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "out"))
+def test_the_commands_say_in_one_line_what_is_wrong(tmp_path):
+    done = tool_kit.plsc("predict", "--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "out"))
     assert done.returncode == 1 and done.stderr.startswith("plsc: error: ") and done.stderr.count("\n") == 1
     assert "no such directory" in done.stderr and not (tmp_path / "out").exists()
-    done = tool_kit.run("export", "--checkpoint", str(tmp_path))
+    done = tool_kit.plsc("export", "--checkpoint", str(tmp_path))
     assert done.returncode == 2 and "give -c FILE, or both --checkpoint and --output" in done.stderr

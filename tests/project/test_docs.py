@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from plsc.cli import recipes
 from plsc.config import OPTIONS, Config
 from tests import tool_kit
 from tests.project.docs_kit import LANGUAGES, PAGES, REASONS, ROOT, SHELLS, Block, anchors, blocks, commands, links
@@ -18,8 +19,8 @@ from tests.project.docs_kit import LANGUAGES, PAGES, REASONS, ROOT, SHELLS, Bloc
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # Pages whose programs have a test of their own, which feeds them or compares what they print.
 OWN_TESTS = {
-    "add_a_backbone.md": "test_models_user.py",
-    "checkpoint_format.md": "test_checkpoint_docs.py",
+    "add_a_backbone.md": "models/test_user.py",
+    "checkpoint_format.md": "project/test_checkpoint_docs.py",
 }
 
 
@@ -42,7 +43,7 @@ def test_blocks_say_what_they_are(page):
 
 def test_pages_with_a_test_of_their_own_have_one():
     for page, test in OWN_TESTS.items():
-        assert page in (ROOT / "tests" / "unit" / test).read_text(encoding="utf-8"), f"{test} does not read {page}"
+        assert page in (ROOT / "tests" / test).read_text(encoding="utf-8"), f"{test} does not read {page}"
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
@@ -82,12 +83,15 @@ def at_line(block: Block, before: str) -> str:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """`python` is the one that runs the tests, plsc that of the checkout; no launcher is above."""
+    """`python` is the one that runs the tests, `plsc` that of the checkout; no launcher is above."""
     python = directory / "bin" / "python"
     if not python.exists():
         python.parent.mkdir()
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        python.chmod(0o755)
+        script = f"#!{sys.executable}\nimport sys\nfrom plsc.cli.main import main\nsys.exit(main())\n"
+        (python.parent / "plsc").write_text(script)  # as setup.py has pip write it
+        for program in python.parent.iterdir():
+            program.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE_")}
     return {**kept, "PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -100,10 +104,11 @@ def help_of():
     def ask(*command: str) -> str:
         if command not in known:
             tool = re.fullmatch(r"tools/(\w+)\.py", command[-1])
-            done = tool_kit.run(tool[1], "--help") if tool else subprocess.run(
+            ours = command[0] == "plsc" and tool_kit.plsc(*command[1:], "--help")
+            done = ours or (tool_kit.run(tool[1], "--help") if tool else subprocess.run(
                 [*command, "--help"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
                 capture_output=True, text=True, timeout=60,
-            )  # fmt: skip
+            ))  # fmt: skip
             assert done.returncode == 0, done.stderr
             known[command] = done.stdout
         return known[command]
@@ -122,10 +127,10 @@ def test_what_is_not_run_is_well_formed(block, help_of):
 
 def test_commands_in_tables_and_in_heads_of_configs_are_well_formed(help_of):
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
-    quoted = re.findall(r"`(python (?:tools/|-m paddle|-m plsc)[^`]+)`", "\n".join(texts))
+    quoted = re.findall(r"`((?:plsc|python (?:tools/|-m paddle|-m plsc)) ?[a-z-][^`]+)`", "\n".join(texts))
     for config in CONFIGS:
         quoted += re.findall(r"^#.*?((?:python|bash) .+)$", config.read_text(encoding="utf-8"), re.MULTILINE)
-    whole = [command for command in quoted if not re.search(r"\.\.\.|\bFILE\b|\bRUN\b|key=value", command)]
+    whole = [command for command in quoted if not re.search(r"\.\.\.|\b(?:FILE|RUN|N|HOST)\b|key=value", command)]
     assert len(whole) > len(CONFIGS)
     for command in whole:
         check_command(command.split(), command, help_of)
@@ -141,6 +146,9 @@ def check_command(words: list[str], where: str, help_of) -> None:
         extras = re.search(r"\[(.+)\]", words[2])[1].split(",")
         defined = re.findall(r'^\s+"(\w+)": ', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(extras) <= set(defined), where
+    elif words[0] == "plsc":
+        check_options(words[2:], help_of(*words[:2]), where)
+        check_settings(words, where)
     elif words[:2] == ["python", "-m"] and words[2] in ("paddle.distributed.launch", "plsc.launch"):
         script = next(place for place, word in enumerate(words) if word.endswith(".py"))
         check_options(words[3:script], help_of(sys.executable, *words[1:3]), where)
@@ -157,10 +165,15 @@ def check_script(words: list[str], where: str, help_of) -> None:
     if words[0] == "tools/config_docs.py":  # takes a file only
         return
     check_options(words[1:], help_of(sys.executable, words[0]), where)
-    if words[0] != "tools/train.py":
-        return
-    file = words[words.index("-c") + 1]
-    config = Config.from_yaml(ROOT / file) if file.startswith("configs/") else Config()
+    if words[0] == "tools/train.py":
+        check_settings(words, where)
+
+
+def check_settings(words: list[str], where: str) -> None:
+    """A file of configs/, or the name of one, is there; every -o is accepted."""
+    file = words[words.index("-c") + 1] if "-c" in words else ""
+    own = file.endswith(".yaml") and not file.startswith("configs/")  # the reader's
+    config = Config.from_yaml(ROOT / recipes.find_config(file)) if file and not own else Config()
     config.override([words[place + 1] for place, word in enumerate(words) if word == "-o"])
 
 

@@ -29,8 +29,9 @@ STOREYS = [
     ["plsc.engine.actions"],
     ["plsc.setters"],
     ["plsc.entry"],
-    ["plsc.command_line", "plsc.launch"],
-    ["plsc"],  # plsc/__init__.py: what `from plsc import Entry` imports from
+    ["plsc.launch"],
+    ["plsc.cli"],
+    ["plsc", "plsc.__main__"],  # plsc/__init__.py: what `from plsc import Entry` imports from
     ["tools"],
     ["tests"],
 ]
@@ -180,6 +181,8 @@ def test_paddle_is_imported_where_it_computes():
         ("plsc.engine.run.start", "from plsc.engine.program.build import build_train"),  # a higher wing
         ("plsc.engine.inference.net", "from plsc.engine.training.loop import Result"),  # a wing beside it
         ("plsc.setters", "from plsc.entry import Entry"),
+        ("plsc.entry", "from plsc.cli.main import main"),
+        ("plsc.launch", "from plsc.cli import launching"),
         ("plsc.entry", "from tools import train"),
         ("plsc.entry", "import importlib\nimportlib.import_module('tests.dist.ranks')"),
         ("tools.make_glyphs", "from tests.reference import backbones"),
@@ -195,6 +198,7 @@ def test_a_planted_arrow_is_found(module, line):
         ("plsc.engine.training.loop", "from plsc.backend import ops\nfrom plsc.data import Loader\nimport numpy"),
         ("plsc.models.resnet", "from plsc.models.blocks import Backbone\nfrom plsc.backend import static"),
         ("plsc.classifiers.step", "from plsc.parallel.shards import class_range"),
+        ("plsc.cli.launching", "from plsc.launch import launch\nfrom plsc.entry import Entry\nimport plsc.errors"),
         ("tools.make_glyphs", "from glyphs.build import build"),
         ("tests.data.test_x", "from plsc import Entry\nfrom glyphs import fonts\nfrom tools import train"),
     ],

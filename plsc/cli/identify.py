@@ -1,50 +1,47 @@
-"""Who is it? python tools/identify.py --gallery known --probes new --distractors others --checkpoint run --output out
+"""Who is it? plsc identify --gallery known --probes new --distractors others --checkpoint run --output out
 
-GALLERY, PROBES and DISTRACTORS are folders of pictures, which the net in --checkpoint turns into features below OUTPUT,
-or directories that tools/predict.py wrote. An identity is the name of the folder that a picture lies in; those of
-distractors do not count. With distractors MegaFace's figures are given, too; without a gallery the mates of a probe are
+GALLERY, PROBES and DISTRACTORS are folders of images, which the model in --checkpoint turns into features below OUTPUT,
+or directories that `plsc predict` wrote. An identity is the name of the folder that an image lies in; those of
+distractors do not count. With distractors MegaFace's metrics are given, too; without a gallery the mates of a probe are
 then the other probes of its identity.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 
-import numpy as np
-
-from plsc.command_line import embed
-from plsc.evaluation.identification import identify
-from plsc.evaluation.megaface import megaface
-from plsc.evaluation.output_files import check_place, write_text
-from plsc.parallel.excepthook import install_excepthook
+from plsc.cli.options import add_image_model, add_json, add_quiet, check_json, log_lines, print_json
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line and report. A PlscError ends the process with one line and status 1."""
-    install_excepthook()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gallery", metavar="PATH", help="the known ones")
     parser.add_argument("--probes", metavar="PATH", required=True, help="those to look up")
-    parser.add_argument("--distractors", metavar="PATH", help="pictures of nobody in gallery or probes")
-    parser.add_argument("--checkpoint", metavar="DIR", help="the net, for folders of pictures")
-    parser.add_argument("--output", metavar="DIR", help="where the features of pictures go")
-    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--distractors", metavar="PATH", help="images of nobody in gallery or probes")
+    add_image_model(parser)
+    add_json(parser)
+    add_quiet(parser)
+    parser.set_defaults(refuse=parser.error)
+
+
+def run(options: argparse.Namespace) -> None:
     if not options.gallery and not options.distractors:
-        parser.error("give --gallery, --distractors or both")
-    if options.json:
-        check_place(options.json, "--json")
-    figures = judge(options)
-    for line in lines_of(figures):
-        print(line)
-    if options.json:
-        write_text(options.json, json.dumps(figures, indent=2) + "\n", "--json")
+        options.refuse("give --gallery, --distractors or both")
+    check_json(options)
+    with log_lines(options):
+        figures = judge(options)
+    if not print_json(options, figures):
+        print("\n".join(lines_of(figures)))
 
 
 def judge(options: argparse.Namespace) -> dict:
-    """All figures as plain data. Raises DataError, ConfigError."""
+    """All metrics as plain data. Raises DataError, ConfigError."""
+    import numpy as np
+
+    from plsc.cli.trained import embed
+    from plsc.evaluation.identification import identify
+    from plsc.evaluation.megaface import megaface
+
     sides, numbers = {}, {}
     for side in ("gallery", "probes", "distractors"):
         source = getattr(options, side)
@@ -75,7 +72,7 @@ def plain(rates: dict) -> dict[str, float | None]:
 def lines_of(figures: dict) -> list[str]:
     """The table."""
     lines = [
-        f"{side}: {figures[side]['images']} pictures of {figures[side]['identities']} identities"
+        f"{side}: {figures[side]['images']} images of {figures[side]['identities']} identities"
         for side in ("gallery", "probes", "distractors")
         if side in figures
     ]
@@ -93,7 +90,3 @@ def lines_of(figures: dict) -> list[str]:
 
 def text(rate: float | None) -> str:
     return "too few probes" if rate is None else f"{100 * rate:.2f} %"
-
-
-if __name__ == "__main__":
-    main()

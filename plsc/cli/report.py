@@ -1,31 +1,46 @@
-"""The figures of a run as a table, its loss curve and ROC as a picture: `report.py RUN --picture out.png`."""
+"""The metrics of a run as a table, its loss curve and ROC as a picture: plsc report RUN --picture out.png"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import sys
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from plsc.cli.options import add_json, check_json, print_json
 from plsc.errors import DataError
-from plsc.evaluation.report import plot_report
-from plsc.evaluation.table import table
-from plsc.evaluation.verification import Verification
 from plsc.files import safe_open
-from plsc.parallel.excepthook import install_excepthook
+
+if TYPE_CHECKING:
+    from plsc.evaluation.verification import Verification
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the model_save_dir of a run")
-    parser.add_argument("--picture", help="write loss curve and ROC to this PNG (needs plsc[report])")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--picture", metavar="FILE", help="write loss curve and ROC to this PNG; needs matplotlib")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    check_json(options)
     losses, tests = read_scalars(os.path.join(options.run, "scalars.jsonl"))
-    print_table(losses, tests)
+    if not print_json(options, as_plain(losses, tests)):
+        print_table(losses, tests)
     if options.picture:
+        from plsc.evaluation.report import plot_report
+
         plot_report(options.picture, losses, {name: verification for name, (_, verification) in tests.items()})
+
+
+def as_plain(losses: list[tuple[int, float]], tests: dict[str, tuple[int, Verification]]) -> dict:
+    """{"loss": [[step, mean loss], ...], "sets": {name: metrics, as in scalars.jsonl but without the curve}}."""
+    sets = {name: {"step": step, **metrics_of(result)} for name, (step, result) in tests.items()}
+    return {"loss": losses, "sets": sets}
+
+
+def metrics_of(result: Verification) -> dict:
+    values = {name: value for name, value in vars(result).items() if name not in ("fpr", "tpr")}
+    return {**values, "tar_at_far": {f"{far:g}": tar for far, tar in result.tar_at_far.items()}}
 
 
 def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, tuple[int, Verification]]]:
@@ -52,6 +67,10 @@ def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, tuple[in
 
 def verification_of(values: dict) -> Verification:
     """The verification that a line of scalars.jsonl tells of."""
+    import numpy as np
+
+    from plsc.evaluation.verification import Verification
+
     roc = values["roc"]
     return Verification(
         accuracy=values["accuracy"],
@@ -74,9 +93,6 @@ def print_table(losses: list[tuple[int, float]], tests: dict[str, tuple[int, Ver
     if not tests:
         print("no verification in this run")
         return
+    from plsc.evaluation.table import table
+
     print("\n".join(table({name: result for name, (_, result) in tests.items()})))
-
-
-if __name__ == "__main__":
-    install_excepthook()
-    sys.exit(main())

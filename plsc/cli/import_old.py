@@ -1,4 +1,4 @@
-"""A checkpoint of PLSC 0.2 or 2.2 (static graph) as one of this PLSC: import_plsc.py OLD/24 --from 2.2 --to RUN
+"""A checkpoint of PLSC 0.2 or 2.2 (static graph) as one of this PLSC: plsc import OLD/24 --from 2.2 --to RUN
 
 Says what an old checkpoint does not tell. What cannot be imported: docs/checkpoints.md.
 """
@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import argparse
 
-from plsc.checkpoint.old_plsc import import_old
-from plsc.parallel.excepthook import install_excepthook
-
 EPSILON = {"0.2": 2e-5, "2.2": 1e-5}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line and import. A PlscError ends the process with one line and status 1."""
-    install_excepthook()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("old", help="the directory of one epoch, with meta.json in it")
     parser.add_argument("--from", dest="version", choices=sorted(EPSILON), required=True, help="what wrote it")
     parser.add_argument("--to", metavar="RUN", required=True, help="the checkpoint is made in RUN/checkpoints")
     parser.add_argument("--samples", type=int, default=0, help="samples used so far: epochs done times images")
-    options = parser.parse_args(arguments)
+    parser.set_defaults(refuse=parser.error)
+
+
+def run(options: argparse.Namespace) -> None:
+    from plsc.checkpoint.old_plsc import import_old
+
     if options.samples < 0:
-        parser.error("--samples must be at least 0")
+        options.refuse("--samples must be at least 0")
     path, notes = import_old(options.old, options.to, EPSILON[options.version], options.samples)
     print(path)
     for note in notes:
         print("note:", note)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""tools/identify.py and tools/ijb.py give what the library gives, from features and from pictures."""
+"""plsc identify and plsc ijb give what the library gives, from features and from pictures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def tool(name: str, *arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
+    command = [sys.executable, "-m", "plsc", name, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
 
 
 def write_predictions(folder: Path, features: np.ndarray, paths: list[str]) -> Path:
-    """As tools/predict.py does."""
+    """As plsc predict does."""
     folder.mkdir(parents=True)
     np.save(folder / "features.npy", features)
     with open(folder / "pictures.csv", "w", newline="") as file:
@@ -93,9 +93,9 @@ def test_ijb_finds_pictures_by_their_names(tmp_path):
         assert found["tar_at_far"] == {f"{far:g}": tar for far, tar in expected.tar_at_far.items()}
     few = write_predictions(tmp_path / "few", features[:29], [f"crops/{name}" for name in names[:29]])
     twice = write_predictions(tmp_path / "twice", features[:2], ["a/1.jpg", "b/1.jpg"])
-    for source, said in ((few, "1 of 30 pictures have no features, the first is 30.jpg"),
-                         (twice, "b/1.jpg: another picture of that name"), (tmp_path / "no.npy", "No such file"),
-                         (tmp_path, "for pictures give --checkpoint and --output")):  # fmt: skip
+    for source, said in ((few, "1 of 30 images have no features, the first is 30.jpg"),
+                         (twice, "b/1.jpg: another image of that name"), (tmp_path / "no.npy", "No such file"),
+                         (tmp_path, "for images give --checkpoint and --output")):  # fmt: skip
         done = tool("ijb", "--features", source, *meta)
         assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
 

@@ -1,9 +1,8 @@
-"""tools/verify.py: the table, the JSON and the page are of one verification, and bad places are refused at once."""
+"""plsc verify: the table, the JSON and the page are of one verification, and bad places are refused at once."""
 
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import json
 import re
@@ -13,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from plsc import Entry
+from plsc.cli.main import main
 from plsc.data import normalise
 from plsc.engine.evaluation.judging import pixels
 from plsc.errors import DataError
@@ -20,23 +21,18 @@ from plsc.evaluation.bin_file import load_bin
 from plsc.evaluation.verification import Verification
 from tests.engine.test_predict import write_bin
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def tool():
-    spec = importlib.util.spec_from_file_location("verify_tool", ROOT / "tools/verify.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 def run(trained_run: str, directory: Path, **files) -> dict[str, Verification]:
-    module = tool()
-    arguments = ["--checkpoint", trained_run, "--output", directory / "out"]
+    arguments = ["verify", "--checkpoint", trained_run, "--output", directory / "out"]
     arguments += ["-o", f"data.dataset_dir={directory}", "-o", "data.val_targets=[own]"]
     for option, path in files.items():
         arguments += [f"--{option}", path]
-    return module.main(module.__doc__, "test", {}, list(map(str, arguments)), module.FILES)
+    results = {}
+    with pytest.MonkeyPatch.context() as patched:
+        test = Entry.test
+        patched.setattr(Entry, "test", lambda *words: results.update(test(*words)) or results)
+        assert main(list(map(str, arguments))) == 0
+    return results
 
 
 def test_all_three_tell_the_same(trained_run, tmp_path, capsys):

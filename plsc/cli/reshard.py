@@ -1,4 +1,4 @@
-"""A checkpoint for another number of ranks, or as one file: reshard.py CHECKPOINT --ranks 4 --to RUN
+"""A checkpoint for another number of ranks, or as one file: plsc reshard CHECKPOINT --ranks 4 --to RUN
 
 Training reads a checkpoint of any number of ranks as it is; this is for copies and for other programs.
 """
@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import argparse
 
-from plsc.checkpoint import merge, reshard, resolve
-from plsc.parallel.excepthook import install_excepthook
 
-
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line and write. A PlscError ends the process with one line and status 1."""
-    install_excepthook()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a checkpoint, or the directory of a run (then its newest complete one)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--ranks", type=int, metavar="N", help="write it with N shards; needs --to")
     what.add_argument("--merge", metavar="FILE", help="write all tensors into this one safetensors file")
     parser.add_argument("--to", metavar="RUN", help="the directory of a run; the checkpoint is made in RUN/checkpoints")
-    options = parser.parse_args(arguments)
+    parser.set_defaults(refuse=parser.error)
+
+
+def run(options: argparse.Namespace) -> None:
+    from plsc.checkpoint import merge, reshard, resolve
+
     if (options.ranks is None) != (options.to is None):
-        parser.error("--ranks and --to go together")
+        options.refuse("--ranks and --to go together")
     path = resolve(options.checkpoint)
     if options.merge:
         entry = merge(path, options.merge)
         print(f"{options.merge}: {entry.num_bytes} bytes, SHA-256 {entry.sha256}")
     else:
         print(reshard(path, options.to, options.ranks))
-
-
-if __name__ == "__main__":
-    main()

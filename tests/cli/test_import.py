@@ -1,4 +1,4 @@
-"""tools/import_plsc.py, held against the order in which Paddle really makes the layers of our nets."""
+"""plsc import, held against the order in which Paddle really makes the layers of our nets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from plsc import checkpoint
 from plsc.checkpoint.old_names import layers, our_names
 from plsc.checkpoint.old_plsc import import_old
+from plsc.cli.main import main
 from plsc.errors import CheckpointError
-from tools.import_plsc import main
 
 CLASSES, EMBEDDING, RANKS = 11, 4, 3
 KINDS = {"conv": "conv2d", "bn": "batch_norm", "prelu": "prelu", "fc": "fc"}
@@ -100,7 +100,7 @@ def read_back(path):
 )
 def test_every_value_arrives_under_its_name(tmp_path, variables, capsys, version, shared, key):
     expected = write_old(tmp_path / "24", variables, shared, key)
-    main([str(tmp_path / "24"), "--from", version, "--to", str(tmp_path / "run")])
+    main(["import", str(tmp_path / "24"), "--from", version, "--to", str(tmp_path / "run")])
     out = capsys.readouterr().out.splitlines()
     manifest, found = read_back(out[0])
     assert (manifest.step, manifest.epoch, manifest.num_shards) == (180000, 24, RANKS)

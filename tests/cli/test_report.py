@@ -1,26 +1,17 @@
-"""tools/report.py reads what the engine writes."""
+"""plsc report reads what the engine writes."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from plsc.cli.main import main
+from plsc.cli.report import read_scalars
 from plsc.engine.evaluation.evaluate import as_scalars
 from plsc.errors import DataError
 from plsc.evaluation.verification import verify
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def tool():
-    spec = importlib.util.spec_from_file_location("report_tool", ROOT / "tools/report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def write(path, lines):
@@ -42,12 +33,12 @@ def test_the_last_of_a_step_counts_and_figures_are_those_of_the_run(tmp_path, ca
             {"step": 20, "test": "pairs", **as_scalars(result)},
         ],
     )
-    losses, tests = tool().read_scalars(str(tmp_path / "scalars.jsonl"))
+    losses, tests = read_scalars(str(tmp_path / "scalars.jsonl"))
     assert losses == [(10, 8.0), (20, 4.0)]
     step, read = tests["pairs"]
     assert step == 20 and read.accuracy == result.accuracy and read.tar_at_far == result.tar_at_far
     np.testing.assert_allclose(read.tpr, result.tpr, atol=1e-6)  # written with six digits
-    tool().main([str(tmp_path)])
+    main(["report", str(tmp_path)])
     printed = capsys.readouterr().out
     assert f"{100 * result.accuracy:.2f} %" in printed and "8.0000 at step 10" in printed
 
@@ -57,4 +48,4 @@ def test_what_is_no_run_is_refused(tmp_path, text):
     if text:
         (tmp_path / "scalars.jsonl").write_text(text)
     with pytest.raises(DataError, match="scalars.jsonl"):
-        tool().main([str(tmp_path)])
+        main(["report", str(tmp_path)])

@@ -1,0 +1,84 @@
+"""`plsc train --ranks N`: this process becomes the launcher of N processes that run the same command as ranks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from plsc.config import Config
+from plsc.errors import LaunchError
+from plsc.parallel.launcher import is_rank
+
+# {option: that of Paddle's launcher}
+_LAUNCHER = {"ranks": "nproc_per_node", "devices": "devices", "nnodes": "nnodes", "master": "master"}
+
+
+def add_launch(parser: argparse.ArgumentParser) -> None:
+    """--ranks, --devices, --nnodes, --master, --log-dir."""
+    group = parser.add_argument_group(
+        "several ranks", "starts them as plsc.launch does; `python -m paddle.distributed.launch` works as well"
+    )
+    group.add_argument("--ranks", metavar="N", type=int, help="processes on this machine")
+    group.add_argument("--devices", metavar="0,1,...", help="GPUs of this machine, a process each")
+    group.add_argument("--nnodes", metavar="N", type=int, help="machines; the same command is given on each")
+    group.add_argument("--master", metavar="HOST:PORT", help="where the machines meet: an address of one of them")
+    group.add_argument("--log-dir", metavar="DIR", help="what each rank prints; model_save_dir/launch by default")
+    parser.set_defaults(refuse=parser.error)
+
+
+def wants_launch(options: argparse.Namespace) -> bool:
+    """Whether ranks are to be started. Ends the process for options that do not go together."""
+    given = [name for name in (*_LAUNCHER, "log_dir") if getattr(options, name) is not None]
+    if not given:
+        return False
+    if options.ranks is None and options.devices is None:
+        options.refuse(f"--{given[0].replace('_', '-')} needs --ranks or --devices")
+    for name in ("ranks", "nnodes"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            options.refuse(f"--{name} {getattr(options, name)}: must be at least 1")
+    cards = None if options.devices is None else options.devices.split(",")
+    if cards is not None and not all(card.isdecimal() for card in cards):
+        options.refuse(f"--devices {options.devices}: must be numbers of GPUs with commas between, as in 0,1,2,3")
+    if cards is not None and options.ranks not in (None, len(cards)):
+        options.refuse(f"--ranks {options.ranks} and --devices {options.devices} contradict each other; give one")
+    if (options.nnodes or 1) > 1 and not options.master:
+        options.refuse("--nnodes needs --master HOST:PORT, the same on every machine")
+    return True
+
+
+def launch(options: argparse.Namespace, config: Config) -> int:
+    """Start the ranks and wait for them; returns the status. Raises LaunchError, ConfigError."""
+    if is_rank():
+        raise LaunchError("this process is a rank of a launcher already: leave out --ranks and the like")
+    ranks = len(options.devices.split(",")) if options.devices else options.ranks
+    config.check(ranks * (options.nnodes or 1))  # rather here, in one line, than by every rank
+    words = []
+    for name, theirs in _LAUNCHER.items():
+        if getattr(options, name) is not None:
+            words += [f"--{theirs}", str(getattr(options, name))]
+    logs = options.log_dir or os.path.join(config.model_save_dir, "launch")
+    words += ["--log_dir", logs, "--log_level", "WARNING", *_program(), "train", *_arguments(options)]
+    from plsc.launch import launch as start
+
+    return start(words)
+
+
+def _arguments(options: argparse.Namespace) -> list[str]:
+    """What each rank is given: all but how to launch."""
+    words = ["-c", options.config] if options.config is not None else []
+    for text in options.override:
+        words += ["-o", text]
+    return words + ["--quiet"] * options.quiet
+
+
+def _program() -> list[str]:
+    """This command, for Paddle's launcher, which gives to Python only what ends in .py.
+
+    As this process was started: the installed script `plsc` looks for its package beside itself, `python -m` begins in
+    the working directory, where a checkout of another version may lie.
+    """
+    script = os.path.abspath(sys.argv[0])
+    if os.path.basename(script) == "plsc" and os.path.isfile(script):
+        return [sys.executable, "-u", script]
+    return [sys.executable, "-u", "-m", "plsc"]

@@ -1,0 +1,85 @@
+"""`plsc COMMAND ...`: finds the command, reads its options, runs it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from plsc.parallel.excepthook import install_excepthook
+from plsc.terminal import leave, open_standard_streams
+from plsc.version import __version__
+
+# {command: (its module in plsc.cli, what it does in one line)}, in the order of --help
+COMMANDS = {
+    "train": ("train", "train a model, on one or several ranks"),
+    "verify": ("verify", "accuracy of a trained model on verification sets"),
+    "predict": ("predict", "features of images by a trained model"),
+    "export": ("export", "write a trained model for prediction: Paddle Inference, ONNX or both"),
+    "plan": ("plan", "the memory that each rank of a training run will need; runs nothing"),
+    "identify": ("identify", "rank-k and TPIR@FPIR of probes in a gallery, MegaFace's metrics"),
+    "ijb": ("ijb", "TAR@FAR by the 1:1 protocol of IJB-B and IJB-C"),
+    "reshard": ("reshard", "copy a checkpoint for another number of ranks, or into one file"),
+    "import": ("import_old", "read a checkpoint of PLSC 0.2 or 2.2"),
+    "report": ("report", "the metrics of a run as a table, its curves as a picture"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; arguments: those of the process without its name by default. Returns the status of the process.
+
+    Raises a PlscError, which plsc.parallel.excepthook prints as one line; SystemExit for --help and wrong options.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    open_standard_streams()
+    install_excepthook()
+    try:
+        name, words = _command(words)
+        command = module_of(name)
+        return command.run(parser_of(name, command).parse_args(words)) or 0
+    finally:
+        leave()
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a command in COMMANDS."""
+    return importlib.import_module(f"plsc.cli.{COMMANDS[name][0]}")
+
+
+def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
+    """What reads the options of the command."""
+    parser = argparse.ArgumentParser(
+        prog=f"plsc {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_options(parser)
+    return parser
+
+
+def _command(words: list[str]) -> tuple[str, list[str]]:
+    """(the command, its own arguments). Ends the process for --help, --version and what is no command."""
+    width = max(map(len, COMMANDS))
+    table = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="plsc",
+        usage="plsc COMMAND [options], plsc COMMAND --help",
+        description=f"Large-scale classification on PaddlePaddle.\n\ncommands:\n{table}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"plsc {__version__}")
+    first = words[0] if words else ""
+    if first in COMMANDS:
+        return first, words[1:]
+    if first.startswith("-"):
+        parser.parse_args(words[:1])
+    if not first:
+        parser.error(f"give a command: {', '.join(COMMANDS)}")
+    close = difflib.get_close_matches(first, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(COMMANDS)}"
+    parser.error(f"{first!r} is not a command; {hint}")

@@ -1,0 +1,34 @@
+"""What a training run will need in memory: plsc plan -c ms1mv3_r50 --ranks 8 --memory-gb 32
+
+Says what each rank needs and the most classes that fit; runs nothing and reads no data. The status is 1 where the
+memory is too small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from plsc.cli.options import add_config, add_json, check_json, config_of, print_json
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--ranks", metavar="N", type=int, help="how many there will be; 1 by default")
+    parser.add_argument(
+        "--memory-gb", metavar="GB", type=float,
+        help="memory of a rank in 1e9 bytes; an equal part of what is free here by default",
+    )  # fmt: skip
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from plsc.entry import Entry
+
+    config = config_of(options)
+    check_json(options)
+    plan = Entry(config=config).plan(options.ranks, options.memory_gb)
+    values = {**dataclasses.asdict(plan), "total": plan.total, "fits": plan.fits}
+    if not print_json(options, values):
+        print(plan)
+    return 1 if plan.fits is False else 0

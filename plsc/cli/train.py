@@ -1,0 +1,41 @@
+"""Train a model: plsc train -c ms1mv3_r50 -o data.dataset_dir=MS1M -o lr=0.05
+
+On several ranks:    plsc train -c x.yaml --ranks 2, or on GPUs --devices 0,1,2,3
+On several machines: plsc train -c x.yaml --ranks 8 --nnodes 2 --master 10.0.0.1:6170, on each of them
+
+The status is 0 for a run that was trained, 75 for one that was stopped and saved (`-o resume=auto` goes on there), 65
+for one that was trained and saved but not verified, 1 for an error of one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from plsc.cli.launching import add_launch, launch, wants_launch
+from plsc.cli.options import add_config, add_quiet, config_of, log_lines
+from plsc.errors import VerificationError
+from plsc.parallel.excepthook import EXIT_UNVERIFIED, one_line
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_launch(parser)
+    add_quiet(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    config = config_of(options)
+    if wants_launch(options):
+        return launch(options, config)
+    from plsc.entry import Entry
+
+    try:
+        with log_lines(options):
+            result = Entry(config=config).train()
+    except VerificationError as error:
+        print(one_line(error, None), file=sys.stderr, flush=True)
+        return EXIT_UNVERIFIED
+    if options.quiet:
+        print(result)
+    return 0

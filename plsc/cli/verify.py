@@ -1,0 +1,32 @@
+"""Verify a trained model: plsc verify --checkpoint output/run --output out -o data.dataset_dir=faces
+
+--checkpoint is a checkpoint, the directory of a run (its newest checkpoint) or an exported model. The sets are
+data.val_targets in data.dataset_dir; without -c the settings are those that it was trained with.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from plsc.cli.options import STDOUT, add_json, add_model, add_quiet, json_file, log_lines, model_config
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_json(parser)
+    parser.add_argument("--html", metavar="FILE",
+                        help="write a page: metrics, curves, the worst mistaken pairs as pictures")  # fmt: skip
+    add_quiet(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from plsc.entry import Entry
+    from plsc.evaluation.table import table
+
+    config = model_config(options)
+    with json_file(options) as file, log_lines(options):
+        results = Entry(config=config).test(file, options.html or "")
+    if options.json == STDOUT:
+        return
+    if options.quiet:
+        print("\n".join(table(results)))
