@@ -118,4 +118,5 @@ def _called(value: Any) -> str:
 
 
 MODELS = Registry("model", "plsc.models")
-REGISTRIES = {"models": MODELS}  # by the word of `plsc list`
+SCHEDULES = Registry("schedule", "plsc.optim.schedules")
+REGISTRIES = {"models": MODELS, "schedules": SCHEDULES}  # by the word of `plsc list`

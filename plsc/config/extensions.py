@@ -9,7 +9,7 @@ from typing import Any
 from plsc.config.schema import Settings
 from plsc.config.shown import shown
 from plsc.errors import ConfigError
-from plsc.registry import MODELS, Registry
+from plsc.registry import MODELS, SCHEDULES, Registry
 from plsc.signatures import given, problem_with_options, taken
 
 
@@ -76,4 +76,13 @@ MODEL = Extension(
     # the other three also say what the program around the net is like
     idle={f"model.{name}": name for name in ("data_format", "dropout", "base_width")},
 )  # fmt: skip
-EXTENSIONS = (MODEL,)
+_OF_A_KIND = ("boundaries", "decay_factor", "power", "end_lr")
+SCHEDULE = Extension(
+    SCHEDULES,
+    "lr_schedule.kind",
+    {"base_lr": "lr", "total_steps": "train_steps", "warmup_steps": "lr_schedule.warmup_steps",
+     **{name: f"lr_schedule.{name}" for name in _OF_A_KIND}},
+    by_place=1,
+    idle={"lr_schedule.unit": "boundaries", **{f"lr_schedule.{name}": name for name in _OF_A_KIND}},
+)  # fmt: skip
+EXTENSIONS = (MODEL, SCHEDULE)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plsc.config import OPTIONS, Config
-from plsc.config.extensions import MODEL
+from plsc.config.extensions import MODEL, SCHEDULE
 from plsc.config.rules import changed
 from plsc.errors import ConfigError
 
@@ -36,6 +36,7 @@ class Parts:
             )
         if self.model is None:
             MODEL.check(config.settings)
+        SCHEDULE.check(config.settings)
         _check_attribute("param_attr", self.param_attr)
         _check_attribute("bias_attr", self.bias_attr)
 

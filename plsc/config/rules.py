@@ -153,7 +153,7 @@ def changed(settings: Settings, keys: Iterable[str]) -> list[str]:
 
 def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     """(reason, whether it holds, the keys that are then idle)."""
-    kind, precision, dataset = settings.lr_schedule.kind, settings.mixed_precision, settings.data.dataset
+    precision, dataset = settings.mixed_precision, settings.data.dataset
     scaling = tuple(
         f"mixed_precision.{name}"
         for name in ("incr_every_n_steps", "decr_every_n_nan_or_inf", "incr_ratio", "decr_ratio")
@@ -162,11 +162,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     remote = settings.remote
     on_fs = remote.fs_dir_for_save is not None or remote.fs_checkpoint_dir is not None
     on_hdfs = on_fs or any((url or "").startswith("hdfs://") for url in (remote.save_url, settings.checkpoint_dir))
-    piecewise = ("lr_schedule.boundaries", "lr_schedule.unit", "lr_schedule.decay_factor")
     return [
-        (f"lr_schedule.kind: {kind}", kind != "piecewise", piecewise),
-        (f"lr_schedule.kind: {kind}", kind != "polynomial", ("lr_schedule.power",)),
-        (f"lr_schedule.kind: {kind}", kind == "piecewise", ("lr_schedule.end_lr",)),
         ("with_test: false", not settings.with_test, ("test_period", "test_batch_size", "data.val_targets")),
         ("init_from: none", settings.init_from == "none", ("init_checkpoint",)),
         (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),

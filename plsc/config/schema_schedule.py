@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from plsc.config.option import option
+from plsc.registry import SCHEDULES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,9 +14,9 @@ class LrSchedule:
 
     kind: str = option(
         "piecewise",
-        "How the rate falls after the warm-up: in jumps at `boundaries`, as a power of the time left or as half a "
-        "cosine.",
-        choices=("piecewise", "polynomial", "cosine"),
+        "How the rate changes after the warm-up (`plsc list schedules`): in jumps at `boundaries`, as a power of the "
+        "time left, as half a cosine, or by a function of your own, from a module in `plugins`.",
+        registry=SCHEDULES,
     )
     unit: str = option("step", "The unit of `boundaries`.", choices=("step", "epoch"))
     boundaries: list[int] = option(
@@ -33,6 +34,7 @@ class LrSchedule:
     end_lr: float = option(
         0.0, "Polynomial and cosine: the rate at the end of the run; it is not scaled by the batch.", within="[0, 1e30]"
     )
+    options: dict = option({}, "Options that the schedule has beyond these keys: parameters of its function.")
     warmup_epochs: float | None = option(
         None, "The rate rises in a straight line from 0 to its full value over this time. Clears `warmup_steps`.",
         unit="epochs", within="[0, 1e6]", setter="set_warmup_epochs", attributes=("warmup_epochs",),

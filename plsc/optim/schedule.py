@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import numbers
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 from plsc.config import Config
-from plsc.errors import ConfigError
+from plsc.config.extensions import SCHEDULE
+from plsc.errors import ConfigError, PlscError
+from plsc.registry import SCHEDULES
+from plsc.signatures import given
 
 
 def epochs_to_steps(epochs: float, num_images: int, global_batch: int, done: int = 0) -> int:
@@ -32,11 +39,11 @@ def run_length(config: Config, global_batch: int, num_images: int) -> int:
 class LearningRateSchedule:
     """The learning rate as a function of the step.
 
-    base_lr: the rate after the warm-up, already scaled. kind: "piecewise", "polynomial" or "cosine". total_steps: the
-    length of the run, warm-up included. warmup_steps: from 0 to base_lr in a straight line. boundaries (piecewise):
-    steps counted from the start of the run, increasing, not inside the warm-up; from each on, the rate is multiplied
-    by decay_factor once more. power: polynomial only. end_lr (not piecewise): what step total_steps would use.
-    Raises ConfigError where boundaries lie inside the warm-up or end_lr is above base_lr.
+    base_lr: the rate after the warm-up, already scaled. kind: a registered schedule. total_steps: the length of the
+    run, warm-up included. warmup_steps: from 0 to base_lr in a straight line. boundaries: steps counted from the start
+    of the run, increasing, not inside the warm-up. decay_factor, power, end_lr (what step total_steps would use): for
+    the schedules that take them. options: those of this schedule.
+    Raises ConfigError where boundaries lie inside the warm-up, end_lr is above base_lr, or no rate comes out.
     """
 
     base_lr: float
@@ -47,18 +54,21 @@ class LearningRateSchedule:
     decay_factor: float
     power: float
     end_lr: float
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind == "piecewise" and self.boundaries and self.boundaries[0] < self.warmup_steps:
+        if "boundaries" in self._arguments and self.boundaries and self.boundaries[0] < self.warmup_steps:
             raise ConfigError(
                 f"lr_schedule.boundaries: the first is step {self.boundaries[0]}, inside the warm-up of "
                 f"{self.warmup_steps} steps; make the warm-up shorter or begin later"
             )
-        if self.kind != "piecewise" and self.end_lr > self.base_lr:
+        if "end_lr" in self._arguments and self.end_lr > self.base_lr:
             raise ConfigError(
                 f"lr_schedule.end_lr={self.end_lr}: is above the scaled learning rate {self.base_lr:g}; "
                 "make it at most that"
             )
+        for step in (0, self.total_steps // 2, self.total_steps - 1):
+            self.lr(max(step, self.warmup_steps))  # what cannot work is said before the first step
 
     def without_effect(self) -> list[str]:
         """A line for what this run is too short for; to be logged at the start."""
@@ -66,7 +76,7 @@ class LearningRateSchedule:
         if self.warmup_steps >= self.total_steps > 0:
             lines.append(f"the warm-up of {self.warmup_steps} steps does not end in the {self.total_steps} of this run")
         late = [boundary for boundary in self.boundaries if boundary >= self.total_steps]
-        if self.kind == "piecewise" and late:
+        if "boundaries" in self._arguments and late:
             lines.append(f"lr_schedule.boundaries: {late} lie beyond the {self.total_steps} steps of this run")
         return lines
 
@@ -74,14 +84,31 @@ class LearningRateSchedule:
         """The rate that step `step` (0, 1, ...) uses. Step 0 of a warm-up uses 0, as in PLSC 2.2."""
         if step < self.warmup_steps:
             return self.base_lr * step / self.warmup_steps
-        if self.kind == "piecewise":
-            return self.base_lr * self.decay_factor ** sum(step >= boundary for boundary in self.boundaries)
-        if step >= self.total_steps:
-            return self.end_lr
-        done = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)  # 0 .. 1 after the warm-up
-        if self.kind == "polynomial":
-            return self.end_lr + (self.base_lr - self.end_lr) * (1.0 - done) ** self.power
-        return self.end_lr + (self.base_lr - self.end_lr) * 0.5 * (1.0 + math.cos(math.pi * done))
+        try:
+            rate = self._function(step, **self._arguments)
+        except PlscError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(
+                f"lr_schedule.kind={self.kind!r}: raised {type(error).__name__} at step {step}: {reason}"
+            ) from error
+        if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= rate < math.inf:
+            raise ConfigError(
+                f"lr_schedule.kind={self.kind!r}: gave {rate!r:.80} at step {step}; a rate is a number of at least 0"
+            )
+        return float(rate)
+
+    @functools.cached_property
+    def _function(self) -> Callable[..., float]:
+        return SCHEDULES.find(self.kind)
+
+    @functools.cached_property
+    def _arguments(self) -> dict[str, Any]:
+        """What the schedule is given by name."""
+        run = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del run["kind"], run["options"]
+        return {**given(self._function, run, 1), **self.options}
 
 
 def schedule_from_config(config: Config, global_batch: int, num_images: int, total_steps: int) -> LearningRateSchedule:
@@ -90,6 +117,7 @@ def schedule_from_config(config: Config, global_batch: int, num_images: int, tot
     The rate is lr * global_batch / lr_reference_batch (512 by default as in PLSC 2.2; PLSC 0.x used 1024).
     """
     plan = config.lr_schedule
+    SCHEDULE.check(config.settings)
     if plan.warmup_epochs is not None:
         warmup_steps = epochs_to_steps(plan.warmup_epochs, num_images, global_batch)
     else:
@@ -106,4 +134,5 @@ def schedule_from_config(config: Config, global_batch: int, num_images: int, tot
         decay_factor=plan.decay_factor,
         power=plan.power,
         end_lr=plan.end_lr,
+        options=plan.options,
     )

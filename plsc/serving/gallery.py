@@ -40,7 +40,7 @@ class Gallery:
         if not len(given) or (names is not None and len(names) != len(given)):
             count = "no" if names is None else len(names)
             raise DataError(f"gallery: {len(given)} embeddings and {count} names; give at least one, and a name each")
-        self.unit: np.ndarray = np.empty(given.shape, np.float32)
+        self.unit = np.empty(given.shape, np.float32)
         for start in range(0, len(given), 4096):
             self.unit[start : start + 4096] = normalize(given[start : start + 4096])
         self.names = None if names is None else list(names)
@@ -63,7 +63,7 @@ class Gallery:
             raise ConfigError(f"k={k}: must be at least 1")
         k = min(k, len(self.unit))
         index, cosine = np.zeros((len(probes), k), np.int64), np.zeros((len(probes), k), np.float32)
-        units = normalize(probes).astype(np.float32)
+        units: np.ndarray = normalize(probes).astype(np.float32)
         for rows, block in _blocks(units, self.unit):
             order = np.argsort(-block, axis=1, kind="stable")[:, :k]
             index[rows], cosine[rows] = order, np.take_along_axis(block, order, axis=1)

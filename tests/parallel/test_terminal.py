@@ -107,16 +107,3 @@ def test_nobody_reads_on(tmp_path):
         errors = process.stderr.read()
     assert process.returncode == 0 and "rror" not in errors and "Traceback" not in errors
     assert len((tmp_path / "logs" / "rank_00000.log").read_text().splitlines()) == 200
-
-
-@pytest.mark.parametrize("leaves, status", [("from plsc.terminal import leave; leave()", 0), ("", 120)])
-def test_a_process_whose_reader_has_gone_ends_as_usual(leaves, status):
-    """Python alone ends with 120, its word for an output that could not be flushed."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("PYTHONUNBUFFERED", None)  # the line is to be in the buffer at the end
-    code = f"print('nobody reads this')\n{leaves}"
-    process = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.DEVNULL, env=environment)
-    os.close(writer)
-    assert process.returncode == status

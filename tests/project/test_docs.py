@@ -19,7 +19,8 @@ from tests.project.docs_kit import LANGUAGES, PAGES, REASONS, ROOT, SHELLS, Bloc
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # Pages whose programs have a test of their own, which feeds them or compares what they print.
 OWN_TESTS = {
-    "add_a_backbone.md": "models/test_user.py",
+    "add_a_backbone.md": "dist/test_extensions.py",
+    "add_a_schedule.md": "dist/test_extensions.py",
     "checkpoint_format.md": "project/test_checkpoint_docs.py",
 }
 

@@ -10,7 +10,6 @@ from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.together import together
 from plsc.classifiers import ClassifierSpec
-from plsc.config.shown import shown
 from plsc.data import difference
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
@@ -83,7 +82,7 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     together(run.group, f"cannot continue from {path}", fill)
     scheduler = user_scheduler(run)
     if scheduler is not None and manifest.lr_state:
-        restore_scheduler(scheduler, path, manifest.lr_state)
+        scheduler.set_state_dict(dict(manifest.lr_state))
     saved_seed = manifest.random_states.get("seed")
     if saved_seed != run.seed:
         run.journal.say(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
@@ -114,33 +113,6 @@ def user_scheduler(run: Run):
     """The learning-rate scheduler of a user's optimizer, or None."""
     rate = getattr(run.parts.optimizer, "_learning_rate", None)
     return rate if isinstance(rate, paddle.optimizer.lr.LRScheduler) else None
-
-
-def restore_scheduler(scheduler, path: str, state: dict[str, Any]) -> None:
-    """Give a scheduler the state that ``path`` keeps of one. Raises CheckpointError for that of another kind."""
-    wrong = _unlike(plain(scheduler.state_dict()), state)
-    if wrong:
-        raise CheckpointError(
-            f"{path}: lr_state: {wrong}, which a {type(scheduler).__name__} does not keep like this; set the optimizer "
-            "with the scheduler that the run had, or begin a new run by init_from"
-        )
-    scheduler.set_state_dict(dict(state))
-
-
-def _unlike(own: dict[str, Any], state: dict[str, Any]) -> str:
-    """Which entry of ``state`` is missing or cannot be one of a scheduler whose state is ``own``; empty for none."""
-    numbers = {int, float}  # a learning rate may be written without a point
-    for name, value in own.items():
-        if name not in state:
-            return f"has no {name}"
-        found = state[name]
-        if isinstance(value, dict) and isinstance(found, dict):
-            inner = _unlike(value, found)
-            if inner:
-                return f"{name} {inner}"
-        elif value is not None and type(found) is not type(value) and {type(found), type(value)} != numbers:
-            return f"has {name}={shown(found)}"
-    return ""
 
 
 def plain(state: dict[str, Any]) -> dict[str, Any]:

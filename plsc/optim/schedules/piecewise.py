@@ -1,0 +1,11 @@
+"""Constant pieces."""
+
+from __future__ import annotations
+
+from plsc.optim.schedules import register_schedule
+
+
+@register_schedule("piecewise")
+def piecewise(step: int, base_lr: float, boundaries: tuple[int, ...], decay_factor: float) -> float:
+    """Multiplied by decay_factor once more at each of the boundaries."""
+    return base_lr * decay_factor ** sum(step >= boundary for boundary in boundaries)
