@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "plsc/version.py").read_text(encoding="utf-8")).group(1)
-
-# Paddle 2.6.2 needs both and does not say so: with protobuf 7 fleet fails ("FieldDescriptor has no attribute 'label'"),
-# and `import paddle` imports setuptools, which a virtual environment of Python 3.12 does not have.
-PADDLE_26_NEEDS = ["protobuf>=4.25,<7", "setuptools"]
-
-FONTS = ["manimgx-fonts-cjk==2026.9.26.post1", "paperang-p2-fonts-cjk==0.1.0"]  # another release draws other pictures
-REPORT = ["matplotlib>=3.5"]
-REMOTE = ["fsspec>=2023.1", "s3fs>=2023.1"]
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn"]
-S3_SERVER = ["moto[s3]>=5", "flask>=2.2", "flask-cors>=3"]  # what of moto[server] the tests need
-
-# paddle2onnx reads the program as one Paddle writes it: 1.3.1 that of 2.6, 2.1.0 that of 3.x.
-ONNX = ["paddle2onnx==2.1.0", "onnxruntime>=1.15"]
-ONNX_26 = ["paddle2onnx==1.3.1", "onnxruntime>=1.15", *PADDLE_26_NEEDS]
+EXTRAS = runpy.run_path(str(ROOT / "plsc/extras.py"))["EXTRAS"]
 
 setup(
-    name="plsc",
+    # Not plsc: in the package registry that is another project, which pip would install instead of this one.
+    name="large-scale-classification",
     version=VERSION,
-    description="Large-scale classification (ArcFace, CosFace, Partial FC) on PaddlePaddle",
+    description="Large-scale classification on PaddlePaddle: ArcFace, CosFace, Partial FC; import plsc",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["plsc", "plsc.*"]),
-    package_data={"plsc.rows": ["*.cc"]},  # compiled where they run, see plsc/backend/compiler.py
+    keywords="PaddlePaddle face-recognition metric-learning ArcFace CosFace Partial-FC classification",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+    # configs/ stays at the top level, where its users look for it; installed it is plsc/configs (plsc.cli.recipes).
+    packages=[*find_packages(include=["plsc", "plsc.*"]), "plsc.configs"],
+    package_dir={"plsc.configs": "configs"},
+    package_data={"plsc.rows": ["*.cc"], "plsc.configs": ["*.yaml"]},  # *.cc: compiled where they run
     entry_points={"console_scripts": ["plsc = plsc.cli.main:main"]},
     python_requires=">=3.9",
     install_requires=["numpy>=1.22", "pillow>=9.1", "pyyaml>=5.4"],
-    extras_require={
-        "cpu": ["paddlepaddle==3.3.1"],
-        "cpu26": ["paddlepaddle==2.6.2", *PADDLE_26_NEEDS],
-        # The last release in the package registry. Its kernels are for compute capability 6.1 to 8.6; newer cards
-        # (Ada, Hopper) need Paddle 3.x from Paddle's own channel, installed by hand, and then plsc without an extra.
-        "gpu": ["paddlepaddle-gpu==2.6.2", *PADDLE_26_NEEDS],
-        "onnx": ONNX,
-        "onnx26": ONNX_26,
-        "remote": REMOTE,
-        "report": REPORT,
-        "fonts": FONTS,
-        "test": [*TEST, *S3_SERVER, *REMOTE, *REPORT, *FONTS],
-    },
+    extras_require={name: list(packages) for name, packages in EXTRAS.items()},
 )

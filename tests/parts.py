@@ -33,7 +33,8 @@ PLAIN = _in_rooms({
     "files": "atomic safe_open safe_pickle",
     "optim": "own_schedule schedule",
     "parallel": "environment news_strangers nodelay shards",
-    "project": "atomic_writes checkpoint_docs evaluation_docs imports packaging parts plugins without_paddle",
+    "project": "atomic_writes checkpoint_docs evaluation_docs imports install_hints packaging parts plugins"
+               " without_paddle",
     "remote": "copies hadoop s3 transfer",
     "serving": "foreign pictures",
     "tools": "make_bin make_glyphs",

@@ -74,18 +74,18 @@ make_environment() {
   find_python || return 1
   ENVIRONMENT=$ROOT/.venvs/$1
   stamp="$ROOT $2 $("$PYTHON" -c 'import sys; print(sys.version, sys.executable)')
-$(cd "$ROOT" && sha256sum setup.py requirements/pins.txt plsc/version.py)"
+$(cd "$ROOT" && sha256sum setup.py requirements/pins.txt plsc/version.py plsc/extras.py)"
   mkdir -p "$ROOT/.venvs"
   exec 9>"$ROOT/.venvs/$1.lock"
   flock 9 # a second run waits until the first has made it
   if [ "$(cat "$ENVIRONMENT/stamp" 2>/dev/null)" != "$stamp" ]; then
-    echo "making $ENVIRONMENT with plsc[$2] for $("$PYTHON" -V); what pip says: $ENVIRONMENT/install.log"
+    echo "making $ENVIRONMENT with the extras $2 for $("$PYTHON" -V); what pip says: $ENVIRONMENT/install.log"
     rm -rf "$ENVIRONMENT"
     "$PYTHON" -m venv "$ENVIRONMENT" || return 1
     "$ENVIRONMENT/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
       --constraint "$ROOT/requirements/pins.txt" --editable "$ROOT[$2]" >"$ENVIRONMENT/install.log" 2>&1 || {
       tail -n 20 "$ENVIRONMENT/install.log" >&2
-      echo "error: pip could not install plsc[$2]; all it said: $ENVIRONMENT/install.log" >&2
+      echo "error: pip could not install the extras $2; all it said: $ENVIRONMENT/install.log" >&2
       return 1
     }
     printf '%s\n' "$stamp" >"$ENVIRONMENT/stamp"

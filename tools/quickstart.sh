@@ -28,7 +28,7 @@ main() {
   else
     train
   fi
-  "$python" tools/report.py "$out/run" --picture "$out/report.png"
+  "$python" -m plsc report "$out/run" --picture "$out/report.png"
   echo
   echo "time     $(cat "$out/trained") to draw, train and verify, without downloads"
   echo "model    $out/run"
@@ -86,9 +86,8 @@ train() {
   # What Paddle tells its own developers; errors are still told.
   export PYTHONWARNINGS=ignore::UserWarning GLOG_minloglevel=2
   # In the background, so that a signal reaches this shell at once; the ranks are sessions of their own, which the
-  # launcher, but not the terminal, can end.
-  "$python" -m paddle.distributed.launch --nproc_per_node 2 --log_level WARNING --log_dir "$out/launch" \
-    tools/train.py -c configs/quickstart.yaml "${settings[@]}" &
+  # launcher, but not the terminal, can end. It waits until they have saved.
+  "$python" -m plsc train -c configs/quickstart.yaml "${settings[@]}" --ranks 2 --log-dir "$out/launch" &
   launcher=$!
   wait "$launcher" || status=$?
   trap - INT TERM HUP

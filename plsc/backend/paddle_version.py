@@ -8,9 +8,10 @@ import sys
 import warnings
 
 from plsc.errors import LaunchError
+from plsc.extras import install
 
 _SUPPORTED = re.compile(r"2\.6\.|3\.\d")
-_INSTALL = "install it with `pip install 'plsc[cpu]'`, or `pip install 'plsc[gpu]'` for GPUs"
+_INSTALL = f"install it with {install('cpu')}, or {install('gpu')} for GPUs"
 
 
 def require_paddle() -> str:

@@ -12,7 +12,7 @@ class Export:
     """What convert_for_prediction() writes to `model_save_dir`/inference."""
 
     format: str = option(
-        "paddle", "A model for Paddle Inference, one in ONNX (needs plsc[onnx]), or both.",
+        "paddle", "A model for Paddle Inference, one in ONNX (needs the extra onnx), or both.",
         choices=("paddle", "onnx", "both"),
     )  # fmt: skip
     l2_normalise: bool = option(False, "Embeddings come out with length 1.")

@@ -11,6 +11,7 @@ import numpy as np
 from plsc.errors import ConfigError
 from plsc.evaluation.output_files import whole_file
 from plsc.evaluation.verification import Verification
+from plsc.extras import install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,13 +29,13 @@ def plot_report(
     loss_points: (step, loss); points that are not finite are left out. verifications: {name of the set: result}.
     Either may be empty; its half says so.
 
-    Raises ConfigError naming the extra `plsc[report]` if matplotlib is not there, DataError if it cannot be written.
+    Raises ConfigError if matplotlib is not there, DataError if it cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError(f"report: matplotlib cannot be loaded ({error}); pip install 'plsc[report]'") from error
+        raise ConfigError(f"report: matplotlib cannot be loaded ({error}); {install('report')}") from error
     figure = Figure(figsize=(13, 5.2), dpi=120, layout="constrained")  # not pyplot: no window, no global state
     loss_axes, roc_axes = figure.subplots(1, 2)
     _draw_loss(loss_axes, loss_points)

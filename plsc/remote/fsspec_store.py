@@ -6,6 +6,7 @@ import importlib
 
 from plsc.config.urls import masked
 from plsc.errors import ConfigError
+from plsc.extras import install
 from plsc.files.hashes import READ_BYTES, FileEntry, Measure
 
 # The package that an address needs besides fsspec itself.
@@ -23,7 +24,7 @@ class FsspecStore:
             importlib.import_module(DRIVERS[scheme])
         except ImportError as error:
             raise ConfigError(
-                f"{self.url}: needs the package {DRIVERS[scheme]} ({error}): pip install 'plsc[remote]'"
+                f"{self.url}: needs the package {DRIVERS[scheme]} ({error}): {install('remote')}"
             ) from None
         # Listings must be fresh: other ranks and other runs write there, too.
         options = {"auto_mkdir": True} if scheme == "file" else {}

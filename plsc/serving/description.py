@@ -73,7 +73,7 @@ def read_description(path: str) -> Description:
         data = plain_json.loads(safe_open.read_bytes(name, safe_open.SETTINGS))
     except OSError as error:
         raise ExportError(
-            f"{name}: {error.strerror}; give the directory that tools/export.py or convert_for_prediction() wrote"
+            f"{name}: {error.strerror}; give the directory that `plsc export` or convert_for_prediction() wrote"
         ) from None
     except ValueError as error:
         raise ExportError(f"{name}: damaged, {error}; export the model again") from None

@@ -26,7 +26,7 @@ MOST_BATCH, MOST_THREADS = 1_000_000, 1024
 class Predictor:
     """An exported model, ready for pictures.
 
-    model_dir: what `convert_for_prediction()` or tools/export.py wrote. runtime: "paddle" (Paddle Inference), "onnx"
+    model_dir: what `convert_for_prediction()` or `plsc export` wrote. runtime: "paddle" (Paddle Inference), "onnx"
     (ONNX Runtime), or "auto", the first of the two that was exported and is installed. resize: what is done to a
     picture of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.pictures.resized).
     device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU for a batch; 0

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from plsc.errors import ConfigError, ExportError, PlscError
+from plsc.extras import install
 from plsc.serving.description import Description, check_files
 from plsc.serving.workers import Lifetime, Workers
 
@@ -74,7 +75,7 @@ class OnnxRuntime:
             import onnxruntime
         except ImportError:
             raise ExportError(
-                f"{file}: ONNX Runtime is not installed; install it with `pip install 'plsc[onnx]'`"
+                f"{file}: ONNX Runtime is not installed; install it with {install('onnx', 'onnxruntime')}"
             ) from None
         has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         _check_device(device, has_gpu, "ONNX Runtime")

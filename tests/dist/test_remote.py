@@ -9,8 +9,8 @@ import pytest
 from tests.dist import ranks
 from tests.remote.remote_kit import s3_server, tree
 
-pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
-pytest.importorskip("s3fs", reason="needs plsc[remote]")
+pytest.importorskip("moto.server", reason="needs the S3 server of the extra test")
+pytest.importorskip("s3fs", reason="needs the extra remote")
 boto3 = pytest.importorskip("boto3")
 
 

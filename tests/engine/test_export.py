@@ -27,7 +27,7 @@ def has_onnx() -> bool:
     return True
 
 
-needs_onnx = pytest.mark.skipif(not has_onnx(), reason="paddle2onnx and onnxruntime are not installed (plsc[onnx])")
+needs_onnx = pytest.mark.skipif(not has_onnx(), reason="paddle2onnx and onnxruntime are not installed (the extra onnx)")
 KINDS = ["paddle", pytest.param("onnx", marks=needs_onnx)]
 
 
@@ -199,8 +199,8 @@ def test_killed_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("installed, message", [
-    (None, "needs paddle2onnx, which is not installed; install it with `pip install 'plsc.onnx"),
-    ("0.9.0", "paddle2onnx 0.9.0 does not read this Paddle's programs; install it with `pip install 'plsc.onnx"),
+    (None, "needs paddle2onnx, which is not installed; install it with `pip install paddle2onnx=="),
+    ("0.9.0", "paddle2onnx 0.9.0 does not read this Paddle's programs; install it with `pip install paddle2onnx=="),
 ])  # fmt: skip
 def test_without_the_right_paddle2onnx_one_line_before_anything(trained_run, tmp_path, monkeypatch, installed, message):
     def version(package):

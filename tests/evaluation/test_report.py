@@ -28,7 +28,7 @@ def _colours(path):
 
 
 def test_picture(tmp_path):
-    pytest.importorskip("matplotlib", reason="plsc[report] is not installed")
+    pytest.importorskip("matplotlib", reason="the extra report is not installed")
     path = tmp_path / "report.png"
     losses = [(step, 40.0 / (1 + step)) for step in range(100)] + [(100, float("nan"))]
     report.plot_report(path, losses, {"easy": _result(0.3), "hard": _result(1.5)})
@@ -43,7 +43,7 @@ def test_picture(tmp_path):
 
 
 def test_it_cannot_be_written(tmp_path):
-    pytest.importorskip("matplotlib", reason="plsc[report] is not installed")
+    pytest.importorskip("matplotlib", reason="the extra report is not installed")
     with pytest.raises(DataError, match="cannot be written"):
         report.plot_report(tmp_path / "no" / "report.png", [], {})
 
@@ -52,7 +52,7 @@ def test_without_matplotlib(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ConfigError, match=r"plsc\[report\]"):
+    with pytest.raises(ConfigError, match="`pip install 'matplotlib>=3.5'`"):
         report.plot_report(tmp_path / "report.png", [], {})
     assert not os.listdir(tmp_path)
 

@@ -169,7 +169,7 @@ def test_package_works_without_paddle(tmp_path):
     done = python(code, tmp_path)
     assert done.stdout == "3.0.0\n" and done.returncode == 1
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("plsc: error: ")
-    assert "PaddlePaddle is not installed; install it with `pip install 'plsc[cpu]'`" in done.stderr
+    assert "PaddlePaddle is not installed; install it with `pip install paddlepaddle==3.3.1`" in done.stderr
 
 
 def test_broken_paddle_is_one_line(tmp_path):

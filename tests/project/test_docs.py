@@ -144,9 +144,7 @@ def check_command(words: list[str], where: str, help_of) -> None:
         assert (ROOT / words[1]).is_file(), where
         assert all(word in said for word in words[2:] if word.startswith("--")), where
     elif words[:2] == ["pip", "install"]:
-        extras = re.search(r"\[(.+)\]", words[2])[1].split(",")
-        defined = re.findall(r'^\s+"(\w+)": ', (ROOT / "setup.py").read_text(encoding="utf-8"), re.MULTILINE)
-        assert set(extras) <= set(defined), where
+        return  # test_install_hints.py looks at these
     elif words[0] == "plsc":
         check_options(words[2:], help_of(*words[:2]), where)
         check_settings(words, where)

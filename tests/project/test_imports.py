@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A room may be imported by itself and by the storeys that come after it. Rooms of one storey do not know each other.
 STOREYS = [
-    ["plsc.errors", "plsc.version", "plsc.terminal"],
+    ["plsc.errors", "plsc.extras", "plsc.version", "plsc.terminal"],
     ["plsc.registry", "plsc.plugins", "plsc.signatures"],
     ["plsc.files"],
     ["plsc.config", "plsc.backend"],

@@ -38,7 +38,7 @@ def undeclared(sources: list[tuple[str, str]], setup: str) -> set[str]:
 
 
 def test_every_import_is_declared():
-    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    setup = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("setup.py", "plsc/extras.py"))
     assert undeclared(library(()), setup) == set()
     assert undeclared([("plsc.x", "import numpy, os, yaml\nimport not_in_setup.part")], setup) == {"not_in_setup"}
     assert undeclared([("plsc.x", "import yaml")], "") == {"pyyaml"}
@@ -55,9 +55,11 @@ def test_setup_reads_the_version_without_importing():
     assert version.stdout.split()[-1:] == [__version__], version.stderr
 
 
-def test_sources_in_cpp_are_installed(tmp_path):
-    """They are compiled where they run."""
+def test_what_is_not_python_is_installed(tmp_path):
+    """C++ is compiled where it runs; the files of configs/ are found by their names."""
     built = ["build", "--build-base", str(tmp_path), "egg_info", "--egg-base", str(tmp_path)]
     subprocess.run([sys.executable, "setup.py", "-q", *built], cwd=ROOT, check=True, capture_output=True)
     installed = {path.name for path in tmp_path.rglob("*.cc")}
     assert installed == {path.name for path in (ROOT / "plsc").rglob("*.cc")} == {"row_kernels.cc"}
+    configs = {path.relative_to(tmp_path / "lib" / "plsc").as_posix() for path in tmp_path.rglob("*.yaml")}
+    assert configs == {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}

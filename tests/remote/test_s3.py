@@ -17,8 +17,8 @@ from plsc.remote.fetch import PART
 from tests.checkpoint.checkpoint_kit import class_arrays, gather_rows, replicated_arrays, same_arrays, save_as
 from tests.remote.remote_kit import FakeRun, on_runs, raise_first, s3_server, tree
 
-pytest.importorskip("moto.server", reason="needs the S3 server of plsc[test]")
-pytest.importorskip("s3fs", reason="needs plsc[remote]")
+pytest.importorskip("moto.server", reason="needs the S3 server of the extra test")
+pytest.importorskip("s3fs", reason="needs the extra remote")
 boto3 = pytest.importorskip("boto3")
 
 KEY, SECRET = "AKIAEXAMPLE", "a-secret-that-is-never-shown"

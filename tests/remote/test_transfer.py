@@ -155,7 +155,7 @@ def test_addresses_that_are_refused_when_they_are_set(key, value, reason):
 
 def test_a_driver_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
-    with pytest.raises(ConfigError, match=r"s3://b: needs the package s3fs \(.*\): pip install 'plsc\[remote\]'"):
+    with pytest.raises(ConfigError, match=r"s3://b: needs the package s3fs \(.*\): `pip install 'fsspec.*' 's3fs"):
         open_store("s3://b", Config())
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="hdfs://h/x: there is no command `hadoop` on the PATH; install"):

@@ -109,7 +109,7 @@ def test_wrong_arguments(exported, predictor):
 
 
 @pytest.mark.parametrize("damage, message", [
-    (lambda d: (d / "plsc.json").unlink(), "No such file or directory; give the directory that tools/export.py"),
+    (lambda d: (d / "plsc.json").unlink(), "No such file or directory; give the directory that `plsc export`"),
     (lambda d: (d / "plsc.json").write_text("{"), "damaged, not JSON"),
     (lambda d: (d / "plsc.json").write_text("[]"), "does not describe a model that PLSC exported"),
     (lambda d: edit(d, version=9), "version 9 is unknown"),
@@ -164,5 +164,5 @@ def test_onnx_needs_no_paddle(trained_run, tmp_path):
 
 def test_a_missing_onnx_runtime_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ExportError, match="ONNX Runtime is not installed; install it with `pip install 'plsc.onnx"):
+    with pytest.raises(ExportError, match="ONNX Runtime is not installed; install it with `pip install 'onnxruntime>="):
         runtimes.OnnxRuntime("x.onnx", 1, "cpu", 0)

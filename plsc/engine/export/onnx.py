@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from plsc.backend import static
 from plsc.errors import ExportError
+from plsc.extras import install
 
 OPSET = 13  # read by every ONNX Runtime since 1.6; the nets use nothing newer
 SECONDS = 1800
@@ -27,8 +28,8 @@ paddle2onnx.export(program, weights, save_file=target, opset_version=int(opset),
 
 def require_onnx() -> None:
     """Raise ExportError where paddle2onnx or ONNX Runtime is missing, or is not the one for this Paddle."""
-    major, extra = ("2", "plsc[onnx]") if static.is_pir() else ("1", "plsc[onnx26]")
-    hint = f"install it with `pip install '{extra}'`, or set export.format: paddle"
+    major, extra = ("2", "onnx") if static.is_pir() else ("1", "onnx26")
+    hint = f"install it with {install(extra)}, or set export.format: paddle"
     for package in ("paddle2onnx", "onnxruntime"):
         try:
             found = version(package)

@@ -22,6 +22,7 @@ from plsc.engine.run.journal import Journal
 from plsc.engine.run.run_dir import claim
 from plsc.engine.run.scalars import import_package
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
+from plsc.extras import install
 from plsc.parallel.environment import Environment, cores
 from plsc.parallel.group import Group, first_line, meet
 from plsc.parallel.launch_logs import hide_secrets
@@ -172,7 +173,7 @@ def place_of(config: Config) -> Environment:
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if config.device == "gpu" and not has_gpu:
         raise ConfigError(
-            "device='gpu': Paddle sees no GPU here; install plsc[gpu] on a machine with one, or set device: cpu"
+            f"device='gpu': Paddle sees no GPU here; on a machine with one {install('gpu')}, or set device: cpu"
         )
     env = Environment.from_launch()
     return replace(env, device="gpu" if has_gpu and config.device != "cpu" else "cpu")
