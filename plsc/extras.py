@@ -18,11 +18,13 @@ _FONTS = ("manimgx-fonts-cjk==2026.9.26.post1", "paperang-p2-fonts-cjk==0.1.0") 
 _REPORT = ("matplotlib>=3.5",)
 _REMOTE = ("fsspec>=2023.1", "s3fs>=2023.1")
 _TEST = ("pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn")
+_DOCS = ("mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.25", "ruff")  # ruff sets the signatures
 _S3_SERVER = ("moto[s3]>=5", "flask>=2.2", "flask-cors>=3")  # what of moto[server] the tests need
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cpu": ("paddlepaddle==3.3.1",),
     "cpu26": ("paddlepaddle==2.6.2", *_PADDLE_26_NEEDS),
+    "docs": _DOCS,
     # The last release in the package registry. Its kernels are for compute capability 6.1 to 8.6; newer cards (Ada,
     # Hopper) need Paddle 3.x from Paddle's own channel, installed by hand, and then PLSC without an extra.
     "gpu": ("paddlepaddle-gpu==2.6.2", *_PADDLE_26_NEEDS),

@@ -202,9 +202,12 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(there), f"{page.name}: {target}"
 
 
-def test_every_page_is_in_the_index():
+def test_every_page_is_in_the_index_and_in_the_navigation():
     index = links(ROOT / "docs" / "README.md")
-    assert {page.name for page in PAGES if page.parent.name == "docs"} - {"README.md"} <= set(index)
+    pages = {page.name for page in PAGES if page.parent.name == "docs"}
+    assert pages - {"README.md"} <= set(index)
+    navigation = re.findall(r"^ +- (?:.*: )?(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert pages == set(navigation) and len(navigation) == len(pages), "mkdocs.yml: nav has each page once"
 
 
 def test_keys_and_setters_named_in_the_docs_exist():
