@@ -206,7 +206,8 @@ def test_every_page_is_in_the_index_and_in_the_navigation():
     index = links(ROOT / "docs" / "README.md")
     pages = {page.name for page in PAGES if page.parent.name == "docs"}
     assert pages - {"README.md"} <= set(index)
-    navigation = re.findall(r"^ +- (?:.*: )?(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    navigation = re.findall(r"^ +- (?:.*: )?(\w+\.md)$", site, re.MULTILINE)
     assert pages == set(navigation) and len(navigation) == len(pages), "mkdocs.yml: nav has each page once"
 
 
