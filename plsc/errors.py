@@ -41,3 +41,12 @@ class VerificationError(PlscError):
     def __init__(self, message: str, result: object = None):
         super().__init__(message)
         self.result = result
+
+
+def first_line(error: BaseException) -> str:
+    """The first telling line of an error; Paddle's begin with banners and C++ traces."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in lines:
+        if "Error:" in line or "Error Message" not in line and not line.startswith(("-", "C++", "0 ", "1 ")):
+            return line[:300]
+    return type(error).__name__

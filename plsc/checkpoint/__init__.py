@@ -12,10 +12,10 @@ from plsc.checkpoint.read import ReshardSource, check_fits, read_replicated, rea
 from plsc.checkpoint.reshard import merge, reshard
 from plsc.checkpoint.retention import remove_old
 from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
-from plsc.checkpoint.together import OneRank
 from plsc.checkpoint.waiting import TOUCHED, WINDOW
 from plsc.checkpoint.whole import newest_whole
 from plsc.checkpoint.write import save
+from plsc.parallel.ranks import OneRank
 
 __all__ = [
     "META_KEYS",

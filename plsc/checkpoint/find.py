@@ -9,16 +9,17 @@ from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, file_names, replaced_d
 from plsc.checkpoint.manifest import Manifest, read_manifest
 from plsc.checkpoint.read import check_fits, verify_files
 from plsc.checkpoint.tensors import TensorSpec
-from plsc.checkpoint.together import Group, together
+from plsc.checkpoint.together import together
 from plsc.errors import CheckpointError
 from plsc.files.hashes import hash_file
+from plsc.parallel.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
 
 def open_checkpoint(
     path: str,
-    group: Group,
+    group: Ranks,
     num_classes: int | None = None,
     embedding_size: int | None = None,
     replicated: list[TensorSpec] | None = None,
@@ -46,7 +47,7 @@ def open_checkpoint(
     return found, manifest
 
 
-def require_one_manifest(group: Group, what: str, path: str) -> None:
+def require_one_manifest(group: Ranks, what: str, path: str) -> None:
     """Raise CheckpointError on every rank where they do not read the same manifest in `path`."""
 
     def look() -> list[str]:

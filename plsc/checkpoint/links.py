@@ -10,15 +10,16 @@ from typing import Any
 from plsc.checkpoint import layout
 from plsc.checkpoint.manifest import read_manifest
 from plsc.checkpoint.read import verify_files
-from plsc.checkpoint.together import Group, together
+from plsc.checkpoint.together import together
 from plsc.checkpoint.write import give_name, prepare_place, seal, tidy_or_warn
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
 from plsc.files.atomic import flush
 from plsc.files.hashes import READ_BYTES
+from plsc.parallel.ranks import Ranks
 
 
-def link(path: str, run_dir: str, extra: dict[str, Any], group: Group) -> str:
+def link(path: str, run_dir: str, extra: dict[str, Any], group: Ranks) -> str:
     """Make the checkpoint ``path`` one of ``run_dir`` too and return its place there; every rank must call it.
 
     Files of tensors are hard links, which are never written to, or copies where the file system has no links; the

@@ -12,12 +12,13 @@ from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.read import ReshardSource, read_replicated, read_rows, read_window, verify_files
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import TensorSpec
-from plsc.checkpoint.together import OneRank, together
+from plsc.checkpoint.together import together
 from plsc.checkpoint.waiting import WINDOW
 from plsc.checkpoint.write import save_shards
 from plsc.errors import CheckpointError
 from plsc.files.atomic import rename_new
 from plsc.files.hashes import FileEntry
+from plsc.parallel.ranks import OneRank
 from plsc.parallel.shards import class_range
 
 

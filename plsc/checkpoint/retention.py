@@ -10,14 +10,15 @@ from collections.abc import Iterable
 from plsc.checkpoint.find import problem
 from plsc.checkpoint.layout import MANIFEST, MARKER, REMOVED, REPLACED, WRITING, aside_dirs, checkpoints_dir, step_dirs
 from plsc.checkpoint.manifest import carries_manifest
-from plsc.checkpoint.together import Group, describe
+from plsc.checkpoint.together import describe
 from plsc.errors import CheckpointError
 from plsc.files import atomic
+from plsc.parallel.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
 
-def remove_old(run_dir: str, keep: int, group: Group, protect: Iterable[str] = ()) -> list[str]:
+def remove_old(run_dir: str, keep: int, group: Ranks, protect: Iterable[str] = ()) -> list[str]:
     """Delete the checkpoints of a run older than its `keep` newest complete ones; returns the deleted paths.
 
     Acts on rank 0 only; call it after `save` has returned. keep <= 0 keeps all. Never touches `protect` (such as

@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from plsc.errors import CheckpointError
+from plsc.parallel.ranks import Ranks
 
 
-class Group(Protocol):
-    """The ranks of a run, as far as checkpoints need them."""
-
-    rank: int
-    world_size: int
-
-    def barrier(self, name: str) -> None:
-        """Return when every rank has arrived."""
-
-    def all_gather(self, value: Any) -> list[Any]:
-        """[the JSON value of each rank, in order]."""
-
-
-class OneRank:
-    """The group of a program that runs alone, such as a tool."""
-
-    rank = 0
-    world_size = 1
-
-    def barrier(self, name: str) -> None:
-        return
-
-    def all_gather(self, value: Any) -> list[Any]:
-        return [value]
-
-
-def together(group: Group, what: str, action: Callable[[], Any]) -> list[Any]:
+def together(group: Ranks, what: str, action: Callable[[], Any]) -> list[Any]:
     """Run `action` on this rank and return the JSON values that it gave on every rank.
 
     If it fails anywhere, every rank raises CheckpointError "<what>: rank <r>: <reason>".

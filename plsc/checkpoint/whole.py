@@ -9,14 +9,15 @@ from plsc.checkpoint.find import latest, require_one_manifest
 from plsc.checkpoint.layout import DAMAGED, REPLACED, checkpoints_dir, damaged_dirs, file_names, step_dirs
 from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.read import Damaged, verify_files
-from plsc.checkpoint.together import Group, describe, together
+from plsc.checkpoint.together import describe, together
 from plsc.errors import CheckpointError
 from plsc.files import atomic
+from plsc.parallel.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
 
-def newest_whole(run_dir: str, group: Group) -> str | None:
+def newest_whole(run_dir: str, group: Ranks) -> str | None:
     """The newest checkpoint of which every file has the hash that its manifest says, or None where there is none.
 
     A newer one that is damaged is renamed to `damaged_step_...`, so that nothing takes it for the newest again, and
@@ -38,7 +39,7 @@ def newest_whole(run_dir: str, group: Group) -> str | None:
         log.warning("%s: this checkpoint is passed over for the one before and is now %s", damage, aside)
 
 
-def _damage(path: str, group: Group) -> str | None:
+def _damage(path: str, group: Ranks) -> str | None:
     """What is wrong inside of the files, each hashed by one rank. Other trouble raises CheckpointError on all ranks."""
 
     def look() -> str | None:

@@ -15,11 +15,12 @@ from plsc.checkpoint.manifest import META_KEYS, Manifest, manifest_sum, parse
 from plsc.checkpoint.retention import check_not_foreign, place_aside, tidy
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import ShardSource, TensorSpec
-from plsc.checkpoint.together import Group, OneRank, describe, together
+from plsc.checkpoint.together import describe, together
 from plsc.checkpoint.waiting import TOUCHED, WINDOW
 from plsc.errors import CheckpointError
 from plsc.files.atomic import put_directory, sync_dir
 from plsc.files.hashes import FileEntry, write_new
+from plsc.parallel.ranks import OneRank, Ranks
 from plsc.version import __version__
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def save(
     replicated: Mapping[str, np.ndarray] | None,
     shard: ShardSource | None,
     meta: dict[str, Any],
-    group: Group,
+    group: Ranks,
     checksum: str = "",
 ) -> str:
     """Write the checkpoint of `step` under `run_dir` and return its directory. Every rank must call it.

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from plsc.errors import ConfigError, PlscError
+from plsc.errors import ConfigError, PlscError, first_line
 
 
 class BaseModel:
@@ -113,8 +113,6 @@ def require_form(what: str, build_network: Callable, skip: int = 0) -> list[str]
 def _reason(error: Exception) -> str:
     """`KeyError: 'x' (my_net.py:12)`, on one line: the last line of the user's own code is where to look."""
     import paddle
-
-    from plsc.parallel.group import first_line
 
     not_theirs = (os.path.dirname(paddle.__file__), __file__)
     # not extract_tb, which sys.tracebacklimit cuts, see static.building

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import json
 import os
 import socket
 import threading
@@ -16,18 +15,18 @@ from typing import Any
 
 from plsc import errors
 from plsc.backend import rings
-from plsc.errors import LaunchError, PeerError, PlscError, TrainingError
+from plsc.errors import LaunchError, PlscError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.launcher import end_with_launcher
 from plsc.parallel.loopback import gloo_at_loopback
 from plsc.parallel.news import News
 from plsc.parallel.nodelay import send_at_once
+from plsc.parallel.ranks import Ranks
 from plsc.parallel.stalls import StallWatch
 from plsc.terminal import flush, tell
 
 CONNECT_SECONDS = 600  # until every rank has started
 LEAVE_SECONDS = 60
-WAIT_SECONDS = 3600  # a barrier may wait for a slow disk, not for ever
 GLOO_SECONDS = 7 * 86400  # how long Gloo itself waits for a rank: who is late is found and named by stalls.py
 GRACE_SECONDS = 1.0  # from the news of a failure until this rank is ended where it does not end by itself
 
@@ -52,8 +51,8 @@ def _meet(env: Environment) -> Group:
     return group
 
 
-class Group:
-    """All ranks of a run. With one rank every method returns at once and opens nothing.
+class Group(Ranks):
+    """All ranks of a run, and what ends them together. With one rank every method returns at once and opens nothing.
 
     A rank that calls ``fail(message)``, or dies, ends the others: each prints why and leaves with status 1, also when
     it is blocked in a collective, because a thread of its own hears of it (plsc.parallel.news). The program's
@@ -61,12 +60,9 @@ class Group:
     """
 
     def __init__(self, env: Environment):
-        self.rank = env.rank
-        self.world_size = env.world_size
+        super().__init__(env.rank, env.world_size, keys="gather")
         self.last_words: Callable[[str], None] = lambda text: None  # where else to write why this rank is ended
         self.patient = True  # False where the collectives of the program give a rank 30 s that cannot be changed
-        self._calls = 0
-        self._store = None
         self._news: News | None = None
         self._stalls: StallWatch | None = None
         self._connected = ""
@@ -166,32 +162,10 @@ class Group:
             raise LaunchError(message) from None
 
     def all_gather(self, value: Any) -> list[Any]:
-        """[the value of each rank, in order]; values are JSON. Every rank must call it in the same order."""
-        if self.world_size == 1:
-            return [json.loads(json.dumps(value))]
-        if self._closed.is_set():
+        """See Ranks. Raises LaunchError after this rank has failed."""
+        if self._closed.is_set() and self.world_size > 1:
             raise LaunchError("this process has left the other ranks after an error; start all ranks anew")
-        self._calls += 1
-        prefix = f"gather/{self._calls}/"
-        text = json.dumps(value).encode()
-        try:
-            self._store.set(prefix + str(self.rank), text)
-            self._store.add(prefix + f"here/{self.rank}", 1)
-            self._store.add(prefix, 1)
-            self._await(prefix)
-            return [json.loads(bytes(self._store.get(prefix + str(rank)))) for rank in range(self.world_size)]
-        except (RuntimeError, OSError, ValueError) as error:  # Paddle 2.6: ValueError where the store is gone
-            raise PeerError(f"another rank has gone: {first_line(error)}") from None
-
-    def broadcast(self, value: Any) -> Any:
-        """The value of rank 0, on every rank."""
-        return self.all_gather(value)[0]
-
-    def barrier(self, name: str = "barrier") -> None:
-        """Return when every rank has arrived. Raises TrainingError where they wait at different places."""
-        places = self.all_gather(name)
-        if len(set(places)) > 1:
-            raise TrainingError(f"the ranks are out of step: they wait at {places}")
+        return super().all_gather(value)
 
     def watch_stalls(self, seconds: float) -> None:
         """From now on end all ranks, with one reason, when one is late by more than ``seconds``; 0 ends the watch.
@@ -244,17 +218,6 @@ class Group:
         except (RuntimeError, OSError, ValueError):
             return  # the store has gone first: nothing left to wait for
 
-    def _await(self, counter: str) -> None:
-        """Until every rank has added to the counter; the store's own wait polls ten times slower."""
-        pause, deadline = 0.001, time.monotonic() + WAIT_SECONDS
-        while self._store.add(counter, 0) < self.world_size:
-            if time.monotonic() > deadline:
-                ranks = range(self.world_size)
-                missing = [rank for rank in ranks if not self._store.add(f"{counter}here/{rank}", 0)]
-                raise TrainingError(f"waited {WAIT_SECONDS} seconds for rank(s) {', '.join(map(str, missing))}")
-            time.sleep(pause)
-            pause = min(2 * pause, 0.02)
-
     def _stop(self, reason: str) -> None:
         """End this process, unless it ends by itself: it may be blocked where nothing else reaches it."""
         self._closed.wait(GRACE_SECONDS)
@@ -276,15 +239,6 @@ def _is_open(host: str, port: int, deadline: float) -> bool:
             raise
         return False
     return True
-
-
-def first_line(error: BaseException) -> str:
-    """The first telling line of an error; Paddle's begin with banners and C++ traces."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in lines:
-        if "Error:" in line or "Error Message" not in line and not line.startswith(("-", "C++", "0 ", "1 ")):
-            return line[:300]
-    return type(error).__name__
 
 
 def free_port() -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from plsc.checkpoint.together import Group
 from plsc.config import Config
 from plsc.config.urls import is_url
 from plsc.parallel.environment import Environment
+from plsc.parallel.ranks import Ranks
 
 FETCHED = "fetched"  # <model_save_dir>/fetched: copies of what was elsewhere
 
@@ -17,7 +17,7 @@ class Run(Protocol):
 
     config: Config
     env: Environment
-    group: Group
+    group: Ranks
     journal: Any  # with say(text)
 
 

@@ -13,7 +13,9 @@ from tests.checkpoint.checkpoint_kit import save_as
 
 
 class RankOne(OneRank):
-    rank, world_size = 1, 2
+    def __init__(self):
+        super().__init__()
+        self.rank, self.world_size = 1, 2
 
 
 def steps(run_dir):

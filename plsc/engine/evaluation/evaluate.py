@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from plsc.checkpoint.together import Group, OneRank
 from plsc.config import Config
 from plsc.config.parts import Parts
 from plsc.data import decode_image, normalise, read_test_sample
@@ -21,6 +20,7 @@ from plsc.evaluation.sources import load_pairs, place_of
 from plsc.evaluation.spread import assemble, split
 from plsc.evaluation.verification import Verification, verify
 from plsc.parallel.environment import Environment
+from plsc.parallel.ranks import OneRank, Ranks
 
 RunProgram = Callable[[Any, dict, list], list]
 # look(pairs, read, embeddings float64 [2P, E] of length 1, result); read(i) gives picture i as float32 [C, H, W]
@@ -124,7 +124,7 @@ def verify_all(
     parts: Parts,
     embedder: Embedder,
     look: Look | None = None,
-    group: Group | None = None,
+    group: Ranks | None = None,
     failures: dict[str, str] | None = None,
 ) -> dict[str, Verification]:
     """The figures of every verification set by name. ``look`` is handed each set while it is in memory.
@@ -193,7 +193,7 @@ def _judged(pairs: PairSet | HookPairs, plain, mirrored, read: _KeepsStep, proto
     return None, None
 
 
-def _opening_problem(group: Group, pairs: PairSet | HookPairs | Unusable) -> str | None:
+def _opening_problem(group: Ranks, pairs: PairSet | HookPairs | Unusable) -> str | None:
     if problem := _problem(group, pairs.reason if isinstance(pairs, Unusable) else None):
         return problem
     counts = group.all_gather(len(pairs.issame))
@@ -201,7 +201,7 @@ def _opening_problem(group: Group, pairs: PairSet | HookPairs | Unusable) -> str
     return None if same else f"{pairs.name}: the ranks see {counts} pairs; give all of them the same files"
 
 
-def _problem(group: Group, own: str | None) -> str | None:
+def _problem(group: Ranks, own: str | None) -> str | None:
     """The first problem of any rank, the same on all."""
     for rank, problem in enumerate(group.all_gather(own)):
         if problem is not None:

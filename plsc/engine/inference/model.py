@@ -16,10 +16,9 @@ from plsc.config.parts import Parts
 from plsc.engine.evaluation.data import input_names
 from plsc.engine.program.backbone import Backbone, Variables
 from plsc.engine.program.build import make_inputs, make_model
-from plsc.errors import ExportError
+from plsc.errors import ExportError, first_line
 from plsc.models import build_feature
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import first_line
 
 CENTRES, BIAS = "classifier.centres", "classifier.bias"
 

@@ -21,11 +21,10 @@ from plsc.engine.program.backbone import Backbone, Variables, weights_identity
 from plsc.engine.program.build import EvalProgram
 from plsc.engine.run.alike import require_same
 from plsc.engine.run.start import Run, threads
-from plsc.errors import ExportError, PlscError
+from plsc.errors import ExportError, PlscError, first_line
 from plsc.evaluation.table import table
 from plsc.evaluation.verification import Verification
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import first_line
 from plsc.serving import Predictor, is_exported
 from plsc.serving.runtimes import PaddleRuntime
 

@@ -16,9 +16,9 @@ from plsc.backend.onednn import let_go
 from plsc.checkpoint import TOUCHED, TensorSpec
 from plsc.engine.program.build import TrainProgram
 from plsc.engine.program.scopes import make_executor, own_scope, place_of
-from plsc.errors import PeerError, TrainingError
+from plsc.errors import PeerError, TrainingError, first_line
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import Group, first_line
+from plsc.parallel.group import Group
 from plsc.rows.blocks import RowBlock
 from plsc.rows.momentum import RowHistory, RowState, StaleRows, writer
 from plsc.rows.storage import RowTable

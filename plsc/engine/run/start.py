@@ -21,10 +21,10 @@ from plsc.engine.run import alike
 from plsc.engine.run.journal import Journal
 from plsc.engine.run.run_dir import claim
 from plsc.engine.run.scalars import import_package
-from plsc.errors import ConfigError, PeerError, PlscError, TrainingError
+from plsc.errors import ConfigError, PeerError, PlscError, TrainingError, first_line
 from plsc.extras import install
 from plsc.parallel.environment import Environment, cores
-from plsc.parallel.group import Group, first_line, meet
+from plsc.parallel.group import Group, meet
 from plsc.parallel.launch_logs import hide_secrets
 
 
