@@ -13,7 +13,7 @@ from plsc.checkpoint.reshard import merge, reshard
 from plsc.checkpoint.retention import remove_old
 from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
 from plsc.checkpoint.waiting import TOUCHED, WINDOW
-from plsc.checkpoint.whole import newest_whole
+from plsc.checkpoint.whole import newest_whole, put_back_newest
 from plsc.checkpoint.write import save
 from plsc.parallel.ranks import OneRank
 
@@ -33,6 +33,7 @@ __all__ = [
     "merge",
     "newest_whole",
     "open_checkpoint",
+    "put_back_newest",
     "read_manifest",
     "read_replicated",
     "read_rows",

@@ -39,6 +39,18 @@ def newest_whole(run_dir: str, group: Ranks) -> str | None:
         log.warning("%s: this checkpoint is passed over for the one before and is now %s", damage, aside)
 
 
+def put_back_newest(run_dir: str, group: Ranks) -> None:
+    """Give the newest complete checkpoint its name back, where a killed save had moved it aside: the next save would
+    move it again, away from whoever goes on from it. To be called by all ranks by whoever holds the run."""
+
+    def put_back() -> None:
+        path = latest(run_dir) if group.rank == 0 else None
+        if path is not None:
+            _put_back(run_dir, path)
+
+    together(group, f"cannot go on in {run_dir}", put_back)
+
+
 def _damage(path: str, group: Ranks) -> str | None:
     """What is wrong inside of the files, each hashed by one rank. Other trouble raises CheckpointError on all ranks."""
 
@@ -65,8 +77,7 @@ def _set_aside(run_dir: str, path: str) -> str:
 
 
 def _put_back(run_dir: str, path: str) -> str:
-    """The whole checkpoint in its place: from where a killed save had moved it the next save would move it again, away
-    from whoever goes on from it."""
+    """The checkpoint in its place, whose path is returned, where a killed save had moved it aside."""
     root, name = os.path.split(path)
     final = os.path.join(root, name[len(REPLACED) :])
     if not name.startswith(REPLACED):

@@ -29,19 +29,20 @@ PART = ".part_"  # a copy that is not complete
 _STEP = re.compile(rf"({layout.CHECKPOINTS}/step_(\d{{8,}}))/{layout.MANIFEST}")
 
 
-def fetch_start(run: Run, continues: bool) -> None:
-    """Where the run starts from an address, copy that checkpoint here and set `checkpoint_dir` to the copy.
+def fetch_start(run: Run, continues: bool) -> str:
+    """The directory on this machine that the run starts from, "" for none: `checkpoint_dir`, or a copy of what lies at
+    its address.
 
     `continues`: with `resume: auto` a checkpoint in `model_save_dir` comes first, and nothing is copied.
     """
     url = start_url(run.config)
     if url is None:
-        return
+        return run.config.checkpoint_dir or ""
     if continues and run.config.resume == "auto":
         own = run.group.all_gather(checkpoint.latest(run.config.model_save_dir) if run.group.rank == 0 else None)[0]
         if own is not None:
-            return
-    run.config.set("checkpoint_dir", fetch_checkpoint(run, url))
+            return ""
+    return fetch_checkpoint(run, url)
 
 
 def fetch_checkpoint(run: Run, url: str) -> str:

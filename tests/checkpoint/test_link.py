@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from plsc.checkpoint import OneRank, latest, link, newest_whole, open_checkpoint
+from plsc.checkpoint import OneRank, latest, link, newest_whole, open_checkpoint, put_back_newest, resolve
 from plsc.errors import CheckpointError
 from tests.checkpoint.checkpoint_kit import save_as
 
@@ -75,3 +75,14 @@ def test_the_one_a_run_goes_on_from_is_in_its_place_and_can_be_kept_elsewhere(tm
         assert open_checkpoint(link(found, target, {"best": 1}, OneRank()), OneRank())[1].step == 12
     damaged = [] if in_its_place == "nothing" else ["damaged_step_00000012"]
     assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == [*damaged, "step_00000012"]
+
+
+def test_a_run_that_goes_on_in_its_own_directory_does_so_from_the_name_that_stays(tmp_path):
+    """By checkpoint_dir, without resume: auto; a save of the same step was killed between its two renames."""
+    run_dir, path = str(tmp_path / "run"), save_as(tmp_path / "run", 12, 11, 2)
+    os.rename(path, os.path.join(os.path.dirname(path), ".replaced_step_00000012"))
+    assert ".replaced_" in resolve(run_dir)  # who only reads moves nothing
+    for _ in range(2):
+        put_back_newest(run_dir, OneRank())
+        assert open_checkpoint(run_dir, OneRank())[0] == path
+    put_back_newest(str(tmp_path / "nothing"), OneRank())

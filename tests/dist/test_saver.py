@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from plsc.checkpoint import latest, open_checkpoint
-from plsc.checkpoint.together import OneRank
+from plsc.checkpoint import OneRank, latest, open_checkpoint
 from tests.dist.test_resume import run_process
 
 

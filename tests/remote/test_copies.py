@@ -149,11 +149,11 @@ def test_the_place_of_plsc_0_x(remote, tmp_path, monkeypatch):
     shutil.copytree(local, disk / "name" / "load")
     hdfs = {"fs_name": "hdfs://name", "fs_checkpoint_dir": "/load"}
     run = FakeRun(tmp_path / "other", {"checkpoint_dir": str(tmp_path / "copy"), "remote": hdfs})
-    fetch_start(run, continues=True)
-    assert run.config.checkpoint_dir == str(tmp_path / "copy") and tree(tmp_path / "copy") == tree(local)
+    assert fetch_start(run, continues=True) == str(tmp_path / "copy") and tree(tmp_path / "copy") == tree(local)
     run = FakeRun(tmp_path / "other", {"remote": hdfs})
-    fetch_start(run, continues=True)
-    assert run.config.checkpoint_dir.startswith(str(tmp_path / "other" / "fetched")) and run.config.checkpoint_dir
+    found = fetch_start(run, continues=True)
+    assert found.startswith(str(tmp_path / "other" / "fetched")) and tree(found) == tree(local)
+    assert run.config.checkpoint_dir == ""  # what the user has set stays
 
 
 def test_every_complete_checkpoint_of_the_run_is_copied_and_no_other(remote, tmp_path):
@@ -189,9 +189,13 @@ def test_a_directory_that_holds_something_else_is_left_alone(remote, tmp_path):
 def test_resume_auto_takes_what_is_here_first(remote, tmp_path):
     publish(FakeRun(tmp_path / "run", to(remote)), save_as(tmp_path / "run", 4, 7, 2))
     run = FakeRun(tmp_path / "run", {"checkpoint_dir": f"file://{remote}", "resume": "auto"})
-    fetch_start(run, continues=True)
-    assert run.config.checkpoint_dir == f"file://{remote}" and not (tmp_path / "run" / "fetched").exists()
-    fetch_start(run, continues=False)
-    assert "fetched" in run.config.checkpoint_dir
+    assert fetch_start(run, continues=True) == "" and not (tmp_path / "run" / "fetched").exists()
+    assert "fetched" in fetch_start(run, continues=False)
+    assert run.config.checkpoint_dir == f"file://{remote}"  # as the user set it, and as a checkpoint will say
+
+
+def test_what_is_on_this_machine_is_not_copied(tmp_path):
+    assert fetch_start(FakeRun(tmp_path), continues=True) == ""
+    assert fetch_start(FakeRun(tmp_path, {"checkpoint_dir": str(tmp_path / "run")}), True) == str(tmp_path / "run")
 
 

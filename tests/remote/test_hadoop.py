@@ -45,8 +45,7 @@ def test_there_and_back_with_the_password_in_no_list_of_processes(monkeypatch, t
     }
     start = {"remote": {**NAMED, "fs_checkpoint_dir": "/user/me"}}
     run = FakeRun(tmp_path / "other", start)
-    fetch_start(run, continues=True)
-    assert tree(run.config.checkpoint_dir) == tree(local)
+    assert tree(fetch_start(run, continues=True)) == tree(local)
     assert len(calls(log)) > 10
     for arguments, conf in calls(log):
         assert "secret" not in str(arguments)

@@ -84,8 +84,8 @@ def test_there_and_back(s3, tmp_path, world_size):
     assert len(s3.names()) == sum(len(tree(path)) for path in local)
 
     start = {"checkpoint_dir": "s3://bucket/runs/one"}
-    runs = on_runs([tmp_path / "other"] * world_size, start, lambda run: (fetch_start(run, True), run.config)[1])
-    copies = {config.checkpoint_dir for config in raise_first(runs)}
+    runs = on_runs([tmp_path / "other"] * world_size, start, lambda run: fetch_start(run, True))
+    copies = set(raise_first(runs))
     assert len(copies) == 1
     copy = copies.pop()
     assert tree(copy) == tree(local[1])

@@ -55,8 +55,8 @@ class Net:
 
 
 def open_net(run: Run) -> Net:
-    """The net in ``checkpoint_dir``. Every rank calls it. Raises CheckpointError, ExportError."""
-    if run.group.broadcast(is_exported(run.config.checkpoint_dir)):
+    """The net that the run starts from. Every rank calls it. Raises CheckpointError, ExportError."""
+    if run.group.broadcast(is_exported(run.start_dir)):
         return _open_exported(run)
     backbone = Backbone(run, replace(run.env, rank=0, world_size=1), -1)
     features = backbone.features if run.env.on_gpu else _serving(run, backbone)
@@ -66,10 +66,10 @@ def open_net(run: Run) -> Net:
 
 def _open_exported(run: Run) -> Net:
     env, config = run.env, run.config.copy()
-    path = os.path.abspath(config.checkpoint_dir)
+    path = os.path.abspath(run.start_dir)
     predictor = Predictor(path, device=env.device, threads=threads(config, env), card=env.device_id)
     about = predictor.description
-    require_same(run.group, ExportError, {f"the model in {config.checkpoint_dir}": about.identity})
+    require_same(run.group, ExportError, {f"the model in {run.start_dir}": about.identity})
     config.update(
         {
             "model": {"image_shape": about.image_shape, "embedding_size": about.embedding_size},

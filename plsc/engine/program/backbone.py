@@ -48,13 +48,13 @@ class Variables:
 
 
 class Backbone:
-    """The backbone of the checkpoint in ``checkpoint_dir``, as the evaluation during training runs it."""
+    """The backbone of the checkpoint that the run starts from, as the evaluation during training runs it."""
 
     def __init__(self, run: Run, env: Environment, batch_size: int):
         config = run.config
         self.program: EvalProgram = build_eval(config, run.parts, env, batch_size)
         self.path, self.manifest = checkpoint.open_checkpoint(
-            config.checkpoint_dir, run.group, embedding_size=self.program.feature.shape[1]
+            run.start_dir, run.group, embedding_size=self.program.feature.shape[1]
         )
         self.variables = Variables(env)
         self.variables.run(self.program.startup, {}, [])

@@ -32,8 +32,9 @@ from plsc.parallel.launch_logs import hide_secrets
 class Run:
     """What every action works with.
 
-    seed: the one used, also where the configuration leaves it open. data: records of the data that the run reads, by
-    what they are ("training", a verification set).
+    seed: the one used, also where the configuration leaves it open. start_dir: the checkpoint, or the directory of a
+    run, that it starts from, on this machine: ``checkpoint_dir``, or a copy of what lies at its address; "" for none.
+    data: records of the data that the run reads, by what they are ("training", a verification set).
     """
 
     config: Config
@@ -42,6 +43,7 @@ class Run:
     group: Group
     journal: Journal
     seed: int
+    start_dir: str = ""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -89,7 +91,7 @@ def _started(config: Config, parts: Parts, check, continues: bool, group: Group)
         if continues:
             _watch_stalls(config, group, journal)
         run = Run(config, parts, env, group, journal, seed=0, data=data)
-        remote.fetch_start(run, continues)
+        run = replace(run, start_dir=remote.fetch_start(run, continues))
         yield replace(run, seed=_one_seed(run, continues))
         group.barrier("end of the run")
         group.watch_stalls(0)
@@ -151,16 +153,16 @@ def _cause(error: PlscError, group: Group) -> PlscError:
 
 def _one_seed(run: Run, continues: bool) -> int:
     """Rank 0 chooses for all: it also says which checkpoint the run goes on from."""
-    seed = run.group.agree(lambda: choose_seed(run.config, continues) if run.group.rank == 0 else None)
+    seed = run.group.agree(lambda: choose_seed(run.config, run.start_dir, continues) if run.group.rank == 0 else None)
     return run.group.broadcast(seed)
 
 
-def choose_seed(config: Config, continues: bool) -> int:
+def choose_seed(config: Config, start_dir: str, continues: bool) -> int:
     """The seed that is set, else that of the checkpoint to continue from, else a new one."""
     if config.seed is not None:
         return config.seed
     path = checkpoint.latest(config.model_save_dir) if continues and config.resume == "auto" else None
-    path = path or config.checkpoint_dir
+    path = path or start_dir
     if continues and path:
         seed = checkpoint.read_manifest(checkpoint.resolve(path)).random_states.get("seed")
         if isinstance(seed, int):

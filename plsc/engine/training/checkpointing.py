@@ -25,9 +25,11 @@ def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
     """
     config = run.config
     own = checkpoint.newest_whole(config.model_save_dir, run.group) if config.resume == "auto" else None
-    path = own or config.checkpoint_dir
+    path = own or run.start_dir
     if not path:
         return None
+    if own is None:  # checkpoint_dir may be this run's own directory
+        checkpoint.put_back_newest(config.model_save_dir, run.group)
     hashed = own is not None
     return checkpoint.open_checkpoint(path, run.group, spec.num_classes, spec.embedding_size, hashed=hashed)
 
