@@ -21,6 +21,15 @@ def tell(line: str) -> None:
         pass
 
 
+def show(text: str) -> None:
+    """Text and a line end on stdout, which nobody may read any more: `plsc list | head`."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except _GONE:
+        pass
+
+
 def tell_in_handler(line: str) -> None:
     """A line on stderr from a signal's handler, where Python's own streams may be in the middle of a line."""
     try:

@@ -24,7 +24,7 @@ def _in_rooms(names: dict[str, str]) -> frozenset[str]:
 
 PLAIN = _in_rooms({
     "checkpoint": "link memory read retention run_lock save",
-    "cli": "reshard",
+    "cli": "list main reshard",
     "config": "config extensions limits rules yaml",
     "data": "hooks hostile_pictures label_map lists loader record sampler transforms",
     "engine": "meter",

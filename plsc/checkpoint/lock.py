@@ -6,6 +6,7 @@ systems whose locks do not reach other machines, or that have none: the time of 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -15,7 +16,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from plsc.checkpoint.layout import LOCK
@@ -35,13 +36,15 @@ class Held(CheckpointError):
 class RunLock:
     """Held from the constructor until ``release``. The file goes with it; one that a killed process left is free.
 
-    on_loss(reason): called by a thread where another one has taken it all the same, after this process stood still for
-    longer than a lease on a file system without locks. Raises Held, naming the holder, where it is held;
-    OSError where the directory cannot be written.
+    what: the setting or option that names the directory. on_loss(reason): called by a thread where another one has
+    taken it all the same, after this process stood still for longer than a lease on a file system without locks.
+    Raises Held, naming the holder, where it is held; OSError where the directory cannot be written.
     """
 
-    def __init__(self, run_dir: str, on_loss: Callable[[str], None] = lambda reason: None):
-        self.run_dir = run_dir
+    def __init__(
+        self, run_dir: str, on_loss: Callable[[str], None] = lambda reason: None, what: str = "model_save_dir"
+    ):
+        self.run_dir, self._what = run_dir, what
         self._path = os.path.join(run_dir, LOCK)
         self._token = secrets.token_hex(8)
         self._on_loss = on_loss
@@ -50,7 +53,7 @@ class RunLock:
         self._fd, self._locked = _open(self._path)
         try:
             if not self._locked:
-                raise Held(_refusal(run_dir, _read(self._fd), None))
+                raise Held(self._refusal(_read(self._fd), None))
             self._take()
         except BaseException:
             os.close(self._fd)
@@ -62,7 +65,7 @@ class RunLock:
         holder = _read(self._fd)
         left = os.fstat(self._fd).st_mtime + LEASE_SECONDS - _time_of(self.run_dir)
         if holder and left > 0 and not _is_gone(holder, self._locked == "by the kernel"):
-            raise Held(_refusal(self.run_dir, holder, left))
+            raise Held(self._refusal(holder, left))
         mine = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "kernel": _kernel(),
                 "process": _process(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}  # fmt: skip
         os.ftruncate(self._fd, 0)
@@ -71,7 +74,7 @@ class RunLock:
         if self._locked != "by the kernel":
             time.sleep(_SETTLE_SECONDS)
             if self._lost():
-                raise Held(_refusal(self.run_dir, _read(self._fd), LEASE_SECONDS))
+                raise Held(self._refusal(_read(self._fd), LEASE_SECONDS))
 
     def _lost(self) -> bool:
         return _read(self._fd).get("token") != self._token
@@ -105,11 +108,29 @@ class RunLock:
                 pass  # the next one finds that nobody holds it
             os.close(self._fd)
 
+    def _refusal(self, holder: dict[str, Any], left: float | None) -> str:
+        return _refusal(self._what, self.run_dir, holder, left)
+
     def __enter__(self) -> RunLock:
         return self
 
     def __exit__(self, *_) -> None:
         self.release()
+
+
+@contextlib.contextmanager
+def alone_in(run_dir: str, what: str) -> Iterator[None]:
+    """Write into a directory of a run, made where it is not there, while nobody trains or writes there.
+
+    Raises Held, and CheckpointError where it cannot be written; both begin with ``what``.
+    """
+    try:
+        os.makedirs(run_dir, exist_ok=True)
+        lock = RunLock(run_dir, what=what)
+    except OSError as error:
+        raise CheckpointError(f"{what}={run_dir!r}: cannot be written: {error.strerror or error}") from None
+    with lock:
+        yield
 
 
 def _forget_in_forks(lock: RunLock) -> None:
@@ -200,11 +221,11 @@ def _process(pid: Any) -> str:
         return ""
 
 
-def _refusal(run_dir: str, holder: dict[str, Any], left: float | None) -> str:
+def _refusal(what: str, run_dir: str, holder: dict[str, Any], left: float | None) -> str:
     who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= set(holder) else "another process"
     since = f" since {holder['since']}" if "since" in holder else ""
-    text = f"model_save_dir={run_dir!r}: {who} trains there{since}"
+    text = f"{what}={run_dir!r}: {who} trains there{since}"
     if left is not None:
         until = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
         text += f", or was killed less than {LEASE_SECONDS:.0f} s ago: then it is free at {until}, in {left:.0f} s"
-    return f"{text}; wait for its end, stop it, or choose another model_save_dir"
+    return f"{text}; wait for its end, stop it, or choose another {what}"

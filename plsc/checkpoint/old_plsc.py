@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from plsc.checkpoint.lock import alone_in
 from plsc.checkpoint.manifest import RANGES
 from plsc.checkpoint.old_names import our_names
 from plsc.checkpoint.tensors import TensorSpec
@@ -129,7 +130,8 @@ def import_old(path: str, run_dir: str, epsilon: float, samples: int = 0) -> tup
         "extra": {"imported": {"model": f"ResNet{depth}"}},
     }  # fmt: skip
     shards = [_OldShard(old, rank) for rank in range(len(old.shards))]
-    return save_shards(run_dir, old.step, replicated, shards, meta), notes
+    with alone_in(run_dir, "--to"):
+        return save_shards(run_dir, old.step, replicated, shards, meta), notes
 
 
 def _backbone(old: OldCheckpoint, epsilon: float) -> tuple[int, dict[str, np.ndarray], list[str]]:

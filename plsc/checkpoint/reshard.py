@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from plsc.checkpoint import layout
+from plsc.checkpoint.lock import alone_in
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.read import ReshardSource, read_replicated, read_rows, read_window, verify_files
 from plsc.checkpoint.tensor_file import write_tensors
@@ -26,7 +27,8 @@ def reshard(path: str, run_dir: str, num_shards: int) -> str:
     """Write the checkpoint directory `path` with `num_shards` shards under `run_dir`; returns the new directory.
 
     Values stay as they are, to the bit. Memory: the replicated tensors and one block of rows.
-    Raises CheckpointError for a damaged checkpoint or a disk that refuses, ConfigError for a number that cannot work.
+    Raises CheckpointError for a damaged checkpoint, a disk that refuses or a directory in use, ConfigError for a number
+    that cannot work.
     """
     manifest = _checked(path)
     if os.path.realpath(layout.checkpoints_dir(run_dir)) == os.path.realpath(os.path.dirname(path)):
@@ -39,7 +41,8 @@ def reshard(path: str, run_dir: str, num_shards: int) -> str:
     replicated = read_replicated(path, manifest)
     if manifest.row_history is not None:
         replicated[WINDOW] = read_window(path, manifest)
-    return save_shards(run_dir, manifest.step, replicated, sources, meta)
+    with alone_in(run_dir, "--to"):
+        return save_shards(run_dir, manifest.step, replicated, sources, meta)
 
 
 def merge(path: str, file: str) -> FileEntry:

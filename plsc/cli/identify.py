@@ -12,6 +12,7 @@ import argparse
 import os
 
 from plsc.cli.options import add_image_model, add_json, add_quiet, check_json, log_lines, print_json
+from plsc.terminal import show
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     with log_lines(options):
         figures = judge(options)
     if not print_json(options, figures):
-        print("\n".join(lines_of(figures)))
+        show("\n".join(lines_of(figures)))
 
 
 def judge(options: argparse.Namespace) -> dict:

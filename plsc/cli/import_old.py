@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 
+from plsc.terminal import show
+
 EPSILON = {"0.2": 2e-5, "2.2": 1e-5}
 
 
@@ -24,6 +26,6 @@ def run(options: argparse.Namespace) -> None:
     if options.samples < 0:
         options.refuse("--samples must be at least 0")
     path, notes = import_old(options.old, options.to, EPSILON[options.version], options.samples)
-    print(path)
+    show(str(path))
     for note in notes:
-        print("note:", note)
+        show(f"note: {note}")

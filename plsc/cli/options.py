@@ -14,6 +14,7 @@ from typing import Any
 from plsc.cli.recipes import find_config
 from plsc.config import Config
 from plsc.evaluation.output_files import check_place, write_text
+from plsc.terminal import show
 
 STDOUT = "-"
 
@@ -76,6 +77,7 @@ def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = 
     if options.config is None and not (options.checkpoint and options.output):
         options.refuse("give -c FILE, or both --checkpoint and --output")
     if options.config is None:
+        Config().override([text for text in options.override if text.startswith("plugins=")])  # the model may be theirs
         config = settings_of(options.checkpoint)
         config.override(options.override)
     else:
@@ -109,7 +111,7 @@ def json_file(options: argparse.Namespace) -> Iterator[str]:
         file = os.path.join(folder, "out.json")
         yield file
         with open(file, encoding="utf-8") as written:
-            print(written.read(), end="")
+            show(written.read().rstrip("\n"))
 
 
 def check_json(options: argparse.Namespace) -> None:
@@ -124,7 +126,7 @@ def print_json(options: argparse.Namespace, values: Any) -> bool:
         return False
     text = json.dumps(values, indent=2) + "\n"
     if options.json == STDOUT:
-        print(text, end="")
+        show(text.rstrip("\n"))
         return True
     write_text(options.json, text, "--json")
     return False

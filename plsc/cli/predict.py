@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from plsc.cli.options import add_model, add_quiet, log_lines, model_config
+from plsc.terminal import show
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,4 +27,4 @@ def run(options: argparse.Namespace) -> None:
     with log_lines(options):
         prediction = Entry(config=config).predict()
     if options.quiet:
-        print(prediction.features_file)
+        show(str(prediction.features_file))

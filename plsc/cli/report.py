@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from plsc.cli.options import add_json, check_json, print_json
 from plsc.errors import DataError
 from plsc.files import safe_open
+from plsc.terminal import show
 
 if TYPE_CHECKING:
     from plsc.evaluation.verification import Verification
@@ -89,10 +90,10 @@ def verification_of(values: dict) -> Verification:
 
 def print_table(losses: list[tuple[int, float]], tests: dict[str, tuple[int, Verification]]) -> None:
     if losses:
-        print(f"loss {losses[0][1]:.4f} at step {losses[0][0]}, {losses[-1][1]:.4f} at step {losses[-1][0]}")
+        show(f"loss {losses[0][1]:.4f} at step {losses[0][0]}, {losses[-1][1]:.4f} at step {losses[-1][0]}")
     if not tests:
-        print("no verification in this run")
+        show("no verification in this run")
         return
     from plsc.evaluation.table import table
 
-    print("\n".join(table({name: result for name, (_, result) in tests.items()})))
+    show("\n".join(table({name: result for name, (_, result) in tests.items()})))

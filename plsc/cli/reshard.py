@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 
+from plsc.terminal import show
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a checkpoint, or the directory of a run (then its newest complete one)")
@@ -25,6 +27,6 @@ def run(options: argparse.Namespace) -> None:
     path = resolve(options.checkpoint)
     if options.merge:
         entry = merge(path, options.merge)
-        print(f"{options.merge}: {entry.num_bytes} bytes, SHA-256 {entry.sha256}")
+        show(f"{options.merge}: {entry.num_bytes} bytes, SHA-256 {entry.sha256}")
     else:
-        print(reshard(path, options.to, options.ranks))
+        show(reshard(path, options.to, options.ranks))

@@ -16,6 +16,7 @@ from plsc.cli.launching import add_launch, launch, wants_launch
 from plsc.cli.options import add_config, add_quiet, config_of, log_lines
 from plsc.errors import VerificationError
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, one_line
+from plsc.terminal import show
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
         print(one_line(error, None), file=sys.stderr, flush=True)
         return EXIT_UNVERIFIED
     if options.quiet:
-        print(result)
+        show(str(result))
     return 0

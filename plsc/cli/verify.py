@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from plsc.cli.options import STDOUT, add_json, add_model, add_quiet, json_file, log_lines, model_config
+from plsc.terminal import show
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -29,4 +30,4 @@ def run(options: argparse.Namespace) -> None:
     if options.json == STDOUT:
         return
     if options.quiet:
-        print("\n".join(table(results)))
+        show("\n".join(table(results)))

@@ -25,10 +25,12 @@ class Config:
 
     All ways in (`from_yaml`, `from_dict`, `override`, `set`) refuse a wrong key, type or range with a ConfigError that
     names the source, the key, the value and what is allowed; a refused change leaves everything as it was.
+    ``given``: the keys that were set, be it to their default.
     """
 
     def __init__(self) -> None:
         object.__setattr__(self, "settings", Settings())
+        object.__setattr__(self, "given", frozenset())
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike) -> Config:
@@ -48,6 +50,7 @@ class Config:
         """Another Config with the same values."""
         other = Config()
         object.__setattr__(other, "settings", copy.deepcopy(self.settings))
+        object.__setattr__(other, "given", self.given)
         return other
 
     def set(self, key: str, value: Any, source: str = "") -> None:
@@ -102,7 +105,7 @@ class Config:
 
     def __getattr__(self, name: str) -> Any:
         # Only reached for what is not an attribute of Config itself: the keys and sections at the top level.
-        if name.startswith("_") or name == "settings":
+        if name.startswith("_") or name in ("settings", "given"):
             raise AttributeError(name)
         return getattr(self.settings, name)
 
@@ -118,10 +121,11 @@ class Config:
         return f"Config({self.settings!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings}
+        return {"settings": self.settings, "given": self.given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         object.__setattr__(self, "settings", state["settings"])
+        object.__setattr__(self, "given", state.get("given", frozenset()))
 
     def _update(self, items: list[Item]) -> None:
         """Check all items as one change and make it. Two keys that exclude each other are refused in one change."""
@@ -137,6 +141,7 @@ class Config:
             except ConfigError as error:
                 raise ConfigError(f"{prefixed(_first_source(items))}{error}") from None
         object.__setattr__(self, "settings", settings)
+        object.__setattr__(self, "given", self.given | changes.keys())
 
 
 def _load_plugins(items: list[Item]) -> None:

@@ -60,6 +60,8 @@ def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
         except _NOT_YAML as error:
             hidden = "<hidden>" if key.startswith("remote") else shown(right)
             raise ConfigError(f"-o {key}={hidden}: is not YAML ({_reason(error)}); put quotes around a text") from None
+        if value is None and not right.strip() and _is_text(key):
+            value = ""
         items += items_of_mapping({key: value}, "-o")
     for item in items:
         if item.value is not None and item.key in OPTIONS and OPTIONS[item.key].secret:
@@ -68,6 +70,11 @@ def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
                 "logs; write it into the YAML file, and let only yourself read that (chmod 600)", item.key
             )  # fmt: skip
     return items
+
+
+def _is_text(key: str) -> bool:
+    """Whether `-o key=` can mean an empty text; where null is allowed it means that."""
+    return key in OPTIONS and OPTIONS[key].kind in ("str", "list[str]") and not OPTIONS[key].optional
 
 
 def _value_of(text: str) -> Any:

@@ -12,6 +12,7 @@ from plsc.engine.export.onnx import require_onnx
 from plsc.engine.inference import net as inference
 from plsc.engine.inference.predict import Prediction
 from plsc.engine.inference.predict import predict as run_prediction
+from plsc.engine.inference.settings import with_stored
 from plsc.engine.memory.plan import MemoryPlan
 from plsc.engine.memory.plan import plan as make_plan
 from plsc.engine.run.start import Run, start
@@ -64,23 +65,34 @@ def test(config: Config, parts: Parts, json_file: str = "", html_file: str = "")
             outputs.check()
         return records
 
+    config, taken = with_stored(config, parts)
     with start(config, parts, check) as run:
+        _say(run, taken)
         return inference.test(run, outputs)
 
 
 def predict(config: Config, parts: Parts) -> Prediction:
     """The features of the pictures, in order, not augmented; written to ``model_save_dir``/predictions."""
+    config, taken = with_stored(config, parts)
     with start(config, parts, _check_checkpoint) as run:
+        _say(run, taken)
         return run_prediction(run)
 
 
 def convert_for_prediction(config: Config, parts: Parts) -> str:
     """Export the net in ``checkpoint_dir`` to ``model_save_dir``/inference, which is returned (for plsc.Predictor)."""
+    config, taken = with_stored(config, parts)
     with start(config, parts, _check_export) as run:
+        _say(run, taken)
         remote.check_destination(run)
         directory = export(run)
         remote.publish(run, directory)
         return directory
+
+
+def _say(run: Run, line: str) -> None:
+    if line:
+        run.journal.say(line)
 
 
 def _check_checkpoint(config: Config, parts: Parts, env: Environment) -> None:

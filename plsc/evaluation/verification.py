@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,8 +42,8 @@ class Verification:
     auc: float
     eer: float
     xnorm: float
-    fpr: np.ndarray
-    tpr: np.ndarray
+    fpr: np.ndarray = field(repr=False)
+    tpr: np.ndarray = field(repr=False)
     num_same: int
     num_different: int
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from plsc import checkpoint
+from plsc.checkpoint.lock import RunLock
 from plsc.checkpoint.old_names import layers, our_names
 from plsc.checkpoint.old_plsc import import_old
 from plsc.cli.main import main
@@ -118,6 +119,15 @@ def test_every_value_arrives_under_its_name(tmp_path, variables, capsys, version
         assert name not in variables or found[name].shape == variables[name]
     assert any("position in the data" in line for line in out)
     assert any("one PReLU slope" in line for line in out) == shared
+
+
+def test_a_directory_in_use_is_refused(tmp_path, variables):
+    write_old(tmp_path / "24", variables)
+    words = ["import", str(tmp_path / "24"), "--from", "2.2", "--to", str(tmp_path / "run")]
+    (tmp_path / "run").mkdir()
+    with RunLock(str(tmp_path / "run")), pytest.raises(CheckpointError, match="--to=.*/run': process .* trains there"):
+        main(words)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 @pytest.mark.parametrize("depth", [50, 100, 101, 152])

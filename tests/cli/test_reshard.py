@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from plsc import checkpoint
+from plsc.checkpoint.lock import RunLock
 from plsc.cli.main import main
 from plsc.errors import CheckpointError, ConfigError
 from tests.checkpoint.checkpoint_kit import class_arrays, replicated_arrays, save_as
@@ -47,6 +48,17 @@ def test_one_file_holds_everything(stored, tmp_path):
     with pytest.raises(CheckpointError, match="File exists"):
         main(["reshard", stored, "--merge", str(file)])
     assert file.read_bytes() == raw and [path.name for path in tmp_path.glob("*.part")] == []
+
+
+def test_a_directory_in_use_is_refused(stored, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    said = f"--to='{other}': process .* trains there .*other --to"
+    with RunLock(str(other)), pytest.raises(CheckpointError, match=said):
+        main(["reshard", stored, "--ranks", "2", "--to", str(other)])
+    assert list(other.iterdir()) == []
+    assert main(["reshard", stored, "--ranks", "2", "--to", str(other)]) == 0
+    assert [path.name for path in other.iterdir()] == ["checkpoints"]  # the lock is gone with the writer
 
 
 def test_what_cannot_be_is_refused(stored, tmp_path):

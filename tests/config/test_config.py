@@ -309,3 +309,24 @@ def test_docs_are_up_to_date(tmp_path):
     assert text == (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), "run python tools/config_docs.py"
     for entry in fields():
         assert f"| `{entry.key}` |" in text
+
+
+def test_nothing_after_the_sign_is_an_empty_text():
+    """Where null is allowed it is null; a key that must not be empty, or is no text, refuses it."""
+    config = Config.from_dict({"best_metric": "pairs.auc", "data": {"val_targets": ["lfw"]}, "seed": 3})
+    config.override(["best_metric=", "checkpoint_dir= ", "data.val_targets=", "seed="])
+    assert (config.best_metric, config.checkpoint_dir, config.data.val_targets, config.seed) == ("", "", [], None)
+    for text in ("model_save_dir=", "lr=", "model.image_shape=", "best_metric=null"):
+        with pytest.raises(ConfigError, match=f"-o: {text.partition('=')[0]}="):
+            config.override([text])
+
+
+def test_what_was_given_is_known_be_it_the_default():
+    config = Config.from_dict({"model": {"name": OPTIONS["model.name"].default}})
+    config.set("classifier.loss_type", "dist_arcface")
+    copied = pickle.loads(pickle.dumps(config.copy()))
+    for one in (config, copied):
+        assert one.given == {"model.name", "classifier.loss_type", "classifier.model_parallel"}
+    with pytest.raises(ConfigError):
+        copied.set("lr", -1)
+    assert "lr" not in copied.given and copied == config

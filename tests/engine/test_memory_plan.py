@@ -5,6 +5,7 @@ That it tells what a process then takes is held in test_memory_plan_measured.py.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,21 @@ def test_the_command_says_what_the_method_says():
     done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
     assert done.returncode == 0 and "class weights" in done.stdout
     assert "85742 classes on 2 rank(s) need" in done.stdout.splitlines()[-1]  # 85,742 is the default
+
+
+def test_what_cannot_be_counted_is_one_line(monkeypatch, capsys):
+    def fails(*args):
+        raise KeyError("an operation\nmore")
+
+    monkeypatch.setattr("plsc.engine.memory.need.count_memory", fails)
+    with pytest.raises(ConfigError, match=r"memory of this model cannot be counted \(KeyError: 'an operation.*trained"):
+        main([*SMALL])
+
+
+def test_as_json(capsys):
+    assert main([*SMALL, "--memory-gb", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["total"] == sum(told["bytes"].values()) and told["fits"] and told["ranks"] == 2
 
 
 def test_the_command_fails_where_it_does_not_fit_or_is_wrong(capsys):

@@ -17,6 +17,7 @@ from plsc.config import Config
 from plsc.config.parts import Parts
 from plsc.engine.program import session
 from plsc.engine.program.build import EvalProgram, TrainProgram, build_eval, build_train
+from plsc.errors import ConfigError, PlscError
 from plsc.parallel.environment import Environment
 from plsc.rows.blocks import BLOCK_ROWS
 
@@ -79,13 +80,22 @@ class Need:
         return self._totals[num_classes]
 
     def of(self, num_classes: int) -> RankMemory:
-        """Builds the programs for this number of classes."""
+        """Builds the programs for this number of classes. Raises ConfigError where they hold what is not known here."""
         config, parts = self._config.copy(), self._parts.for_one_run()
         env = Environment(0, self._ranks, device=self._device)
         config.set("classifier.num_classes", num_classes, "plan")
         program = build_train(config, parts, env, seed=0, only_looked_at=True)
         evaluation = build_eval(config, parts, env, config.test_batch_size) if config.with_test else None
-        return count_memory(config, env, program, evaluation, self._process)
+        try:
+            return count_memory(config, env, program, evaluation, self._process)
+        except PlscError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise ConfigError(
+                f"plan: the memory of this model cannot be counted ({type(error).__name__}: {reason}); it can be "
+                "trained all the same, and its log then says that the memory was not estimated"
+            ) from error
 
 
 def count_memory(

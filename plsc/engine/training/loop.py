@@ -30,12 +30,13 @@ from plsc.engine.training.length import Plan, Progress
 from plsc.engine.training.meter import Meter
 from plsc.engine.training.saver import Saver, Target
 from plsc.errors import ConfigError, DataError, TrainingError
+from plsc.evaluation.table import table
 from plsc.evaluation.verification import Verification
 from plsc.models import require_same_parameters
 from plsc.rows.storage import LARGEST_FLOAT16, VELOCITY_FACTOR
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """What ``train`` returns: the last step and its loss, the last checkpoint, the last verification by set name.
 
@@ -49,6 +50,15 @@ class Result:
     verification: dict[str, Verification]
     stopped: bool = False
     unverified: dict[int, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Some lines: where the run ended, its checkpoint, and a table of the verification sets."""
+        end = "stopped after" if self.stopped else "trained to"
+        lines = [f"{end} step {self.step}, loss {self.loss:.4f}", f"checkpoint {self.checkpoint or 'none'}"]
+        lines += table(self.verification) if self.verification else []
+        return "\n".join([*lines, *(f"not verified at step {step}: {why}" for step, why in self.unverified.items())])
+
+    __repr__ = __str__
 
 
 def train(run: Run) -> Result:

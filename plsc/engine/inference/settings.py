@@ -1,0 +1,48 @@
+"""The settings of a trained model, taken from its checkpoint where the user set none of them."""
+
+from __future__ import annotations
+
+from plsc import checkpoint
+from plsc.config import OPTIONS, Config
+from plsc.config.parts import Parts
+from plsc.config.shown import shown
+from plsc.errors import CheckpointError, ConfigError
+from plsc.serving import is_exported
+
+SECTIONS = ("model.", "classifier.", "data.")  # what a feature of an image depends on, and where its images lie
+
+
+def with_stored(config: Config, parts: Parts) -> tuple[Config, str]:
+    """(the settings to use, a line that says what was taken from ``checkpoint_dir``, "" for nothing).
+
+    Where the user set a key of the model or the classifier, or gave a model, all stays as it is; else what was not set
+    of SECTIONS is what the checkpoint was trained with. A checkpoint that is missing is for others to refuse.
+    """
+    own = parts.model is not None or any(key.startswith(SECTIONS[:2]) for key in config.given)
+    if own or not config.checkpoint_dir or is_exported(config.checkpoint_dir):
+        return config, ""
+    try:
+        path = checkpoint.resolve(config.checkpoint_dir)
+        stored = checkpoint.read_manifest(path).config
+    except CheckpointError:
+        return config, ""
+    values = {key: _value(stored, key) for key in OPTIONS if key.startswith(SECTIONS) and key not in config.given}
+    changed = {key: value for key, value in values.items() if value is not _MISSING and value != config.get(key)}
+    if not changed:
+        return config, ""
+    used = config.copy()
+    try:
+        used.update(changed, path)
+    except ConfigError as error:
+        return config, f"the settings in the checkpoint are not taken: {error}"
+    told = ", ".join(f"{key}={shown(value)}" for key, value in changed.items())
+    return used, f"taken from {path}, since no key of the model was set: {told}"
+
+
+_MISSING = object()
+
+
+def _value(stored: dict, key: str) -> object:
+    section, _, name = key.partition(".")
+    found = stored.get(section)
+    return found.get(name, _MISSING) if isinstance(found, dict) else _MISSING
