@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class PlscError(Exception):
     """Base of every error that PLSC raises for a reason outside its own code."""
@@ -50,3 +52,11 @@ def first_line(error: BaseException) -> str:
         if "Error:" in line or "Error Message" not in line and not line.startswith(("-", "C++", "0 ", "1 ")):
             return line[:300]
     return type(error).__name__
+
+
+def reason_of(error: Exception) -> str:
+    """`KeyError: 'x' (my_data.py:12)`, on one line: for an exception of a user's code, which is where to look."""
+    text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"

@@ -96,7 +96,8 @@ class Registry:
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
         own = "or one of your own, in a module that `plugins` names"
-        return f"is not a {self.kind}; {hint}allowed: {', '.join(names)}, {own}"
+        article = "an" if self.kind[0] in "aeiou" else "a"
+        return f"is not {article} {self.kind}; {hint}allowed: {', '.join(names)}, {own}"
 
     def _import_builtins(self) -> None:
         if self._complete:
@@ -118,5 +119,9 @@ def _called(value: Any) -> str:
 
 
 MODELS = Registry("model", "plsc.models")
+SOURCES = Registry("data source", "plsc.data.sources")
+AUGMENTATIONS = Registry("augmentation", "plsc.data.augmentations")
 SCHEDULES = Registry("schedule", "plsc.optim.schedules")
-REGISTRIES = {"models": MODELS, "schedules": SCHEDULES}  # by the word of `plsc list`
+REGISTRIES = {  # by the word of `plsc list`
+    "models": MODELS, "sources": SOURCES, "augmentations": AUGMENTATIONS, "schedules": SCHEDULES,
+}  # fmt: skip

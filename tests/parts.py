@@ -26,7 +26,7 @@ PLAIN = _in_rooms({
     "checkpoint": "link memory read retention run_lock save",
     "cli": "list main reshard",
     "config": "config extensions limits rules yaml",
-    "data": "hooks hostile_pictures label_map lists loader record sampler transforms",
+    "data": "augmentations hooks hostile_pictures label_map lists loader record sampler sources transforms",
     "engine": "meter",
     "evaluation": "bin identification ijb megaface page report roc spread verification",
     "face": "entry",

@@ -109,6 +109,22 @@ def _to_plain(value: Any, depth: int) -> Any:
     return to_str(value)
 
 
+def to_steps(value: Any) -> list[str | dict]:
+    """Names, or {name: options}, in a list; or one text with commas."""
+    if isinstance(value, str):
+        return list(to_str_list(value))
+    return [_to_step(item) for item in to_list(value)]
+
+
+def _to_step(item: Any) -> str | dict:
+    if not isinstance(item, Mapping):
+        return to_str(item)
+    if len(item) != 1:
+        raise ValueError("a mapping in the list must have one name")
+    ((name, options),) = item.items()
+    return {to_str(name): {} if options is None else to_options(options)}
+
+
 def to_inputs(value: Any) -> list[dict]:
     """PLSC 0.2's input_info: [{"name": "image", "shape": [-1, 3, 112, 112], "dtype": "float32"}, ...], with a label."""
     inputs = [_to_input(item) for item in to_list(value)]
@@ -145,6 +161,7 @@ CONVERTERS = {
     "list[str]": to_str_list,
     "list[dict]": to_inputs,
     "dict": to_options,
+    "list[str | dict]": to_steps,
 }
 
 TYPE_NAMES = {
@@ -156,4 +173,5 @@ TYPE_NAMES = {
     "list[str]": "a list of texts or one text with commas",
     "list[dict]": "a list of {name, shape, dtype}, one of them named label",
     "dict": "a mapping of names to values",
+    "list[str | dict]": "a list of names, or of {name: {option: value}}",
 }

@@ -9,7 +9,7 @@ from typing import Any
 from plsc.config.schema import Settings
 from plsc.config.shown import shown
 from plsc.errors import ConfigError
-from plsc.registry import MODELS, SCHEDULES, Registry
+from plsc.registry import MODELS, SCHEDULES, SOURCES, Registry
 from plsc.signatures import given, problem_with_options, taken
 
 
@@ -76,6 +76,13 @@ MODEL = Extension(
     # the other three also say what the program around the net is like
     idle={f"model.{name}": name for name in ("data_format", "dropout", "base_width")},
 )  # fmt: skip
+SOURCE = Extension(
+    SOURCES,
+    "data.dataset",
+    {"dataset_dir": "data.dataset_dir", "label_file": "data.label_file", "train_image_num": "data.train_image_num",
+     "num_classes": "classifier.num_classes", "image_shape": "model.image_shape", "seed": "seed"},
+    idle={"data.label_file": "label_file"},
+)  # fmt: skip
 _OF_A_KIND = ("boundaries", "decay_factor", "power", "end_lr")
 SCHEDULE = Extension(
     SCHEDULES,
@@ -85,4 +92,4 @@ SCHEDULE = Extension(
     by_place=1,
     idle={"lr_schedule.unit": "boundaries", **{f"lr_schedule.{name}": name for name in _OF_A_KIND}},
 )  # fmt: skip
-EXTENSIONS = (MODEL, SCHEDULE)
+EXTENSIONS = (MODEL, SOURCE, SCHEDULE)

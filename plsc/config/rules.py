@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
-from plsc.config.extensions import EXTENSIONS, value_of
+from plsc.config.extensions import EXTENSIONS, SOURCE, value_of
 from plsc.config.keys import OPTIONS
 from plsc.config.schema import DIST_LOSSES, LOSS_PRESETS, Settings
 from plsc.config.shown import shown
@@ -153,7 +153,7 @@ def changed(settings: Settings, keys: Iterable[str]) -> list[str]:
 
 def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     """(reason, whether it holds, the keys that are then idle)."""
-    precision, dataset = settings.mixed_precision, settings.data.dataset
+    precision, data = settings.mixed_precision, settings.data
     scaling = tuple(
         f"mixed_precision.{name}"
         for name in ("incr_every_n_steps", "decr_every_n_nan_or_inf", "incr_ratio", "decr_ratio")
@@ -173,7 +173,8 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
             scaling,
         ),
         ("classifier.loss_type: softmax", settings.classifier.loss_type == "softmax", ("classifier.scale",)),
-        ("data.dataset: synthetic", dataset == "synthetic", ("data.label_file", "data.random_flip")),
+        (f"data.dataset: {data.dataset}", SOURCE.chosen(settings).ready, ("data.random_flip", "data.augmentations")),
+        ("data.augmentations", data.augmentations is not None, ("data.random_flip",)),
         ("fs_dir_for_save and fs_checkpoint_dir null", not on_fs, ("remote.fs_name",)),
         ("no directory on HDFS", not on_hdfs, ("remote.fs_ugi",)),
     ]

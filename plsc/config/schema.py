@@ -12,6 +12,7 @@ import dataclasses
 
 from plsc.config import urls
 from plsc.config.option import option, section
+from plsc.config.schema_data import Data
 from plsc.config.schema_schedule import LrSchedule
 from plsc.config.schema_using import Export, Predict
 from plsc.registry import MODELS
@@ -25,9 +26,6 @@ DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
 
 # Pairs of keys that say the same in steps and in epochs: setting one clears the other.
 EXCLUSIVE = (("train_epochs", "train_steps"), ("lr_schedule.warmup_epochs", "lr_schedule.warmup_steps"))
-
-# The size of the synthetic set where data.train_image_num does not give it.
-SYNTHETIC_IMAGES = 10240
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,44 +113,6 @@ class Classifier:
         True, "On CPUs, float32 rows of a sample are worked on by two operations in C++, which are compiled at their "
         "first use on a machine (docs/design.md); the log says where that cannot be done. false takes Paddle's, which "
         "are slower and give the same up to rounding, as do several ranks in data-parallel mode.",
-    )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What is read."""
-
-    dataset: str = option(
-        "list", "Pictures listed in `label_file`, or made-up images to try the speed.", choices=("list", "synthetic")
-    )
-    dataset_dir: str = option(
-        "./train_data", "The directory of the pictures, the list and the verification sets.", filled=True,
-        per_rank="each machine may keep a copy of its own; what is in it is compared",
-        setter="set_dataset_dir", attributes=("dataset_dir",),
-    )  # fmt: skip
-    label_file: str = option(
-        "label.txt", "The list in `dataset_dir`: a path and a label a line.", filled=True,
-        per_rank="what the lists say is compared",
-    )  # fmt: skip
-    train_image_num: int | None = option(
-        None,
-        f"The number of images; null counts the list, and another number than the list's is refused. For synthetic "
-        f"data their number, {SYNTHETIC_IMAGES} where null.",
-        unit="images", within="[1, 1e10]", setter="set_train_image_num", attributes=("train_image_num",),
-    )  # fmt: skip
-    num_workers: int = option(
-        2, "Processes per rank that read and decode; 0 reads in the training process.", unit="processes",
-        within="[0, 1024]", per_rank="a matter of the machine; batches are the same with any number",
-        setter="set_num_workers",
-    )  # fmt: skip
-    pixel_std: float = option(
-        127.5, "Pixels become (x - 127.5) / pixel_std; PLSC 0.x used 128, 2.x 127.5.", choices=(127.5, 128.0)
-    )
-    random_flip: bool = option(True, "Mirror every second training picture, by chance.")
-    val_targets: list[str] = option(
-        ["lfw"], "The verification sets in `dataset_dir`: `lfw` is lfw.bin, `pairs.txt` a list of pairs of pictures, "
-        "`faces/` a folder of identities.",
-        setter="set_val_targets", attributes=("val_targets",),
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""What to read (datasets), how a picture becomes numbers (transforms), in which order (sampler), by whom (loader)."""
+"""What to read (sources, datasets), how an image becomes numbers (transforms, augmentations), in which order (sampler),
+by whom (loader)."""
 
 from __future__ import annotations
 
@@ -6,22 +7,28 @@ from __future__ import annotations
 # np.random fail or crash; loaded before, it keeps to its own library. Hence first, and plsc.data before paddle.
 import zlib  # noqa: F401
 
+from plsc.data.augmentations import Augmentations, register_augmentation
 from plsc.data.check import check_label_list
-from plsc.data.datasets import ImageListDataset, SyntheticDataset
+from plsc.data.datasets import ImageListDataset, Preparation, SourceDataset, SyntheticDataset
 from plsc.data.hooks import IndexedHook, read_test_image, read_test_sample
 from plsc.data.loader import Loader
 from plsc.data.reader import ReaderHook
 from plsc.data.record import Difference, difference, list_record
 from plsc.data.sampler import GlobalBatchSampler
+from plsc.data.sources import Source, register_source
 from plsc.data.transforms import decode_image, normalise, only_pictures, read_picture
 
 __all__ = [
+    "Augmentations",
     "Difference",
     "GlobalBatchSampler",
     "ImageListDataset",
     "IndexedHook",
     "Loader",
+    "Preparation",
     "ReaderHook",
+    "Source",
+    "SourceDataset",
     "SyntheticDataset",
     "check_label_list",
     "decode_image",
@@ -32,4 +39,6 @@ __all__ = [
     "read_picture",
     "read_test_image",
     "read_test_sample",
+    "register_augmentation",
+    "register_source",
 ]

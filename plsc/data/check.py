@@ -24,11 +24,16 @@ def check_label_list(
     file). Raises one DataError with the number of problems of each kind and the first ten by file and line.
     """
     labels = read_label_list(os.path.join(os.fspath(root), os.fspath(label_file)), num_classes)
+    require_good_lines(os.fsencode(root), labels, check_files)
+    return labels
+
+
+def require_good_lines(root: bytes, labels: LabelList, check_files: bool) -> None:
+    """Raise the error of check_label_list for a list that is read."""
     if check_files:
-        labels.problems[_missing(os.fsencode(root), labels)] |= NO_FILE
+        labels.problems[_missing(root, labels)] |= NO_FILE
     if labels.problems.any():
         raise DataError(_message(labels))
-    return labels
 
 
 def _missing(root: bytes, labels: LabelList) -> np.ndarray:

@@ -1,17 +1,21 @@
-"""Data sets: each gives picture `index` as epoch `epoch` shall see it."""
+"""Data sets: each gives image `index` as epoch `epoch` shall see it."""
 
 from __future__ import annotations
 
+import numbers
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from plsc.data.check import check_label_list
-from plsc.data.philox import NOISE, PATTERN, philox
-from plsc.data.record import list_record
-from plsc.data.transforms import decode_image, is_flipped, normalise, only_pictures, read_picture
-from plsc.errors import ConfigError, DataError
+from plsc.data.augmentations import Augmentations
+from plsc.data.sources import Source
+from plsc.data.sources.label_list import LabelListSource
+from plsc.data.sources.synthetic import SyntheticSource
+from plsc.data.transforms import decode_image, normalise, only_pictures
+from plsc.errors import ConfigError, DataError, PlscError, reason_of
 
 
 class Dataset(Protocol):
@@ -25,89 +29,134 @@ class Dataset(Protocol):
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]: ...
 
 
-class ImageListDataset:
-    """Pictures named by a label list, `path<TAB or spaces>label` per line, paths relative to root.
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to an image before the model sees it.
 
-    root: directory. label_file: the list, relative to root (an absolute path stays). image_shape: (3, H, W), or
-    (1, H, W) for grey; every picture must have these sides: nothing is resized. seed: of the flips. random_flip: mirror
-    half of the pictures, others in each epoch. pixel_std: 127.5 or 128.0. Memory: the list's own bytes and 13 bytes per
-    line.
-    Raises DataError for a list with bad lines (see check_label_list, which also looks whether the pictures exist).
+    image_shape: (3, H, W), or (1, H, W) for grey; every image must have these sides: nothing is resized. pixel_std:
+    127.5 or 128.0.
+    """
+
+    image_shape: tuple[int, int, int]
+    augmentations: Augmentations
+    pixel_std: float = 127.5
+
+    def input_of(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """Encoded bytes, or pixels uint8, to float32 [C, H, W]: decoded, augmented, normalised. Raises DataError."""
+        channels, height, width = self.image_shape
+        pixels = decode_image(image, name="picture", sides=(height, width), channels=channels)
+        return normalise(self.augmentations(pixels, epoch, index), self.pixel_std)
+
+
+class SourceDataset:
+    """The images of a source as the model sees them.
+
+    A sample that cannot be used raises a DataError that begins with what the source calls it. Raises ConfigError for
+    an image_shape that no image has.
     """
 
     sequential = False
+
+    def __init__(self, source: Source, num_classes: int, preparation: Preparation, kind: str = "") -> None:
+        self.image_shape = preparation.image_shape
+        if len(self.image_shape) != 3 or (not source.ready and only_pictures(self.image_shape[0])):
+            raise ConfigError(f"model.image_shape={list(self.image_shape)}: {only_pictures(self.image_shape[0])}")
+        self._source = source
+        self._length = length_of(source)
+        self._num_classes = num_classes
+        self._preparation = preparation
+        self._kind = kind
+        self._opened_by = -1  # the number of the process
+
+    def __len__(self) -> int:
+        return self._length
+
+    def record(self, count: int | None = None) -> dict[str, Any]:
+        """What there is to remember of the data, or of the first ``count`` images (see plsc.data.record)."""
+        found = self._source.record() if count is None else self._source.record(count)
+        return {"kind": self._kind, "images": self._length, "num_classes": self._num_classes, **found}
+
+    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
+        """(image float32 of image_shape, label int64)."""
+        source, name = self._source, self._source.name
+        try:
+            if self._opened_by != os.getpid():
+                source.open_files()
+                self._opened_by = os.getpid()
+            image, label = source.read(index)
+        except PlscError:
+            raise
+        except Exception as error:
+            raise DataError(f"{name(index)}: reading it raised {reason_of(error)}") from error
+        if isinstance(label, bool) or not isinstance(label, numbers.Integral) or not 0 <= label < self._num_classes:
+            raise DataError(
+                f"{name(index)}: label {label!r:.40} is not in 0..{self._num_classes - 1} (classifier.num_classes)"
+            )
+        if source.ready:
+            return self._checked(image, name(index)), np.int64(label)
+        if not isinstance(image, (bytes, bytearray, memoryview, np.ndarray)):
+            raise DataError(f"{name(index)}: an image must be bytes or an array uint8, not {type(image).__name__}")
+        try:
+            return self._preparation.input_of(image, epoch, index), np.int64(label)
+        except DataError as error:
+            reason = str(error).removeprefix("picture: ")
+            raise DataError(f"{name(index)}: {reason}") from error
+
+    def _checked(self, image: Any, name: str) -> np.ndarray:
+        """An input that is not touched."""
+        if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.shape != self.image_shape:
+            found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise DataError(f"{name}: is {found}, it must be an array float32 {list(self.image_shape)}")
+        return image
+
+
+def length_of(source: Source) -> int:
+    """The number of images. Raises DataError where there are none, or the source does not say."""
+    try:
+        found: Any = len(source)
+    except PlscError:
+        raise
+    except Exception as error:
+        raise DataError(f"{type(source).__name__} has no usable __len__: {reason_of(error)}") from error
+    if found < 1:
+        raise DataError(f"{source.place} has no images")
+    return found
+
+
+class ImageListDataset(SourceDataset):
+    """Images named by a label list, `path<TAB or spaces>label` per line, paths relative to root.
+
+    root: directory. label_file: the list, relative to root (an absolute path stays). image_shape: (3, H, W), or
+    (1, H, W) for grey. seed: of the flips. random_flip: mirror half of the images, others in each epoch. pixel_std:
+    127.5 or 128.0. Raises DataError for a list with bad lines (see check_label_list, which also looks whether the
+    files exist).
+    """
 
     def __init__(
         self,
         root: str | os.PathLike,
         label_file: str | os.PathLike,
         num_classes: int,
-        image_shape: tuple[int, int, int],
+        image_shape: Sequence[int],
         seed: int,
         random_flip: bool = True,
         pixel_std: float = 127.5,
     ) -> None:
-        if len(image_shape) != 3 or only_pictures(image_shape[0]):
-            raise ConfigError(f"model.image_shape={list(image_shape)}: {only_pictures(image_shape[0])}")
-        self.image_shape = tuple(int(side) for side in image_shape)
-        self._root = os.fsencode(root)
-        self._list = check_label_list(root, label_file, num_classes, check_files=False)
-        self._seed = seed
-        self._random_flip = random_flip
-        self._pixel_std = pixel_std
-
-    def __len__(self) -> int:
-        return len(self._list)
-
-    def record(self, count: int) -> dict[str, Any]:
-        """What there is to remember of the first ``count`` lines of the list."""
-        return list_record(self._list, count)
-
-    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
-        """(image float32 of image_shape, label int64). Raises DataError that names the picture and its line."""
-        image = self._picture(index)
-        flip = self._random_flip and is_flipped(self._seed, epoch, index)
-        return normalise(image, self._pixel_std, flip), np.int64(self._list.labels[index])
-
-    def _picture(self, index: int) -> np.ndarray:
-        name = self._list.name
-        path = os.path.join(self._root, self._list.path(index))
-        try:
-            encoded = read_picture(path)
-        except OSError as error:
-            raise DataError(f"{name(index)} cannot be read: {error.strerror or error}") from error
-        try:
-            return decode_image(encoded, name="picture", sides=self.image_shape[1:], channels=self.image_shape[0])
-        except DataError as error:
-            reason = str(error).removeprefix("picture: ")
-            raise DataError(f"{name(index)}: {reason}") from error
+        source = LabelListSource(root, label_file, num_classes)
+        augmentations = Augmentations(["flip"] if random_flip else [], seed)
+        super().__init__(source, num_classes, Preparation(sides(image_shape), augmentations, pixel_std), "list")
+        source.check(look=False)
 
 
-class SyntheticDataset:
-    """Pictures that cost nothing and can be learned: a pattern of 8 x 8 pixel tiles per class, plus noise.
+class SyntheticDataset(SourceDataset):
+    """Made-up images that can be learned (see plsc.data.sources.synthetic)."""
 
-    Image i has the label i % num_classes. Pattern in [-0.75, 0.75], noise uniform in [-0.25, 0.25]: the range [-1, 1]
-    of a normalised picture. The same in every epoch, on every rank; patterns depend on the seed and the class only.
-    """
+    def __init__(self, num_images: int, num_classes: int, image_shape: Sequence[int], seed: int) -> None:
+        source = SyntheticSource(num_classes, image_shape, seed, num_images)
+        super().__init__(source, num_classes, Preparation(sides(image_shape), Augmentations([], seed)), "synthetic")
 
-    sequential = False
 
-    def __init__(self, num_images: int, num_classes: int, image_shape: tuple[int, int, int], seed: int) -> None:
-        if num_images < 1 or num_classes < 1:
-            raise DataError(f"synthetic data: {num_images} images of {num_classes} classes; both must be at least 1")
-        self.image_shape = tuple(int(side) for side in image_shape)
-        self._num_images = num_images
-        self._num_classes = num_classes
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return self._num_images
-
-    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
-        """(image float32 [C, H, W], label int64); epoch changes nothing."""
-        label = index % self._num_classes
-        channels, height, width = self.image_shape
-        tiles = philox(self._seed, PATTERN, label).random((channels, -(-height // 8), -(-width // 8)), dtype=np.float32)
-        pattern = (tiles * 1.5 - 0.75).repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
-        noise = philox(self._seed, NOISE, index).random(self.image_shape, dtype=np.float32) * 0.5 - 0.25
-        return pattern + noise, np.int64(label)
+def sides(image_shape: Sequence[int]) -> tuple[int, int, int]:
+    """(C, H, W) as plain numbers."""
+    channels, height, width = (int(side) for side in image_shape)
+    return channels, height, width

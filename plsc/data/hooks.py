@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import traceback
 from collections.abc import Sequence
 
 import numpy as np
 
 from plsc.data.philox import HOOK, TEST, philox
-from plsc.errors import DataError, PlscError
+from plsc.errors import DataError, PlscError, reason_of
 
 
 class IndexedHook:
@@ -141,11 +140,3 @@ class Seeds:
 def _kind(value: object) -> str:
     count = f" of {len(value)}" if isinstance(value, (list, tuple, dict)) else ""
     return type(value).__name__ + count
-
-
-def reason_of(error: Exception) -> str:
-    """`KeyError: 'x' (my_data.py:12)`, on one line: the user's own code is where to look."""
-    text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"

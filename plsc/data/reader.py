@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from plsc.data.hooks import Seeds, checked_sample, reason_of
-from plsc.errors import DataError
+from plsc.data.hooks import Seeds, checked_sample
+from plsc.errors import DataError, reason_of
 
 COUNT_LIMIT = 1_000_000  # samples; more are not counted
 TELL_SECONDS = 10

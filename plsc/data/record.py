@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,8 +28,26 @@ class Difference:
     relabelled: bool = False
 
 
+class Index(Protocol):
+    """What is known of images without reading them: their labels, and a name or key for each."""
+
+    labels: np.ndarray  # int [n]
+    num_classes: int
+
+    def __len__(self) -> int: ...
+
+    def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
+        """(bytes, starts, lengths): where in these bytes the names of consecutive images are."""
+        ...
+
+
 def list_record(labels: LabelList, count: int | None = None) -> dict[str, Any]:
-    """What to remember of a list, or of its first ``count`` lines; plain JSON.
+    """The record of a list, or of its first ``count`` lines."""
+    return {"kind": "list", **index_record(labels, count)}
+
+
+def index_record(labels: Index, count: int | None = None) -> dict[str, Any]:
+    """What to remember of data whose labels are known, or of the first ``count`` images; plain JSON.
 
     images: lines. num_classes. labels: how many different ones. lines: digest of paths and labels in their order,
     paths: of the paths alone. unordered: digest of paths and labels in whatever order. sample: [hash of a path, label].
@@ -48,7 +66,6 @@ def list_record(labels: LabelList, count: int | None = None) -> dict[str, Any]:
         sample.add(path_hash, label)
         seen[label] = True
     return {
-        "kind": "list",
         "images": count,
         "num_classes": labels.num_classes,
         "labels": int(np.count_nonzero(seen)),
@@ -65,9 +82,10 @@ def difference(
     """How data of the record ``new`` differ from those of ``old``; None where they do not, as far as records tell.
 
     A record has a kind, and where it is known a type (a class of the user's), the number of images and a digest; that
-    of a list is made by list_record. begin(count): the record of the first ``count`` lines of the new list.
+    of data whose labels are known is made by index_record. begin(count): the record of the first ``count`` images of
+    the new data.
     """
-    if (old.get("kind"), new.get("kind")) == ("list", "list"):
+    if old.get("kind") == new.get("kind") and "lines" in new:
         return _between_lists(old, new, begin)
     if any(old.get(key) != new.get(key) for key in ("kind", "type", "images")):
         return Difference(f"{_what(new)} instead of {_what(old)}")

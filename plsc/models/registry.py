@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from plsc.errors import ConfigError, PlscError
+from plsc.errors import ConfigError, PlscError, reason_of
 from plsc.models.base_model import BaseModel, require_form
 from plsc.registry import MODELS
 from plsc.signatures import problem_with_options, require_signature, taken
@@ -59,8 +59,7 @@ def build_model(name: str, **options: Any) -> BaseModel:
     except PlscError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model {name!r}: its constructor raised {type(error).__name__}: {reason}") from error
+        raise ConfigError(f"model {name!r}: its constructor raised {reason_of(error)}") from error
     if not isinstance(model, BaseModel):
         raise ConfigError(f"model {name!r}: its factory returned {type(model).__name__}, expected a plsc BaseModel")
     return model

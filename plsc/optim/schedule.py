@@ -12,7 +12,7 @@ from typing import Any
 
 from plsc.config import Config
 from plsc.config.extensions import SCHEDULE
-from plsc.errors import ConfigError, PlscError
+from plsc.errors import ConfigError, PlscError, reason_of
 from plsc.registry import SCHEDULES
 from plsc.signatures import given
 
@@ -89,10 +89,7 @@ class LearningRateSchedule:
         except PlscError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ConfigError(
-                f"lr_schedule.kind={self.kind!r}: raised {type(error).__name__} at step {step}: {reason}"
-            ) from error
+            raise ConfigError(f"lr_schedule.kind={self.kind!r}: step {step}: raised {reason_of(error)}") from error
         if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= rate < math.inf:
             raise ConfigError(
                 f"lr_schedule.kind={self.kind!r}: gave {rate!r:.80} at step {step}; a rate is a number of at least 0"

@@ -115,7 +115,8 @@ def test_what_the_constructor_raises_is_one_line():
         def __init__(self, depth: int = 1):
             raise ValueError("depth of\n two")
 
-    with pytest.raises(ConfigError, match="^model 'Net': its constructor raised ValueError: depth of two$"):
+    message = r"^model 'Net': its constructor raised ValueError: depth of two \(test_extensions.py:\d+\)$"
+    with pytest.raises(ConfigError, match=message):
         made(settings())
 
 

@@ -73,7 +73,7 @@ def test_exceptions_of_the_users_code_are_named() -> None:
         def __getitem__(self, index: int) -> object:
             return {}["gone"]
 
-    with pytest.raises(DataError, match=r"train_dataset\[5\] raised KeyError: 'gone' \(test_data_hooks.py:\d+\)"):
+    with pytest.raises(DataError, match=r"train_dataset\[5\] raised KeyError: 'gone' \(test_hooks.py:\d+\)"):
         IndexedHook(Broken(), 4, SHAPE, seed=0).get(5, 0)
     with pytest.raises(DataError, match="has no usable __len__"):
         IndexedHook(type("NoLength", (), {"__getitem__": lambda self, i: None})(), 4, SHAPE, seed=0)
@@ -157,7 +157,7 @@ def test_reader_that_fails_is_named() -> None:
 
     hook = ReaderHook(reader, 4, SHAPE, num_samples=2)
     hook.get(0, 0)
-    with pytest.raises(DataError, match=r"sample 1 of epoch 0 raised OSError: disk gone \(test_data_hooks.py"):
+    with pytest.raises(DataError, match=r"sample 1 of epoch 0 raised OSError: disk gone \(test_hooks.py"):
         hook.get(1, 0)
 
 

@@ -16,14 +16,15 @@ def train(env, payload) -> dict:
     os.chdir(payload["cwd"])
     sys.path.insert(0, payload["cwd"])
     entry = Entry(config={
-        "plugins": ["their_package.tiny_net", "my_schedule.py"],
+        "plugins": ["their_package.tiny_net", "my_schedule.py", "tar_source.py", "brightness.py"],
         "seed": 5, "device": "cpu", "num_threads": 1, "with_test": False, "model_save_dir": "output",
         "train_steps": 6, "train_batch_size": 8 // env.world_size, "log_period": 1,
         "lr": 0.5, "lr_reference_batch": 8, "use_onednn": False,
         "lr_schedule": {"kind": "exponential", "warmup_steps": 2, "options": {"final": 0.1}},
         "model": {"image_shape": [3, 16, 16], "embedding_size": 8, "base_width": 4},
         "classifier": {"num_classes": 12, "scale": 8.0},
-        "data": {"dataset": "synthetic", "train_image_num": 24, "num_workers": 1},
+        "data": {"dataset": "tar", "dataset_dir": "data", "options": {"file": "train.tar"}, "num_workers": 2,
+                 "augmentations": ["flip", {"brightness": {"most": 0.3}}]},
     })  # fmt: skip
     entry.set_model_name("TinyNet")
     entry.set("model.options", {"depth": 2, "batch_norm": False})
@@ -34,5 +35,5 @@ def train(env, payload) -> dict:
     return {
         "model": f"{made.__module__}.{made.__qualname__}",
         "loss": [line["loss"] for line in lines], "lr": [line["lr"] for line in lines],
-        "manifest": manifest["config"],
+        "manifest": manifest["config"], "data": manifest["data"],
     }  # fmt: skip

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from plsc.config import Config
 from plsc.config.parts import Parts
@@ -14,7 +17,8 @@ from plsc.registry import REGISTRIES
 from tests.dist.ranks import run
 from tests.project.docs_kit import ROOT, blocks
 
-PAGES = ("add_a_backbone.md", "add_a_schedule.md")
+PAGES = ("add_a_backbone.md", "add_a_data_source.md", "add_an_augmentation.md", "add_a_schedule.md")
+IMAGES, CLASSES = 24, 12
 
 
 def write_pages(directory: Path) -> None:
@@ -27,6 +31,20 @@ def write_pages(directory: Path) -> None:
             (directory / name).write_text(text, encoding="utf-8")
 
 
+def write_images(path: Path) -> None:
+    """A tar file as the page reads it: the directory of an image is its label."""
+    rng = np.random.default_rng(0)
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        for number in range(IMAGES):
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file, "PNG")
+            member = tarfile.TarInfo(f"{number % CLASSES}/{number}.png")
+            member.size = file.tell()
+            file.seek(0)
+            tar.addfile(member, file)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict[int, list[dict]]:
     """{number of ranks: what each rank tells of its run}."""
@@ -36,6 +54,7 @@ def trained(tmp_path_factory) -> dict[int, list[dict]]:
         (directory / "their_package").mkdir()
         (directory / "their_package" / "__init__.py").write_text("")
         write_pages(directory)
+        write_images(directory / "data" / "train.tar")
         (directory / "tiny_net.py").rename(directory / "their_package" / "tiny_net.py")  # one by its module's name
         found[ranks] = run("tests.dist.extension_cases:train", ranks, directory, {"cwd": str(directory)})
     return found
@@ -61,10 +80,14 @@ def test_two_ranks_are_one(trained):
     assert one[-1] != one[0]
 
 
-def test_options_are_in_the_checkpoint_and_restored(trained):
+def test_options_and_data_are_in_the_checkpoint(trained):
     for results in trained.values():
         assert results[0]["manifest"]["model"]["options"] == {"depth": 2, "batch_norm": False}
         assert results[0]["manifest"]["lr_schedule"]["options"] == {"final": 0.1}
+        assert results[0]["manifest"]["data"]["options"] == {"file": "train.tar"}
+        assert results[0]["manifest"]["data"]["augmentations"] == ["flip", {"brightness": {"most": 0.3}}]
+        data = results[0]["data"]
+        assert (data["kind"], data["images"], data["num_classes"]) == ("tar", IMAGES, CLASSES) and data["digest"]
 
 
 def test_the_settings_of_the_pages_are_good(tmp_path, monkeypatch):

@@ -20,7 +20,9 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # Pages whose programs have a test of their own, which feeds them or compares what they print.
 OWN_TESTS = {
     "add_a_backbone.md": "dist/test_extensions.py",
+    "add_a_data_source.md": "dist/test_extensions.py",
     "add_a_schedule.md": "dist/test_extensions.py",
+    "add_an_augmentation.md": "dist/test_extensions.py",
     "checkpoint_format.md": "project/test_checkpoint_docs.py",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -9,27 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from plsc.config import SYNTHETIC_IMAGES, Config
+from plsc.config import Config
+from plsc.config.extensions import SOURCE
 from plsc.config.parts import Parts, qualified_name
 from plsc.data import (
-    ImageListDataset,
+    Augmentations,
     IndexedHook,
+    Preparation,
     ReaderHook,
-    SyntheticDataset,
-    check_label_list,
+    SourceDataset,
     decode_image,
-    list_record,
     only_pictures,
 )
 from plsc.data.same_samples import compare, look
 from plsc.data.workers import call_in_fork
 from plsc.engine.evaluation.best import parse_metric
 from plsc.engine.run.start import Run
-from plsc.errors import ConfigError, DataError
+from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.evaluation.bin_file import PairSet, find_targets
 from plsc.evaluation.sources import PictureFiles, load_pairs, place_of
 from plsc.evaluation.verification import FOLDS
 from plsc.parallel.environment import Environment
+from plsc.registry import SOURCES
 
 Records = dict[str, dict[str, Any]]  # by what they are records of
 
@@ -41,32 +43,62 @@ def check_training_data(config: Config, parts: Parts, env: Environment) -> Recor
     """
     if config.best_metric:
         parse_metric(config, parts)
-    section = config.data
-    own = parts.train_dataset is not None or parts.train_reader is not None
-    if not own and section.dataset == "list":
-        require_pictures(config)
-        looks = env.local_rank == 0  # for the pictures: once on each machine
-        labels = check_label_list(section.dataset_dir, section.label_file, config.classifier.num_classes, looks)
-        check_number(config, len(labels), os.path.join(section.dataset_dir, section.label_file))
-        check_batch(config, len(labels), env)
-        record = list_record(labels)
-    else:
+    if parts.train_dataset is not None or parts.train_reader is not None:
         record = _own_record(config, parts)
+    else:
+        record = _check_source(config, env)
     input_names(config)
     return {"training": record, **(check_verification(config, parts) if config.with_test else {})}
 
 
+def _check_source(config: Config, env: Environment) -> dict[str, Any]:
+    """Look at the data source; its files once on each machine."""
+    data = _open(config, 0 if config.seed is None else config.seed, look=env.local_rank == 0)
+    check_batch(config, len(data), env)
+    record = _call(config, data.record)
+    try:
+        json.dumps(record, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"data.dataset={config.data.dataset!r}: its record is no plain JSON: {error}") from None
+    return record
+
+
+def _open(config: Config, seed: int, look: bool) -> SourceDataset:
+    """The data source that ``data.dataset`` names, checked. Raises DataError, ConfigError."""
+    section = config.data
+    source = _call(config, lambda: SOURCES.find(section.dataset)(**SOURCE.arguments(config.settings, seed=seed)))
+    if not source.ready:
+        require_pictures(config)
+    steps = section.augmentations
+    if steps is None:
+        steps = ["flip"] if section.random_flip else []
+    channels, height, width = config.model.image_shape
+    preparation = Preparation((channels, height, width), Augmentations(steps, seed), section.pixel_std)
+    _call(config, lambda: source.check(look))
+    data = SourceDataset(source, config.classifier.num_classes, preparation, section.dataset)
+    check_number(config, len(data), source.place)
+    return data
+
+
+def _call(config: Config, work: Callable[[], Any]) -> Any:
+    """What ``work()`` returns; an exception of a user's source in one line."""
+    try:
+        return work()
+    except PlscError:
+        raise
+    except Exception as error:
+        raise DataError(f"data.dataset={config.data.dataset!r}: raised {reason_of(error)}") from error
+
+
 def _own_record(config: Config, parts: Parts) -> dict[str, Any]:
-    """What is known of data that are no list."""
+    """What is known of a user's data set or reader."""
     section, classes = config.data, config.classifier.num_classes
     if parts.train_dataset is not None:
         number = _length(parts.train_dataset)
         return {"kind": "train_dataset", "type": qualified_name(parts.train_dataset), "images": number,
                 "num_classes": classes}  # fmt: skip
-    if parts.train_reader is not None:
-        return {"kind": "train_reader", "type": qualified_name(parts.train_reader), "images": section.train_image_num,
-                "num_classes": classes}  # fmt: skip
-    return {"kind": "synthetic", "images": section.train_image_num or SYNTHETIC_IMAGES, "num_classes": classes}
+    return {"kind": "train_reader", "type": qualified_name(parts.train_reader), "images": section.train_image_num,
+            "num_classes": classes}  # fmt: skip
 
 
 def _length(dataset) -> int | None:
@@ -145,16 +177,11 @@ def make_training_data(config: Config, parts: Parts, seed: int, say: Callable[[s
     """The data set that the loader reads; ``say`` hears of what takes long. Raises DataError, ConfigError."""
     section, num_classes = config.data, config.classifier.num_classes
     shape = tuple(config.model.image_shape)
-    if parts.train_dataset is not None:
-        data = IndexedHook(parts.train_dataset, num_classes, shape, seed)
-    elif parts.train_reader is not None:
+    if parts.train_reader is not None:
         return ReaderHook(parts.train_reader, num_classes, shape, section.train_image_num, seed, say)
-    elif section.dataset == "synthetic":
-        return SyntheticDataset(section.train_image_num or SYNTHETIC_IMAGES, num_classes, shape, seed)
-    else:
-        data = ImageListDataset(
-            section.dataset_dir, section.label_file, num_classes, shape, seed, section.random_flip, section.pixel_std
-        )
+    if parts.train_dataset is None:
+        return _open(config, seed, look=False)
+    data = IndexedHook(parts.train_dataset, num_classes, shape, seed)
     check_number(config, len(data), "the training data")
     return data
 

@@ -1,0 +1,59 @@
+"""The part of the schema that is about the data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from plsc.config import augmentations
+from plsc.config.option import option
+from plsc.registry import SOURCES
+
+# The size of the synthetic set where data.train_image_num does not give it.
+SYNTHETIC_IMAGES = 10240
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is read."""
+
+    dataset: str = option(
+        "list", "The data source (`plsc list sources`): images listed in `label_file`, made-up images to try the "
+        "speed, or one of your own, from a module in `plugins`.", registry=SOURCES,
+    )  # fmt: skip
+    options: dict = option({}, "Options that the data source has beyond these keys: parameters of its constructor.")
+    dataset_dir: str = option(
+        "./train_data", "The directory of the pictures, the list and the verification sets.", filled=True,
+        per_rank="each machine may keep a copy of its own; what is in it is compared",
+        setter="set_dataset_dir", attributes=("dataset_dir",),
+    )  # fmt: skip
+    label_file: str = option(
+        "label.txt", "The list in `dataset_dir`: a path and a label a line.", filled=True,
+        per_rank="what the lists say is compared",
+    )  # fmt: skip
+    train_image_num: int | None = option(
+        None,
+        f"The number of images; null counts the list, and another number than the list's is refused. For synthetic "
+        f"data their number, {SYNTHETIC_IMAGES} where null.",
+        unit="images", within="[1, 1e10]", setter="set_train_image_num", attributes=("train_image_num",),
+    )  # fmt: skip
+    num_workers: int = option(
+        2, "Processes per rank that read and decode; 0 reads in the training process.", unit="processes",
+        within="[0, 1024]", per_rank="a matter of the machine; batches are the same with any number",
+        setter="set_num_workers",
+    )  # fmt: skip
+    pixel_std: float = option(
+        127.5, "Pixels become (x - 127.5) / pixel_std; PLSC 0.x used 128, 2.x 127.5.", choices=(127.5, 128.0)
+    )
+    random_flip: bool = option(
+        True, "Mirror every second training image, by chance. false means `augmentations: []`."
+    )
+    augmentations: list[str | dict] | None = option(
+        None, "What is done to training images, in this order (`plsc list augmentations`): names, or names with "
+        "options, as in [flip, {mine: {size: 3}}]; also functions of your own, from a module in `plugins`. null is "
+        "[flip], or [] with `random_flip: false`.", refuse=augmentations.problem,
+    )  # fmt: skip
+    val_targets: list[str] = option(
+        ["lfw"], "The verification sets in `dataset_dir`: `lfw` is lfw.bin, `pairs.txt` a list of pairs of pictures, "
+        "`faces/` a folder of identities.",
+        setter="set_val_targets", attributes=("val_targets",),
+    )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Files named by a label list."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from plsc.data.check import require_good_lines
+from plsc.data.label_list import read_label_list
+from plsc.data.record import list_record
+from plsc.data.sources import Source, register_source
+from plsc.data.transforms import read_picture
+from plsc.errors import DataError
+
+
+@register_source("list")
+class LabelListSource(Source):
+    """Image files that a list names: a path and a label a line.
+
+    dataset_dir: the directory that paths are relative to. label_file: the list, relative to it (an absolute path
+    stays): `path<TAB or spaces>label`. Memory: the list's own bytes and 13 bytes per line.
+    """
+
+    def __init__(self, dataset_dir: str | os.PathLike, label_file: str | os.PathLike, num_classes: int) -> None:
+        self._root = os.fsencode(dataset_dir)
+        self._list = read_label_list(os.path.join(os.fspath(dataset_dir), os.fspath(label_file)), num_classes)
+
+    def __len__(self) -> int:
+        return len(self._list)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        path = os.path.join(self._root, self._list.path(index))
+        try:
+            return read_picture(path), self._list.labels[index]
+        except OSError as error:
+            raise DataError(f"{self.name(index)} cannot be read: {error.strerror or error}") from error
+
+    def record(self, count: int | None = None) -> dict[str, Any]:
+        return list_record(self._list, count)
+
+    def check(self, look: bool) -> None:
+        """All bad lines, and with ``look`` all missing files, in one error."""
+        require_good_lines(self._root, self._list, look)
+
+    def name(self, index: int) -> str:
+        return self._list.name(index)
+
+    @property
+    def place(self) -> str:
+        return self._list.file
