@@ -71,13 +71,16 @@ class Registry:
         return add
 
     def names(self) -> list[str]:
-        """All names, in the order in which files and classes were written; a user's come last."""
+        """All names: those of PLSC by their files, in the order of the alphabet, then a user's as they came."""
         return [entry.name for entry in self.entries()]
 
     def entries(self) -> list[Entry]:
         """All of them."""
         self._import_builtins()
-        return list(self._entries.values())
+        def place(one: Entry) -> tuple[int, str]:  # whichever file was imported first
+            return (0, one.module) if one.module.startswith(f"{self._builtins}.") else (1, "")
+
+        return sorted(self._entries.values(), key=place)
 
     def find(self, name: str) -> Any:
         """The class or function called ``name``. Raises ConfigError that lists the names there are."""
@@ -118,10 +121,11 @@ def _called(value: Any) -> str:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
+LOSSES = Registry("loss", "plsc.losses")
 MODELS = Registry("model", "plsc.models")
 SOURCES = Registry("data source", "plsc.data.sources")
 AUGMENTATIONS = Registry("augmentation", "plsc.data.augmentations")
 SCHEDULES = Registry("schedule", "plsc.optim.schedules")
 REGISTRIES = {  # by the word of `plsc list`
-    "models": MODELS, "sources": SOURCES, "augmentations": AUGMENTATIONS, "schedules": SCHEDULES,
+    "losses": LOSSES, "models": MODELS, "sources": SOURCES, "augmentations": AUGMENTATIONS, "schedules": SCHEDULES,
 }  # fmt: skip

@@ -31,6 +31,7 @@ PLAIN = _in_rooms({
     "evaluation": "bin identification ijb megaface page report roc spread verification",
     "face": "entry",
     "files": "atomic safe_open safe_pickle",
+    "losses": "registration",
     "optim": "own_schedule schedule",
     "parallel": "environment news_strangers nodelay shards",
     "project": "atomic_writes checkpoint_docs evaluation_docs imports install_hints packaging parts plugins"

@@ -1,6 +1,7 @@
-"""The classifier: margins, sampling, the sharded softmax and its gradients."""
+"""The classifier: sampling, the sharded softmax and its gradients."""
 
 from plsc.classifiers.large_scale_classifier import LargeScaleClassifier
-from plsc.classifiers.step import ClassifierSpec, Shard, StepOutput, classify
+from plsc.classifiers.spec import ClassifierSpec, Shard, StepContext
+from plsc.classifiers.step import StepOutput, classify
 
-__all__ = ["ClassifierSpec", "LargeScaleClassifier", "Shard", "StepOutput", "classify"]
+__all__ = ["ClassifierSpec", "LargeScaleClassifier", "Shard", "StepContext", "StepOutput", "classify"]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import numbers
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import paddle
 
 from plsc.backend import ops, static
 from plsc.classifiers.initializer import ShardInitializer, usual_distribution
-from plsc.classifiers.step import ClassifierSpec, Shard, classify
+from plsc.classifiers.spec import ClassifierSpec, Shard, StepContext
+from plsc.classifiers.step import classify
 from plsc.errors import ConfigError
+from plsc.losses.combined import Combined
 from plsc.parallel.environment import Environment
 from plsc.rows.blocks import RowPiece
 from plsc.rows.operations import squared_length
@@ -52,7 +55,7 @@ class LargeScaleClassifier:
     ):
         margins = tuple(_number(f"margin{place}", value) for place, value in enumerate((margin1, margin2, margin3), 1))
         _check(feature, label, rank, world_size, num_classes, scale, sample_ratio, embedding_size)
-        spec = ClassifierSpec(num_classes, embedding_size, margins, float(scale), float(sample_ratio))
+        spec = ClassifierSpec(num_classes, embedding_size, Combined(*margins), float(scale), float(sample_ratio))
         on_gpu = paddle.device.get_device().startswith("gpu")
         env = Environment(rank=rank, world_size=world_size, device="gpu" if on_gpu else "cpu")
         shard = Shard.of(spec, env)
@@ -65,16 +68,16 @@ class LargeScaleClassifier:
         self.weight = paddle.static.create_parameter([shard.num_local, embedding_size], "float32", attr=attr)
         self.weight.is_distributed = True
         self.input_dict = OrderedDict([("feature", feature), ("label", label)])
-        self.output_dict = OrderedDict([("loss", self._loss(feature, label, spec, shard, env, prefix))])
+        self.output_dict = OrderedDict([("loss", self._loss(feature, label, StepContext(spec, shard, env), prefix))])
 
-    def _loss(self, feature, label, spec: ClassifierSpec, shard: Shard, env: Environment, prefix: str):
-        step = None
-        if shard.samples:
+    def _loss(self, feature, label, context: StepContext, prefix: str):
+        if context.shard.samples:
             step = static.create_state(prefix + ".step", [1], "int64")
             ops.increment_(step)
+            context = replace(context, step=step)
         values = _frozen(feature)
         frozen = _FrozenRows(self.weight)
-        output = classify(values, label, spec, shard, env, frozen, step)
+        output = classify(values, label, frozen, context)
         # loss + (x - frozen x) * gradient: the value of the loss, and by construction its gradient by x
         carrier = paddle.sum((feature - values) * _freeze(output.dfeature))
         piece = output.row_gradients.blocks.whole

@@ -14,9 +14,9 @@ from typing import Any
 import paddle
 
 from plsc.classifiers.head import HeadOutput, inverse_norm, inverse_root, row_numbers
-from plsc.classifiers.margins import Margins
+from plsc.classifiers.loss_terms import LossTerms, Terms
 from plsc.classifiers.own_class import OwnClass
-from plsc.classifiers.softmax import Softmax
+from plsc.classifiers.softmax import RowSums, Softmax
 from plsc.rows.blocks import RowBlock, RowBlocks, RowPiece, length
 from plsc.rows.gradients import RowGradients, RowProduct
 from plsc.rows.operations import scale_rows
@@ -28,20 +28,20 @@ NOTHING = -1e8
 
 
 class PlainHead:
-    """The softmax over ``blocks`` of rows; ``margins`` None is that of the raw products, whose scale then is 1.
+    """The softmax of ``loss`` over ``blocks`` of rows.
 
     ``feature`` [G, E]. ``rows`` (see plsc.rows.optimizers) gives the values of a piece by ``fetch(piece)``, their
     squared lengths by ``squares(piece)``. ``move``, if given, is called in the backward pass with each block and the
     part of the gradient along its rows [R, 1], to be subtracted, or None; what it returns is called with each piece
     and the rest of the gradient, a RowProduct.
     ``position`` [G] int64: which of the rows that take part is the feature's own class, -1 where another rank holds it.
-    ``divisor``: features of the global batch, a number or a value.
     """
 
-    def __init__(self, feature, blocks: RowBlocks, rows, position, margins: Margins | None, scale: float, move=None):
-        self.blocks, self.rows, self.position, self.margins, self.move = blocks, rows, position, margins, move
-        self.scale = 1.0 if margins is None else scale
-        self.directions = margins is not None
+    def __init__(self, feature, blocks: RowBlocks, rows, position, loss: LossTerms, move=None):
+        self.blocks, self.rows, self.position, self.loss, self.move = blocks, rows, position, loss, move
+        self.scale = loss.scale
+        self.directions = loss.normalised
+        self.rule = None  # for the cosines of the other classes
         self.given = feature
         self.feature_scale = inverse_norm(feature) if self.directions else None
         self.feature = feature * self.feature_scale if self.directions else feature
@@ -49,24 +49,37 @@ class PlainHead:
         self.cosines = blocks.store(length(feature))
         self.row_scales = blocks.store(1)  # 1 / |row|
         self.exponentials = blocks.store(length(feature)) if blocks.keeps else None
+        self.slopes = blocks.store(length(feature)) if blocks.keeps and loss.changes_others else None
         self._places: dict[RowBlock, _Places] = {}
 
     def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
-        largest, others, own_cosine = self.forward()
-        own = OwnClass(self.given, self.rows.fetch(self.blocks.at(self.position)), self.margins, self.scale)
-        softmax = Softmax(largest, others, own_cosine, own, self.position, self.scale, divisor, shard_world)
+        """``divisor``: features of the global batch, a number or a value. ``shard_world``: ranks that share the rows.
+        ``count_larger``: whether HeadOutput.larger is wanted."""
+        if self.loss.changes_others:
+            own, terms = self._own_class()
+            self.rule = terms.others
+        sums = RowSums(*self.forward())
+        if not self.loss.changes_others:  # not before: what it makes would be held through the loop
+            own, terms = self._own_class()
+        softmax = Softmax(sums, terms, self.position, self.scale, divisor, shard_world)
         factors = _Factors(self.feature * softmax.share, own.by_row * softmax.own_part)
         dfeature, larger = self.backward(softmax, factors, count_larger)
         if self.directions:
             along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
             dfeature = (dfeature - self.feature * along) * self.feature_scale
         dfeature = dfeature + own.by_feature * softmax.own_part
+        if softmax.norm_part is not None:
+            dfeature = dfeature + self.feature * softmax.norm_part
         gradients = None
         if self.move is None:
             gradients = RowGradients(
                 self.blocks, self.rows.fetch, lambda piece, rows: self._row_gradient(piece, factors, rows)
             )
         return HeadOutput(softmax.loss, dfeature, gradients, larger)
+
+    def _own_class(self) -> tuple[OwnClass, Terms]:
+        own = OwnClass(self.given, self.rows.fetch(self.blocks.at(self.position)), self.directions)
+        return own, self.loss.of(own, self.position)
 
     def forward(self) -> list:
         """(the largest logit, the sum of exp(logit - largest), the own cosine) [G] of each feature over all blocks.
@@ -78,7 +91,9 @@ class PlainHead:
             cosine = self._cosines(block)
             self.cosines.put(block, cosine)
             own = self._places_in(block).take(cosine)
-            others = self._others(block, cosine)
+            others, slope = self._others(block, cosine)
+            if self.slopes is not None:
+                self.slopes.put(block, slope)
             higher = paddle.maximum(largest, self.scale * _largest(others, block))
             exponential = self._exponential(block, others, higher)
             total = total * paddle.exp(largest - higher) + _sum_over_rows(exponential, block)
@@ -101,10 +116,12 @@ class PlainHead:
         self.row_scales.put(block, row_scale)
         return scale_rows(block.join(products), row_scale, by_channel=block.is_part)
 
-    def _others(self, block: RowBlock, cosine):
-        """``cosine`` [R, G] in which the own classes add nothing to a softmax."""
-        places = self._places_in(block)
-        return places.put(cosine, paddle.full_like(places.held, NOTHING / self.scale))
+    def _others(self, block: RowBlock, cosine) -> tuple:
+        """(what stands for ``cosine`` [R, G], in which the own classes add nothing to a softmax, its slope or None)."""
+        slope, places = None, self._places_in(block)
+        if self.rule is not None:
+            cosine, slope = self.rule(cosine)
+        return places.put(cosine, paddle.full_like(places.held, NOTHING / self.scale)), slope
 
     def _exponential(self, block: RowBlock, others, largest):
         """exp(logit - largest) [R, G]."""
@@ -122,10 +139,7 @@ class PlainHead:
             if count_larger:
                 at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
                 larger = [larger[0] + _sum_over_rows(at_least, block)]
-            if self.exponentials is not None:
-                dcosine = self.exponentials.get(block)
-            else:
-                dcosine = self._exponential(block, self._others(block, cosine), softmax.largest)
+            dcosine = self._slope_of_exponentials(block, cosine, softmax.largest)
             # times softmax.share [G, 1], which goes into the features and saves a pass over [R, G]
             along = None
             if self.directions:
@@ -144,6 +158,16 @@ class PlainHead:
             start.append(paddle.zeros_like(softmax.target))
         dfeature, *larger = self.blocks.each(body, start)
         return dfeature * softmax.share, larger[0] if count_larger else None
+
+    def _slope_of_exponentials(self, block: RowBlock, cosine, largest):
+        """d exp(logit - largest) / d cosine / scale [R, G] of the other classes, 0 at the own ones."""
+        if self.exponentials is not None:
+            exponential = self.exponentials.get(block)
+            slope = None if self.slopes is None else self.slopes.get(block)
+        else:
+            others, slope = self._others(block, cosine)
+            exponential = self._exponential(block, others, largest)
+        return exponential if slope is None else exponential * slope
 
     def _product(self, piece: RowPiece, weights, factors: _Factors) -> RowProduct:
         place, inside = piece.positions(self.position)

@@ -117,6 +117,13 @@ def _step_key(step, key: int):
     return mix(paddle.bitwise_xor(paddle.bitwise_and(step, _int64(MASK)), _int64(key)))
 
 
+def uniform(index, step, key: int):
+    """[n] float64, uniform in (0, 1): a function of ``index`` [n] int64, below 2**32, ``step`` [1] and ``key``."""
+    step_key = _step_key(step, key)
+    drawn = mix(index, keys=[mix(step_key, keys=(turn,)) for turn in range(1, ROUNDS + 1)])
+    return (paddle.cast(drawn, "float64") + 0.5) / float(1 << 32)
+
+
 def _int64(number: int):
     return paddle.full([1], number, dtype="int64")
 

@@ -7,7 +7,6 @@ the rows is summed over the ranks; the sample of the rows is then the same on ea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,63 +14,13 @@ import paddle
 
 from plsc.backend import collectives
 from plsc.classifiers import gpu_head, sampling
+from plsc.classifiers.gpu_head import Labels
 from plsc.classifiers.head import HeadOutput, top_k_accuracy
-from plsc.classifiers.margins import Margins
+from plsc.classifiers.loss_terms import LossTerms
 from plsc.classifiers.plain_head import PlainHead
-from plsc.parallel.environment import Environment
-from plsc.parallel.shards import class_range
+from plsc.classifiers.spec import Shard, StepContext
 from plsc.rows.blocks import RowBlocks
 from plsc.rows.gradients import RowGradients
-
-
-@dataclass(frozen=True)
-class ClassifierSpec:
-    """What the classifier computes. ``margins`` None: the plain softmax of PLSC 0.1, on the raw products with a bias.
-
-    The bias is the last column of the weight, which then is [num_classes, embedding_size + 1].
-    """
-
-    num_classes: int
-    embedding_size: int = 512
-    margins: Margins | None = (1.0, 0.5, 0.0)
-    scale: float = 64.0
-    sample_ratio: float = 1.0
-    model_parallel: bool = True
-    with_bias: bool = False
-    seed: int = 0
-    calc_acc: bool = False
-    half: bool = False  # the products of features and rows in float16 (GPU)
-    storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
-    compiled: bool = True  # sampled rows by plsc.rows.row_kernels, where these can be used
-    only_looked_at: bool = False  # by the plan of a run's memory, and never run
-
-    @property
-    def row_size(self) -> int:
-        """Numbers in a row of the weight."""
-        return self.embedding_size + (1 if self.with_bias else 0)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The classes first .. first + num_local of this rank, one of ``world_size`` parts."""
-
-    rank: int
-    world_size: int
-    first: int
-    num_local: int
-    num_sample: int
-
-    @classmethod
-    def of(cls, spec: ClassifierSpec, env: Environment) -> Shard:
-        """Raises ConfigError where a rank would be left without a class."""
-        rank, world_size = (env.rank, env.world_size) if spec.model_parallel else (0, 1)
-        first, end = class_range(spec.num_classes, rank, world_size)
-        return cls(rank, world_size, first, end - first, sampling.num_sample(end - first, spec.sample_ratio))
-
-    @property
-    def samples(self) -> bool:
-        """True where a step touches a part of the rows only."""
-        return self.num_sample < self.num_local
 
 
 @dataclass(frozen=True)
@@ -80,60 +29,45 @@ class StepOutput:
 
     ``dfeature`` [B, E] is its gradient by this rank's features, complete; ``row_gradients`` that by the rows that took
     part, complete, or None where they have been moved already. ``accuracy`` holds acc1 and acc5 [1] of the global
-    batch, before the margin, if they were asked for.
+    batch, before the margin, if they were asked for. ``states``: [(a state of the loss, its next value)], the same on
+    every rank, to be assigned where the step counts.
     """
 
     loss: Any
     dfeature: Any
     row_gradients: RowGradients | None
     accuracy: dict[str, Any] = field(default_factory=dict)
+    states: list[tuple[Any, Any]] = field(default_factory=list)
 
 
-def classify(
-    feature,
-    label,
-    spec: ClassifierSpec,
-    shard: Shard,
-    env: Environment,
-    rows,
-    step=None,
-    loss_scale=None,
-    block_rows: int | None = None,
-    move: Callable | None = None,
-) -> StepOutput:
+def classify(feature, label, rows, context: StepContext) -> StepOutput:
     """Build the step. ``feature`` [B, E], ``label`` [B] or [B, 1] int64.
 
-    ``rows`` gives the values of a piece of rows by ``fetch(piece)``. ``step`` [1] int64 counts the steps; the sample is
-    drawn from it (None where nothing is sampled). ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller
-    divides), so that what flows on in float16 does not vanish. ``block_rows``: work on this many rows at a time; None,
-    as the kernel of GPUs needs it: on all at once. ``move``, if given, appends what moves the rows where their
-    gradient is made, see PlainHead.
+    ``rows`` gives the values of a piece of rows by ``fetch(piece)``.
     """
+    spec, shard, env = context.spec, context.shard, context.env
     label = paddle.reshape(paddle.cast(label, "int64"), [-1])
     all_labels = collectives.all_gather(label, env.world_size) if spec.model_parallel or shard.samples else label
     own_labels = all_labels if spec.model_parallel else label
     own_feature = collectives.all_gather(feature, env.world_size) if spec.model_parallel else feature
     divisor = _global_batch(feature, env.world_size)
 
-    remapped, index, position = sample(all_labels, own_labels, spec, shard, env, step)
+    remapped, index, position = sample(all_labels, own_labels, context)
     if spec.with_bias:
         ones = paddle.ones_like(own_feature[:, :1])
         own_feature = paddle.concat([own_feature, ones], axis=1)
-    by_kernel = env.on_gpu and spec.margins is not None
-    blocks = RowBlocks(index, shard.num_sample, None if by_kernel else block_rows)
-    if by_kernel:
+    blocks = RowBlocks(index, shard.num_sample, None if context.by_kernel else context.block_rows)
+    if context.by_kernel:
         all_rows = rows.fetch(blocks.whole)
         known = paddle.logical_and(own_labels >= 0, own_labels < spec.num_classes)
-        place = shard.rank, shard.world_size
-        output = gpu_head.gpu_head(
-            own_feature, blocks, all_rows, remapped, known, position, spec, divisor, *place, loss_scale
-        )
-    else:
-        head = PlainHead(own_feature, blocks, rows, position, spec.margins, spec.scale, move)
-        output = head.run(divisor, shard.world_size, spec.calc_acc)
-        if loss_scale is not None:
-            output = replace(output, dfeature=output.dfeature * loss_scale)
-    return _finish(output, divisor, spec, shard, env)
+        labels = Labels(remapped, known, position)
+        return _finish(gpu_head.gpu_head(own_feature, blocks, all_rows, labels, context, divisor), divisor, context)
+    loss = LossTerms(spec, env, context.step)
+    head = PlainHead(own_feature, blocks, rows, position, loss, context.move)
+    output = head.run(divisor, shard.world_size, spec.calc_acc)
+    if context.loss_scale is not None:
+        output = replace(output, dfeature=output.dfeature * context.loss_scale)
+    return replace(_finish(output, divisor, context), states=loss.changes)
 
 
 def _global_batch(feature, world_size: int):
@@ -142,14 +76,15 @@ def _global_batch(feature, world_size: int):
     return paddle.cast(paddle.shape(feature)[:1], "float32") * float(world_size)
 
 
-def sample(all_labels, own_labels, spec: ClassifierSpec, shard: Shard, env: Environment, step):
+def sample(all_labels, own_labels, context: StepContext):
     """(labels counted through the sampled rows, index [S] or None, position of each own label or -1)."""
+    spec, shard, step = context.spec, context.shard, context.step
     local, owned = _localise(all_labels, shard)
     own_local, own_owned = (local, owned) if spec.model_parallel else _localise(own_labels, shard)
     if not shard.samples:
         return own_labels, None, paddle.where(own_owned, own_local, paddle.full_like(own_local, -1))
     key = sampling.stream_key(spec.seed, shard.rank)
-    if env.on_gpu and spec.margins is not None and spec.model_parallel:
+    if context.by_kernel and spec.model_parallel:
         index = sampling.sample_by_kernel(local, owned, shard.num_local, shard.num_sample, step, key)
         position = sampling.positions(index, local, owned)
         return sampling.labels_over_ranks(position, index, shard.rank, shard.world_size), index, position
@@ -164,8 +99,8 @@ def _localise(label, shard: Shard):
     return local, paddle.logical_and(local >= 0, local < shard.num_local)
 
 
-def _finish(output: HeadOutput, divisor, spec, shard: Shard, env: Environment) -> StepOutput:
-    accuracy = {}
+def _finish(output: HeadOutput, divisor, context: StepContext) -> StepOutput:
+    spec, shard, env, accuracy = context.spec, context.shard, context.env, {}
     if spec.calc_acc:
         larger = collectives.all_reduce(output.larger, shard.world_size)
         accuracy = {f"acc{k}": top_k_accuracy(larger, k, divisor) for k in (1, 5)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from plsc.config.config import Config
 from plsc.config.keys import OLD_NAMES, OPTIONS, SECTIONS, fields, nearest
 from plsc.config.option import Option
-from plsc.config.schema import EXCLUSIVE, LOSS_PRESETS, Settings
+from plsc.config.schema import EXCLUSIVE, Settings
 from plsc.config.schema_data import SYNTHETIC_IMAGES
 
 __all__ = [
-    "EXCLUSIVE", "LOSS_PRESETS", "OLD_NAMES", "OPTIONS", "SECTIONS", "SYNTHETIC_IMAGES", "Config", "Option", "Settings",
+    "EXCLUSIVE", "OLD_NAMES", "OPTIONS", "SECTIONS", "SYNTHETIC_IMAGES", "Config", "Option", "Settings",
     "fields", "nearest",
 ]  # fmt: skip

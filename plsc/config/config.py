@@ -13,8 +13,9 @@ import yaml
 from plsc.config import rules
 from plsc.config.extensions import value_of
 from plsc.config.keys import OPTIONS, find_option
+from plsc.config.losses import make_loss
 from plsc.config.option import prefixed
-from plsc.config.schema import DIST_LOSSES, EXCLUSIVE, LOSS_PRESETS, Settings
+from plsc.config.schema import DIST_LOSSES, EXCLUSIVE, Settings
 from plsc.config.sources import Item, items_of_assignments, items_of_mapping, items_of_yaml
 from plsc.errors import ConfigError
 from plsc.plugins import load
@@ -70,15 +71,13 @@ class Config:
         find_option(key, None, "")
         return copy.deepcopy(value_of(self.settings, key))
 
+    def loss(self) -> Any:
+        """The plsc.losses.Loss that the section ``classifier`` describes; another one at each call."""
+        return make_loss(self.settings.classifier)
+
     def margins(self) -> tuple[float, float, float] | None:
-        """(margin1, margin2, margin3): those given, else those of the loss's name. None for softmax."""
-        loss = self.settings.classifier
-        if loss.loss_type == "softmax":
-            return None
-        preset = LOSS_PRESETS.get(loss.loss_type, (None, None, None))
-        given = (loss.margin1, loss.margin2, loss.margin3)
-        margin1, margin2, margin3 = (own if own is not None else usual for own, usual in zip(given, preset))
-        return margin1, margin2, margin3  # type: ignore[return-value]  # check_loss lets no null through
+        """(margin1, margin2, margin3): those given, else those of the loss's name. None for a loss of another kind."""
+        return self.loss().kernel_margins
 
     def check(self, world_size: int, device: str | None = None) -> None:
         """Raise ConfigError for what cannot work together when a run starts.

@@ -29,7 +29,7 @@ class Parts:
         """Raise ConfigError for parts that cannot work together or with the settings when a run starts."""
         if self.train_dataset is not None and self.train_reader is not None:
             raise ConfigError("train_reader: train_dataset is set as well; set one of the two to None")
-        if self.bias_attr is not None and config.classifier.loss_type != "softmax":
+        if self.bias_attr is not None and config.loss().normalised:
             raise ConfigError(
                 f"set_distfc_attr(bias_attr=...): classifier.loss_type={config.classifier.loss_type!r} has no bias; "
                 "only softmax has one"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 
 from plsc.config.extensions import EXTENSIONS, SOURCE, value_of
 from plsc.config.keys import OPTIONS
-from plsc.config.schema import DIST_LOSSES, LOSS_PRESETS, Settings
+from plsc.config.losses import make_loss
+from plsc.config.schema import Settings
 from plsc.config.shown import shown
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
@@ -17,23 +17,8 @@ MOST_IN_A_PICTURE = 2**28  # a gigabyte in float32
 
 
 def check_loss(settings: Settings) -> None:
-    """A loss without a preset needs three margins; softmax has none. Raises ConfigError."""
-    loss = settings.classifier
-    margins = (loss.margin1, loss.margin2, loss.margin3)
-    if loss.loss_type == "softmax":
-        if any(margin is not None for margin in margins):
-            raise ConfigError(
-                f"classifier.loss_type='softmax': has no margins, but margin1, margin2, margin3 are {margins}; "
-                "leave them null"
-            )
-    elif loss.loss_type not in LOSS_PRESETS and None in margins:
-        known = (*LOSS_PRESETS, "softmax", *DIST_LOSSES)
-        close = difflib.get_close_matches(loss.loss_type, known, n=1)
-        raise ConfigError(
-            f"classifier.loss_type={shown(loss.loss_type)}: is none of {', '.join(known)}"
-            f"{f' (did you mean {close[0]}?)' if close else ''}; any other name needs margin1, margin2 and margin3, "
-            f"and they are {margins}"
-        )
+    """The loss is there and takes the margins and options that are given. Raises ConfigError."""
+    make_loss(settings.classifier)
 
 
 def check_precision(settings: Settings) -> None:
@@ -172,7 +157,11 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
             precision.enabled and not precision.use_dynamic_loss_scaling,
             scaling,
         ),
-        ("classifier.loss_type: softmax", settings.classifier.loss_type == "softmax", ("classifier.scale",)),
+        (
+            f"classifier.loss_type: {settings.classifier.loss_type}",
+            not make_loss(settings.classifier).normalised,
+            ("classifier.scale",),
+        ),
         (f"data.dataset: {data.dataset}", SOURCE.chosen(settings).ready, ("data.random_flip", "data.augmentations")),
         ("data.augmentations", data.augmentations is not None, ("data.random_flip",)),
         ("fs_dir_for_save and fs_checkpoint_dir null", not on_fs, ("remote.fs_name",)),

@@ -17,10 +17,6 @@ from plsc.config.schema_schedule import LrSchedule
 from plsc.config.schema_using import Export, Predict
 from plsc.registry import MODELS
 
-# The margins (margin1, margin2, margin3) of cos(margin1 * theta + margin2) - margin3 that a name stands for:
-# ArcFace (Deng et al. 2019), CosFace (Wang et al. 2018), SphereFace (Liu et al. 2017; 1.35 as in the ArcFace paper).
-LOSS_PRESETS = {"arcface": (1.0, 0.5, 0.0), "cosface": (1.0, 0.0, 0.35), "sphereface": (1.35, 0.0, 0.0)}
-
 # PLSC 0.1 put the kind of parallelism into the name of the loss.
 DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
 
@@ -75,7 +71,8 @@ class Classifier:
     )  # fmt: skip
     loss_type: str = option(
         "arcface",
-        "arcface, cosface, sphereface, softmax, or combined or any other name together with three margins. "
+        "The loss (`plsc list losses`): arcface, cosface, sphereface, softmax, one of your own, from a module in "
+        "`plugins`, or combined or any other name together with three margins. "
         "PLSC 0.1's dist_arcface and dist_softmax mean arcface and softmax with `model_parallel`; its arcface and "
         "softmax leave `model_parallel` as it is.",
         filled=True, setter="set_loss_type", attributes=("loss_type",),
@@ -91,6 +88,9 @@ class Classifier:
     margin3: float | None = option(
         None, "Taken off the cosine; null takes the one of `loss_type`.", within="[-2, 2]",
         setter="set_loss_type", attributes=("margin3",),
+    )  # fmt: skip
+    loss_options: dict = option(
+        {}, "Options that the loss has beyond the margins, as in {slope: 2.0}: parameters of its constructor.",
     )  # fmt: skip
     scale: float = option(
         64.0, "The factor of the cosines before the softmax.", within="(0, 1e30]",

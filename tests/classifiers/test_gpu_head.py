@@ -8,12 +8,14 @@ import pytest
 
 from plsc import LargeScaleClassifier
 from plsc.backend import ops
-from plsc.classifiers import ClassifierSpec, Shard, classify
-from plsc.classifiers.gpu_head import gpu_head
+from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify
+from plsc.classifiers.gpu_head import Labels, gpu_head
 from plsc.config import Config
 from plsc.config.parts import Parts
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
+from plsc.losses.combined import Combined
+from plsc.losses.softmax import Softmax
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
 from plsc.rows.blocks import RowBlocks
@@ -60,9 +62,10 @@ def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale, num_ro
         y = paddle.static.data("label", [BATCH], "int64")
         w = paddle.static.data("rows", [num_rows, EMBEDDING], "float32")
         scale = None if loss_scale is None else paddle.full([1], loss_scale, "float32")
-        spec = ClassifierSpec(CLASSES, EMBEDDING, margins, SCALE, calc_acc=True)
+        spec, env = ClassifierSpec(CLASSES, EMBEDDING, Combined(*margins), SCALE, calc_acc=True), Environment()
         blocks = RowBlocks(None, CLASSES, None)
-        out = gpu_head(x, blocks, w, y, y >= 0, y, spec, float(BATCH), 0, 1, scale)
+        context = StepContext(spec, Shard.of(spec, env), env, loss_scale=scale)
+        out = gpu_head(x, blocks, w, Labels(y, y >= 0, y), context, float(BATCH))
         drows = out.row_gradients.of(out.row_gradients.blocks.whole, w)
         assert x.stop_gradient and w.stop_gradient  # as they came
     feed = {"feature": feature, "label": label, "rows": rows}
@@ -159,8 +162,8 @@ def test_plain_softmax_with_products_in_tf32(monkeypatch):
         x = paddle.static.data("feature", [BATCH, EMBEDDING], "float32")
         y = paddle.static.data("label", [BATCH], "int64")
         w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
-        spec = ClassifierSpec(CLASSES, EMBEDDING, margins=None)
-        out = classify(x, y, spec, Shard.of(spec, env), env, AsFed(w))
+        spec = ClassifierSpec(CLASSES, EMBEDDING, Softmax())
+        out = classify(x, y, AsFed(w), StepContext(spec, Shard.of(spec, env), env))
         drows = out.row_gradients.of(out.row_gradients.blocks.whole, w)
     feed = {"feature": feature, "label": label, "rows": rows}
     loss, dfeature, drows = paddle.static.Executor(paddle.CPUPlace()).run(

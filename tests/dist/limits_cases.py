@@ -9,7 +9,9 @@ import paddle
 
 from plsc.backend import ops, static
 from plsc.backend.cpu import run_in_order
-from plsc.classifiers import ClassifierSpec, Shard, classify
+from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify
+from plsc.losses.combined import Combined
+from plsc.losses.softmax import Softmax
 from plsc.rows import blocks as row_blocks
 from plsc.rows.operations import scale_rows
 from plsc.rows.optimizers import DenseRows, RowsSpec
@@ -25,8 +27,9 @@ def run_case(env, case):
     """``feature`` [G, E], ``weight`` [C, row size], ``label`` [G]; ``way``: (rows of a block or None, blocks that are
     pieces of one, whether the rows move where their gradient is made)."""
     block_rows, few_blocks, moves = case["way"]
-    names = "num_classes", "embedding_size", "margins", "scale", "sample_ratio", "model_parallel"
-    spec = ClassifierSpec(**{name: case[name] for name in names}, with_bias=case["margins"] is None)
+    names = "num_classes", "embedding_size", "scale", "sample_ratio", "model_parallel"
+    loss = Softmax() if case["margins"] is None else Combined(*case["margins"])
+    spec = ClassifierSpec(**{name: case[name] for name in names}, loss=loss, with_bias=not loss.normalised)
     shard = Shard.of(spec, env)
     batch = len(case["feature"]) // env.world_size
     mine = slice(env.rank * batch, (env.rank + 1) * batch)
@@ -59,7 +62,8 @@ def run_case(env, case):
             ops.scatter_rows_(found, index, gradient)
 
         step = paddle.full([1], 3, "int64")
-        out = classify(feature, label, spec, shard, env, rows, step, None, block_rows, move if moves else None)
+        context = StepContext(spec, shard, env, step, None, block_rows, move if moves else None)
+        out = classify(feature, label, rows, context)
         if not moves:
             gradients = out.row_gradients
             gradients.blocks.each_piece(lambda piece: keep(piece, gradients.of(piece, rows.fetch(piece))) or [])

@@ -63,7 +63,7 @@ def run_case(env, case):
     start = {name: session.replicated()[name] for name in backbone}
     shard = {name: [] for name in ("weight", "velocity", "sample")}
     first_weight = tensor(session, "weight")
-    losses, accuracies = [], []
+    losses, accuracies, states = [], [], []
     batch = case["global_batch"] // env.world_size
     mine = slice(env.rank * batch, (env.rank + 1) * batch)
     for step, rate in enumerate(case["rates"]):
@@ -72,6 +72,7 @@ def run_case(env, case):
         results = session.step(step, inputs, rate)
         losses.append(results["loss"])
         accuracies.append([results.get("acc1"), results.get("acc5")])
+        states.append(loss_states(session))
         if session.history is not None:
             touched = np.array(session.scope.find_var(program.rows.touched).get_tensor()).reshape(-1)
             shard["sample"].append(np.flatnonzero(touched == window_step + 1) + program.shard.first)
@@ -79,6 +80,7 @@ def run_case(env, case):
     return {
         "losses": losses,
         "accuracies": accuracies,
+        "states": states,
         "start": start,
         "end": {name: session.replicated()[name] for name in backbone},
         "first_weight": first_weight,
@@ -86,6 +88,13 @@ def run_case(env, case):
         "velocity": tensor(session, "velocity" if "velocity" in program.rows.tensors else "optimizer_state_0"),
         "sample": shard["sample"],
     }
+
+
+def loss_states(session):
+    """{name: value} of those that the loss keeps."""
+    prefix = "classifier.loss."
+    found = session.replicated()
+    return {name[len(prefix) :]: float(found[name][0]) for name in found if name.startswith(prefix)}
 
 
 def tensor(session, wanted):

@@ -76,6 +76,13 @@ def summed_elsewhere(original):
     return changed
 
 
+def in_context(change):
+    """The head of GPUs with ``change(context)`` in place of its StepContext."""
+    return lambda original: lambda x, blocks, rows, labels, context, divisor: original(
+        x, blocks, rows, labels, change(context), divisor
+    )
+
+
 def rows_changed(change):
     """The gradient of the rows, from ``classify`` or from the head, with ``change(gradient)`` in its place."""
 

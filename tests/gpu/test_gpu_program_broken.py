@@ -23,6 +23,7 @@ from tests.gpu.breaking import (
     by_another_table,
     decision_of_one_rank,
     densely,
+    in_context,
     labels_of_one_rank,
     moved,
     moved_twice,
@@ -153,7 +154,7 @@ BREAKS = {
     "the rows not in the norm": (
         CLIP, around(gradients, "clip_by_global_norm", rows_not_in_norm), U.check_gradients_have_no_other_factor),
     "the head in float32": (
-        HALF, around(gpu_head, "gpu_head", lambda f: lambda *a: f(*a[:6], replace(a[6], half=False), *a[7:])),
+        HALF, around(gpu_head, "gpu_head", in_context(lambda one: replace(one, spec=replace(one.spec, half=False)))),
         F.check_where_half_precision_is),
     "the backbone in float32": (
         HALF, lambda patch: patch.setattr(half_precision, "cast_built", lambda *a: None),
@@ -184,7 +185,8 @@ BREAKS = {
         HALF, lambda patch: patch.setattr(rows.Momentum, "rate", property(lambda self: self.learning_rate)),
         F.check_found_is_one_decision),
     "the loss is not scaled": (
-        HALF, around(gpu_head, "gpu_head", lambda f: lambda *a: f(*a[:-1])), H.check_loss_is_mean_over_global_batch),
+        HALF, around(gpu_head, "gpu_head", in_context(lambda one: replace(one, loss_scale=None))),
+        H.check_loss_is_mean_over_global_batch),
 }  # fmt: skip
 
 

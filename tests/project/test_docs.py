@@ -21,6 +21,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 OWN_TESTS = {
     "add_a_backbone.md": "dist/test_extensions.py",
     "add_a_data_source.md": "dist/test_extensions.py",
+    "add_a_loss.md": "losses/test_page.py",
     "add_a_schedule.md": "dist/test_extensions.py",
     "add_an_augmentation.md": "dist/test_extensions.py",
     "checkpoint_format.md": "project/test_checkpoint_docs.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -136,25 +137,25 @@ class HeadBench:
         return main, fetches
 
     def _until(self, part: str, feature, label, rows, step, rate) -> list:
-        from plsc.classifiers import classify
+        from plsc.classifiers import StepContext, classify
+        from plsc.classifiers.loss_terms import LossTerms
         from plsc.classifiers.plain_head import PlainHead
         from plsc.classifiers.step import sample
         from plsc.rows.blocks import BLOCK_ROWS, RowBlocks
         from plsc.rows.optimizers import Momentum
 
+        context = StepContext(self.spec, self.shard, self.env, step, block_rows=BLOCK_ROWS)
         if part in ("backward", "update"):
             move = rows.mover(Momentum(rate, 0.9, 5e-4)) if part == "update" else None
-            output = classify(
-                feature, label, self.spec, self.shard, self.env, rows, step, block_rows=BLOCK_ROWS, move=move
-            )
+            output = classify(feature, label, rows, replace(context, move=move))
             return [output.loss, output.dfeature]
-        _, index, position = sample(label, label, self.spec, self.shard, self.env, step)
+        _, index, position = sample(label, label, context)
         if part == "sample":
             return [position] if index is None else [index[:1], position]
         blocks = RowBlocks(index, self.shard.num_sample, BLOCK_ROWS)
         if part == "gather":
             return blocks.each_piece(lambda piece, total: [total + rows.fetch(piece)[0, :1]], [rate * 0.0])
-        return PlainHead(feature, blocks, rows, position, self.spec.margins, self.spec.scale).forward()
+        return PlainHead(feature, blocks, rows, position, LossTerms(self.spec, self.env)).forward()
 
     def time(self, programs: dict[str, tuple], steps: int) -> dict[str, float]:
         """Median seconds of each program, run in turns; two runs of each are not counted."""

@@ -70,7 +70,7 @@ def _write(run: Run, backbone: Backbone, env: Environment, final: str) -> str:
 def read_classes(config: Config, backbone: Backbone) -> Classes:
     """All class centres of the checkpoint, in the memory of one rank. Raises CheckpointError."""
     path, manifest, size = backbone.path, backbone.manifest, backbone.manifest.embedding_size
-    softmax = config.margins() is None
+    softmax = not config.loss().normalised
     specs = {spec.name: spec for spec in manifest.shard_tensors}
     shape = (manifest.num_classes, size + 1 if softmax else size)
     if "weight" not in specs or specs["weight"].shape != shape:

@@ -12,7 +12,7 @@ from typing import Any
 import paddle
 
 from plsc.backend import collectives, half_precision, ops, static
-from plsc.classifiers import ClassifierSpec, Shard, classify
+from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, classify
 from plsc.classifiers.initializer import ShardInitializer, bias_value, distribution_of, usual_distribution
 from plsc.config import Config
 from plsc.config.extensions import MODEL
@@ -64,15 +64,15 @@ def make_model(config: Config, parts: Parts) -> BaseModel:
 def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
     """What the classifier computes, as the configuration says it."""
     section = config.classifier
-    margins = config.margins()
+    loss = config.loss()
     return ClassifierSpec(
         num_classes=section.num_classes,
         embedding_size=embedding_size,
-        margins=margins,
+        loss=loss,
         scale=section.scale,
         sample_ratio=section.sample_ratio,
         model_parallel=section.model_parallel,
-        with_bias=margins is None,
+        with_bias=not loss.normalised,
         seed=seed,
         calc_acc=config.calc_acc,
         half=config.mixed_precision.enabled,
@@ -114,17 +114,19 @@ def build_train(
         loss_scale = None if scaling is None else scaling.scale
         momentum = Momentum(feeds["learning_rate"], config.momentum, config.weight_decay)
         move = rows.mover(momentum) if block_rows is not None and _moves_at_once(config, env) else None
-        output = classify(feature, inputs["label"], spec, shard, env, rows, step, loss_scale, block_rows, move)
+        context = StepContext(spec, shard, env, step, loss_scale, block_rows, move)
+        output = classify(feature, inputs["label"], rows, context)
         gradients = Gradients.build(
             feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm, bucket_bytes
         )
         optimizer_states = _append_update(parts, gradients, rows, momentum)
+        loss_states = _append_loss_states(output, gradients.found)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
     fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy, **rows.counts}
     if gradients.found is not None:
         fetches["skipped"] = gradients.found
-    replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states]
+    replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states, *loss_states]
     feeds.update(rows.feeds)
     parameters = gradients.parameters
     return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, list(backbone))
@@ -133,7 +135,7 @@ def build_train(
 def _check_kernel(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
     """Raise ConfigError for more logits than the kernel of GPUs counts: their number is an int there."""
     batch = config.train_batch_size * (env.world_size if spec.model_parallel else 1)
-    if env.on_gpu and spec.margins is not None and batch * max(shard.num_sample, batch) >= 2**31:
+    if spec.by_kernel(env) and batch * max(shard.num_sample, batch) >= 2**31:
         raise ConfigError(
             f"train_batch_size={config.train_batch_size}: {batch} features and {shard.num_sample} classes a rank are "
             f"more logits than a GPU's kernel counts, {2**31}; use a smaller batch, more ranks or a smaller "
@@ -188,6 +190,13 @@ def _append_update(parts: Parts, gradients, rows, momentum: Momentum) -> list[st
     ops.apply_gradients(parts.optimizer, list(zip(gradients.parameters, replicated)))
     created = [name for name in static.persistables(main) if name not in before]
     return created + rows.update_by(parts.optimizer, gradients.rows, gradients.found)
+
+
+def _append_loss_states(output: StepOutput, found) -> list[str]:
+    """Append what moves the loss's own states, except in a skipped step (``found``); returns their names."""
+    for state, value in output.states:
+        paddle.assign(value if found is None else paddle.where(found, state, value), output=state)
+    return [state.name for state, _ in output.states]
 
 
 @dataclass(frozen=True)

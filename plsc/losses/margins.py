@@ -11,25 +11,34 @@ again and its slope changes sign, as it does in Paddle's GPU kernel and in PLSC.
 
 from __future__ import annotations
 
-import paddle
+from plsc.losses.base import Batch, Loss
 
-# Where margin_cross_entropy of Paddle takes the angle of float32 cosines, which are off by up to 1e-7, they are held
-# inside of +-this first: the slope there is at most about 700 * margin1.
-COSINE_LIMIT = 1.0 - 1e-6
 # The slope margin1 * sin(margin1 * theta + margin2) / sin(theta) of a smaller angle to the centre, or to its opposite,
 # is lowered towards 0 at the angle 0, where it has no limit, and where its product with the rounding of float32
 # vectors, 6e-8 of their length, would be no gradient any more.
 SMALLEST_SINE = 1e-5
 
-Margins = tuple  # (margin1, margin2, margin3)
+
+class MarginLoss(Loss):
+    """cos(margin1 * theta + margin2) - margin3: what ArcFace, CosFace and SphereFace have in common."""
+
+    elementwise = True
+
+    def __init__(self, margin1: float = 1.0, margin2: float = 0.0, margin3: float = 0.0):
+        self.kernel_margins = float(margin1), float(margin2), float(margin3)
+
+    def target(self, batch: Batch) -> tuple:
+        return target_cosine(batch.cosine, self.kernel_margins)
 
 
-def target_cosine(cosine, margins: Margins):
+def target_cosine(cosine, margins: tuple[float, float, float]) -> tuple:
     """cos(margin1 * theta + margin2) - margin3 and its derivative by the cosine, with SMALLEST_SINE.
 
     ``cosine`` [G] float64 of each feature with its own centre: off by 1e-16, so that an angle of 1e-5 is off by 1e-11.
     Returns two [G] values of its type.
     """
+    import paddle
+
     margin1, margin2, margin3 = margins
     if margin1 == 1.0 and margin2 == 0.0:  # no angle is needed
         return cosine - margin3, paddle.ones_like(cosine)

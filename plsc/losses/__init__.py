@@ -1,0 +1,11 @@
+"""Losses, one file each: a class that makes a logit of the cosine of a feature and the centre of its own class.
+
+Imports without Paddle; the methods of a loss need it. docs/add_a_loss.md shows how to write one.
+"""
+
+from __future__ import annotations
+
+from plsc.losses.base import Batch, Loss
+from plsc.losses.registration import register_loss
+
+__all__ = ["Batch", "Loss", "register_loss"]
