@@ -78,6 +78,8 @@ def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = 
         options.refuse("give -c FILE, or both --checkpoint and --output")
     if options.config is None:
         Config().override([text for text in options.override if text.startswith("plugins=")])  # the model may be theirs
+        # the checkpoint's model may be one of theirs
+        Config().override(item for item in options.override if item.partition("=")[0].strip() == "plugins")
         config = settings_of(options.checkpoint)
         config.override(options.override)
     else:

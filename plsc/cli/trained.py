@@ -8,6 +8,7 @@ import numpy as np
 
 from plsc import checkpoint
 from plsc.config import Config
+from plsc.engine.inference.settings import usable
 from plsc.entry import Entry
 from plsc.errors import ConfigError
 from plsc.serving import is_exported
@@ -38,7 +39,7 @@ def settings_of(path: str) -> Config:
     if is_exported(path):
         return Config()
     resolved = checkpoint.resolve(path)
-    stored = checkpoint.read_manifest(resolved).config
+    stored = usable(resolved, checkpoint.read_manifest(resolved).config)
     keys = ("model", "classifier", "data", "device", "num_threads", "test_batch_size")
     try:
         return Config.from_dict({key: stored[key] for key in keys if key in stored})

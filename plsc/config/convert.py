@@ -97,7 +97,7 @@ def _to_plain(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, numbers.Integral):
-        if not -(2**63) <= value < 2**63:
+        if not -(2**63) <= int(value) < 2**63:
             raise ValueError("an integer of more than 64 bits")
         return int(value)
     if isinstance(value, numbers.Real) or (isinstance(value, str) and _EXPONENT.fullmatch(value)):

@@ -32,8 +32,27 @@ def train(env, payload) -> dict:
     made = MODELS.find("TinyNet")
     lines = [json.loads(line) for line in (Path("output") / "scalars.jsonl").read_text().splitlines()]
     manifest = json.loads((Path(result.checkpoint) / "manifest.json").read_text())
+    used = use(entry) if env.world_size == 1 else None
     return {
+        "used": used,
         "model": f"{made.__module__}.{made.__qualname__}",
         "loss": [line["loss"] for line in lines], "lr": [line["lr"] for line in lines],
         "manifest": manifest["config"], "data": manifest["data"],
     }  # fmt: skip
+
+
+def use(trained: Entry) -> dict:
+    """What the model gives without a setting of its own: options come from the checkpoint."""
+    import numpy as np
+    from PIL import Image
+
+    os.mkdir("images")
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"images/{number}.png")
+    entry = Entry(config={
+        "plugins": trained.config["plugins"], "checkpoint_dir": "output", "model_save_dir": "used",
+        "predict": {"images": "images"}, "device": "cpu", "num_threads": 1,
+    })  # fmt: skip
+    features = np.asarray(entry.predict().features)
+    return {"features": list(features.shape), "exported": sorted(os.listdir(entry.convert_for_prediction()))}

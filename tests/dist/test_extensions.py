@@ -90,6 +90,11 @@ def test_options_and_data_are_in_the_checkpoint(trained):
         assert (data["kind"], data["images"], data["num_classes"]) == ("tar", IMAGES, CLASSES) and data["digest"]
 
 
+def test_a_trained_model_is_used_with_the_options_in_its_checkpoint(trained):
+    used = trained[1][0]["used"]
+    assert used["features"] == [3, 8] and "plsc.json" in used["exported"]
+
+
 def test_the_settings_of_the_pages_are_good(tmp_path, monkeypatch):
     for registry in REGISTRIES.values():  # what the same page registered in another test
         built_in = {entry.name: entry for entry in registry.entries() if entry.module.startswith("plsc.")}

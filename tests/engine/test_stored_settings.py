@@ -11,10 +11,11 @@ import pytest
 pytest.importorskip("paddle")
 
 from plsc import Entry, checkpoint  # noqa: E402
+from plsc.cli.trained import settings_of  # noqa: E402
 from plsc.config import Config  # noqa: E402
 from plsc.config.parts import Parts  # noqa: E402
 from plsc.engine.inference.settings import with_stored  # noqa: E402
-from plsc.errors import CheckpointError  # noqa: E402
+from plsc.errors import CheckpointError, ConfigError  # noqa: E402
 from plsc.models import BaseModel  # noqa: E402
 from tests import using_kit as kit  # noqa: E402
 from tests.engine.test_predict import write_bin  # noqa: E402
@@ -80,3 +81,50 @@ def test_settings_of_another_version_are_said_and_not_taken(trained_run, monkeyp
     config = Config.from_dict({"checkpoint_dir": trained_run})
     used, line = with_stored(config, Parts())
     assert used == config and line.startswith("the settings in the checkpoint are not taken") and "base_width" in line
+
+
+def stored(trained_run, monkeypatch, **changes) -> Config:
+    """A configuration whose checkpoint says something else."""
+    import dataclasses
+
+    manifest = checkpoint.read_manifest(checkpoint.resolve(trained_run))
+    said = {**manifest.config, **{key: {**manifest.config[key], **value} if isinstance(value, dict) else value
+                                  for key, value in changes.items()}}  # fmt: skip
+    monkeypatch.setattr(checkpoint, "read_manifest", lambda path: dataclasses.replace(manifest, config=said))
+    return Config.from_dict({"checkpoint_dir": trained_run})
+
+
+def test_a_model_of_a_plugin_is_asked_for_and_not_imported(trained_run, monkeypatch, tmp_path):
+    (tmp_path / "evil.py").write_text("raise SystemExit('a checkpoint ran this')\n")
+    config = stored(trained_run, monkeypatch, model={"name": "Theirs"}, plugins=[str(tmp_path / "evil.py")])
+    for ask in (lambda: with_stored(config, Parts()), lambda: settings_of(trained_run)):
+        with pytest.raises(ConfigError, match="its model 'Theirs' is not known here; .*plugins: .*set `plugins`"):
+            ask()
+
+
+def test_a_data_source_and_augmentations_that_are_not_known_are_left_out(trained_run, monkeypatch):
+    """They are for training; an exported net and features need none."""
+    data = {"dataset": "theirs", "options": {"file": "x"}, "augmentations": ["flip", "theirs"], "pixel_std": 128.0}
+    config = stored(trained_run, monkeypatch, data=data)
+    for found in (with_stored(config, Parts())[0], settings_of(trained_run)):
+        assert (found.model.name, found.data.pixel_std) == ("ResNet10", 128.0)
+        assert (found.data.dataset, found.data.options, found.data.augmentations) == ("list", {}, None)
+    for wrong in (7, [["flip"]], {"a": 1}):
+        config = stored(trained_run, monkeypatch, data={"dataset": wrong, "augmentations": wrong})
+        assert with_stored(config, Parts())[0].model.name == "ResNet10"
+
+
+def test_commands_import_plugins_before_they_ask_the_checkpoint(trained_run, monkeypatch, tmp_path):
+    import argparse
+
+    from plsc.cli.options import model_config
+    from plsc.registry import MODELS
+
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
+    text = "from plsc.models import BaseModel, register_model\nregister_model('Theirs')(type('T', (BaseModel,), {}))\n"
+    (tmp_path / "nets.py").write_text(text)
+    stored(trained_run, monkeypatch, model={"name": "Theirs"}, plugins=["nets.py"])
+    override = [f"plugins=[{tmp_path}/nets.py]", "device=cpu"]
+    options = argparse.Namespace(config=None, checkpoint=trained_run, output="x", override=override, refuse=None)
+    found = model_config(options)
+    assert (found.model.name, found.device, found.plugins) == ("Theirs", "cpu", [f"{tmp_path}/nets.py"])

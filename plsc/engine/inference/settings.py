@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from plsc import checkpoint
 from plsc.config import OPTIONS, Config
 from plsc.config.parts import Parts
 from plsc.config.shown import shown
 from plsc.errors import CheckpointError, ConfigError
+from plsc.registry import MODELS
 from plsc.serving import is_exported
 
 SECTIONS = ("model.", "classifier.", "data.")  # what a feature of an image depends on, and where its images lie
@@ -23,7 +26,7 @@ def with_stored(config: Config, parts: Parts) -> tuple[Config, str]:
         return config, ""
     try:
         path = checkpoint.resolve(config.checkpoint_dir)
-        stored = checkpoint.read_manifest(path).config
+        stored = usable(path, checkpoint.read_manifest(path).config)
     except CheckpointError:
         return config, ""
     values = {key: _value(stored, key) for key in OPTIONS if key.startswith(SECTIONS) and key not in config.given}
@@ -37,6 +40,36 @@ def with_stored(config: Config, parts: Parts) -> tuple[Config, str]:
         return config, f"the settings in the checkpoint are not taken: {error}"
     told = ", ".join(f"{key}={shown(value)}" for key, value in changed.items())
     return used, f"taken from {path}, since no key of the model was set: {told}"
+
+
+def usable(path: str, stored: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a checkpoint, without a data source and augmentations that are not known here: a trained model
+    needs none.
+
+    Raises ConfigError for a model of a plugin that is not imported. No plugin is imported because a checkpoint says so:
+    plugins are code, and a checkpoint may come from anywhere.
+    """
+    data, model = stored.get("data"), stored.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    if isinstance(name, str) and name not in MODELS and stored.get("plugins"):
+        plugins = shown(stored["plugins"])
+        raise ConfigError(
+            f"{path}: its model {shown(name)} is not known here; it was trained with plugins: {plugins}; set `plugins` "
+            "to the modules that register the model (-o plugins=...)"
+        )
+    if not isinstance(data, dict):
+        return stored
+    unknown = {key for key in ("dataset", "augmentations") if key in data and not _is_good(f"data.{key}", data[key])}
+    unknown |= {"options"} if "dataset" in unknown else set()
+    return {**stored, "data": {key: value for key, value in data.items() if key not in unknown}}
+
+
+def _is_good(key: str, value: Any) -> bool:
+    try:
+        OPTIONS[key].check(value)
+    except ConfigError:
+        return False
+    return True
 
 
 _MISSING = object()
