@@ -29,9 +29,9 @@ def load(plugin: str) -> ModuleType:
                 f"plugins: {plugin}: there is no module {error.name}; install it, add its directory to PYTHONPATH, or "
                 "give the path of its file (.py)"
             ) from None
-        raise ConfigError(f"plugins: {plugin}: {_reason(error)}") from error
+        raise ConfigError(f"plugins: {plugin}: {reason(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"plugins: {plugin}: importing it raised {_reason(error)}") from error
+        raise ConfigError(f"plugins: {plugin}: importing it raised {reason(error)}") from error
 
 
 def _of_file(path: str) -> ModuleType:
@@ -56,7 +56,7 @@ def _of_file(path: str) -> ModuleType:
     return module
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """`KeyError: 'x' (nets.py:12)`, on one line."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""

@@ -75,7 +75,7 @@ class Registry:
         return [entry.name for entry in self.entries()]
 
     def entries(self) -> list[Entry]:
-        """All of them."""
+        """All of them, in the same order whichever module was imported first."""
         self._import_builtins()
         def place(one: Entry) -> tuple[int, str]:  # whichever file was imported first
             return (0, one.module) if one.module.startswith(f"{self._builtins}.") else (1, "")
@@ -126,6 +126,8 @@ MODELS = Registry("model", "plsc.models")
 SOURCES = Registry("data source", "plsc.data.sources")
 AUGMENTATIONS = Registry("augmentation", "plsc.data.augmentations")
 SCHEDULES = Registry("schedule", "plsc.optim.schedules")
+METRICS = Registry("metric", "plsc.evaluation.metrics")
 REGISTRIES = {  # by the word of `plsc list`
     "losses": LOSSES, "models": MODELS, "sources": SOURCES, "augmentations": AUGMENTATIONS, "schedules": SCHEDULES,
+    "metrics": METRICS,
 }  # fmt: skip

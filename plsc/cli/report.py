@@ -13,7 +13,7 @@ from plsc.files import safe_open
 from plsc.terminal import show
 
 if TYPE_CHECKING:
-    from plsc.evaluation.verification import Verification
+    from plsc.evaluation.recorded import Recorded
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,33 +30,30 @@ def run(options: argparse.Namespace) -> None:
     if options.picture:
         from plsc.evaluation.report import plot_report
 
-        plot_report(options.picture, losses, {name: verification for name, (_, verification) in tests.items()})
+        verified = {name: one.verification for name, one in tests.items() if one.verification is not None}
+        plot_report(options.picture, losses, verified)
 
 
-def as_plain(losses: list[tuple[int, float]], tests: dict[str, tuple[int, Verification]]) -> dict:
+def as_plain(losses: list[tuple[int, float]], tests: dict[str, Recorded]) -> dict:
     """{"loss": [[step, mean loss], ...], "sets": {name: metrics, as in scalars.jsonl but without the curve}}."""
-    sets = {name: {"step": step, **metrics_of(result)} for name, (step, result) in tests.items()}
-    return {"loss": losses, "sets": sets}
+    return {"loss": losses, "sets": {name: one.plain() for name, one in tests.items()}}
 
 
-def metrics_of(result: Verification) -> dict:
-    values = {name: value for name, value in vars(result).items() if name not in ("fpr", "tpr")}
-    return {**values, "tar_at_far": {f"{far:g}": tar for far, tar in result.tar_at_far.items()}}
-
-
-def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, tuple[int, Verification]]]:
-    """([(step, mean loss)], {set: (step, its last verification)}). Of a step that was done twice the last counts.
+def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, Recorded]]:
+    """([(step, mean loss)], {set: what its last line says}). Of a step that was done twice the last counts.
 
     Raises DataError for a file that is missing or is not what a run writes.
     """
+    from plsc.evaluation.recorded import recorded
+
     losses: dict[int, float] = {}
-    tests: dict[str, tuple[int, Verification]] = {}
+    tests: dict[str, Recorded] = {}
     try:
         with safe_open.open_text(path, safe_open.LIST) as file:
             for line in file:
                 values = json.loads(line)
                 if "test" in values:
-                    tests[values["test"]] = (values["step"], verification_of(values))
+                    tests[values["test"]] = recorded(values)
                 else:
                     losses[values["step"]] = values["mean_loss"]
     except OSError as error:
@@ -66,34 +63,12 @@ def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, tuple[in
     return sorted(losses.items()), tests
 
 
-def verification_of(values: dict) -> Verification:
-    """The verification that a line of scalars.jsonl tells of."""
-    import numpy as np
-
-    from plsc.evaluation.verification import Verification
-
-    roc = values["roc"]
-    return Verification(
-        accuracy=values["accuracy"],
-        accuracy_std=values["accuracy_std"],
-        threshold=values["threshold"],
-        tar_at_far={float(far): tar for far, tar in values["tar_at_far"].items()},
-        auc=values["auc"],
-        eer=values["eer"],
-        xnorm=values["xnorm"],
-        fpr=np.array(roc["fpr"]),
-        tpr=np.array(roc["tpr"]),
-        num_same=values["num_same"],
-        num_different=values["num_different"],
-    )
-
-
-def print_table(losses: list[tuple[int, float]], tests: dict[str, tuple[int, Verification]]) -> None:
+def print_table(losses: list[tuple[int, float]], tests: dict[str, Recorded]) -> None:
     if losses:
         show(f"loss {losses[0][1]:.4f} at step {losses[0][0]}, {losses[-1][1]:.4f} at step {losses[-1][0]}")
     if not tests:
         show("no verification in this run")
         return
-    from plsc.evaluation.table import table
+    from plsc.evaluation.table import recorded_tables
 
-    show("\n".join(table({name: result for name, (_, result) in tests.items()})))
+    show("\n".join(recorded_tables(tests)))

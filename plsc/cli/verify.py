@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from plsc.entry import Entry
-    from plsc.evaluation.table import table
+    from plsc.evaluation.table import tables
 
     config = model_config(options)
     with json_file(options) as file, log_lines(options):
@@ -30,4 +30,4 @@ def run(options: argparse.Namespace) -> None:
     if options.json == STDOUT:
         return
     if options.quiet:
-        show("\n".join(table(results)))
+        show("\n".join(tables(results.sets)))

@@ -107,7 +107,8 @@ class Option:
         if self.choices:
             words = "one of " + ", ".join(str(choice) for choice in self.choices)
         if self.registry:
-            words = "one of " + ", ".join(self.registry.names())
+            words = "a list of" if self.kind == "list[str]" else "one of"
+            words += " " + ", ".join(self.registry.names())
         if self.length is not None:
             words = words.replace("a list of", f"a list of {self.length}")
         if self.within:
@@ -131,8 +132,10 @@ class Option:
             message = f"{prefixed(source)}{self.key}={self.shown(value)}: must be {self.allowed}{detail}"
             raise ConfigError(message) from None
         reason = self.refuse(plain) if self.refuse else None
-        if self.registry is not None and plain not in self.registry:
-            reason = self.registry.unknown(plain)
+        for name in (plain if isinstance(plain, list) else [plain]) if self.registry is not None else []:
+            if name not in self.registry:
+                reason = self.registry.unknown(name)
+                break
         if reason:
             raise ConfigError(f"{prefixed(source)}{self.key}={self.shown(value)}: {reason}")
         return plain

@@ -13,6 +13,7 @@ from plsc.config.shown import shown
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
 
+_OF_TESTS = ("test_period", "test_batch_size", "data.val_targets", "metrics", "metric_options")
 MOST_IN_A_PICTURE = 2**28  # a gigabyte in float32
 
 
@@ -148,7 +149,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     on_fs = remote.fs_dir_for_save is not None or remote.fs_checkpoint_dir is not None
     on_hdfs = on_fs or any((url or "").startswith("hdfs://") for url in (remote.save_url, settings.checkpoint_dir))
     return [
-        ("with_test: false", not settings.with_test, ("test_period", "test_batch_size", "data.val_targets")),
+        ("with_test: false", not settings.with_test, _OF_TESTS),
         ("init_from: none", settings.init_from == "none", ("init_checkpoint",)),
         (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),
         ("mixed_precision.enabled: false", not precision.enabled, half),

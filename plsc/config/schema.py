@@ -15,7 +15,7 @@ from plsc.config.option import option, section
 from plsc.config.schema_data import Data
 from plsc.config.schema_schedule import LrSchedule
 from plsc.config.schema_using import Export, Predict
-from plsc.registry import MODELS
+from plsc.registry import METRICS, MODELS
 
 # PLSC 0.1 put the kind of parallelism into the name of the loss.
 DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
@@ -253,9 +253,18 @@ class Settings:
         5, "How many of the newest checkpoints are kept; 0 or less keeps all.", within="[-1e12, 1e12]",
         setter="set_max_last_checkpoint_num", attributes=("max_last_checkpoint_num",),
     )  # fmt: skip
+    metrics: list[str] = option(
+        ["verification"], "The metrics that the verification sets are judged by, each where a set has what it needs: "
+        "verification needs pairs; identification and retrieval need identities, as a folder of identities or a list "
+        "of path<TAB>identity has them (docs/verification.md), or one of your own (docs/add_a_metric.md).",
+        registry=METRICS, filled=True,
+    )  # fmt: skip
+    metric_options: dict = option(
+        {}, "Options of metrics, by their names: `{retrieval: {ks: [1, 10, 100]}}`.",
+    )  # fmt: skip
     best_metric: str = option(
-        "", "Keep the checkpoint that was best in this figure of a verification in `model_save_dir`/best, beside the "
-        "newest ones: a set and accuracy, auc, eer or tar@F, such as lfw.accuracy or lfw.tar@1e-3; empty for none.",
+        "", "Keep the checkpoint that was best by this metric in `model_save_dir`/best, beside the newest ones: a set "
+        "and a number of one of the `metrics`, such as lfw.accuracy, lfw.tar@1e-3 or faces/.recall@1; empty for none.",
     )  # fmt: skip
     protocol: str = option("exact", "The thresholds of the 10-fold accuracy: the exact best ones, or insightface's, to "
                            "equal its figures to the digit.", choices=("exact", "insightface"))  # fmt: skip

@@ -54,6 +54,6 @@ class Data:
     )  # fmt: skip
     val_targets: list[str] = option(
         ["lfw"], "The verification sets in `dataset_dir`: `lfw` is lfw.bin, `pairs.txt` a list of pairs of pictures, "
-        "`faces/` a folder of identities.",
+        "`products.txt` one of pictures and identities, `faces/` a folder of identities.",
         setter="set_val_targets", attributes=("val_targets",),
     )  # fmt: skip

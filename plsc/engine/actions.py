@@ -20,7 +20,7 @@ from plsc.engine.run.stopping import EXIT_STOPPED
 from plsc.engine.training.loop import Result
 from plsc.engine.training.loop import train as run_training
 from plsc.errors import ConfigError, VerificationError
-from plsc.evaluation.verification import Verification
+from plsc.evaluation.results import Verifications
 from plsc.parallel.environment import Environment
 
 
@@ -51,8 +51,8 @@ def _steps(failed: dict[int, str]) -> str:
     return f"{len(failed)} step(s): {shown}"
 
 
-def test(config: Config, parts: Parts, json_file: str = "", html_file: str = "") -> dict[str, Verification]:
-    """The figures of the net in ``checkpoint_dir`` on every verification set, the same on each rank.
+def test(config: Config, parts: Parts, json_file: str = "", html_file: str = "") -> Verifications:
+    """The numbers of the net in ``checkpoint_dir`` on every set, the same on each rank.
 
     json_file, html_file: where rank 0 writes the figures and the page that shows them; "" for nowhere.
     """

@@ -1,1 +1,5 @@
-"""Judging a model by its embeddings: verification, identification, their files and their picture. NumPy only."""
+"""Verification, identification and retrieval: the numbers that judge embeddings, and how they are shown."""
+
+from plsc.evaluation.metric import DISTRACTOR, Embedded, Metric, register_metric
+
+__all__ = ["DISTRACTOR", "Embedded", "Metric", "register_metric"]

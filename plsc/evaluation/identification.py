@@ -48,8 +48,7 @@ def identify(
 
     Raises DataError for wrong shapes or values that are not finite; ConfigError for ranks < 1 or rates outside (0, 1).
     """
-    if any(rank < 1 for rank in ranks) or not all(0 < rate < 1 for rate in fpirs):
-        raise ConfigError(f"identification: ranks {list(ranks)}, FPIR {list(fpirs)}; allowed: ranks >= 1, 0 < FPIR < 1")
+    check_options(ranks, fpirs)
     gallery, gallery_id = labelled(gallery, gallery_id, "gallery")
     probes, probe_id = labelled(probes, probe_id, "probes")
     parts = [gallery] if distractors is None else [gallery, checked(distractors, "distractors")]
@@ -72,6 +71,12 @@ def identify(
         int(mated.sum()),
         len(strangers),
     )
+
+
+def check_options(ranks: Sequence[int], fpirs: Sequence[float]) -> None:
+    """Raise ConfigError for ranks or rates that cannot be."""
+    if any(rank < 1 for rank in ranks) or not all(0 < rate < 1 for rate in fpirs):
+        raise ConfigError(f"identification: ranks {list(ranks)}, FPIR {list(fpirs)}; allowed: ranks >= 1, 0 < FPIR < 1")
 
 
 def _look_up(

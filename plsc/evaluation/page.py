@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Optional
 
 from plsc.evaluation.charts import roc_chart, score_chart
 from plsc.evaluation.judged import Judged, Mistake
+from plsc.evaluation.metric import shown
 from plsc.evaluation.output_files import write_text
 from plsc.evaluation.table import percent
 
@@ -52,17 +54,27 @@ svg .threshold { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 5 4; }
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_page(path: str | os.PathLike[str], results: Sequence[Judged], title: str = "Verification") -> None:
+Numbers = Mapping[str, Mapping[str, Mapping[str, Optional[float]]]]  # set, metric, name of the number
+
+
+def write_page(
+    path: str | os.PathLike[str], results: Sequence[Judged], title: str = "Verification", numbers: Numbers | None = None
+) -> None:
     """Writes one self-contained HTML file for all sets, replacing ``path`` at once.
 
-    Size: below 60 kB and 40 small JPEGs a set. title: what was judged. Raises DataError if it cannot be written.
+    Size: below 60 kB and 40 small JPEGs a set. title: what was judged. numbers: those of other metrics, shown under the
+    name of the set. Raises DataError if it cannot be written.
     """
-    write_text(path, page(results, title), "page")
+    write_text(path, page(results, title, numbers), "page")
 
 
-def page(results: Sequence[Judged], title: str) -> str:
+def page(results: Sequence[Judged], title: str, numbers: Numbers | None = None) -> str:
     """The text of the page."""
-    sets = "\n".join(map(_section, results)) or "<p>No set was verified.</p>"
+    numbers = numbers or {}
+    parts = [_section(one, numbers.get(one.name, {})) for one in results]
+    others = {name: metrics for name, metrics in numbers.items() if name not in [one.name for one in results]}
+    parts += [f"<section><h2>{_text(name)}</h2>{_metrics(metrics)}</section>" for name, metrics in others.items()]
+    sets = "\n".join(parts) or "<p>No set was verified.</p>"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -84,7 +96,7 @@ def _overview(results: Sequence[Judged]) -> str:
     return f'<div class="wide"><table>{head}{rows}</table></div>'
 
 
-def _section(one: Judged) -> str:
+def _section(one: Judged, metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     result = one.result
     figures: dict[str, str | None] = {
         "accuracy": percent(result),
@@ -102,15 +114,23 @@ def _section(one: Judged) -> str:
         f"<p>{result.num_same} pairs of the same, {result.num_different} of different identities</p>"
         f'{_list(figures)}<div class="charts"><figure><figcaption>ROC</figcaption>{roc_chart(result)}</figure>'
         f"<figure><figcaption>Scores{keys}</figcaption>{score_chart(one)}</figure></div>"
-        f"{_mistakes(one)}</section>"
+        f"{_metrics(metrics)}{_mistakes(one)}</section>"
     )
 
 
-def _list(figures: dict[str, str | None]) -> str:
+def _metrics(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+    return "".join(
+        f"<h3>{_text(metric)}</h3>"
+        + _list({name: None if value is None else shown(value) for name, value in values.items()}, "not supported")
+        for metric, values in metrics.items()
+    )
+
+
+def _list(figures: dict[str, str | None], none: str = "too few pairs") -> str:
     return "<dl>{}</dl>".format(
         "".join(
             f"<div><dt>{_text(name)}</dt>"
-            + ('<dd class="none">too few pairs</dd></div>' if figure is None else f"<dd>{_text(figure)}</dd></div>")
+            + (f'<dd class="none">{none}</dd></div>' if figure is None else f"<dd>{_text(figure)}</dd></div>")
             for name, figure in figures.items()
         )
     )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,8 +42,12 @@ class PictureFiles(Sequence):
         """The file's name without its directory, which may be another on each machine."""
         return os.path.basename(self._paths[index])
 
+    def select(self, which: Sequence[int]) -> PictureFiles:
+        """Those of the numbers ``which``, in that order."""
+        return PictureFiles([self._paths[i] for i in which], [self._places[i] for i in which])
+
     def place(self, index: int) -> str:
-        return f"{self._places[index]}: picture {_printable(self._paths[index])}"
+        return f"{self._places[index]}: picture {printable(self._paths[index])}"
 
 
 def load_pairs(path: str | os.PathLike[str], name: str) -> PairSet:
@@ -53,8 +58,8 @@ def load_pairs(path: str | os.PathLike[str], name: str) -> PairSet:
     return load_pair_list(path, name) if path.suffix == ".txt" else replace(load_bin(path), name=name)
 
 
-def place_of(pairs: PairSet, index: int) -> str:
-    """What messages call a picture: its set and number, its file where it has one."""
+def place_of(pairs: Any, index: int) -> str:
+    """What messages call a picture of a PairSet or IdentitySet: its set and number, its file where it has one."""
     files = pairs.images
     return files.place(index) if isinstance(files, PictureFiles) else f"{pairs.name}, image {index}"
 
@@ -68,17 +73,17 @@ def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
     a list that cannot be judged: fewer pairs than folds, none of one kind.
     """
     home, paths, places, same, bad = Path(path).parent, [], [], [], []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_lines(path), 1):
         line = line.rstrip("\r\n")
         if not line.strip():
             continue
         fields = line.split("\t")
         place = f"{os.path.basename(path)}:{number}"
         if len(fields) != 3 or not fields[0] or not fields[1] or fields[2] not in ("0", "1"):
-            bad.append(f"{place}: {_printable(line)}; path_a<TAB>path_b<TAB>0 or 1 is needed")
+            bad.append(f"{place}: {printable(line)}; path_a<TAB>path_b<TAB>0 or 1 is needed")
             continue
         files = [os.path.join(home, field) for field in fields[:2]]
-        bad += [f"{place}: picture {_printable(file)} is not there" for file in files if not os.path.isfile(file)]
+        bad += [f"{place}: picture {printable(file)} is not there" for file in files if not os.path.isfile(file)]
         paths += files
         places += [place, place]
         same.append(fields[2] == "1")
@@ -101,7 +106,7 @@ def save_pair_list(path: str | os.PathLike[str], pictures: Sequence[str], issame
     names = [os.path.relpath(picture, home) for picture in pictures]
     for name in names:
         if any(mark in name for mark in "\t\r\n"):
-            raise DataError(f"pair list {os.fspath(path)}: {_printable(name)} has a tab or a line end; rename it")
+            raise DataError(f"pair list {os.fspath(path)}: {printable(name)} has a tab or a line end; rename it")
     lines = [f"{a}\t{b}\t{int(same)}\n" for a, b, same in zip(names[::2], names[1::2], issame)]
     with whole_file(path, "pair list") as file:
         file.write("".join(lines).encode("utf-8", "surrogateescape"))
@@ -126,7 +131,8 @@ def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
     return PairSet(name, PictureFiles(paths, [name] * len(paths)), issame)
 
 
-def _lines(path: str | os.PathLike[str]) -> list[str]:
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a list, with their ends. Raises DataError for a file that cannot be read."""
     try:
         with safe_open.open_text(path, safe_open.LIST, "utf-8-sig", "surrogateescape", "\n") as file:
             return file.readlines()
@@ -134,6 +140,7 @@ def _lines(path: str | os.PathLike[str]) -> list[str]:
         raise DataError(f"pair list {os.fspath(path)}: cannot be read: {error.strerror or error}") from error
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """For a message: quoted, on one line, at most 200 characters."""
     shown = repr(os.fsencode(text).decode("utf-8", "backslashreplace"))
     return shown if len(shown) <= 200 else f"{shown[:197]}..."

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from plsc.evaluation.metric import shown
+from plsc.evaluation.recorded import Recorded
+from plsc.evaluation.results import SetResult
 from plsc.evaluation.verification import Verification
 
 FAR = 1e-3  # of the column TAR@FAR
@@ -20,6 +23,40 @@ def table(results: Mapping[str, Verification]) -> list[str]:
             + ("too few pairs" if tar is None else f"{tar:.4f}")
         )
     return lines
+
+
+def tables(results: Mapping[str, SetResult]) -> list[str]:
+    """A table for each metric, as `table` for verification; the others have a column for each of their numbers."""
+    verified = {name: one.verification for name, one in results.items() if one.verification is not None}
+    lines = table(verified) if verified or not results else []
+    for metric in dict.fromkeys(metric for one in results.values() for metric in one.computed):
+        found = {name: one.computed[metric] for name, one in results.items() if metric in one.computed}
+        if all(name in verified and one.result is verified[name] for name, one in found.items()):
+            continue
+        lines += numbers_table(metric, {name: one.values for name, one in found.items()})
+    return lines
+
+
+def recorded_tables(results: Mapping[str, Recorded]) -> list[str]:
+    """The same of what scalars.jsonl says: a table of verification, and one for each set of other numbers."""
+    verified = {name: one.verification for name, one in results.items() if one.verification is not None}
+    lines = table(verified) if verified else []
+    alike: dict[tuple[str, ...], dict[str, Mapping[str, float | None]]] = {}
+    for name, one in results.items():
+        if one.numbers:
+            alike.setdefault(tuple(one.numbers), {})[name] = one.numbers
+    return lines + [line for numbers in alike.values() for line in numbers_table("set", numbers)]
+
+
+def numbers_table(metric: str, numbers: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """A head and a line for each set: {set: {name: number}}, the same names for all sets."""
+    rows = [[metric, *next(iter(numbers.values()))]]
+    rows += [
+        [name, *("-" if value is None else shown(value) for value in values.values())]
+        for name, values in numbers.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def percent(result: Verification) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("paddle")
 
 from plsc.config import Config  # noqa: E402
-from plsc.engine.evaluation.best import Best, check_metric  # noqa: E402
+from plsc.engine.evaluation.best import Best, check_goal, parse_metric  # noqa: E402
 from plsc.errors import ConfigError  # noqa: E402
+from plsc.evaluation.metric import Embedded, given_by, make_metrics  # noqa: E402
 
 
 def run_of(metric, **keys):
@@ -20,17 +22,20 @@ def run_of(metric, **keys):
     return SimpleNamespace(config=config, parts=parts, group=group, journal=SimpleNamespace(say=lambda text: None))
 
 
-def results(**figures):
-    return {"lfw": SimpleNamespace(**figures)}
+def results(**numbers):
+    return {"lfw": numbers}
 
 
 @pytest.mark.parametrize("metric, figure, values, better", [
     ("lfw.accuracy", "accuracy", [0.5, 0.5, 0.7, 0.6, 0.8], [True, False, True, False, True]),
     ("lfw.eer", "eer", [0.5, 0.5, 0.7, 0.4, 0.8], [True, False, False, True, False]),
-    ("lfw.tar@1e-3", "tar_at_far", [{0.001: v, 0.1: 9.0} for v in (0.1, 0.2, 0.2)], [True, True, False]),
+    ("lfw.tar@1e-3", "tar@0.001", [0.1, 0.2, 0.2], [True, True, False]),
+    ("lfw.tar@1e-03", "tar@0.001", [0.1, 0.2, 0.2], [True, True, False]),
+    ("lfw.recall@1", "recall@1", [0.1, 0.2, 0.2], [True, True, False]),
+    ("lfw.map@r", "map@r", [0.1, 0.2, 0.2], [True, True, False]),
 ])  # fmt: skip
 def test_the_first_of_the_best(metric, figure, values, better):
-    best = Best(run_of(metric), None)
+    best = Best(run_of(metric, metrics=["verification", "retrieval"]), None)
     assert [best.improved(step, results(**{figure: value})) for step, value in enumerate(values)] == better
     last = max(step for step, good in enumerate(better) if good)
     assert best.extra["best"]["step"] == last
@@ -47,7 +52,8 @@ def test_the_record_goes_on_in_a_run_that_is_resumed_and_nowhere_else():
 
 @pytest.mark.parametrize("metric, keys", [
     ("lfw", {}), ("lfw.beauty", {}), ("cfp_fp.accuracy", {}), ("lfw.tar@0", {}), ("lfw.tar@..", {}),
-    ("lfw.accuracy", {"with_test": False}),
+    ("lfw.accuracy", {"with_test": False}), ("lfw.threshold", {}), ("lfw.recall@1", {}), ("lfw.tar@0.3", {}),
+    ("lfw.accuracy", {"metrics": ["retrieval"]}), ("lfw.recall@7", {"metrics": ["retrieval"]}),
 ])  # fmt: skip
 def test_a_metric_that_cannot_be_is_refused_before_training(metric, keys):
     with pytest.raises(ConfigError, match="best_metric="):
@@ -56,8 +62,8 @@ def test_a_metric_that_cannot_be_is_refused_before_training(metric, keys):
 
 def test_a_rate_that_the_pairs_do_not_support_is_refused():
     best = Best(run_of("lfw.tar@1e-6"), None)
-    with pytest.raises(ConfigError, match="support tar@0.1"):
-        best.improved(1, results(tar_at_far={0.1: 0.5, 1e-6: None}))
+    with pytest.raises(ConfigError, match="lfw is too small for it; it supports tar@0.1$"):
+        best.improved(1, {"lfw": {"accuracy": 0.9, "tar@0.1": 0.5, "tar@1e-06": None}})
 
 
 def test_the_record_of_the_step_itself_lies_in_best(tmp_path, monkeypatch):
@@ -83,14 +89,24 @@ def test_a_set_that_could_not_be_verified_is_no_better():
     assert not Best(run_of("lfw.accuracy"), None).improved(1, {})
 
 
-@pytest.mark.parametrize("metric, good", [("lfw.tar@1e-1", True), ("lfw.tar@1e-2", False), ("lfw.tar@0.3", False),
-                                          ("lfw.auc", True)])  # fmt: skip
+@pytest.mark.parametrize("metric, good", [("lfw.tar@1e-1", True), ("lfw.tar@1e-2", False), ("lfw.auc", True)])
 def test_what_the_pairs_can_give_is_known_before_training(metric, good):
-    run = run_of(metric)
-    check = lambda: check_metric(run.config, run.parts, "lfw", 99)  # noqa: E731
+    """Of 99 different pairs one in a hundred is not even one."""
+    config = run_of(metric).config
+    (verification,) = make_metrics(config)
+    given = given_by(verification, Embedded("lfw", np.zeros((0, 0)), issame=np.zeros(99, bool)))
+    check = lambda: check_goal(config, parse_metric(config, run_of(metric).parts), given)  # noqa: E731
     if good:
         check()
     else:
-        with pytest.raises(ConfigError, match="the pairs of lfw support tar@0.1$"):
+        with pytest.raises(ConfigError, match="lfw is too small for it; it supports tar@0.1$"):
             check()
-    check_metric(run.config, run.parts, "other", 0)
+
+
+def test_of_sets_whose_names_hold_dots_the_longest_counts():
+    keys = {"data": {"val_targets": ["a", "a.txt", "faces/"]}, "metrics": ["retrieval", "verification"]}
+    for metric, name, number in (("a.txt.recall@1", "a.txt", "recall@1"), ("a.eer", "a", "eer"),
+                                 ("faces/.tar@1e-4", "faces/", "tar@0.0001")):  # fmt: skip
+        run = run_of(metric, **keys)
+        goal = parse_metric(run.config, run.parts)
+        assert (goal.name, goal.number, goal.smaller) == (name, number, number == "eer")

@@ -39,8 +39,8 @@ class Samples:
 
 
 def check_own(dataset, best_metric=""):
-    run = SimpleNamespace(config=Config.from_dict({"model": {"image_shape": [3, 16, 16]}, "best_metric": best_metric}),
-                          parts=Parts(test_dataset=dataset))  # fmt: skip
+    config = Config.from_dict({"model": {"image_shape": [3, 16, 16]}, "best_metric": best_metric})
+    run = SimpleNamespace(config=config, parts=Parts(test_dataset=dataset), env=SimpleNamespace(rank=0))
     sets_check._check_own(run)
 
 
@@ -56,7 +56,7 @@ def test_of_a_users_set_as_much_is_read_as_it_takes_to_see_both_kinds():
     (Samples([0, 0, 0, 1] * 6, broken=23), "", r"test_dataset\[23\] raised ValueError: cut off"),
     (Samples([0, 0, 0, 1] * 6, broken=0), "", r"test_dataset\[0\]"),
     (Samples([0, 0, 0, 1] * 6, broken=13), "", r"test_dataset\[13\]"),
-    (Samples([0, 0, 0, 1] * 6), "test_dataset.tar@1e-2", "the pairs of test_dataset support tar@0.1"),
+    (Samples([0, 0, 0, 1] * 20), "test_dataset.tar@1e-2", "test_dataset is too small for it; it supports tar@0.1"),
 ])  # fmt: skip
 def test_a_users_set_that_cannot_be_judged_is_named(dataset, metric, message):
     with pytest.raises(PlscError, match=message):

@@ -60,7 +60,7 @@ def test_a_set_is_gone_before_the_next_is_read(monkeypatch):
             alive.append(weakref.ref(rows))
             return rows, rows
 
-    def sets(config, parts):
+    def sets(config, parts, kinds):
         for name in ("a", "b", "c"):
             assert [ref() for ref in alive] == [None] * len(alive)
             pairs = PairSet(name, [b"x"] * 40, np.arange(20) % 2 == 0)

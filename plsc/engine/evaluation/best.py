@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plsc import checkpoint
@@ -12,20 +13,27 @@ from plsc.checkpoint.layout import BEST
 from plsc.config import Config
 from plsc.config.parts import Parts
 from plsc.errors import ConfigError
-from plsc.evaluation.roc import allowed_errors
-from plsc.evaluation.verification import FARS, Verification
+from plsc.evaluation.metric import SMALLER, find_number, make_metrics
 
 if TYPE_CHECKING:  # what is looked at before a run starts needs no Paddle
     from plsc.engine.run.start import Run
 
-_METRIC = re.compile(r"(?P<name>.+)\.(?P<figure>accuracy|auc|eer|tar@(?P<far>[0-9.e-]+))")
+
+@dataclass(frozen=True)
+class Goal:
+    """``best_metric`` in its parts: the set, the metric, the name of its number, whether the smaller is better."""
+
+    name: str
+    metric: str
+    number: str
+    smaller: bool
 
 
 class Best:
-    """Follows ``best_metric`` = "set.figure"; of a run without one nothing is ever better.
+    """Follows ``best_metric`` = "set.number"; of a run without one nothing is ever better.
 
-    Figures: accuracy, auc, eer (the smaller is better) and tar@F, the true accept rate at the false accept rate F.
-    Raises ConfigError for a metric that no verification of the run gives.
+    A number is one of the run's metrics that has a direction, such as accuracy, eer (the smaller is better), tar@1e-3
+    or recall@1. Raises ConfigError for one that no metric of the run gives.
     """
 
     def __init__(self, run: Run, opened: tuple[str, Manifest] | None):
@@ -34,7 +42,7 @@ class Best:
         self._resumed = False
         if not self.metric:
             return
-        self._match = parse_metric(run.config, run.parts)
+        self._goal = parse_metric(run.config, run.parts)
         self._resumed = opened is not None and _inside(opened[0], run.config.model_save_dir)
         if self._resumed:
             # what a checkpoint of this run says, rather than what lies in best/: a run that is resumed before its best
@@ -69,70 +77,62 @@ class Best:
     def run_dir(self) -> str:
         return os.path.join(self._run.config.model_save_dir, BEST)
 
-    def improved(self, step: int, results: dict[str, Verification]) -> bool:
-        """Look at a verification, by every rank; True on all of them if it is better than all before.
+    def improved(self, step: int, results: Mapping[str, Mapping[str, float | None]]) -> bool:
+        """Look at the numbers of each set, by every rank; True on all of them if they are better than all before.
 
-        A set that could not be verified is no better. Raises ConfigError, on every rank, for a figure that the set
-        does not support.
+        A set that could not be judged is no better. Raises ConfigError, on every rank, for a number that the set does
+        not support.
         """
-        if not self.metric or self._match["name"] not in results:
+        if not self.metric or self._goal.number not in results.get(self._goal.name, {}):
             return False
-        value, problem = self._run.group.broadcast(self._value(results))
+        value, problem = self._run.group.broadcast(self._value(results[self._goal.name]))
         if problem:
             raise ConfigError(problem)
         before = self._record.get("value")
-        smaller = self._match["figure"] == "eer"
-        if before is not None and not (value < before if smaller else value > before):
+        if before is not None and not (value < before if self._goal.smaller else value > before):
             return False
         self._record = {"metric": self.metric, "value": value, "step": step}
         self._run.journal.say(f"best: {self.metric} {value:.6f} at step {step}")
         return True
 
-    def _value(self, results: dict[str, Verification]) -> tuple[float | None, str | None]:
-        """(the figure, why there is none)."""
-        name, figure, far = self._match["name"], self._match["figure"], self._match["far"]
-        if far is None:
-            return float(getattr(results[name], figure)), None
-        rates = results[name].tar_at_far
-        value = rates.get(float(far))
+    def _value(self, numbers: Mapping[str, float | None]) -> tuple[float | None, str | None]:
+        """(the number, why there is none)."""
+        value = numbers[self._goal.number]
         if value is None:
-            return None, _unsupported(self.metric, name, [rate for rate, tar in rates.items() if tar is not None])
+            known = [name for name, number in numbers.items() if number is not None]
+            return None, _unsupported(self.metric, self._goal, known)
         return float(value), None
 
 
-def parse_metric(config: Config, parts: Parts) -> re.Match:
-    """``best_metric`` in its groups: name, figure, far. Raises ConfigError for one that no verification can give."""
-    metric = config.best_metric
-    match = _METRIC.fullmatch(metric)
+def parse_metric(config: Config, parts: Parts) -> Goal:
+    """``best_metric`` in its parts. Raises ConfigError for one that the sets and metrics of the run cannot give."""
+    wanted = config.best_metric
     names = ["test_dataset"] if parts.test_dataset is not None else list(config.data.val_targets)
-    good = match is not None and match["name"] in names
-    try:
-        good = good and (match["far"] is None or float(match["far"]) > 0)
-    except ValueError:
-        good = False
-    if not good:
+    known = {number: metric for metric in make_metrics(config) for number in metric.better}
+    name = max((name for name in names if wanted.startswith(f"{name}.")), key=len, default="")
+    number = find_number(wanted[len(name) + 1 :], known) if name else None
+    directed = [number for number, metric in known.items() if metric.better[number]]
+    if number not in directed:
         raise ConfigError(
-            f"best_metric={metric!r}: must be a set and a figure, as {names[0]}.accuracy; sets: {', '.join(names)}; "
-            "figures: accuracy, auc, eer, tar@1e-3"
+            f"best_metric={wanted!r}: must be a set and a number, as {'.'.join([*names[:1], *directed[:1]])}; sets: "
+            f"{', '.join(names)}; numbers of metrics={config.metrics}: {', '.join(directed) or 'none'}"
         )
     if not config.with_test:
-        raise ConfigError(f"best_metric={metric!r}: needs with_test: true")
-    return match
+        raise ConfigError(f"best_metric={wanted!r}: needs with_test: true")
+    metric = known[number]
+    return Goal(name, metric.name, number, metric.better[number] == SMALLER)
 
 
-def check_metric(config: Config, parts: Parts, name: str, num_different: int) -> None:
-    """Raise ConfigError where the set ``name`` has too few different pairs for ``best_metric``."""
-    match = parse_metric(config, parts)
-    if match["name"] != name or match["far"] is None:
-        return
-    supported = [far for far in FARS if allowed_errors(far, num_different)]
-    if float(match["far"]) not in supported:
-        raise ConfigError(_unsupported(config.best_metric, name, supported))
+def check_goal(config: Config, goal: Goal, given: Collection[str]) -> None:
+    """Raise ConfigError where ``goal`` is not among ``given``, the numbers that its set can give."""
+    if goal.number not in given:
+        raise ConfigError(_unsupported(config.best_metric, goal, list(given)))
 
 
-def _unsupported(metric: str, name: str, rates: list[float]) -> str:
-    known = ", ".join(f"tar@{rate:g}" for rate in rates) or "none"
-    return f"best_metric={metric!r}: the pairs of {name} support {known}"
+def _unsupported(wanted: str, goal: Goal, known: list[str]) -> str:
+    base, at, _ = goal.number.partition("@")
+    alike = [number for number in known if at and number.startswith(base + at)]
+    return f"best_metric={wanted!r}: {goal.name} is too small for it; it supports {', '.join(alike) or 'none like it'}"
 
 
 def _inside(path: str, run_dir: str) -> bool:

@@ -28,7 +28,9 @@ from plsc.engine.evaluation.best import parse_metric
 from plsc.engine.run.start import Run
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.evaluation.bin_file import PairSet, find_targets
-from plsc.evaluation.sources import PictureFiles, load_pairs, place_of
+from plsc.evaluation.identity_sets import AnySet, load_set
+from plsc.evaluation.metric import PAIRS, make_metrics
+from plsc.evaluation.sources import PictureFiles, place_of
 from plsc.evaluation.verification import FOLDS
 from plsc.parallel.environment import Environment
 from plsc.registry import SOURCES
@@ -109,38 +111,47 @@ def _length(dataset) -> int | None:
 
 
 def check_verification(config: Config, parts: Parts) -> Records:
-    """Is there what the figures are made from? Returns a record of each set. Raises DataError."""
+    """Is there what the metrics are made from? Returns a record of each set. Raises DataError, ConfigError."""
+    kinds = {metric.needs for metric in make_metrics(config)}
     if parts.test_dataset is not None:
-        count = number_of_samples(parts.test_dataset)
+        count = number_of_samples(parts.test_dataset, PAIRS in kinds)
         kind = qualified_name(parts.test_dataset)
         return {"test_dataset": {"kind": "test_dataset", "type": kind, "images": count}}
     require_pictures(config)
     shape, records = list(config.model.image_shape), {}
     for name, path in zip(config.data.val_targets, verification_files(config)):
-        pairs = load_pairs(path, name)
-        if len(pairs.issame) < FOLDS or pairs.issame.all() or not pairs.issame.any():
-            raise DataError(
-                f"{path}: has {int(pairs.issame.sum())} same and {int((~pairs.issame).sum())} different pairs; it "
-                f"needs both kinds, and a pair for each of {FOLDS} folds"
-            )
-        picture = decode_image(pairs.images[0], place_of(pairs, 0), (shape[1], shape[2]), shape[0])
-        found = [picture.shape[2], *picture.shape[:2]]
-        if found != shape:
-            raise DataError(f"{place_of(pairs, 0)}: is {found}, must be model.image_shape {shape}")
-        records[name] = _pairs_record(pairs)
+        found = load_set(path, name, kinds)
+        _check_pairs(path, found)
+        picture = decode_image(found.images[0], place_of(found, 0), (shape[1], shape[2]), shape[0])
+        size = [picture.shape[2], *picture.shape[:2]]
+        if size != shape:
+            raise DataError(f"{place_of(found, 0)}: is {size}, must be model.image_shape {shape}")
+        records[name] = _record(found)
     return records
 
 
-def _pairs_record(pairs: PairSet) -> dict[str, Any]:
-    """What tells one verification set from another: which pairs are the same, and the pictures, of files the names."""
-    digest, pictures = zlib.crc32(pairs.issame.tobytes()), pairs.images
+def _check_pairs(path: str | os.PathLike[str], found: AnySet) -> None:
+    """Raise DataError where a set of pairs cannot be judged."""
+    if isinstance(found, PairSet) and (len(found.issame) < FOLDS or found.issame.all() or not found.issame.any()):
+        raise DataError(
+            f"{path}: has {int(found.issame.sum())} same and {int((~found.issame).sum())} different pairs; it "
+            f"needs both kinds, and a pair for each of {FOLDS} folds"
+        )
+
+
+def _record(found: AnySet) -> dict[str, Any]:
+    """What tells one set from another: which pairs are the same, or the identities, and the pictures, of files the
+    names."""
+    labels = found.issame if isinstance(found, PairSet) else found.identities
+    digest, pictures = zlib.crc32(labels.tobytes()), found.images
     for index in range(len(pictures)):
         if isinstance(pictures, PictureFiles):
             picture = os.fsencode(pictures.name(index))
         else:
             picture = pictures[index]
         digest = zlib.crc32(np.ascontiguousarray(picture) if isinstance(picture, np.ndarray) else picture, digest)
-    return {"kind": "pairs", "images": len(pairs.images), "digest": f"{digest:08x}"}
+    kind = "pairs" if isinstance(found, PairSet) else "identities"
+    return {"kind": kind, "images": len(found.images), "digest": f"{digest:08x}"}
 
 
 def require_pictures(config: Config) -> None:
@@ -150,17 +161,20 @@ def require_pictures(config: Config) -> None:
         raise ConfigError(f"model.image_shape={list(config.model.image_shape)}: {reason}")
 
 
-def number_of_samples(test_dataset) -> int:
-    """How many a user's ``test_dataset`` has. Raises DataError where that does not make pairs enough."""
+def number_of_samples(test_dataset, pairs: bool = True) -> int:
+    """How many a user's ``test_dataset`` has. Raises DataError where that is none, or not pairs enough where a metric
+    needs ``pairs``."""
     try:
         count = len(test_dataset)
     except Exception as error:  # paddle.io.Dataset has a __len__ that only raises
         raise DataError(f"test_dataset: {type(test_dataset).__name__} has no usable __len__: {error}") from error
-    if count < 2 * FOLDS or count % 2:
+    if pairs and (count < 2 * FOLDS or count % 2):
         raise DataError(
             f"test_dataset: has {count} samples; it needs an even number of at least {2 * FOLDS}, a pair for each of "
             f"{FOLDS} folds"
         )
+    if not count:
+        raise DataError("test_dataset: has no samples")
     return count
 
 

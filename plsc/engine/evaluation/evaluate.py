@@ -1,30 +1,38 @@
-"""Verification on the ranks: every set's pictures spread over them, the figures the same on each."""
+"""The sets on the ranks: every set's pictures spread over them, the metrics the same on each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from plsc.config import Config
 from plsc.config.parts import Parts
-from plsc.data import decode_image, normalise, read_test_sample
-from plsc.engine.evaluation.data import input_names, number_of_samples, verification_files
+from plsc.engine.evaluation.data import input_names
+from plsc.engine.evaluation.sets import (
+    HookPairs,
+    TestSet,
+    Unusable,
+    count_of,
+    describe_error,
+    kinds_of,
+    reader,
+    supported,
+    verification_sets,
+    views,
+)
 from plsc.engine.program.build import EvalProgram
-from plsc.errors import DataError, PlscError
-from plsc.evaluation.bin_file import PairSet
-from plsc.evaluation.embeddings import combine_flip
-from plsc.evaluation.sources import load_pairs, place_of
+from plsc.errors import DataError
+from plsc.evaluation.metric import Computed, Embedded, Metric, computed, make_metrics
+from plsc.evaluation.results import SetResult
 from plsc.evaluation.spread import assemble, split
-from plsc.evaluation.verification import Verification, verify
 from plsc.parallel.environment import Environment
 from plsc.parallel.ranks import OneRank, Ranks
 
 RunProgram = Callable[[Any, dict, list], list]
-# look(pairs, read, embeddings float64 [2P, E] of length 1, result); read(i) gives picture i as float32 [C, H, W]
-Look = Callable[["PairSet | HookPairs", Callable[[int], np.ndarray], np.ndarray, Verification], None]
+# look(result, set, read, views by kind); read(i) gives picture i of the set as float32 [C, H, W]
+Look = Callable[[SetResult, TestSet, Callable[[int], np.ndarray], Mapping[str, Embedded]], None]
 
 
 class Embedder:
@@ -64,61 +72,6 @@ class Embedder:
         return assemble([by_rank[:, rank] for rank in range(self._env.world_size)], count)
 
 
-@dataclass(frozen=True)
-class Unusable:
-    """A set that cannot be read on this rank, and why."""
-
-    name: str
-    reason: str
-
-
-def verification_sets(config: Config, parts: Parts) -> Iterator[PairSet | HookPairs | Unusable]:
-    """The sets to judge by, one after the other, so that one is in memory at a time."""
-    if parts.test_dataset is not None:
-        shape = tuple(config.model.image_shape)
-        yield _opened(HookPairs.name, lambda: HookPairs(parts.test_dataset, shape))
-        return
-    for name in config.data.val_targets:
-        yield _opened(name, lambda: load_pairs(verification_files(config, [name])[0], name))  # noqa: B023
-
-
-def _opened(name: str, load: Callable[[], PairSet | HookPairs]) -> PairSet | HookPairs | Unusable:
-    try:
-        return load()
-    except Exception as error:  # a user's data set may raise anything
-        return Unusable(name, describe_error(error))
-
-
-class HookPairs:
-    """A user's ``test_dataset`` as pairs: samples 2i and 2i + 1 are pair i, "same" if their labels are equal.
-
-    A sample is read once, so that picture and label belong together: ``issame`` is known after ``settle``.
-    """
-
-    name = "test_dataset"
-
-    def __init__(self, dataset: Sequence, image_shape: tuple[int, int, int]):
-        self._dataset, self._shape = dataset, image_shape
-        self.issame = np.zeros(number_of_samples(dataset) // 2, bool)
-        self.labels: list[int] = []  # of the samples in the order in which this rank has read them
-
-    def read(self, index: int) -> np.ndarray:
-        """float32 [C, H, W]. Raises DataError that names the sample."""
-        image, label = read_test_sample(self._dataset, index, self._shape)
-        self.labels.append(int(label))
-        return image
-
-    def settle(self, labels: np.ndarray) -> None:
-        """The labels of all samples, in order. Raises DataError where they make pairs of one kind only."""
-        self.issame = labels[::2] == labels[1::2]
-        same = int(self.issame.sum())
-        if same in (0, len(self.issame)):
-            raise DataError(
-                f"test_dataset: has {same} same and {len(self.issame) - same} different pairs; it needs both kinds "
-                "(samples 2i and 2i + 1 are a pair, same if their labels are equal)"
-            )
-
-
 def verify_all(
     config: Config,
     parts: Parts,
@@ -126,36 +79,93 @@ def verify_all(
     look: Look | None = None,
     group: Ranks | None = None,
     failures: dict[str, str] | None = None,
-) -> dict[str, Verification]:
-    """The figures of every verification set by name. ``look`` is handed each set while it is in memory.
+) -> dict[str, SetResult]:
+    """What the metrics of every set say, by the name of the set. ``look`` is handed each set while it is in memory.
 
-    What is wrong with a set on one rank counts on all ranks of ``group``: it goes into ``failures`` under the name of
-    the set, and the other sets are judged; without ``failures`` it is raised as a DataError.
+    What is wrong with a set or a metric on one rank counts on all ranks of ``group``: it goes into ``failures`` under
+    the name of the set, or of set and metric, and the rest is judged; without ``failures`` it is raised as a DataError.
     """
-    results, group = {}, OneRank() if group is None else group
-    for pairs in verification_sets(config, parts):
-        problem = _opening_problem(group, pairs)
-        if not problem:
-            read = _reader(config, pairs)
-            careful = _KeepsStep(read, tuple(config.model.image_shape))
-            plain, mirrored = embedder.embed(careful, 2 * len(pairs.issame), flip=True)
-            problem = _problem(group, careful.problem)
-        if not problem:
-            if isinstance(pairs, HookPairs):
-                _settle(pairs, embedder, group.all_gather(pairs.labels), careful)
-            embeddings, result = _judged(pairs, plain, mirrored, careful, config.protocol)
-            problem = _problem(group, careful.problem)
-            del plain, mirrored, careful
-        if problem:
-            if failures is None:
-                raise DataError(problem)
-            failures[pairs.name] = problem
-            continue
-        results[pairs.name] = result
-        if look is not None:
-            look(pairs, read, embeddings, result)
-        del pairs, read, embeddings  # else they stay in memory while the next set is read
+    results: dict[str, SetResult] = {}
+    metrics = make_metrics(config)
+    judge = _Judge(config, metrics, embedder, OneRank() if group is None else group)
+    for found in verification_sets(config, parts, kinds_of(metrics)):
+        try:
+            one, problems = judge(found, look), judge.problems
+        except DataError as error:
+            one, problems = None, {found.name: str(error)}
+        if problems and failures is None:
+            raise DataError(next(iter(problems.values())))
+        if problems:
+            failures.update(problems)
+        if one is not None:
+            results[one.name] = one
+        del found  # else it stays in memory while the next one is read
     return results
+
+
+class _Judge:
+    """Judges one set after the other. ``problems``: {set, metric: what is wrong} of the last one."""
+
+    def __init__(self, config: Config, metrics: Sequence[Metric], embedder: Embedder, group: Ranks):
+        self._config, self._metrics, self._embedder, self._group = config, metrics, embedder, group
+        self.problems: dict[str, str] = {}
+
+    def __call__(self, found: TestSet | Unusable, look: Look | None) -> SetResult | None:
+        """None where every metric has a problem. Raises DataError, on every rank, for what is wrong with the set."""
+        self.problems = {}
+        self._agree(found.reason if isinstance(found, Unusable) else None)
+        self._agree(_different_numbers(self._group, found))
+        read = reader(self._config, found)
+        usable, skipped, given = self._embedded(found, read)
+        one = SetResult(found.name, skipped=skipped)
+        for metric in usable:
+            problem, outcome = _compute(metric, given[metric.needs], self._group)
+            if problem:
+                self.problems[f"{found.name}, {metric.name}"] = f"{found.name}: {problem}"
+            else:
+                one.computed[metric.name] = outcome
+        if look is not None and one.computed:
+            look(one, found, read, given)
+        return one if one.computed else None
+
+    def _embedded(
+        self, found: TestSet, read: Callable[[int], np.ndarray]
+    ) -> tuple[list[Metric], dict[str, str], dict[str, Embedded]]:
+        """(the metrics that the set supports, why others are left out, what they are given by kind)."""
+        careful = _KeepsStep(read, tuple(self._config.model.image_shape))
+        plain, mirrored = self._embedder.embed(careful, count_of(found), flip=True)
+        self._agree(careful.problem)
+        problem, usable, skipped, given = None, [], {}, {}
+        try:
+            if isinstance(found, HookPairs):
+                found.settle(self._embedder.in_order(self._group.all_gather(found.labels), found.count))
+            usable, skipped = supported(self._metrics, found)
+            given = views(found, kinds_of(usable), plain, mirrored)
+        except DataError as error:
+            problem = f"{found.name}: {str(error).removeprefix(f'{found.name}: ')}"
+        self._agree(problem)
+        return usable, skipped, given
+
+    def _agree(self, own: str | None) -> None:
+        """Raise the first problem of any rank, the same on all."""
+        problem = _problem(self._group, own)
+        if problem:
+            raise DataError(problem)
+
+
+def _compute(metric: Metric, data: Embedded, group: Ranks) -> tuple[str | None, Computed | None]:
+    """(what is wrong on any rank, what the metric makes of a set): computed on rank 0, the same on all."""
+    own, problem = None, None
+    if metric.on_every_rank or group.rank == 0:
+        try:
+            own = computed(metric, data)
+        except DataError as error:
+            problem = str(error)
+    problem = _problem(group, problem)
+    if problem or metric.on_every_rank:
+        return problem, own
+    plain = group.all_gather([own.values, own.text, own.record] if group.rank == 0 else None)[0]
+    return None, own if own is not None else Computed(*plain)
 
 
 class _KeepsStep:
@@ -175,30 +185,10 @@ class _KeepsStep:
         return np.zeros(self._shape, np.float32)
 
 
-def _settle(pairs: HookPairs, embedder: Embedder, labels: list[list[int]], read: _KeepsStep) -> None:
-    try:
-        pairs.settle(embedder.in_order(labels, 2 * len(pairs.issame)))
-    except DataError as error:
-        read.problem = str(error)
-
-
-def _judged(pairs: PairSet | HookPairs, plain, mirrored, read: _KeepsStep, protocol: str) -> tuple:
-    """(embeddings, figures) where all went well; what did not is the problem of ``read``."""
-    if read.problem is None:
-        try:
-            embeddings, xnorm = combine_flip(plain, mirrored)
-            return embeddings, verify(embeddings, pairs.issame, xnorm=xnorm, protocol=protocol)
-        except DataError as error:
-            read.problem = f"{pairs.name}: {error}"
-    return None, None
-
-
-def _opening_problem(group: Ranks, pairs: PairSet | HookPairs | Unusable) -> str | None:
-    if problem := _problem(group, pairs.reason if isinstance(pairs, Unusable) else None):
-        return problem
-    counts = group.all_gather(len(pairs.issame))
+def _different_numbers(group: Ranks, found: TestSet) -> str | None:
+    counts = group.all_gather(count_of(found))
     same = len(set(counts)) == 1  # else the ranks would not make the same number of batches
-    return None if same else f"{pairs.name}: the ranks see {counts} pairs; give all of them the same files"
+    return None if same else f"{found.name}: the ranks see {counts} pictures; give all of them the same files"
 
 
 def _problem(group: Ranks, own: str | None) -> str | None:
@@ -207,52 +197,3 @@ def _problem(group: Ranks, own: str | None) -> str | None:
         if problem is not None:
             return problem if group.world_size == 1 else f"rank {rank}: {problem}"
     return None
-
-
-def _reader(config: Config, pairs: PairSet | HookPairs) -> Callable[[int], np.ndarray]:
-    return pairs.read if isinstance(pairs, HookPairs) else picture_reader(config, pairs)
-
-
-def picture_reader(config: Config, pairs: PairSet) -> Callable[[int], np.ndarray]:
-    """``read(index)``: a picture of a set as the net takes it, float32 [C, H, W]. Raises DataError that names it."""
-    shape, std = tuple(config.model.image_shape), config.data.pixel_std
-
-    def read(index: int) -> np.ndarray:
-        name = place_of(pairs, index)
-        image = normalise(decode_image(pairs.images[index], name, shape[1:], shape[0]), std)
-        if image.shape != shape:
-            raise DataError(f"{name}: is {list(image.shape)}, must be model.image_shape {list(shape)}")
-        return image
-
-    return read
-
-
-def describe_error(error: Exception) -> str:
-    """One line; the kind too where it is none of ours."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, PlscError) else f"{type(error).__name__}: {text}"
-
-
-def describe(name: str, result: Verification) -> str:
-    """One line that can be grepped."""
-    tar = ", ".join(f"TAR@FAR={far:g}: {tar:.5f}" for far, tar in result.tar_at_far.items() if tar is not None)
-    return (
-        f"[{name}] Accuracy-Flip: {result.accuracy:.5f}+-{result.accuracy_std:.5f}, XNorm: {result.xnorm:.5f}, "
-        f"AUC: {result.auc:.5f}, EER: {result.eer:.5f}" + (f", {tar}" if tar else "")
-    )
-
-
-def as_scalars(result: Verification) -> dict[str, Any]:
-    """What is written to scalars.jsonl."""
-    return {
-        "accuracy": result.accuracy,
-        "accuracy_std": result.accuracy_std,
-        "threshold": result.threshold,
-        "auc": result.auc,
-        "eer": result.eer,
-        "xnorm": result.xnorm,
-        "tar_at_far": {f"{far:g}": tar for far, tar in result.tar_at_far.items()},
-        "roc": {"fpr": [round(float(x), 6) for x in result.fpr], "tpr": [round(float(x), 6) for x in result.tpr]},
-        "num_same": result.num_same,
-        "num_different": result.num_different,
-    }

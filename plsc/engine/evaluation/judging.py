@@ -11,12 +11,14 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.data.transforms import PIXEL_MEAN
-from plsc.engine.evaluation.evaluate import HookPairs, as_scalars
-from plsc.evaluation.bin_file import PairSet
+from plsc.engine.evaluation.sets import TestSet
+from plsc.evaluation.identity_sets import IdentitySet
 from plsc.evaluation.judged import Judged, judged
+from plsc.evaluation.metric import PAIRS, Embedded
 from plsc.evaluation.output_files import check_place, write_text
 from plsc.evaluation.page import write_page
-from plsc.evaluation.verification import Verification, pair_distances
+from plsc.evaluation.results import SetResult
+from plsc.evaluation.verification import pair_distances
 
 
 @dataclass(frozen=True)
@@ -43,29 +45,43 @@ class Judging:
 
     def look(
         self,
-        pairs: PairSet | HookPairs,
+        one: SetResult,
+        found: TestSet,
         read: Callable[[int], np.ndarray],
-        embeddings: np.ndarray,
-        result: Verification,
+        views: Mapping[str, Embedded],
     ) -> None:
         """Keeps what the page shows of a set; nothing of the set itself stays in memory."""
-        if self.outputs.html_file:
-            std = self.config.data.pixel_std
-            distance = pair_distances(embeddings)
-            self.sets.append(judged(pairs.name, result, distance, pairs.issame, lambda i: pixels(read(i), std)))
+        if not self.outputs.html_file or one.verification is None:
+            return
+        std, pairs = self.config.data.pixel_std, views[PAIRS]
+        pictures = found.pictures if isinstance(found, IdentitySet) else np.arange(len(pairs.embeddings))
+        distance = pair_distances(pairs.embeddings)
+        self.sets.append(
+            judged(one.name, one.verification, distance, pairs.issame, lambda i: pixels(read(int(pictures[i])), std))
+        )
 
-    def write(self, net: str, step: int, results: Mapping[str, Verification]) -> list[str]:
+    def write(self, net: str, step: int, results: Mapping[str, SetResult]) -> list[str]:
         """Writes the files and returns their names. net, step: what was judged. Raises DataError."""
         if self.outputs.json_file:
             write_text(self.outputs.json_file, as_json(net, step, results), "--json")
         if self.outputs.html_file:
-            write_page(self.outputs.html_file, self.sets, f"{net}, after {step} steps")
+            numbers = {name: numbers_beside_verification(one) for name, one in results.items()}
+            write_page(self.outputs.html_file, self.sets, f"{net}, after {step} steps", numbers)
         return [path for path in (self.outputs.json_file, self.outputs.html_file) if path]
 
 
-def as_json(net: str, step: int, results: Mapping[str, Verification]) -> str:
-    """{"net": ..., "step": ..., "sets": {name: figures as in scalars.jsonl}}, one line."""
-    content: dict[str, Any] = {"net": net, "step": step, "sets": {n: as_scalars(r) for n, r in results.items()}}
+def numbers_beside_verification(one: SetResult) -> dict[str, dict[str, float | None]]:
+    """{metric: its numbers}, of all but verification, for which the page has charts."""
+    return {
+        name: found.values
+        for name, found in one.computed.items()
+        if one.verification is None or found.result is not one.verification
+    }
+
+
+def as_json(net: str, step: int, results: Mapping[str, SetResult]) -> str:
+    """{"net": ..., "step": ..., "sets": {name: numbers as in scalars.jsonl}}, one line."""
+    content: dict[str, Any] = {"net": net, "step": step, "sets": {name: one.record for name, one in results.items()}}
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from plsc.data import read_test_sample
 from plsc.data.workers import call_in_fork
-from plsc.engine.evaluation.best import check_metric
-from plsc.engine.evaluation.data import number_of_samples
-from plsc.engine.evaluation.evaluate import Unusable, picture_reader, verification_sets
+from plsc.engine.evaluation.best import check_goal, parse_metric
+from plsc.engine.evaluation.sets import (
+    HookPairs,
+    TestSet,
+    Unusable,
+    count_of,
+    kinds_of,
+    labels_of,
+    picture_reader,
+    supported,
+    verification_sets,
+)
 from plsc.engine.run.start import Run, threads
 from plsc.errors import DataError
-from plsc.evaluation.bin_file import PairSet
+from plsc.evaluation.identity_sets import AnySet
+from plsc.evaluation.metric import PAIRS, Metric, given_by, make_metrics, rehearse
 from plsc.evaluation.spread import split
 
 LONG_SECONDS = 1.0  # what takes longer is told
@@ -34,31 +44,62 @@ def check_sets(run: Run) -> None:
         return
     began = time.monotonic()
     if run.parts.test_dataset is not None:
-        run.group.agree(lambda: _look_at_own(run))
-        what = "test_dataset: samples can be read, both kinds of pairs are there"
+        lines = run.group.agree(lambda: _look_at_own(run))
+        what = "test_dataset: samples can be read, the metrics can be computed"
     else:
-        counts = run.group.all_gather(run.group.agree(lambda: _check_files(run)))
-        what = f"verification: all {sum(counts)} pictures can be decoded"
+        count, lines = run.group.agree(lambda: _check_files(run))
+        what = f"verification: all {sum(run.group.all_gather(count))} pictures can be decoded"
+    for line in lines:
+        run.journal.say(line)
     seconds = time.monotonic() - began
     if seconds > LONG_SECONDS:
         run.journal.say(f"{what} (looked at in {seconds:.1f} s)")
 
 
-def _check_files(run: Run) -> int:
-    """How many pictures this rank has decoded."""
-    config, env, count = run.config, run.env, 0
-    for pairs in verification_sets(config, run.parts):
-        if isinstance(pairs, Unusable):
-            raise DataError(pairs.reason)
-        _check_metric(run, pairs.name, int((~pairs.issame).sum()))
-        count += _decode(pairs, run, split(2 * len(pairs.issame), env.rank, env.world_size, config.test_batch_size))
-        del pairs  # else it stays in memory while the next set is read
-    return count
+def _check_files(run: Run) -> tuple[int, list[str]]:
+    """How many pictures this rank has decoded, and which metrics will not be computed and why."""
+    config, env, count, lines = run.config, run.env, 0, []
+    metrics = make_metrics(config)
+    for found in verification_sets(config, run.parts, kinds_of(metrics)):
+        if isinstance(found, Unusable):
+            raise DataError(found.reason)
+        usable, skipped = supported(metrics, found)
+        lines += _skips(found, skipped)
+        _check_goal(run, found, usable)
+        _rehearse(run, found, usable)
+        count += _decode(found, run, split(count_of(found), env.rank, env.world_size, config.test_batch_size))
+        del found  # else it stays in memory while the next set is read
+    return count, lines
 
 
-def _decode(pairs: PairSet, run: Run, batches: tuple[np.ndarray, np.ndarray]) -> int:
+def _skips(found: TestSet, skipped: Mapping[str, str]) -> list[str]:
+    return [f"metrics: [{found.name}] {metric} is not computed: {reason}" for metric, reason in skipped.items()]
+
+
+def _check_goal(run: Run, found: TestSet, metrics: Sequence[Metric], all_known: bool = True) -> None:
+    """Raise ConfigError where the labels of a set do not give ``best_metric``. all_known: ``metrics`` are all that will
+    be computed."""
+    if not run.config.best_metric:
+        return
+    goal = parse_metric(run.config, run.parts)
+    if goal.name == found.name and (all_known or goal.metric in [metric.name for metric in metrics]):
+        given = [number for metric in metrics for number in given_by(metric, labels_of(found, metric.needs))]
+        check_goal(run.config, goal, given)
+
+
+def _rehearse(run: Run, found: TestSet, metrics: Sequence[Metric]) -> None:
+    """Compute a user's metrics once, from made-up embeddings, on rank 0: what is wrong with one is known now."""
+    theirs = [metric for metric in metrics if not type(metric).__module__.startswith("plsc.")]
+    for metric in theirs if run.env.rank == 0 else []:
+        try:
+            rehearse(metric, labels_of(found, metric.needs), run.config.model.embedding_size)
+        except DataError as error:
+            raise DataError(f"{found.name}: {error}; it was tried with made-up embeddings") from None
+
+
+def _decode(found: AnySet, run: Run, batches: tuple[np.ndarray, np.ndarray]) -> int:
     indices, real = batches
-    mine, read = indices[real], picture_reader(run.config, pairs)
+    mine, read = indices[real], picture_reader(run.config, found)
     bad: list[str] = []
 
     def look(index: int) -> None:
@@ -71,47 +112,55 @@ def _decode(pairs: PairSet, run: Run, batches: tuple[np.ndarray, np.ndarray]) ->
         for _ in pool.map(look, mine):
             pass
     if bad:
-        more = f" (and {len(bad) - 1} more of the pictures of {pairs.name})" if len(bad) > 1 else ""
+        more = f" (and {len(bad) - 1} more of the pictures of {found.name})" if len(bad) > 1 else ""
         raise DataError(f"{min(bad)}{more}; repair the set, take it out of data.val_targets, or set with_test: false")
     return len(mine)
 
 
-def _look_at_own(run: Run) -> None:
+def _look_at_own(run: Run) -> list[str]:
     """Where workers are to be forked, in a process of its own: users' code may start threads, which a fork lacks."""
-    if run.config.data.num_workers:
-        call_in_fork(lambda: _check_own(run))
-    else:
-        _check_own(run)
+    return call_in_fork(lambda: _check_own(run)) if run.config.data.num_workers else _check_own(run)
 
 
-def _check_own(run: Run) -> None:
+def _check_own(run: Run) -> list[str]:
+    """Which metrics will not be computed and why."""
     dataset, shape = run.parts.test_dataset, tuple(run.config.model.image_shape)
-    count = number_of_samples(dataset)
+    metrics = make_metrics(run.config)
+    found = HookPairs(dataset, shape, kinds_of(metrics))
 
     def label(index: int) -> int:
         return int(read_test_sample(dataset, index, shape)[1])
 
-    for index in range(count) if count <= SMALL else (0, count - 1):
-        label(index)
+    whole = found.count <= SMALL
+    labels = [label(index) for index in (range(found.count) if whole else (0, found.count - 1))]
+    if PAIRS in kinds_of(metrics):
+        _see_both_kinds(found.count // 2, label)
+    if whole:
+        found.settle(np.array(labels))
+        usable, skipped = supported(metrics, found)
+    else:  # not all labels have been looked at: at the most so many pairs are different
+        found.issame, found.identities = np.zeros(found.count // 2, bool), np.arange(found.count) // 4
+        usable, skipped = metrics, {}
+    _check_goal(run, found, [metric for metric in usable if whole or metric.needs == PAIRS], whole)
+    found.issame = np.arange(found.count // 2) % 2 == 0 if not whole else found.issame
+    _rehearse(run, found, usable)
+    return _skips(found, skipped)
+
+
+def _see_both_kinds(pairs: int, label: Callable[[int], int]) -> None:
+    """Raise DataError where all pairs are same, or all are different; reads as many as it takes to see that."""
     seen: set[bool] = set()
-    for pair in _spread(count // 2):
+    for pair in _spread(pairs):
         seen.add(label(2 * pair) == label(2 * pair + 1))
         if len(seen) == 2:
-            break
-    else:
-        kind = "same" if seen == {True} else "different"
-        raise DataError(
-            f"test_dataset: all {count // 2} pairs (samples 2i and 2i + 1) are {kind}; verification needs both kinds"
-        )
-    _check_metric(run, "test_dataset", count // 2)  # at the most: not all labels have been looked at
+            return
+    kind = "same" if seen == {True} else "different"
+    raise DataError(
+        f"test_dataset: all {pairs} pairs (samples 2i and 2i + 1) are {kind}; verification needs both kinds"
+    )
 
 
 def _spread(count: int) -> Iterator[int]:
     """Each number below ``count`` once, the first far from each other: often one kind comes after the other."""
     stride = max(1, int(count**0.5))
     return itertools.chain.from_iterable(range(first, count, stride) for first in range(stride))
-
-
-def _check_metric(run: Run, name: str, num_different: int) -> None:
-    if run.config.best_metric:
-        check_metric(run.config, run.parts, name, num_different)

@@ -13,7 +13,7 @@ import paddle
 
 from plsc.backend import collectives
 from plsc.config import Config
-from plsc.engine.evaluation.evaluate import Embedder, as_scalars, describe, verify_all
+from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.judging import Judging, Outputs
 from plsc.engine.inference.agreement import distance
 from plsc.engine.inference.model import save_inference_model
@@ -22,8 +22,8 @@ from plsc.engine.program.build import EvalProgram
 from plsc.engine.run.alike import require_same
 from plsc.engine.run.start import Run, threads
 from plsc.errors import ExportError, PlscError, first_line
-from plsc.evaluation.table import table
-from plsc.evaluation.verification import Verification
+from plsc.evaluation.results import Verifications
+from plsc.evaluation.table import tables
 from plsc.parallel.environment import Environment
 from plsc.serving import Predictor, is_exported
 from plsc.serving.runtimes import PaddleRuntime
@@ -125,17 +125,20 @@ def _gather(env: Environment, batch_size: int, size: int) -> EvalProgram:
     return EvalProgram(main, startup, {"feature": own}, everywhere, own)
 
 
-def test(run: Run, outputs: Outputs) -> dict[str, Verification]:
-    """Verify the checkpoint or the exported model on all sets."""
+def test(run: Run, outputs: Outputs) -> Verifications:
+    """Judge the checkpoint or the exported model on all sets."""
     net = open_net(run)
     judging = Judging(net.config, outputs) if run.env.rank == 0 else None
     look = judging.look if judging else None
     results = verify_all(net.config, run.parts, net.embedder(run.env), look, run.group)
-    for name, result in results.items():
-        run.journal.say(f"test: {describe(name, result)}")
-        run.journal.scalars(net.step, {"test": name, **as_scalars(result)})
-    for line in table(results):
+    for name, one in results.items():
+        for metric, reason in one.skipped.items():
+            run.journal.say(f"test: [{name}] {metric} is not computed: {reason}")
+        for line in one.lines():
+            run.journal.say(f"test: {line}")
+        run.journal.scalars(net.step, {"test": name, **one.record})
+    for line in tables(results):
         run.journal.say(line)
     for path in judging.write(net.name, net.step, results) if judging else []:
         run.journal.say(f"test: {path} is written")
-    return results
+    return Verifications(results)

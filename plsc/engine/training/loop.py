@@ -15,7 +15,7 @@ from plsc.config import OPTIONS
 from plsc.data import Loader
 from plsc.engine.evaluation.best import Best
 from plsc.engine.evaluation.data import check_batch, compare_samples, input_names, make_training_data
-from plsc.engine.evaluation.evaluate import Embedder, as_scalars, describe, verify_all
+from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.sets_check import check_sets
 from plsc.engine.memory.check import check_memory
 from plsc.engine.program.build import EvalProgram, build_eval, build_train
@@ -30,8 +30,8 @@ from plsc.engine.training.length import Plan, Progress
 from plsc.engine.training.meter import Meter
 from plsc.engine.training.saver import Saver, Target
 from plsc.errors import ConfigError, DataError, TrainingError
-from plsc.evaluation.table import table
-from plsc.evaluation.verification import Verification
+from plsc.evaluation.results import Verifications
+from plsc.evaluation.table import table, tables
 from plsc.models import require_same_parameters
 from plsc.rows.storage import LARGEST_FLOAT16, VELOCITY_FACTOR
 
@@ -41,13 +41,14 @@ class Result:
     """What ``train`` returns: the last step and its loss, the last checkpoint, the last verification by set name.
 
     ``stopped``: the run was asked to stop (SIGTERM) before it was over. ``unverified``: {step: why} of the
-    verifications that failed; plsc.engine.actions makes a VerificationError of them.
+    verifications that failed; plsc.engine.actions makes a VerificationError of them. ``verification.metrics``: the last
+    numbers of all metrics, {set: {name of a number: number}}.
     """
 
     step: int
     loss: float
     checkpoint: str
-    verification: dict[str, Verification]
+    verification: Verifications
     stopped: bool = False
     unverified: dict[int, str] = field(default_factory=dict)
 
@@ -55,7 +56,9 @@ class Result:
         """Some lines: where the run ended, its checkpoint, and a table of the verification sets."""
         end = "stopped after" if self.stopped else "trained to"
         lines = [f"{end} step {self.step}, loss {self.loss:.4f}", f"checkpoint {self.checkpoint or 'none'}"]
-        lines += table(self.verification) if self.verification else []
+        found = self.verification
+        if found or isinstance(found, Verifications) and found.sets:
+            lines += tables(found.sets) if isinstance(found, Verifications) else table(found)
         return "\n".join([*lines, *(f"not verified at step {step}: {why}" for step, why in self.unverified.items())])
 
     __repr__ = __str__
@@ -140,13 +143,14 @@ class Loop:
         self._meter = Meter(plan)
         self._cut = 0  # numbers, see RowTable.cut
         self._unverified: dict[int, str] = {}
+        self._verified = Verifications({})
 
     def go(self, loader: Loader) -> Result:
         run, plan = self._run, self._plan
         run.journal.say(self._headline())
-        loss, path, verified = math.nan, "", {}
+        loss, path = math.nan, ""
         if self._best.going_on(plan.first.step) and plan.first.step < plan.last:
-            verified = self._verify_if_due(plan.first.step, self._protect) or verified
+            self._verify_if_due(plan.first.step, self._protect)
         for step, (_, images, labels) in enumerate(self._meter.awaiting(loader), start=plan.first.step):
             rate = plan.schedule.lr(step)
             run.group.begins(step + 1)
@@ -163,17 +167,17 @@ class Loop:
             path = saved or path
             if stop:
                 self._saver.finish()  # who asks for the end may not wait for a verification
-            verified = self._verify_if_due(done, saved) or verified
+            self._verify_if_due(done, saved)
             if stop and done < plan.last:
                 self._saver.finish()
                 run.journal.say(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
-                return Result(done, loss, path, verified, stopped=True, unverified=self._unverified)
+                return Result(done, loss, path, self._verified, stopped=True, unverified=self._unverified)
         if plan.first.step >= plan.last:
             run.journal.say(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
             path = self._protect or ""
-            verified = self._verify(plan.first.step, self._protect)
+            self._verify(plan.first.step, self._protect)
         self._saver.finish()
-        return Result(plan.last, loss, path, verified, unverified=self._unverified)
+        return Result(plan.last, loss, path, self._verified, unverified=self._unverified)
 
     def _headline(self) -> str:
         plan, env, program = self._plan, self._run.env, self._session.program
@@ -225,33 +229,34 @@ class Loop:
             )
         self._cut = cut
 
-    def _verify_if_due(self, done: int, saved: str | None) -> dict[str, Verification] | None:
+    def _verify_if_due(self, done: int, saved: str | None) -> None:
         period = self._run.config.test_period
         if done == self._plan.last or (period and done % period == 0):
-            return self._verify(done, saved)
-        return None
+            self._verify(done, saved)
 
-    def _verify(self, done: int, saved: str | None) -> dict[str, Verification]:
+    def _verify(self, done: int, saved: str | None) -> None:
         """Verify after ``done`` steps, and keep the checkpoint if it is the best: what went wrong is said, and told at
         the end, and does not end the run. ``saved``: the checkpoint of this step, if there is one."""
         if self._embedder is None:
-            return {}
+            return
         began, run, failures = time.monotonic(), self._run, {}
         results = verify_all(run.config, run.parts, self._embedder, group=run.group, failures=failures)
-        for name, result in results.items():
-            run.journal.say(f"test: step: {done}, {describe(name, result)}")
-            run.journal.scalars(done, {"test": name, **as_scalars(result)})
+        for name, one in results.items():
+            for line in one.lines():
+                run.journal.say(f"test: step: {done}, {line}")
+            run.journal.scalars(done, {"test": name, **one.record})
         run.journal.say(f"test time: {time.monotonic() - began:.4f}")
         self._meter.pause(time.monotonic() - began)
         try:
-            if self._best.improved(done, results):
+            if self._best.improved(done, {name: one.values for name, one in results.items()}):
                 self._save_best(done, saved)
         except ConfigError as error:  # of a figure that the pairs do not give
             failures["best_metric"] = str(error)
         if failures:
             self._unverified[done] = "; ".join(failures.values())
             run.journal.say(f"verification failed at step {done}, training goes on: {self._unverified[done]}")
-        return results
+        if results:
+            self._verified = Verifications(results)
 
     def _save_if_due(self, done: int, stop: bool) -> str | None:
         period = self._run.config.save_period

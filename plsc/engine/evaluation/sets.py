@@ -1,0 +1,166 @@
+"""The sets that a run is judged by, opened one after the other, and which metrics each of them supports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Union
+
+import numpy as np
+
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.data import decode_image, normalise, read_test_sample
+from plsc.engine.evaluation.data import number_of_samples, verification_files
+from plsc.errors import DataError, PlscError
+from plsc.evaluation.bin_file import PairSet
+from plsc.evaluation.embeddings import combine_flip
+from plsc.evaluation.identity_sets import AnySet, IdentitySet, load_set, too_few
+from plsc.evaluation.metric import IDENTITIES, PAIRS, Embedded, Metric, given_by
+from plsc.evaluation.sources import place_of
+
+NOTHING = np.zeros((0, 0))
+NO_IDENTITIES = "it has pairs, no identities; a folder of identities or a list of path<TAB>identity has"
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A set that cannot be read on this rank, and why."""
+
+    name: str
+    reason: str
+
+
+class HookPairs:
+    """A user's ``test_dataset``: the labels are identities; samples 2i and 2i + 1 are pair i, "same" if their labels
+    are equal.
+
+    A sample is read once, so that picture and label belong together: labels are known after ``settle``. kinds: what is
+    needed of it, "pairs", "identities" or both.
+    """
+
+    name = "test_dataset"
+
+    def __init__(self, dataset: Sequence, image_shape: tuple[int, int, int], kinds: Collection[str] = (PAIRS,)):
+        self._dataset, self._shape, self._kinds = dataset, image_shape, kinds
+        self.count = number_of_samples(dataset, PAIRS in kinds)
+        self.issame: np.ndarray | None = None
+        self.identities: np.ndarray | None = None
+        self.labels: list[int] = []  # of the samples in the order in which this rank has read them
+
+    def read(self, index: int) -> np.ndarray:
+        """float32 [C, H, W]. Raises DataError that names the sample."""
+        image, label = read_test_sample(self._dataset, index, self._shape)
+        self.labels.append(int(label))
+        return image
+
+    def settle(self, labels: np.ndarray) -> None:
+        """The labels of all samples, in order. Raises DataError where pairs are needed and are of one kind only."""
+        self.identities = labels
+        if PAIRS not in self._kinds:
+            return
+        self.issame = labels[::2] == labels[1::2]
+        same = int(self.issame.sum())
+        if same in (0, len(self.issame)):
+            raise DataError(
+                f"test_dataset: has {same} same and {len(self.issame) - same} different pairs; it needs both kinds "
+                "(samples 2i and 2i + 1 are a pair, same if their labels are equal)"
+            )
+
+
+TestSet = Union[AnySet, HookPairs]
+
+
+def kinds_of(metrics: Sequence[Metric]) -> set[str]:
+    """What the metrics need of a set."""
+    return {metric.needs for metric in metrics}
+
+
+def verification_sets(config: Config, parts: Parts, kinds: Collection[str]) -> Iterator[TestSet | Unusable]:
+    """The sets to judge by, one after the other, so that one is in memory at a time."""
+    if parts.test_dataset is not None:
+        shape = tuple(config.model.image_shape)
+        yield _opened(HookPairs.name, lambda: HookPairs(parts.test_dataset, shape, kinds))
+        return
+    for name in config.data.val_targets:
+        yield _opened(name, lambda: load_set(verification_files(config, [name])[0], name, kinds))  # noqa: B023
+
+
+def _opened(name: str, load: Callable[[], TestSet]) -> TestSet | Unusable:
+    try:
+        return load()
+    except Exception as error:  # a user's data set may raise anything
+        return Unusable(name, describe_error(error))
+
+
+def count_of(found: TestSet) -> int:
+    """How many pictures are to be embedded."""
+    return found.count if isinstance(found, HookPairs) else len(found.images)
+
+
+def labels_of(found: TestSet, kind: str) -> Embedded | str:
+    """The labels of a set, of the kind that a metric needs, without embeddings; or why there are none."""
+    if kind == PAIRS:
+        if found.issame is None:
+            return too_few(found) if isinstance(found, IdentitySet) else "it has no pairs"
+        return Embedded(found.name, NOTHING, issame=found.issame)
+    identities = None if isinstance(found, PairSet) else found.identities
+    return NO_IDENTITIES if identities is None else Embedded(found.name, NOTHING, identities=identities)
+
+
+def supported(metrics: Sequence[Metric], found: TestSet) -> tuple[list[Metric], dict[str, str]]:
+    """(the metrics that a set supports, {another one: why it does not}). Raises DataError where it supports none."""
+    good, skipped = [], {}
+    for metric in metrics:
+        labels = labels_of(found, metric.needs)
+        if isinstance(labels, str):
+            skipped[metric.name] = labels
+        elif not given_by(metric, labels):
+            skipped[metric.name] = f"its {metric.needs} support none of {', '.join(metric.better)}"
+        else:
+            good.append(metric)
+    if not good:
+        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+        raise DataError(f"{found.name}: no metric can be computed ({reasons}); change metrics, or leave the set out")
+    return good, skipped
+
+
+def views(found: TestSet, kinds: Collection[str], plain: np.ndarray, mirrored: np.ndarray) -> dict[str, Embedded]:
+    """By kind, what the metrics are given. plain, mirrored [M, E]: features of all pictures. Raises DataError."""
+    made: dict[str, Embedded] = {}
+    whole = None
+    for kind in (PAIRS, IDENTITIES):
+        labels = labels_of(found, kind)
+        if kind not in kinds or isinstance(labels, str):
+            continue
+        if kind == PAIRS and isinstance(found, IdentitySet):
+            combined = combine_flip(plain[found.pictures], mirrored[found.pictures])
+        else:
+            combined = whole = combine_flip(plain, mirrored) if whole is None else whole
+        made[kind] = replace(labels, embeddings=combined[0], xnorm=combined[1])
+    return made
+
+
+def reader(config: Config, found: TestSet) -> Callable[[int], np.ndarray]:
+    """``read(index)``: a picture of a set as the net takes it, float32 [C, H, W]. Raises DataError that names it."""
+    return found.read if isinstance(found, HookPairs) else picture_reader(config, found)
+
+
+def picture_reader(config: Config, found: AnySet) -> Callable[[int], np.ndarray]:
+    """The same for a set of files."""
+    shape, std = tuple(config.model.image_shape), config.data.pixel_std
+
+    def read(index: int) -> np.ndarray:
+        name = place_of(found, index)
+        image = normalise(decode_image(found.images[index], name, shape[1:], shape[0]), std)
+        if image.shape != shape:
+            raise DataError(f"{name}: is {list(image.shape)}, must be model.image_shape {list(shape)}")
+        return image
+
+    return read
+
+
+def describe_error(error: Exception) -> str:
+    """One line; the kind too where it is none of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PlscError) else f"{type(error).__name__}: {text}"

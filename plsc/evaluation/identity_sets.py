@@ -1,0 +1,120 @@
+"""Sets whose pictures have an identity each: a folder with a sub-folder per identity, or a list of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from plsc.errors import DataError
+from plsc.evaluation.bin_file import PairSet
+from plsc.evaluation.folders import find_identities
+from plsc.evaluation.metric import DISTRACTOR, IDENTITIES, PAIRS
+from plsc.evaluation.pairs import choose_pairs, most_pairs
+from plsc.evaluation.sources import FOLDER_PAIRS, FOLDER_SEED, PictureFiles, load_pairs, printable, read_lines
+from plsc.evaluation.verification import FOLDS
+
+
+@dataclass(frozen=True)
+class IdentitySet:
+    """M pictures, those of an identity together, distractors last.
+
+    images: their bytes. identities: int64 [M], from 0 in the order of the pictures; DISTRACTOR (-1) for pictures of
+    nobody. pictures: int64 [2P], the pictures of pair i are 2i and 2i + 1; issame: bool [P]; both None where no pairs
+    were asked for, or there are too few for them.
+    """
+
+    name: str
+    images: PictureFiles
+    identities: np.ndarray
+    pictures: np.ndarray | None = None
+    issame: np.ndarray | None = None
+
+    def as_pairs(self) -> PairSet:
+        """The pictures of the pairs alone. Raises DataError where there are none."""
+        if self.pictures is None or self.issame is None:
+            raise DataError(f"{self.name}: {too_few(self)}")
+        return PairSet(self.name, self.images.select(self.pictures), self.issame)
+
+
+AnySet = Union[PairSet, IdentitySet]
+
+
+def load_set(path: str | os.PathLike[str], name: str, kinds: Collection[str]) -> AnySet:
+    """What is needed of a set: ``kinds`` holds "pairs", "identities" or both; a set of pairs has no identities.
+
+    Raises DataError for a set that cannot be read, and for one without pairs where nothing else is needed.
+    """
+    path, is_list = Path(path), is_identity_list(path)
+    if not is_list and (IDENTITIES not in kinds or not path.is_dir()):
+        return load_pairs(path, name)
+    found = load_identity_list(path, name) if is_list else load_identity_folder(path, name)
+    if PAIRS in kinds:
+        found = _with_pairs(found)
+    return found if IDENTITIES in kinds else found.as_pairs()
+
+
+def load_identity_folder(path: str | os.PathLike[str], name: str) -> IdentitySet:
+    """All pictures of a folder with a sub-folder per identity, without pairs. Raises DataError, see find_identities."""
+    found = find_identities(path)
+    identities = np.repeat(np.arange(len(found.sizes)), found.sizes)
+    return IdentitySet(name, PictureFiles(found.paths, [name] * len(found.paths)), identities)
+
+
+def is_identity_list(path: str | os.PathLike[str]) -> bool:
+    """True for a .txt whose first line that is not blank has two fields, not the three of a list of pairs."""
+    if Path(path).suffix != ".txt" or not os.path.isfile(path):
+        return False
+    first = next((line for line in read_lines(path) if line.strip()), "")
+    return len(first.rstrip("\r\n").split("\t")) == 2
+
+
+def load_identity_list(path: str | os.PathLike[str], name: str) -> IdentitySet:
+    """A list with `path<TAB>identity` a line, paths relative to its directory.
+
+    An identity is any text; -1 is a distractor. UTF-8; blank lines do not count. Raises DataError that names the first
+    bad line and how many there are.
+    """
+    home, rows, bad = Path(path).parent, [], []
+    numbers: dict[str, int] = {str(DISTRACTOR): DISTRACTOR}
+    for line_number, line in enumerate(read_lines(path), 1):
+        line = line.rstrip("\r\n")
+        if not line.strip():
+            continue
+        place, fields = f"{os.path.basename(path)}:{line_number}", line.split("\t")
+        if len(fields) != 2 or not fields[0] or not fields[1].strip():
+            bad.append(f"{place}: {printable(line)}; path<TAB>identity is needed")
+            continue
+        file = os.path.join(home, fields[0])
+        if not os.path.isfile(file):
+            bad.append(f"{place}: picture {printable(file)} is not there")
+        rows.append((numbers.setdefault(fields[1].strip(), len(numbers) - 1), file, place))
+    if bad or not rows:
+        problem = f"{len(bad)} problem(s), the first: {bad[0]}" if bad else "is empty"
+        raise DataError(f"list of identities {os.fspath(path)}: {problem}")
+    rows.sort(key=lambda row: (row[0] == DISTRACTOR, row[0]))  # stable
+    identities, files, places = zip(*rows)
+    return IdentitySet(name, PictureFiles(files, places), np.array(identities, np.int64))
+
+
+def too_few(found: IdentitySet) -> str:
+    """Why there are no pairs."""
+    known = found.identities[found.identities != DISTRACTOR]
+    return (
+        f"{len(known)} pictures of {len(np.unique(known))} identities; at least {FOLDS} pairs of one identity and "
+        f"{FOLDS} of two are needed"
+    )
+
+
+def _with_pairs(found: IdentitySet) -> IdentitySet:
+    """With FOLDER_PAIRS pairs, or as many as there are, drawn as those of a folder."""
+    sizes: Sequence[int] = np.bincount(found.identities[found.identities != DISTRACTOR]).tolist()
+    number = min(FOLDER_PAIRS, most_pairs(sizes, FOLDS))
+    if not number:
+        return found
+    pictures, issame = choose_pairs(sizes, number, FOLDS, FOLDER_SEED)
+    return IdentitySet(found.name, found.images, found.identities, pictures.reshape(-1), issame)

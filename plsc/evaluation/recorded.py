@@ -1,0 +1,53 @@
+"""What scalars.jsonl says of a set, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from plsc.evaluation.verification import Verification
+
+ABOUT = ("step", "test")
+ROC = ("tar_at_far", "roc")
+PLAIN = ("accuracy", "accuracy_std", "threshold", "auc", "eer", "xnorm", "num_same", "num_different")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The last line of a set: its step, its verification if it had one, and the numbers of the other metrics."""
+
+    step: int
+    verification: Verification | None
+    numbers: dict[str, float | None]
+
+    def plain(self) -> dict[str, Any]:
+        """As in scalars.jsonl, but without the curve."""
+        found = {} if self.verification is None else {name: getattr(self.verification, name) for name in PLAIN}
+        if self.verification is not None:
+            found["tar_at_far"] = {f"{far:g}": tar for far, tar in self.verification.tar_at_far.items()}
+        return {"step": self.step, **found, **self.numbers}
+
+
+def recorded(line: Mapping[str, Any]) -> Recorded:
+    """From a line that tells of a set. Raises KeyError, TypeError, ValueError for one that no run writes."""
+    verified = "roc" in line
+    of_verification = (*PLAIN, *ROC) if verified else ()
+    numbers = {
+        name: value
+        for name, value in line.items()
+        if name not in (*ABOUT, *of_verification) and (value is None or isinstance(value, (int, float)))
+    }
+    return Recorded(int(line["step"]), _verification(line) if verified else None, numbers)
+
+
+def _verification(line: Mapping[str, Any]) -> Verification:
+    roc = line["roc"]
+    return Verification(
+        tar_at_far={float(far): tar for far, tar in line["tar_at_far"].items()},
+        fpr=np.array(roc["fpr"]),
+        tpr=np.array(roc["tpr"]),
+        **{name: line[name] for name in PLAIN},
+    )

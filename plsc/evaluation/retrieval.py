@@ -1,0 +1,167 @@
+"""Retrieval: are the nearest pictures of the same identity? recall@k, precision@1, R-precision and mAP@R.
+
+Definitions: Musgrave, Belongie and Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv:2003.08505), section 3.2;
+recall@k as in Oh Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plsc.errors import ConfigError, DataError
+from plsc.evaluation.embeddings import ROWS, normalize
+from plsc.evaluation.identification import labelled
+from plsc.evaluation.metric import DISTRACTOR
+
+KS = (1, 5, 10)
+BLOCK = 1 << 24  # similarities held at a time: 128 MB
+GRID = 2.0**26
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Means over the queries that have a reference, each in [0, 1]; None where no query has one.
+
+    A reference is another picture of the query's identity in the gallery; R is their number, which differs from query
+    to query. recall: {k: share of queries with a reference among the k nearest}. precision_at_1: the share whose
+    nearest is a reference, the same as recall[1]. r_precision: the share of references among the R nearest. map_at_r:
+    sum over i = 1 .. R of P(i), divided by R; P(i) is the share of references among the i nearest where the i-th is
+    one, else 0. num_queries: queries with a reference. num_lone: queries without one, which count for nothing.
+    num_gallery: pictures that are searched.
+    """
+
+    recall: dict[int, float | None]
+    precision_at_1: float | None
+    r_precision: float | None
+    map_at_r: float | None
+    num_queries: int
+    num_lone: int
+    num_gallery: int
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Unit vectors on the grid, float64. identity: of the gallery's rows, rising. asking: rows of ``queries``, of which
+    each has an entry in asking_id. within: the queries are rows of the gallery, and do not find themselves."""
+
+    gallery: np.ndarray
+    identity: np.ndarray
+    queries: np.ndarray
+    asking: np.ndarray
+    asking_id: np.ndarray
+    within: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Of each query, [M]: number of references, place of the nearest from 1, R-precision, average precision at R."""
+
+    references: np.ndarray
+    nearest: np.ndarray
+    precision: np.ndarray
+    average: np.ndarray
+
+
+def retrieve(
+    embeddings: np.ndarray,
+    identities: Sequence[int],
+    queries: np.ndarray | None = None,
+    query_id: Sequence[int] | None = None,
+    ks: Sequence[int] = KS,
+    block: int = BLOCK,
+) -> Retrieval:
+    """Search the gallery, embeddings [N, E], for each query [M, E] by cosine; without queries each picture of the
+    gallery is one, and does not find itself.
+
+    Identities are integers; DISTRACTOR (-1) marks pictures of the gallery that are nobody's reference and no query.
+    Equal cosines count against the query. Cosines are exact on a grid of 2^-26 (see ``_on_grid``), so that the result
+    depends neither on ``block``, the number of similarities held at a time, nor on the machine. Memory beyond the
+    inputs: the gallery once in float64, and twice the block.
+
+    Raises DataError for wrong shapes or values that are not finite; ConfigError for ks that are not at least 1.
+    """
+    ks = check_ks(ks)
+    embeddings, identity = labelled(embeddings, identities, "gallery")
+    order = np.argsort(identity, kind="stable")  # so that each identity is a run of columns
+    identity, gallery = identity[order], _on_grid(embeddings, order)
+    if queries is None:
+        asking = np.flatnonzero(identity != DISTRACTOR)
+        search = _Search(gallery, identity, gallery, asking, identity[asking], within=True)
+    else:
+        queries, query_id = labelled(queries, [] if query_id is None else query_id, "queries")
+        if queries.shape[1] != gallery.shape[1] or (query_id == DISTRACTOR).any():
+            raise DataError(
+                f"retrieval: queries {list(queries.shape)} for a gallery {list(gallery.shape)}; sizes must agree, and "
+                f"no query may be a distractor ({DISTRACTOR})"
+            )
+        asking = np.arange(len(queries))
+        search = _Search(gallery, identity, _on_grid(queries, asking), asking, query_id, within=False)
+    return _summary(_look_up(search, max(ks), block), ks, len(gallery))
+
+
+def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    """The ks of recall@k, rising and each once. Raises ConfigError unless they are integers of at least 1."""
+    good = isinstance(ks, Sequence) and all(isinstance(k, int) and not isinstance(k, bool) and k >= 1 for k in ks)
+    if not good or not ks:
+        raise ConfigError(f"retrieval: ks={ks!r}; a list of integers of at least 1 is needed")
+    return tuple(sorted(set(ks)))
+
+
+def _on_grid(embeddings: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Unit vectors of the rows ``order`` in steps of 2^-26, as whole numbers, float64 [M, E].
+
+    Products of such numbers and their sums are whole numbers below 2^53 (by the inequality of Cauchy and Schwarz): in
+    float64 a dot product is exact, in whatever order it is added up. A cosine moves by less than 1e-7, as it does from
+    rounding embeddings to float32.
+    """
+    grid = np.empty((len(order), embeddings.shape[1]), np.float64)
+    for start in range(0, len(order), ROWS):
+        rows = slice(start, start + ROWS)
+        grid[rows] = np.rint(normalize(embeddings[order[rows]]) * GRID)
+    return grid
+
+
+def _look_up(search: _Search, deepest: int, block: int) -> _Found:
+    """What each query finds; the place of the nearest reference is right up to ``deepest``."""
+    first, last = (np.searchsorted(search.identity, search.asking_id, side=side) for side in ("left", "right"))
+    count = len(search.asking)
+    found = _Found(last - first - int(search.within), np.zeros(count, np.int64), np.zeros(count), np.zeros(count))
+    looking = np.flatnonzero(found.references)
+    step = max(1, block // max(1, len(search.gallery)))
+    for start in range(0, len(looking), step):
+        now = looking[start : start + step]
+        for query, cosine in zip(now, search.queries[search.asking[now]] @ search.gallery.T):
+            own = cosine[first[query] : last[query]].copy()
+            cosine[first[query] : last[query]] = -np.inf
+            if search.within:
+                own = np.delete(own, search.asking[query] - first[query])
+            place = _places(np.sort(own)[::-1], cosine, deepest)
+            inside = place[place <= len(place)]
+            found.nearest[query] = place[0]
+            found.precision[query] = len(inside) / len(place)
+            found.average[query] = np.sum(np.arange(1, len(inside) + 1) / inside) / len(place)
+    return found
+
+
+def _places(own: np.ndarray, others: np.ndarray, deepest: int) -> np.ndarray:
+    """The places from 1 of ``own`` [R], falling, among them and ``others``; those beyond R and ``deepest`` are only
+    known to be beyond."""
+    limit = max(deepest, len(own))
+    rivals = others[others >= own[-1]]
+    if len(rivals) > limit:
+        rivals = np.partition(rivals, len(rivals) - limit)[-limit:]
+    rivals.sort()
+    return np.arange(1, len(own) + 1) + len(rivals) - np.searchsorted(rivals, own, side="left")
+
+
+def _summary(found: _Found, ks: Sequence[int], num_gallery: int) -> Retrieval:
+    asked = found.references > 0
+    number, lone = int(asked.sum()), int((~asked).sum())
+    if not number:
+        return Retrieval(dict.fromkeys(ks), None, None, None, 0, lone, num_gallery)
+    share = {k: float(np.mean(found.nearest[asked] <= k)) for k in (*ks, 1)}
+    precision, average = float(found.precision[asked].mean()), float(found.average[asked].mean())
+    return Retrieval({k: share[k] for k in ks}, share[1], precision, average, number, lone, num_gallery)
