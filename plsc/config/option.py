@@ -132,10 +132,9 @@ class Option:
             message = f"{prefixed(source)}{self.key}={self.shown(value)}: must be {self.allowed}{detail}"
             raise ConfigError(message) from None
         reason = self.refuse(plain) if self.refuse else None
-        for name in (plain if isinstance(plain, list) else [plain]) if self.registry is not None else []:
-            if name not in self.registry:
-                reason = self.registry.unknown(name)
-                break
+        if self.registry is not None:
+            unknown = [name for name in (plain if isinstance(plain, list) else [plain]) if name not in self.registry]
+            reason = self.registry.unknown(unknown[0]) if unknown else reason
         if reason:
             raise ConfigError(f"{prefixed(source)}{self.key}={self.shown(value)}: {reason}")
         return plain

@@ -120,7 +120,7 @@ def cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndarr
     return cosine
 
 
-def labelled(embeddings: np.ndarray, ids: Sequence[int], what: str) -> tuple[np.ndarray, np.ndarray]:
+def labelled(embeddings: np.ndarray, ids: Sequence[int] | np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
     """The embeddings, checked, and their identities as an array. Raises DataError naming `what`."""
     array, identity = checked(embeddings, what), np.asarray(ids)
     if identity.shape != (len(array),) or (len(identity) and identity.dtype.kind not in "ui"):

@@ -12,7 +12,7 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,8 +45,8 @@ class Embedded:
 
     name: str
     embeddings: np.ndarray
-    identities: np.ndarray | None = None
-    issame: np.ndarray | None = None
+    identities: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    issame: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     xnorm: float | None = None
 
 

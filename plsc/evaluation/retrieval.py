@@ -67,9 +67,9 @@ class _Found:
 
 def retrieve(
     embeddings: np.ndarray,
-    identities: Sequence[int],
+    identities: Sequence[int] | np.ndarray,
     queries: np.ndarray | None = None,
-    query_id: Sequence[int] | None = None,
+    query_id: Sequence[int] | np.ndarray | None = None,
     ks: Sequence[int] = KS,
     block: int = BLOCK,
 ) -> Retrieval:
@@ -91,14 +91,14 @@ def retrieve(
         asking = np.flatnonzero(identity != DISTRACTOR)
         search = _Search(gallery, identity, gallery, asking, identity[asking], within=True)
     else:
-        queries, query_id = labelled(queries, [] if query_id is None else query_id, "queries")
-        if queries.shape[1] != gallery.shape[1] or (query_id == DISTRACTOR).any():
+        queries, asking_id = labelled(queries, [] if query_id is None else query_id, "queries")
+        if queries.shape[1] != gallery.shape[1] or (asking_id == DISTRACTOR).any():
             raise DataError(
                 f"retrieval: queries {list(queries.shape)} for a gallery {list(gallery.shape)}; sizes must agree, and "
                 f"no query may be a distractor ({DISTRACTOR})"
             )
         asking = np.arange(len(queries))
-        search = _Search(gallery, identity, _on_grid(queries, asking), asking, query_id, within=False)
+        search = _Search(gallery, identity, _on_grid(queries, asking), asking, asking_id, within=False)
     return _summary(_look_up(search, max(ks), block), ks, len(gallery))
 
 

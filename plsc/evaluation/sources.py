@@ -42,7 +42,7 @@ class PictureFiles(Sequence):
         """The file's name without its directory, which may be another on each machine."""
         return os.path.basename(self._paths[index])
 
-    def select(self, which: Sequence[int]) -> PictureFiles:
+    def select(self, which: Sequence[int] | np.ndarray) -> PictureFiles:
         """Those of the numbers ``which``, in that order."""
         return PictureFiles([self._paths[i] for i in which], [self._places[i] for i in which])
 

@@ -50,7 +50,7 @@ class Verification:
 
 def verify(
     embeddings: np.ndarray,
-    issame: Sequence[bool],
+    issame: Sequence[bool] | np.ndarray,
     folds: int = FOLDS,
     xnorm: float | None = None,
     protocol: str = EXACT,
@@ -164,7 +164,7 @@ def fold_accuracies(
     return accuracies
 
 
-def _flags(issame: Sequence[bool]) -> np.ndarray:
+def _flags(issame: Sequence[bool] | np.ndarray) -> np.ndarray:
     flags = np.asarray(issame)
     if flags.ndim != 1 or flags.dtype.kind not in "bui" or not np.isin(flags, (0, 1)).all():
         raise DataError(f"issame: {flags.dtype} {list(flags.shape)}, expected one True or False per pair")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,11 +21,8 @@ class IdentificationMetric(Metric):
     def __init__(self, ranks: Sequence[int] = RANKS, fpirs: Sequence[float] = FPIRS):
         check_options(ranks, fpirs)
         self.ranks, self.fpirs = tuple(ranks), tuple(fpirs)
-
-    @property
-    def better(self) -> Mapping[str, str | None]:
         names = (*(f"rank@{rank}" for rank in self.ranks), *(f"tpir@{rate:g}" for rate in self.fpirs))
-        return {**dict.fromkeys(names, LARGER), "num_mated": None, "num_unmated": None}
+        self.better = {**dict.fromkeys(names, LARGER), "num_mated": None, "num_unmated": None}
 
     def gives(self, data: Embedded) -> tuple[str, ...]:
         known, mated, strangers = roles(data.identities)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,11 +19,8 @@ class RetrievalMetric(Metric):
 
     def __init__(self, ks: Sequence[int] = KS):
         self.ks = check_ks(ks)
-
-    @property
-    def better(self) -> Mapping[str, str | None]:
         names = (*(f"recall@{k}" for k in self.ks), "precision@1", "r_precision", "map@r")
-        return {**dict.fromkeys(names, LARGER), "num_queries": None, "num_gallery": None}
+        self.better = {**dict.fromkeys(names, LARGER), "num_queries": None, "num_gallery": None}
 
     def gives(self, data: Embedded) -> tuple[str, ...]:
         numbers = np.unique(data.identities[data.identities != DISTRACTOR], return_counts=True)[1]
