@@ -225,7 +225,7 @@ def test_metrics_of_pairs_are_given_pairs():
 @pytest.mark.parametrize("body, message", [
     ({"gives": lambda self, data: ["y"]}, "gives returned .*; names out of `better`"),
     ({"gives": lambda self, data: "x"}, "gives returned 'x'"),
-    ({"gives": lambda self, data: data.issame.sum()}, "gives raised AttributeError"),
+    ({"gives": lambda self, data: data.faces}, "gives raised AttributeError"),
 ])  # fmt: skip
 def test_what_gives_returns_is_checked(body, message):
     register(**body)
