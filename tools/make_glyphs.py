@@ -3,7 +3,7 @@
     pip install manimgx-fonts-cjk paperang-p2-fonts-cjk
     python tools/make_glyphs.py --out data/glyphs --classes 500 --size 64
 
-What is written, and what the verification sets mean: docs/data_sets.md.
+What is written, and what the verification sets mean: docs/glyphs.md.
 """
 
 from __future__ import annotations

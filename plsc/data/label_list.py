@@ -100,7 +100,7 @@ def read_label_list(file: str, num_classes: int) -> LabelList:
         raise DataError(
             f"label list {file!r} not found: check data.dataset_dir and data.label_file; for a first run without data "
             "set data.dataset: synthetic and with_test: false, in a script entry.set('data.dataset', 'synthetic') and "
-            "entry.set_with_test(False); docs/user_guide.md says how pictures are given"
+            "entry.set_with_test(False); docs/data_sets.md says how images are given"
         ) from error
     except OSError as error:
         raise DataError(f"label list {file!r} cannot be read: {error.strerror or error}") from error
