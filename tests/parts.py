@@ -1,8 +1,10 @@
-"""The parts in which tools/test.sh runs the tests:  python -m tests.parts PART  prints the files of one, longest first.
+"""The parts in which tools/test.sh runs the tests:  python -m tests.parts PART ...  prints their files, longest first.
 
 plain    what needs no Paddle, by an interpreter that finds none (tests/without_paddle.py), with one Paddle only
-alone    what measures the machine, or fills it: one process, nothing beside it
-rest     all others, two files at once
+once     what needs Paddle, but not this or that version of it: with Paddle 3.3.1 only, two files at once
+rest     all others, two files at once, with each Paddle
+alone    what measures the machine, or fills it: one process, nothing beside it, with each Paddle
+alone-once   the same for what needs no particular version
 gpu      tests/gpu, with the wheel for GPUs
 fast, fast-plain   what `tools/test.sh --fast` runs of the rest and of the plain ones
 A file that is named nowhere is one of the rest.
@@ -14,7 +16,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS, FAST_PARTS = ("plain", "rest", "alone", "gpu"), ("fast", "fast-plain")
+PARTS = ("plain", "once", "rest", "alone", "alone-once", "gpu")
+FAST_PARTS = ("fast", "fast-plain")
 
 
 def _in_rooms(names: dict[str, str]) -> frozenset[str]:
@@ -41,11 +44,28 @@ PLAIN = _in_rooms({
     "tools": "make_bin make_glyphs",
 })
 
+# What neither builds a program of its own kind nor reads what Paddle says or writes: commands, settings, files,
+# metrics, agreement of ranks, which run the same lines of ours with any Paddle. That runs train, save, resume, stop and
+# verify on a version is for the rest to show, and what ranks say of an error inside Paddle too.
+ONCE = _in_rooms({
+    "backend": "compiler",
+    "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
+    "data": "stuck_data",
+    "dist": "alike remote run_dirs unverified verification_sets",
+    "engine": "alike best grace memory_check plan sets_check verification_check",
+    "evaluation": "memory sources",
+    "parallel": "launch_variables launcher stalls terminal",
+    "project": "collection docs",
+    "tools": "judging_tools report_tool verify_tool",
+})
+
 # Times and memory of small cases; huge pages, as far as the machine has them free; processes of more than a gigabyte,
 # with two threads; a browser.
 ALONE = _in_rooms({
     "backend": "cpu",
     "engine": "memory_plan_measured memory_returned",
+})
+ALONE_ONCE = _in_rooms({
     "evaluation": "page_in_browser",
     "tools": "bench bench_capacity bench_life bench_train",
 })
@@ -75,10 +95,10 @@ NOT_FAST = _in_rooms({
 })
 
 
-def files(part: str) -> list[str]:
-    """The test files of a part, as paths from the root of the checkout."""
+def files(*parts: str) -> list[str]:
+    """The test files of these parts, as paths from the root of the checkout."""
     found = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("test_*.py"))]
-    found = [path for path in found if part in parts_of(path)]
+    found = [path for path in found if set(parts) & set(parts_of(path))]
     return [*(path for path in LONGEST if path in found), *(path for path in found if path not in LONGEST)]
 
 
@@ -87,13 +107,18 @@ def parts_of(path: str) -> list[str]:
         return ["gpu"]
     if path in PLAIN:
         return ["plain"] if path in NOT_FAST else ["plain", "fast-plain"]
-    if path in ALONE:
-        return ["alone"]
+    for part, names in (("once", ONCE), ("alone", ALONE), ("alone-once", ALONE_ONCE)):
+        if path in names:
+            return [part]
     return ["rest", "fast"] if path in FAST else ["rest"]
 
 
+def main(wanted: list[str]) -> None:
+    unknown = set(wanted) - {*PARTS, *FAST_PARTS}
+    if unknown or not wanted:
+        sys.exit(f"error: {' '.join(sorted(unknown))!r} is not a part; allowed: {', '.join((*PARTS, *FAST_PARTS))}")
+    print("\n".join(files(*wanted)))
+
+
 if __name__ == "__main__":
-    found = files(sys.argv[1]) if len(sys.argv) == 2 else []
-    if not found:
-        sys.exit(f"error: {' '.join(sys.argv[1:])!r} is not a part; allowed: {', '.join((*PARTS, *FAST_PARTS))}")
-    print("\n".join(found))
+    main(sys.argv[1:])

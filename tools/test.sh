@@ -3,7 +3,8 @@
 #   bash tools/test.sh [3.3.1|2.6.2|gpu]                 all tests, two files at once
 #   bash tools/test.sh [3.3.1|2.6.2|gpu] ARGUMENTS       pytest with these arguments, in one process
 #   bash tools/test.sh --fast                            in some three minutes, see FAST in tests/parts.py
-# 3.3.1 (default), 2.6.2: on that Paddle for CPUs. What needs no Paddle is not run with 2.6.2 once more.
+# 3.3.1 (default), 2.6.2: on that Paddle for CPUs. What needs no Paddle, or none of this version, is run with 3.3.1 only
+# (tests/parts.py). A complete run says which tests took longest and takes a skipped test for one that failed.
 # gpu: tests/gpu, which builds the programs for GPUs with paddlepaddle-gpu 2.6.2 (759 MB) and needs no GPU.
 # PYTHON=/path/to/python chooses the Python (3.9 to 3.12). Installs what is missing (Chromium, g++) on Debian and Ubuntu.
 set -euo pipefail
@@ -24,10 +25,13 @@ main() {
     exec "$python" -m pytest -q $([ "$which" = gpu ] && echo -o testpaths=tests/gpu || echo --ignore=tests/gpu) "$@"
   elif [ "$which" = gpu ]; then
     two_at_once "$python" gpu
-  else
-    [ "$which" = 2.6.2 ] || two_at_once "$(without_paddle)" plain
+  elif [ "$which" = 2.6.2 ]; then
     two_at_once "$python" rest
-    alone
+    alone alone
+  else
+    two_at_once "$(without_paddle)" plain
+    two_at_once "$python" "rest once"
+    alone "alone alone-once"
   fi
   [ -z "$left_out" ] || echo "NOT RUN for want of Chromium: $left_out"
   exit "$failed"
@@ -38,24 +42,27 @@ without_paddle() {
   "$python" -m tests.without_paddle "$ENVIRONMENT/without_paddle"
 }
 
-# two_at_once PYTHON PART [OPTIONS]: a file is run by one process, from its first test to its last. One thread for each.
+# two_at_once PYTHON PARTS [OPTIONS]: a file is run by one process, from its first test to its last. One thread for each.
 two_at_once() {
   run "$2" env OMP_NUM_THREADS=1 "$1" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${@:3}"
 }
 
+# alone PARTS: in one process.
 alone() {
   find_browser || left_out=tests/evaluation/test_page_in_browser.py
-  run alone "$python" -m pytest ${left_out:+--ignore="$left_out"}
+  run "$1" "$python" -m pytest ${left_out:+--ignore="$left_out"}
 }
 
-# run PART COMMAND: pytest with the files of the part. Where it fails the next part is run all the same.
+# run PARTS COMMAND: pytest with the files of the parts. Where it fails the next ones are run all the same.
 run() {
-  local part=$1 files
+  local parts=$1 began=$SECONDS files
   shift
-  mapfile -t files < <("$python" -m tests.parts "$part")
-  echo "--- $part: ${#files[@]} files"
+  # shellcheck disable=SC2086
+  mapfile -t files < <("$python" -m tests.parts $parts)
+  echo "--- $parts: ${#files[@]} files"
   [ ${#files[@]} -gt 0 ] || { failed=1 && return; }  # pytest without files would run all of them
-  "$@" -q "${files[@]}" || failed=1
+  "$@" -q -p tests.no_skips --durations=15 --durations-min=1 "${files[@]}" || failed=1
+  echo "--- $parts: $((SECONDS - began)) s"
 }
 
 main "$@"

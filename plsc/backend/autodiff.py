@@ -48,7 +48,7 @@ def gradients_from(value, gradient, leaves: list) -> list:
 def _gradients(target, leaves: list, given: list | None) -> list:
     wrong = [value.get_defining_op().name() for value in leaves if not _adds_up(value)]
     if wrong:
-        raise ValueError(f"gradients by what {', '.join(wrong)} makes: ask by compat.leaf of it")
+        raise ValueError(f"gradients by what {', '.join(wrong)} makes: ask by autodiff.leaf of it")
     return paddle.static.gradients([target], leaves, target_gradients=given)
 
 

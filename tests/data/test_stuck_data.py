@@ -10,12 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("paddle")
-
-from plsc.engine.run import stopping  # noqa: E402
-from plsc.engine.run.stopping import DATA_SECONDS, Patience  # noqa: E402
-from plsc.errors import DataError  # noqa: E402
-from tests.engine.test_memory_plan import BATCH, entry  # noqa: E402
+from plsc.engine.run import stopping
+from plsc.engine.run.stopping import DATA_SECONDS, Patience
+from plsc.errors import DataError
+from tests.engine.test_memory_plan import BATCH, entry
 
 
 @pytest.mark.parametrize("asked, timeout, ranks, waited, expected", [

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 
 from tests.dist import ranks
+from tests.dist.cross import Cross, by_name
 from tests.reference.margin_softmax import margin_softmax
 
 ARCFACE, COSFACE, SPHEREFACE = (1.0, 0.5, 0.0), (1.0, 0.0, 0.35), (1.35, 0.0, 0.0)
@@ -92,31 +91,12 @@ ON_THREE = (
     "arcface even", "arcface uneven", "combined", "past pi", "near one", "margin of four angles", "zero features",
     "lonely ranks", "sampled", "sampled few", "sampled lonely", "more positives than num_sample",
 )  # fmt: skip
-BY_NAME = {case["name"]: case for case in CASES}
-assert len(BY_NAME) == len(CASES)
-NAMES = {1: tuple(BY_NAME), 2: tuple(BY_NAME), 3: ON_THREE, 4: tuple(BY_NAME)}
-
-
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    """A function: number of ranks -> [what each rank found, by the name of the case], run once for each number."""
-
-    @functools.cache
-    def on(world_size):
-        cwd, cases = tmp_path_factory.mktemp(f"ranks{world_size}"), [BY_NAME[name] for name in NAMES[world_size]]
-        parts = ranks.run("tests.dist.classifier_cases:run_cases", world_size, cwd, cases)
-        return [dict(zip(NAMES[world_size], part)) for part in parts]
-
-    return on
-
-
-def on_all_ranks(wanted=lambda case: True):
-    """Parametrise a test over the numbers of ranks and the cases that each runs."""
-    found = [
-        pytest.param(size, name, marks=[pytest.mark.slow] if size > 2 else [])
-        for size, names in NAMES.items() for name in names if wanted(BY_NAME[name])
-    ]  # fmt: skip
-    return pytest.mark.parametrize("world_size, name", found)
+BY_NAME = by_name(CASES)
+CROSS = Cross(
+    "tests.dist.classifier_cases:run_cases", BY_NAME,
+    {1: tuple(BY_NAME), 2: tuple(BY_NAME), 3: ON_THREE, 4: tuple(BY_NAME)},
+)  # fmt: skip
+outcome = CROSS.outcome()
 
 
 def reference(case, kept):
@@ -157,7 +137,7 @@ def test_a_label_that_is_no_class_makes_the_loss_nan_on_every_rank(world_size, t
     assert all(np.isnan(result["loss"]).all() for part in parts for result in part)
 
 
-@on_all_ranks()
+@CROSS.each()
 def test_loss_and_gradients(outcome, world_size, name):
     check_loss_and_gradients(BY_NAME[name], [rank[name] for rank in outcome(world_size)])
 
@@ -178,7 +158,7 @@ def check_loss_and_gradients(case, parts):
             np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance(case) * np.abs(expected).max())
 
 
-@on_all_ranks(lambda case: case["sample_ratio"] < 1.0 and "zero" not in case["name"])
+@CROSS.each(lambda case: case["sample_ratio"] < 1.0 and "zero" not in case["name"])
 def test_sample_holds_the_positives_and_has_its_size(outcome, world_size, name):
     case = BY_NAME[name]
     for part in (rank[name] for rank in outcome(world_size)):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import boto3
 import pytest
 
 from tests.dist import ranks
 from tests.remote.remote_kit import s3_server, tree
-
-pytest.importorskip("moto.server", reason="needs the S3 server of the extra test")
-pytest.importorskip("s3fs", reason="needs the extra remote")
-boto3 = pytest.importorskip("boto3")
 
 
 @pytest.fixture

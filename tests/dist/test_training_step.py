@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 
-from tests.dist import ranks
+from tests.dist.cross import Cross, by_name, on_ranks
 from tests.reference.margin_softmax import margin_softmax, momentum_step
 
 GLOBAL_BATCH, PIXELS, EMBEDDING = 12, 18, 8
@@ -172,30 +170,15 @@ ON_THREE = (
     "softmax with bias, in loops", "sampled, in pieces", "a row a block", "sampled, in loops, not compiled",
     "a bucket for each, clipped data parallel",
 )  # fmt: skip
-BY_NAME = {case["name"]: case for case in CASES}
-assert len(BY_NAME) == len(CASES)
-NAMES = {1: tuple(BY_NAME), 2: tuple(BY_NAME), 3: ON_THREE, 4: tuple(BY_NAME)}
+BY_NAME = by_name(CASES)
+CROSS = Cross(
+    "tests.dist.training_cases:run_cases", BY_NAME,
+    {1: tuple(BY_NAME), 2: tuple(BY_NAME), 3: ON_THREE, 4: tuple(BY_NAME)},
+)  # fmt: skip
+outcome = CROSS.outcome()
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    """A function: number of ranks -> [what each rank found, by the name of the case], run once for each number."""
-
-    @functools.cache
-    def on(world_size):
-        cwd, cases = tmp_path_factory.mktemp(f"ranks{world_size}"), [BY_NAME[name] for name in NAMES[world_size]]
-        parts = ranks.run("tests.dist.training_cases:run_cases", world_size, cwd, cases)
-        return [dict(zip(NAMES[world_size], part)) for part in parts]
-
-    return on
-
-
-def on_ranks(world_size, *values):
-    """A parameter of a test; more ranks than a small machine has cores are slow."""
-    return pytest.param(world_size, *values, marks=[pytest.mark.slow] if world_size > 2 else [])
-
-
-@pytest.mark.parametrize("world_size, name", [on_ranks(size, name) for size, names in NAMES.items() for name in names])
+@CROSS.each()
 def test_training_is_that_of_the_reference(outcome, world_size, name):
     check_training(BY_NAME[name], [rank[name] for rank in outcome(world_size)])
 
@@ -233,7 +216,7 @@ def check_training(case, parts):
             np.testing.assert_array_equal(part["weight"], parts[0]["weight"])
 
 
-@pytest.mark.parametrize("world_size", [on_ranks(size) for size in NAMES])
+@pytest.mark.parametrize("world_size", [on_ranks(size) for size in CROSS.names])
 def test_initial_classes_do_not_depend_on_the_ranks(outcome, world_size):
     name = CASES[0]["name"]
     alone = outcome(1)[0][name]

@@ -7,12 +7,10 @@ import functools
 
 import pytest
 
-pytest.importorskip("paddle")
-
-from plsc.config import OPTIONS, Config  # noqa: E402
-from plsc.config.parts import Parts, qualified_name  # noqa: E402
-from plsc.engine.run import alike  # noqa: E402
-from plsc.errors import ConfigError, LaunchError  # noqa: E402
+from plsc.config import OPTIONS, Config
+from plsc.config.parts import Parts, qualified_name
+from plsc.engine.run import alike
+from plsc.errors import ConfigError, LaunchError
 
 # The keys that ranks may have other values of. A new one is compared; to be here it needs a reason in the schema.
 MAY_DIFFER = {"num_threads", "data.dataset_dir", "data.label_file", "data.num_workers", "remote.fs_ugi"}

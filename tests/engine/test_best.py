@@ -7,12 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("paddle")
-
-from plsc.config import Config  # noqa: E402
-from plsc.engine.evaluation.best import Best, check_goal, parse_metric  # noqa: E402
-from plsc.errors import ConfigError  # noqa: E402
-from plsc.evaluation.metric import Embedded, given_by, make_metrics  # noqa: E402
+from plsc.config import Config
+from plsc.engine.evaluation.best import Best, check_goal, parse_metric
+from plsc.errors import ConfigError
+from plsc.evaluation.metric import Embedded, given_by, make_metrics
 
 
 def run_of(metric, **keys):

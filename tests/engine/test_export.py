@@ -18,17 +18,7 @@ from plsc.errors import CheckpointError, ConfigError, ExportError
 from plsc.serving import read_description
 from tests import using_kit as kit
 
-
-def has_onnx() -> bool:
-    try:
-        onnx.require_onnx()
-    except ExportError:
-        return False
-    return True
-
-
-needs_onnx = pytest.mark.skipif(not has_onnx(), reason="paddle2onnx and onnxruntime are not installed (the extra onnx)")
-KINDS = ["paddle", pytest.param("onnx", marks=needs_onnx)]
+KINDS = ["paddle", "onnx"]
 
 
 def entry(run: str, save: Path, changes: dict | None = None, **keys) -> Entry:
@@ -48,7 +38,7 @@ def tree(directory) -> dict[str, str]:
 @pytest.mark.parametrize(
     "kind, flip, normalise",
     [("paddle", True, True), ("paddle", True, False), ("paddle", False, True),
-     pytest.param("onnx", True, True, marks=needs_onnx)],
+     ("onnx", True, True)],
 )  # fmt: skip
 def test_embeddings_and_scores_are_those_of_the_trained_net(trained_run, tmp_path, kind, flip, normalise):
     directory = entry(
@@ -65,7 +55,6 @@ def test_embeddings_and_scores_are_those_of_the_trained_net(trained_run, tmp_pat
         kit.assert_close(Predictor(directory, kind).run(images()[:batch])[0], found[0][:batch])
 
 
-@needs_onnx
 def test_both_formats_agree_with_each_other(trained_run, tmp_path):
     directory = entry(trained_run, tmp_path, format="both").convert_for_prediction()
     description = read_description(directory)
@@ -85,9 +74,8 @@ def test_a_net_in_nhwc_comes_out_as_nchw_with_the_same_numbers(trained_run, tmp_
 def test_mobilefacenet(tmp_path):
     net = {"model": {"name": "MobileFaceNet"}}
     run = kit.train(tmp_path / "run", train_steps=1, **net)
-    kinds = ["paddle", "onnx"] if has_onnx() else ["paddle"]
-    directory = entry(run, tmp_path / "out", net, format="both" if has_onnx() else "paddle").convert_for_prediction()
-    for kind in kinds:
+    directory = entry(run, tmp_path / "out", net, format="both").convert_for_prediction()
+    for kind in KINDS:
         kit.assert_close(Predictor(directory, kind).run(images())[0], kit.evaluation_program(run, images(), **net))
 
 
@@ -214,7 +202,6 @@ def test_without_the_right_paddle2onnx_one_line_before_anything(trained_run, tmp
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
-@needs_onnx
 def test_a_net_that_paddle2onnx_cannot_convert_is_one_line(exported, tmp_path):
     """It is another program, so an abort in it ends nothing here."""
     program = tmp_path / next(name for name in os.listdir(exported) if name.endswith(("json", "pdmodel")))

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("paddle")
-
-from plsc.engine.memory import check as memory_check  # noqa: E402
-from plsc.engine.memory.free import free_memory  # noqa: E402
-from plsc.engine.memory.plan import resident_bytes  # noqa: E402
-from plsc.errors import ConfigError  # noqa: E402
-from tests.engine.test_memory_plan import EMBEDDING, Linear, entry  # noqa: E402
+from plsc.engine.memory import check as memory_check
+from plsc.engine.memory.free import free_memory
+from plsc.engine.memory.plan import resident_bytes
+from plsc.errors import ConfigError
+from tests.engine.test_memory_plan import EMBEDDING, Linear, entry
 
 GIB = 1 << 30
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
-import pytest
-
-pytest.importorskip("paddle")
-
-from plsc.checkpoint import OneRank  # noqa: E402
-from plsc.config import Config  # noqa: E402
-from plsc.engine.run.start import choose_seed  # noqa: E402
-from plsc.engine.training.checkpointing import open_start  # noqa: E402
-from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as  # noqa: E402
+from plsc.checkpoint import OneRank
+from plsc.config import Config
+from plsc.engine.run.start import choose_seed
+from plsc.engine.training.checkpointing import open_start
+from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as
 
 SPEC = SimpleNamespace(num_classes=11, embedding_size=EMBEDDING_SIZE)
 

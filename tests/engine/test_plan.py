@@ -6,11 +6,8 @@ import pytest
 
 from plsc.config import Config
 from plsc.engine.run.scalars import Scalars
+from plsc.engine.training.length import Plan, Progress
 from plsc.parallel.environment import Environment
-
-pytest.importorskip("paddle")
-
-from plsc.engine.training.length import Plan, Progress  # noqa: E402
 
 IMAGES = 50
 

@@ -11,15 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("paddle")
-
-import tools.train  # noqa: E402
-from plsc import Entry  # noqa: E402
-from plsc.config import Config  # noqa: E402
-from plsc.config.parts import Parts  # noqa: E402
-from plsc.engine.evaluation import sets_check  # noqa: E402
-from plsc.errors import PlscError, VerificationError  # noqa: E402
-from plsc.parallel.excepthook import EXIT_UNVERIFIED  # noqa: E402
+import tools.train
+from plsc import Entry
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.engine.evaluation import sets_check
+from plsc.errors import PlscError, VerificationError
+from plsc.parallel.excepthook import EXIT_UNVERIFIED
 
 
 class Samples:

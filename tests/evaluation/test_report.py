@@ -28,7 +28,6 @@ def _colours(path):
 
 
 def test_picture(tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra report is not installed")
     path = tmp_path / "report.png"
     losses = [(step, 40.0 / (1 + step)) for step in range(100)] + [(100, float("nan"))]
     report.plot_report(path, losses, {"easy": _result(0.3), "hard": _result(1.5)})
@@ -43,7 +42,6 @@ def test_picture(tmp_path):
 
 
 def test_it_cannot_be_written(tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra report is not installed")
     with pytest.raises(DataError, match="cannot be written"):
         report.plot_report(tmp_path / "no" / "report.png", [], {})
 

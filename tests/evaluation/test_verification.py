@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.model_selection import KFold
 
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.embeddings import combine_flip, normalize, norms
@@ -69,9 +70,8 @@ def test_accuracy_against_a_loop(seed, num_pairs, folds):
 
 
 def test_folds_follow_scikit_learn():
-    selection = pytest.importorskip("sklearn.model_selection", reason="scikit-learn is not needed")
     for num_pairs, folds in ((63, 10), (10, 10), (37, 4)):
-        expected = [test.tolist() for _, test in selection.KFold(folds).split(np.zeros(num_pairs))]
+        expected = [test.tolist() for _, test in KFold(folds).split(np.zeros(num_pairs))]
         assert _loop_folds(num_pairs, folds) == expected
 
 

@@ -249,7 +249,8 @@ def test_package_names():
 
 
 def test_real_paddle_objects():
-    paddle = pytest.importorskip("paddle")
+    import paddle
+
     entry = Entry()
     optimizer = paddle.optimizer.Momentum(parameters=[paddle.create_parameter([1], "float32")])
     entry.set_optimizer(optimizer)
@@ -260,7 +261,6 @@ def test_real_paddle_objects():
 
 
 def test_real_amp_lists_come_out_as_they_went_in():
-    pytest.importorskip("paddle")
     from paddle.static.amp import AutoMixedPrecisionLists
 
     lists = AutoMixedPrecisionLists(custom_white_list=["exp"], custom_black_list=["conv2d"])

@@ -9,13 +9,11 @@ import time
 
 import pytest
 
-pytest.importorskip("paddle")
-
-from plsc.errors import PeerError  # noqa: E402
-from plsc.parallel import group as group_module  # noqa: E402
-from plsc.parallel.environment import Environment  # noqa: E402
-from plsc.parallel.group import Group  # noqa: E402
-from plsc.parallel.side import SideGroup  # noqa: E402
+from plsc.errors import PeerError
+from plsc.parallel import group as group_module
+from plsc.parallel.environment import Environment
+from plsc.parallel.group import Group
+from plsc.parallel.side import SideGroup
 
 
 class GoneStore:

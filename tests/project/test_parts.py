@@ -1,8 +1,9 @@
-"""The parts of tools/test.sh leave no file out, and what is said to need no Paddle is run without it."""
+"""The parts of tools/test.sh leave no file and no test out; what is said to need no Paddle is run without it."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 
@@ -18,8 +19,9 @@ def test_every_file_is_in_one_part():
 
 
 def test_every_name_is_that_of_a_file():
-    assert not parts.PLAIN & parts.ALONE
-    named = {*parts.PLAIN, *parts.ALONE, *parts.LONGEST, *parts.FAST, *parts.NOT_FAST}
+    places = [parts.PLAIN, parts.ONCE, parts.ALONE, parts.ALONE_ONCE]
+    assert len(frozenset.union(*places)) == sum(map(len, places))
+    named = {*frozenset.union(*places), *parts.LONGEST, *parts.FAST, *parts.NOT_FAST}
     assert [path for path in named if not (parts.ROOT / path).is_file()] == []
     assert set(parts.FAST) == set(parts.files("fast")) and parts.NOT_FAST < parts.PLAIN
 
@@ -38,6 +40,18 @@ def test_what_imports_paddle_fails_and_is_not_skipped(python, tmp_path, body):
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, cwd=parts.ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout
+
+
+def test_what_is_skipped_has_failed_in_a_complete_run(tmp_path):
+    assert "-p tests.no_skips" in (parts.ROOT / "tools" / "test.sh").read_text()
+    ways = ("pytest.importorskip('no_such_package')", "@pytest.mark.skip", "@pytest.fixture\ndef this(): pytest.skip()")
+    for number, way in enumerate(ways):
+        text = f"import pytest\n{way}\ndef test_planted({'this' if 'this' in way else ''}): pass\n"
+        (tmp_path / f"test_planted{number}.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-p", "tests.no_skips"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=parts.ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "3 errors" in done.stdout, done.stdout
+    assert done.stdout.count("no test is skipped in a complete run: Skipped") == 3
 
 
 def test_the_interpreter_has_all_else(python, tmp_path):

@@ -15,8 +15,6 @@ from plsc.remote import fetch_checkpoint, fetch_start, publish, publish_checkpoi
 from tests.checkpoint.checkpoint_kit import save_as
 from tests.remote.remote_kit import FakeRun, install_hadoop, on_runs, raise_first, tree
 
-pytest.importorskip("fsspec", reason="needs the extra remote")
-
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):

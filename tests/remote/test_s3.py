@@ -7,6 +7,7 @@ import os
 import socket
 import time
 
+import boto3
 import numpy as np
 import pytest
 
@@ -16,10 +17,6 @@ from plsc.remote import check_destination, fetch_checkpoint, fetch_start, publis
 from plsc.remote.fetch import PART
 from tests.checkpoint.checkpoint_kit import class_arrays, gather_rows, replicated_arrays, same_arrays, save_as
 from tests.remote.remote_kit import FakeRun, on_runs, raise_first, s3_server, tree
-
-pytest.importorskip("moto.server", reason="needs the S3 server of the extra test")
-pytest.importorskip("s3fs", reason="needs the extra remote")
-boto3 = pytest.importorskip("boto3")
 
 KEY, SECRET = "AKIAEXAMPLE", "a-secret-that-is-never-shown"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from plsc.errors import ExportError, PlscError
 from plsc.serving import Predictor
@@ -16,8 +17,6 @@ from plsc.serving.description import Description, read_description
 
 def net(path: Path, outputs: list[list[int]], image: list, kind: str = "GlobalAveragePool") -> bytes:
     """An ONNX file with these outputs, each the mean over the pixels, for pictures [N, *image]."""
-    from onnx import TensorProto, helper
-
     nodes, infos = [], []
     for number, shape in enumerate(outputs):
         nodes.append(helper.make_node(kind, ["x"], [f"m{number}"]))
@@ -47,14 +46,7 @@ def refusal(function, *arguments) -> str:
     return message
 
 
-@pytest.fixture(scope="module")
-def onnx():
-    """Skips where it is not installed (tools/environment.sh: with one of the two Paddles)."""
-    pytest.importorskip("onnxruntime")
-    return pytest.importorskip("onnx")
-
-
-def test_the_right_one(onnx, tmp_path):
+def test_the_right_one(tmp_path):
     predictor = Predictor(directory(tmp_path, net(tmp_path, [[3]], [3, 8, 8])), "onnx")
     pixels = np.full((8, 8, 3), [0, 51, 255], np.uint8)
     found = predictor.embed([pixels, pixels])
@@ -62,11 +54,11 @@ def test_the_right_one(onnx, tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", bytes(10_000), b"\x08\x08" + b"\xff" * 1000])
-def test_what_is_no_onnx(onnx, tmp_path, data):
+def test_what_is_no_onnx(tmp_path, data):
     assert "backbone.onnx: onnx cannot open it: " in refusal(Predictor, directory(tmp_path, data), "onnx")
 
 
-def test_another_model_whose_input_is_other(onnx, tmp_path):
+def test_another_model_whose_input_is_other(tmp_path):
     predictor = Predictor(directory(tmp_path, net(tmp_path, [[3]], [3, 16, 16])), "onnx")
     assert "backbone.onnx: onnx cannot run it: " in refusal(predictor.embed, np.zeros((8, 8, 3), np.uint8))
 
@@ -76,7 +68,7 @@ def test_another_model_whose_input_is_other(onnx, tmp_path):
     ([[3]], {"num_classes": 3, "outputs": ["embedding", "scores"]}),
     ([[3], [3]], {"num_classes": 5, "outputs": ["embedding", "scores"]}),
 ])  # fmt: skip
-def test_another_model_whose_outputs_are_other(onnx, tmp_path, outputs, changes):
+def test_another_model_whose_outputs_are_other(tmp_path, outputs, changes):
     predictor = Predictor(directory(tmp_path, net(tmp_path, outputs, [3, 8, 8]), **changes), "onnx")
     assert "the files are of two models; export again" in refusal(predictor.embed, np.zeros((8, 8, 3), np.uint8))
 

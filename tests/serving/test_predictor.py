@@ -139,8 +139,6 @@ def edit(directory: Path, **changes) -> None:
 
 def test_onnx_needs_no_paddle(trained_run, tmp_path):
     """In a process in which Paddle cannot be imported; `auto` finds the runtime that is there."""
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("paddle2onnx")
     from plsc import Entry
 
     settings = kit.settings(model_save_dir=str(tmp_path), checkpoint_dir=trained_run, export={"format": "both"})

@@ -14,8 +14,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "tools")) if path not in sys.path]
-pytest.importorskip("PIL")
-
 from glyphs import build, charsets, draw, fonts, pairs  # noqa: E402
 from PIL import Image  # noqa: E402
 
