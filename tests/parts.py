@@ -1,10 +1,10 @@
 """The parts in which tools/test.sh runs the tests:  python -m tests.parts PART ...  prints their files, longest first.
 
 plain    what needs no Paddle, by an interpreter that finds none (tests/without_paddle.py), with one Paddle only
-once     what needs Paddle, but not this or that version of it: with Paddle 3.3.1 only, two files at once
+once     what needs Paddle, but not this or that version of it: with Paddle 3.3.1 only, two files at once. Single tests
+         of the rest are marked so (pytest.mark.once)
 rest     all others, two files at once, with each Paddle
 alone    what measures the machine, or fills it: one process, nothing beside it, with each Paddle
-alone-once   the same for what needs no particular version
 gpu      tests/gpu, with the wheel for GPUs
 fast, fast-plain   what `tools/test.sh --fast` runs of the rest and of the plain ones
 A file that is named nowhere is one of the rest.
@@ -16,8 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("plain", "once", "rest", "alone", "alone-once", "gpu")
-FAST_PARTS = ("fast", "fast-plain")
+PARTS, FAST_PARTS = ("plain", "once", "rest", "alone", "gpu"), ("fast", "fast-plain")
 
 
 def _in_rooms(names: dict[str, str]) -> frozenset[str]:
@@ -53,21 +52,16 @@ ONCE = _in_rooms({
     "data": "stuck_data",
     "dist": "alike remote run_dirs unverified verification_sets",
     "engine": "alike best grace memory_check plan sets_check verification_check",
-    "evaluation": "memory sources",
+    "evaluation": "memory page_in_browser sources",
     "parallel": "launch_variables launcher stalls terminal",
     "project": "collection docs",
-    "tools": "judging_tools report_tool verify_tool",
+    "tools": "bench bench_capacity bench_life bench_train judging_tools report_tool verify_tool",
 })
 
-# Times and memory of small cases; huge pages, as far as the machine has them free; processes of more than a gigabyte,
-# with two threads; a browser.
+# Memory of small cases; huge pages, as far as the machine has them free; processes with two threads.
 ALONE = _in_rooms({
     "backend": "cpu",
     "engine": "memory_plan_measured memory_returned",
-})
-ALONE_ONCE = _in_rooms({
-    "evaluation": "page_in_browser",
-    "tools": "bench bench_capacity bench_life bench_train",
 })
 
 # Begun first, so that none is left over when all else is done.
@@ -107,7 +101,7 @@ def parts_of(path: str) -> list[str]:
         return ["gpu"]
     if path in PLAIN:
         return ["plain"] if path in NOT_FAST else ["plain", "fast-plain"]
-    for part, names in (("once", ONCE), ("alone", ALONE), ("alone-once", ALONE_ONCE)):
+    for part, names in (("once", ONCE), ("alone", ALONE)):
         if path in names:
             return [part]
     return ["rest", "fast"] if path in FAST else ["rest"]

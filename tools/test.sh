@@ -26,12 +26,13 @@ main() {
   elif [ "$which" = gpu ]; then
     two_at_once "$python" gpu
   elif [ "$which" = 2.6.2 ]; then
-    two_at_once "$python" rest
-    alone alone
+    two_at_once "$python" rest -m "not once"
+    run alone "$python" -m pytest
   else
     two_at_once "$(without_paddle)" plain
-    two_at_once "$python" "rest once"
-    alone "alone alone-once"
+    find_browser || left_out=tests/evaluation/test_page_in_browser.py
+    two_at_once "$python" "rest once" ${left_out:+--ignore="$left_out"}
+    run alone "$python" -m pytest
   fi
   [ -z "$left_out" ] || echo "NOT RUN for want of Chromium: $left_out"
   exit "$failed"
@@ -45,12 +46,6 @@ without_paddle() {
 # two_at_once PYTHON PARTS [OPTIONS]: a file is run by one process, from its first test to its last. One thread for each.
 two_at_once() {
   run "$2" env OMP_NUM_THREADS=1 "$1" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${@:3}"
-}
-
-# alone PARTS: in one process.
-alone() {
-  find_browser || left_out=tests/evaluation/test_page_in_browser.py
-  run "$1" "$python" -m pytest ${left_out:+--ignore="$left_out"}
 }
 
 # run PARTS COMMAND: pytest with the files of the parts. Where it fails the next ones are run all the same.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from plsc.backend import static
 from tests.dist import ranks
 from tests.dist.bad_input_cases import ALL, CASES, FINE, ONE_RANK, folder
 from tests.dist.bad_input_parts import make_pictures
@@ -23,6 +24,11 @@ TRACES = ("Traceback (most recent call last)", "C++ Traceback", "Error Message S
 KILLED = {"killed 0": 0, "killed 1": 1, "killed and told": 1, "killed in a wait": 1, "0 not there": 0, "1 not there": 1}
 # What is saved before the end is meant to stay: these train for long, past the end of an epoch.
 SAVES = ("killed 0", "killed 1", "picture cut")
+# What is wrong in settings and lists is found before Paddle sees anything of it: with Paddle 2.6 three of those.
+NAMES = [*CASES] if static.is_pir() else [
+    "picture missing", "list on one", "no GPU", "save on one", "embedding", "model raises", "model misfits",
+    "data raises", "disk full", "not finite", "another Paddle",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def root(tmp_path_factory) -> Path:
 def outcomes(root) -> dict:
     """Every case is run, one after the other, by forks of one process that has Paddle loaded."""
     shared = shared_memory()
-    command = [sys.executable, "-m", "tests.dist.bad_input_cases", str(root), "--all"]
+    command = [sys.executable, "-m", "tests.dist.bad_input_cases", str(root), "--all", *NAMES, *ONE_RANK, *FINE]
     run = subprocess.run(command, cwd=ranks.ROOT, capture_output=True, text=True, timeout=900, env=variables())
     assert run.returncode == 0, run.stderr[-3000:]
     outcomes = json.loads((root / "outcomes.json").read_text())
@@ -78,7 +84,7 @@ def leftovers(directory: Path) -> list[str]:
     return [str(p.relative_to(directory)) for p in directory.rglob("*") if p.name not in kept and p.suffix != ".log"]
 
 
-@pytest.mark.parametrize("name", [*CASES, *ONE_RANK])
+@pytest.mark.parametrize("name", [*NAMES, *ONE_RANK])
 def test_one_clear_line_on_every_rank(outcomes, root, name):
     outcome, (_, expected) = outcomes[name], ALL[name]
     assert outcome["seconds"] < LIMIT_SECONDS
@@ -96,7 +102,7 @@ def test_one_clear_line_on_every_rank(outcomes, root, name):
         assert leftovers(root / "out" / folder(name)) == []
 
 
-@pytest.mark.parametrize("name", list(CASES)[:9])
+@pytest.mark.parametrize("name", [name for name in list(CASES)[:9] if name in NAMES])
 def test_nothing_is_made_before_the_list_is_checked(outcomes, root, name):
     assert (root / "out" / folder(name)).exists() == (name == "picture too wide")  # found when it is read
 

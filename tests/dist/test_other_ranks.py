@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plsc import checkpoint
-from tests.dist.reshards import PAIRS, STEPS
+from tests.dist.reshards import STEPS, pairs
 from tests.dist.test_resume import run_process
 from tests.dist.tiny_run import CLASSES, IMAGES, manifest, told
 
@@ -28,7 +28,9 @@ def values(run_dir):
     return tensors
 
 
-@pytest.mark.parametrize("name, alone", [*((f"{n} to {m}", "alone") for n, m in PAIRS), ("2 to 3 adam", "alone adam")])
+@pytest.mark.parametrize(
+    "name, alone", [*((f"{n} to {m}", "alone") for n, m in pairs()), ("2 to 3 adam", "alone adam")]
+)
 def test_the_end_is_that_of_one_rank(outcome, name, alone):
     cwd, report = outcome
     assert set(report[name]) == {0}

@@ -7,7 +7,7 @@ import pytest
 
 from plsc import checkpoint
 from plsc.engine.run.stopping import EXIT_STOPPED
-from tests.dist.save_points import CASES, WINDOW
+from tests.dist.save_points import CASES, WINDOW, names
 from tests.dist.test_resume import run_process
 from tests.dist.tiny_run import CLASSES, manifest, told
 
@@ -24,7 +24,7 @@ def steps_of(run_dir) -> set[int]:
     return {int(path.name[-8:]) for path in (run_dir / "checkpoints").iterdir()}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", names())
 def test_weights_momentum_and_losses_are_the_same_to_the_bit(outcome, name):
     cwd, report = outcome
     ranks = CASES[name][0]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 import paddle
 
+from plsc.backend import program_view
 from plsc.backend.cpu import run_in_order
+from plsc.classifiers import Shard
 from plsc.config import Config
 from plsc.config.parts import Parts
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import build_train, make_spec
 from plsc.engine.program.session import Session
 from plsc.models import BaseModel
 from plsc.optim.gradients import BUCKET_BYTES
@@ -42,21 +45,31 @@ def make_optimizer(name):
     return None
 
 
+def rows_of_a_block(case, config, env):
+    """``block_rows`` of the case, or those of a sample that is cut into ``pieces``."""
+    if "pieces" not in case:
+        return case.get("block_rows")
+    return math.ceil(Shard.of(make_spec(config, case["embedding_size"], 0), env).num_sample / case["pieces"])
+
+
 def run_case(env, case):
     config = Config.from_dict(case["config"])
     config.set("train_batch_size", case["global_batch"] // env.world_size)
     param_attr = None if case.get("rate_factor") is None else paddle.ParamAttr(learning_rate=case["rate_factor"])
     parts = Parts(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
                   param_attr=param_attr)  # fmt: skip
-    bucket_bytes = case.get("bucket_bytes", BUCKET_BYTES)
+    bucket_bytes, block_rows = case.get("bucket_bytes", BUCKET_BYTES), rows_of_a_block(case, config, env)
     with mock.patch.object(row_blocks, "FEW_BLOCKS", case.get("few_blocks", row_blocks.FEW_BLOCKS)):
         device = case.get("device", "cpu")  # gpu: see tests/kernels
-        program = build_train(config, parts, replace(env, device=device), 7, case.get("block_rows"), bucket_bytes)
+        program = build_train(config, parts, replace(env, device=device), 7, block_rows, bucket_bytes)
     section = config.classifier
     one_way = section.model_parallel or env.world_size == 1
     compiled = section.compiled and one_way and program.shard.samples and section.storage == "float32"
     paired = compiled and parts.optimizer is None and device == "cpu"
     assert program.rows.spec.paired == paired  # a case is about what it says
+    if "pieces" in case:  # a batch of more labels than there are places has a sample of unknown size, and so a loop
+        kinds = {op.kind for op in program_view.operations(program.main)}
+        assert ("while" in kinds) == (case["global_batch"] > program.shard.num_sample)
     session = Session(program, env, config.momentum, config.weight_decay, seed=7)
     session.start(join(env))
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]

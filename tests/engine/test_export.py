@@ -71,6 +71,7 @@ def test_a_net_in_nhwc_comes_out_as_nchw_with_the_same_numbers(trained_run, tmp_
     kit.assert_close(Predictor(directory, kind).run(images())[0], expected)
 
 
+@pytest.mark.once  # its operations are those of the other nets
 def test_mobilefacenet(tmp_path):
     net = {"model": {"name": "MobileFaceNet"}}
     run = kit.train(tmp_path / "run", train_steps=1, **net)

@@ -25,6 +25,7 @@ OWN_TESTS = {
     "add_a_schedule.md": "dist/test_extensions.py",
     "add_an_augmentation.md": "dist/test_extensions.py",
     "checkpoint_format.md": "project/test_checkpoint_docs.py",
+    "performance.md": "tools/test_bench.py",
 }
 
 
@@ -36,6 +37,7 @@ def programs(page: Path) -> list[Block]:
 
 RUN = [page for page in PAGES if page.name not in OWN_TESTS and programs(page)]
 NOT_RUN = [block for page in PAGES for block in blocks(page) if block.reason is not None]
+NOT_RUN += programs(ROOT / "docs" / "performance.md")  # its commands, which are run smaller
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -19,7 +19,7 @@ def test_every_file_is_in_one_part():
 
 
 def test_every_name_is_that_of_a_file():
-    places = [parts.PLAIN, parts.ONCE, parts.ALONE, parts.ALONE_ONCE]
+    places = [parts.PLAIN, parts.ONCE, parts.ALONE]
     assert len(frozenset.union(*places)) == sum(map(len, places))
     named = {*frozenset.union(*places), *parts.LONGEST, *parts.FAST, *parts.NOT_FAST}
     assert [path for path in named if not (parts.ROOT / path).is_file()] == []
