@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 
@@ -11,6 +12,12 @@ from tests import short_stacks
 
 short_stacks.use()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs ignore it, and their children
+
+
+def pytest_collection_finish(session):
+    """What is there now stays to the end: a collection, as at the end of each run, need not go over it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

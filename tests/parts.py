@@ -1,9 +1,9 @@
 """The parts in which tools/test.sh runs the tests:  python -m tests.parts PART ...  prints their files, longest first.
 
 plain    what needs no Paddle, by an interpreter that finds none (tests/without_paddle.py), with one Paddle only
-once     what needs Paddle, but not this or that version of it: with Paddle 3.3.1 only, two files at once. Single tests
+once     what needs Paddle, but not this or that version of it: with Paddle 3.3.1 only, three files at once. Single tests
          of the rest are marked so (pytest.mark.once)
-rest     all others, two files at once, with each Paddle
+rest     all others, three files at once, with each Paddle
 alone    what measures the machine, or fills it: one process, nothing beside it, with each Paddle
 gpu      tests/gpu, with the wheel for GPUs
 fast, fast-plain   what `tools/test.sh --fast` runs of the rest and of the plain ones
@@ -48,14 +48,16 @@ PLAIN = _in_rooms({
 # verify on a version is for the rest to show, and what ranks say of an error inside Paddle too.
 ONCE = _in_rooms({
     "backend": "compiler",
+    "cli": "identify_ijb report verify",
     "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
-    "data": "stuck_data",
-    "dist": "alike remote run_dirs unverified verification_sets",
-    "engine": "alike best grace memory_check plan sets_check verification_check",
+    "data": "readers stuck_data",
+    "dist": "alike initial readers remote run_dirs saver unverified verification_sets",
+    "engine": "alike best grace journal loss_is_finite memory_check one_run plan sets_check verification_check",
     "evaluation": "memory page_in_browser sources",
+    "models": "one_channel published",
     "parallel": "launch_variables launcher stalls terminal",
     "project": "collection docs",
-    "tools": "bench bench_capacity bench_life bench_train judging_tools report_tool verify_tool",
+    "tools": "bench bench_capacity bench_life bench_train",
 })
 
 # Memory of small cases; huge pages, as far as the machine has them free; processes with two threads.
@@ -66,9 +68,13 @@ ALONE = _in_rooms({
 
 # Begun first, so that none is left over when all else is done.
 LONGEST = tuple(f"tests/{name}.py" for name in (
-    "dist/test_training_step", "dist/test_entry_runs", "dist/test_gpu_training", "dist/test_classifier",
-    "dist/test_resume", "dist/test_bad_input", "dist/test_gradient_buckets", "dist/test_limits",
-    "tools/test_make_glyphs", "data/test_loader", "remote/test_s3",
+    "dist/test_training_step", "dist/test_entry_runs", "engine/test_export", "project/test_docs",
+    "dist/test_save_points", "dist/test_using", "dist/test_gpu_training", "dist/test_resume", "dist/test_bad_input",
+    "dist/test_alike", "dist/test_verification_sets", "dist/test_stop", "dist/test_launchers",
+    "dist/test_other_ranks", "dist/test_gradient_buckets", "dist/test_classifier", "backend/test_compiler",
+    "tools/test_bench", "tools/test_bench_life", "project/test_collection", "dist/test_remote", "dist/test_limits",
+    "dist/test_run_dirs", "dist/test_unverified", "dist/test_late", "tools/test_make_glyphs", "data/test_loader",
+    "remote/test_s3",
 ))  # fmt: skip
 
 # The numbers and the promises that a change breaks most easily. Left out are kills and resumed runs, wrong input on

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the tests in an environment of their own:
-#   bash tools/test.sh [3.3.1|2.6.2|gpu]                 all tests, two files at once
+#   bash tools/test.sh [3.3.1|2.6.2|gpu]                 all tests, three files at once
 #   bash tools/test.sh [3.3.1|2.6.2|gpu] ARGUMENTS       pytest with these arguments, in one process
 #   bash tools/test.sh --fast                            in some three minutes, see FAST in tests/parts.py
 # 3.3.1 (default), 2.6.2: on that Paddle for CPUs. What needs no Paddle, or none of this version, is run with 3.3.1 only
@@ -19,19 +19,19 @@ main() {
   make_test_environment "$which" || exit
   python=$ENVIRONMENT/bin/python failed=0 left_out=
   if [ "${1:-}" = --fast ]; then
-    two_at_once "$(without_paddle)" fast-plain
-    two_at_once "$python" fast -m "not slow"
+    three_at_once "$(without_paddle)" fast-plain
+    three_at_once "$python" fast -m "not slow"
   elif [ $# -gt 0 ]; then
     exec "$python" -m pytest -q $([ "$which" = gpu ] && echo -o testpaths=tests/gpu || echo --ignore=tests/gpu) "$@"
   elif [ "$which" = gpu ]; then
-    two_at_once "$python" gpu
+    three_at_once "$python" gpu
   elif [ "$which" = 2.6.2 ]; then
-    two_at_once "$python" rest -m "not once"
+    three_at_once "$python" rest -m "not once"
     run alone "$python" -m pytest
   else
-    two_at_once "$(without_paddle)" plain
+    three_at_once "$(without_paddle)" plain
     find_browser || left_out=tests/evaluation/test_page_in_browser.py
-    two_at_once "$python" "rest once" ${left_out:+--ignore="$left_out"}
+    three_at_once "$python" "rest once" ${left_out:+--ignore="$left_out"}
     run alone "$python" -m pytest
   fi
   [ -z "$left_out" ] || echo "NOT RUN for want of Chromium: $left_out"
@@ -43,9 +43,10 @@ without_paddle() {
   "$python" -m tests.without_paddle "$ENVIRONMENT/without_paddle"
 }
 
-# two_at_once PYTHON PARTS [OPTIONS]: a file is run by one process, from its first test to its last. One thread for each.
-two_at_once() {
-  run "$2" env OMP_NUM_THREADS=1 "$1" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${@:3}"
+# three_at_once PYTHON PARTS [OPTIONS]: a file is run by one process, from its first test to its last. One thread for each;
+# three, as on two cores one of them often waits: for a rank that is late, or to be killed.
+three_at_once() {
+  run "$2" env OMP_NUM_THREADS=1 "$1" -m pytest -n 3 --dist loadfile --no-loadscope-reorder "${@:3}"
 }
 
 # run PARTS COMMAND: pytest with the files of the parts. Where it fails the next ones are run all the same.

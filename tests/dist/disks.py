@@ -72,7 +72,7 @@ def no_memory(rank: int, run_dir: Path) -> None:
     from plsc.engine.memory import check as memory_check
 
     memory_check.free_memory = lambda: 1 << 40 if rank == 0 else 100
-    make_entry(run_dir, {"with_test": False, "train_steps": 6}).train()
+    make_entry(run_dir, {"with_test": False, "train_steps": 6, "memory_check": True}).train()
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -95,6 +96,8 @@ def main() -> None:
     # Paddle 2.6 starts one thread when it is imported, which sleeps; ranks do as well without it.
     threads = len(os.listdir("/proc/self/task")) - (not static.is_pir())
     assert threads == 1, f"{threads} threads: forks would lack all but one"
+    gc.collect()
+    gc.freeze()  # a collection in a fork would go over all that Paddle has made here, 0.1 s for each run
     connection = Connection(int(sys.argv[1]))
     while True:
         try:

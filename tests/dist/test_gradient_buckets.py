@@ -17,7 +17,7 @@ SIZES = [1, 15_000, 10**9]  # bytes: a bucket for each gradient, several, one fo
 OPTIONS = {"plain": {}, "clipped": {"grad_clip_norm": 0.5}}
 
 
-RUNS = [(2, "plain"), (2, "clipped"), (3, "plain")]
+RUNS = [(2, "plain"), pytest.param((2, "clipped"), marks=pytest.mark.once), (3, "plain")]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_all_ranks_hold_the_same(outcomes, run):
                 np.testing.assert_array_equal(value, other["together"][size][name], err_msg=name)
 
 
-@pytest.mark.parametrize("run", [run for run in RUNS if run[1] == "plain"], ids=str)  # clipping changes none of them
+@pytest.mark.parametrize("run", [RUNS[0], RUNS[2]], ids=str)  # clipping changes none of them
 def test_statistics_are_the_mean_of_what_each_rank_saw(outcomes, run):
     """The first step's forward pass knows nothing of other ranks, so each rank alone tells its part."""
     outcome = outcomes(*run)

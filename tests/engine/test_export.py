@@ -44,7 +44,8 @@ def test_embeddings_and_scores_are_those_of_the_trained_net(trained_run, tmp_pat
     directory = entry(
         trained_run, tmp_path, format=kind, fuse_flip=flip, l2_normalise=normalise, with_classifier=True
     ).convert_for_prediction()
-    found = Predictor(directory, kind).run(images())
+    predictor = Predictor(directory, kind)
+    found = predictor.run(images())
     feature = kit.evaluation_program(trained_run, images()).astype(np.float64)
     if flip:
         feature = (feature + kit.evaluation_program(trained_run, images()[:, :, :, ::-1].copy())) / 2
@@ -52,7 +53,7 @@ def test_embeddings_and_scores_are_those_of_the_trained_net(trained_run, tmp_pat
     scores = 64.0 * kit.unit(feature) @ kit.unit(kit.stored_centres(trained_run)).T
     kit.assert_close(found[1], scores)
     for batch in (1, 2):  # the batch is free, and pictures do not see each other
-        kit.assert_close(Predictor(directory, kind).run(images()[:batch])[0], found[0][:batch])
+        kit.assert_close(predictor.run(images()[:batch])[0], found[0][:batch])
 
 
 def test_both_formats_agree_with_each_other(trained_run, tmp_path):
@@ -76,8 +77,9 @@ def test_mobilefacenet(tmp_path):
     net = {"model": {"name": "MobileFaceNet"}}
     run = kit.train(tmp_path / "run", train_steps=1, **net)
     directory = entry(run, tmp_path / "out", net, format="both").convert_for_prediction()
+    expected = kit.evaluation_program(run, images(), **net)
     for kind in KINDS:
-        kit.assert_close(Predictor(directory, kind).run(images())[0], kit.evaluation_program(run, images(), **net))
+        kit.assert_close(Predictor(directory, kind).run(images())[0], expected)
 
 
 def test_softmax_scores_are_logits(tmp_path):
