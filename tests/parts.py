@@ -1,8 +1,8 @@
 """The parts in which tools/test.sh runs the tests:  python -m tests.parts PART ...  prints their files, longest first.
 
 plain    what needs no Paddle, by an interpreter that finds none (tests/without_paddle.py), with one Paddle only
-once     what needs Paddle, but not this or that version of it: with Paddle 3.3.1 only, three files at once. Single tests
-         of the rest are marked so (pytest.mark.once)
+once     what needs Paddle, but not this or that version of it: with Paddle 3.3.1 only, three files at once. Single
+         tests of the rest are marked so (pytest.mark.once)
 rest     all others, three files at once, with each Paddle
 alone    what measures the machine, or fills it: one process, nothing beside it, with each Paddle
 gpu      tests/gpu, with the wheel for GPUs
