@@ -109,9 +109,9 @@ def help_of():
 
     def ask(*command: str) -> str:
         if command not in known:
-            tool = re.fullmatch(r"tools/(\w+)\.py", command[-1])
+            tool = re.fullmatch(r"tools/(\w+)\.py", command[1])
             ours = command[0] == "plsc" and tool_kit.plsc(*command[1:], "--help")
-            done = ours or (tool_kit.run(tool[1], "--help") if tool else subprocess.run(
+            done = ours or (tool_kit.run(tool[1], *command[2:], "--help") if tool else subprocess.run(
                 [*command, "--help"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
                 capture_output=True, text=True, timeout=60,
             ))  # fmt: skip
@@ -168,7 +168,8 @@ def check_script(words: list[str], where: str, help_of) -> None:
     assert (ROOT / words[0]).is_file(), where
     if words[0] == "tools/config_docs.py":  # takes a file only
         return
-    check_options(words[1:], help_of(sys.executable, words[0]), where)
+    with_part = 2 if words[0] == "tools/bench.py" else 1
+    check_options(words[with_part:], help_of(sys.executable, *words[:with_part]), where)
     if words[0] == "tools/train.py":
         check_settings(words, where)
 
