@@ -134,11 +134,13 @@ class Setters:
         margin1: float | None = None,
         margin2: float | None = None,
         margin3: float | None = None,
+        **options: Any,
     ) -> None:
-        """A loss by name: arcface, cosface, sphereface, softmax, 0.1's dist_arcface and dist_softmax, or any other name
-        with three margins. Margins left out are those of the name."""
+        """A loss by name: arcface, cosface, sphereface, softmax, 0.1's dist_arcface and dist_softmax, one of your own
+        from a module in `plugins`, or any other name with three margins. Margins left out are those of the name.
+        options: those that a loss of your own has."""
         loss = {"loss_type": loss_type, "margin1": margin1, "margin2": margin2, "margin3": margin3}
-        self._update("set_loss_type", {"classifier": loss})
+        self._update("set_loss_type", {"classifier": {**loss, "loss_options": options}})
 
     def set_scale(self, scale: float) -> None:
         """The factor of the cosines before the softmax."""

@@ -91,6 +91,7 @@ class Classifier:
     )  # fmt: skip
     loss_options: dict = option(
         {}, "Options that the loss has beyond the margins, as in {slope: 2.0}: parameters of its constructor.",
+        setter="set_loss_type",
     )  # fmt: skip
     scale: float = option(
         64.0, "The factor of the cosines before the softmax.", within="(0, 1e30]",

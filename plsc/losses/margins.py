@@ -25,10 +25,10 @@ class MarginLoss(Loss):
     elementwise = True
 
     def __init__(self, margin1: float = 1.0, margin2: float = 0.0, margin3: float = 0.0):
-        self.kernel_margins = float(margin1), float(margin2), float(margin3)
+        self._margins = self.kernel_margins = float(margin1), float(margin2), float(margin3)
 
     def target(self, batch: Batch) -> tuple:
-        return target_cosine(batch.cosine, self.kernel_margins)
+        return target_cosine(batch.cosine, self._margins)
 
 
 def target_cosine(cosine, margins: tuple[float, float, float]) -> tuple:

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from plsc import Entry
 from plsc.config import Config
 from plsc.registry import LOSSES
 from tests.project.docs_kit import ROOT, blocks
@@ -49,8 +50,7 @@ def test_the_settings_are_accepted(page, monkeypatch):
     config = Config.from_yaml("easy.yaml")
     loss = config.loss()
     assert (type(loss).__name__, loss.margin) == ("EasyArcFace", 0.4)
-    python = Config()  # as the page says it in Python
-    for key, value in (("plugins", ["easy_margin.py"]), ("classifier.loss_type", "easy_arcface"),
-                       ("classifier.loss_options", {"margin": 0.4})):  # fmt: skip
-        python.set(key, value)
-    assert python == config
+    entry = Entry()  # as the page says it in Python
+    entry.set("plugins", ["easy_margin.py"])
+    entry.set_loss_type("easy_arcface", margin=0.4)
+    assert entry._config == config
