@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from plsc.cli.options import add_image_model, add_json, add_quiet, check_json, log_lines, print_json
 from plsc.terminal import show
@@ -43,7 +44,8 @@ def judge(options: argparse.Namespace) -> dict:
     from plsc.evaluation.identification import identify
     from plsc.evaluation.megaface import megaface
 
-    sides, numbers = {}, {}
+    sides: dict[str, Any] = {}
+    numbers: dict[str, int] = {}
     for side in ("gallery", "probes", "distractors"):
         source = getattr(options, side)
         if source:
@@ -54,14 +56,16 @@ def judge(options: argparse.Namespace) -> dict:
         side: {"images": len(ids), "identities": len(set(ids.tolist()))} for side, (_, ids) in sides.items()
     }
     distractors = sides["distractors"][0] if "distractors" in sides else None
-    if "gallery" in sides:
-        found = identify(*sides["gallery"], *sides["probes"], distractors)
+    probes, probe_ids = sides["probes"]
+    gallery, gallery_ids = sides.get("gallery", (None, None))
+    if gallery is not None:
+        found = identify(gallery, gallery_ids, probes, probe_ids, distractors)
         figures["identification"] = {
             "rank_rate": plain(found.rank_rate), "tpir_at_fpir": plain(found.tpir_at_fpir),
             "num_mated": found.num_mated, "num_unmated": found.num_unmated,
         }  # fmt: skip
     if distractors is not None:
-        rates, trials = megaface(*sides["probes"], distractors, *sides.get("gallery", ()))
+        rates, trials = megaface(probes, probe_ids, distractors, gallery, gallery_ids)
         figures["megaface"] = {"rank_rate": plain(rates), "num_trials": trials}
     return figures
 

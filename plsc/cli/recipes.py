@@ -33,9 +33,9 @@ def find_config(text: str) -> str:
     name = text[: -len(".yaml")] if text.endswith(".yaml") else text
     if os.path.isfile(text) or os.path.basename(text) != text or not text:
         return text
-    known = names()
-    if name in known:
-        return str(directory() / f"{name}.yaml")
+    found, known = directory(), names()
+    if found is not None and name in known:
+        return str(found / f"{name}.yaml")
     close = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {close[0]}? " if close else ""
     raise ConfigError(f"-c {text}: there is no such file, and none of that name comes with PLSC; {meant}"
