@@ -127,7 +127,8 @@ SOURCES = Registry("data source", "plsc.data.sources")
 AUGMENTATIONS = Registry("augmentation", "plsc.data.augmentations")
 SCHEDULES = Registry("schedule", "plsc.optim.schedules")
 METRICS = Registry("metric", "plsc.evaluation.metrics")
+OPTIMIZERS = Registry("optimizer", "plsc.rows.optimizers")
 REGISTRIES = {  # by the word of `plsc list`
     "losses": LOSSES, "models": MODELS, "sources": SOURCES, "augmentations": AUGMENTATIONS, "schedules": SCHEDULES,
-    "metrics": METRICS,
+    "optimizers": OPTIMIZERS, "metrics": METRICS,
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from plsc.checkpoint.layout import MANIFEST, MANIFEST_SUM, file_names
 from plsc.checkpoint.tensors import TensorSpec
-from plsc.checkpoint.waiting import MOVING, touched_spec, window_spec
+from plsc.checkpoint.waiting import tensors_that_wait, touched_spec, window_spec
 from plsc.errors import CheckpointError
 from plsc.files import plain_json, safe_open
 from plsc.files.hashes import FileEntry, hash_bytes
@@ -20,6 +20,8 @@ FORMAT = "plsc-checkpoint"
 VERSION = 1
 MOST_STEPS = 1 << 20  # of a window
 WITH_ROW_HISTORY = 2  # the version of a checkpoint whose rows wait, see plsc.checkpoint.waiting
+WITH_OPTIMIZER = 3  # the same, for another optimizer than momentum
+MOST_NUMBERS = 1024  # of a step in a window
 
 # What the caller of `save` gives; the rest of the manifest follows from the tensors.
 META_KEYS = (
@@ -44,8 +46,8 @@ class Manifest:
     `class_ranges[i]` are the classes [first, last) of shard file i; there can be fewer shards than ranks.
     Shapes in `shard_tensors` are those of all shards together: [num_classes],
     [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1].
-    `row_history`: {"steps": n} where the rows of `weight` and `velocity` wait, see plsc.checkpoint.waiting; its two
-    tensors are not among those named here.
+    `row_history`: {"steps": n} where the rows of `weight` and `velocity` wait, with more for another optimizer than
+    momentum, see plsc.checkpoint.waiting; its two tensors are not among those named here.
     """
 
     plsc_version: str
@@ -65,7 +67,7 @@ class Manifest:
     replicated_tensors: tuple[TensorSpec, ...]
     shard_tensors: tuple[TensorSpec, ...]
     files: dict[str, FileEntry]
-    row_history: dict[str, int] | None = None
+    row_history: dict[str, Any] | None = None
 
     @property
     def num_shards(self) -> int:
@@ -83,7 +85,7 @@ class Manifest:
 
     def replicated_specs(self) -> list[TensorSpec]:
         """The tensors of the file of what is replicated, in the order of the file."""
-        window = [] if self.row_history is None else [window_spec(self.row_history["steps"])]
+        window = [] if self.row_history is None else [window_spec(self.row_history)]
         return window + list(self.replicated_tensors)
 
     def to_bytes(self) -> bytes:
@@ -93,7 +95,7 @@ class Manifest:
         if self.row_history is None:
             del data["row_history"]
         else:
-            data["version"] = WITH_ROW_HISTORY
+            data["version"] = _version_of(data)
         data["replicated_tensors"] = [spec.to_json() for spec in self.replicated_tensors]
         data["shard_tensors"] = [spec.to_json() for spec in self.shard_tensors]
         data["files"] = {name: {"bytes": f.num_bytes, "sha256": f.sha256} for name, f in self.files.items()}
@@ -128,10 +130,10 @@ def read_manifest(path: str) -> Manifest:
         raise CheckpointError(f"{name}: damaged, {error}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise CheckpointError(f"{name}: not the manifest of a PLSC checkpoint")
-    if data.get("version") != (WITH_ROW_HISTORY if "row_history" in data else VERSION):
+    if data.get("version") != _version_of(data):
         raise CheckpointError(
             f"{name}: format version {data.get('version')!r:.40} is unknown, this PLSC reads {VERSION}, and "
-            f"{WITH_ROW_HISTORY} with row_history; use the PLSC that wrote it"
+            f"{WITH_ROW_HISTORY} or {WITH_OPTIMIZER} with row_history; use the PLSC that wrote it"
         )
     if _read(os.path.join(path, MANIFEST_SUM)) != manifest_sum(raw):
         raise CheckpointError(f"{name}: damaged, its SHA-256 is not the one in {MANIFEST_SUM}")
@@ -175,14 +177,35 @@ def parse(data: dict[str, Any]) -> Manifest:
     return manifest
 
 
+def _version_of(data: dict[str, Any]) -> int:
+    """The version of a manifest with these fields."""
+    history = data.get("row_history")
+    if history is None:
+        return VERSION
+    return WITH_OPTIMIZER if isinstance(history, dict) and "optimizer" in history else WITH_ROW_HISTORY
+
+
 def _check_row_history(manifest: Manifest, names: list[str]) -> None:
     found = manifest.row_history
-    steps = found["steps"] if isinstance(found, dict) and set(found) == {"steps"} else None
-    _check(type(steps) is int and 0 <= steps <= MOST_STEPS, "row_history", found, "{steps}")
-    own = {touched_spec(0).name, window_spec(0).name}
-    rows = {spec.shape for spec in manifest.shard_tensors if spec.name in MOVING and spec.dtype == "F32"}
-    moving = {spec.name for spec in manifest.shard_tensors} >= set(MOVING) and len(rows) == 1
-    _check(moving and not own & set(names), "row_history", found, "left out without rows of weight and velocity")
+    good = isinstance(found, dict) and type(found.get("steps")) is int and 0 <= found["steps"] <= MOST_STEPS
+    _check(good and (set(found) == {"steps"} or _describes_optimizer(found)), "row_history", found, "{steps}")
+    own = {touched_spec(0).name, window_spec(found).name}
+    waiting = tensors_that_wait(found)
+    rows = {spec.shape for spec in manifest.shard_tensors if spec.name in waiting and spec.dtype == "F32"}
+    moving = {spec.name for spec in manifest.shard_tensors} >= set(waiting) and len(rows) == 1
+    _check(moving and not own & set(names), "row_history", found, f"left out without rows of {' and '.join(waiting)}")
+
+
+def _describes_optimizer(found: dict[str, Any]) -> bool:
+    """Whether it says which optimizer the rows wait for, see plsc.checkpoint.waiting.described."""
+    if set(found) != {"steps", "optimizer", "arguments", "weight_decay", "numbers", "tensors"}:
+        return False
+    tensors = found["tensors"]
+    good = isinstance(found["optimizer"], str) and isinstance(found["arguments"], dict)
+    good = good and type(found["weight_decay"]) in (int, float) and found["weight_decay"] >= 0
+    good = good and type(found["numbers"]) is int and 1 <= found["numbers"] <= MOST_NUMBERS
+    good = good and isinstance(tensors, list) and all(isinstance(one, str) for one in tensors)
+    return good and tensors[:1] == ["weight"]
 
 
 def _class_ranges(data: dict[str, Any]) -> tuple[tuple[int, int], ...]:

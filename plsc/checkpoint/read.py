@@ -16,7 +16,7 @@ from plsc.checkpoint.layout import REPLICATED, file_identity, shard_name
 from plsc.checkpoint.manifest import Manifest
 from plsc.checkpoint.tensor_file import TensorFile
 from plsc.checkpoint.tensors import TensorSpec
-from plsc.checkpoint.waiting import MOVING, TOUCHED, WINDOW, Waiting
+from plsc.checkpoint.waiting import TOUCHED, WINDOW, Waiting
 from plsc.errors import CheckpointError
 from plsc.files.hashes import hash_file
 from plsc.parallel.shards import overlaps
@@ -52,13 +52,13 @@ def read_replicated(path: str, manifest: Manifest) -> dict[str, np.ndarray]:
 
 
 def read_window(path: str, manifest: Manifest) -> np.ndarray:
-    """[steps + 1, 4] float64 of a checkpoint with `row_history`."""
+    """[steps + 1, K] float64 of a checkpoint with `row_history`."""
     return _waiting(path, manifest).window
 
 
 def _waiting(path: str, manifest: Manifest) -> Waiting:
     with _open(path, manifest, REPLICATED, manifest.replicated_specs()) as file:
-        return Waiting(file.path, file.read(WINDOW))
+        return Waiting(file.path, file.read(WINDOW), manifest.row_history)
 
 
 def read_rows(
@@ -98,7 +98,7 @@ def _rows(path, manifest, specs, pieces, first, block_rows, stored) -> Iterator[
                 for row, block in file.rows(spec.name, piece_first - start, piece_last - start, block_rows):
                     if spec.name == TOUCHED and waiting is not None:
                         waiting.checked(file, block)
-                    elif spec.name in MOVING and waiting is not None and not stored:
+                    elif waiting is not None and spec.name in waiting.tensors and not stored:
                         block = waiting.up_to_date(file, spec.name, row, block)
                     yield spec.name, start + row - first, block
 

@@ -41,6 +41,7 @@ def reshard(path: str, run_dir: str, num_shards: int) -> str:
     replicated = read_replicated(path, manifest)
     if manifest.row_history is not None:
         replicated[WINDOW] = read_window(path, manifest)
+        meta["row_history"] = {key: value for key, value in manifest.row_history.items() if key != "steps"}
     with alone_in(run_dir, "--to"):
         return save_shards(run_dir, manifest.step, replicated, sources, meta)
 

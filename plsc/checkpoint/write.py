@@ -42,8 +42,8 @@ def save(
     `replicated` and `meta` are rank 0's; the other ranks may pass None and {}. `meta` has the keys META_KEYS, of
     which `data` may be left out, and holds plain JSON. `shard`: the first k ranks give one, following
     `class_range(num_classes, rank, k)`; k is world_size for a sharded classifier, 1 for a replicated one (its matrix
-    then is a shard), 0 for none. Where rows wait (plsc.checkpoint.waiting) `replicated` holds WINDOW, and TOUCHED is
-    the first tensor of each shard.
+    then is a shard), 0 for none. Where rows wait (plsc.checkpoint.waiting) `replicated` holds WINDOW, TOUCHED is the
+    first tensor of each shard, and `meta` has `row_history` too: what `described` says of the optimizer.
     `checksum`: that of what each rank holds of what is the same on all; another one on some rank is an error.
     A checkpoint of the same step is replaced, and deleted only when the new one is in place.
     Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
@@ -149,13 +149,14 @@ def _draft(
     if replicated is None:
         raise CheckpointError("rank 0 must give the replicated tensors, got None")
     meta = {"data": {}, **meta}
+    described = meta.pop("row_history", {})
     if set(meta) != set(META_KEYS):
         raise CheckpointError(f"meta must have the keys {', '.join(META_KEYS)}; got {', '.join(map(str, meta))}")
     _check_plain("meta", meta)
     shards = [offer["tensors"] for offer in offers if offer["tensors"] is not None]
     classes = [tensors[0]["shape"][0] if tensors and tensors[0]["shape"] else 0 for tensors in shards]
     ends = np.cumsum([0, *classes]).tolist()
-    history = _row_history(replicated, shards)
+    history = _row_history(replicated, shards, described)
     first = [] if not shards else shards[0][history is not None :]
     draft = {
         **({} if history is None else {"row_history": history}),
@@ -178,11 +179,13 @@ def _draft(
     return draft
 
 
-def _row_history(replicated: Mapping[str, np.ndarray], shards: list[list[dict[str, Any]]]) -> dict[str, int] | None:
+def _row_history(
+    replicated: Mapping[str, np.ndarray], shards: list[list[dict[str, Any]]], described: Mapping[str, Any]
+) -> dict[str, Any] | None:
     waits = WINDOW in replicated
     if any((bool(tensors) and tensors[0]["name"] == TOUCHED) != waits for tensors in shards):
         raise CheckpointError(f"{WINDOW} and {TOUCHED} belong together: one is given without the other")
-    return {"steps": len(replicated[WINDOW]) - 1} if waits else None
+    return {"steps": len(replicated[WINDOW]) - 1, **described} if waits else None
 
 
 def _with_rows(tensor: dict[str, Any], rows: int) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
         return var
 
     def _fill(self, value, rows: int, width: int) -> None:
-        table, end = RowTable.of(value, self.storage, "weight", stride=self.stride), self.first + rows // self.stride
+        table, end = RowTable(value, self.storage, stride=self.stride), self.first + rows // self.stride
         for number in range(self.first // BLOCK_CLASSES, (end - 1) // BLOCK_CLASSES + 1):
             start = number * BLOCK_CLASSES
             low, high = max(start, self.first), min(start + BLOCK_CLASSES, end)

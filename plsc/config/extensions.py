@@ -9,7 +9,7 @@ from typing import Any
 from plsc.config.schema import Settings
 from plsc.config.shown import shown
 from plsc.errors import ConfigError
-from plsc.registry import MODELS, SCHEDULES, SOURCES, Registry
+from plsc.registry import MODELS, OPTIMIZERS, SCHEDULES, SOURCES, Registry
 from plsc.signatures import given, problem_with_options, taken
 
 
@@ -92,4 +92,5 @@ SCHEDULE = Extension(
     by_place=1,
     idle={"lr_schedule.unit": "boundaries", **{f"lr_schedule.{name}": name for name in _OF_A_KIND}},
 )  # fmt: skip
-EXTENSIONS = (MODEL, SOURCE, SCHEDULE)
+OPTIMIZER = Extension(OPTIMIZERS, "optimizer.name", {"momentum": "momentum"}, idle={"momentum": "momentum"})
+EXTENSIONS = (MODEL, SOURCE, SCHEDULE, OPTIMIZER)

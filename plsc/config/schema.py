@@ -13,6 +13,7 @@ import dataclasses
 from plsc.config import urls
 from plsc.config.option import option, section
 from plsc.config.schema_data import Data
+from plsc.config.schema_optimizer import Optimizer
 from plsc.config.schema_schedule import LrSchedule
 from plsc.config.schema_using import Export, Predict
 from plsc.registry import METRICS, MODELS
@@ -320,6 +321,7 @@ class Settings:
         False, "Log the accuracy on the training batches.", setter="set_calc_acc", attributes=("calc_train_acc",)
     )
     lr_schedule: LrSchedule = section(LrSchedule, LrSchedule.__doc__)
+    optimizer: Optimizer = section(Optimizer, Optimizer.__doc__)
     model: Model = section(Model, Model.__doc__)
     classifier: Classifier = section(Classifier, Classifier.__doc__)
     data: Data = section(Data, Data.__doc__)

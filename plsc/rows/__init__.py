@@ -1,0 +1,5 @@
+"""Class centres in memory, and the optimizers that move them. Imports without Paddle."""
+
+from plsc.rows.optimizer import MissedSteps, RowOptimizer, Slot, Step, register_optimizer
+
+__all__ = ["MissedSteps", "RowOptimizer", "Slot", "Step", "register_optimizer"]

@@ -1,4 +1,4 @@
-"""A step that found inf or NaN and changes no weight: which gradients the optimizers are given then."""
+"""A step that found inf or NaN and changes no weight: what the optimizers are given, or leave, then."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ def zero_where(found, gradients: list) -> list:
     return [paddle.where(_everywhere(found, gradient), paddle.zeros_like(gradient), gradient) for gradient in gradients]
 
 
-def standing_still(gradient, parameter, velocity, found, momentum: float, weight_decay: float):
+def kept_where(found, old, new):
+    """``old`` where ``found`` [1] bool is True (None: never), else ``new``."""
+    return new if found is None else paddle.where(_everywhere(found, new), old, new)
+
+
+def gradient_that_keeps(gradient, parameter, velocity, found, momentum: float, weight_decay: float):
     """The gradient, or where ``found`` the one with which momentum_ leaves the velocity as it is."""
-    still = (1.0 - momentum) * velocity - weight_decay * parameter
-    return paddle.where(_everywhere(found, gradient), still, gradient)
+    keeping = (1.0 - momentum) * velocity - weight_decay * parameter
+    return paddle.where(_everywhere(found, gradient), keeping, gradient)
 
 
 def _everywhere(found, value):

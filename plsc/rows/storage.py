@@ -1,4 +1,4 @@
-"""Rows of class centres, or of their momentum, kept in 16 bits in memory and worked on in float32.
+"""Rows of class centres, or of what an optimizer keeps of them, in 16 bits in memory and worked on in float32.
 
 float32 goes through unchanged. Half types have kernels on CPUs for little more than to be looked up, cast and put.
 """
@@ -12,12 +12,9 @@ import paddle
 
 from plsc.backend import ops, static
 from plsc.rows.operations import gather_rows
+from plsc.rows.optimizer import LARGEST_FLOAT16
 
 FLOAT32, FLOAT16 = "float32", "float16"
-LARGEST_FLOAT16 = 65504.0
-# The gradient of a class that is not in the batch is about 1e-7, where float16 has steps of 6e-8, and a large one is
-# about 10: times 1024 both are in the range in which float16 has 11 bits.
-VELOCITY_FACTOR = 1024.0
 
 
 @dataclass(frozen=True)
@@ -35,18 +32,17 @@ class RowTable:
     stride: int = 1
     cut: Any = None
 
-    @classmethod
-    def of(cls, value, storage: str, tensor: str, offset: int = 0, stride: int = 1) -> RowTable:
-        """The table of what a checkpoint calls ``tensor``: weight, velocity."""
-        scaled = storage == FLOAT16 and tensor == "velocity"
-        return cls(value, storage, VELOCITY_FACTOR if scaled else 1.0, offset, stride)
-
     @property
     def rounds(self) -> bool:
         """True where what is written is not what will be read."""
         return self.storage != FLOAT32
 
-    def elsewhere(self) -> RowTable:
+    @property
+    def number_bytes(self) -> int:
+        """The size of a number."""
+        return 2 if self.rounds else 4
+
+    def in_current_program(self) -> RowTable:
         """The same table, for the program that is being built."""
         value = static.create_state(self.value.name, list(self.value.shape), self.storage)
         return replace(self, value=value, cut=None)
@@ -62,6 +58,9 @@ class RowTable:
 
     def write(self, index, rows) -> None:
         """Store float32 ``rows`` [R, E], each number rounded to the nearest; float16 holds no more than its largest."""
+        if index is None and self.stride == 1 and not self.rounds:
+            paddle.assign(rows, output=self.value)
+            return
         if index is None:
             index = paddle.arange(self.value.shape[0] // self.stride, dtype="int64")
         self.put(self.places(index), rows)

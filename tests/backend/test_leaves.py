@@ -136,7 +136,7 @@ def run_of(of):
         }
     )
     program = build_train(config, Parts(model=Net(of)), Environment(), seed=7)
-    session = Session(program, Environment(), config.momentum, 0.0, seed=7)
+    session = Session(program, Environment(), seed=7)
     session.start(Group(Environment()))
     rng = np.random.default_rng(3)
     inputs = {"image": rng.standard_normal((6, 3, 2, 2)).astype("float32"), "label": rng.integers(0, 9, 6)}

@@ -151,7 +151,7 @@ def test_what_is_damaged_is_named(tmp_path, change, stored):
 
 def test_a_window_that_is_not_finite_is_refused():
     with pytest.raises(CheckpointError, match="file: classifier.row_window holds numbers that are not finite"):
-        Waiting("file", np.full((2, 4), np.inf))
+        Waiting("file", np.full((2, 4), np.inf), {"steps": 1})
 
 
 def test_an_old_reader_refuses_it_and_old_ones_are_read(tmp_path):

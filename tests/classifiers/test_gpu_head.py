@@ -117,7 +117,7 @@ def test_training_is_that_of_the_cpu(monkeypatch, model_parallel):
         )
         env = Environment(device=device)
         program = build_train(config, Parts(model=Linear(EMBEDDING)), env, seed=7)
-        session = Session(program, env, config.momentum, config.weight_decay, seed=7)
+        session = Session(program, env, seed=7)
         session.start(Group(Environment()))
         rng = np.random.default_rng(1)
         losses = []

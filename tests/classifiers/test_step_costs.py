@@ -165,7 +165,7 @@ def test_a_step_reads_each_row_twice_and_writes_it_once():
 
 def test_the_rows_that_a_step_writes_are_the_sample():
     program, _ = built(*SAMPLED[0])
-    session = Session(program, Environment(), 0.9, 5e-4, seed=0)
+    session = Session(program, Environment(), seed=0)
     session.start(join(Environment()))
     before = weights_of(session)
     labels = np.arange(BATCH) * 1000
@@ -239,7 +239,7 @@ from paddle.base import core
 classes, ratio = json.loads(sys.argv[1])
 run_in_order()
 program, _ = costs.built(classes, ratio)
-session = costs.Session(program, costs.Environment(), 0.9, 5e-4, seed=0)
+session = costs.Session(program, costs.Environment(), seed=0)
 session.start(costs.join(costs.Environment()))
 before = core.host_memory_stat_current_value("Allocated", 0), core.host_memory_stat_peak_value("Allocated", 0)
 inputs = {"image": np.ones((costs.BATCH, 3, 4, 4), np.float32), "label": np.arange(costs.BATCH)}

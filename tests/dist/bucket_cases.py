@@ -33,7 +33,7 @@ def train(env, bucket_bytes, steps, options, alone=False):
     })  # fmt: skip
     place = Environment() if alone else env
     program = build_train(config, Parts(), place, seed=5, bucket_bytes=bucket_bytes)
-    session = Session(program, place, config.momentum, config.weight_decay, seed=5)
+    session = Session(program, place, seed=5)
     session.start(join(place))
     rng = np.random.default_rng(100 + env.rank)  # other pictures on each rank
     for step in range(steps):

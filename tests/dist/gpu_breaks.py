@@ -8,7 +8,7 @@ import pytest
 from plsc.backend import autodiff, collectives, ops
 from plsc.classifiers import sampling, step
 from plsc.engine.program import build, gradients
-from plsc.rows import optimizers as rows
+from plsc.rows import momentum_rows
 from tests.dist import gpu_cases
 from tests.gpu.breaking import around, bucket_left_out, rows_changed, rows_not_summed
 
@@ -62,7 +62,7 @@ BREAKS = {
     "rows of all classes not summed": ("data parallel", around(collectives, "all_reduce", rows_not_summed)),
     "clipped by the norm of one rank": (
         "clipped", around(gradients, "clip_by_global_norm", lambda f: lambda r, s, limit, world: f(r, s, limit, 1))),
-    "rows not brought up to date": ("sampled many steps", around(rows, "StaleRows", table_of_nothing)),
+    "rows not brought up to date": ("sampled many steps", around(momentum_rows, "StaleRows", table_of_nothing)),
     "labels one row further": (
         "sampled", around(sampling, "labels_over_ranks",
                           lambda f: lambda p, i, *a: paddle.maximum(f(p, i, *a) - 1, paddle.zeros_like(p)))),

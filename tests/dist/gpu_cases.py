@@ -70,7 +70,7 @@ def both_devices(env, cases):
 
 
 def _steps(env, program, case):
-    session = Session(program, env, 0.9, 5e-4, seed=7)
+    session = Session(program, env, seed=7)
     session.start(join(env))
     batch, results = case["images"].shape[1] // env.world_size, []
     mine = slice(env.rank * batch, (env.rank + 1) * batch)

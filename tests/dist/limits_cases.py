@@ -14,7 +14,8 @@ from plsc.losses.combined import Combined
 from plsc.losses.softmax import Softmax
 from plsc.rows import blocks as row_blocks
 from plsc.rows.operations import scale_rows
-from plsc.rows.optimizers import DenseRows, RowsSpec
+from plsc.rows.optimizers.momentum import Momentum
+from plsc.rows.shard_rows import DenseRows, RowsSpec
 
 
 def run_cases(env, cases):
@@ -40,7 +41,7 @@ def run_case(env, case):
         label = paddle.static.data("label", [batch], "int64")
         found = static.create_state("found", [shard.num_local, spec.row_size], "float32")
         initial = paddle.nn.initializer.Constant(0.0)
-        rows = DenseRows(RowsSpec("rows", [shard.num_local, spec.row_size], initial))
+        rows = DenseRows(RowsSpec("rows", [shard.num_local, spec.row_size], initial), Momentum(0.9))
 
         def move(block, along):
             along = None if along is None else block.cut(along)

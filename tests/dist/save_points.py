@@ -38,13 +38,11 @@ def names() -> tuple[str, ...]:
 
 
 def train(run_dir: Path, options: dict, stop_in: int = 0) -> None:
-    from plsc.engine.training import checkpointing
-    from plsc.rows import momentum as row_momentum
+    from plsc.rows import history as row_history
 
     if stop_in:
         ask("step", stop_in, signal.SIGTERM)
-    with mock.patch.object(row_momentum, "WINDOW_STEPS", WINDOW), \
-            mock.patch.object(checkpointing, "WINDOW_STEPS", WINDOW):  # fmt: skip
+    with mock.patch.object(row_history, "WINDOW_STEPS", WINDOW):
         make_entry(run_dir, {**OPTIONS, **options}).train()
 
 

@@ -65,12 +65,12 @@ def run_case(env, case):
     section = config.classifier
     one_way = section.model_parallel or env.world_size == 1
     compiled = section.compiled and one_way and program.shard.samples and section.storage == "float32"
-    paired = compiled and parts.optimizer is None and device == "cpu"
+    paired = compiled and parts.optimizer is None and device == "cpu" and config.optimizer.name == "momentum"
     assert program.rows.spec.paired == paired  # a case is about what it says
     if "pieces" in case:  # a batch of more labels than there are places has a sample of unknown size, and so a loop
         kinds = {op.kind for op in program_view.operations(program.main)}
         assert ("while" in kinds) == (case["global_batch"] > program.shard.num_sample)
-    session = Session(program, env, config.momentum, config.weight_decay, seed=7)
+    session = Session(program, env, seed=7)
     session.start(join(env))
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]
     start = {name: session.replicated()[name] for name in backbone}
@@ -98,7 +98,7 @@ def run_case(env, case):
         "end": {name: session.replicated()[name] for name in backbone},
         "first_weight": first_weight,
         "weight": tensor(session, "weight"),
-        "velocity": tensor(session, "velocity" if "velocity" in program.rows.tensors else "optimizer_state_0"),
+        "slots": [tensor(session, name) for name in list(program.rows.tensors)[1:]],
         "sample": shard["sample"],
     }
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import paddle
 
 from plsc.backend import collectives
-from plsc.rows import optimizers as rows
+from plsc.rows import momentum_rows, shard_rows, skipped
 from plsc.rows.blocks import RowBlock
 
 
@@ -135,8 +135,8 @@ def densely(original):
 
 
 def moved(change):
-    """What moves the rows gets the arguments (rows, velocity, gradient, momentum) that ``change`` makes of its own."""
-    return around(rows._Rows, "_moved", lambda f: lambda self, *a: f(self, *change(*a)))
+    """What moves the rows gets the arguments (rows, velocity, gradient, update) that ``change`` makes of its own."""
+    return around(momentum_rows, "moved", lambda f: lambda of, *a: f(of, *change(*a)))
 
 
 def written(change):
@@ -153,7 +153,23 @@ def written(change):
 
         return changed
 
-    return around(rows, "writer", of)
+    return around(shard_rows, "writer", of)
+
+
+def kept(of_rows, change):
+    """In a skipped step the rows, or else the backbone, get the gradient that ``change`` makes in place of the one that
+    keeps the velocity: change(original, gradient, weight, velocity, found, momentum, weight_decay)."""
+
+    def of(original):
+        def changed(gradient, weight, *others):
+            is_row = not weight.persistable or weight.name.startswith("dist@")
+            if is_row == of_rows:
+                return change(original, gradient, weight, *others)
+            return original(gradient, weight, *others)
+
+        return changed
+
+    return around(skipped, "gradient_that_keeps", of)
 
 
 def moved_twice(original):
@@ -198,7 +214,7 @@ def rows_not_examined(original):
 
 def rows_not_in_norm(original):
     def changed(replicated, sharded, limit, shard_world):
-        nothing = SimpleNamespace(total=lambda measure: paddle.zeros([1], "float32"), then=sharded.then)
+        nothing = SimpleNamespace(total=lambda measure: paddle.zeros([1], "float32"), map=sharded.map)
         return original(replicated, nothing, limit, shard_world)
 
     return changed

@@ -12,8 +12,8 @@ from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import gpu_head, sampling, step
 from plsc.engine.program import build, gradients
 from plsc.optim import gradients as buckets
-from plsc.optim import parameters
-from plsc.rows import optimizers as rows
+from plsc.rows import momentum_rows, optimizer, shard_rows
+from plsc.rows.optimizers.momentum import Momentum
 from tests.gpu import half_checks, head_checks, update_checks
 from tests.gpu.breaking import (
     around,
@@ -24,6 +24,7 @@ from tests.gpu.breaking import (
     decision_of_one_rank,
     densely,
     in_context,
+    kept,
     labels_of_one_rank,
     moved,
     moved_twice,
@@ -106,7 +107,8 @@ BREAKS = {
     "the shard broadcast": (PLAIN, around(build, "make_rows", broadcast_at_start), U.check_nothing_else_communicates),
     "rows written into a copy": (
         PLAIN, around(ops, "scatter_rows_", scatter_by_copy), U.check_shard_is_updated_in_place),
-    "a dense gradient": (PLAIN, around(rows.SampledRows, "update", densely), U.check_no_dense_gradient),
+    "a dense gradient": (
+        PLAIN, around(momentum_rows.SampledMomentumRows, "update", densely), U.check_no_dense_gradient),
     "labels not gathered": (PLAIN, around(collectives, "all_gather", labels_of_one_rank), H.check_gathers),
     "another ring": (PLAIN, lambda patch: patch.setattr(collectives, "RING", 1), H.check_gathers),
     "rank 0 in the loss": (
@@ -129,17 +131,17 @@ BREAKS = {
     "up to date until this step only": (
         PLAIN, written(lambda index, w, v, now: (index, w, v, now - 1)), U.check_shard_is_updated_in_place),
     "the rows read after they are moved": (
-        PLAIN, around(rows, "writer", read_when_moved), U.check_shard_is_updated_in_place),
+        PLAIN, around(shard_rows, "writer", read_when_moved), U.check_shard_is_updated_in_place),
     "the rows moved twice": (
-        PLAIN, around(rows._Rows, "_moved", moved_twice), U.check_each_parameter_gets_its_own_gradient),
+        PLAIN, around(momentum_rows, "moved", moved_twice), U.check_each_parameter_gets_its_own_gradient),
     "a copy of the rows moved": (
         PLAIN, moved(lambda r, v, g, m: (r * 1.0, v, g, m)), U.check_rows_gradient_is_that_of_the_rows),
     "the rows not brought up to date": (
-        PLAIN, around(rows, "StaleRows", by_another_table), U.check_rows_gradient_is_that_of_the_rows),
+        PLAIN, around(momentum_rows, "StaleRows", by_another_table), U.check_rows_gradient_is_that_of_the_rows),
     "another momentum for the rows": (
-        PLAIN, moved(lambda r, v, g, m: (r, v, g, replace(m, momentum=0.0))), U.check_updates_are_momentum),
+        PLAIN, moved(lambda r, v, g, m: (r, v, g, replace(m, optimizer=Momentum(0.0)))), U.check_updates_are_momentum),
     "no decay of the rows": (
-        FULL, moved(lambda r, v, g, m: (r, v, g, replace(m, weight_decay=0.0))), U.check_updates_are_momentum),
+        FULL, lambda patch: patch.setattr(shard_rows.ShardRows, "weight_decay", 0.0), U.check_updates_are_momentum),
     "1/N on the rate": (
         PLAIN, moved(lambda r, v, g, m: (r, v, g, replace(m, learning_rate=m.learning_rate / WORLD))),
         U.check_updates_are_momentum),
@@ -171,18 +173,18 @@ BREAKS = {
     "each rank decides alone": (
         HALF, around(gradients, "any_not_finite", decision_of_one_rank), F.check_found_is_one_decision),
     "the backbone moves in a skipped step": (
-        HALF, lambda patch: patch.setattr(parameters, "standing_still", lambda gradient, *a: gradient),
+        HALF, kept(False, lambda f, gradient, *a: gradient),
         F.check_found_is_one_decision),
     "the rows move in a skipped step": (
-        HALF, lambda patch: patch.setattr(rows, "standing_still", lambda gradient, *a: gradient),
+        HALF, kept(True, lambda f, gradient, *a: gradient),
         F.check_found_is_one_decision),
     "decay in a skipped step": (
-        HALF, around(rows, "standing_still", lambda f: lambda *a: f(*a[:-1], 0.0)), F.check_found_is_one_decision),
+        HALF, kept(True, lambda f, *a: f(*a[:-1], 0.0)), F.check_found_is_one_decision),
     "the velocity of another moment": (
-        HALF, around(rows, "standing_still", lambda f: lambda g, w, v, *a: f(g, w, v * 1.0, *a)),
+        HALF, kept(True, lambda f, g, w, v, *a: f(g, w, v * 1.0, *a)),
         F.check_found_is_one_decision),
     "the rate of a skipped step": (
-        HALF, lambda patch: patch.setattr(rows.Momentum, "rate", property(lambda self: self.learning_rate)),
+        HALF, lambda patch: patch.setattr(optimizer.Update, "rate", property(lambda self: self.learning_rate)),
         F.check_found_is_one_decision),
     "the loss is not scaled": (
         HALF, around(gpu_head, "gpu_head", in_context(lambda one: replace(one, loss_scale=None))),

@@ -42,7 +42,7 @@ class Run:
         )
         env = Environment()
         self.program = build_train(config, Parts(model=Linear(8), optimizer=optimizer), env, seed=7)
-        self.session = Session(self.program, env, config.momentum, config.weight_decay, seed=7)
+        self.session = Session(self.program, env, seed=7)
         self.session.start(Group(env))
         self.number = 0
 

@@ -24,6 +24,7 @@ OWN_TESTS = {
     "add_a_loss.md": "losses/test_page.py",
     "add_a_schedule.md": "dist/test_extensions.py",
     "add_an_augmentation.md": "dist/test_extensions.py",
+    "add_an_optimizer.md": "dist/test_own_optimizers.py",
     "checkpoint_format.md": "project/test_checkpoint_docs.py",
     "performance.md": "tools/test_bench.py",
 }

@@ -171,7 +171,7 @@ def test_paddle_is_imported_where_it_computes():
     [
         ("plsc.errors", "from plsc.config import Config"),
         ("plsc.config.rules", "import plsc.parallel.shards"),
-        ("plsc.parallel.group", "from plsc.rows.optimizers import Momentum"),
+        ("plsc.parallel.group", "from plsc.rows.optimizers.momentum import Momentum"),
         ("plsc.data.loader", "from plsc.models import build_model"),  # a neighbour
         ("plsc.data.loader", "def f():\n    from plsc.engine import actions"),  # late, but still an arrow
         ("plsc.evaluation.roc", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import plsc.checkpoint"),

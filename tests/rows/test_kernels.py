@@ -108,7 +108,7 @@ def start(**classifier):
         "model": {"image_shape": [3, 2, 2], "embedding_size": 4}, "train_batch_size": 8,
         "classifier": {"num_classes": 61, "sample_ratio": 0.3, **classifier},
     })  # fmt: skip
-    session = Session(build_train(config, Parts(model=Linear()), Environment(), 3), Environment(), 0.9, 5e-4, seed=3)
+    session = Session(build_train(config, Parts(model=Linear()), Environment(), 3), Environment(), seed=3)
     session.start(join(Environment()))
     return session
 

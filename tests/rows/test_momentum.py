@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plsc.rows import momentum as row_momentum
-from plsc.rows.momentum import RowHistory
+from plsc.rows import history as row_history
+from plsc.rows.history import RowHistory
+from plsc.rows.optimizers.momentum import Momentum
 from tests.reference.margin_softmax import momentum_step
 
 ROWS, SIZE = 40, 3
@@ -22,7 +23,7 @@ def test_rows_left_alone_end_as_dense_momentum_leaves_them(momentum, decay):
     weight, velocity = rng.standard_normal((ROWS, SIZE)), rng.standard_normal((ROWS, SIZE))
     dense = weight.copy(), velocity.copy()
     lazy = [weight.copy(), velocity.copy(), np.zeros(ROWS, int)]
-    history = RowHistory(momentum, decay)
+    history = RowHistory(Momentum(momentum), decay)
 
     def up_to_date(index):
         factor = history.table().astype(np.float64)[lazy[2][index]][:, :, None]
@@ -44,7 +45,7 @@ def test_rows_left_alone_end_as_dense_momentum_leaves_them(momentum, decay):
 
 
 def test_a_skipped_step_leaves_every_row(monkeypatch):
-    history = RowHistory(0.9, 0.1)
+    history = RowHistory(Momentum(0.9), 0.1)
     history.advance(0.5)
     before = history.table()[0].copy()
     history.advance(0.5, skipped=True)
@@ -54,8 +55,8 @@ def test_a_skipped_step_leaves_every_row(monkeypatch):
 
 
 def test_the_window_ends_and_restarts(monkeypatch):
-    monkeypatch.setattr(row_momentum, "WINDOW_STEPS", 3)
-    history = RowHistory(0.9, 0.1)
+    monkeypatch.setattr(row_history, "WINDOW_STEPS", 3)
+    history = RowHistory(Momentum(0.9), 0.1)
     for _ in range(3):
         assert not history.full
         history.advance(0.1)

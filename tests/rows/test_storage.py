@@ -16,7 +16,9 @@ from plsc.errors import ConfigError
 from plsc.models import BaseModel
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import join
-from plsc.rows.storage import LARGEST_FLOAT16, RowTable
+from plsc.rows.optimizer import LARGEST_FLOAT16
+from plsc.rows.optimizers.momentum import VELOCITY_FACTOR
+from plsc.rows.storage import RowTable
 
 HALF = ("float16", "bfloat16")
 CLASSES, EMBEDDING, BATCH = 61, 4, 8
@@ -34,11 +36,11 @@ def rounded(values, storage):
 class Stored:
     """A table of 7 rows in a program of its own: what is written, and what is read of it."""
 
-    def __init__(self, storage, tensor="weight", index=(4, 0, 5)):
+    def __init__(self, storage, factor=1.0, index=(4, 0, 5)):
         paddle.enable_static()
         self.main, startup, self.index = paddle.static.Program(), paddle.static.Program(), np.array(index)
         with static.building(self.main, startup):
-            table = RowTable.of(static.create_state("table", [7, EMBEDDING], storage), storage, tensor)
+            table = RowTable(static.create_state("table", [7, EMBEDDING], storage), storage, factor)
             index = paddle.static.data("index", [-1], "int64")
             table.write(index, paddle.static.data("rows", [-1, EMBEDDING], "float32"))
             self.found = [table.read(index), table.read(None)]
@@ -68,11 +70,11 @@ def test_rows_are_rounded_to_the_nearest_and_the_others_stay(storage):
     np.testing.assert_array_equal(again, read)
 
 
-@pytest.mark.parametrize("tensor, factor", [("weight", 1), ("velocity", 1024)])
-def test_float16_saturates_and_keeps_small_momentum(tensor, factor):
+@pytest.mark.parametrize("factor", [1.0, VELOCITY_FACTOR])
+def test_float16_saturates_and_keeps_small_momentum(factor):
     most = LARGEST_FLOAT16 / factor
     rows = np.array([[1e6, -1e6, most, 3e-7]] * 3)
-    read, _ = Stored("float16", tensor).write(rows)
+    read, _ = Stored("float16", factor).write(rows)
     np.testing.assert_array_equal(read[0, :3], np.array([most, -most, most], np.float32))
     # 3e-7 * 1024 is a number of full precision, whose roundoff is 2**-11; 3e-7 itself is 5 steps of float16
     assert abs(read[0, 3] / 3e-7 - 1) < (2.0**-11 if factor > 1 else 0.2)
@@ -96,7 +98,7 @@ def build(storage, ratio=0.2, classes=CLASSES, parts=None, block_rows=5):
 
 
 def start(storage, ratio=0.2):
-    session = Session(build(storage, ratio), Environment(), 0.9, 5e-4, seed=3)
+    session = Session(build(storage, ratio), Environment(), seed=3)
     session.start(join(Environment()))
     return session
 

@@ -1,4 +1,4 @@
-"""The end of the window of plsc.rows.momentum in whole runs, with windows short enough to end often."""
+"""The end of the window of plsc.rows.history in whole runs, with windows short enough to end often."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from plsc import Entry
-from plsc.rows import momentum as row_momentum
+from plsc.rows import history as row_history
 from tests.dist.training_cases import Linear
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
     def run(name, window, steps, start=""):
-        monkeypatch.setattr(row_momentum, "WINDOW_STEPS", window)
+        monkeypatch.setattr(row_history, "WINDOW_STEPS", window)
         entry = Entry(
             config={
                 "seed": 3,

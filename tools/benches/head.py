@@ -13,6 +13,7 @@ from benches._processes import run_torch
 
 HELP = "steps of the classifier alone on one rank, for numbers of classes and sample ratios"
 EMBEDDING = 512
+DECAY = 5e-4
 PARTS = ("sample", "gather", "forward", "backward", "update")
 
 
@@ -102,14 +103,16 @@ class HeadBench:
     def __init__(self, case: dict):
         from plsc.classifiers import ClassifierSpec, Shard
         from plsc.parallel.environment import Environment
-        from plsc.rows.momentum import RowHistory
+        from plsc.rows.history import RowHistory
+        from plsc.rows.optimizers.momentum import Momentum
 
         self.case, self.env = case, Environment()
         self.spec = ClassifierSpec(
             case["classes"], EMBEDDING, sample_ratio=case["ratio"], storage=case["storage"], compiled=case["compiled"]
         )
         self.shard = Shard.of(self.spec, self.env)
-        self.history, self.rng = RowHistory(0.9, 5e-4), np.random.default_rng(0)
+        self.optimizer = Momentum(0.9)
+        self.history, self.rng = RowHistory(self.optimizer, DECAY), np.random.default_rng(0)
         self.executor = self.feeds = self.compiled = None
 
     def program(self, part: str) -> tuple:
@@ -126,7 +129,7 @@ class HeadBench:
             feature = paddle.static.data("feature", [self.case["batch"], EMBEDDING], "float32")
             label = paddle.static.data("label", [self.case["batch"]], "int64")
             rate = paddle.static.data("rate", [1], "float32")
-            rows = make_rows(Parts(), self.spec, self.shard, self.env)
+            rows = make_rows(Parts(), self.spec, self.shard, self.env, self.optimizer, DECAY)
             step = static.create_state("step", [1], "int64")
             ops.increment_(step)
             fetches = self._until(part, feature, label, rows, step, rate)
@@ -142,11 +145,11 @@ class HeadBench:
         from plsc.classifiers.plain_head import PlainHead
         from plsc.classifiers.step import sample
         from plsc.rows.blocks import BLOCK_ROWS, RowBlocks
-        from plsc.rows.optimizers import Momentum
+        from plsc.rows.optimizer import Update
 
         context = StepContext(self.spec, self.shard, self.env, step, block_rows=BLOCK_ROWS)
         if part in ("backward", "update"):
-            move = rows.mover(Momentum(rate, 0.9, 5e-4)) if part == "update" else None
+            move = rows.mover(Update(self.optimizer, rate, DECAY)) if part == "update" else None
             output = classify(feature, label, rows, replace(context, move=move))
             return [output.loss, output.dfeature]
         _, index, position = sample(label, label, context)

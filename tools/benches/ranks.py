@@ -78,7 +78,7 @@ def run_rank(case: dict) -> dict:
     prepare_cpu(case["threads"])
     env = Environment.from_launch()
     program = build_train(config, Parts(), env, seed=1)
-    session = Session(program, env, config.momentum, config.weight_decay, seed=1)
+    session = Session(program, env, seed=1)
     session.start(join(env))
     rng, seconds = np.random.default_rng(env.rank), []
     for step in range(case["steps"] + 2):

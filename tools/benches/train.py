@@ -110,7 +110,7 @@ def steps(case: dict, parts, env, group) -> dict[str, float]:
         "data": {"dataset": "synthetic"}, "seed": 1,
     })  # fmt: skip
     program = build_train(config, parts, env, seed=1)
-    session = Session(program, env, config.momentum, config.weight_decay, seed=1)
+    session = Session(program, env, seed=1)
     data = make_training_data(config, parts, 1)
     sampler = Plan.of(config, env.world_size, len(data), Progress()).sampler(case["batch"], env, 1, shuffle=True)
     rounds, waits, python, cpu = [], [], [], []

@@ -110,7 +110,7 @@ def count_memory(
     verifying, verified = _verification(evaluation)
     sizes[STEP] = sum(step.values())
     sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
-    sizes["verification, saving: beside that"] += _saving(config, program, env)
+    sizes["verification, saving: beside that"] += _saving(program, env)
     if env.on_gpu:
         by_kernel = any(op.kind == "class_center_sample" for op in ops)
         sizes["drawing the sample"] = DRAWING * program.shard.num_local if by_kernel else 0
@@ -142,11 +142,11 @@ def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]
     return kinds
 
 
-def _saving(config: Config, program: TrainProgram, env: Environment) -> int:
+def _saving(program: TrainProgram, env: Environment) -> int:
     """Bytes made and dropped while the rows are brought up to date, and read in blocks. These come on top: what a step
     of a small net leaves free is in other sizes."""
     block = min(session.BLOCK_ROWS, program.shard.num_local)
-    running = session.Session(program, replace(env, device="cpu"), config.momentum, config.weight_decay, seed=0)
+    running = session.Session(program, replace(env, device="cpu"), seed=0)
     return max(_peak_bytes(main, block) for main in running.block_programs())
 
 

@@ -15,7 +15,7 @@ from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, classify
 from plsc.classifiers.initializer import ShardInitializer, bias_value, distribution_of, usual_distribution
 from plsc.config import Config
-from plsc.config.extensions import MODEL
+from plsc.config.extensions import MODEL, OPTIMIZER
 from plsc.config.parts import Parts
 from plsc.engine.program.gradients import Gradients
 from plsc.errors import ConfigError
@@ -27,7 +27,9 @@ from plsc.optim.parameters import update_parameters
 from plsc.parallel.environment import Environment
 from plsc.rows import row_kernels
 from plsc.rows.blocks import BLOCK_ROWS
-from plsc.rows.optimizers import DenseRows, ForeignRows, Momentum, RowsSpec, SampledRows, check_optimizer
+from plsc.rows.optimizer import RowOptimizer, Update, build_optimizer
+from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
+from plsc.rows.shard_rows import RowsSpec, ShardRows
 from plsc.rows.skipped import zero_where
 from plsc.rows.storage import FLOAT32
 
@@ -39,7 +41,8 @@ class TrainProgram:
     ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
     to values. ``replicated`` names the persistable variables that are the same on every rank; those of this rank's
     classes are in ``rows.tables``. ``parameters`` are the backbone's trainable ones, ``backbone`` names all of its
-    variables.
+    variables. ``optimizer``: None with a user's optimizer; ``optimizer_count`` names the variable that counts its
+    steps, where it wants to know their number (RowOptimizer.numbers).
     """
 
     main: Any
@@ -49,9 +52,11 @@ class TrainProgram:
     replicated: list[str]
     spec: ClassifierSpec
     shard: Shard
-    rows: Any
+    rows: ShardRows
     parameters: list[Any]
     backbone: list[str]
+    optimizer: RowOptimizer | None
+    optimizer_count: str | None
 
 
 def make_model(config: Config, parts: Parts) -> BaseModel:
@@ -107,19 +112,26 @@ def build_train(
         spec = replace(make_spec(config, feature.shape[1], seed), only_looked_at=only_looked_at)
         shard = Shard.of(spec, env)
         _check_kernel(config, spec, shard, env)
-        rows = make_rows(parts, spec, shard, env)
+        optimizer = None if parts.optimizer is not None else make_optimizer(config)
+        rows = make_rows(parts, spec, shard, env, optimizer, config.weight_decay)
         scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
         step = static.create_state("classifier.step", [1], "int64")
         ops.increment_(step)
         loss_scale = None if scaling is None else scaling.scale
-        momentum = Momentum(feeds["learning_rate"], config.momentum, config.weight_decay)
-        move = rows.mover(momentum) if block_rows is not None and _moves_at_once(config, env) else None
+        update, count = None, None
+        if optimizer is not None:
+            numbers, count = _numbers_of_step(optimizer, feeds)
+            update = Update(optimizer, feeds["learning_rate"], config.weight_decay, numbers)
+        move = rows.mover(update) if block_rows is not None and _moves_at_once(config, env) else None
         context = StepContext(spec, shard, env, step, loss_scale, block_rows, move)
         output = classify(feature, inputs["label"], rows, context)
         gradients = Gradients.build(
             feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm, bucket_bytes
         )
-        optimizer_states = _append_update(parts, gradients, rows, momentum)
+        optimizer_states = _append_update(parts, gradients, rows, update)
+        if count is not None:
+            _count_step(count, gradients.found)
+            optimizer_states.append(count.name)
         loss_states = _append_loss_states(output, gradients.found)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
@@ -129,7 +141,33 @@ def build_train(
     replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states, *loss_states]
     feeds.update(rows.feeds)
     parameters = gradients.parameters
-    return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, list(backbone))
+    count_name = None if count is None else count.name
+    return TrainProgram(
+        main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, list(backbone), optimizer, count_name
+    )
+
+
+def make_optimizer(config: Config) -> RowOptimizer:
+    """The optimizer that the section ``optimizer`` names. Raises ConfigError."""
+    return build_optimizer(config.optimizer.name, OPTIMIZER.arguments(config.settings))
+
+
+def _numbers_of_step(optimizer: RowOptimizer, feeds: dict[str, Any]) -> tuple:
+    """(what RowOptimizer.numbers gives for a step, as values [1]; the state that counts the steps, or None)."""
+    width = len(optimizer.numbers(1))
+    if not width:
+        return (), None
+    feeds["optimizer_numbers"] = paddle.static.data("optimizer_numbers", [width], "float32")
+    count = static.create_state("optimizer.steps", [1], "int64")
+    return tuple(paddle.split(feeds["optimizer_numbers"], width)), count
+
+
+def _count_step(count, found) -> None:
+    """One more, but where the step is skipped."""
+    if found is None:
+        ops.increment_(count)
+    else:
+        paddle.assign(paddle.where(found, count, count + 1), output=count)
 
 
 def _check_kernel(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
@@ -143,15 +181,22 @@ def _check_kernel(config: Config, spec: ClassifierSpec, shard: Shard, env: Envir
         )
 
 
-def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment):
-    """The weight of the shard, held as the optimizer needs it."""
+def make_rows(
+    parts: Parts,
+    spec: ClassifierSpec,
+    shard: Shard,
+    env: Environment,
+    optimizer: RowOptimizer | None,
+    weight_decay: float,
+) -> ShardRows:
+    """The weight of the shard, held as the optimizer needs it, which is None with a user's."""
     distribution = distribution_of(parts.param_attr, usual_distribution(spec.num_classes, spec.embedding_size))
     bias = bias_value(parts.bias_attr) if spec.with_bias else None
-    samples = shard.samples and parts.optimizer is None
+    samples = shard.samples and optimizer is not None
     # where each rank holds all rows they must stay the same: not by these on one rank and by Paddle's on another
     alike = spec.model_parallel or env.world_size == 1
     wanted = spec.compiled and alike and samples and not env.on_gpu and spec.storage == FLOAT32
-    paired = wanted and row_kernels.available()
+    paired = wanted and optimizer.pairs_rows and row_kernels.available()
     rows = RowsSpec(
         # names that no layer of a user's net has by chance
         prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",
@@ -159,13 +204,14 @@ def make_rows(parts: Parts, spec: ClassifierSpec, shard: Shard, env: Environment
         initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage, 2 if paired else 1),
         param_attr=parts.param_attr,
         distributed=spec.model_parallel,
+        weight_decay=weight_decay,
         storage=spec.storage,
         paired=paired,
     )
-    if parts.optimizer is not None:
+    if optimizer is None:
         check_optimizer(parts.optimizer, spec.storage)
-        return ForeignRows(rows)
-    return SampledRows(rows) if samples else DenseRows(rows)
+        return PaddleOptimizerRows(rows)
+    return optimizer.rows_class(samples)(rows, optimizer)
 
 
 def _moves_at_once(config: Config, env: Environment) -> bool:
@@ -174,17 +220,17 @@ def _moves_at_once(config: Config, env: Environment) -> bool:
     return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)
 
 
-def _append_update(parts: Parts, gradients, rows, momentum: Momentum) -> list[str]:
+def _append_update(parts: Parts, gradients, rows, update: Update | None) -> list[str]:
     """Append what moves backbone and rows; returns the names of the replicated states that this makes."""
     main = paddle.static.default_main_program()
     for target, mean in zip(gradients.statistics, gradients.mean_statistics):
         if target is not mean:
             paddle.assign(mean, output=target)
-    if parts.optimizer is None:
-        momentum = replace(momentum, found=gradients.found)
+    if update is not None:
+        update = replace(update, found=gradients.found)
         if gradients.rows is not None:
-            rows.update(gradients.rows, momentum)
-        return update_parameters(gradients.parameters, gradients.replicated, momentum)
+            rows.update(gradients.rows, update)
+        return update_parameters(gradients.parameters, gradients.replicated, update)
     before = set(static.persistables(main))
     replicated = zero_where(gradients.found, gradients.replicated)
     ops.apply_gradients(parts.optimizer, list(zip(gradients.parameters, replicated)))

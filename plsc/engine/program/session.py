@@ -19,8 +19,8 @@ from plsc.engine.program.scopes import make_executor, own_scope, place_of
 from plsc.errors import PeerError, TrainingError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
-from plsc.rows.blocks import RowBlock
-from plsc.rows.momentum import RowHistory, RowState, StaleRows, writer
+from plsc.rows.history import RowHistory
+from plsc.rows.shard_rows import SampledRows
 from plsc.rows.storage import RowTable
 
 # Rows that are saved, loaded or brought up to date at a time, 8 MB of 512 numbers: several copies exist meanwhile, and
@@ -31,7 +31,7 @@ BLOCK_ROWS = 4096
 class Session:
     """Executor, scope and training program of one rank."""
 
-    def __init__(self, program: TrainProgram, env: Environment, momentum: float, weight_decay: float, seed: int):
+    def __init__(self, program: TrainProgram, env: Environment, seed: int):
         self.program = program
         self.env = env
         self.scope, self._free = own_scope(self)
@@ -40,13 +40,13 @@ class Session:
         self._seed = seed
         self.history = None
         if program.rows.touched is not None:
-            self.history = RowHistory(momentum, program.rows.weight_decay(weight_decay))
+            self.history = RowHistory(program.optimizer, program.rows.weight_decay)
         self._blocks = _BlockPrograms(program)
 
     def start(self, group: Group) -> None:
         """Initialise all variables and make sure that what is replicated is the same on every rank."""
         if not self.env.on_gpu:
-            use_huge_pages(self._bytes_of_rows())
+            use_huge_pages(self.program.rows.num_bytes)
         paddle.seed(self._seed)
         self.run(self.program.startup, {}, [])
         digests = group.all_gather(self.checksum())
@@ -54,10 +54,6 @@ class Session:
             raise TrainingError(
                 f"the ranks start with different backbones ({digests}): initial weights must depend on the seed only"
             )
-
-    def _bytes_of_rows(self) -> int:
-        rows, row = self.program.rows, self.program.spec.row_size * (2 if self.program.rows.table.rounds else 4)
-        return self.program.shard.num_local * (len(rows.tensors) * row + (0 if rows.touched is None else 8))
 
     def step(
         self, number: int, inputs: dict[str, np.ndarray], learning_rate: float, stop: bool = False
@@ -73,6 +69,9 @@ class Session:
         if self.history is not None:
             feed["row_table"] = self.history.table()
             feed["window_step"] = np.array([self.history.steps], np.int64)
+        numbers = self._numbers_of_step()
+        if numbers:
+            feed["optimizer_numbers"] = np.array(numbers, np.float32)
         # dropout draws from Paddle's generator: seeded by the step, a resumed run draws what it would have drawn
         paddle.seed(step_seed(self._seed, number, self.env.rank))
         self._steps += 1
@@ -80,8 +79,15 @@ class Session:
         results = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in zip(self.program.fetches, values)}
         if self.history is not None:
             skipped = results.get("skipped", 0.0) > 0
-            self.history.advance(learning_rate * self.program.rows.rate_factor, skipped)
+            self.history.advance(learning_rate * self.program.rows.rate_factor, skipped, numbers)
         return results
+
+    def _numbers_of_step(self) -> tuple[float, ...]:
+        """RowOptimizer.numbers of the step that begins."""
+        if self.program.optimizer_count is None:
+            return ()
+        done = int(self._read(self.program.optimizer_count)[0])
+        return tuple(map(float, self.program.optimizer.numbers(done + 1)))
 
     def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
         """Run a program in this session's variables."""
@@ -206,7 +212,7 @@ class _BlockPrograms:
         self._programs: dict[str, tuple] = {}
         for name, table in program.rows.tables.items():
             self._programs[name] = self._access(table, program.spec.row_size)
-        self._catch_up = None if program.rows.touched is None else self._catching_up(program.rows.state)
+        self._catch_up = None if program.rows.touched is None else self._catching_up(program.rows)
 
     def programs(self) -> list[Any]:
         access = [program for read, write, _ in self._programs.values() for program in (read, write)]
@@ -220,31 +226,24 @@ class _BlockPrograms:
         session.run(self._programs[name][1], {"index": index, "rows": rows}, [])
 
     def catch_up(self, session: Session, index: np.ndarray, table: np.ndarray) -> None:
-        feed = {"index": index, "row_table": table, "window_step": np.zeros(1, np.int64)}
+        feed = {"index": index, "row_table": table, "window_step": np.array([session.history.steps], np.int64)}
         session.run(self._catch_up, feed, [])
 
     @staticmethod
     def _access(table: RowTable, row_size: int) -> tuple:
         read, write = paddle.static.Program(), paddle.static.Program()
         with static.building(read, paddle.static.Program()):
-            value = table.elsewhere().read(paddle.static.data("index", [-1], "int64"))
+            value = table.in_current_program().read(paddle.static.data("index", [-1], "int64"))
         with static.building(write, paddle.static.Program()):
             index = paddle.static.data("index", [-1], "int64")
-            table.elsewhere().write(index, paddle.static.data("rows", [-1, row_size], "float32"))
+            table.in_current_program().write(index, paddle.static.data("rows", [-1, row_size], "float32"))
         return read, write, value
 
     @staticmethod
-    def _catching_up(rows: RowState):
+    def _catching_up(rows: SampledRows):
         main = paddle.static.Program()
         with static.building(main, paddle.static.Program()):
-            state = rows.elsewhere()
-            index = paddle.static.data("index", [-1], "int64")
-            table = paddle.static.data("row_table", [-1, 4], "float32")
-            window_step = paddle.static.data("window_step", [1], "int64")
-            block = RowBlock(None, None, index)
-            (piece,), stale = block.pieces, StaleRows(state, block, table)
-            rows = stale.weight_now(piece)[0], stale.velocity_now()(piece)
-            writer(state, block, window_step)(piece, *rows)
+            rows.append_catching_up()
         return main
 
 

@@ -9,13 +9,14 @@ import paddle
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.together import together
+from plsc.checkpoint.waiting import described
 from plsc.classifiers import ClassifierSpec
 from plsc.data import difference
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
 from plsc.engine.training.length import Progress
 from plsc.errors import CheckpointError, DataError
-from plsc.rows.momentum import WINDOW_STEPS
+from plsc.rows.history import RowHistory
 
 
 def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
@@ -76,7 +77,7 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         session.load_replicated(checkpoint.read_replicated(path, manifest))
         mine = shard.first, shard.first + shard.num_local
         # rows that wait go on waiting, to be brought up to date when they would have been in the run that saved them
-        waits = session.history is not None and 0 <= _window_steps(manifest) <= WINDOW_STEPS
+        waits = _can_wait_on(session.history, manifest)
         session.load_rows(checkpoint.read_rows(path, manifest, *mine, stored=waits))
         if waits:
             session.history.resume(checkpoint.read_window(path, manifest))
@@ -90,8 +91,13 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         run.journal.say(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
 
 
-def _window_steps(manifest: Manifest) -> int:
-    return -1 if manifest.row_history is None else manifest.row_history["steps"]
+def _can_wait_on(history: RowHistory | None, manifest: Manifest) -> bool:
+    """True where rows that wait in a checkpoint wait for what this run would do with them."""
+    if history is None or manifest.row_history is None:
+        return False
+    stored = dict(manifest.row_history)
+    steps = stored.pop("steps")
+    return stored == described(history.optimizer, history.weight_decay) and history.can_resume(steps)
 
 
 def meta_of(run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extra: dict[str, Any]) -> dict[str, Any]:

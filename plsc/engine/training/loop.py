@@ -33,7 +33,6 @@ from plsc.errors import ConfigError, DataError, TrainingError
 from plsc.evaluation.results import Verifications
 from plsc.evaluation.table import table, tables
 from plsc.models import require_same_parameters
-from plsc.rows.storage import LARGEST_FLOAT16, VELOCITY_FACTOR
 
 
 @dataclass(repr=False)
@@ -77,7 +76,7 @@ def train(run: Run) -> Result:
     if evaluation is not None:
         require_same_parameters(program.main, evaluation.main)
     check_memory(run, program, evaluation)
-    with contextlib.closing(Session(program, run.env, config.momentum, config.weight_decay, run.seed)) as session:
+    with contextlib.closing(Session(program, run.env, run.seed)) as session:
         return _train(run, session, evaluation)
 
 
@@ -141,7 +140,7 @@ class Loop:
         self._inputs = input_names(run.config)
         self._scheduler = checkpointing.user_scheduler(run)
         self._meter = Meter(plan)
-        self._cut = 0  # numbers, see RowTable.cut
+        self._cut: dict[str, int] = {}  # numbers, see RowTable.cut
         self._unverified: dict[int, str] = {}
         self._verified = Verifications({})
 
@@ -216,18 +215,20 @@ class Loop:
             f"mean loss: {meter.mean():.6f}, lr: {rate:.8f}, images/s: {meter.rate():.2f}, "
             f"waited for data: {100 * meter.wait():.1f} %, left: {clock(meter.left(done))}{extra}"
         )
-        self._tell_cut(int(results.get("momentum_cut", 0)))
+        for name in self._session.program.rows.counts:
+            self._tell_cut(name, int(results[name]))
         speed = {"images_per_second": round(meter.rate(), 3), "data_wait": round(meter.wait(), 4)}
         run.journal.scalars(done, {**results, "mean_loss": meter.mean(), "lr": rate, **speed})
         meter.restart()
 
-    def _tell_cut(self, cut: int) -> None:
-        if cut > self._cut:
+    def _tell_cut(self, name: str, cut: int) -> None:
+        new, self._cut[name] = cut - self._cut.get(name, 0), cut
+        if new > 0:
+            (limit,) = (slot.float16_limit for slot in self._session.program.optimizer.slots if slot.cut_count == name)
             self._run.journal.say(
-                f"classifier.storage=float16: {cut - self._cut} numbers of this rank's momentum were too large and "
-                f"were cut off at {LARGEST_FLOAT16 / VELOCITY_FACTOR:.2f}; bfloat16 and float32 hold them"
+                f"classifier.storage=float16: {new} numbers of this rank's {name.removesuffix('_cut')} were too large "
+                f"and were cut off at {limit:.2f}; bfloat16 and float32 hold them"
             )
-        self._cut = cut
 
     def _verify_if_due(self, done: int, saved: str | None) -> None:
         period = self._run.config.test_period

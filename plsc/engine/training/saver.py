@@ -13,6 +13,7 @@ import numpy as np
 from plsc import checkpoint
 from plsc.checkpoint import WINDOW, ArrayShard
 from plsc.checkpoint.layout import checkpoints_dir, step_name
+from plsc.checkpoint.waiting import described
 from plsc.engine.memory.free import free_memory
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
@@ -65,6 +66,7 @@ class Saver:
             meta, replicated = checkpointing.meta_of(run, spec, progress, epoch, extra), session.replicated()
             if session.rows_wait:
                 replicated[WINDOW] = session.history.window()
+                meta["row_history"] = described(session.history.optimizer, session.history.weight_decay)
         if self._beside and gives_shard:
             shard = snapshot(session)
         checksum = session.checksum()

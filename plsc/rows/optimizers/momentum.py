@@ -1,0 +1,77 @@
+"""Momentum with L2 decay: of the weight w, with velocity v and gradient g,
+
+    v := momentum * v + g + weight_decay * w
+    w := w - learning_rate * v
+
+Without a gradient a step is one 2x2 matrix for all numbers of all rows, so what a row has missed is a product of such
+matrices, four numbers however many steps there were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from plsc.rows.optimizer import MissedSteps, RowOptimizer, Slot, Step, register_optimizer
+
+# The gradient of a class that is not in the batch is about 1e-7, where float16 has steps of 6e-8, and a large one is
+# about 10: times 1024 both are in the range in which float16 has 11 bits.
+VELOCITY_FACTOR = 1024.0
+
+
+@register_optimizer("momentum", source="Polyak 1964")
+class Momentum(RowOptimizer):
+    """Gradient descent with momentum and L2 decay; plain gradient descent where momentum is 0."""
+
+    slots = (
+        Slot("velocity", follows_storage=True, float16_factor=VELOCITY_FACTOR, cut_count="momentum_cut"),
+    )  # fmt: skip
+
+    pairs_rows = True
+
+    def __init__(self, momentum: float):
+        self.momentum = momentum
+
+    def step(self, weight, slots: tuple, gradient, step: Step) -> tuple:
+        """See RowOptimizer.step."""
+        velocity = self.momentum * slots[0] + gradient + step.weight_decay * weight
+        return weight - step.learning_rate * velocity, (velocity,)
+
+    def nothing_missed(self) -> Sequence[float]:
+        """The unit matrix."""
+        return 1.0, 0.0, 0.0, 1.0
+
+    def missed(self, table: np.ndarray, step: Step) -> np.ndarray:
+        """``table`` [n, 4]: the matrix (ww, wv, vw, vv) of each step of the window, times that of one more."""
+        rate, decay, momentum = step.learning_rate, step.weight_decay, self.momentum
+        matrix = np.array([[1.0 - rate * decay, -rate * momentum], [decay, momentum]])
+        return (matrix @ table.reshape(-1, 2, 2)).reshape(-1, 4)
+
+    def bring_up_to_date(self, weight, slots: tuple, missed: MissedSteps) -> tuple:
+        """See RowOptimizer.bring_up_to_date."""
+        (velocity,), (ww, wv, vw, vv) = slots, missed.factors()
+        return ww * weight + wv * velocity, (vw * weight + vv * velocity,)
+
+    # --- the same in fewer passes ---
+
+    def update_(self, weight, slots: tuple, gradient, step: Step, found=None) -> None:
+        """See RowOptimizer.update_: one operation of Paddle."""
+        self.moved_(weight, slots[0], gradient, step, found)
+
+    def moved_(self, weight, velocity, gradient, step: Step, found=None) -> tuple:
+        """Append one step in place. Returns (weight, velocity). In a step that is skipped the rate is 0, and the
+        gradient such that the velocity stays."""
+        from plsc.backend import ops
+        from plsc.rows.skipped import gradient_that_keeps
+
+        momentum, decay = self.momentum, step.weight_decay
+        if found is not None:
+            gradient = gradient_that_keeps(gradient, weight, velocity, found, momentum, decay)
+        return ops.momentum_(weight, gradient, velocity, step.learning_rate, momentum, decay)
+
+    def rows_class(self, sampled: bool) -> Callable:
+        """See RowOptimizer.rows_class."""
+        from plsc.rows.momentum_rows import DenseMomentumRows, SampledMomentumRows
+
+        return SampledMomentumRows if sampled else DenseMomentumRows

@@ -1,0 +1,265 @@
+"""How the class centres of a shard are held and moved: all of them in every step, or the sampled ones.
+
+Both have one interface: ``fetch`` gives rows of the step to the classifier, ``tables`` are what a checkpoint keeps.
+What moves them is appended by a ``mover``, in the classifier's own loop over blocks of rows; or by ``update``, in a
+loop after it, where all gradients must be known before the first row moves. Values are static; a class is one
+contiguous row. Here any optimizer can move them, by its formulas; one may bring classes of its own that are faster
+(RowOptimizer.rows_class).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import paddle
+
+from plsc.backend import static
+from plsc.rows.blocks import RowBlock, RowPiece
+from plsc.rows.gradients import RowGradients
+from plsc.rows.operations import scale_rows, squared_length
+from plsc.rows.optimizer import RowOptimizer, Slot, Step, Update
+from plsc.rows.param_attr import weight_decay_of
+from plsc.rows.state import MissedInProgram, RowState, writer
+from plsc.rows.storage import FLOAT16, FLOAT32, RowTable
+
+
+class RowValues(Protocol):
+    """What a classifier needs of rows; those of a shard below have it, and any others may."""
+
+    def fetch(self, piece: RowPiece):
+        """The values [R, row size], to be read only until they move."""
+
+    def squares(self, piece: RowPiece):
+        """The squared lengths [R, 1] of the rows of ``fetch``."""
+
+
+@dataclass(frozen=True)
+class RowsSpec:
+    """``prefix`` of the variables' names, ``shape`` [L, row size], ``initializer``; ``param_attr`` of the user;
+    ``weight_decay``: the setting; ``storage``: see plsc.rows.storage; ``paired``: sampled rows lie as
+    plsc.rows.row_kernels needs them."""
+
+    prefix: str
+    shape: list[int]
+    initializer: Any
+    param_attr: Any = None
+    distributed: bool = True
+    weight_decay: float = 0.0
+    storage: str = FLOAT32
+    paired: bool = False
+
+
+class ShardRows:
+    """The weight, and what all rows of a shard have in common.
+
+    ``table`` holds the rows of the weight, ``tables`` them and all else that a checkpoint keeps of each row, by its
+    name there. ``counts``: see RowTable.cut, by the name of the result of a step. ``touched`` names the variable of
+    plsc.rows.state.RowState, None where no row is left alone.
+    """
+
+    def __init__(self, spec: RowsSpec):
+        given = spec.param_attr
+        attr = paddle.ParamAttr(
+            name=spec.prefix + ".w",
+            initializer=spec.initializer,
+            learning_rate=getattr(given, "learning_rate", 1.0),  # a user's optimizer reads these off the parameter
+            regularizer=getattr(given, "regularizer", None),
+        )
+        stride = 2 if spec.paired else 1
+        shape = [stride * spec.shape[0], spec.shape[1]]
+        self.weight = paddle.static.create_parameter(shape, spec.storage, attr=attr)
+        self.weight.is_distributed = spec.distributed
+        self.table = RowTable(self.weight, spec.storage, stride=stride)
+        self.spec = spec
+        self.feeds: dict[str, Any] = {}
+        self.counts: dict[str, Any] = {}
+        self.touched: str | None = None
+        self._made: dict[tuple, Any] = {}
+
+    @property
+    def tables(self) -> dict[str, RowTable]:
+        """All that is kept of each row; the weight first."""
+        return {"weight": self.table}
+
+    def fetch(self, piece: RowPiece):
+        """See RowValues."""
+        return self._once(piece, "weight", lambda: self.table.read(self._index(piece)))
+
+    def squares(self, piece: RowPiece):
+        """See RowValues."""
+        return squared_length(self.fetch(piece))
+
+    def _index(self, piece: RowPiece):
+        block = piece.block
+        return None if block.index is None else piece.of(self._once(block, "index", lambda: block.cut(block.index)))
+
+    def _once(self, rows: RowPiece | RowBlock, name: str, make: Callable):
+        """What ``make`` makes; asked for again for the same block or piece, the same value."""
+        if (rows, name) not in self._made:
+            self._made[rows, name] = make()
+        return self._made[rows, name]
+
+    @property
+    def tensors(self) -> dict[str, str]:
+        """The names of the variables that ``tables`` lie in."""
+        return {name: table.value.name for name, table in self.tables.items()}
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all variables of the shard."""
+        per_class = sum(table.number_bytes * self.spec.shape[1] for table in self.tables.values())
+        return self.spec.shape[0] * (per_class + (0 if self.touched is None else 8))
+
+    @property
+    def rate_factor(self) -> float:
+        """What the user's ParamAttr multiplies the learning rate with."""
+        return float(getattr(self.spec.param_attr, "learning_rate", 1.0))
+
+    @property
+    def weight_decay(self) -> float:
+        """The weight decay, with what the user's ParamAttr asks for."""
+        return weight_decay_of(self.spec.param_attr, self.spec.weight_decay, "set_distfc_attr")
+
+
+class OptimizedRows(ShardRows):
+    """Rows that a RowOptimizer moves: what those of all rows and those of a sample share."""
+
+    def __init__(self, spec: RowsSpec, optimizer: RowOptimizer):
+        super().__init__(spec)
+        self.optimizer = optimizer
+        self.slots: dict[str, RowTable] = {}
+
+    @property
+    def tables(self) -> dict[str, RowTable]:
+        """See ShardRows."""
+        return {"weight": self.table, **self.slots}
+
+    def mover(self, update: Update) -> Callable:
+        """``move(block, along)`` of plsc.classifiers' PlainHead, which appends one step of the optimizer."""
+
+        def move(block: RowBlock, along) -> Callable:
+            along = None if along is None else block.cut(along)
+
+            def move_piece(piece: RowPiece, product) -> None:
+                weight = self.fetch(piece)
+                gradient = product.whole()
+                if along is not None:
+                    gradient = gradient - scale_rows(weight, piece.of(along), by_channel=True)
+                self._move(piece, gradient, update)
+
+            return move_piece
+
+        return move
+
+    def update(self, gradients: RowGradients, update: Update) -> None:
+        """Append one step of the optimizer."""
+
+        def body(piece: RowPiece) -> list:
+            self._move(piece, gradients.of(piece, self.fetch(piece)), update)
+            return []
+
+        gradients.blocks.each_piece(body)
+
+    def _move(self, piece: RowPiece, gradient, update: Update) -> None:
+        weight, slots = self._values(piece)
+        self._write(piece, *self.optimizer.step_unless(update.found, weight, slots, gradient, self.step_of(update)))
+
+    def _values(self, piece: RowPiece) -> tuple:
+        """(weight, slots) of up-to-date rows."""
+        raise NotImplementedError
+
+    def _write(self, piece: RowPiece, weight, *slots) -> None:
+        raise NotImplementedError
+
+    def step_of(self, update: Update) -> Step:
+        """What the optimizer is given for these rows."""
+        return Step(self._rate(update), self.weight_decay, update.numbers, paddle)
+
+    def _rate(self, update: Update):
+        return update.rate if self.rate_factor == 1.0 else update.rate * self.rate_factor
+
+    def _create_slot(self, slot: Slot) -> RowTable:
+        storage = self.spec.storage if slot.follows_storage else FLOAT32
+        factor = slot.float16_factor if storage == FLOAT16 else 1.0
+        name = f"{self.spec.prefix}.{slot.name}"
+        value = static.create_state(name, self.spec.shape, storage, slot.initial * factor)
+        table = RowTable(value, storage, factor)
+        if storage != FLOAT16 or not slot.cut_count:
+            return table
+        self.counts[slot.cut_count] = static.create_state(f"{self.spec.prefix}.{slot.cut_count}", [1, 1], "int64")
+        return replace(table, cut=self.counts[slot.cut_count])
+
+
+class DenseRows(OptimizedRows):
+    """Every row takes part in every step."""
+
+    def __init__(self, spec: RowsSpec, optimizer: RowOptimizer):
+        super().__init__(spec, optimizer)
+        self.slots = {slot.name: self._create_slot(slot) for slot in optimizer.slots}
+
+    def _values(self, piece: RowPiece) -> tuple:
+        index = self._index(piece)
+        return self.fetch(piece), tuple(table.read(index) for table in self.slots.values())
+
+    def _write(self, piece: RowPiece, weight, *slots) -> None:
+        index = self._index(piece)
+        for table, rows in zip(self.tables.values(), (weight, *slots)):
+            table.write(index, rows)
+
+
+class SampledRows(OptimizedRows):
+    """Only sampled rows are read and written; the others are brought up to date when they are next touched."""
+
+    def __init__(self, spec: RowsSpec, optimizer: RowOptimizer):
+        super().__init__(spec, optimizer)
+        touched = static.create_state(spec.prefix + ".touched", [spec.shape[0], 1], "int64")
+        self.state = self._create_state(touched)
+        self.slots = {slot.name: table for slot, table in zip(optimizer.slots, self.state.tables[1:])}
+        self.touched = touched.name
+        self.feeds = self._create_feeds()
+        self._step_after = self.feeds["window_step"] + 1
+
+    def _create_state(self, touched) -> RowState:
+        return RowState((self.table, *map(self._create_slot, self.optimizer.slots)), touched)
+
+    def _create_feeds(self) -> dict[str, Any]:
+        """What rows have missed (RowHistory.table), and the step of the window that begins."""
+        width = len(self.optimizer.nothing_missed())
+        return {
+            "row_table": paddle.static.data("row_table", [-1, width], "float32"),
+            "window_step": paddle.static.data("window_step", [1], "int64"),
+        }
+
+    def fetch(self, piece: RowPiece):
+        """See RowValues."""
+        return self._values(piece)[0]
+
+    def append_catching_up(self) -> None:
+        """Append, to another program, what brings the rows ``index`` up to date, for a window that begins anew."""
+        index, feeds = paddle.static.data("index", [-1], "int64"), self._create_feeds()
+        state, block = self.state.in_current_program(), RowBlock(None, None, index)
+        (piece,) = block.pieces
+        values = self._up_to_date(state, piece, feeds)
+        writer(state, block, paddle.zeros_like(feeds["window_step"]))(piece, *values)
+
+    def _values(self, piece: RowPiece) -> tuple:
+        found = self._once(piece, "values", lambda: self._up_to_date(self.state, piece, self.feeds))
+        return found[0], tuple(found[1:])
+
+    def _up_to_date(self, state: RowState, piece: RowPiece, feeds: dict) -> list:
+        """[weight, *slots] of the rows, as all steps so far would have left them."""
+        index = self._index(piece)
+        since = paddle.reshape(paddle.gather(state.touched, index), [-1])
+        weight, *slots = (table.read(index) for table in state.tables)
+        missed = MissedInProgram(feeds["row_table"], since, feeds["window_step"], self.weight_decay)
+        weight, slots = self.optimizer.bring_up_to_date(weight, tuple(slots), missed)
+        return [weight, *slots]
+
+    def _write(self, piece: RowPiece, weight, *slots) -> None:
+        self._writer(piece.block)(piece, weight, *slots)
+
+    def _writer(self, block: RowBlock) -> Callable:
+        """Rows are written once in a step, at its end, where every row is true for the step after."""
+        return self._once(block, "writer", lambda: writer(self.state, block, self._step_after))

@@ -1,0 +1,46 @@
+"""Dense optimizers in NumPy float64, one step each, from their papers; nothing of plsc is used."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class AdamW:
+    """Loshchilov & Hutter 2019, algorithm 2, with the rate as schedule multiplier: bias corrections by the step."""
+
+    def __init__(self, beta1, beta2, epsilon):
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def start(self, weight):
+        return [np.zeros_like(weight), np.zeros_like(weight)]
+
+    def step(self, weight, states, gradient, rate, decay, count):
+        first, second = states
+        first[...] = self.beta1 * first + (1 - self.beta1) * gradient
+        second[...] = self.beta2 * second + (1 - self.beta2) * gradient**2
+        corrected_first, corrected_second = first / (1 - self.beta1**count), second / (1 - self.beta2**count)
+        return weight - rate * (corrected_first / (np.sqrt(corrected_second) + self.epsilon) + decay * weight)
+
+
+class SGDW:
+    """The same, algorithm 1, without momentum."""
+
+    def start(self, weight):
+        return []
+
+    def step(self, weight, states, gradient, rate, decay, count):
+        return weight - rate * gradient - rate * decay * weight
+
+
+class Momentum:
+    """v := momentum v + g + decay w; w := w - rate v."""
+
+    def __init__(self, momentum):
+        self.momentum = momentum
+
+    def start(self, weight):
+        return [np.zeros_like(weight)]
+
+    def step(self, weight, states, gradient, rate, decay, count):
+        states[0][...] = self.momentum * states[0] + gradient + decay * weight
+        return weight - rate * states[0]
