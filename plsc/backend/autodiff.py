@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import paddle
-from paddle.base import core, framework
 
+from plsc.backend import private
 from plsc.backend.static import is_pir
 
 
@@ -24,7 +24,10 @@ def _adds_up(value) -> bool:
     op = value.get_defining_op()
     if op.num_operands() == 0:
         return True
-    return core.has_vjp(op) and not op.name().startswith("builtin.") and not op.name().endswith("_")
+    has_gradient = private.find("base.core.has_vjp")
+    if has_gradient is None:  # leaf makes a copy then, also of what needs none
+        return op.name() == "pd_op.assign"
+    return has_gradient(op) and not op.name().startswith("builtin.") and not op.name().endswith("_")
 
 
 def gradients(target, leaves: list) -> list:
@@ -35,7 +38,7 @@ def gradients(target, leaves: list) -> list:
     """
     found = _gradients(target, leaves, None)
     if not is_pir():
-        block = framework.default_main_program().current_block()
+        block = private.need("base.framework").default_main_program().current_block()
         found = [block._rename_var(value.name, paddle.utils.unique_name.generate("leaf_gradient")) for value in found]
     return found
 

@@ -9,10 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import paddle
-from paddle.base import core
-
-from plsc.backend import onednn, static
+from plsc.backend import onednn, private, static
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # malloc.h of glibc
 NEVER = -1  # for M_TRIM_THRESHOLD; the largest int is 2 GB, and a classifier may leave more than that free
@@ -29,7 +26,11 @@ def prepare_cpu(threads: int) -> None:
     """Make this process ready to compute with ``threads`` threads, or to order what a GPU computes. To be called before
     Paddle's first product."""
     use_wide_kernels()
-    core.set_num_threads(threads)
+    set_threads = private.find("base.core.set_num_threads")
+    if set_threads is None:
+        private.say_without("base.core.set_num_threads", "it computes with as many threads as it likes")
+    else:
+        set_threads(threads)
     run_in_order()
     drop_together()
     onednn.off_elsewhere()
@@ -44,11 +45,9 @@ def run_in_order() -> None:
     that a step will read; and on GPUs Paddle 2.6 would start the sums of the backbone's gradients, which have a stream
     of their own, behind all that is computed beside them (docs/gpu.md).
     """
-    paddle.set_flags({"FLAGS_new_executor_serial_run": True})
-    if static.is_pir():
-        paddle.set_flags({"FLAGS_enable_pir_in_executor_trace_run": True})
-    else:
-        paddle.set_flags({"FLAGS_new_executor_sequential_run": True})
+    private.set_flag("FLAGS_new_executor_serial_run", True)
+    in_order = "FLAGS_enable_pir_in_executor_trace_run" if static.is_pir() else "FLAGS_new_executor_sequential_run"
+    private.set_flag(in_order, True)
 
 
 def drop_together() -> None:
@@ -57,7 +56,7 @@ def drop_together() -> None:
     It does so in a thread of its own, which the operation has to wake: on two cores, up to a sixth of the step of a
     classifier (docs/performance.md). Read when a program is first run.
     """
-    paddle.set_flags({"FLAGS_eager_delete_tensor_gb": GARBAGE_GB})
+    private.set_flag("FLAGS_eager_delete_tensor_gb", GARBAGE_GB, without="steps take somewhat longer")
 
 
 def use_wide_kernels(cpuinfo: str = "/proc/cpuinfo") -> None:

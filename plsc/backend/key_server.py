@@ -8,6 +8,8 @@ import os
 import socket
 import time
 
+from plsc.backend import private
+
 
 def join_gloo(store, rank: int, world_size: int, endpoint: str):
     """Join the Gloo ring of all ranks; returns what the caller has to keep. For start_gloo of plsc.backend.rings, on
@@ -15,8 +17,7 @@ def join_gloo(store, rank: int, world_size: int, endpoint: str):
 
     What paddle.distributed.gloo_init_parallel_env does, which sleeps in steps of 3 seconds.
     """
-    from paddle.base import core
-
+    core = private.need("base.core")
     host, port = endpoint.rsplit(":", 1)
     server = None
     if rank == 0:

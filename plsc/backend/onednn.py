@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import paddle
-from paddle.base import core
 
-from plsc.backend import static
+from plsc.backend import private, static
 
 TESTED = ("2.6.", "3.3.")  # other versions keep the plain kernels: the names below are not an interface of Paddle
 CONV = ("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format")
@@ -48,13 +47,15 @@ KINDS = (
 
 def is_available() -> bool:
     """True where this Paddle has oneDNN and its operations are known to be right."""
-    return paddle.__version__.startswith(TESTED) and core.is_compiled_with_mkldnn()
+    is_built_with_it = private.find("base.core.is_compiled_with_mkldnn")
+    return paddle.__version__.startswith(TESTED) and is_built_with_it is not None and is_built_with_it()
 
 
 def off_elsewhere() -> None:
     """Switch off Paddle's own choice of operations for oneDNN, also where the user's environment switches it on."""
     names = ("FLAGS_use_mkldnn", "FLAGS_use_onednn") if static.is_pir() else ("FLAGS_use_mkldnn",)
-    paddle.set_flags(dict.fromkeys(names, False))
+    for name in names:
+        private.set_flag(name, False, without="it is not switched off")
 
 
 def let_go(loops: int) -> None:
@@ -64,6 +65,9 @@ def let_go(loops: int) -> None:
     that is: 2 GB of a ResNet50's layouts would stay (batch 16). An executor that has run nothing has a clearing too, of
     0.7 us; one too many does no harm.
     """
+    if not is_available():
+        return  # nothing was moved to it
+    core = private.need("base.core")
     place = core.Place()
     place.set_place(core.CPUPlace())
     for _ in range(loops):
@@ -113,8 +117,8 @@ def _rule(kind: Kind):
 
 
 def _fits(found, is_prelu: bool) -> bool:
-    x = found.Tensor("x")
-    if x.dtype != core.DataType.FLOAT32 or len(x.shape) != 4 or found.StrAttr("data_format") != "NCHW":
+    x, float32 = found.Tensor("x"), private.need("base.core").DataType.FLOAT32
+    if x.dtype != float32 or len(x.shape) != 4 or found.StrAttr("data_format") != "NCHW":
         return False
     return not is_prelu or found.StrAttr("mode") == "channel"
 
@@ -148,7 +152,7 @@ def _move_legacy(program) -> int:
 
 def _fits_legacy(block, op) -> bool:
     x = block.var(op.input(LEGACY[op.type][0])[0])
-    layout = op.attr("data_format")
-    if x.dtype != core.VarDesc.VarType.FP32 or len(x.shape) != 4 or layout not in ("NCHW", "AnyLayout"):
+    layout, float32 = op.attr("data_format"), private.need("base.core").VarDesc.VarType.FP32
+    if x.dtype != float32 or len(x.shape) != 4 or layout not in ("NCHW", "AnyLayout"):
         return False
     return "prelu" not in op.type or op.attr("mode") == "channel"

@@ -6,22 +6,21 @@ from __future__ import annotations
 
 import paddle
 
+from plsc.backend import private
 from plsc.backend.collectives import RING
 from plsc.backend.static import append_op, is_pir, new_value, out_of
 
 
 def increment_(target, by: int = 1) -> None:
     """target := target + by, in place."""
-    if is_pir():
-        paddle._C_ops.increment_(target, float(by))
-    else:
-        append_op("increment", {"X": target}, {"Out": target}, {"step": float(by)})
+    paddle.increment(target, float(by))
 
 
 def scatter_rows_(table, index, rows) -> None:
     """table[index] := rows, in place; costs the rows it writes, not the table. ``index`` has no duplicates."""
     if is_pir():
-        paddle._C_ops.scatter_(table, index, rows, True)
+        by_copy = lambda: _put(table, paddle.scatter(table, index, rows, True))  # noqa: E731
+        private.fast("_C_ops.scatter_", (table, index, rows, True), by_copy)
     else:
         append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
 
@@ -29,7 +28,8 @@ def scatter_rows_(table, index, rows) -> None:
 def add_rows_(table, index, rows):
     """table[index] += rows, in place; ``index`` may name a row several times. Returns the table."""
     if is_pir():
-        return paddle._C_ops.index_add_(table, index, rows, 0)
+        by_copy = lambda: _put(table, paddle.index_add(table, index, 0, rows))  # noqa: E731
+        return private.fast("_C_ops.index_add_", (table, index, rows, 0), by_copy)
     append_op("index_add", {"X": table, "Index": index, "AddValue": rows}, {"Out": table}, {"axis": 0})
     return table
 
@@ -38,9 +38,15 @@ def scale_channels(value, factor):
     """``value`` [1, C, 1, n], each channel times its ``factor`` [C], in one pass and without a copy of the factors."""
     zeros = paddle.zeros_like(factor)
     if is_pir():
-        return paddle._C_ops.affine_channel(value, factor, zeros, "NCHW")
+        arguments = (value, factor, zeros, "NCHW")
+        return private.fast("_C_ops.affine_channel", arguments, lambda: value * paddle.reshape(factor, [1, -1, 1, 1]))
     inputs, attrs = {"X": value, "Scale": factor, "Bias": zeros}, {"data_layout": "NCHW"}
     return out_of("affine_channel", inputs, attrs, value.dtype)
+
+
+def gaussian(shape: list[int], mean: float, deviation: float, seed: int):
+    """float32 from a normal distribution, by a generator of its own: the same numbers for the same ``seed``, not 0."""
+    return private.need("tensor.random.gaussian")(shape, mean, deviation, seed, "float32")
 
 
 BITS_LOST = {"float16": 13, "bfloat16": 16}  # of the 24 of float32
@@ -62,7 +68,7 @@ def round_to(value, dtype: str):
 def put_half_rows_(table, index, rows) -> None:
     """scatter_rows_ for float16 and bfloat16, which have no ``scatter`` on CPUs."""
     if is_pir():
-        paddle._C_ops.index_put_(table, [index], rows, False)
+        private.fast("_C_ops.index_put_", (table, [index], rows, False), lambda: _put_half_rows(table, index, rows))
     else:
         inputs = {"x": table, "indices": [index], "value": rows}
         append_op("index_put", inputs, {"out": table}, {"accumulate": False})
@@ -81,10 +87,11 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
     One pass, in place; returns (parameter, velocity) as they are afterwards. ``learning_rate`` is a [1] float32 value.
     """
     if is_pir():
-        parameter, velocity, *_ = paddle._C_ops.momentum_(
-            parameter, gradient, velocity, learning_rate, None, momentum, False, "l2_decay", weight_decay, False, 1.0
-        )
-        return parameter, velocity
+        settings = (None, momentum, False, "l2_decay", weight_decay, False, 1.0)
+        return private.fast(
+            "_C_ops.momentum_", (parameter, gradient, velocity, learning_rate, *settings),
+            lambda: _momentum(parameter, gradient, velocity, learning_rate, momentum, weight_decay),
+        )[:2]  # fmt: skip
     inputs = {"Param": parameter, "Grad": gradient, "Velocity": velocity, "LearningRate": learning_rate}
     attrs = {"mu": momentum, "regularization_method": "l2_decay", "regularization_coeff": weight_decay}
     outputs = {"ParamOut": parameter, "VelocityOut": velocity}
@@ -95,7 +102,10 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
 def descend_(parameter, gradient, learning_rate):
     """parameter -= learning_rate * gradient, in place and in one pass; returns the parameter."""
     if is_pir():
-        return paddle._C_ops.sgd_(parameter, learning_rate, gradient, None, False)[0]
+        return private.fast(
+            "_C_ops.sgd_", (parameter, learning_rate, gradient, None, False),
+            lambda: (_put(parameter, parameter - learning_rate * gradient),),
+        )[0]  # fmt: skip
     inputs = {"Param": parameter, "Grad": gradient, "LearningRate": learning_rate}
     append_op("sgd", inputs, {"ParamOut": parameter}, {})
     return parameter
@@ -109,7 +119,7 @@ def apply_gradients(optimizer, pairs: list) -> None:
     """
     if not pairs:
         return
-    if optimizer._dtype is None:
+    if getattr(optimizer, "_dtype", "") is None:
         optimizer._dtype = pairs[0][0].dtype
     optimizer.apply_gradients(pairs)
 
@@ -123,7 +133,8 @@ def class_center_sample(local, num_local: int, num_sample: int):
     (see docs/gpu.md).
     """
     if is_pir():
-        return paddle._C_ops.class_center_sample(local, num_local, num_sample, RING, 0, 1, False, 0)[1]
+        draw = private.need("_C_ops.class_center_sample")
+        return draw(local, num_local, num_sample, RING, 0, 1, False, 0)[1]
     attrs = {"num_classes": num_local, "num_samples": num_sample, "ring_id": RING, "rank": 0, "nranks": 1}
     remapped, index = (new_value("class_center_sample", local.dtype) for _ in range(2))
     outputs = {"RemappedLabel": remapped, "SampledLocalClassCenter": index}
@@ -135,7 +146,8 @@ def class_center_sample(local, num_local: int, num_sample: int):
 def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int, world_size: int):
     """GPU only. cosine [G, S] of this rank, remapped label [G, 1] -> loss [G, 1], the same on every rank."""
     if is_pir():
-        return paddle._C_ops.margin_cross_entropy(cosine, label, False, RING, rank, world_size, *margins, scale)[1]
+        kernel = private.need("_C_ops.margin_cross_entropy")
+        return kernel(cosine, label, False, RING, rank, world_size, *margins, scale)[1]
     softmax, loss = (new_value("margin_cross_entropy", cosine.dtype) for _ in range(2))
     attrs = {"ring_id": RING, "rank": rank, "nranks": world_size, "scale": scale, "return_softmax": False}
     attrs.update(zip(("margin1", "margin2", "margin3"), margins))
@@ -147,8 +159,31 @@ def entropy_of_the_same_memory(cosine, label):
     """margin_cross_entropy for a program that is only looked at, where no kernel is there whose gradient can be built:
     it makes, keeps and overwrites tensors of the same sizes, but keeps no cosines for its gradient."""
     if is_pir():
-        return paddle._C_ops.cross_entropy_with_softmax(cosine, label, False, True, True, -100, -1)[1]
+        return private.need("_C_ops.cross_entropy_with_softmax")(cosine, label, False, True, True, -100, -1)[1]
     softmax, loss = (new_value("softmax_with_cross_entropy", cosine.dtype) for _ in range(2))
     inputs, outputs = {"Logits": cosine, "Label": label}, {"Softmax": softmax, "Loss": loss}
     append_op("softmax_with_cross_entropy", inputs, outputs, {"soft_label": False, "axis": -1})
     return loss
+
+
+# --- the public way, for a Paddle 3 that has the operations above no more ---------------------------------
+
+
+def _put(target, value):
+    """target := value, by a copy of all of it; returns the target as it is then.
+
+    Not by ``paddle.assign(value, output=target)``: where that stands, Paddle 3 takes gradients of all that is there.
+    """
+    return paddle.static.setitem(target, (slice(None),), value)
+
+
+def _put_half_rows(table, index, rows) -> None:
+    """By way of float32, which keeps every number of the half types."""
+    whole = paddle.scatter(paddle.cast(table, "float32"), index, paddle.cast(rows, "float32"), True)
+    _put(table, paddle.cast(whole, table.dtype))
+
+
+def _momentum(parameter, gradient, velocity, learning_rate, momentum: float, weight_decay: float) -> tuple:
+    moved = velocity * momentum + (gradient + parameter * weight_decay)
+    after = parameter - learning_rate * moved
+    return _put(parameter, after), _put(velocity, moved)

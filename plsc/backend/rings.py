@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import paddle
-from paddle.base import core
 
+from plsc.backend import private
 from plsc.backend.collectives import RING
 from plsc.backend.gloo_timeout import set_timeout
 from plsc.backend.key_server import join_gloo
@@ -13,7 +13,7 @@ from plsc.backend.static import is_pir
 
 def open_store(host: str, port: int, is_server: bool, world_size: int, timeout: int):
     """A key-value store on the server rank; blocks until it is reachable, at most ``timeout`` seconds."""
-    return core.TCPStore(host, port, is_server, world_size, timeout)
+    return private.need("base.core.TCPStore")(host, port, is_server, world_size, timeout)
 
 
 def start_gloo(store, rank: int, world_size: int, endpoint: str):
@@ -22,7 +22,8 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str):
     ``endpoint`` is a free host:port of rank 0, used by Paddle 2.6.
     """
     if is_pir():
-        return core.CommContextManager.create_gloo_comm_context(store, str(RING), rank, world_size)
+        create = private.need("base.core.CommContextManager.create_gloo_comm_context")
+        return create(store, str(RING), rank, world_size)
     return join_gloo(store, rank, world_size, endpoint)
 
 
@@ -42,5 +43,6 @@ def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:
     """
     if not is_pir():
         paddle.set_flags({"FLAGS_dynamic_static_unified_comm": True})
-    core.CommContextManager.set_device_id(device_id)
-    core.CommContextManager.create_nccl_comm_context(store, str(RING), rank, world_size)
+    manager = private.need("base.core.CommContextManager")
+    manager.set_device_id(device_id)
+    manager.create_nccl_comm_context(store, str(RING), rank, world_size)

@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass
 
 import paddle
-from paddle.tensor.random import gaussian
 
-from plsc.backend import static
+from plsc.backend import ops, static
 from plsc.classifiers.sampling import mix, stream_key
 from plsc.errors import ConfigError
 from plsc.rows.storage import RowTable
@@ -74,7 +73,7 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
         seed = 1 + int(mix(stream_key(self.seed, number))) % (2**31 - 2)  # 0 would mean Paddle's own generator
         chosen, shape = self.distribution, [BLOCK_CLASSES, width - (self.bias is not None)]
         if chosen.kind == "normal":
-            drawn = gaussian(shape, chosen.low, chosen.high, seed, "float32")
+            drawn = ops.gaussian(shape, chosen.low, chosen.high, seed)
         elif chosen.kind == "uniform":
             drawn = paddle.uniform(shape, "float32", chosen.low, chosen.high, seed)
         else:

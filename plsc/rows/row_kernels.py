@@ -10,8 +10,6 @@ import functools
 import logging
 from pathlib import Path
 
-from paddle.utils import cpp_extension
-
 from plsc.backend import static
 from plsc.backend.compiler import CompileError, Library, library_of
 
@@ -27,6 +25,8 @@ def available() -> bool:
     Otherwise the log says once why not, and what helps.
     """
     try:
+        if not static.has_own_operations():
+            raise CompileError("this Paddle takes no operations as those known to PLSC do")
         _load(library_of(SOURCE))
     except CompileError as error:
         log.warning("sampled rows are worked on by Paddle's operations, which is slower: %s", error)
@@ -36,7 +36,7 @@ def available() -> bool:
 
 def _load(library: Library) -> None:
     try:
-        cpp_extension.load_op_meta_info_and_register_op(library.loadable)
+        static.load_operations(library.loadable)
     except (RuntimeError, OSError, ValueError) as error:  # whose text says much, and little of this library
         log.debug("%s: %s", library.path, error)
         raise CompileError(f"Paddle cannot load {library.path} (delete it to have it compiled anew)") from None

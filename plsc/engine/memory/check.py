@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from plsc.backend.private import Missing
 from plsc.engine.memory.free import free_memory
 from plsc.engine.memory.need import count_memory
 from plsc.engine.memory.plan import GB, resident_bytes
@@ -36,9 +37,9 @@ def _need(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held:
     """Bytes; None, and a line that says why, where a user's net has what the estimate does not know."""
     try:
         return sum(count_memory(run.config, run.env, program, evaluation, held).sizes.values())
-    except PlscError:
-        raise
     except Exception as error:
+        if isinstance(error, PlscError) and not isinstance(error, Missing):
+            raise
         reason = (str(error).splitlines() or [""])[0]
         run.journal.say(f"memory was not estimated, the run goes on unchecked: {type(error).__name__}: {reason}")
         return None

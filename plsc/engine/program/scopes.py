@@ -8,7 +8,7 @@ from typing import Any
 
 import paddle
 
-from plsc.backend import executors
+from plsc.backend import executors, static
 from plsc.parallel.environment import Environment
 
 
@@ -24,7 +24,7 @@ def own_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
     executor may go later: it does not look at the variables then (tried with MALLOC_PERTURB_).
     """
     scope = paddle.static.Scope()
-    free = weakref.finalize(owner, scope._remove_from_pool)
+    free = weakref.finalize(owner, static.free_scope, scope)
     free.atexit = False
     return scope, free
 

@@ -102,8 +102,7 @@ class Session:
 
     def close(self) -> None:
         """Free all variables, and let go what oneDNN keeps when the executor goes; nothing works after it."""
-        loops = sum(op.kind == "while" for op in program_view.operations(self.program.main))
-        let_go(loops * self._steps)
+        let_go(program_view.count_loops(self.program.main) * self._steps)
         self._free()
 
     # --- replicated variables ---
