@@ -13,7 +13,6 @@ from typing import Any
 
 from plsc.cli.recipes import find_config
 from plsc.config import Config
-from plsc.evaluation.output_files import check_place, write_text
 from plsc.terminal import show
 
 STDOUT = "-"
@@ -119,6 +118,8 @@ def json_file(options: argparse.Namespace) -> Iterator[str]:
 def check_json(options: argparse.Namespace) -> None:
     """Raise DataError for a place of --json that cannot be written, before the work."""
     if options.json and options.json != STDOUT:
+        from plsc.evaluation.output_files import check_place
+
         check_place(options.json, "--json")
 
 
@@ -130,5 +131,7 @@ def print_json(options: argparse.Namespace, values: Any) -> bool:
     if options.json == STDOUT:
         show(text.rstrip("\n"))
         return True
+    from plsc.evaluation.output_files import write_text
+
     write_text(options.json, text, "--json")
     return False
