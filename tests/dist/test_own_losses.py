@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 
 import numpy as np
 import pytest
@@ -28,13 +29,17 @@ def cases_of(loss, plugin):
         name = f"{loss['loss_type']} {name}"
         return make_case(name, num_classes, steps, classifier=classifier, config=config, **options)
 
-    return [
+    cases = [
         case("whole"),
+        case("data parallel loops", classifier=DATA, **LOOPS),
+        case("sampled pieces", 101, 3, classifier=SAMPLED, **PIECES),
+    ]
+    if loss is EASY:
+        return cases
+    return cases + [
         case("loops", **LOOPS),
         case("data parallel", classifier=DATA),
-        case("data parallel loops", classifier=DATA, **LOOPS),
         case("sampled", 101, 3, classifier=SAMPLED),
-        case("sampled pieces", 101, 3, classifier=SAMPLED, **PIECES),
         case("sampled data parallel loops", 101, 3, classifier={**SAMPLED, **DATA}, **LOOPS),
         case("clipped loops", config={"grad_clip_norm": 0.05}, **LOOPS),
         case("own optimizer", optimizer="momentum", rates=[0.2] * 4),
@@ -83,7 +88,18 @@ def formula_of(case):
     return own_losses.EasyArcFace(SCALE, options["loss_options"]["margin"])
 
 
-def train(case, start, first_weight, samples):
+KNOWN: dict = {}
+
+
+def train(case, *began):
+    """What ``reference`` says. Runs that begin with the same numbers and draw the same rows share it."""
+    key = case["name"], pickle.dumps(began)
+    if key not in KNOWN:
+        KNOWN[key] = reference(case, *began)
+    return KNOWN[key]
+
+
+def reference(case, start, first_weight, samples):
     """The same steps in NumPy: (losses, states after each, backbone weight, rows)."""
     formula = formula_of(case)
     weight, bias = (np.asarray(value, np.float64) for value in sorted(start.values(), key=lambda v: -v.ndim))
