@@ -30,7 +30,7 @@ PLAIN = _in_rooms({
     "config": "config extensions limits rules yaml",
     "data": "augmentations hooks hostile_pictures label_map lists loader record sampler sources transforms",
     "engine": "meter",
-    "evaluation": "bin identification ijb megaface metrics page report retrieval roc spread verification",
+    "evaluation": "bin identification identity_sets ijb megaface metrics page report retrieval roc spread verification",
     "face": "entry",
     "files": "atomic safe_open safe_pickle",
     "losses": "registration",

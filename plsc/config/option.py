@@ -134,7 +134,8 @@ class Option:
         reason = self.refuse(plain) if self.refuse else None
         if self.registry is not None:
             unknown = [name for name in (plain if isinstance(plain, list) else [plain]) if name not in self.registry]
-            reason = self.registry.unknown(unknown[0]) if unknown else reason
+            which = f"{unknown[0]} " if unknown and isinstance(plain, list) else ""
+            reason = which + self.registry.unknown(unknown[0]) if unknown else reason
         if reason:
             raise ConfigError(f"{prefixed(source)}{self.key}={self.shown(value)}: {reason}")
         return plain

@@ -177,7 +177,7 @@ def test_a_class_that_cannot_be_made_is_refused_before_training(body, message):
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"metrics": ["retreival"]}, "metrics=.*is not a metric; did you mean retrieval"),
+    ({"metrics": ["retreival"]}, "metrics=.*: retreival is not a metric; did you mean retrieval"),
     ({"metrics": []}, "not empty"),
     ({"metrics": ["retrieval", "retrieval"]}, "retrieval is named twice"),
     ({"metric_options": {"retrieval": {"ks": [1]}}}, r"retrieval is not among metrics=\['verification'\]"),

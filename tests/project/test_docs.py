@@ -22,6 +22,7 @@ OWN_TESTS = {
     "add_a_backbone.md": "dist/test_extensions.py",
     "add_a_data_source.md": "dist/test_extensions.py",
     "add_a_loss.md": "losses/test_page.py",
+    "add_a_metric.md": "dist/test_own_metric.py",
     "add_a_schedule.md": "dist/test_extensions.py",
     "add_an_augmentation.md": "dist/test_extensions.py",
     "add_an_optimizer.md": "dist/test_own_optimizers.py",

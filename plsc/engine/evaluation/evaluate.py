@@ -154,18 +154,18 @@ class _Judge:
 
 
 def _compute(metric: Metric, data: Embedded, group: Ranks) -> tuple[str | None, Computed | None]:
-    """(what is wrong on any rank, what the metric makes of a set): computed on rank 0, the same on all."""
+    """(what is wrong, what the metric makes of a set): computed on rank 0, the same on all."""
     own, problem = None, None
     if metric.on_every_rank or group.rank == 0:
         try:
             own = computed(metric, data)
         except DataError as error:
             problem = str(error)
-    problem = _problem(group, problem)
-    if problem or metric.on_every_rank:
-        return problem, own
-    plain = group.all_gather([own.values, own.text, own.record] if group.rank == 0 else None)[0]
-    return None, own if own is not None else Computed(*plain)
+    if metric.on_every_rank:
+        return _problem(group, problem), own
+    told = None if own is None else [own.values, own.text, own.record]
+    problem, told = group.all_gather([problem, told])[0]
+    return problem, own if own is not None or problem else Computed(*told)
 
 
 class _KeepsStep:
