@@ -36,7 +36,7 @@ PLAIN = _in_rooms({
     "losses": "registration",
     "optim": "own_schedule schedule",
     "parallel": "environment news_strangers nodelay shards",
-    "project": "atomic_writes checkpoint_docs evaluation_docs imports install_hints packaging parts plugins"
+    "project": "atomic_writes checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts plugins"
                " without_paddle",
     "remote": "copies hadoop s3 transfer",
     "serving": "foreign pictures",

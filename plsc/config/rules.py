@@ -43,10 +43,8 @@ def check_run(settings: Settings, world_size: int, device: str | None) -> None:
 
 
 def _check_length(settings: Settings) -> None:
-    if (settings.train_epochs is None) == (settings.train_steps is None):
-        raise ConfigError(
-            f"train_epochs={settings.train_epochs}, train_steps={settings.train_steps}: set exactly one of the two"
-        )
+    if settings.train_epochs is None and settings.train_steps is None:  # both: Config lets the one clear the other
+        raise ConfigError("train_epochs=None, train_steps=None: set exactly one of the two")
 
 
 def _check_ranks(settings: Settings, world_size: int) -> None:

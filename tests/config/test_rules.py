@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from plsc.config import Config
@@ -20,6 +22,20 @@ def refusal(config: Config, world_size: int = 1, device: str | None = None) -> s
 def test_neither_epochs_nor_steps():
     config = Config.from_dict({"train_steps": None})
     assert refusal(config) == "train_epochs=None, train_steps=None: set exactly one of the two"
+
+
+def test_epochs_and_steps_never_are_there_together():
+    """Why the rule looks for neither alone: whatever is set, in whatever order, the one clears the other."""
+    draw, config = random.Random(0), Config()
+    for _ in range(300):
+        key, value = draw.choice(["train_epochs", "train_steps"]), draw.choice([None, 1, 7])
+        way = draw.choice([
+            lambda: config.set(key, value), lambda: config.override([f"{key}={'null' if value is None else value}"]),  # noqa: B023
+            lambda: config.update({key: value}, "a test"),  # noqa: B023
+        ])  # fmt: skip
+        way()
+        assert config.train_epochs is None or config.train_steps is None
+        config = config.copy()
 
 
 def test_world_size():

@@ -3,7 +3,8 @@
 Numbers are bounded where more cannot be meant: a size or a number of threads of a billion ends inside Paddle or the
 machine, without a word that helps. Floats end where float32 does.
 
-The classes are frozen: a value gets in through `Config`, which checks it. docs/configuration.md is made from this file.
+The classes are frozen: a value gets in through `Config`, which checks it. docs/configuration.md is made from this
+package: the keys at the top are here, each section is a file.
 """
 
 from __future__ import annotations
@@ -12,170 +13,18 @@ import dataclasses
 
 from plsc.config import urls
 from plsc.config.option import option, section
-from plsc.config.schema_data import Data
-from plsc.config.schema_optimizer import Optimizer
-from plsc.config.schema_schedule import LrSchedule
-from plsc.config.schema_using import Export, Predict
-from plsc.registry import METRICS, MODELS
-
-# PLSC 0.1 put the kind of parallelism into the name of the loss.
-DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
+from plsc.config.schema.classifier import DIST_LOSSES, Classifier
+from plsc.config.schema.data import Data
+from plsc.config.schema.mixed_precision import MixedPrecision
+from plsc.config.schema.model import Model
+from plsc.config.schema.optimizer import Optimizer
+from plsc.config.schema.remote import Remote
+from plsc.config.schema.schedule import LrSchedule
+from plsc.config.schema.using import Export, Predict
+from plsc.registry import METRICS
 
 # Pairs of keys that say the same in steps and in epochs: setting one clears the other.
 EXCLUSIVE = (("train_epochs", "train_steps"), ("lr_schedule.warmup_epochs", "lr_schedule.warmup_steps"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """The backbone: image to feature."""
-
-    name: str = option(
-        "ResNet50", "The backbone (`plsc list models`). One of your own is given by name, from a module in `plugins`, "
-        "or as an object, by Entry.set_model.", registry=MODELS,
-        setter="set_model_name", attributes=("model_name",),
-    )  # fmt: skip
-    embedding_size: int = option(
-        512, "The length of the feature.", within="[1, 65536]", setter="set_emb_size", attributes=("emb_dim",)
-    )
-    image_shape: list[int] = option(
-        [3, 112, 112], "Channels, height and width of the images.", unit="pixels", within="[1, 16384]", length=3,
-        setter="set_image_shape", attributes=("image_shape",),
-    )  # fmt: skip
-    data_format: str = option(
-        "NCHW", "The layout inside the backbone; images are fed as NCHW in both.",
-        choices=("NCHW", "NHWC"), setter="set_data_format",
-    )  # fmt: skip
-    dropout: float | None = option(
-        None, "The share of values dropped before the last layer; null takes the net's own: 0.4 for ResNet, "
-        "none for MobileFaceNet.", within="[0, 1)",
-    )  # fmt: skip
-    base_width: int = option(
-        64, "The channels of the first layer; 64 is the published net, less gives a narrow one.",
-        unit="channels", within="[1, 4096]",
-    )  # fmt: skip
-    options: dict = option(
-        {}, "Options that the backbone has beyond these keys, as in {depth: 3}: parameters of its constructor.",
-    )  # fmt: skip
-    input_info: list[dict] | None = option(
-        None, "The inputs of a net of your own, as in PLSC 0.2; null means an image of `image_shape` and its label.",
-        setter="set_input_info", attributes=("input_info",),
-    )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Classifier:
-    """The last layer and the loss."""
-
-    num_classes: int = option(
-        85742, "The number of classes; labels run from 0 to one less.", within="[2, 2147483647]",
-        setter="set_class_num", attributes=("num_classes",),
-    )  # fmt: skip
-    loss_type: str = option(
-        "arcface",
-        "The loss (`plsc list losses`): arcface, cosface, sphereface, softmax, one of your own, from a module in "
-        "`plugins`, or combined or any other name together with three margins. "
-        "PLSC 0.1's dist_arcface and dist_softmax mean arcface and softmax with `model_parallel`; its arcface and "
-        "softmax leave `model_parallel` as it is.",
-        filled=True, setter="set_loss_type", attributes=("loss_type",),
-    )  # fmt: skip
-    margin1: float | None = option(
-        None, "The factor of the angle; null takes the one of `loss_type`.", within="(0, 10]",
-        setter="set_loss_type", attributes=("margin1",),
-    )  # fmt: skip
-    margin2: float | None = option(
-        None, "The addend to the angle; null takes the one of `loss_type`.", unit="radians",
-        within="[-3.1416, 3.1416]", setter="set_loss_type", attributes=("margin2", "margin"),
-    )  # fmt: skip
-    margin3: float | None = option(
-        None, "Taken off the cosine; null takes the one of `loss_type`.", within="[-2, 2]",
-        setter="set_loss_type", attributes=("margin3",),
-    )  # fmt: skip
-    loss_options: dict = option(
-        {}, "Options that the loss has beyond the margins, as in {slope: 2.0}: parameters of its constructor.",
-        setter="set_loss_type",
-    )  # fmt: skip
-    scale: float = option(
-        64.0, "The factor of the cosines before the softmax.", within="(0, 1e30]",
-        setter="set_scale", attributes=("scale",),
-    )  # fmt: skip
-    sample_ratio: float = option(
-        1.0, "The share of the classes used in a step; below 1 it is Partial FC.", within="(0, 1]",
-        setter="set_sample_ratio", attributes=("sample_ratio",),
-    )  # fmt: skip
-    model_parallel: bool = option(
-        True, "Each rank holds a part of the classes; otherwise each holds all.",
-        setter="set_model_parallel", attributes=("model_parallel",),
-    )  # fmt: skip
-    storage: str = option(
-        "float32", "How class weights and their momentum are kept in memory; a step works on its rows in float32, and "
-        "checkpoints hold float32. The half types take half the memory, cost time on CPUs and may cost accuracy "
-        "(docs/performance.md). Not with an optimizer of your own.", choices=("float32", "float16", "bfloat16"),
-    )  # fmt: skip
-    compiled: bool = option(
-        True, "On CPUs, float32 rows of a sample are worked on by two operations in C++, which are compiled at their "
-        "first use on a machine (docs/design.md); the log says where that cannot be done. false takes Paddle's, which "
-        "are slower and give the same up to rounding, as do several ranks in data-parallel mode.",
-    )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class MixedPrecision:
-    """Half precision where it is safe; needs a GPU."""
-
-    enabled: bool = option(False, "Train in mixed precision.", setter="set_mixed_precision", attributes=("use_fp16",))
-    init_loss_scaling: float = option(
-        32768.0,
-        "The first factor on the loss. The default 2^15 is a power of two, so that scaling rounds nothing, and large "
-        "enough for gradients of a mean over a batch not to vanish in half precision; one that is too large is halved "
-        "within a few steps. PLSC 0.x began with 1, which takes 2000 steps to double once.",
-        within="(0, 1e30]", setter="set_mixed_precision",
-    )  # fmt: skip
-    incr_every_n_steps: int = option(
-        2000, "The factor grows after this many finite steps in a row.", unit="steps", within="[1, 2147483647]",
-        setter="set_mixed_precision",
-    )  # fmt: skip
-    decr_every_n_nan_or_inf: int = option(
-        2, "The factor shrinks after this many steps that were not finite.", unit="steps", within="[1, 2147483647]",
-        setter="set_mixed_precision",
-    )  # fmt: skip
-    incr_ratio: float = option(2.0, "By how much it grows.", within="(1, 1e30]", setter="set_mixed_precision")
-    decr_ratio: float = option(0.5, "By how much it shrinks.", within="(0, 1)", setter="set_mixed_precision")
-    use_dynamic_loss_scaling: bool = option(
-        True, "Let the factor grow and shrink; otherwise it stays.", setter="set_mixed_precision"
-    )
-    custom_white_list: list[str] = option(
-        [], "Ops to run in half precision besides Paddle's list.", setter="set_mixed_precision"
-    )
-    custom_black_list: list[str] = option(
-        [], "Ops to keep in full precision besides Paddle's list.", setter="set_mixed_precision"
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Remote:
-    """Copies on other machines, see docs/remote.md: an address, or a Hadoop file system as PLSC 0.x named it."""
-
-    save_url: str | None = option(
-        None, "Where checkpoints and exported nets are copied to after train() and convert_for_prediction(): "
-        "s3://bucket/dir, hdfs://host:port/dir or file:///dir.", filled=True, refuse=urls.problem,
-    )  # fmt: skip
-    fs_name: str | None = option(
-        None, "The Hadoop file system that `fs_dir_for_save` and `fs_checkpoint_dir` are on, as in hdfs://host:port.",
-        filled=True, refuse=urls.file_system_problem, setter="set_hdfs_info", attributes=("fs_name",),
-    )  # fmt: skip
-    fs_ugi: str | None = option(
-        None, "User and password on HDFS, as user,password; never printed nor written.", filled=True, secret=True,
-        per_rank="a secret is not sent around", setter="set_hdfs_info", attributes=("fs_ugi",),
-    )  # fmt: skip
-    fs_dir_for_save: str | None = option(
-        None, "Like `save_url`, a directory on `fs_name`.", filled=True, refuse=urls.directory_problem,
-        setter="set_hdfs_info", attributes=("fs_dir_for_save",),
-    )  # fmt: skip
-    fs_checkpoint_dir: str | None = option(
-        None, "The checkpoint to start from, a directory on `fs_name`. It is copied to `checkpoint_dir` where that is "
-        "set, which must not hold anything else.", filled=True, refuse=urls.directory_problem,
-        setter="set_hdfs_info", attributes=("fs_checkpoint_dir",),
-    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,3 +178,6 @@ class Settings:
     remote: Remote = section(Remote, Remote.__doc__)
     export: Export = section(Export, Export.__doc__)
     predict: Predict = section(Predict, Predict.__doc__)
+
+
+__all__ = ["DIST_LOSSES", "EXCLUSIVE", "Classifier", "Settings"]

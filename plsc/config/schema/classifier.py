@@ -1,0 +1,66 @@
+"""The section `classifier`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from plsc.config.option import option
+
+# PLSC 0.1 put the kind of parallelism into the name of the loss.
+DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """The last layer and the loss."""
+
+    num_classes: int = option(
+        85742, "The number of classes; labels run from 0 to one less.", within="[2, 2147483647]",
+        setter="set_class_num", attributes=("num_classes",),
+    )  # fmt: skip
+    loss_type: str = option(
+        "arcface",
+        "The loss (`plsc list losses`): arcface, cosface, sphereface, softmax, one of your own, from a module in "
+        "`plugins`, or combined or any other name together with three margins. "
+        "PLSC 0.1's dist_arcface and dist_softmax mean arcface and softmax with `model_parallel`; its arcface and "
+        "softmax leave `model_parallel` as it is.",
+        filled=True, setter="set_loss_type", attributes=("loss_type",),
+    )  # fmt: skip
+    margin1: float | None = option(
+        None, "The factor of the angle; null takes the one of `loss_type`.", within="(0, 10]",
+        setter="set_loss_type", attributes=("margin1",),
+    )  # fmt: skip
+    margin2: float | None = option(
+        None, "The addend to the angle; null takes the one of `loss_type`.", unit="radians",
+        within="[-3.1416, 3.1416]", setter="set_loss_type", attributes=("margin2", "margin"),
+    )  # fmt: skip
+    margin3: float | None = option(
+        None, "Taken off the cosine; null takes the one of `loss_type`.", within="[-2, 2]",
+        setter="set_loss_type", attributes=("margin3",),
+    )  # fmt: skip
+    loss_options: dict = option(
+        {}, "Options that the loss has beyond the margins, as in {slope: 2.0}: parameters of its constructor.",
+        setter="set_loss_type",
+    )  # fmt: skip
+    scale: float = option(
+        64.0, "The factor of the cosines before the softmax.", within="(0, 1e30]",
+        setter="set_scale", attributes=("scale",),
+    )  # fmt: skip
+    sample_ratio: float = option(
+        1.0, "The share of the classes used in a step; below 1 it is Partial FC.", within="(0, 1]",
+        setter="set_sample_ratio", attributes=("sample_ratio",),
+    )  # fmt: skip
+    model_parallel: bool = option(
+        True, "Each rank holds a part of the classes; otherwise each holds all.",
+        setter="set_model_parallel", attributes=("model_parallel",),
+    )  # fmt: skip
+    storage: str = option(
+        "float32", "How class weights and their momentum are kept in memory; a step works on its rows in float32, and "
+        "checkpoints hold float32. The half types take half the memory, cost time on CPUs and may cost accuracy "
+        "(docs/performance.md). Not with an optimizer of your own.", choices=("float32", "float16", "bfloat16"),
+    )  # fmt: skip
+    compiled: bool = option(
+        True, "On CPUs, float32 rows of a sample are worked on by two operations in C++, which are compiled at their "
+        "first use on a machine (docs/design.md); the log says where that cannot be done. false takes Paddle's, which "
+        "are slower and give the same up to rounding, as do several ranks in data-parallel mode.",
+    )  # fmt: skip

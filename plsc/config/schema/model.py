@@ -1,0 +1,45 @@
+"""The section `model`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from plsc.config.option import option
+from plsc.registry import MODELS
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The backbone: image to feature."""
+
+    name: str = option(
+        "ResNet50", "The backbone (`plsc list models`). One of your own is given by name, from a module in `plugins`, "
+        "or as an object, by Entry.set_model.", registry=MODELS,
+        setter="set_model_name", attributes=("model_name",),
+    )  # fmt: skip
+    embedding_size: int = option(
+        512, "The length of the feature.", within="[1, 65536]", setter="set_emb_size", attributes=("emb_dim",)
+    )
+    image_shape: list[int] = option(
+        [3, 112, 112], "Channels, height and width of the images.", unit="pixels", within="[1, 16384]", length=3,
+        setter="set_image_shape", attributes=("image_shape",),
+    )  # fmt: skip
+    data_format: str = option(
+        "NCHW", "The layout inside the backbone; images are fed as NCHW in both.",
+        choices=("NCHW", "NHWC"), setter="set_data_format",
+    )  # fmt: skip
+    dropout: float | None = option(
+        None, "The share of values dropped before the last layer; null takes the net's own: 0.4 for ResNet, "
+        "none for MobileFaceNet.", within="[0, 1)",
+    )  # fmt: skip
+    base_width: int = option(
+        64, "The channels of the first layer; 64 is the published net, less gives a narrow one.",
+        unit="channels", within="[1, 4096]",
+    )  # fmt: skip
+    options: dict = option(
+        {}, "Options that the backbone has beyond these keys, as in {depth: 3}: parameters of its constructor.",
+    )  # fmt: skip
+    input_info: list[dict] | None = option(
+        None, "The inputs of a net of your own, as in PLSC 0.2; null means an image of `image_shape` and its label.",
+        setter="set_input_info", attributes=("input_info",),
+    )  # fmt: skip
