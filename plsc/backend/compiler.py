@@ -1,7 +1,7 @@
 """Operations of our own in C++, compiled on the machine that they run on and kept in the user's cache.
 
 They are for this machine's processor and for the Paddle that is installed, so no package can bring them along. It takes
-a few seconds once (docs/performance.md); processes that want the same one wait for each other.
+a few seconds once (docs/history.md); processes that want the same one wait for each other.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def drop_together() -> None:
     """Let the executor drop the tensors that nobody reads any more some MB at a time and not after each operation.
 
     It does so in a thread of its own, which the operation has to wake: on two cores, up to a sixth of the step of a
-    classifier (docs/performance.md). Read when a program is first run.
+    classifier (docs/history.md). Read when a program is first run.
     """
     private.set_flag("FLAGS_eager_delete_tensor_gb", GARBAGE_GB, without="steps take somewhat longer")
 
@@ -63,7 +63,7 @@ def use_wide_kernels(cpuinfo: str = "/proc/cpuinfo") -> None:
     """Let the MKL that Paddle's wheels ship use AVX-512 or AVX2 on processors of AMD as well.
 
     That MKL is of 2019 and looks at the maker first: on any processor but Intel's it takes kernels of 2006, three to
-    five times slower (docs/performance.md). It reads this variable at its first product; a value that the user has
+    five times slower (docs/history.md). It reads this variable at its first product; a value that the user has
     set stays. numpy and PyTorch bring libraries of their own, which do not read it.
     """
     kind = mkl_cpu_type(Path(cpuinfo))
@@ -150,7 +150,7 @@ def use_huge_pages(size: int) -> bool:
     wish, which it also does where its administrator has switched such pages off.
 
     A step of sampled rows goes here and there through all of them, and with pages of 4 KB misses the TLB at nearly
-    every row (docs/performance.md). Most systems give larger pages only to who asks. The memory is taken from the heap,
+    every row (docs/history.md). Most systems give larger pages only to who asks. The memory is taken from the heap,
     marked, and given back to the heap, which keeps it for the blocks to come; nothing is touched.
     """
     libc = ctypes.CDLL(None, use_errno=True)

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 def know_programs(executor) -> None:
     """Let ``executor`` find what it made of a program by the program itself, which then must not change any more.
 
-    Paddle 3 writes the whole program out as text in every run, to look for that: 2 to 4 ms (docs/performance.md). This
+    Paddle 3 writes the whole program out as text in every run, to look for that: 2 to 4 ms (docs/history.md). This
     is private in Paddle: with one that has it no more the executor stays as it is, and the log says so, once.
     """
     if not is_pir():

@@ -36,7 +36,7 @@ from plsc.errors import DataError, PlscError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is gone
 # Where cores are short, the order for a batch would wake a worker that takes the core of who gave it: the training then
-# waits although its next batch is there (docs/performance.md). Who waits for data leaves the core to the worker anyway.
+# waits although its next batch is there (docs/history.md). Who waits for data leaves the core to the worker anyway.
 BEHIND = 5  # added to the niceness of the process
 LOOK_SECONDS = 0.5  # between two questions whether to wait for a batch any longer
 NAMED = 4  # samples of a batch that did not come

@@ -1,7 +1,7 @@
 """The two operations of row_kernels.cc: sampled class centres, brought up to date and moved, on CPUs.
 
 ``table`` [2 L, E] float32 holds weight and velocity of class c in its rows 2 c and 2 c + 1, so that both are read and
-written in one go. Paddle's operations go through the rows several times, in part with one thread (docs/performance.md).
+written in one go. Paddle's operations go through the rows several times, in part with one thread (docs/history.md).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ PIECES = 6
 SAMPLED = [(30_011, 0.1), (300_007, 0.01), (3_000_017, 0.001)]
 FULL = [(30_011, 1.0), (300_007, 1.0)]
 # A tenth more than there were when this was written, on the Paddle that had more. The executor's memory grows with the
-# square of their number (docs/performance.md). In a loop they count once, without one those of a piece 6 times. The
+# square of their number (docs/history.md). In a loop they count once, without one those of a piece 6 times. The
 # operations of plsc.rows.row_kernels, and those of Paddle in their place.
 MOST_OPERATIONS = {
     ("full", True): 448, ("sampled", True): 672, ("few", True): 722, ("sampled", False): 765, ("few", False): 1076

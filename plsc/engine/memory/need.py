@@ -3,7 +3,7 @@
 Exact, because they are the shapes of the variables: weights, momentum, backbone. Counted: what a step makes and drops,
 by going through its operations with what is alive at each (plsc.backend.program_view); Paddle's own counter of bytes in
 use is met to a few hundredths. Counted by a rule that was found by measuring: what oneDNN keeps. Constants, measured
-once (docs/performance.md): what comes with Paddle's process.
+once (docs/history.md): what comes with Paddle's process.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from plsc.rows.shard_rows import SampledRows
 from plsc.rows.storage import RowTable
 
 # Rows that are saved, loaded or brought up to date at a time, 8 MB of 512 numbers: several copies exist meanwhile, and
-# 65,536 rows, which took no less time, cost 1.2 GB beyond the weights (docs/performance.md).
+# 65,536 rows, which took no less time, cost 1.2 GB beyond the weights (docs/history.md).
 BLOCK_ROWS = 4096
 
 
