@@ -74,7 +74,7 @@ def test_programs_run(page, tmp_path):
         script.write_text(text, encoding="utf-8")
         program = sys.executable if kind == "python" else "bash"
         done = subprocess.run([program, script.name], cwd=tmp_path, env=environment(tmp_path), capture_output=True,
-                              text=True, timeout=200)  # fmt: skip
+                              text=True, timeout=600)  # fmt: skip
         assert done.returncode == 0, f"{page.name}:\n{text[-1500:]}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
 
 
