@@ -202,6 +202,24 @@ def test_records_of_containers_tell_other_labels_and_what_was_added(tmp_path):
     assert difference(given, {**given, "digest": "e"}).text.endswith("with other contents")
 
 
+def test_synthetic_images_by_their_definition():
+    """Every number that a run with made-up images rests on; Philox with the key (seed, 3 or 4)."""
+
+    def drawn(purpose, number, shape):
+        return np.random.Generator(np.random.Philox(key=[7, purpose], counter=[0, 0, number, 0])).random(shape, "f4")
+
+    source = SyntheticSource(3, (3, 9, 16), 7, 10)
+    for index in range(10):
+        tiles = drawn(3, index % 3, (3, 2, 2)) * 1.5 - 0.75
+        expected = drawn(4, index, (3, 9, 16)) * 0.5 - 0.25
+        for row in range(9):
+            for column in range(16):
+                expected[:, row, column] += tiles[:, row // 8, column // 8]
+        found, label = source.read(index)
+        assert label == index % 3
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_what_the_built_in_ones_take():
     config = Config()
     assert config.without_effect() == []
