@@ -39,6 +39,7 @@ PLAIN = _in_rooms({
     "project": "atomic_writes checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts plugins"
                " without_paddle",
     "remote": "copies hadoop s3 transfer",
+    "rows": "optimizer",
     "serving": "foreign pictures",
     "tools": "make_bin make_glyphs",
 })

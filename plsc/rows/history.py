@@ -34,10 +34,14 @@ class RowHistory:
     def advance(self, learning_rate: float, skipped: bool = False, numbers: Sequence[float] = ()) -> None:
         """One more step was made, with this rate and RowOptimizer.numbers; a skipped one left every row as it was."""
         if not skipped:
-            step = Step(learning_rate, self.weight_decay, tuple(numbers))
+            step = self.step_of(learning_rate, numbers)
             self._table[: self.steps + 1] = self.optimizer.missed(self._table[: self.steps + 1], step)
         self.steps += 1
         self._table[self.steps] = self._nothing
+
+    def step_of(self, learning_rate: float, numbers: Sequence[float] = ()) -> Step:
+        """What the optimizer is given for a step, on the host."""
+        return Step(learning_rate, self.weight_decay, tuple(numbers))
 
     def window(self) -> np.ndarray:
         """[steps + 1, K] float64: what ``resume`` goes on from."""

@@ -19,6 +19,7 @@ from plsc.registry import OPTIMIZERS
 from plsc.signatures import require_signature
 
 LARGEST_FLOAT16 = 65504.0
+RULE = ("nothing_missed", "missed", "bring_up_to_date")  # for rows that wait
 RESERVED = {"weight", "touched", "w"}  # names of other arrays of a shard
 
 
@@ -176,6 +177,7 @@ def register_optimizer(name: str, *, source: str = "") -> Callable:
         if missing:
             raise ConfigError(f"{what}: {value.__qualname__} lacks {missing}")
         _check_slots(what, value.slots)
+        _check_rule(what, value)
         require_signature(what, value)
         return add(value)
 
@@ -192,6 +194,13 @@ def _check_slots(what: str, slots: Any) -> None:
             f"{what}: slots may not be called {', '.join(taken)}; each needs a name of its own, a plain word, and none "
             f"of {', '.join(sorted(RESERVED))}"
         )
+
+
+def _check_rule(what: str, value: type[RowOptimizer]) -> None:
+    """Of the rule for rows that wait all is written, or nothing: half of one would not fit the other half."""
+    own = [name for name in RULE if getattr(value, name) is not getattr(RowOptimizer, name)]
+    if own and len(own) < len(RULE):
+        raise ConfigError(f"{what}: has {', '.join(own)}; write all of {', '.join(RULE)}, or none of them")
 
 
 def build_optimizer(name: str, arguments: Mapping[str, Any]) -> RowOptimizer:

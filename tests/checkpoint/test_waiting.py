@@ -26,9 +26,12 @@ from plsc.checkpoint import (
     reshard,
     save,
 )
-from plsc.checkpoint.waiting import Waiting
+from plsc.checkpoint.waiting import Waiting, described
 from plsc.errors import CheckpointError
 from plsc.parallel.shards import class_range
+from plsc.registry import OPTIMIZERS
+from plsc.rows import RowOptimizer, Slot, register_optimizer
+from plsc.rows.optimizer import build_optimizer
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, on_ranks
 
 CLASSES, STEPS, MOMENTUM, DECAY = 11, 9, 0.9, 0.05
@@ -147,6 +150,83 @@ def test_what_is_damaged_is_named(tmp_path, change, stored):
     path = save_waiting(tmp_path, 2, change)
     with pytest.raises(CheckpointError, match="shard_0000._of_00002.safetensors: touched names steps outside"):
         list(read_rows(path, read_manifest(path), 0, CLASSES, stored=stored))
+
+
+class Adam(RowOptimizer):
+    """Adam, made up for step by step."""
+
+    slots = (Slot("first"), Slot("second"))
+
+    def __init__(self, beta: float):
+        self.beta = beta
+
+    def numbers(self, count):
+        return (1.0 / (1.0 - self.beta**count),)
+
+    def step(self, weight, slots, gradient, step):
+        first = self.beta * slots[0] + (1.0 - self.beta) * gradient
+        second = self.beta * slots[1] + (1.0 - self.beta) * gradient * gradient
+        change = first * step.numbers[0] / (step.xp.sqrt(second * step.numbers[0]) + 0.01)
+        return weight - step.learning_rate * (change + step.weight_decay * weight), (first, second)
+
+
+@pytest.fixture
+def with_adam(tmp_path, monkeypatch):
+    """A checkpoint whose rows wait for it, and what the dense optimizer makes of them, in a plain loop."""
+    OPTIMIZERS.names()
+    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+    register_optimizer("adam")(Adam)
+    rng, beta = np.random.default_rng(4), 0.7
+    touched = rng.integers(0, STEPS + 1, CLASSES)
+    touched[:2] = 0, STEPS
+    shape = CLASSES, EMBEDDING_SIZE
+    stored = {name: rng.standard_normal(shape).astype(np.float32) for name in ("weight", "first", "second")}
+    stored["second"] = stored["second"] ** 2
+    dense = {name: rows.astype(np.float64) for name, rows in stored.items()}
+    window = np.zeros((STEPS + 1, 3))
+    for step, rate in enumerate(rng.uniform(0.05, 0.2, STEPS)):
+        window[step] = 1.0, rate, 1.0 / (1.0 - beta ** (step + 1))
+        if step == 3:
+            window[step] = 0.0  # a step that was skipped
+            continue
+        for row in np.flatnonzero(touched <= step):
+            dense["first"][row] *= beta
+            dense["second"][row] *= beta
+            unbias = 1.0 - beta ** (step + 1)
+            change = dense["first"][row] / unbias / (np.sqrt(dense["second"][row] / unbias) + 0.01)
+            dense["weight"][row] -= rate * (change + DECAY * dense["weight"][row])
+    meta = {**meta_for(CLASSES), "row_history": described(build_optimizer("adam", {"beta": beta}), DECAY)}
+    shard = ArrayShard({TOUCHED: touched, **stored}, block_rows=2)
+    path = save(str(tmp_path / "adam"), 40, {"conv.w": np.ones(3, np.float32), WINDOW: window}, shard, meta, OneRank())
+    return path, dense, monkeypatch
+
+
+def test_rows_that_wait_for_another_optimizer_are_brought_up_to_date_by_its_rule(with_adam, tmp_path):
+    path, dense, _ = with_adam
+    data = json.loads((Path(path) / "manifest.json").read_text())
+    assert data["version"] == 3 and data["row_history"] == {
+        "steps": STEPS, "optimizer": "adam", "arguments": {"beta": 0.7}, "weight_decay": DECAY, "numbers": 3,
+        "tensors": ["weight", "first", "second"],
+    }  # fmt: skip
+    other = reshard(path, str(tmp_path / "other"), 3)
+    back = reshard(other, str(tmp_path / "back"), 1)
+    assert read_manifest(back) == read_manifest(path)
+    for directory in (path, other):
+        for name, expected in dense.items():
+            blocks = read_rows(directory, read_manifest(directory), 0, CLASSES, 4, [name])
+            rows = np.concatenate([rows for _, _, rows in blocks])
+            np.testing.assert_allclose(rows, expected, rtol=2e-7, atol=1e-7, err_msg=name)
+
+
+def test_an_optimizer_that_is_not_there_or_another_one_is_one_line(with_adam):
+    path, _, monkeypatch = with_adam
+    monkeypatch.setattr(Adam, "slots", (Slot("first"),))
+    with pytest.raises(CheckpointError, match=r"kept \['weight', 'first', 'second'\] and 3 numbers a step, and keeps"):
+        list(read_rows(path, read_manifest(path), 0, CLASSES))
+    del OPTIMIZERS._entries["adam"]
+    with pytest.raises(CheckpointError, match="wait for the optimizer 'adam', which is not registered here; name its"):
+        list(read_rows(path, read_manifest(path), 0, CLASSES))
+    assert list(read_rows(path, read_manifest(path), 0, CLASSES, stored=True))
 
 
 def test_a_window_that_is_not_finite_is_refused():

@@ -6,6 +6,7 @@ python -m tests.dist.save_points DIR writes DIR/report.json: {run: exit codes}.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -24,9 +25,11 @@ CASES = {
     "float16": (1, {"classifier.storage": "float16"}),
     "2 ranks compiled": (2, {}),
     "2 ranks, replicas": (2, {"classifier.model_parallel": False}),
+    "a user's optimizer": (2, {"plugins": ["adamw.py"], "optimizer.name": "adamw", "lr": 0.5}),
 }
 # With Paddle 2.6 those that take other operations of Paddle; where a run is saved is the same program's.
 AGAIN = ("compiled", "Paddle's operations", "2 ranks compiled")
+ON_ONE_RANK = "2 ranks compiled", "a user's optimizer"
 OPTIONS = {"with_test": False, "save_async": False, "train_steps": 24, "lr_schedule.boundaries": [12]}
 
 
@@ -46,31 +49,38 @@ def train(run_dir: Path, options: dict, stop_in: int = 0) -> None:
         make_entry(run_dir, {**OPTIONS, **options}).train()
 
 
-def as_loaded_by_one_rank(run_dir: Path, step: int) -> None:
-    """Writes what one rank makes of the newest checkpoint of ``run_dir``, all rows brought up to date."""
+def as_loaded_by_one_rank(run_dir: Path, step: int, options: dict) -> None:
+    """Writes what one rank makes of a checkpoint of ``run_dir``, all rows brought up to date."""
     from plsc.engine.program.session import Session
 
     start = Session.step
 
     def stop(self, *args):
         self.bring_rows_up_to_date()
-        arrays = {name: np.zeros((CLASSES, 8), np.float32) for name in ("weight", "velocity")}
+        arrays = {name: np.zeros((CLASSES, 8), np.float32) for name in self.program.rows.tensors}
         for name, first, rows in self.blocks():
-            if name in arrays:
-                arrays[name][first : first + len(rows)] = rows
+            arrays[name][first : first + len(rows)] = rows
         np.savez(run_dir / "one_rank.npz", **arrays)
         return start(self, *args)
 
     Session.step = stop
-    options = {"checkpoint_dir": str(run_dir / "checkpoints" / f"step_{step:08d}"), "train_steps": step + 1,
+    options = {**options, "checkpoint_dir": str(run_dir / "checkpoints" / f"step_{step:08d}"), "train_steps": step + 1,
                "lr_schedule.boundaries": [step], "train_batch_size": 8}  # fmt: skip
     make_entry(run_dir / "one_rank", {**OPTIONS, **options, "resume": "never"}).train()
+
+
+def write_page(cwd: Path) -> None:
+    """The optimizer of docs/add_an_optimizer.md, which makes up for missed steps one by one."""
+    page = (Path(__file__).parents[2] / "docs" / "add_an_optimizer.md").read_text(encoding="utf-8")
+    (cwd / "adamw.py").write_text(page.partition("```python\n# adamw.py\n")[2].partition("```")[0], encoding="utf-8")
 
 
 def main() -> None:
     import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
+    write_page(cwd)
+    os.chdir(cwd)  # where the plugin's path is looked for
 
     def run(name: str, ranks: int, work) -> None:
         report[name] = forked.run(ranks, cwd, work)
@@ -83,7 +93,9 @@ def main() -> None:
         run(f"{name}, stopped", ranks, lambda rank: train(other, {**keep, "save_period": 3}, 4))  # noqa: B023
         run(f"{name}, stopped again", ranks, lambda rank: train(other, {**keep, "save_period": 4}, 8))  # noqa: B023
         run(f"{name}, to its end", ranks, lambda rank: train(other, {**keep, "save_period": 5}))  # noqa: B023
-    run("one rank", 1, lambda rank: as_loaded_by_one_rank(cwd / "2 ranks compiled other", 15))
+    for name in ON_ONE_RANK:
+        options = CASES[name][1]
+        run(f"{name}, one rank", 1, lambda rank: as_loaded_by_one_rank(cwd / f"{name} other", 15, options))  # noqa: B023
     (cwd / "report.json").write_text(json.dumps(report))
 
 
