@@ -18,6 +18,8 @@ from plsc.engine.memory.need import STEP, Need
 from plsc.engine.memory.plan import most_classes
 from plsc.errors import ConfigError
 from plsc.models import BaseModel
+from plsc.registry import OPTIMIZERS
+from plsc.rows import RowOptimizer, Slot, register_optimizer
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, EMBEDDING, BATCH, PIXELS = 1003, 16, 8, 3 * 4 * 4
@@ -78,6 +80,24 @@ def test_sixteen_bits_are_half():
 def test_adam_keeps_two_numbers_for_each_of_a_weight():
     found = need(adam=True)
     assert found.sizes["class momentum"] == pytest.approx(2 * found.sizes["class weights"], abs=16)
+
+
+def test_every_array_of_an_optimizer_is_counted(monkeypatch):
+    OPTIMIZERS.names()
+    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+
+    @register_optimizer("three")
+    class Three(RowOptimizer):
+        slots = (Slot("one"), Slot("two"), Slot("three"))
+
+        def step(self, weight, slots, gradient, step):
+            return weight - step.learning_rate * gradient, slots
+
+    found = need(**{"optimizer.name": "three", "classifier.sample_ratio": 0.1})
+    assert found.sizes["class momentum"] == 3 * found.sizes["class weights"] + 8 * CLASSES
+    assert found.sizes["backbone's momentum"] == pytest.approx(3 * found.sizes["backbone"], abs=64)
+    assert found.snapshot == sum(found.sizes[f"{part}"] for part in (
+        "class weights", "class momentum", "backbone", "backbone's momentum")) - 8 * CLASSES  # fmt: skip
 
 
 def test_more_batch_and_more_classes_take_more_memory():
