@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-pytest.importorskip("paddle")
-
-from plsc.engine.training.loop import Result  # noqa: E402
-from plsc.evaluation.verification import verify  # noqa: E402
+from plsc.engine.training.loop import Result
+from plsc.evaluation.verification import verify
 
 
 def test_it_is_a_short_table():

@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("paddle")
-
-from plsc import Entry, checkpoint  # noqa: E402
-from plsc.cli.trained import settings_of  # noqa: E402
-from plsc.config import Config  # noqa: E402
-from plsc.config.parts import Parts  # noqa: E402
-from plsc.engine.inference.settings import with_stored  # noqa: E402
-from plsc.errors import CheckpointError, ConfigError  # noqa: E402
-from plsc.models import BaseModel  # noqa: E402
-from tests import using_kit as kit  # noqa: E402
-from tests.engine.test_predict import write_bin  # noqa: E402
+from plsc import Entry, checkpoint
+from plsc.cli.trained import settings_of
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.engine.inference.settings import with_stored
+from plsc.errors import CheckpointError, ConfigError
+from plsc.models import BaseModel
+from tests import using_kit as kit
+from tests.engine.test_predict import write_bin
 
 
 def entry_of(run: str, where: Path) -> Entry:
