@@ -48,13 +48,16 @@ PLAIN = _in_rooms({
 # metrics, agreement of ranks, which run the same lines of ours with any Paddle. That runs train, save, resume, stop and
 # verify on a version is for the rest to show, and what ranks say of an error inside Paddle too.
 ONCE = _in_rooms({
-    "backend": "compiler",
+    "backend": "compiler private",  # of Paddle 2.6 no other version will come
     "cli": "identify_ijb report verify",
     "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
     "data": "readers stuck_data",
-    "dist": "alike initial readers remote run_dirs saver unverified verification_sets",
-    "engine": "alike best grace journal loss_is_finite memory_check one_run plan sets_check verification_check",
+    "dist": "alike extensions initial own_losses_resumed own_metric readers remote run_dirs saver unverified "
+    "verification_sets",
+    "engine": "alike best grace journal loss_is_finite memory_check one_run own_source plan result sets_check "
+    "stored_settings verification_check",
     "evaluation": "memory page_in_browser sources",
+    "losses": "page",
     "models": "one_channel published",
     "parallel": "launch_variables launcher stalls terminal",
     "project": "collection docs",

@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 
-paddle = pytest.importorskip("paddle")
-
-from plsc import Entry  # noqa: E402
-from plsc.backend import private, static  # noqa: E402
-from plsc.errors import LaunchError  # noqa: E402
-from plsc.rows import row_kernels  # noqa: E402
+from plsc import Entry
+from plsc.backend import private, static
+from plsc.errors import LaunchError
+from plsc.rows import row_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = {  # operations with a public way; each is taken away below
