@@ -12,7 +12,7 @@ from plsc.evaluation.retrieval import KS, check_ks, retrieve
 
 @register_metric("retrieval", source="Musgrave et al., A Metric Learning Reality Check, ECCV 2020")
 class RetrievalMetric(Metric):
-    """recall@k, precision@1, R-precision and mAP@R: are the nearest pictures of the same identity?
+    """recall@k, precision@1, R-precision and mAP@R: are the nearest images of the same identity?
 
     ks: those of recall@k.
     """

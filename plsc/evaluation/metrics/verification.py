@@ -12,7 +12,10 @@ from plsc.evaluation.verification import EXACT, FARS, Verification, verify
 
 @register_metric("verification", source="Huang et al., Labeled Faces in the Wild, UMass TR 07-49, 2007")
 class VerificationMetric(Metric):
-    """10-fold accuracy, ROC, AUC, EER and TAR at FAR of pairs. ``compute`` returns a ``Verification``."""
+    """10-fold accuracy, AUC, EER and TAR at FAR of pairs.
+
+    ``compute`` returns a ``Verification``.
+    """
 
     needs = PAIRS
     on_every_rank = True  # each returns the whole result
