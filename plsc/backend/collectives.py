@@ -35,7 +35,7 @@ def all_reduce(value, world_size: int, kind: str = SUM):
 def all_reduce_early(value, world_size: int, beside: bool):
     """all_reduce that the executor starts in its turn, not after all else that is ready (its rule for collectives).
 
-    ``beside``: on a CUDA stream of its own, beside what is computed meanwhile (docs/gpu.md). ``value`` is read by
+    ``beside``: on a CUDA stream of its own, beside what is computed (docs/gpu_program.md). ``value`` is read by
     nobody else: its place takes the sum where that is needed. Paddle 2.6 takes the memory of a result from what is free
     on the stream that computes, also for an operation on another stream, where somebody may still be reading it.
     """

@@ -43,7 +43,7 @@ def run_in_order() -> None:
     Collectives that do not depend on each other then start in the same order on every rank, and initial weights
     are drawn in the same order. Without the second flag it begins with all that waits for nothing, such as every row
     that a step will read; and on GPUs Paddle 2.6 would start the sums of the backbone's gradients, which have a stream
-    of their own, behind all that is computed beside them (docs/gpu.md).
+    of their own, behind all that is computed beside them (docs/gpu_program.md).
     """
     private.set_flag("FLAGS_new_executor_serial_run", True)
     in_order = "FLAGS_enable_pir_in_executor_trace_run" if static.is_pir() else "FLAGS_new_executor_sequential_run"

@@ -130,7 +130,7 @@ def class_center_sample(local, num_local: int, num_sample: int):
     All of ``local`` are among them, the rest is drawn from Paddle's generator; S grows beyond ``num_sample`` when
     there are more positives. The operation is used as with one rank, without communication: its kernel for several
     ranks counts wrongly when many positives meet a small sample or when the ranks sample different numbers of rows
-    (see docs/gpu.md).
+    (see docs/gpu_program.md).
     """
     if is_pir():
         draw = private.need("_C_ops.class_center_sample")

@@ -44,7 +44,7 @@ def check_sampling(b: Built) -> None:
         return
     op = graph.one("class_center_sample")
     expected = {"num_classes": b.num_local, "num_samples": int(0.1 * b.num_local), "fix_seed": False}
-    # as with one rank: the kernel for several ranks miscounts (docs/gpu.md)
+    # as with one rank: the kernel for several ranks miscounts (docs/gpu_program.md)
     expected.update(rank=0, nranks=1)
     assert {name: op.attr(name) for name in expected} == expected
     assert gathers(b)["label"].index in graph.upstream(op), "it does not see the labels of all ranks"
