@@ -17,7 +17,10 @@ _PADDLE_26_NEEDS = ("protobuf>=4.25,<7", "setuptools")
 _FONTS = ("manimgx-fonts-cjk==2026.9.26.post1", "paperang-p2-fonts-cjk==0.1.0")  # another release draws other pictures
 _REPORT = ("matplotlib>=3.5",)
 _REMOTE = ("fsspec>=2023.1", "s3fs>=2023.1")
-_TEST = ("onnx>=1.14", "pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn")
+_TEST = (
+    "mypy>=1.15", "onnx>=1.14", "pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn", "types-PyYAML",
+    "types-six",
+)  # fmt: skip
 _DOCS = ("mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.25", "ruff")  # ruff sets the signatures
 _S3_SERVER = ("moto[s3]>=5", "flask>=2.2", "flask-cors>=3")  # what of moto[server] the tests need
 

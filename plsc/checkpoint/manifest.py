@@ -187,8 +187,10 @@ def _version_of(data: dict[str, Any]) -> int:
 
 def _check_row_history(manifest: Manifest, names: list[str]) -> None:
     found = manifest.row_history
-    good = isinstance(found, dict) and type(found.get("steps")) is int and 0 <= found["steps"] <= MOST_STEPS
-    _check(good and (set(found) == {"steps"} or _describes_optimizer(found)), "row_history", found, "{steps}")
+    found = found if isinstance(found, dict) else {}
+    good = type(found.get("steps")) is int and 0 <= found["steps"] <= MOST_STEPS
+    known = set(found) == {"steps"} or _describes_optimizer(found)
+    _check(good and known, "row_history", manifest.row_history, "{steps}")
     own = {touched_spec(0).name, window_spec(found).name}
     waiting = tensors_that_wait(found)
     rows = {spec.shape for spec in manifest.shard_tensors if spec.name in waiting and spec.dtype == "F32"}

@@ -58,7 +58,7 @@ def read_window(path: str, manifest: Manifest) -> np.ndarray:
 
 def _waiting(path: str, manifest: Manifest) -> Waiting:
     with _open(path, manifest, REPLICATED, manifest.replicated_specs()) as file:
-        return Waiting(file.path, file.read(WINDOW), manifest.row_history)
+        return Waiting(file.path, file.read(WINDOW), manifest.row_history or {})
 
 
 def read_rows(

@@ -92,7 +92,7 @@ class Waiting:
         optimizer = self._optimizer(file.path)
         missed = MissedOnHost(self.window, since, self._history["weight_decay"])
         weight, *slots = (value.astype(np.float64) for value in values)
-        weight, slots = optimizer.bring_up_to_date(weight, tuple(slots), missed)
+        weight, slots = optimizer.bring_up_to_date(weight, tuple(slots), missed)  # type: ignore[arg-type]
         return [weight, *slots][self.tensors.index(name)].astype(np.float32)
 
     def _optimizer(self, path: str) -> RowOptimizer:

@@ -66,7 +66,7 @@ def option(
     return dataclasses.field(default_factory=lambda: copy.deepcopy(default), repr=not secret, metadata=metadata)
 
 
-def section(kind: type, doc: str) -> Any:
+def section(kind: type, doc: str | None) -> Any:
     """A dataclass field that holds a group of keys."""
     return dataclasses.field(default_factory=kind, metadata={"section": kind, "doc": doc})
 

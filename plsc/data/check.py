@@ -55,7 +55,7 @@ def _missing(root: bytes, labels: LabelList) -> np.ndarray:
     if not len(values):
         return values
     missing = np.flatnonzero(_contains(values, wanted) & ((labels.problems & NO_LABEL) == 0))
-    return missing[[not _is_behind_closed_door(root, labels.path(index), closed) for index in missing]]
+    return missing[[not _is_behind_closed_door(root, labels.path(int(index)), closed) for index in missing]]
 
 
 def _files(root: bytes, directories: Iterable[bytes]) -> tuple[np.ndarray, set[bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class IndexedHook:
 
     sequential = False
 
-    def __init__(self, dataset: object, num_classes: int, image_shape: tuple[int, int, int], seed: int) -> None:
+    def __init__(self, dataset: Any, num_classes: int, image_shape: tuple[int, int, int], seed: int) -> None:
         self.image_shape = tuple(int(side) for side in image_shape)
         self._dataset = dataset
         self._num_classes = num_classes
@@ -49,7 +50,7 @@ class IndexedHook:
 
 
 def read_sample(
-    dataset: object, index: int, name: str, image_shape: tuple[int, ...], num_classes: int | None = None
+    dataset: Any, index: int, name: str, image_shape: tuple[int, ...], num_classes: int | None = None
 ) -> tuple[np.ndarray, np.int64]:
     """(image float32 of image_shape, label int64) of a user's ``dataset[index]``; any label where num_classes is None.
 
@@ -58,7 +59,7 @@ def read_sample(
     return checked_sample(_item(dataset, index, name), f"{name}[{index}]", num_classes, image_shape)
 
 
-def _item(dataset: object, index: int, name: str) -> object:
+def _item(dataset: Any, index: int, name: str) -> Any:
     try:
         return dataset[int(index)]
     except PlscError:
@@ -91,13 +92,13 @@ def checked_sample(
     return image, np.int64(label.item())
 
 
-def read_test_sample(dataset: object, index: int, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.int64]:
+def read_test_sample(dataset: Any, index: int, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.int64]:
     """``test_dataset[index]`` like `read_sample`, seeded by the index alone: the same in every verification."""
     with Seeds(0, 0, index, TEST):
         return read_sample(dataset, index, "test_dataset", image_shape)
 
 
-def read_test_image(dataset: object, index: int, image_shape: Sequence[int]) -> np.ndarray:
+def read_test_image(dataset: Any, index: int, image_shape: Sequence[int]) -> np.ndarray:
     """The image of ``test_dataset[index]``, float32 of image_shape, whatever its label; seeded in the same way."""
     with Seeds(0, 0, index, TEST):
         sample = _item(dataset, index, "test_dataset")

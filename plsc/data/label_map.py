@@ -34,8 +34,8 @@ def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.nd
         raise DataError(f"label_map={path!r}: {reason}; give a text file of old_label<TAB>new_label") from None
     if not pairs:
         raise DataError(f"label_map={path!r}: names no class; each line is old_label<TAB>new_label")
-    old = np.array(sorted(pairs), np.int64)
-    return old, np.array([pairs[label] for label in old.tolist()], np.int64)
+    labels = sorted(pairs)
+    return np.array(labels, np.int64), np.array([pairs[label] for label in labels], np.int64)
 
 
 def _pair(where: str, line: str, old_classes: int, new_classes: int) -> tuple[int, int]:

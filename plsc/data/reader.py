@@ -39,7 +39,7 @@ class ReaderHook:
         self,
         reader: Callable[[], Iterator],
         num_classes: int,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         num_samples: int | None = None,
         seed: int = 0,
         say: Callable[[str], None] = lambda text: None,

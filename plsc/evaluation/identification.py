@@ -33,9 +33,9 @@ class Identification:
 
 def identify(
     gallery: np.ndarray,
-    gallery_id: Sequence[int],
+    gallery_id: Sequence[int] | np.ndarray,
     probes: np.ndarray,
-    probe_id: Sequence[int],
+    probe_id: Sequence[int] | np.ndarray,
     distractors: np.ndarray | None = None,
     ranks: Sequence[int] = RANKS,
     fpirs: Sequence[float] = FPIRS,
@@ -49,15 +49,15 @@ def identify(
     Raises DataError for wrong shapes or values that are not finite; ConfigError for ranks < 1 or rates outside (0, 1).
     """
     check_options(ranks, fpirs)
-    gallery, gallery_id = labelled(gallery, gallery_id, "gallery")
-    probes, probe_id = labelled(probes, probe_id, "probes")
+    gallery, gallery_ids = labelled(gallery, gallery_id, "gallery")
+    probes, probe_ids = labelled(probes, probe_id, "probes")
     parts = [gallery] if distractors is None else [gallery, checked(distractors, "distractors")]
     if len({part.shape[1] for part in [probes, *parts]}) != 1 or not len(gallery):
         shapes = [list(part.shape) for part in [probes, *parts]]
         raise DataError(f"identification: probes, gallery, distractors are {shapes}; sizes must agree, gallery filled")
     lengths = [norms(part) for part in parts]
-    own, place, top = _look_up(parts, lengths, gallery_id, probes, probe_id, block)
-    mated = np.isin(probe_id, gallery_id)
+    own, place, top = _look_up(parts, lengths, gallery_ids, probes, probe_ids, block)
+    mated = np.isin(probe_ids, gallery_ids)
     places, first = place[mated], place[mated] == 1
     strangers = np.sort(top[~mated])[::-1]
     tpir: dict[float, float | None] = {}

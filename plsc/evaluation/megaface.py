@@ -18,7 +18,7 @@ def megaface(
     probe_id: Sequence[int],
     distractors: np.ndarray,
     mates: np.ndarray | None = None,
-    mate_id: Sequence[int] | None = None,
+    mate_id: Sequence[int] | np.ndarray | None = None,
     ranks: Sequence[int] = RANKS,
     block: int = BLOCK,
 ) -> tuple[dict[int, float | None], int]:
@@ -35,10 +35,13 @@ def megaface(
     """
     if any(rank < 1 for rank in ranks) or not ranks:
         raise ConfigError(f"identification: ranks {list(ranks)}; at least one is needed, each at least 1")
-    probes, probe_id = labelled(probes, probe_id, "probes")
+    probes, probe_ids = labelled(probes, probe_id, "probes")
     distractors = checked(distractors, "distractors")
     others = mates is None
-    mates, mate_id = (probes, probe_id) if mates is None else labelled(mates, mate_id, "mates")
+    if mates is None:
+        mates, mate_ids = probes, probe_ids
+    else:
+        mates, mate_ids = labelled(mates, () if mate_id is None else mate_id, "mates")
     if len({part.shape[1] for part in (probes, mates, distractors)}) != 1 or not len(distractors):
         shapes = [list(part.shape) for part in (probes, mates, distractors)]
         raise DataError(f"identification: probes, mates, distractors are {shapes}; sizes must agree, some distractors")
@@ -47,7 +50,7 @@ def megaface(
     step = max(1, block // (len(distractors) + len(mates)))
     for start in range(0, len(probes), step):
         rows = np.arange(start, min(start + step, len(probes)))
-        is_mate = probe_id[rows, None] == mate_id[None, :]
+        is_mate = probe_ids[rows, None] == mate_ids[None, :]
         if others:
             is_mate[np.arange(len(rows)), rows] = False
         similarity = cosines([mates], mate_lengths, probes[rows])

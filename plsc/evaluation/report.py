@@ -58,7 +58,7 @@ def _draw_loss(axes: Axes, points: Sequence[tuple[int, float]]) -> None:
         width = len(steps) // 20
         axes.plot(steps, _smoothed(losses, width), color="#1f77b4", lw=2, label=f"mean of {width} logged points")
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # what it is, a MaxNLocator, has it
     axes.legend(frameon=False, labelcolor=INK)
 
 

@@ -31,7 +31,7 @@ class PictureFiles(Sequence):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index: int) -> bytes:
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # without slices
         """Raises DataError that names the file."""
         try:
             return safe_open.read_bytes(self._paths[index], safe_open.PICTURE)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from plsc.config import Config
+from plsc.config import OPTIONS, Config
 from plsc.config.extensions import SCHEDULE
 from plsc.errors import ConfigError, PlscError, reason_of
 from plsc.registry import SCHEDULES
@@ -71,12 +71,13 @@ class LearningRateSchedule:
             self.lr(max(step, self.warmup_steps))  # what cannot work is said before the first step
 
     def without_effect(self) -> list[str]:
-        """A line for what this run is too short for; to be logged at the start."""
+        """A line for what this run is too short for, of what was set; to be logged at the start."""
         lines = []
         if self.warmup_steps >= self.total_steps > 0:
             lines.append(f"the warm-up of {self.warmup_steps} steps does not end in the {self.total_steps} of this run")
         late = [boundary for boundary in self.boundaries if boundary >= self.total_steps]
-        if "boundaries" in self._arguments and late:
+        default = self.boundaries == tuple(OPTIONS["lr_schedule.boundaries"].default)
+        if "boundaries" in self._arguments and late and not default:
             lines.append(f"lr_schedule.boundaries: {late} lie beyond the {self.total_steps} steps of this run")
         return lines
 

@@ -40,7 +40,7 @@ class Gallery:
         if not len(given) or (names is not None and len(names) != len(given)):
             count = "no" if names is None else len(names)
             raise DataError(f"gallery: {len(given)} embeddings and {count} names; give at least one, and a name each")
-        self.unit = np.empty(given.shape, np.float32)
+        self.unit: np.ndarray = np.empty(given.shape, np.float32)
         for start in range(0, len(given), 4096):
             self.unit[start : start + 4096] = normalize(given[start : start + 4096])
         self.names = None if names is None else list(names)

@@ -134,3 +134,4 @@ def test_what_a_run_is_too_short_for_is_said():
     assert "[100, 200] lie beyond the 100 steps" in line
     (line,) = schedule("cosine", warmup_steps=100, boundaries=(100,)).without_effect()
     assert "warm-up of 100 steps" in line
+    assert schedule(boundaries=(100000, 140000, 160000)).without_effect() == []  # the default: nobody has set it
