@@ -24,8 +24,10 @@ class PaddleOptimizerRows(ShardRows):
         """See ShardRows."""
         return {"weight": self.table, **self._accumulators}
 
-    def update_by(self, optimizer, gradients: RowGradients, found) -> list[str]:
-        """Returns the names of the optimizer's states that are not per class; those that are join ``tables``."""
+    def update_by(self, optimizer, gradients: RowGradients, found) -> dict[str, str | None]:
+        """Returns the optimizer's states that are not per class, {name: name in a checkpoint} of those that belong to
+        this weight, which is the same on every rank, {name: None} of the others. Those that are per class join
+        ``tables``."""
         program = paddle.static.default_main_program()
         index = gradients.blocks.index
         piece = gradients.blocks.whole
@@ -34,14 +36,15 @@ class PaddleOptimizerRows(ShardRows):
             gradient = paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient)
         before = set(static.persistables(program))
         ops.apply_gradients(optimizer, [(self.weight, gradient)])
-        others = []
+        others: dict[str, str | None] = {}
+        own = self.spec.prefix + "."  # Paddle names a state after the weight that it was made for
         for name, value in static.persistables(program).items():
             if name in before:
                 continue
             if list(value.shape) == list(self.spec.shape):
                 self._accumulators[f"optimizer_state_{len(self._accumulators)}"] = RowTable(value)
             else:
-                others.append(name)
+                others[name] = "classifier." + name[len(own) :] if name.startswith(own) else None
         return others
 
 

@@ -107,6 +107,12 @@ class ShardRows:
         return {name: table.value.name for name, table in self.tables.items()}
 
     @property
+    def variables(self) -> set[str]:
+        """The names of all variables of the shard."""
+        others = [self.touched, *(count.name for count in self.counts.values())]
+        return {*self.tensors.values(), *(name for name in others if name is not None)}
+
+    @property
     def num_bytes(self) -> int:
         """Of all variables of the shard."""
         per_class = sum(table.number_bytes * self.spec.shape[1] for table in self.tables.values())

@@ -17,6 +17,7 @@ from plsc.config import Config
 from plsc.config.parts import Parts
 from plsc.engine.program import session
 from plsc.engine.program.build import EvalProgram, TrainProgram, build_eval, build_train
+from plsc.engine.program.variables import Role
 from plsc.errors import ConfigError, PlscError
 from plsc.parallel.environment import Environment
 from plsc.rows.blocks import BLOCK_ROWS
@@ -125,20 +126,21 @@ def count_memory(
         sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
         sizes["process"] = process + START
     snapshot = sum(variables[name] for name in set(program.rows.tensors.values())) + replicated
-    return RankMemory(sizes, _detail(ops, step), snapshot)
+    return RankMemory(sizes, _detail(ops, program, step), snapshot)
 
 
 def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]:
     """The bytes of what stays from step to step, by what it is for."""
-    weight, prefix = program.rows.table, program.rows.spec.prefix
+    weight, of_classes = program.rows.table, {*program.rows.variables, *program.names(Role.CLASSES)}
+    backbone = set(program.backbone)
     kinds = dict.fromkeys(("class weights", "class momentum", "backbone", "backbone's momentum"), 0)
     for name, size in variables.items():
-        if name.startswith(prefix):
+        if name in of_classes:
             share = size // weight.stride if name == weight.value.name else 0
             kinds["class weights"] += share
             kinds["class momentum"] += size - share
         else:
-            kinds["backbone" if name in program.backbone else "backbone's momentum"] += size
+            kinds["backbone" if name in backbone else "backbone's momentum"] += size
     return kinds
 
 
@@ -204,9 +206,9 @@ def _in_layout(image: program_view.Tensor) -> int:
     return 0 if channels <= 3 else image.size() // channels * -(-channels // CHANNELS) * CHANNELS
 
 
-def _detail(ops: list[program_view.Operation], step: dict[str, int]) -> dict[str, int]:
+def _detail(ops: list[program_view.Operation], program: TrainProgram, step: dict[str, int]) -> dict[str, int]:
     """The step's worst moment by what made the tensors: the backbone's forward pass, the head, what follows."""
-    begin, end = _head(ops)
+    begin, end = _head(ops, *program.names(Role.STEP))
     stage = {tensor.key: 0 if place < begin else 1 if place < end else 2
              for place, op in reversed(list(enumerate(ops))) for tensor in op.writes}  # fmt: skip
     names = ("activations", "rows, logits, gathered features", "gradients and updates")
@@ -216,10 +218,11 @@ def _detail(ops: list[program_view.Operation], step: dict[str, int]) -> dict[str
     return found
 
 
-def _head(ops: list[program_view.Operation]) -> tuple[int, int]:
-    """The places where the head begins, by counting the step, and where the backward pass of the backbone does."""
+def _head(ops: list[program_view.Operation], counter: str) -> tuple[int, int]:
+    """The places where the head begins, by counting the step in the variable ``counter``, and where the backward pass
+    of the backbone does."""
     steps = [place for place, op in enumerate(ops) if op.kind == "increment"]
-    begin = next(place for place in steps if ops[place].writes[0].name == "classifier.step")
+    begin = next(place for place in steps if ops[place].writes[0].name == counter)
     forward = {tensor.key for op in ops[:begin] if op.kind not in ("data", "parameter") for tensor in op.writes}
     reads = [(place, tensor.key) for place, op in enumerate(ops[begin:], begin) for tensor in op.reads]
     reads = [(place, key) for place, key in reads if key in forward]

@@ -18,6 +18,7 @@ from plsc.config import Config
 from plsc.config.extensions import MODEL, OPTIMIZER
 from plsc.config.parts import Parts
 from plsc.engine.program.gradients import Gradients
+from plsc.engine.program.variables import Role, Variable, variables
 from plsc.errors import ConfigError
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
@@ -39,24 +40,37 @@ class TrainProgram:
     """One rank's training program and what the loop needs to know of it.
 
     ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
-    to values. ``replicated`` names the persistable variables that are the same on every rank; those of this rank's
-    classes are in ``rows.tables``. ``parameters`` are the backbone's trainable ones, ``backbone`` names all of its
-    variables. ``optimizer``: None with a user's optimizer; ``optimizer_count`` names the variable that counts its
-    steps, where it wants to know their number (RowOptimizer.numbers).
+    to values. ``variables`` are the persistable ones that are the same on every rank, with what each is for; those of
+    this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones. ``optimizer``: None with a
+    user's optimizer; ``optimizer_count`` names the variable that counts its steps, where it wants to know their number
+    (RowOptimizer.numbers).
     """
 
     main: Any
     startup: Any
     feeds: dict[str, Any]
     fetches: dict[str, Any]
-    replicated: list[str]
+    variables: list[Variable]
     spec: ClassifierSpec
     shard: Shard
     rows: ShardRows
     parameters: list[Any]
-    backbone: list[str]
     optimizer: RowOptimizer | None
     optimizer_count: str | None
+
+    @property
+    def replicated(self) -> list[str]:
+        """The names of ``variables``."""
+        return [variable.name for variable in self.variables]
+
+    def names(self, role: Role) -> list[str]:
+        """The names of the ``variables`` that are for this."""
+        return [variable.name for variable in self.variables if variable.role is role]
+
+    @property
+    def backbone(self) -> list[str]:
+        """The names of all variables of the backbone."""
+        return self.names(Role.BACKBONE)
 
 
 def make_model(config: Config, parts: Parts) -> BaseModel:
@@ -131,19 +145,23 @@ def build_train(
         optimizer_states = _append_update(parts, gradients, rows, update)
         if count is not None:
             _count_step(count, gradients.found)
-            optimizer_states.append(count.name)
+            optimizer_states += variables(Role.OPTIMIZER, [count.name])
         loss_states = _append_loss_states(output, gradients.found)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
     fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy, **rows.counts}
     if gradients.found is not None:
         fetches["skipped"] = gradients.found
-    replicated = [*backbone, step.name, *([] if scaling is None else scaling.names()), *optimizer_states, *loss_states]
+    replicated = [
+        *variables(Role.BACKBONE, backbone), *variables(Role.STEP, [step.name]),
+        *variables(Role.LOSS_SCALING, [] if scaling is None else scaling.names()), *optimizer_states,
+        *variables(Role.LOSS, loss_states),
+    ]  # fmt: skip
     feeds.update(rows.feeds)
     parameters = gradients.parameters
     count_name = None if count is None else count.name
     return TrainProgram(
-        main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, list(backbone), optimizer, count_name
+        main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizer, count_name
     )
 
 
@@ -220,8 +238,8 @@ def _moves_at_once(config: Config, env: Environment) -> bool:
     return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)
 
 
-def _append_update(parts: Parts, gradients, rows, update: Update | None) -> list[str]:
-    """Append what moves backbone and rows; returns the names of the replicated states that this makes."""
+def _append_update(parts: Parts, gradients, rows, update: Update | None) -> list[Variable]:
+    """Append what moves backbone and rows; returns the replicated states that this makes."""
     main = paddle.static.default_main_program()
     for target, mean in zip(gradients.statistics, gradients.mean_statistics):
         if target is not mean:
@@ -230,12 +248,16 @@ def _append_update(parts: Parts, gradients, rows, update: Update | None) -> list
         update = replace(update, found=gradients.found)
         if gradients.rows is not None:
             rows.update(gradients.rows, update)
-        return update_parameters(gradients.parameters, gradients.replicated, update)
+        return variables(Role.OPTIMIZER, update_parameters(gradients.parameters, gradients.replicated, update))
     before = set(static.persistables(main))
     replicated = zero_where(gradients.found, gradients.replicated)
     ops.apply_gradients(parts.optimizer, list(zip(gradients.parameters, replicated)))
     created = [name for name in static.persistables(main) if name not in before]
-    return created + rows.update_by(parts.optimizer, gradients.rows, gradients.found)
+    of_rows = rows.update_by(parts.optimizer, gradients.rows, gradients.found)
+    return variables(Role.OPTIMIZER, created) + [
+        Variable(name, Role.OPTIMIZER if stored is None else Role.CLASSES, stored or name)
+        for name, stored in of_rows.items()
+    ]
 
 
 def _append_loss_states(output: StepOutput, found) -> list[str]:

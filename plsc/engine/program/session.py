@@ -109,7 +109,7 @@ class Session:
 
     def replicated(self) -> dict[str, np.ndarray]:
         """Copies of the variables that are the same on every rank, by the names that they have in a checkpoint."""
-        return {self._stored(name): self._read(name) for name in self.program.replicated}
+        return {variable.stored: self._read(variable.name) for variable in self.program.variables}
 
     def replicated_specs(self) -> list[TensorSpec]:
         """Their names, types and shapes."""
@@ -117,16 +117,10 @@ class Session:
 
     def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
         """Set those that are given; names and shapes have been checked."""
-        for name in self.program.replicated:
-            array = arrays.get(self._stored(name))
-            if array is None:
-                continue
-            self.scope.find_var(name).get_tensor().set(array, place_of(self.env))
-
-    def _stored(self, name: str) -> str:
-        # an optimizer's states that belong to the classifier as a whole are named after this rank's weight
-        prefix = self.program.rows.spec.prefix + "."
-        return "classifier." + name[len(prefix) :] if name.startswith(prefix) else name
+        for variable in self.program.variables:
+            array = arrays.get(variable.stored)
+            if array is not None:
+                self.scope.find_var(variable.name).get_tensor().set(array, place_of(self.env))
 
     def _read(self, name: str) -> np.ndarray:
         return np.array(self.scope.find_var(name).get_tensor())
