@@ -91,6 +91,14 @@ def test_against_a_loop(kind, block):
         assert found.precision_at_1 == found.recall[1]
 
 
+@pytest.mark.parametrize("kind", ["plain", "ties", "queries"])
+def test_the_ks_matter_to_recall_only(kind):
+    """Of other pictures no more than needed are looked at: as many as there are references, or as the largest k."""
+    gallery, ids, queries, query_id = case(kind)
+    few, many = (retrieve(gallery, ids, queries, query_id, ks) for ks in ((1,), (1, 60)))
+    assert (few.r_precision, few.map_at_r, few.recall[1]) == (many.r_precision, many.map_at_r, many.recall[1])
+
+
 @pytest.mark.parametrize("right, r_precision, map_at_r", [
     ([1], 0.1, 0.1), ([1, 10], 0.2, 0.12), ([1, 2], 0.2, 0.2), (range(1, 11), 1.0, 1.0), ([2, 10], 0.2, 0.07),
     ([11, 12], 0.0, 0.0),
