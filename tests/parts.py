@@ -54,7 +54,7 @@ ONCE = _in_rooms({
     "data": "readers stuck_data",
     "dist": "alike extensions initial own_losses_resumed own_metric readers remote run_dirs saver unverified "
     "verification_sets",
-    "engine": "alike best grace journal loss_is_finite memory_check one_run own_source plan result sets_check "
+    "engine": "alike best evaluate grace journal loss_is_finite memory_check one_run own_source plan result sets_check "
     "stored_settings verification_check",
     "evaluation": "memory page_in_browser sources",
     "losses": "page",

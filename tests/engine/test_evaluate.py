@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("paddle")
-
-from plsc.config import Config  # noqa: E402
-from plsc.config.parts import Parts  # noqa: E402
-from plsc.engine.evaluation.data import check_verification  # noqa: E402
-from plsc.engine.evaluation.evaluate import verify_all  # noqa: E402
-from plsc.errors import DataError, PlscError  # noqa: E402
-from plsc.evaluation.bin_file import save_bin  # noqa: E402
-from plsc.evaluation.embeddings import combine_flip  # noqa: E402
-from plsc.evaluation.retrieval import retrieve  # noqa: E402
-from plsc.evaluation.verification import verify  # noqa: E402
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.engine.evaluation.data import check_verification
+from plsc.engine.evaluation.evaluate import verify_all
+from plsc.errors import DataError, PlscError
+from plsc.evaluation.bin_file import save_bin
+from plsc.evaluation.embeddings import combine_flip
+from plsc.evaluation.retrieval import retrieve
+from plsc.evaluation.verification import verify
 
 ALL = ["verification", "identification", "retrieval"]
 SHAPE = [3, 8, 8]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import paddle
 import pytest
 
-paddle = pytest.importorskip("paddle")
-
-from plsc.backend import program_view  # noqa: E402
-from plsc.config import Config  # noqa: E402
-from plsc.config.parts import Parts  # noqa: E402
-from plsc.engine.memory.need import count_memory  # noqa: E402
-from plsc.engine.program.build import build_train  # noqa: E402
-from plsc.engine.program.variables import Role  # noqa: E402
-from plsc.parallel.environment import Environment  # noqa: E402
+from plsc.backend import program_view
+from plsc.config import Config
+from plsc.config.parts import Parts
+from plsc.engine.memory.need import count_memory
+from plsc.engine.program.build import build_train
+from plsc.engine.program.variables import Role
+from plsc.parallel.environment import Environment
 
 
 def built(optimizer=None, rank=0, **classifier):
