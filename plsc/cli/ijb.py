@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from plsc.cli.options import add_image_model, add_json, add_quiet, check_json, log_lines, print_json
 from plsc.errors import DataError
+from plsc.files import safe_open
 from plsc.terminal import show
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def read_npy(path: str) -> np.ndarray:
     import numpy as np
 
     try:
+        safe_open.open_bytes(path, safe_open.TENSORS).close()  # what is no regular file is refused before it is read
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

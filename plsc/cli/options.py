@@ -13,6 +13,7 @@ from typing import Any
 
 from plsc.cli.recipes import find_config
 from plsc.config import Config
+from plsc.files import safe_open
 from plsc.terminal import show
 
 STDOUT = "-"
@@ -111,7 +112,7 @@ def json_file(options: argparse.Namespace) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "out.json")
         yield file
-        with open(file, encoding="utf-8") as written:
+        with safe_open.open_text(file, safe_open.LIST) as written:
             show(written.read().rstrip("\n"))
 
 
