@@ -51,7 +51,9 @@ def nearest(name: str) -> list[str]:
         leaves.setdefault(key.rpartition(".")[2], []).append(key)
     whole = difflib.get_close_matches(name, OPTIONS, n=3, cutoff=0.75)
     part = [key for close in difflib.get_close_matches(leaf, leaves, n=2, cutoff=0.7) for key in leaves[close]]
-    return list(dict.fromkeys(part + whole))[:3]
+    close = list(dict.fromkeys(part + whole))
+    here = [key for key in close if key.rpartition(".")[0] == name.rpartition(".")[0]]  # the section was meant
+    return (here or close)[:3]
 
 
 def find_option(key: Any, value: Any, source: str) -> Option:

@@ -171,10 +171,10 @@ def test_any_size_works(name, size):
         ({"image_shape": (112, 112)}, ["model.image_shape", "[channels, height, width]"]),
         ({"image_shape": (3, 112.0, 112)}, ["model.image_shape", "whole"]),
         ({"embedding_size": 0}, ["model.embedding_size", "0"]),
-        ({"base_width": True}, ["model.base_width", "True"]),
+        ({"base_width": True}, ["model 'ResNet50'", "base_width=True must be int"]),
         ({"data_format": "CHWN"}, ["model.data_format", "'CHWN'", "NCHW, NHWC"]),
         ({"dropout": 1.0}, ["model.dropout", "1.0"]),
-        ({"dropout": "0.4"}, ["model.dropout", "'0.4'"]),
+        ({"dropout": "0.4"}, ["model 'ResNet50'", "dropout='0.4' must be float"]),
         ({"depth": 50}, ["ResNet50", "depth"]),
     ],
 )
