@@ -131,11 +131,10 @@ class RowOptimizer(abc.ABC):
 
     pairs_rows: ClassVar[bool] = False  # its sampled rows may lie as plsc.rows.row_kernels needs them
 
-    def rows_class(self, sampled: bool) -> Callable:
-        """The subclass of plsc.rows.shard_rows.DenseRows or SampledRows that works on rows for this optimizer."""
-        from plsc.rows.shard_rows import DenseRows, SampledRows
-
-        return SampledRows if sampled else DenseRows
+    def rows_class(self, sampled: bool) -> Callable | None:
+        """The subclass of plsc.rows.shard_rows.DenseRows or SampledRows that works on rows for this optimizer; None for
+        these two themselves."""
+        return None
 
 
 @dataclass(frozen=True)

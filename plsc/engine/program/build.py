@@ -30,7 +30,7 @@ from plsc.rows import row_kernels
 from plsc.rows.blocks import BLOCK_ROWS
 from plsc.rows.optimizer import RowOptimizer, Update, build_optimizer
 from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
-from plsc.rows.shard_rows import RowsSpec, ShardRows
+from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
 from plsc.rows.skipped import zero_where
 from plsc.rows.storage import FLOAT32
 
@@ -229,7 +229,8 @@ def make_rows(
     if optimizer is None:
         check_optimizer(parts.optimizer, spec.storage)
         return PaddleOptimizerRows(rows)
-    return optimizer.rows_class(samples)(rows, optimizer)
+    make = optimizer.rows_class(samples) or (SampledRows if samples else DenseRows)
+    return make(rows, optimizer)
 
 
 def _moves_at_once(config: Config, env: Environment) -> bool:
