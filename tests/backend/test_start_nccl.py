@@ -56,7 +56,7 @@ class Recorder:
 
 
 def use(monkeypatch, recorder):
-    monkeypatch.setattr(rings.core, "CommContextManager", recorder)
+    monkeypatch.setattr(paddle.base.core, "CommContextManager", recorder)
     monkeypatch.setattr(paddle, "set_flags", lambda flags: recorder.calls.append(("flags", flags)))
 
 
