@@ -91,7 +91,7 @@ def test_every_array_of_an_optimizer_is_counted(monkeypatch):
         slots = (Slot("one"), Slot("two"), Slot("three"))
 
         def step(self, weight, slots, gradient, step):
-            return weight - step.learning_rate * gradient, slots
+            return weight - step.learning_rate * gradient, tuple(slot + gradient for slot in slots)
 
     found = need(**{"optimizer.name": "three", "classifier.sample_ratio": 0.1})
     assert found.sizes["class momentum"] == 3 * found.sizes["class weights"] + 8 * CLASSES

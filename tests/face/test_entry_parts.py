@@ -117,7 +117,7 @@ def test_action_calls_the_engine_with_config_and_parts(monkeypatch, action):
     for name in ACTIONS:
         setattr(run, name, lambda *given, name=name: calls.append((name, *given)) or name)
     monkeypatch.setitem(sys.modules, "plsc.engine.actions", run)
-    monkeypatch.setattr(importlib.import_module("plsc.engine"), "run", run, raising=False)
+    monkeypatch.setattr(importlib.import_module("plsc.engine"), "actions", run, raising=False)
     entry = Entry(config={"lr": 0.3})
     assert getattr(entry, action)() == action
     more = ("", "") if action == "test" else ()  # no JSON, no page
@@ -133,7 +133,7 @@ def test_supported_paddle(monkeypatch, version):
 @pytest.mark.parametrize("version", ["2.5.2", "2.60.1", "4.0.0", "1.8.5", "0.0.0", "3"])
 def test_other_paddle_is_refused(monkeypatch, version):
     fake_paddle(monkeypatch, version)
-    with pytest.raises(LaunchError, match="is not supported.*plsc.cpu.*plsc.gpu"):
+    with pytest.raises(LaunchError, match="is not supported.*install paddlepaddle==.*install paddlepaddle-gpu=="):
         require_paddle()
 
 
