@@ -28,7 +28,7 @@ CASES = {
     "a user's optimizer": (2, {"plugins": ["adamw.py"], "optimizer.name": "adamw", "lr": 0.5}),
 }
 # With Paddle 2.6 those that take other operations of Paddle; where a run is saved is the same program's.
-AGAIN = ("compiled", "Paddle's operations", "2 ranks compiled")
+AGAIN = ("compiled", "Paddle's operations", "2 ranks compiled", "a user's optimizer")
 ON_ONE_RANK = "2 ranks compiled", "a user's optimizer"
 OPTIONS = {"with_test": False, "save_async": False, "train_steps": 24, "lr_schedule.boundaries": [12]}
 
