@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 
 
@@ -54,9 +56,26 @@ def first_line(error: BaseException) -> str:
     return type(error).__name__
 
 
-def reason_of(error: Exception) -> str:
-    """`KeyError: 'x' (my_data.py:12)`, on one line: for an exception of a user's code, which is where to look."""
+def reason_of(error: BaseException) -> str:
+    """`KeyError: 'x' (my_data.py:12)`, on one line: for an exception of a user's code, whose last line is named.
+
+    Lines of PLSC and of Paddle are passed over, unless there are no others.
+    """
     text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
+    if "C++ Traceback" in text or "Error Message" in text:
+        text = " ".join(first_line(error).split())
+    text = text[:300]
+    # not extract_tb, which sys.tracebacklimit cuts: it is 0 while a program is built, see plsc.backend.static.building
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno or 0))
+    not_theirs = tuple(os.path.join(folder, "") for folder in (os.path.dirname(__file__), *_folders_of("paddle")))
+    theirs = [frame for frame in frames if not frame[0].startswith((*not_theirs, "<frozen"))] or frames
+    where = f" ({os.path.basename(theirs[-1][0])}:{theirs[-1][1]})" if theirs else ""
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
+
+
+def _folders_of(package: str) -> list[str]:
+    """Where a package lies, if it was imported."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return [os.path.dirname(file)] if file else []

@@ -7,10 +7,9 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
 from types import ModuleType
 
-from plsc.errors import ConfigError
+from plsc.errors import ConfigError, reason_of
 
 
 def load(plugin: str) -> ModuleType:
@@ -29,9 +28,9 @@ def load(plugin: str) -> ModuleType:
                 f"plugins: {plugin}: there is no module {error.name}; install it, add its directory to PYTHONPATH, or "
                 "give the path of its file (.py)"
             ) from None
-        raise ConfigError(f"plugins: {plugin}: {reason(error)}") from error
+        raise ConfigError(f"plugins: {plugin}: {reason_of(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"plugins: {plugin}: importing it raised {reason(error)}") from error
+        raise ConfigError(f"plugins: {plugin}: importing it raised {reason_of(error)}") from error
 
 
 def _of_file(path: str) -> ModuleType:
@@ -54,13 +53,3 @@ def _of_file(path: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def reason(error: BaseException) -> str:
-    """`KeyError: 'x' (nets.py:12)`, on one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError) and error.filename:
-        where = f" ({os.path.basename(error.filename)}:{error.lineno})"
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}{where}"

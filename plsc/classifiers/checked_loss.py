@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-import os
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 import paddle
 
-from plsc.errors import ConfigError, PlscError
+from plsc.errors import ConfigError, PlscError, reason_of
 from plsc.losses import Batch, Loss
-from plsc.parallel.group import first_line
 
 
 class CheckedLoss:
@@ -73,7 +70,7 @@ class CheckedLoss:
         except PlscError:
             raise
         except Exception as error:
-            raise ConfigError(f"loss {self._name}: {method} raised {_reason(error)}") from error
+            raise ConfigError(f"loss {self._name}: {method} raised {reason_of(error)}") from error
 
     def _value(self, method: str, value, shape, dtype: str):
         """``value`` as ``dtype`` where it has the ``shape``; sizes that are not known while building fit all."""
@@ -101,13 +98,3 @@ def _said(value) -> str:
     if isinstance(value, (tuple, list)):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__
-
-
-def _reason(error: Exception) -> str:
-    """`KeyError: 'x' (my_loss.py:12)`, on one line: the last line of the author's own code is where to look."""
-    not_theirs = (os.path.dirname(paddle.__file__), __file__)
-    # not extract_tb, which sys.tracebacklimit cuts, see static.building
-    lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    theirs = [(file, line) for file, line in lines if not file.startswith(not_theirs)]
-    where = f" ({os.path.basename(theirs[-1][0])}:{theirs[-1][1]})" if theirs else ""
-    return f"{type(error).__name__}: {' '.join(first_line(error).split())}{where}"

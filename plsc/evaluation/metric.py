@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plsc.config.shown import shown as shorter
-from plsc.errors import ConfigError, DataError, PlscError
-from plsc.plugins import reason
+from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.registry import METRICS
 from plsc.signatures import given, problem_with_options
 
@@ -159,7 +158,7 @@ def _call(metric: Metric, method: str, argument: Any) -> Any:
     except PlscError as error:
         raise DataError(str(error)) from error
     except Exception as error:  # users' code may raise anything
-        raise DataError(f"metric {metric.name}: {method} raised {reason(error)}") from error
+        raise DataError(f"metric {metric.name}: {method} raised {reason_of(error)}") from error
 
 
 def rehearse(metric: Metric, data: Embedded, size: int) -> None:
@@ -232,7 +231,7 @@ def _made(name: str, options: Any, settings: Mapping[str, Any]) -> Metric:
     except ConfigError as error:
         raise ConfigError(f"metric_options: {name}: {error}") from error
     except Exception as error:
-        raise ConfigError(f"metric {name}: making a {kind.__name__} raised {reason(error)}") from error
+        raise ConfigError(f"metric {name}: making a {kind.__name__} raised {reason_of(error)}") from error
     if not isinstance(better, Mapping) or not better:
         raise ConfigError(
             f"metric {name}: {kind.__name__}.better={better!r}; a mapping of each number's name to 'larger', "

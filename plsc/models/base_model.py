@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import os
-import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from plsc.errors import ConfigError, PlscError, first_line
+from plsc.errors import ConfigError, PlscError, reason_of
 
 
 class BaseModel:
@@ -65,7 +63,7 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
         except PlscError:
             raise
         except Exception as error:
-            raise ConfigError(f"model {type(model).__name__}: build_network raised {_reason(error)}") from error
+            raise ConfigError(f"model {type(model).__name__}: build_network raised {reason_of(error)}") from error
     shape = list(getattr(feature, "shape", []))
     if len(shape) != 2 or shape[1] < 1:
         raise ConfigError(
@@ -108,18 +106,6 @@ def require_form(what: str, build_network: Callable, skip: int = 0) -> list[str]
             "(input, label, is_train=True) or (input, is_train=True)"
         )
     return inputs
-
-
-def _reason(error: Exception) -> str:
-    """`KeyError: 'x' (my_net.py:12)`, on one line: the last line of the user's own code is where to look."""
-    import paddle
-
-    not_theirs = (os.path.dirname(paddle.__file__), __file__)
-    # not extract_tb, which sys.tracebacklimit cuts, see static.building
-    lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    theirs = [(file, line) for file, line in lines if not file.startswith(not_theirs)]
-    where = f" ({os.path.basename(theirs[-1][0])}:{theirs[-1][1]})" if theirs else ""
-    return f"{type(error).__name__}: {' '.join(first_line(error).split())}{where}"
 
 
 def _refuse_ready_layers(model: BaseModel, layer_type: type) -> None:
