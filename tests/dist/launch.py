@@ -12,6 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # Below those that Linux gives to connections (32768 and up), so that none of them takes a port before a rank does.
 FIRST_PORT, BLOCK, BLOCKS = 12000, 200, 100
+# What plsc and Paddle set in a process that begins to use them: a rank sets it for itself, unless it was set before.
+SET_IN_PROCESS = ("CUSTOM_DEVICE_ROOT", "GLOG_minloglevel", "MKL_DEBUG_CPU_TYPE")
+AT_THE_START = {name: os.environ[name] for name in SET_IN_PROCESS if name in os.environ}
 
 
 def launch_variables(rank: int, ports: list[int]) -> dict[str, str]:
@@ -26,11 +29,14 @@ def launch_variables(rank: int, ports: list[int]) -> dict[str, str]:
 
 
 def plain_environment(more: dict | None = None) -> dict[str, str]:
-    """This process's environment for a rank: without a launcher's variables, one thread, the checkout's plsc."""
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(more or {})}
-    for name in launch_variables(0, [0]):
+    """This process's environment for a rank: without a launcher's variables, one thread, the checkout's plsc.
+
+    It is the same whatever ran in this process before, so that ranks are forks (see `tests.dist.server`).
+    """
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for name in (*launch_variables(0, [0]), *SET_IN_PROCESS):
         variables.pop(name, None)
-    return variables
+    return {**variables, **AT_THE_START, **(more or {})}
 
 
 def free_ports(count: int) -> list[int]:

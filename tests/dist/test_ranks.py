@@ -6,7 +6,10 @@ import os
 
 import pytest
 
-from tests.dist import ranks
+from plsc.backend import cpu
+from plsc.parallel import environment
+from tests.dist import ranks, server
+from tests.dist.launch import plain_environment
 
 
 def seen(env, payload):
@@ -26,6 +29,17 @@ def test_where_ranks_come_from_and_what_they_find(tmp_path, env, forked):
     assert len(parents) == 1 and (parents != {os.getpid()}) == forked
     expected = {**{name: os.environ.get(name) for name in NAMES}, "OMP_NUM_THREADS": "1", **(env or {})}
     assert [part[1:] for part in found] == [(str(tmp_path), expected, rank, 2) for rank in (0, 1)]
+
+
+def test_what_ran_before_in_this_process_does_not_make_ranks_slow_to_start(monkeypatch):
+    forks = server.of_process(os.getpid())
+    for name in ("CUSTOM_DEVICE_ROOT", "GLOG_minloglevel", "MKL_DEBUG_CPU_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    environment.quiet_kernels()
+    cpu.use_wide_kernels()
+    monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "5")  # as on a processor of AMD
+    monkeypatch.setenv("CUSTOM_DEVICE_ROOT", "")  # as Paddle does when it is imported
+    assert os.environ["GLOG_minloglevel"] == "2" and forks.changes(plain_environment()) is not None
 
 
 def test_a_change_of_one_rank_does_not_stay(tmp_path):
