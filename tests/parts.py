@@ -36,8 +36,8 @@ PLAIN = _in_rooms({
     "losses": "registration",
     "optim": "own_schedule schedule",
     "parallel": "environment news_strangers nodelay shards",
-    "project": "atomic_writes checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts plugins"
-               " without_paddle",
+    "project": "atomic_writes breaks checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts"
+               " plugins without_paddle",
     "remote": "copies hadoop s3 transfer",
     "rows": "optimizer",
     "serving": "foreign pictures",
