@@ -13,7 +13,7 @@ from plsc.backend.paddle_version import require_paddle
 from plsc.config import OLD_NAMES, Config
 from plsc.config.parts import Parts, checked_part
 from plsc.errors import ConfigError
-from plsc.parallel.environment import quiet_kernels
+from plsc.parallel.environment import quiet_paddle_logs
 from plsc.parallel.excepthook import install_excepthook
 from plsc.setters import Setters
 from plsc.terminal import open_standard_streams
@@ -117,7 +117,7 @@ class Entry(Setters):
 
 def _engine() -> ModuleType:
     """The module that does the work. Raises LaunchError where Paddle is missing or another one than supported."""
-    quiet_kernels()
+    quiet_paddle_logs()
     require_paddle()
     from plsc.engine import actions as run
 

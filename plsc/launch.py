@@ -19,7 +19,7 @@ from typing import Any
 from plsc.backend.paddle_version import require_paddle
 from plsc.engine.run.stopping import EXIT_STOPPED, REPEATS_SECONDS
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, install_excepthook
-from plsc.parallel.launcher import this_is_the_launcher
+from plsc.parallel.launcher import mark_as_launcher
 from plsc.terminal import leave, tell_in_handler
 
 _LOOK_SECONDS = 0.2
@@ -36,7 +36,7 @@ def launch(arguments: list[str]) -> int:
     """Launch as Paddle's launcher would with these arguments; returns the status of the process, or ends it."""
     install_excepthook()
     require_paddle()
-    this_is_the_launcher()
+    mark_as_launcher()
     from paddle.distributed.launch.context import Context
     from paddle.distributed.launch.main import launch as launch_by_paddle
 

@@ -35,7 +35,7 @@ PLAIN = _in_rooms({
     "files": "atomic safe_open safe_pickle",
     "losses": "registration",
     "optim": "own_schedule schedule",
-    "parallel": "environment news_strangers nodelay shards",
+    "parallel": "environment failure_channel nodelay shards",
     "project": "atomic_writes breaks checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts"
                " plugins without_paddle",
     "remote": "copies hadoop s3 transfer",
@@ -85,7 +85,7 @@ LONGEST = tuple(f"tests/{name}.py" for name in (
 # real ranks, whole runs of Entry, drawn pictures, S3, the documentation's programs, ONNX and GPU programs, and of these
 # files what is marked slow: more than two ranks.
 FAST = _in_rooms({
-    "classifiers": "arguments sampling sampling_by_kernel",
+    "classifiers": "arguments sampling sampling_with_kernel",
     "face": "entry_parts",
     "optim": "loss_scaling",
     "parallel": "group",

@@ -8,7 +8,7 @@ from plsc.backend import private
 from plsc.backend.static import is_pir
 
 
-def leaf(value):
+def as_leaf(value):
     """``value``, or a copy of it where ``gradients`` could not be asked by ``value`` itself.
 
     Where a value is used several times, Paddle 3 adds up the parts of its gradient only if it comes from nowhere (a
@@ -38,7 +38,7 @@ def gradients(target, leaves: list) -> list:
     """
     found = _gradients(target, leaves, None)
     if not is_pir():
-        block = private.need("base.framework").default_main_program().current_block()
+        block = private.require("base.framework").default_main_program().current_block()
         found = [block._rename_var(value.name, paddle.utils.unique_name.generate("leaf_gradient")) for value in found]
     return found
 
@@ -51,7 +51,7 @@ def gradients_from(value, gradient, leaves: list) -> list:
 def _gradients(target, leaves: list, given: list | None) -> list:
     wrong = [value.get_defining_op().name() for value in leaves if not _adds_up(value)]
     if wrong:
-        raise ValueError(f"gradients by what {', '.join(wrong)} makes: ask by autodiff.leaf of it")
+        raise ValueError(f"gradients by what {', '.join(wrong)} makes: ask by autodiff.as_leaf of it")
     return paddle.static.gradients([target], leaves, target_gradients=given)
 
 
@@ -70,7 +70,7 @@ def share_parameters(program) -> None:
             block.remove_op(value.get_defining_op())
 
 
-def is_overwritten(program) -> bool:
+def has_unsafe_assign(program) -> bool:
     """True where ``paddle.assign(value, output=target)`` changes a target of which gradients are taken wrongly.
 
     Paddle 2.6 then computes a gradient from what is there afterwards. Paddle 3 goes back through all of the program,

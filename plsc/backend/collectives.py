@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 
 from plsc.backend import private
-from plsc.backend.static import append_op, is_pir, new_value, out_of
+from plsc.backend.static import append_op, append_op_out, is_pir, new_value
 
 RING = 0  # one communication ring: all ranks
 STREAM = "plsc_gradients"  # of CUDA, for the sums of the backbone's gradients
@@ -17,9 +17,9 @@ def all_gather(value, world_size: int):
     if world_size == 1:
         return value
     if is_pir():
-        return private.need("_C_ops.all_gather")(value, RING, world_size)
+        return private.require("_C_ops.all_gather")(value, RING, world_size)
     attrs = {"ring_id": RING, "nranks": world_size, "use_calc_stream": True}
-    return out_of("c_allgather", {"X": value}, attrs, value.dtype)
+    return append_op_out("c_allgather", {"X": value}, attrs, value.dtype)
 
 
 def all_reduce(value, world_size: int, kind: str = SUM):
@@ -28,11 +28,11 @@ def all_reduce(value, world_size: int, kind: str = SUM):
         return value
     if is_pir():
         reduce_op = {SUM: paddle.distributed.ReduceOp.SUM, MAX: paddle.distributed.ReduceOp.MAX}[kind]
-        return private.need("_C_ops.all_reduce")(value, RING, reduce_op)
-    return out_of(f"c_allreduce_{kind}", {"X": value}, {"ring_id": RING, "use_calc_stream": True}, value.dtype)
+        return private.require("_C_ops.all_reduce")(value, RING, reduce_op)
+    return append_op_out(f"c_allreduce_{kind}", {"X": value}, {"ring_id": RING, "use_calc_stream": True}, value.dtype)
 
 
-def all_reduce_early(value, world_size: int, beside: bool):
+def all_reduce_overlapped(value, world_size: int, beside: bool):
     """all_reduce that the executor starts in its turn, not after all else that is ready (its rule for collectives).
 
     ``beside``: on a CUDA stream of its own, beside what is computed (docs/gpu_program.md). ``value`` is read by
@@ -43,7 +43,7 @@ def all_reduce_early(value, world_size: int, beside: bool):
         total = all_reduce(value, world_size)
         op = total.get_defining_op()
         if not hasattr(op, "set_scheduling_priority") or not hasattr(op, "set_execution_stream"):
-            private.say_without("pir.Operation.set_scheduling_priority", "gradients are summed at the end of a step")
+            private.warn_missing("pir.Operation.set_scheduling_priority", "gradients are summed at the end of a step")
             return total
         op.set_scheduling_priority(0)
         if beside:
@@ -52,7 +52,7 @@ def all_reduce_early(value, world_size: int, beside: bool):
     attrs = {"ring_id": RING, "use_calc_stream": True}
     total = value if beside else new_value("c_allreduce_sum", value.dtype)
     append_op("c_allreduce_sum", {"X": value}, {"Out": total}, attrs)
-    settings = private.need("base.framework").default_main_program().current_block().ops[-1].dist_attr
+    settings = private.require("base.framework").default_main_program().current_block().ops[-1].dist_attr
     settings.scheduling_priority = 0
     settings.execution_stream = STREAM if beside else settings.execution_stream
     return total
@@ -68,6 +68,6 @@ def reduce_scatter(value, rank: int, world_size: int, on_gpu: bool):
     if not on_gpu:
         return paddle.split(all_reduce(value, world_size), world_size, axis=0)[rank]
     if is_pir():
-        return private.need("_C_ops.reduce_scatter")(value, RING, world_size)
+        return private.require("_C_ops.reduce_scatter")(value, RING, world_size)
     attrs = {"ring_id": RING, "nranks": world_size, "use_calc_stream": True}
-    return out_of("c_reducescatter", {"X": value}, attrs, value.dtype)
+    return append_op_out("c_reducescatter", {"X": value}, attrs, value.dtype)

@@ -39,7 +39,7 @@ class Library(NamedTuple):
         return f"/proc/self/fd/{self.handle}"
 
 
-def library_of(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Library:
+def compiled_library(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Library:
     """The shared library of a C++ ``source`` that uses Paddle: the one in the cache, or one that is compiled now.
 
     ``CXX`` in the environment names another compiler than g++, ``XDG_CACHE_HOME`` another cache than ~/.cache. Nobody

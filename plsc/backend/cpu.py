@@ -28,13 +28,13 @@ def prepare_cpu(threads: int) -> None:
     use_wide_kernels()
     set_threads = private.find("base.core.set_num_threads")
     if set_threads is None:
-        private.say_without("base.core.set_num_threads", "it computes with as many threads as it likes")
+        private.warn_missing("base.core.set_num_threads", "it computes with as many threads as it likes")
     else:
         set_threads(threads)
     run_in_order()
-    drop_together()
-    onednn.off_elsewhere()
-    keep_big_blocks()
+    batch_garbage_collection()
+    onednn.disable_paddle_flags()
+    keep_large_blocks()
 
 
 def run_in_order() -> None:
@@ -50,7 +50,7 @@ def run_in_order() -> None:
     private.set_flag(in_order, True)
 
 
-def drop_together() -> None:
+def batch_garbage_collection() -> None:
     """Let the executor drop the tensors that nobody reads any more some MB at a time and not after each operation.
 
     It does so in a thread of its own, which the operation has to wake: on two cores, up to a sixth of the step of a
@@ -98,14 +98,14 @@ def _processor(cpuinfo: Path) -> tuple[str, set[str]]:
     return found.get("vendor_id", ""), set(found.get("flags", "").split())
 
 
-def keep_big_blocks() -> bool:
+def keep_large_blocks() -> bool:
     """Take big blocks from the heap and do not give them back to the kernel between steps; True if glibc obeyed.
 
-    By default each block above 32 MB is mapped anew at every allocation, and its first use faults in every page: a
-    step of a large net or classifier spends more time on that than on the arithmetic (docs/design.md has figures).
-    The price is some unused memory between blocks, and that nothing is given back before give_back is called. All
-    threads share one heap: else the thread that saves takes 33 MB for itself while the heap of the others has room,
-    and they are never given back.
+    By default glibc maps each block above 32 MB anew at every allocation, and the first use of each page faults: a step
+    of a large model or classifier spends more time on that than on arithmetic (measured in docs/design.md). The price
+    is some unused memory between blocks, which the kernel gets back when ``release_free_memory`` is called. All
+    threads share one heap: otherwise the thread that saves would take 33 MB for itself, which are never released,
+    while the heap of the others has room.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -115,12 +115,12 @@ def keep_big_blocks() -> bool:
 
 
 @contextlib.contextmanager
-def blocks_apart() -> Iterator[None]:
-    """After keep_big_blocks: blocks of 1 MB and more that are made inside are mapped each by itself, and unmapped when
+def map_large_blocks() -> Iterator[None]:
+    """After ``keep_large_blocks``: within this context blocks of 1 MB and more are mapped separately, and unmapped when
     they are freed.
 
-    For the first run of a program. What is kept from it, such as the layouts of oneDNN, would lie among what a step
-    makes and drops, and leave holes of all sizes in the heap: 0.8 GB with a ResNet50 (batch 16).
+    For the first run of a program. Memory that stays allocated after it, such as oneDNN's layouts, would fragment the
+    heap among the temporary tensors of a step: 0.8 GB with a ResNet50 (batch 16).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -135,7 +135,7 @@ def blocks_apart() -> Iterator[None]:
         mallopt(M_MMAP_MAX, 0)
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Give what nobody uses back to the kernel, at the end of a run: the process may go on.
 
     Executors and programs refer to each other in circles; with them go the layouts that oneDNN keeps.
@@ -146,7 +146,7 @@ def give_back() -> None:
 
 
 def use_huge_pages(size: int) -> bool:
-    """Let the next ``size`` bytes of big blocks lie in pages of 2 MB. After keep_big_blocks. True if Linux took the
+    """Let the next ``size`` bytes of big blocks lie in pages of 2 MB. After keep_large_blocks. True if Linux took the
     wish, which it also does where its administrator has switched such pages off.
 
     A step of sampled rows goes here and there through all of them, and with pages of 4 KB misses the TLB at nearly

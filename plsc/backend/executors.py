@@ -10,7 +10,7 @@ from plsc.backend.static import is_pir
 log = logging.getLogger(__name__)
 
 
-def know_programs(executor) -> None:
+def cache_by_program(executor) -> None:
     """Let ``executor`` find what it made of a program by the program itself, which then must not change any more.
 
     Paddle 3 writes the whole program out as text in every run, to look for that: 2 to 4 ms (docs/history.md). This
@@ -22,11 +22,11 @@ def know_programs(executor) -> None:
     if kind is not None and hasattr(getattr(executor, "_executor_cache", None), "_CachedData"):
         executor._executor_cache._CachedData = kind
     else:
-        _say_slower()
+        _warn_slower()
 
 
 @functools.cache
-def _say_slower() -> None:
+def _warn_slower() -> None:
     import paddle
 
     log.warning(

@@ -9,14 +9,14 @@ import paddle
 from plsc.backend import static
 
 
-def while_building(enabled: bool, white: list[str], black: list[str]):
+def autocast(enabled: bool, white: list[str], black: list[str]):
     """The context in which to build what may run in half precision (Paddle 3.x)."""
     if enabled and static.is_pir():
         return paddle.amp.auto_cast(True, white, black, level="O1", dtype="float16")
     return contextlib.nullcontext()
 
 
-def cast_built(program, white: list[str], black: list[str]) -> None:
+def cast_program(program, white: list[str], black: list[str]) -> None:
     """Cast the operations of ``program`` that may run in half precision (Paddle 2.6)."""
     if static.is_pir():
         return

@@ -17,7 +17,7 @@ def join_gloo(store, rank: int, world_size: int, endpoint: str):
 
     What paddle.distributed.gloo_init_parallel_env does, which sleeps in steps of 3 seconds.
     """
-    core = private.need("base.core")
+    core = private.require("base.core")
     host, port = endpoint.rsplit(":", 1)
     server = None
     if rank == 0:

@@ -51,14 +51,14 @@ def is_available() -> bool:
     return paddle.__version__.startswith(TESTED) and is_built_with_it is not None and is_built_with_it()
 
 
-def off_elsewhere() -> None:
+def disable_paddle_flags() -> None:
     """Switch off Paddle's own choice of operations for oneDNN, also where the user's environment switches it on."""
     names = ("FLAGS_use_mkldnn", "FLAGS_use_onednn") if static.is_pir() else ("FLAGS_use_mkldnn",)
     for name in names:
         private.set_flag(name, False, without="it is not switched off")
 
 
-def let_go(loops: int) -> None:
+def clear_cache(loops: int) -> None:
     """Make what oneDNN keeps of an executor go with it, where its programs have run ``loops`` loops.
 
     Paddle clears it when an executor goes, but each loop that was run makes it pass over one such clearing, whoever's
@@ -67,7 +67,7 @@ def let_go(loops: int) -> None:
     """
     if not is_available():
         return  # nothing was moved to it
-    core = private.need("base.core")
+    core = private.require("base.core")
     place = core.Place()
     place.set_place(core.CPUPlace())
     for _ in range(loops):
@@ -117,7 +117,7 @@ def _rule(kind: Kind):
 
 
 def _fits(found, is_prelu: bool) -> bool:
-    x, float32 = found.Tensor("x"), private.need("base.core").DataType.FLOAT32
+    x, float32 = found.Tensor("x"), private.require("base.core").DataType.FLOAT32
     if x.dtype != float32 or len(x.shape) != 4 or found.StrAttr("data_format") != "NCHW":
         return False
     return not is_prelu or found.StrAttr("mode") == "channel"
@@ -152,7 +152,7 @@ def _move_legacy(program) -> int:
 
 def _fits_legacy(block, op) -> bool:
     x = block.var(op.input(LEGACY[op.type][0])[0])
-    layout, float32 = op.attr("data_format"), private.need("base.core").VarDesc.VarType.FP32
+    layout, float32 = op.attr("data_format"), private.require("base.core").VarDesc.VarType.FP32
     if x.dtype != float32 or len(x.shape) != 4 or layout not in ("NCHW", "AnyLayout"):
         return False
     return "prelu" not in op.type or op.attr("mode") == "channel"

@@ -8,7 +8,7 @@ import paddle
 
 from plsc.backend import private
 from plsc.backend.collectives import RING
-from plsc.backend.static import append_op, is_pir, new_value, out_of
+from plsc.backend.static import append_op, append_op_out, is_pir, new_value
 
 
 def increment_(target, by: int = 1) -> None:
@@ -20,7 +20,7 @@ def scatter_rows_(table, index, rows) -> None:
     """table[index] := rows, in place; costs the rows it writes, not the table. ``index`` has no duplicates."""
     if is_pir():
         by_copy = lambda: _put(table, paddle.scatter(table, index, rows, True))  # noqa: E731
-        private.fast("_C_ops.scatter_", (table, index, rows, True), by_copy)
+        private.fast_or_public("_C_ops.scatter_", (table, index, rows, True), by_copy)
     else:
         append_op("scatter", {"X": table, "Ids": index, "Updates": rows}, {"Out": table}, {"overwrite": True})
 
@@ -29,7 +29,7 @@ def add_rows_(table, index, rows):
     """table[index] += rows, in place; ``index`` may name a row several times. Returns the table."""
     if is_pir():
         by_copy = lambda: _put(table, paddle.index_add(table, index, 0, rows))  # noqa: E731
-        return private.fast("_C_ops.index_add_", (table, index, rows, 0), by_copy)
+        return private.fast_or_public("_C_ops.index_add_", (table, index, rows, 0), by_copy)
     append_op("index_add", {"X": table, "Index": index, "AddValue": rows}, {"Out": table}, {"axis": 0})
     return table
 
@@ -39,14 +39,15 @@ def scale_channels(value, factor):
     zeros = paddle.zeros_like(factor)
     if is_pir():
         arguments = (value, factor, zeros, "NCHW")
-        return private.fast("_C_ops.affine_channel", arguments, lambda: value * paddle.reshape(factor, [1, -1, 1, 1]))
+        by_product = lambda: value * paddle.reshape(factor, [1, -1, 1, 1])  # noqa: E731
+        return private.fast_or_public("_C_ops.affine_channel", arguments, by_product)
     inputs, attrs = {"X": value, "Scale": factor, "Bias": zeros}, {"data_layout": "NCHW"}
-    return out_of("affine_channel", inputs, attrs, value.dtype)
+    return append_op_out("affine_channel", inputs, attrs, value.dtype)
 
 
 def gaussian(shape: list[int], mean: float, deviation: float, seed: int):
     """float32 from a normal distribution, by a generator of its own: the same numbers for the same ``seed``, not 0."""
-    return private.need("tensor.random.gaussian")(shape, mean, deviation, seed, "float32")
+    return private.require("tensor.random.gaussian")(shape, mean, deviation, seed, "float32")
 
 
 BITS_LOST = {"float16": 13, "bfloat16": 16}  # of the 24 of float32
@@ -68,7 +69,8 @@ def round_to(value, dtype: str):
 def put_half_rows_(table, index, rows) -> None:
     """scatter_rows_ for float16 and bfloat16, which have no ``scatter`` on CPUs."""
     if is_pir():
-        private.fast("_C_ops.index_put_", (table, [index], rows, False), lambda: _put_half_rows(table, index, rows))
+        by_copy = lambda: _put_half_rows(table, index, rows)  # noqa: E731
+        private.fast_or_public("_C_ops.index_put_", (table, [index], rows, False), by_copy)
     else:
         inputs = {"x": table, "indices": [index], "value": rows}
         append_op("index_put", inputs, {"out": table}, {"accumulate": False})
@@ -88,7 +90,7 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
     """
     if is_pir():
         settings = (None, momentum, False, "l2_decay", weight_decay, False, 1.0)
-        return private.fast(
+        return private.fast_or_public(
             "_C_ops.momentum_", (parameter, gradient, velocity, learning_rate, *settings),
             lambda: _momentum(parameter, gradient, velocity, learning_rate, momentum, weight_decay),
         )[:2]  # fmt: skip
@@ -102,7 +104,7 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
 def descend_(parameter, gradient, learning_rate):
     """parameter -= learning_rate * gradient, in place and in one pass; returns the parameter."""
     if is_pir():
-        return private.fast(
+        return private.fast_or_public(
             "_C_ops.sgd_", (parameter, learning_rate, gradient, None, False),
             lambda: (_put(parameter, parameter - learning_rate * gradient),),
         )[0]  # fmt: skip
@@ -133,7 +135,7 @@ def class_center_sample(local, num_local: int, num_sample: int):
     (see docs/gpu_program.md).
     """
     if is_pir():
-        draw = private.need("_C_ops.class_center_sample")
+        draw = private.require("_C_ops.class_center_sample")
         return draw(local, num_local, num_sample, RING, 0, 1, False, 0)[1]
     attrs = {"num_classes": num_local, "num_samples": num_sample, "ring_id": RING, "rank": 0, "nranks": 1}
     remapped, index = (new_value("class_center_sample", local.dtype) for _ in range(2))
@@ -146,7 +148,7 @@ def class_center_sample(local, num_local: int, num_sample: int):
 def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int, world_size: int):
     """GPU only. cosine [G, S] of this rank, remapped label [G, 1] -> loss [G, 1], the same on every rank."""
     if is_pir():
-        kernel = private.need("_C_ops.margin_cross_entropy")
+        kernel = private.require("_C_ops.margin_cross_entropy")
         return kernel(cosine, label, False, RING, rank, world_size, *margins, scale)[1]
     softmax, loss = (new_value("margin_cross_entropy", cosine.dtype) for _ in range(2))
     attrs = {"ring_id": RING, "rank": rank, "nranks": world_size, "scale": scale, "return_softmax": False}
@@ -155,11 +157,11 @@ def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int,
     return loss
 
 
-def entropy_of_the_same_memory(cosine, label):
+def cross_entropy_of_same_memory(cosine, label):
     """margin_cross_entropy for a program that is only looked at, where no kernel is there whose gradient can be built:
     it makes, keeps and overwrites tensors of the same sizes, but keeps no cosines for its gradient."""
     if is_pir():
-        return private.need("_C_ops.cross_entropy_with_softmax")(cosine, label, False, True, True, -100, -1)[1]
+        return private.require("_C_ops.cross_entropy_with_softmax")(cosine, label, False, True, True, -100, -1)[1]
     softmax, loss = (new_value("softmax_with_cross_entropy", cosine.dtype) for _ in range(2))
     inputs, outputs = {"Logits": cosine, "Label": label}, {"Softmax": softmax, "Loss": loss}
     append_op("softmax_with_cross_entropy", inputs, outputs, {"soft_label": False, "axis": -1})

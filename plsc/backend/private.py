@@ -41,7 +41,7 @@ def find(name: str) -> Any | None:
     return value
 
 
-def need(name: str) -> Any:
+def require(name: str) -> Any:
     """What Paddle has under ``name``. Raises Missing where it has nothing, and PLSC no other way."""
     value = find(name)
     if value is None:
@@ -49,7 +49,7 @@ def need(name: str) -> Any:
     return value
 
 
-def fast(name: str, arguments: tuple, slow: Callable[[], Any]) -> Any:
+def fast_or_public(name: str, arguments: tuple, slow: Callable[[], Any]) -> Any:
     """The result of Paddle's private operation ``name``; where this Paddle has it no more, or it takes other arguments,
     that of ``slow``, and the log says so once."""
     operation = find(name)
@@ -59,7 +59,7 @@ def fast(name: str, arguments: tuple, slow: Callable[[], Any]) -> Any:
         except (TypeError, ValueError):
             if paddle.__version__ in TESTED:
                 raise  # these arguments are right there: it is what they hold
-    say_without(name, "a slower public way is taken")
+    warn_missing(name, "a slower public way is taken")
     return slow()
 
 
@@ -71,11 +71,11 @@ def set_flag(name: str, value: Any, without: str | None = None) -> None:
     except ValueError:
         if without is None:
             raise Missing(f"flag {name}") from None
-        say_without(name, without)
+        warn_missing(name, without)
 
 
 @functools.cache
-def say_without(name: str, consequence: str) -> None:
+def warn_missing(name: str, consequence: str) -> None:
     """A line in the log, once in a process."""
     log.warning(
         "Paddle %s has no paddle.%s as PLSC knows it from %s: %s",

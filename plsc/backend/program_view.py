@@ -165,12 +165,12 @@ def _pir_operations(block, known: dict[str, tuple[Tensor, ...]]) -> Iterator[Ope
         ]
         writes = [tensor for value in op.results() for tensor in _pir_tensors(value, known)]
         reads = tuple(tensor for tensors in reads for tensor in tensors)
-        reuses = hasattr(private.need("base.core.pir.ops"), kind + "_")
+        reuses = hasattr(private.require("base.core.pir.ops"), kind + "_")
         yield Operation(kind.rstrip("_"), reads, tuple(needs), tuple(writes), reuses, tuple(inner))
 
 
 def _pir_in_place(op, known: dict[str, tuple[Tensor, ...]]) -> None:
-    for result, source in private.need("base.core.pir.get_op_inplace_info")(op).items():
+    for result, source in private.require("base.core.pir.get_op_inplace_info")(op).items():
         changed = op.operand_source(source)
         if changed.initialized():
             known[op.results()[result].id] = _pir_tensors(changed, known)
@@ -202,7 +202,7 @@ def _legacy_operations(program, block) -> Iterator[Operation]:
             inner.append(tuple(_legacy_operations(program, program.block(op._block_attr_id("sub_block")))))
         unused = _legacy_unused(op)
         needs = tuple(tensor for tensor in reads if tensor.key not in unused)
-        reuses = private.need("base.core").has_infer_inplace(op.type)
+        reuses = private.require("base.core").has_infer_inplace(op.type)
         yield Operation(op.type, reads, needs, writes, reuses, tuple(inner))
 
 
@@ -210,14 +210,14 @@ def _legacy_unused(op) -> set[str]:
     inputs = {slot: op.input(slot) for slot in op.input_names}
     outputs = {slot: op.output(slot) for slot in op.output_names}
     attrs = {name: op.attr(name) for name in op.attr_names}
-    slots = private.need("base.core").infer_no_need_buffer_slots(op.type, inputs, outputs, attrs)
+    slots = private.require("base.core").infer_no_need_buffer_slots(op.type, inputs, outputs, attrs)
     return {name for slot in slots for name in op.input(slot)}
 
 
 def _legacy_tensors(block, names: list[str]) -> tuple[Tensor, ...]:
     """The tensors among the variables named; a gradient that nobody asked for has a name and no variable."""
     found = [block._find_var_recursive(name) for name in names]
-    kind = private.need("base.core").VarDesc.VarType.LOD_TENSOR
+    kind = private.require("base.core").VarDesc.VarType.LOD_TENSOR
     return tuple(_legacy_tensor(variable) for variable in found if variable is not None and variable.type == kind)
 
 

@@ -13,7 +13,7 @@ from plsc.backend.static import is_pir
 
 def open_store(host: str, port: int, is_server: bool, world_size: int, timeout: int):
     """A key-value store on the server rank; blocks until it is reachable, at most ``timeout`` seconds."""
-    return private.need("base.core.TCPStore")(host, port, is_server, world_size, timeout)
+    return private.require("base.core.TCPStore")(host, port, is_server, world_size, timeout)
 
 
 def start_gloo(store, rank: int, world_size: int, endpoint: str):
@@ -22,12 +22,12 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str):
     ``endpoint`` is a free host:port of rank 0, used by Paddle 2.6.
     """
     if is_pir():
-        create = private.need("base.core.CommContextManager.create_gloo_comm_context")
+        create = private.require("base.core.CommContextManager.create_gloo_comm_context")
         return create(store, str(RING), rank, world_size)
     return join_gloo(store, rank, world_size, endpoint)
 
 
-def let_gloo_wait(rank: int, world_size: int, seconds: int) -> bool:
+def set_gloo_timeout(rank: int, world_size: int, seconds: int) -> bool:
     """Let the collectives of the ring of ``start_gloo`` wait for ``seconds``; False where it stays at Paddle 3's 30.
 
     Paddle 2.6 waits for months.
@@ -43,6 +43,6 @@ def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:
     """
     if not is_pir():
         paddle.set_flags({"FLAGS_dynamic_static_unified_comm": True})
-    manager = private.need("base.core.CommContextManager")
+    manager = private.require("base.core.CommContextManager")
     manager.set_device_id(device_id)
     manager.create_nccl_comm_context(store, str(RING), rank, world_size)

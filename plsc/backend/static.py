@@ -22,40 +22,40 @@ def is_pir() -> bool:
 
 def append_op(kind: str, inputs: dict, outputs: dict, attrs: dict) -> None:
     """Append one operation of the legacy IR (Paddle 2.6 only)."""
-    program = private.need("base.framework").default_main_program()
+    program = private.require("base.framework").default_main_program()
     program.current_block().append_op(type=kind, inputs=inputs, outputs=outputs, attrs=attrs)
 
 
 def new_value(kind: str, dtype):
-    return private.need("base.layer_helper").LayerHelper(kind).create_variable_for_type_inference(dtype=dtype)
+    return private.require("base.layer_helper").LayerHelper(kind).create_variable_for_type_inference(dtype=dtype)
 
 
-def out_of(kind: str, inputs: dict, attrs: dict, dtype):
+def append_op_out(kind: str, inputs: dict, attrs: dict, dtype):
     """The value "Out" of a new operation of the legacy IR."""
     out = new_value(kind, dtype)
     append_op(kind, inputs, {"Out": out}, attrs)
     return out
 
 
-def own_operation(kind: str, inputs: dict, outputs: dict):
+def custom_operation(kind: str, inputs: dict, outputs: dict):
     """Append an operation of a library that was loaded. ``outputs`` names its float32 results in order: with None for a
     new value, or with the input that it changes in place (Paddle 3 knows both by itself). Returns the results."""
     if is_pir():
-        return private.need("_C_ops._run_custom_op")(kind, *inputs.values())
+        return private.require("_C_ops._run_custom_op")(kind, *inputs.values())
     made = {name: new_value(kind, "float32") if value is None else value for name, value in outputs.items()}
     append_op(kind, inputs, made, {})
     return list(made.values())
 
 
-def has_own_operations() -> bool:
-    """True where ``own_operation`` can append one that ``load_operations`` has loaded."""
+def supports_custom_operations() -> bool:
+    """True where ``custom_operation`` can append one that ``load_custom_operations`` has loaded."""
     loads = private.find("utils.cpp_extension.load_op_meta_info_and_register_op") is not None
     return loads and (not is_pir() or private.find("_C_ops._run_custom_op") is not None)
 
 
-def load_operations(path: str) -> None:
+def load_custom_operations(path: str) -> None:
     """Load a library of operations. Raises what Paddle raises."""
-    private.need("utils.cpp_extension.load_op_meta_info_and_register_op")(path)
+    private.require("utils.cpp_extension.load_op_meta_info_and_register_op")(path)
 
 
 def free_scope(scope) -> None:
@@ -63,10 +63,10 @@ def free_scope(scope) -> None:
     if hasattr(scope, "_remove_from_pool"):
         scope._remove_from_pool()
     else:
-        private.say_without("static.Scope._remove_from_pool", "the variables of a run stay until the process ends")
+        private.warn_missing("static.Scope._remove_from_pool", "the variables of a run stay until the process ends")
 
 
-def made_at(values: list) -> list[int]:
+def operation_indices(values: list) -> list[int]:
     """The number, in the program, of the operation that makes each value; of several the last."""
     ops = paddle.static.default_main_program().global_block().ops
     if is_pir():
@@ -77,14 +77,14 @@ def made_at(values: list) -> list[int]:
 
 
 @contextlib.contextmanager
-def behind(place: int):
+def insert_after(place: int):
     """What is built inside stands directly behind operation number ``place`` of the program, or, where this Paddle
     cannot do that, at its end."""
     block = paddle.static.default_main_program().global_block()
     if is_pir():
         begin, end = private.find("pir.set_insertion_point_after"), private.find("pir.reset_insertion_point_to_end")
         if begin is None or end is None:
-            private.say_without("pir.set_insertion_point_after", "what could stand earlier in a step stands at its end")
+            private.warn_missing("pir.set_insertion_point_after", "gradients are summed at the end of a step")
             yield
             return
         begin(block.ops[place])

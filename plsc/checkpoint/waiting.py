@@ -19,7 +19,7 @@ from plsc.checkpoint.tensor_file import TensorFile
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.errors import CheckpointError, ConfigError
 from plsc.registry import OPTIMIZERS
-from plsc.rows.history import MissedOnHost
+from plsc.rows.history import MissedStepsOnHost
 from plsc.rows.optimizer import RowOptimizer, build_optimizer
 
 TOUCHED = "touched"  # I64 [num_classes]
@@ -90,7 +90,7 @@ class Waiting:
 
     def _by_its_optimizer(self, file: TensorFile, since: np.ndarray, values: list, name: str) -> np.ndarray:
         optimizer = self._optimizer(file.path)
-        missed = MissedOnHost(self.window, since, self._history["weight_decay"])
+        missed = MissedStepsOnHost(self.window, since, self._history["weight_decay"])
         weight, *slots = (value.astype(np.float64) for value in values)
         weight, slots = optimizer.bring_up_to_date(weight, tuple(slots), missed)  # type: ignore[arg-type]
         return [weight, *slots][self.tensors.index(name)].astype(np.float32)

@@ -34,12 +34,12 @@ def gpu_head(feature, blocks, rows, labels: Labels, context: StepContext, diviso
     multiplies ``dfeature``, not the gradient of the rows. The kernel would end the process at a label that is no class;
     here the loss and all gradients are NaN instead.
     """
-    leaves = feature, rows = autodiff.leaf(feature), autodiff.leaf(rows)
+    leaves = feature, rows = autodiff.as_leaf(feature), autodiff.as_leaf(rows)
     frozen = [leaf.stop_gradient for leaf in leaves]
     for leaf in leaves:
         leaf.stop_gradient = False
     held = _held_cosines(feature, rows, context.spec.half)
-    stands_in = context.spec.only_looked_at and not paddle.is_compiled_with_cuda()
+    stands_in = context.spec.dry_run and not paddle.is_compiled_with_cuda()
     nll = _nll(held, labels, context, stands_in)
     loss = paddle.reshape(paddle.sum(nll) / divisor, [1]) * _one_or_nan(labels.known)
     loss_scale = context.loss_scale
@@ -68,7 +68,7 @@ def _nll(cosine, labels: Labels, context: StepContext, stands_in: bool):
     number = paddle.where(labels.known, labels.number, paddle.zeros_like(labels.number))
     number = paddle.unsqueeze(number, 1)
     if stands_in:
-        return ops.entropy_of_the_same_memory(cosine, number)
+        return ops.cross_entropy_of_same_memory(cosine, number)
     spec, shard = context.spec, context.shard
     margins = spec.loss.kernel_margins
     return ops.margin_cross_entropy(cosine, number, margins, spec.scale, shard.rank, shard.world_size)

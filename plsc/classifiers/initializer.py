@@ -83,7 +83,7 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
         return paddle.concat([drawn, paddle.full([BLOCK_CLASSES, 1], self.bias, "float32")], axis=1)
 
 
-def usual_distribution(num_classes: int, embedding_size: int) -> Distribution:
+def default_distribution(num_classes: int, embedding_size: int) -> Distribution:
     """N(0, sqrt(2 / (embedding_size + num_classes))), PLSC 0.x's, with the number of all classes."""
     return Distribution("normal", 0.0, math.sqrt(2.0 / (embedding_size + num_classes)))
 

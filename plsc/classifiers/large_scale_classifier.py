@@ -11,7 +11,7 @@ from typing import Any
 import paddle
 
 from plsc.backend import ops, static
-from plsc.classifiers.initializer import ShardInitializer, usual_distribution
+from plsc.classifiers.initializer import ShardInitializer, default_distribution
 from plsc.classifiers.spec import ClassifierSpec, Shard, StepContext
 from plsc.classifiers.step import classify
 from plsc.errors import ConfigError
@@ -63,7 +63,7 @@ class LargeScaleClassifier:
         self.num_local = shard.num_local
         self.num_sample = shard.num_sample
         prefix = f"dist@{name or 'fc'}@rank@{rank:05d}"
-        usual = usual_distribution(num_classes, embedding_size)
+        usual = default_distribution(num_classes, embedding_size)
         attr = paddle.ParamAttr(name=prefix + ".w", initializer=ShardInitializer(shard.first, spec.seed, usual))
         self.weight = paddle.static.create_parameter([shard.num_local, embedding_size], "float32", attr=attr)
         self.weight.is_distributed = True
@@ -80,10 +80,10 @@ class LargeScaleClassifier:
         output = classify(values, label, frozen, context)
         # loss + (x - frozen x) * gradient: the value of the loss, and by construction its gradient by x
         carrier = paddle.sum((feature - values) * _freeze(output.dfeature))
-        piece = output.row_gradients.blocks.whole
+        piece = output.row_gradients.blocks.only_piece
         index = piece.block.index
         rows = self.weight if index is None else paddle.gather(self.weight, _freeze(index))
-        drows = output.row_gradients.of(piece, frozen.fetch(piece))
+        drows = output.row_gradients.compute(piece, frozen.fetch(piece))
         carrier = carrier + paddle.sum((rows - frozen.fetch(piece)) * _freeze(drows))
         return _freeze(output.loss) + carrier
 

@@ -16,7 +16,7 @@ from plsc.backend import collectives, static
 from plsc.classifiers import sampling
 from plsc.classifiers.checked_loss import CheckedLoss
 from plsc.classifiers.head import row_numbers
-from plsc.classifiers.own_class import OwnClass
+from plsc.classifiers.target_class import TargetClass
 from plsc.losses import Batch
 from plsc.rows.blocks import length
 
@@ -61,16 +61,16 @@ class LossTerms:
         }
 
     @property
-    def changes_others(self) -> bool:
+    def has_others_rule(self) -> bool:
         """Whether ``of`` has a rule for the other classes, and so must be called before these are worked on."""
         return self._loss.has("others")
 
-    def of(self, own: OwnClass, position) -> Terms:
+    def of(self, own: TargetClass, position) -> Terms:
         """``position`` [G]: -1 where another rank holds the own class."""
         batch = self._global_batch(own, position)
         if self._states:
             batch.states = self._updated(batch)
-        if self._loss.elementwise and not self.changes_others:
+        if self._loss.elementwise and not self.has_others_rule:
             at_hand = self._batch(lambda: own.cosine, own.norm, batch.states, lambda: self._index(own.cosine))
             target = self._loss.target(at_hand, own.cosine.shape)
         else:
@@ -78,12 +78,12 @@ class LossTerms:
         penalty = None, None
         if self._loss.has("penalty"):
             penalty = self._at_hand(self._loss.penalty(batch, batch.norm.shape))
-        others = self._others(batch, target[0]) if self.changes_others else None
+        others = self._others(batch, target[0]) if self.has_others_rule else None
         cosine, *slopes = target
         logit = cosine if self.scale == 1.0 else self.scale * cosine
         return Terms(*map(_float32, (logit, *slopes, *penalty)), others)
 
-    def _global_batch(self, own: OwnClass, position) -> Batch:
+    def _global_batch(self, own: TargetClass, position) -> Batch:
         states = {name: paddle.cast(state, "float64") for name, state in self._states.items()}
 
         def cosine():

@@ -15,8 +15,8 @@ import paddle
 
 from plsc.classifiers.head import HeadOutput, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.loss_terms import LossTerms, Terms
-from plsc.classifiers.own_class import OwnClass
 from plsc.classifiers.softmax import RowSums, Softmax
+from plsc.classifiers.target_class import TargetClass
 from plsc.rows.blocks import RowBlock, RowBlocks, RowPiece, length
 from plsc.rows.gradients import RowGradients, RowProduct
 from plsc.rows.operations import scale_rows
@@ -46,20 +46,20 @@ class PlainHead:
         self.feature_scale = inverse_norm(feature) if self.directions else None
         self.feature = feature * self.feature_scale if self.directions else feature
         # then, where rows are not moved at once, the gradients of the cosines and their part along each row
-        self.cosines = blocks.store(length(feature))
-        self.row_scales = blocks.store(1)  # 1 / |row|
-        self.exponentials = blocks.store(length(feature)) if blocks.keeps else None
-        self.slopes = blocks.store(length(feature)) if blocks.keeps and loss.changes_others else None
+        self.cosines = blocks.buffer(length(feature))
+        self.row_scales = blocks.buffer(1)  # 1 / |row|
+        self.exponentials = blocks.buffer(length(feature)) if blocks.is_single else None
+        self.slopes = blocks.buffer(length(feature)) if blocks.is_single and loss.has_others_rule else None
         self._places: dict[RowBlock, _Places] = {}
 
     def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
         """``divisor``: features of the global batch, a number or a value. ``shard_world``: ranks that share the rows.
         ``count_larger``: whether HeadOutput.larger is wanted."""
-        if self.loss.changes_others:
+        if self.loss.has_others_rule:
             own, terms = self._own_class()
             self.rule = terms.others
         sums = RowSums(*self.forward())
-        if not self.loss.changes_others:  # not before: what it makes would be held through the loop
+        if not self.loss.has_others_rule:  # not before: what it makes would be held through the loop
             own, terms = self._own_class()
         softmax = Softmax(sums, terms, self.position, self.scale, divisor, shard_world)
         factors = _Factors(self.feature * softmax.share, own.by_row * softmax.own_part)
@@ -77,8 +77,8 @@ class PlainHead:
             )
         return HeadOutput(softmax.loss, dfeature, gradients, larger)
 
-    def _own_class(self) -> tuple[OwnClass, Terms]:
-        own = OwnClass(self.given, self.rows.fetch(self.blocks.at(self.position)), self.directions)
+    def _own_class(self) -> tuple[TargetClass, Terms]:
+        own = TargetClass(self.given, self.rows.fetch(self.blocks.piece_at(self.position)), self.directions)
         return own, self.loss.of(own, self.position)
 
     def forward(self) -> list:
@@ -100,7 +100,7 @@ class PlainHead:
             return higher, total, own_cosine + own
 
         zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
-        return self.blocks.each(body, [zeros + LOWEST, zeros, zeros])
+        return self.blocks.for_each(body, [zeros + LOWEST, zeros, zeros])
 
     def _cosines(self, block: RowBlock):
         """The cosines [R, G], or with plain softmax the products; keeps 1 / |row|."""
@@ -111,10 +111,10 @@ class PlainHead:
             if self.directions:
                 squares.append(self.rows.squares(piece))
         if not self.directions:
-            return block.join(products)
-        row_scale = inverse_root(block.join(squares))
+            return block.concat(products)
+        row_scale = inverse_root(block.concat(squares))
         self.row_scales.put(block, row_scale)
-        return scale_rows(block.join(products), row_scale, by_channel=block.is_part)
+        return scale_rows(block.concat(products), row_scale, by_channel=block.in_blocks)
 
     def _others(self, block: RowBlock, cosine) -> tuple:
         """(what stands for ``cosine`` [R, G], in which the own classes add nothing to a softmax, its slope or None)."""
@@ -146,9 +146,9 @@ class PlainHead:
                 # d cos / d row = (feature - cos * unit row) / |row|; the part along the row is a sum per row
                 row_scale = self.row_scales.get(block)
                 along = paddle.matmul(dcosine * cosine, softmax.share) * row_scale * row_scale
-                dcosine = scale_rows(dcosine, row_scale, by_channel=block.is_part)
+                dcosine = scale_rows(dcosine, row_scale, by_channel=block.in_blocks)
             move = self.move(block, along) if self.move else self._keep(block, along)
-            for piece, weights in zip(block.pieces, block.cut(dcosine)):
+            for piece, weights in zip(block.pieces, block.split(dcosine)):
                 dfeature = dfeature + paddle.matmul(weights, self.rows.fetch(piece), transpose_x=True)
                 move(piece, self._product(piece, weights, factors))
             return dfeature, *larger
@@ -156,7 +156,7 @@ class PlainHead:
         start = [paddle.zeros_like(self.feature)]
         if count_larger:
             start.append(paddle.zeros_like(softmax.target))
-        dfeature, *larger = self.blocks.each(body, start)
+        dfeature, *larger = self.blocks.for_each(body, start)
         return dfeature * softmax.share, larger[0] if count_larger else None
 
     def _slope_of_exponentials(self, block: RowBlock, cosine, largest):
@@ -181,15 +181,15 @@ class PlainHead:
 
     def _keep(self, block: RowBlock, along) -> Callable:
         if self.directions:
-            for piece, values in zip(block.pieces, block.cut(along)):
+            for piece, values in zip(block.pieces, block.split(along)):
                 self.row_scales.put(piece, values)
         return lambda piece, product: self.cosines.put(piece, product.weights)
 
     def _row_gradient(self, piece: RowPiece, factors: _Factors, rows):
-        gradient = self._product(piece, self.cosines.get(piece), factors).whole()
+        gradient = self._product(piece, self.cosines.get(piece), factors).compute()
         if not self.directions:
             return gradient
-        return gradient - scale_rows(rows, self.row_scales.get(piece), by_channel=piece.block.is_part)
+        return gradient - scale_rows(rows, self.row_scales.get(piece), by_channel=piece.block.in_blocks)
 
 
 @dataclass(frozen=True)
@@ -225,14 +225,14 @@ def _scaled_minus(x, scale: float, per_feature, block: RowBlock) -> Any:
     the factors of a product to TF32, 11 bits: of a logit of 20 that is off by up to 0.008.
     """
     per_feature = paddle.unsqueeze(per_feature, 0)
-    if not block.is_part:
+    if not block.in_blocks:
         return scale * x - per_feature
     return paddle.addmm(x, _ones(x), per_feature, beta=scale, alpha=-1.0)
 
 
 def _sum_over_rows(x, block: RowBlock):
     """[G] of ``x`` [R, G], on CPUs by a product as well: a tenth of the time of ``sum``."""
-    if not block.is_part:
+    if not block.in_blocks:
         return paddle.sum(x, axis=0)
     return paddle.squeeze(paddle.matmul(_ones(x), x, transpose_x=True), 0)
 
@@ -240,7 +240,7 @@ def _sum_over_rows(x, block: RowBlock):
 def _largest(x, block: RowBlock):
     """[G]: the largest of each column of ``x`` [R, G]. On CPUs ``maximum`` of two halves is many times as fast as
     ``max`` by columns."""
-    while block.is_part and x.shape[0] > 256:
+    while block.in_blocks and x.shape[0] > 256:
         half = (x.shape[0] + 1) // 2
         x = paddle.maximum(x[:half], x[-half:])
     return paddle.max(x, axis=0)

@@ -128,7 +128,7 @@ def _int64(number: int):
     return paddle.full([1], number, dtype="int64")
 
 
-def sample_by_kernel(local, owned, num_local: int, num_sample: int, step, key: int):
+def sample_with_kernel(local, owned, num_local: int, num_sample: int, step, key: int):
     """The same by ``class_center_sample``, with the draws of Paddle's generator; the rows are in any order."""
     # the kernel takes every label for one of the shard: those that are not stand for one that is, or, where the
     # batch has none, for a row drawn uniformly, so that no row is favoured

@@ -30,14 +30,14 @@ class ClassifierSpec:
     half: bool = False  # the products of features and rows in float16 (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
     compiled: bool = True  # sampled rows by plsc.rows.row_kernels, where these can be used
-    only_looked_at: bool = False  # by the plan of a run's memory, and never run
+    dry_run: bool = False  # by the plan of a run's memory, and never run
 
     @property
     def row_size(self) -> int:
         """Numbers in a row of the weight."""
         return self.embedding_size + (1 if self.with_bias else 0)
 
-    def by_kernel(self, env: Environment) -> bool:
+    def uses_kernel(self, env: Environment) -> bool:
         """Whether GPUs compute the loss by margin_cross_entropy, which knows a target cosine of three margins only."""
         more = any(self.loss.overrides(method) for method in ("states", "others", "penalty"))
         return env.on_gpu and self.loss.kernel_margins is not None and not more
@@ -85,6 +85,6 @@ class StepContext:
     move: Callable | None = None
 
     @property
-    def by_kernel(self) -> bool:
-        """See ClassifierSpec.by_kernel."""
-        return self.spec.by_kernel(self.env)
+    def uses_kernel(self) -> bool:
+        """See ClassifierSpec.uses_kernel."""
+        return self.spec.uses_kernel(self.env)

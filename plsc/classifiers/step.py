@@ -56,9 +56,9 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
     if spec.with_bias:
         ones = paddle.ones_like(own_feature[:, :1])
         own_feature = paddle.concat([own_feature, ones], axis=1)
-    blocks = RowBlocks(index, shard.num_sample, None if context.by_kernel else context.block_rows)
-    if context.by_kernel:
-        all_rows = rows.fetch(blocks.whole)
+    blocks = RowBlocks(index, shard.num_sample, None if context.uses_kernel else context.block_rows)
+    if context.uses_kernel:
+        all_rows = rows.fetch(blocks.only_piece)
         known = paddle.logical_and(own_labels >= 0, own_labels < spec.num_classes)
         labels = Labels(remapped, known, position)
         return _finish(gpu_head.gpu_head(own_feature, blocks, all_rows, labels, context, divisor), divisor, context)
@@ -84,8 +84,8 @@ def sample(all_labels, own_labels, context: StepContext):
     if not shard.samples:
         return own_labels, None, paddle.where(own_owned, own_local, paddle.full_like(own_local, -1))
     key = sampling.stream_key(spec.seed, shard.rank)
-    if context.by_kernel and spec.model_parallel:
-        index = sampling.sample_by_kernel(local, owned, shard.num_local, shard.num_sample, step, key)
+    if context.uses_kernel and spec.model_parallel:
+        index = sampling.sample_with_kernel(local, owned, shard.num_local, shard.num_sample, step, key)
         position = sampling.positions(index, local, owned)
         return sampling.labels_over_ranks(position, index, shard.rank, shard.world_size), index, position
     index, position = sampling.sample_rows(

@@ -26,9 +26,9 @@ def require_inference_mode(program, model_name: str) -> None:
 
 def require_values_kept(program, model_name: str) -> None:
     """Raise ConfigError if the net writes over its values: gradients would be wrong."""
-    from plsc.backend.autodiff import is_overwritten
+    from plsc.backend.autodiff import has_unsafe_assign
 
-    if is_overwritten(program):
+    if has_unsafe_assign(program):
         raise ConfigError(
             f"model {model_name}: paddle.assign(..., output=...) writes over a value, of which no gradient can be "
             "taken; go on with what paddle.assign or an operation returns"

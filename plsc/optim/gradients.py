@@ -26,23 +26,23 @@ def all_reduce_in_buckets(
     """
     if world_size == 1:
         return gradients, statistics
-    places = static.made_at(gradients)
-    buckets = in_buckets([4 * math.prod(value.shape) for value in gradients], places, bucket_bytes)
+    places = static.operation_indices(gradients)
+    buckets = group_into_buckets([4 * math.prod(value.shape) for value in gradients], places, bucket_bytes)
     values = [[gradients[number] for number in bucket] for bucket in buckets]
     values[-1] += statistics
     totals = []
     for bucket, members in reversed(list(zip(buckets, values))):  # from the end, so that ``places`` stay right
         place = max((places[number] for number in bucket), default=None)
-        with contextlib.nullcontext() if place is None else static.behind(place):
+        with contextlib.nullcontext() if place is None else static.insert_after(place):
             flat = paddle.concat([paddle.reshape(value, [-1]) for value in members]) if members else None
-            totals.append(collectives.all_reduce_early(flat, world_size, on_gpu))
+            totals.append(collectives.all_reduce_overlapped(flat, world_size, on_gpu))
     pieces = [_apart(total, members) for total, members in zip(reversed(totals), values)]
     whole = {number: piece for bucket, parts in zip(buckets, pieces) for number, piece in zip(bucket, parts)}
     means = [total / world_size for total in pieces[-1][len(buckets[-1]) :]]
     return [whole[number] for number in range(len(gradients))], means
 
 
-def in_buckets(sizes: list[int], places: list[int], least: int) -> list[list[int]]:
+def group_into_buckets(sizes: list[int], places: list[int], least: int) -> list[list[int]]:
     """The numbers of all gradients in the order of their ``places``, in groups of at least ``least`` bytes.
 
     A group ends with the gradient that fills it, however large; what is left at the end is a group too.
@@ -70,7 +70,7 @@ def clip_by_global_norm(replicated: list, sharded, limit: float, shard_world: in
     The norm runs over ``replicated`` (the same on every rank, counted once) and ``sharded`` (a
     plsc.rows.gradients.RowGradients), of which each of the ``shard_world`` ranks holds a part.
     """
-    square = collectives.all_reduce(sharded.total(_square), shard_world)
+    square = collectives.all_reduce(sharded.sum(_square), shard_world)
     for gradient in replicated:
         square = square + _square(gradient)
     factor = limit / paddle.maximum(paddle.sqrt(square), paddle.full([1], limit, "float32"))

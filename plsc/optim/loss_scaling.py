@@ -41,7 +41,7 @@ def any_not_finite(replicated: list, sharded, world_size: int):
 
     ``replicated``: the backbone's gradients; ``sharded``: those of the rows, plsc.rows.gradients.RowGradients.
     """
-    total = sharded.total(_not_finite)
+    total = sharded.sum(_not_finite)
     for gradient in replicated:
         total = total + _not_finite(gradient)
     return collectives.all_reduce(total, world_size, collectives.MAX) > 0.0
@@ -53,11 +53,11 @@ def _not_finite(gradient):
     return paddle.reshape(paddle.cast(bad, "float32"), [1])
 
 
-def update_scale(state: LossScaling, found, options) -> None:
+def update_scale(state: LossScaling, found_inf, options) -> None:
     """Grow the scale after ``incr_every_n_steps`` good steps, shrink it after ``decr_every_n_nan_or_inf`` bad ones."""
     zero = paddle.zeros([1], "int32")
-    good = paddle.where(found, zero, state.good + 1)
-    bad = paddle.where(found, state.bad + 1, zero)
+    good = paddle.where(found_inf, zero, state.good + 1)
+    bad = paddle.where(found_inf, state.bad + 1, zero)
     grow, shrink = good >= options.incr_every_n_steps, bad >= options.decr_every_n_nan_or_inf
     grown = state.scale * options.incr_ratio
     grown = paddle.where(paddle.isfinite(grown), grown, state.scale)

@@ -25,6 +25,6 @@ def update_parameters(parameters: list, gradients: list, update: Update) -> list
         factor = (getattr(parameter, "optimize_attr", None) or {}).get("learning_rate", 1.0)
         own_rate = rate if factor == 1.0 else rate * float(factor)
         step = Step(own_rate, decay, update.numbers, paddle)
-        optimizer.update_(parameter, slots, gradient, step, update.found)
+        optimizer.update_(parameter, slots, gradient, step, update.found_inf)
         names += [slot.name for slot in slots]
     return names

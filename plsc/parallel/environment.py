@@ -105,7 +105,7 @@ def _check_endpoint(endpoint: str) -> None:
         )
 
 
-def quiet_kernels() -> None:
+def quiet_paddle_logs() -> None:
     """Keep the notes of Paddle's C++ side off the terminal, errors not; GLOG_minloglevel=0 brings them back."""
     os.environ.setdefault("GLOG_minloglevel", "2")
 

@@ -17,10 +17,10 @@ from plsc import errors
 from plsc.backend import rings
 from plsc.errors import LaunchError, PlscError, first_line
 from plsc.parallel.environment import Environment
+from plsc.parallel.failure_channel import FailureChannel
 from plsc.parallel.launcher import end_with_launcher
-from plsc.parallel.loopback import gloo_at_loopback
-from plsc.parallel.news import News
-from plsc.parallel.nodelay import send_at_once
+from plsc.parallel.loopback import gloo_on_loopback
+from plsc.parallel.nodelay import disable_nagle
 from plsc.parallel.ranks import Ranks
 from plsc.parallel.stalls import StallWatch
 from plsc.terminal import flush, tell
@@ -31,20 +31,20 @@ GLOO_SECONDS = 7 * 86400  # how long Gloo itself waits for a rank: who is late i
 GRACE_SECONDS = 1.0  # from the news of a failure until this rank is ended where it does not end by itself
 
 
-def join(env: Environment) -> Group:
+def connected_group(env: Environment) -> Group:
     """The group of all ranks, connected once in a process: a script may train, test and export one after the other."""
-    group = meet(env)
+    group = open_group(env)
     group.connect(env)
     return group
 
 
-def meet(env: Environment) -> Group:
+def open_group(env: Environment) -> Group:
     """The same group before ``connect``: it can do everything but the collectives of a program."""
-    return _meet(replace(env, device="cpu", device_id=0))
+    return _open_group(replace(env, device="cpu", device_id=0))
 
 
 @functools.cache
-def _meet(env: Environment) -> Group:
+def _open_group(env: Environment) -> Group:
     end_with_launcher(env)
     group = Group(env)
     atexit.register(group.close)
@@ -54,16 +54,16 @@ def _meet(env: Environment) -> Group:
 class Group(Ranks):
     """All ranks of a run, and what ends them together. With one rank every method returns at once and opens nothing.
 
-    A rank that calls ``fail(message)``, or dies, ends the others: each prints why and leaves with status 1, also when
-    it is blocked in a collective, because a thread of its own hears of it (plsc.parallel.news). The program's
-    collectives work after ``connect``.
+    A rank that calls ``fail(message)``, or dies, ends the others: each prints the reason and exits with status 1, even
+    when it is blocked in a collective, because a separate thread listens for failures (plsc.parallel.failure_channel).
+    The program's collectives work after ``connect``.
     """
 
     def __init__(self, env: Environment):
         super().__init__(env.rank, env.world_size, keys="gather")
-        self.last_words: Callable[[str], None] = lambda text: None  # where else to write why this rank is ended
-        self.patient = True  # False where the collectives of the program give a rank 30 s that cannot be changed
-        self._news: News | None = None
+        self.on_stopped: Callable[[str], None] = lambda text: None  # where else to write why this rank is ended
+        self.waits_long = True  # False where the collectives of the program give a rank 30 s that cannot be changed
+        self._failures: FailureChannel | None = None
         self._stalls: StallWatch | None = None
         self._connected = ""
         self._refused = False
@@ -74,7 +74,7 @@ class Group(Ranks):
             self._open(env)
 
     @contextlib.contextmanager
-    def one_run(self) -> Iterator[None]:
+    def exclusive_run(self) -> Iterator[None]:
         """A run at a time: Paddle's static programs, the log and what the ranks tell each other are the process's.
 
         Raises LaunchError where another one, in another thread or around this one, is going on.
@@ -93,7 +93,7 @@ class Group(Ranks):
         host, port = env.endpoints[0].rsplit(":", 1)
         try:
             self._store = self._meet(host, int(port))
-            self._news = News(env.rank, env.world_size, host, self.broadcast, self._stop, CONNECT_SECONDS)
+            self._failures = FailureChannel(env.rank, env.world_size, host, self.broadcast, self._stop, CONNECT_SECONDS)
         except Exception as error:
             raise LaunchError(
                 f"cannot reach the other ranks by way of rank 0 at {env.endpoints[0]} within {CONNECT_SECONDS} "
@@ -107,13 +107,13 @@ class Group(Ranks):
         while self.rank != 0 and not _is_open(host, port, deadline):
             time.sleep(0.1)
         store = rings.open_store(host, port, self.rank == 0, 1, CONNECT_SECONDS)
-        send_at_once(port)
+        disable_nagle(port)
         store.add("here", 1)
         while store.add("here", 0) < self.world_size:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"only {store.add('here', 0)} of them have come")
             time.sleep(0.01)
-        send_at_once(port)  # on rank 0 also the ends of the connections of the others, which are there by now
+        disable_nagle(port)  # on rank 0 also the ends of the connections of the others, which are there by now
         return store
 
     def connect(self, env: Environment) -> None:
@@ -125,9 +125,9 @@ class Group(Ranks):
         else:
             host = env.endpoints[0].rsplit(":", 1)[0]
             gloo_endpoint = self.broadcast(f"{host}:{free_port()}" if env.rank == 0 else None)
-            with gloo_at_loopback(env.endpoints):
+            with gloo_on_loopback(env.endpoints):
                 self._ring = rings.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
-            self.patient = rings.let_gloo_wait(env.rank, env.world_size, GLOO_SECONDS)
+            self.waits_long = rings.set_gloo_timeout(env.rank, env.world_size, GLOO_SECONDS)
         self._connected = env.device
 
     def agree(self, check: Callable[[], Any]) -> Any:
@@ -170,20 +170,21 @@ class Group(Ranks):
     def watch_stalls(self, seconds: float) -> None:
         """From now on end all ranks, with one reason, when one is late by more than ``seconds``; 0 ends the watch.
 
-        Every rank must call it at the same time, and ``begins`` before each step.
+        Every rank must call it at the same time, and ``begin_step`` before each step.
         """
         if self._stalls is not None:
             self._stalls.close()
             self._stalls = None
-        if seconds > 0 and self._news is not None:
-            self._stalls = StallWatch(self.rank, self.world_size, seconds, self._news.tell_step, self._news.accuse)
-            self._news.listen_to_steps(self._stalls.hear)
+        if seconds > 0 and self._failures is not None:
+            send_step, on_stall = self._failures.send_step, self._failures.report_silent
+            self._stalls = StallWatch(self.rank, self.world_size, seconds, send_step, on_stall)
+            self._failures.on_step(self._stalls.hear)
             self._stalls.start()
 
-    def begins(self, step: int) -> None:
+    def begin_step(self, step: int) -> None:
         """This rank begins a step, counted from 1."""
         if self._stalls is not None:
-            self._stalls.begins(step)
+            self._stalls.begin_step(step)
 
     def fail(self, message: str) -> None:
         """Tell the other ranks why this one ends. One rank alone has nobody to tell, and may try again."""
@@ -191,23 +192,25 @@ class Group(Ranks):
             return
         with self._ending:
             self._closed.set()
-        if self._news is not None:
-            self._news.tell(message)
+        if self._failures is not None:
+            self._failures.report(message)
 
     def is_ending(self) -> bool:
         """True when this rank or another one has failed: this process is about to end by itself."""
-        return self._refused or self._closed.is_set() or (self._news is not None and bool(self._news.reason(0)))
+        if self._refused or self._closed.is_set():
+            return True
+        return self._failures is not None and bool(self._failures.failure_reason(0))
 
-    def reason(self) -> str:
+    def failure_reason(self) -> str:
         """Why another rank has ended, if one has; empty otherwise. Waits a moment for the news."""
-        return "" if self._news is None else self._news.reason(GRACE_SECONDS)
+        return "" if self._failures is None else self._failures.failure_reason(GRACE_SECONDS)
 
     def close(self) -> None:
         """Leave: rank 0, which holds the store, waits for the others to go first, for a while."""
         if self._store is None or self._closed.is_set():
             return
         self._closed.set()
-        self._news.close()
+        self._failures.close()
         try:
             if self.rank != 0:
                 self._store.add("left", 1)
@@ -224,7 +227,7 @@ class Group(Ranks):
         with self._ending:
             if self._closed.is_set():
                 return
-            self.last_words(f"stopped, because of {reason}")
+            self.on_stopped(f"stopped, because of {reason}")
             tell(f"plsc: error: [rank {self.rank}] stopped, because of {reason}")
             flush()
             os._exit(1)

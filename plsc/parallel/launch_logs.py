@@ -32,7 +32,7 @@ def hide_secrets(more: Iterable[str | None] = (), environ: Mapping[str, str] | N
     directory = environ.get("PADDLE_LOG_DIR")
     if not directory:
         return
-    found = [*secrets_of(environ), *(text for text in more if text)]
+    found = [*find_secrets(environ), *(text for text in more if text)]
     try:
         names = os.listdir(directory)
     except OSError:
@@ -45,7 +45,7 @@ def hide_secrets(more: Iterable[str | None] = (), environ: Mapping[str, str] | N
                 continue  # another user's, or gone by now
 
 
-def secrets_of(environ: Mapping[str, str]) -> list[str]:
+def find_secrets(environ: Mapping[str, str]) -> list[str]:
     """The values of variables whose names tell of secrets, and users with passwords in addresses."""
     named = [value for name, value in environ.items() if _NAMES.search(name) and name not in _ORDINARY]
     return [*named, *(part for value in environ.values() for part in _IN_ADDRESSES.findall(value))]

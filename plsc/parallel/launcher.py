@@ -32,7 +32,7 @@ def grace_seconds(environ: Mapping[str, str] | None = None) -> float | None:
     return PADDLE_GRACE_SECONDS if environ.get(LAUNCHED) and not environ.get(LAUNCHER) else None
 
 
-def this_is_the_launcher() -> None:
+def mark_as_launcher() -> None:
     """Tell the ranks that this process will start who started them; for plsc.launch."""
     os.environ[LAUNCHER] = str(os.getpid())
 

@@ -10,7 +10,7 @@ INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
 @contextlib.contextmanager
-def gloo_at_loopback(endpoints: Sequence[str]) -> Iterator[None]:
+def gloo_on_loopback(endpoints: Sequence[str]) -> Iterator[None]:
     """Within this, where all ranks meet on this machine's loopback, so does Gloo: nobody from elsewhere can come first.
 
     A connection of a stranger takes the place of a rank's there, and ends the run. By itself Gloo listens at the

@@ -10,7 +10,7 @@ import os
 import socket
 
 
-def send_at_once(port: int) -> None:
+def disable_nagle(port: int) -> None:
     """Turn the waiting off for every TCP socket of this process with ``port`` on either end.
 
     A listening socket hands the setting to the connections that it accepts later. What cannot be set stays slow; no

@@ -6,7 +6,7 @@ from plsc.backend import rings
 from plsc.errors import LaunchError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import CONNECT_SECONDS
-from plsc.parallel.nodelay import send_at_once
+from plsc.parallel.nodelay import disable_nagle
 from plsc.parallel.ranks import Ranks
 
 
@@ -24,7 +24,7 @@ class SideGroup(Ranks):
         host, port = env.endpoints[0].rsplit(":", 1)
         try:
             self._store = rings.open_store(host, int(port), False, env.world_size, CONNECT_SECONDS)
-            send_at_once(int(port))
+            disable_nagle(int(port))
         except Exception as error:
             raise LaunchError(
                 f"rank {env.rank}: cannot reach rank 0 at {env.endpoints[0]}: {first_line(error)}; "

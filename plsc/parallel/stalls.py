@@ -44,7 +44,7 @@ class StallWatch:
         threading.Thread(target=self._run, daemon=True, name="plsc-stalls").start()
         return self
 
-    def begins(self, step: int) -> None:
+    def begin_step(self, step: int) -> None:
         """This rank begins a step (counted from 1, upwards)."""
         self._steps[self._rank] = step
 

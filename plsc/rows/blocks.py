@@ -32,13 +32,13 @@ class RowPiece:
     first: Any
     end: Any
 
-    def of(self, values: list):
-        """Of RowBlock.cut this piece's."""
+    def select(self, values: list):
+        """Of RowBlock.split this piece's."""
         return values[self.number]
 
     def positions(self, position):
         """(``position`` [G] counted in this piece, 0 where it is not in it; [G] bool: it is)."""
-        return _inside(self, position)
+        return _local_positions(self, position)
 
 
 class RowBlock:
@@ -51,7 +51,7 @@ class RowBlock:
 
     def __init__(self, first, end, index, piece_rows: int | None = None):
         self.first, self.end, self.index = first, end, index
-        self._sizes = [None] if piece_rows is None else _even(end - first, piece_rows)
+        self._sizes = [None] if piece_rows is None else _even_sizes(end - first, piece_rows)
         self.pieces = [RowPiece(self, 0, first, end)]
         if len(self._sizes) > 1:
             ends = list(itertools.accumulate(self._sizes, initial=first))
@@ -59,21 +59,21 @@ class RowBlock:
             self.pieces = [RowPiece(self, number, *piece) for number, *piece in bounds]
 
     @property
-    def is_part(self) -> bool:
+    def in_blocks(self) -> bool:
         """True where rows are worked on in blocks, and so on a CPU."""
         return self.first is not None
 
-    def join(self, values: list):
+    def concat(self, values: list):
         """One array [R, ...] of those of the pieces."""
         return values[0] if len(values) == 1 else paddle.concat(values)
 
-    def cut(self, values) -> list:
+    def split(self, values) -> list:
         """Of ``values`` [R, ...] those of each piece."""
         return [values] if len(self.pieces) == 1 else paddle.split(values, self._sizes)
 
     def positions(self, position):
         """(``position`` [G] counted in this block, 0 where it is not in it; [G] bool: it is)."""
-        return _inside(self, position)
+        return _local_positions(self, position)
 
 
 class RowBlocks:
@@ -96,55 +96,55 @@ class RowBlocks:
             self._start = paddle.zeros([1], "int64")
 
     @property
-    def whole(self) -> RowPiece:
+    def only_piece(self) -> RowPiece:
         """All rows, where they are one block of one piece."""
         (piece,) = self._only.pieces
         return piece
 
-    def at(self, position) -> RowPiece:
+    def piece_at(self, position) -> RowPiece:
         """The rows at ``position`` [G] int64 of those that take part, some of them several times; -1 stands for any."""
         place = paddle.clip(position, min=0)
         (piece,) = RowBlock(0, None, place if self.index is None else paddle.gather(self.index, place)).pieces
         return piece
 
     @property
-    def keeps(self) -> bool:
+    def is_single(self) -> bool:
         """True where there is no loop: what a body made is still there when the next one goes over the same blocks."""
         return self._only is not None
 
-    def each(self, body: Callable, carried: Sequence = ()) -> list:
+    def for_each(self, body: Callable, carried: Sequence = ()) -> list:
         """Append ``carried = body(block, *carried)`` for each block. Returns what is carried last.
 
         What a body changes in place is seen by the bodies that come later over the same blocks.
         """
-        if self.keeps:
+        if self.is_single:
             return list(body(self._only, *carried))
 
         def turn(first, *carried):
             end = paddle.minimum(first + self.block_rows, self._total)
-            index = paddle.arange(first, end) if self.index is None else _part(self.index, first, end)
+            index = paddle.arange(first, end) if self.index is None else _slice(self.index, first, end)
             return [end, *body(RowBlock(first, end, index), *carried)]
 
         last, *carried = ops.while_loop(lambda first, *_: first < self._total, turn, [self._start, *carried])
         self._start = last - self._total  # 0, and known only when this loop has ended: the next one waits for it
         return carried
 
-    def each_piece(self, body: Callable, carried: Sequence = ()) -> list:
-        """``each`` with ``carried = body(piece, *carried)`` for each piece of a block."""
+    def for_each_piece(self, body: Callable, carried: Sequence = ()) -> list:
+        """``for_each`` with ``carried = body(piece, *carried)`` for each piece of a block."""
 
         def all_pieces(block, *carried):
             for piece in block.pieces:
                 carried = body(piece, *carried)
             return carried
 
-        return self.each(all_pieces, carried)
+        return self.for_each(all_pieces, carried)
 
-    def store(self, width):
+    def buffer(self, width):
         """Room for one value [width] of each row, float32."""
-        return _Kept() if self.keeps else _Buffer(self._total, width)
+        return _ValueStore() if self.is_single else _ArrayStore(self._total, width)
 
 
-def _inside(rows: RowBlock | RowPiece, position):
+def _local_positions(rows: RowBlock | RowPiece, position):
     """See ``positions`` of both."""
     if rows.first is None:
         inside, local = position >= 0, position
@@ -153,13 +153,13 @@ def _inside(rows: RowBlock | RowPiece, position):
     return paddle.where(inside, local, paddle.zeros_like(local)), inside
 
 
-def _even(total: int, most: int) -> list[int]:
+def _even_sizes(total: int, most: int) -> list[int]:
     """Sizes that differ by 1 at most, as few as there can be of up to ``most``."""
     number = -(-total // most)
     return [total * (piece + 1) // number - total * piece // number for piece in range(number)]
 
 
-class _Buffer:
+class _ArrayStore:
     """[S, width] in memory, written in place. ``rows``: a block or a piece."""
 
     def __init__(self, total, width):
@@ -169,10 +169,10 @@ class _Buffer:
         ops.scatter_rows_(self.values, paddle.arange(rows.first, rows.end), values)
 
     def get(self, rows: RowBlock | RowPiece):
-        return _part(self.values, rows.first, rows.end)
+        return _slice(self.values, rows.first, rows.end)
 
 
-class _Kept:
+class _ValueStore:
     """The values themselves."""
 
     def __init__(self):
@@ -195,6 +195,6 @@ def _zeros(shape: list, dtype: str):
     return paddle.zeros([size if isinstance(size, int) else paddle.reshape(size, []) for size in shape], dtype)
 
 
-def _part(value, first, end):
+def _slice(value, first, end):
     """value[first:end] of [n, ...]; [1] int64 values."""
     return paddle.slice(value, [0], [first], [end])

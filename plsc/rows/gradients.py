@@ -24,40 +24,40 @@ class RowProduct:
     place: Any
     own: Any
 
-    def whole(self):
+    def compute(self):
         """[R, E]."""
         return ops.add_rows_(paddle.matmul(self.weights, self.feature), self.place, self.own)
 
-    def added_to(self, value):
+    def add_to(self, value):
         """``value`` [R, E] + the product."""
         return ops.add_rows_(paddle.addmm(value, self.weights, self.feature), self.place, self.own)
 
 
 class RowGradients:
-    """The gradient of the loss by the rows that took part, complete, not yet written out: one piece at a time is.
+    """The complete gradient of the loss by the rows of a step, computed on demand, one piece at a time.
 
-    ``of(piece, rows)`` appends the operations that make d loss / d rows [R, row size] from the values of these rows;
-    ``fetch(piece)`` gives those.
+    ``compute(piece, rows)`` appends the operations that compute d loss / d rows [R, row size] from the values of these
+    rows; ``fetch(piece)`` returns the values.
     """
 
-    def __init__(self, blocks: RowBlocks, fetch: Callable, of: Callable):
-        self.blocks, self._fetch, self._of = blocks, fetch, of
+    def __init__(self, blocks: RowBlocks, fetch: Callable, compute: Callable):
+        self.blocks, self._fetch, self._compute = blocks, fetch, compute
         self._known: dict[RowPiece, Any] = {}
 
-    def of(self, piece: RowPiece, rows):
+    def compute(self, piece: RowPiece, rows):
         """The gradient [R, row size] of a piece, whose values are ``rows``."""
         if piece not in self._known:  # asked for by the clipping and by the update: made once, but anew in each loop
-            self._known[piece] = self._of(piece, rows)
+            self._known[piece] = self._compute(piece, rows)
         return self._known[piece]
 
     def map(self, change: Callable) -> RowGradients:
         """``change(gradient)`` of each piece, such as its sum over the ranks."""
-        return RowGradients(self.blocks, self._fetch, lambda piece, rows: change(self.of(piece, rows)))
+        return RowGradients(self.blocks, self._fetch, lambda piece, rows: change(self.compute(piece, rows)))
 
-    def total(self, measure: Callable):
+    def sum(self, measure: Callable):
         """The sum of ``measure(gradient)`` [1] float32 over the pieces."""
 
         def body(piece: RowPiece, total):
-            return [total + measure(self.of(piece, self._fetch(piece)))]
+            return [total + measure(self.compute(piece, self._fetch(piece)))]
 
-        return self.blocks.each_piece(body, [paddle.zeros([1], "float32")])[0]
+        return self.blocks.for_each_piece(body, [paddle.zeros([1], "float32")])[0]

@@ -34,12 +34,12 @@ class RowHistory:
     def advance(self, learning_rate: float, skipped: bool = False, numbers: Sequence[float] = ()) -> None:
         """One more step was made, with this rate and RowOptimizer.numbers; a skipped one left every row as it was."""
         if not skipped:
-            step = self.step_of(learning_rate, numbers)
+            step = self.make_step(learning_rate, numbers)
             self._table[: self.steps + 1] = self.optimizer.missed(self._table[: self.steps + 1], step)
         self.steps += 1
         self._table[self.steps] = self._nothing
 
-    def step_of(self, learning_rate: float, numbers: Sequence[float] = ()) -> Step:
+    def make_step(self, learning_rate: float, numbers: Sequence[float] = ()) -> Step:
         """What the optimizer is given for a step, on the host."""
         return Step(learning_rate, self.weight_decay, tuple(numbers))
 
@@ -67,7 +67,7 @@ class RowHistory:
         return self._table.astype(np.float32)
 
 
-class MissedOnHost:
+class MissedStepsOnHost:
     """plsc.rows.optimizer.MissedSteps of rows in NumPy arrays: ``since`` [R] counts in ``window`` [steps + 1, K]."""
 
     xp = np

@@ -19,7 +19,7 @@ from plsc.rows.gradients import RowGradients
 from plsc.rows.operations import as_channels, flat, scale_rows, squared_length
 from plsc.rows.optimizer import Update
 from plsc.rows.shard_rows import DenseRows, OptimizedRows, SampledRows
-from plsc.rows.state import RowState, touch
+from plsc.rows.state import RowState, mark_up_to_date
 
 
 class DenseMomentumRows(DenseRows):
@@ -30,14 +30,14 @@ class DenseMomentumRows(DenseRows):
         rate, decay, velocities = self._rate(update), self.weight_decay, self.slots["velocity"]
 
         def move(block: RowBlock, along) -> Callable:
-            along = None if along is None else block.cut(along)
+            along = None if along is None else block.split(along)
 
             def move_piece(piece: RowPiece, product) -> None:
                 index, rows = self._index(piece), self.fetch(piece)
                 velocity = velocities.read(index) * self.optimizer.momentum
                 of_rows = paddle.full_like(product.weights[:, :1], decay)
-                of_rows = of_rows if along is None else of_rows - piece.of(along)
-                velocity = product.added_to(velocity + scale_rows(rows, of_rows, by_channel=True))
+                of_rows = of_rows if along is None else of_rows - piece.select(along)
+                velocity = product.add_to(velocity + scale_rows(rows, of_rows, by_channel=True))
                 self._write(piece, ops.descend_(rows, velocity, rate), velocity)
 
             return move_piece
@@ -49,13 +49,13 @@ class DenseMomentumRows(DenseRows):
 
         def body(piece: RowPiece) -> list:
             weight, (velocity,) = self._values(piece)
-            gradient = gradients.of(piece, weight)
-            values = moved(self, weight, velocity, gradient, update)
-            if self._index(piece) is not None or self.table.rounds:  # else these are the variables, and have moved
+            gradient = gradients.compute(piece, weight)
+            values = apply_momentum(self, weight, velocity, gradient, update)
+            if self._index(piece) is not None or self.table.is_half:  # else these are the variables, and have moved
                 self._write(piece, *values)
             return []
 
-        gradients.blocks.each_piece(body)
+        gradients.blocks.for_each_piece(body)
 
 
 class SampledMomentumRows(SampledRows):
@@ -66,7 +66,7 @@ class SampledMomentumRows(SampledRows):
 
     def fetch(self, piece: RowPiece):
         """See RowValues."""
-        if not piece.block.is_part:  # of all rows the stored ones are not to be kept until the update
+        if not piece.block.in_blocks:  # of all rows the stored ones are not to be kept until the update
             self._velocity_of(piece)
         return self._now(piece)[0]
 
@@ -76,14 +76,14 @@ class SampledMomentumRows(SampledRows):
         return squared_length(rows) if squares is None else squares
 
     def _now(self, piece: RowPiece) -> tuple:
-        return self._once(piece, "weight", lambda: self._stale(piece.block).weight_now(piece))
+        return self._cached(piece, "weight", lambda: self._stale(piece.block).weight_now(piece))
 
     def _velocity_of(self, piece: RowPiece):
-        now = self._once(piece.block, "velocity", lambda: self._stale(piece.block).velocity_now())
-        return self._once(piece, "velocity", lambda: now(piece))
+        now = self._cached(piece.block, "velocity", lambda: self._stale(piece.block).velocity_now())
+        return self._cached(piece, "velocity", lambda: now(piece))
 
     def _stale(self, block: RowBlock) -> StaleRows:
-        return self._once(block, "stale", lambda: StaleRows(self.state, block, self.feeds["row_table"]))
+        return self._cached(block, "stale", lambda: StaleRows(self.state, block, self.feeds["row_table"]))
 
     def _up_to_date(self, state: RowState, piece: RowPiece, feeds: dict) -> list:
         stale = StaleRows(state, piece.block, feeds["row_table"])
@@ -99,13 +99,13 @@ class SampledMomentumRows(SampledRows):
             of_weight = decay if along is None else decay - along
             combined = stale.factors[:, 2:] * self.optimizer.momentum + stale.factors[:, :2] * of_weight
             if self.state.is_paired:
-                touch(self.state, block, self._step_after)
+                mark_up_to_date(self.state, block, self._step_after)
                 descend = stale.descent(combined, rate)
-                return lambda piece, product: descend(piece, product.whole())
+                return lambda piece, product: descend(piece, product.compute())
             combine, write = stale.combine(combined), self._writer(block)
 
             def move_piece(piece: RowPiece, product) -> None:
-                velocity = product.added_to(combine(piece)[0])
+                velocity = product.add_to(combine(piece)[0])
                 write(piece, ops.descend_(self.fetch(piece), velocity, rate), velocity)
 
             return move_piece
@@ -118,16 +118,16 @@ class SampledMomentumRows(SampledRows):
         def body(block: RowBlock) -> list:
             for piece in block.pieces:
                 rows, velocity = self.fetch(piece), self._velocity_of(piece)
-                gradient = gradients.of(piece, rows)
-                self._writer(block)(piece, *moved(self, rows, velocity, gradient, update))
+                gradient = gradients.compute(piece, rows)
+                self._writer(block)(piece, *apply_momentum(self, rows, velocity, gradient, update))
             return []
 
-        gradients.blocks.each(body)
+        gradients.blocks.for_each(body)
 
 
-def moved(rows: OptimizedRows, weight, velocity, gradient, update: Update) -> tuple:
+def apply_momentum(rows: OptimizedRows, weight, velocity, gradient, update: Update) -> tuple:
     """(weight, velocity) after one step on up-to-date rows [R, row size], in place."""
-    return update.optimizer.moved_(weight, velocity, gradient, rows.step_of(update), update.found)
+    return update.optimizer.apply_(weight, velocity, gradient, rows.make_step(update), update.found_inf)
 
 
 class StaleRows:
@@ -141,18 +141,18 @@ class StaleRows:
         when = paddle.reshape(paddle.gather(state.touched, block.index), [-1])
         self.factors = paddle.gather(table, when)
         self._state, self._block = state, block
-        self._index = block.cut(block.index)
+        self._index = block.split(block.index)
         self._stored: dict[Any, list] = {}
         self.weight_now = self.combine(self.factors[:, :2])
 
     def combine(self, factors) -> Callable:
         """``of(piece)``: (factors[:, 0] * weight + factors[:, 1] * velocity of its rows [R, E], the squared length of
         each [R, 1], or None where it is not made on the way); ``factors`` [R, 2] of those of the block."""
-        cut = self._block.cut(factors)
+        cut = self._block.split(factors)
         if self._state.is_paired:
             table = self._state.tables[0].value
-            return lambda piece: row_kernels.bring_rows(table, piece.of(self._index), piece.of(cut))
-        return lambda piece: (self._combined(piece, piece.of(cut)), None)
+            return lambda piece: row_kernels.bring_rows(table, piece.select(self._index), piece.select(cut))
+        return lambda piece: (self._combined(piece, piece.select(cut)), None)
 
     def velocity_now(self) -> Callable:
         """``of(piece)``: the velocity [R, E] as the dense optimizer would have left it by now. ``weight_now(piece)``
@@ -169,17 +169,17 @@ class StaleRows:
         return flat(scale_rows(stored[0], factors[:, :1]) + scale_rows(stored[1], factors[:, 1:]))
 
     def _read(self, piece: RowPiece) -> list:
-        index = piece.of(self._index)
-        index = as_channels(index) if self._block.is_part else index
+        index = piece.select(self._index)
+        index = as_channels(index) if self._block.in_blocks else index
         return [table.read(index) for table in self._state.tables]
 
     def descent(self, combined, learning_rate) -> Callable:
         """``move(piece, gradient)`` of paired rows, in place: velocity := combined[:, 0] * weight + combined[:, 1] *
         velocity + gradient, weight := weight_now - learning_rate * velocity; ``combined`` [R, 2] of the block."""
         table = self._state.tables[0].value
-        cut = self._block.cut(paddle.concat([self.factors[:, :2] - learning_rate * combined, combined], axis=1))
+        cut = self._block.split(paddle.concat([self.factors[:, :2] - learning_rate * combined, combined], axis=1))
 
         def move(piece: RowPiece, gradient) -> None:
-            row_kernels.move_rows_(table, piece.of(self._index), piece.of(cut), gradient, learning_rate)
+            row_kernels.move_rows_(table, piece.select(self._index), piece.select(cut), gradient, learning_rate)
 
         return move

@@ -114,20 +114,20 @@ class RowOptimizer(abc.ABC):
 
     # --- for speed: what an optimizer may do in another way, with the same result ---
 
-    def update_(self, weight, slots: tuple, gradient, step: Step, found=None) -> None:
+    def update_(self, weight, slots: tuple, gradient, step: Step, found_inf=None) -> None:
         """Append one step to the program being built that changes the variables ``weight`` and ``slots`` in place.
-        ``found`` [1] bool or None: where True, nothing changes."""
+        ``found_inf`` [1] bool or None: where True, nothing changes."""
         import paddle
 
-        for target, value in zip((weight, *slots), self.step_unless(found, weight, slots, gradient, step)):
+        for target, value in zip((weight, *slots), self.step_unless(found_inf, weight, slots, gradient, step)):
             paddle.assign(value, output=target)
 
-    def step_unless(self, found, weight, slots: tuple, gradient, step: Step) -> list:
-        """[weight, *slots] after one step, or where ``found`` [1] bool (None: never) as they are."""
-        from plsc.rows.skipped import kept_where
+    def step_unless(self, found_inf, weight, slots: tuple, gradient, step: Step) -> list:
+        """[weight, *slots] after one step, or where ``found_inf`` [1] bool (None: never) as they are."""
+        from plsc.rows.skipped import keep_if_skipped
 
         new_weight, new_slots = self.step(weight, slots, gradient, step)
-        return [kept_where(found, old, new) for old, new in zip((weight, *slots), (new_weight, *new_slots))]
+        return [keep_if_skipped(found_inf, old, new) for old, new in zip((weight, *slots), (new_weight, *new_slots))]
 
     pairs_rows: ClassVar[bool] = False  # its sampled rows may lie as plsc.rows.row_kernels needs them
 
@@ -141,7 +141,7 @@ class RowOptimizer(abc.ABC):
 class Update:
     """One step of an optimizer in the program being built, for the backbone and for the rows.
 
-    ``learning_rate`` [1] float32; ``weight_decay``: the setting; ``numbers`` [1] each; ``found`` [1] bool or None:
+    ``learning_rate`` [1] float32; ``weight_decay``: the setting; ``numbers`` [1] each; ``found_inf`` [1] bool or None:
     where True, nothing moves.
     """
 
@@ -149,16 +149,16 @@ class Update:
     learning_rate: Any
     weight_decay: float
     numbers: tuple = ()
-    found: Any = None
+    found_inf: Any = None
 
     @property
     def rate(self):
         """The learning rate, 0 in a step that is skipped."""
         import paddle
 
-        if self.found is None:
+        if self.found_inf is None:
             return self.learning_rate
-        return paddle.where(self.found, paddle.zeros_like(self.learning_rate), self.learning_rate)
+        return paddle.where(self.found_inf, paddle.zeros_like(self.learning_rate), self.learning_rate)
 
 
 def register_optimizer(name: str, *, source: str = "") -> Callable:

@@ -8,7 +8,7 @@ from plsc.backend import ops, static
 from plsc.errors import ConfigError
 from plsc.rows.gradients import RowGradients
 from plsc.rows.shard_rows import RowsSpec, ShardRows
-from plsc.rows.skipped import zero_where
+from plsc.rows.skipped import zero_if_skipped
 from plsc.rows.storage import FLOAT32, RowTable
 
 
@@ -24,14 +24,14 @@ class PaddleOptimizerRows(ShardRows):
         """See ShardRows."""
         return {"weight": self.table, **self._accumulators}
 
-    def update_by(self, optimizer, gradients: RowGradients, found) -> dict[str, str | None]:
+    def update_by(self, optimizer, gradients: RowGradients, found_inf) -> dict[str, str | None]:
         """Returns the optimizer's states that are not per class, {name: name in a checkpoint} of those that belong to
         this weight, which is the same on every rank, {name: None} of the others. Those that are per class join
         ``tables``."""
         program = paddle.static.default_main_program()
         index = gradients.blocks.index
-        piece = gradients.blocks.whole
-        (gradient,) = zero_where(found, [gradients.of(piece, self.fetch(piece))])
+        piece = gradients.blocks.only_piece
+        (gradient,) = zero_if_skipped(found_inf, [gradients.compute(piece, self.fetch(piece))])
         if index is not None:
             gradient = paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient)
         before = set(static.persistables(program))

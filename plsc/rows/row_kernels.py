@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 from plsc.backend import static
-from plsc.backend.compiler import CompileError, Library, library_of
+from plsc.backend.compiler import CompileError, Library, compiled_library
 
 SOURCE = Path(__file__).with_suffix(".cc")
 
@@ -25,9 +25,9 @@ def available() -> bool:
     Otherwise the log says once why not, and what helps.
     """
     try:
-        if not static.has_own_operations():
+        if not static.supports_custom_operations():
             raise CompileError("this Paddle takes no operations as those known to PLSC do")
-        _load(library_of(SOURCE))
+        _load(compiled_library(SOURCE))
     except CompileError as error:
         log.warning("sampled rows are worked on by Paddle's operations, which is slower: %s", error)
         return False
@@ -36,7 +36,7 @@ def available() -> bool:
 
 def _load(library: Library) -> None:
     try:
-        static.load_operations(library.loadable)
+        static.load_custom_operations(library.loadable)
     except (RuntimeError, OSError, ValueError) as error:  # whose text says much, and little of this library
         log.debug("%s: %s", library.path, error)
         raise CompileError(f"Paddle cannot load {library.path} (delete it to have it compiled anew)") from None
@@ -46,11 +46,11 @@ def bring_rows(table, index, factors) -> tuple:
     """(factors[:, 0] * weight + factors[:, 1] * velocity [S, E], the squared length of each [S, 1]) of the classes
     ``index`` [S] int64; ``factors`` [S, 2]."""
     inputs = {"Table": table, "Index": index, "Factors": factors}
-    return static.own_operation("plsc_bring_rows", inputs, {"Rows": None, "Squares": None})
+    return static.custom_operation("plsc_bring_rows", inputs, {"Rows": None, "Squares": None})
 
 
 def move_rows_(table, index, steps, gradient, learning_rate) -> None:
     """In place, of the classes ``index`` [S] int64: (weight, velocity) := M (weight, velocity) + (-learning_rate,
     1) * gradient. ``steps`` [S, 4] is M of each as (ww, wv, vw, vv); ``gradient`` [S, E]; ``learning_rate`` [1]."""
     inputs = {"Table": table, "Index": index, "Steps": steps, "Gradient": gradient, "Rate": learning_rate}
-    static.own_operation("plsc_move_rows", inputs, {"Moved": table})
+    static.custom_operation("plsc_move_rows", inputs, {"Moved": table})

@@ -21,7 +21,7 @@ from plsc.rows.gradients import RowGradients
 from plsc.rows.operations import scale_rows, squared_length
 from plsc.rows.optimizer import RowOptimizer, Slot, Step, Update
 from plsc.rows.param_attr import weight_decay_of
-from plsc.rows.state import MissedInProgram, RowState, writer
+from plsc.rows.state import MissedStepsInProgram, RowState, make_writer
 from plsc.rows.storage import FLOAT16, FLOAT32, RowTable
 
 
@@ -54,9 +54,9 @@ class RowsSpec:
 class ShardRows:
     """The weight, and what all rows of a shard have in common.
 
-    ``table`` holds the rows of the weight, ``tables`` them and all else that a checkpoint keeps of each row, by its
-    name there. ``counts``: see RowTable.cut, by the name of the result of a step. ``touched`` names the variable of
-    plsc.rows.state.RowState, None where no row is left alone.
+    ``table`` holds the rows of the weight; ``tables`` all arrays with one row per class, by their names in a
+    checkpoint. ``counts``: {result of a step: its RowTable.cut_count}. ``touched``: the name of the variable of
+    plsc.rows.state.RowState, or None where every row is updated in every step.
     """
 
     def __init__(self, spec: RowsSpec):
@@ -76,7 +76,7 @@ class ShardRows:
         self.feeds: dict[str, Any] = {}
         self.counts: dict[str, Any] = {}
         self.touched: str | None = None
-        self._made: dict[tuple, Any] = {}
+        self._cache: dict[tuple, Any] = {}
 
     @property
     def tables(self) -> dict[str, RowTable]:
@@ -85,7 +85,7 @@ class ShardRows:
 
     def fetch(self, piece: RowPiece):
         """See RowValues."""
-        return self._once(piece, "weight", lambda: self.table.read(self._index(piece)))
+        return self._cached(piece, "weight", lambda: self.table.read(self._index(piece)))
 
     def squares(self, piece: RowPiece):
         """See RowValues."""
@@ -93,13 +93,15 @@ class ShardRows:
 
     def _index(self, piece: RowPiece):
         block = piece.block
-        return None if block.index is None else piece.of(self._once(block, "index", lambda: block.cut(block.index)))
+        if block.index is None:
+            return None
+        return piece.select(self._cached(block, "index", lambda: block.split(block.index)))
 
-    def _once(self, rows: RowPiece | RowBlock, name: str, make: Callable):
+    def _cached(self, rows: RowPiece | RowBlock, name: str, make: Callable):
         """What ``make`` makes; asked for again for the same block or piece, the same value."""
-        if (rows, name) not in self._made:
-            self._made[rows, name] = make()
-        return self._made[rows, name]
+        if (rows, name) not in self._cache:
+            self._cache[rows, name] = make()
+        return self._cache[rows, name]
 
     @property
     def tensors(self) -> dict[str, str]:
@@ -119,7 +121,7 @@ class ShardRows:
         return self.spec.shape[0] * (per_class + (0 if self.touched is None else 8))
 
     @property
-    def rate_factor(self) -> float:
+    def lr_factor(self) -> float:
         """What the user's ParamAttr multiplies the learning rate with."""
         return float(getattr(self.spec.param_attr, "learning_rate", 1.0))
 
@@ -146,13 +148,13 @@ class OptimizedRows(ShardRows):
         """``move(block, along)`` of plsc.classifiers' PlainHead, which appends one step of the optimizer."""
 
         def move(block: RowBlock, along) -> Callable:
-            along = None if along is None else block.cut(along)
+            along = None if along is None else block.split(along)
 
             def move_piece(piece: RowPiece, product) -> None:
                 weight = self.fetch(piece)
-                gradient = product.whole()
+                gradient = product.compute()
                 if along is not None:
-                    gradient = gradient - scale_rows(weight, piece.of(along), by_channel=True)
+                    gradient = gradient - scale_rows(weight, piece.select(along), by_channel=True)
                 self._move(piece, gradient, update)
 
             return move_piece
@@ -163,14 +165,15 @@ class OptimizedRows(ShardRows):
         """Append one step of the optimizer."""
 
         def body(piece: RowPiece) -> list:
-            self._move(piece, gradients.of(piece, self.fetch(piece)), update)
+            self._move(piece, gradients.compute(piece, self.fetch(piece)), update)
             return []
 
-        gradients.blocks.each_piece(body)
+        gradients.blocks.for_each_piece(body)
 
     def _move(self, piece: RowPiece, gradient, update: Update) -> None:
         weight, slots = self._values(piece)
-        self._write(piece, *self.optimizer.step_unless(update.found, weight, slots, gradient, self.step_of(update)))
+        step = self.make_step(update)
+        self._write(piece, *self.optimizer.step_unless(update.found_inf, weight, slots, gradient, step))
 
     def _values(self, piece: RowPiece) -> tuple:
         """(weight, slots) of up-to-date rows."""
@@ -179,12 +182,12 @@ class OptimizedRows(ShardRows):
     def _write(self, piece: RowPiece, weight, *slots) -> None:
         raise NotImplementedError
 
-    def step_of(self, update: Update) -> Step:
+    def make_step(self, update: Update) -> Step:
         """What the optimizer is given for these rows."""
         return Step(self._rate(update), self.weight_decay, update.numbers, paddle)
 
     def _rate(self, update: Update):
-        return update.rate if self.rate_factor == 1.0 else update.rate * self.rate_factor
+        return update.rate if self.lr_factor == 1.0 else update.rate * self.lr_factor
 
     def _create_slot(self, slot: Slot) -> RowTable:
         storage = self.spec.storage if slot.follows_storage else FLOAT32
@@ -195,7 +198,7 @@ class OptimizedRows(ShardRows):
         if storage != FLOAT16 or not slot.cut_count:
             return table
         self.counts[slot.cut_count] = static.create_state(f"{self.spec.prefix}.{slot.cut_count}", [1, 1], "int64")
-        return replace(table, cut=self.counts[slot.cut_count])
+        return replace(table, cut_count=self.counts[slot.cut_count])
 
 
 class DenseRows(OptimizedRows):
@@ -242,16 +245,16 @@ class SampledRows(OptimizedRows):
         """See RowValues."""
         return self._values(piece)[0]
 
-    def append_catching_up(self) -> None:
+    def append_bring_up_to_date(self) -> None:
         """Append, to another program, what brings the rows ``index`` up to date, for a window that begins anew."""
         index, feeds = paddle.static.data("index", [-1], "int64"), self._create_feeds()
         state, block = self.state.in_current_program(), RowBlock(None, None, index)
         (piece,) = block.pieces
         values = self._up_to_date(state, piece, feeds)
-        writer(state, block, paddle.zeros_like(feeds["window_step"]))(piece, *values)
+        make_writer(state, block, paddle.zeros_like(feeds["window_step"]))(piece, *values)
 
     def _values(self, piece: RowPiece) -> tuple:
-        found = self._once(piece, "values", lambda: self._up_to_date(self.state, piece, self.feeds))
+        found = self._cached(piece, "values", lambda: self._up_to_date(self.state, piece, self.feeds))
         return found[0], tuple(found[1:])
 
     def _up_to_date(self, state: RowState, piece: RowPiece, feeds: dict) -> list:
@@ -259,7 +262,7 @@ class SampledRows(OptimizedRows):
         index = self._index(piece)
         since = paddle.reshape(paddle.gather(state.touched, index), [-1])
         weight, *slots = (table.read(index) for table in state.tables)
-        missed = MissedInProgram(feeds["row_table"], since, feeds["window_step"], self.weight_decay)
+        missed = MissedStepsInProgram(feeds["row_table"], since, feeds["window_step"], self.weight_decay)
         weight, slots = self.optimizer.bring_up_to_date(weight, tuple(slots), missed)
         return [weight, *slots]
 
@@ -268,4 +271,4 @@ class SampledRows(OptimizedRows):
 
     def _writer(self, block: RowBlock) -> Callable:
         """Rows are written once in a step, at its end, where every row is true for the step after."""
-        return self._once(block, "writer", lambda: writer(self.state, block, self._step_after))
+        return self._cached(block, "writer", lambda: make_writer(self.state, block, self._step_after))

@@ -41,26 +41,26 @@ class RowState:
         return replace(self, tables=tuple(table.in_current_program() for table in self.tables), touched=touched)
 
 
-def touch(state: RowState, block: RowBlock, window_step) -> None:
+def mark_up_to_date(state: RowState, block: RowBlock, window_step) -> None:
     """All rows of the block will be up to date at ``window_step`` [1] int64."""
     when = paddle.reshape(paddle.zeros_like(block.index) + window_step, [-1, 1])
     ops.scatter_rows_(state.touched, block.index, when)
 
 
-def writer(state: RowState, block: RowBlock, window_step) -> Callable:
+def make_writer(state: RowState, block: RowBlock, window_step) -> Callable:
     """``write(piece, weight, *slots)`` stores rows of a block, in place; all of its rows are then up to date at
     ``window_step`` [1] int64."""
-    places = [block.cut(table.places(block.index)) for table in state.tables]
-    touch(state, block, window_step)
+    places = [block.split(table.places(block.index)) for table in state.tables]
+    mark_up_to_date(state, block, window_step)
 
     def write(piece, *values) -> None:
         for table, where, rows in zip(state.tables, places, values):
-            table.put(piece.of(where), rows)
+            table.put(piece.select(where), rows)
 
     return write
 
 
-class MissedInProgram:
+class MissedStepsInProgram:
     """plsc.rows.optimizer.MissedSteps of rows in a program.
 
     ``since`` [R] int64 counts in ``table`` [W, K], whose rows from ``now`` [1] int64 on no step has filled yet.

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = 'extern "C" int answer() { return 42; }\n'
 
 
-def library_of(*arguments):
+def compiled_library(*arguments):
     """The path of the library; it is opened as well."""
-    library = compiler.library_of(*arguments)
+    library = compiler.compiled_library(*arguments)
     assert os.path.samefile(library.loadable, library.path)
     os.close(library.handle)
     return library.path
@@ -44,9 +44,9 @@ def calls(place):
 
 
 def test_it_is_compiled_once(place):
-    first = library_of(place / "small.cc")
+    first = compiled_library(place / "small.cc")
     assert first.read_bytes()[:4] == b"\x7fELF" and len(calls(place)) == 2  # compiled, linked
-    assert library_of(place / "small.cc") == first and len(calls(place)) == 2
+    assert compiled_library(place / "small.cc") == first and len(calls(place)) == 2
     assert {path.suffix for path in first.parent.iterdir()} == {".so", ".lock"}
     assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
 
@@ -56,27 +56,28 @@ def test_it_brings_no_threads_of_its_own(place):
     wrapper = place / "wrapper"  # some compilers name every library that they are given, others those that are needed
     wrapper.write_text(wrapper.read_text().replace("exec g++", "exec g++ -Wl,--no-as-needed"))
     (place / "small.cc").write_text(SMALL + "void f(int* x) {\n#pragma omp parallel\nx[0] = 1;\n}\n")
-    needed = subprocess.run(["readelf", "-d", library_of(place / "small.cc")], capture_output=True, text=True).stdout
+    command = ["readelf", "-d", compiled_library(place / "small.cc")]
+    needed = subprocess.run(command, capture_output=True, text=True).stdout
     assert "libiomp5.so" in needed and "libgomp" not in needed
 
 
 def test_another_source_processor_or_compiler_is_another_library(place, monkeypatch):
     source, cpuinfo = place / "small.cc", place / "cpuinfo"
     cpuinfo.write_text("flags : avx2\n")
-    found = [library_of(source), library_of(source, cpuinfo)]
+    found = [compiled_library(source), compiled_library(source, cpuinfo)]
     cpuinfo.write_text("flags : avx512f\n")
-    found.append(library_of(source, cpuinfo))
+    found.append(compiled_library(source, cpuinfo))
     monkeypatch.setenv("CXX", f"{place / 'wrapper'} -g0")
-    found.append(library_of(source))
+    found.append(compiled_library(source))
     source.write_text(SMALL.replace("42", "43"))
-    found.append(library_of(source))
+    found.append(compiled_library(source))
     assert len(set(found)) == 5 and all(path.exists() for path in found)
 
 
 def elsewhere(place):
     """A process that wants the library."""
     source = str(place / "small.cc")
-    code = f"import pathlib, plsc.backend.compiler as c; print(c.library_of(pathlib.Path({source!r})).path)"
+    code = f"import pathlib, plsc.backend.compiler as c; print(c.compiled_library(pathlib.Path({source!r})).path)"
     command, environment = [sys.executable, "-W", "ignore", "-c", code], {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -102,34 +103,34 @@ exec g++ "$@"
     process.communicate()
     assert process.returncode == -9 and list((place / "cache" / "plsc").glob("*.so")) == []
     wrapper.write_text(usual)
-    assert library_of(place / "small.cc").exists()
+    assert compiled_library(place / "small.cc").exists()
 
 
 def test_without_a_compiler_it_says_what_to_install(place, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(CompileError, match="there is no compiler 'no-such-compiler'.*apt-get install g"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_a_compiler_that_cannot_be_called_is_told(place, monkeypatch):
     (place / "wrapper").write_text("\0")
     with pytest.raises(CompileError, match="wrapper cannot be run: Exec format error"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
     monkeypatch.setenv("CXX", "g++ 'x")
     with pytest.raises(CompileError, match="CXX=.* cannot be read: No closing quotation"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_words_of_a_compiler_that_are_no_text_are_told_all_the_same(place):
     (place / "wrapper").write_text('#!/bin/sh\nprintf "x: error: \\351\\n" >&2\nexit 3\n')
     with pytest.raises(CompileError, match="wrapper ended with status 3: x: error: \ufffd"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_an_error_of_the_compiler_is_told(place):
     (place / "small.cc").write_text("int answer() { return nothing; }\n")
     with pytest.raises(CompileError, match="wrapper ended with status 1: .*nothing.* was not declared"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
     assert list((place / "cache" / "plsc").glob("*.so")) == []
 
 
@@ -137,13 +138,13 @@ def test_a_compiler_that_hangs_is_ended(place, monkeypatch):
     (place / "wrapper").write_text('#!/bin/sh\n[ "$1" = --version ] && exec g++ --version\nexec sleep 60\n')
     monkeypatch.setattr(compiler, "MOST_SECONDS", 0.5)
     with pytest.raises(CompileError, match="took more than 0.5 s"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_a_paddle_without_its_threads_is_told(place, monkeypatch):
     monkeypatch.setattr(compiler, "OPENMP", "libnone.so")
     with pytest.raises(CompileError, match="this Paddle has no libnone.so"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707])
@@ -152,45 +153,45 @@ def test_a_cache_that_others_can_write_to_is_not_used(place, mode):
     cache.mkdir(parents=True)
     cache.chmod(mode)
     with pytest.raises(CompileError, match="is not yours alone to write to"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_a_library_that_others_can_write_to_is_not_used(place):
-    library = library_of(place / "small.cc")
-    assert library_of(place / "small.cc") == library
+    library = compiled_library(place / "small.cc")
+    assert compiled_library(place / "small.cc") == library
     library.chmod(0o720)
     with pytest.raises(CompileError, match=f"{library.name} is not yours alone to write to"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
     library.rename(place / "elsewhere")
     library.symlink_to(place / "elsewhere")  # the link's own rights are those of everybody
     with pytest.raises(CompileError, match="is not yours alone to write to"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_a_cache_that_can_only_be_read_is_used(place):
-    library = library_of(place / "small.cc")
+    library = compiled_library(place / "small.cc")
     library.with_suffix(".lock").unlink()
     library.with_suffix(".lock").mkdir()  # cannot be opened, also by root
-    assert library_of(place / "small.cc") == library
+    assert compiled_library(place / "small.cc") == library
 
 
 def test_without_a_home_nothing_is_made_here(place, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
     with pytest.raises(CompileError, match="there is no home for a cache"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_a_processor_or_source_that_cannot_be_read_is_told(place):
     with pytest.raises(CompileError, match="none: No such file"):
-        library_of(place / "small.cc", place / "none")
+        compiled_library(place / "small.cc", place / "none")
     with pytest.raises(CompileError, match="none.cc: No such file"):
-        library_of(place / "none.cc")
+        compiled_library(place / "none.cc")
 
 
 def test_a_cache_that_cannot_be_made_is_told(place):
     (place / "cache").write_text("in the way")
     with pytest.raises(CompileError, match="the cache cannot be used .*XDG_CACHE_HOME"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
@@ -201,10 +202,10 @@ def test_a_directory_above_that_others_can_write_to_is_not_passed(place, mode, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(above / "below" / "cache"))
     above.chmod(mode)
     with pytest.raises(CompileError, match=f"{above} is not yours alone to write to"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
     assert list((above / "below").iterdir()) == []  # nothing is made there either
     above.chmod(0o755)
-    assert library_of(place / "small.cc").parent == above / "below" / "cache" / "plsc"
+    assert compiled_library(place / "small.cc").parent == above / "below" / "cache" / "plsc"
 
 
 def test_above_it_the_sticky_bit_is_enough(place, monkeypatch):
@@ -212,26 +213,26 @@ def test_above_it_the_sticky_bit_is_enough(place, monkeypatch):
     shared.mkdir()
     shared.chmod(0o1777)
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
-    assert library_of(place / "small.cc").parent == shared / "plsc"
+    assert compiled_library(place / "small.cc").parent == shared / "plsc"
     (shared / "plsc").chmod(0o1777)  # in the cache itself others could add a lock, or wait for one
     with pytest.raises(CompileError, match="plsc is not yours alone to write to"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_a_directory_of_somebody_else_is_not_passed(place, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12345)  # all of it is now another user's
     with pytest.raises(CompileError, match="is not yours alone to write to"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_a_link_to_the_cache_is_followed_and_what_it_leads_to_looked_at(place):
     real = place / "real"
     real.mkdir()
     (place / "cache").symlink_to(real)
-    assert library_of(place / "small.cc").parent == real / "plsc"
+    assert compiled_library(place / "small.cc").parent == real / "plsc"
     real.chmod(0o777)
     with pytest.raises(CompileError, match="real is not yours alone to write to"):
-        library_of(place / "small.cc")
+        compiled_library(place / "small.cc")
 
 
 def test_links_are_not_followed_on_the_way(tmp_path):
@@ -251,14 +252,14 @@ def test_an_exchange_after_looking_changes_nothing(place):
 mv {cache} {moved}; mkdir -p {cache}/plsc; for name in {moved}/plsc/*.lock; do
 echo evil > {cache}/plsc/$(basename $name .lock).so; done;; esac
 exec g++"""))
-    library = compiler.library_of(place / "small.cc")
+    library = compiler.compiled_library(place / "small.cc")
     assert Path(library.loadable).read_bytes()[:4] == b"\x7fELF"
     assert os.path.samefile(library.loadable, moved / "plsc" / library.path.name)
     os.close(library.handle)
 
 
 def test_what_is_opened_stays_what_is_loaded(place):
-    library = compiler.library_of(place / "small.cc")
+    library = compiler.compiled_library(place / "small.cc")
     before = Path(library.loadable).read_bytes()
     library.path.unlink()
     library.path.write_bytes(b"another")

@@ -14,9 +14,9 @@ from plsc.backend.cpu import mkl_cpu_type, use_wide_kernels
 PROGRAM = """
 import resource, sys
 import numpy as np
-from plsc.backend.cpu import keep_big_blocks
+from plsc.backend.cpu import keep_large_blocks
 if sys.argv[1] == "keep":
-    assert keep_big_blocks()
+    assert keep_large_blocks()
 def use():
     np.empty(64 << 20, np.uint8).fill(1)
 use()
@@ -43,17 +43,17 @@ def test_a_big_block_is_faulted_in_once():
 KEPT = """
 import numpy as np
 from pathlib import Path
-from plsc.backend.cpu import give_back, keep_big_blocks
+from plsc.backend.cpu import release_free_memory, keep_large_blocks
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) >> 8  # pages of 4 KB, in MB
-keep_big_blocks()
+keep_large_blocks()
 blocks = [np.empty(50 << 20, np.uint8) for _ in range(4)]
 for block in blocks:
     block.fill(1)
 before = resident()
 del blocks, block
 kept = resident()
-give_back()
+release_free_memory()
 print(before - kept, kept - resident())
 """
 
@@ -68,8 +68,8 @@ HUGE = """
 import sys
 import numpy as np
 from pathlib import Path
-from plsc.backend.cpu import keep_big_blocks, use_huge_pages
-keep_big_blocks()
+from plsc.backend.cpu import keep_large_blocks, use_huge_pages
+keep_large_blocks()
 if sys.argv[1] == "huge":
     assert use_huge_pages(5000 << 20)
 blocks = [np.empty(50 << 20, np.uint8) for _ in range(2)]

@@ -47,14 +47,14 @@ def check_parts(maker, value_of):
 
 @pytest.mark.parametrize("maker", MAKERS)
 def test_parts_of_a_gradient_add_up(maker):
-    check_parts(maker, autodiff.leaf)
+    check_parts(maker, autodiff.as_leaf)
 
 
 @pytest.mark.parametrize("maker", ["without a gradient of its own", "a piece"])
 def test_another_value_is_refused_where_they_would_not(maker):
     if not static.is_pir():  # Paddle 2.6 adds up everywhere
         return check_parts(maker, lambda value: value)
-    with pytest.raises(ValueError, match="autodiff.leaf"):
+    with pytest.raises(ValueError, match="autodiff.as_leaf"):
         check_parts(maker, lambda value: value)
 
 

@@ -53,7 +53,7 @@ def without(monkeypatch, names) -> None:
 
 def train(directory, settings) -> list[float]:
     """The loss of each step of a tiny run."""
-    private.say_without.cache_clear()
+    private.warn_missing.cache_clear()
     row_kernels.available.cache_clear()
     classifier = {"num_classes": 53, "scale": 16.0, **settings.get("classifier", {})}
     config = {
@@ -106,14 +106,14 @@ def test_an_operation_that_takes_other_arguments_is_left_alone_by_an_unknown_pad
 
     monkeypatch.setattr(private, "find", lambda name: other)
     with pytest.raises(TypeError):
-        private.fast("_C_ops.x", (1,), lambda: 2)  # with a Paddle that is known it is our own fault
+        private.fast_or_public("_C_ops.x", (1,), lambda: 2)  # with a Paddle that is known it is our own fault
     monkeypatch.setattr(paddle, "__version__", "3.9.0")
-    assert private.fast("_C_ops.x", (1,), lambda: 2) == 2
+    assert private.fast_or_public("_C_ops.x", (1,), lambda: 2) == 2
 
 
 @pytest.mark.parametrize("without_it", [None, "it takes longer"])
 def test_a_flag_that_is_gone(monkeypatch, caplog, without_it):
-    private.say_without.cache_clear()
+    private.warn_missing.cache_clear()
     if without_it is None:
         with pytest.raises(LaunchError, match="has no flag FLAGS_of_nobody, which PLSC cannot do without"):
             private.set_flag("FLAGS_of_nobody", True)

@@ -66,7 +66,7 @@ def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale, num_ro
         blocks = RowBlocks(None, CLASSES, None)
         context = StepContext(spec, Shard.of(spec, env), env, loss_scale=scale)
         out = gpu_head(x, blocks, w, Labels(y, y >= 0, y), context, float(BATCH))
-        drows = out.row_gradients.of(out.row_gradients.blocks.whole, w)
+        drows = out.row_gradients.compute(out.row_gradients.blocks.only_piece, w)
         assert x.stop_gradient and w.stop_gradient  # as they came
     feed = {"feature": feature, "label": label, "rows": rows}
     loss, dfeature, drows, larger = paddle.static.Executor(paddle.CPUPlace()).run(
@@ -164,7 +164,7 @@ def test_plain_softmax_with_products_in_tf32(monkeypatch):
         w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
         spec = ClassifierSpec(CLASSES, EMBEDDING, Softmax())
         out = classify(x, y, AsFed(w), StepContext(spec, Shard.of(spec, env), env))
-        drows = out.row_gradients.of(out.row_gradients.blocks.whole, w)
+        drows = out.row_gradients.compute(out.row_gradients.blocks.only_piece, w)
     feed = {"feature": feature, "label": label, "rows": rows}
     loss, dfeature, drows = paddle.static.Executor(paddle.CPUPlace()).run(
         main, feed=feed, fetch_list=[out.loss, out.dfeature, drows]

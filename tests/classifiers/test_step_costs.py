@@ -26,7 +26,7 @@ from plsc.engine.program.session import Session
 from plsc.models import BaseModel
 from plsc.optim.gradients import BUCKET_BYTES
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import join
+from plsc.parallel.group import connected_group
 from plsc.rows.blocks import FEW_BLOCKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,7 +166,7 @@ def test_a_step_reads_each_row_twice_and_writes_it_once():
 def test_the_rows_that_a_step_writes_are_the_sample():
     program, _ = built(*SAMPLED[0])
     session = Session(program, Environment(), seed=0)
-    session.start(join(Environment()))
+    session.start(connected_group(Environment()))
     before = weights_of(session)
     labels = np.arange(BATCH) * 1000
     session.step(0, {"image": np.ones((BATCH, 3, 4, 4), np.float32), "label": labels}, 0.1)
@@ -240,7 +240,7 @@ classes, ratio = json.loads(sys.argv[1])
 run_in_order()
 program, _ = costs.built(classes, ratio)
 session = costs.Session(program, costs.Environment(), seed=0)
-session.start(costs.join(costs.Environment()))
+session.start(costs.connected_group(costs.Environment()))
 before = core.host_memory_stat_current_value("Allocated", 0), core.host_memory_stat_peak_value("Allocated", 0)
 inputs = {"image": np.ones((costs.BATCH, 3, 4, 4), np.float32), "label": np.arange(costs.BATCH)}
 for step in range(3):

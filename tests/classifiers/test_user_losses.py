@@ -75,9 +75,9 @@ def test_what_a_method_does_wrong_is_one_line(methods, message):
 
 def test_a_gpu_computes_what_its_kernel_does_not_know_by_plain_operations():
     env, margins = Environment(device="gpu"), (1.0, 0.0, 0.0)
-    assert ClassifierSpec(11, loss=type("Kernel", (Loss,), {"kernel_margins": margins})()).by_kernel(env)
+    assert ClassifierSpec(11, loss=type("Kernel", (Loss,), {"kernel_margins": margins})()).uses_kernel(env)
     penalty = {"penalty": lambda self, batch: (batch.norm, paddle.ones_like(batch.norm))}
-    assert not program_of(env, kernel_margins=margins, **penalty).spec.by_kernel(env)
+    assert not program_of(env, kernel_margins=margins, **penalty).spec.uses_kernel(env)
 
 
 def test_random_numbers_are_uniform_and_others_for_each_step_and_stream():

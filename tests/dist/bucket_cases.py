@@ -10,7 +10,7 @@ from plsc.config.parts import Parts
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import join
+from plsc.parallel.group import connected_group
 
 BATCH, CLASSES, SIDE = 4, 40, 32
 
@@ -34,7 +34,7 @@ def train(env, bucket_bytes, steps, options, alone=False):
     place = Environment() if alone else env
     program = build_train(config, Parts(), place, seed=5, bucket_bytes=bucket_bytes)
     session = Session(program, place, seed=5)
-    session.start(join(place))
+    session.start(connected_group(place))
     rng = np.random.default_rng(100 + env.rank)  # other pictures on each rank
     for step in range(steps):
         images = rng.standard_normal((BATCH, 3, SIDE, SIDE)).astype("float32")

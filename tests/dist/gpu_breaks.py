@@ -14,7 +14,7 @@ from tests.gpu.breaking import around, bucket_left_out, rows_changed, rows_not_s
 
 
 def leaves_as_they_come(patch):
-    patch.setattr(autodiff, "leaf", lambda value: value)
+    patch.setattr(autodiff, "as_leaf", lambda value: value)
     patch.setattr(autodiff, "_adds_up", lambda value: True)
 
 
@@ -56,7 +56,7 @@ BREAKS = {
         "even cosface", around(ops, "margin_cross_entropy", lambda f: lambda c, y, *a: f(c, y % 12, *a[:2], 0, 1))),
     "the mean over the local batch": (
         "model parallel", around(step, "_global_batch", lambda f: lambda feature, world_size: float(feature.shape[0]))),
-    "a bucket left out": ("a bucket for each", around(collectives, "all_reduce_early", bucket_left_out)),
+    "a bucket left out": ("a bucket for each", around(collectives, "all_reduce_overlapped", bucket_left_out)),
     "rows summed over the ranks": (
         "even cosface", around(build, "classify", rows_changed(lambda gradient: collectives.all_reduce(gradient, 2)))),
     "rows of all classes not summed": ("data parallel", around(collectives, "all_reduce", rows_not_summed)),

@@ -14,7 +14,7 @@ from plsc.config import Config
 from plsc.config.parts import Parts
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
-from plsc.parallel.group import join
+from plsc.parallel.group import connected_group
 from tests.dist import classifier_cases, training_cases
 from tests.kernels.library import casts_left_out, gpu_kernels
 
@@ -23,7 +23,7 @@ def run_all(env, payload):
     """{name: what the function of this name returns for its cases}."""
     made, orders = payload
     run_in_order()
-    with gpu_kernels(made, env, join(env)):
+    with gpu_kernels(made, env, connected_group(env)):
         return {name: globals()[name](env, cases) for name, cases in orders.items()}
 
 
@@ -71,7 +71,7 @@ def both_devices(env, cases):
 
 def _steps(env, program, case):
     session = Session(program, env, seed=7)
-    session.start(join(env))
+    session.start(connected_group(env))
     batch, results = case["images"].shape[1] // env.world_size, []
     mine = slice(env.rank * batch, (env.rank + 1) * batch)
     for step, (image, label) in enumerate(zip(case["images"], case["labels"])):

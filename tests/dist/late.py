@@ -24,14 +24,14 @@ def watch_closely(then=lambda: None) -> None:
     """From the third step on, when all is compiled, a rank may be late by SECONDS only; ``then`` is called then."""
     from plsc.engine.program.session import Session
     from plsc.parallel.environment import Environment
-    from plsc.parallel.group import meet
+    from plsc.parallel.group import open_group
 
     step = Session.step
 
     def watched(self, number, *args):
         results = step(self, number, *args)
         if number == 1:
-            meet(Environment.from_launch()).watch_stalls(SECONDS)
+            open_group(Environment.from_launch()).watch_stalls(SECONDS)
             then()
         return results
 

@@ -44,12 +44,12 @@ def run_case(env, case):
         rows = DenseRows(RowsSpec("rows", [shard.num_local, spec.row_size], initial), Momentum(0.9))
 
         def move(block, along):
-            along = None if along is None else block.cut(along)
+            along = None if along is None else block.split(along)
 
             def move_piece(piece, product):
-                gradient = product.whole()
+                gradient = product.compute()
                 if along is not None:
-                    gradient = gradient - scale_rows(rows.fetch(piece), piece.of(along))
+                    gradient = gradient - scale_rows(rows.fetch(piece), piece.select(along))
                 keep(piece, gradient)
 
             return move_piece
@@ -59,7 +59,7 @@ def run_case(env, case):
             if index is None:
                 index = paddle.arange(shard.num_local, dtype="int64")
             else:
-                index = piece.of(piece.block.cut(index))
+                index = piece.select(piece.block.split(index))
             ops.scatter_rows_(found, index, gradient)
 
         step = paddle.full([1], 3, "int64")
@@ -67,7 +67,8 @@ def run_case(env, case):
         out = classify(feature, label, rows, context)
         if not moves:
             gradients = out.row_gradients
-            gradients.blocks.each_piece(lambda piece: keep(piece, gradients.of(piece, rows.fetch(piece))) or [])
+            gradient_of = lambda piece: gradients.compute(piece, rows.fetch(piece))  # noqa: E731
+            gradients.blocks.for_each_piece(lambda piece: keep(piece, gradient_of(piece)) or [])
     executor = paddle.static.Executor(paddle.CPUPlace())
     with paddle.static.scope_guard(scope):
         executor.run(startup)

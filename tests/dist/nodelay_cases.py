@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import socket
 
-from plsc.parallel.group import join
+from plsc.parallel.group import connected_group
 from plsc.parallel.side import SideGroup
 
 
 def waiting(env, payload) -> tuple[list[bool], list[bool]]:
     """Of each connection of this rank with the store, before and after a second one is made: whether it holds small
     messages back."""
-    group = join(env)
+    group = connected_group(env)
     port = int(env.endpoints[0].rsplit(":", 1)[1])
     group.barrier()
     before = held_back(port)

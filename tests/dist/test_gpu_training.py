@@ -20,7 +20,7 @@ CASES = [
     make_case("softmax", classifier={"loss_type": "softmax"}),
     make_case("softmax sampled", **SAMPLED, classifier={"loss_type": "softmax", "sample_ratio": 0.2}),
     make_case("sampled", **SAMPLED, classifier={"sample_ratio": 0.2}, config={"calc_acc": True}),
-    make_case("sampled clipped own rate", **SAMPLED, classifier={"sample_ratio": 0.2}, rate_factor=3.0,
+    make_case("sampled clipped own rate", **SAMPLED, classifier={"sample_ratio": 0.2}, lr_factor=3.0,
               config={"grad_clip_norm": 0.05}),
     make_case("more positives than places", **SAMPLED, classifier={"sample_ratio": 0.02}),
     make_case("sampled many steps", num_classes=203, steps=40, classifier={"sample_ratio": 0.05}),

@@ -68,7 +68,7 @@ CASES = [
     case("full", "adamw", False, **LOOPS),
     case("data parallel", "adamw", False, classifier={"model_parallel": False}),
     case("sampled", "adamw", True, **LOOPS),
-    case("own rate", "adamw", True, rate_factor=0.5, **PIECES),
+    case("own rate", "adamw", True, lr_factor=0.5, **PIECES),
     case("clipped", "adamw", True, {"grad_clip_norm": 0.05}),
     case("softmax data parallel", "adamw", True, classifier={"loss_type": "softmax", "model_parallel": False}, **LOOPS),
     case("many steps", "adamw", True, classifier={"sample_ratio": 0.05}, steps=60, **PIECES),

@@ -35,7 +35,7 @@ def test_what_ran_before_in_this_process_does_not_make_ranks_slow_to_start(monke
     forks = server.of_process(os.getpid())
     for name in ("CUSTOM_DEVICE_ROOT", "GLOG_minloglevel", "MKL_DEBUG_CPU_TYPE"):
         monkeypatch.delenv(name, raising=False)
-    environment.quiet_kernels()
+    environment.quiet_paddle_logs()
     cpu.use_wide_kernels()
     monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "5")  # as on a processor of AMD
     monkeypatch.setenv("CUSTOM_DEVICE_ROOT", "")  # as Paddle does when it is imported

@@ -58,8 +58,8 @@ CASES = [
     make_case("sampled many steps", num_classes=203, steps=150, classifier={"sample_ratio": 0.05}),
     make_case("clipped", config={"grad_clip_norm": 0.05}),
     make_case("clipped sampled", num_classes=203, config={"grad_clip_norm": 0.05}, classifier={"sample_ratio": 0.2}),
-    make_case("own rate", rate_factor=3.0),
-    make_case("own rate sampled", num_classes=203, rate_factor=3.0, classifier={"sample_ratio": 0.2}),
+    make_case("own rate", lr_factor=3.0),
+    make_case("own rate sampled", num_classes=203, lr_factor=3.0, classifier={"sample_ratio": 0.2}),
     make_case("own optimizer", optimizer="momentum", rates=[0.2] * 6),
     make_case(
         "own optimizer data parallel", optimizer="momentum", rates=[0.2] * 6, classifier={"model_parallel": False}
@@ -75,7 +75,7 @@ CASES = [
     make_case(
         "softmax with everything",
         num_classes=203,
-        rate_factor=0.5,
+        lr_factor=0.5,
         config={"grad_clip_norm": 0.05},
         classifier={"loss_type": "softmax", "sample_ratio": 0.2},
     ),
@@ -154,7 +154,7 @@ def train(case, start, first_weight, samples, optimizer):
             norm = np.sqrt(sum((g * g).sum() for g in gradients))
             gradients = [g * min(1.0, case["config"]["grad_clip_norm"] / norm) for g in gradients]
         accuracies.append(accuracy(feature, centres, number))
-        rates = [rate, rate, rate * (case.get("rate_factor") or 1.0)]
+        rates = [rate, rate, rate * (case.get("lr_factor") or 1.0)]
         weight, bias, rows = (
             optimizer.step(value, state, gradient, own, DECAY, step + 1)
             for value, state, gradient, own in zip([weight, bias, rows], states, gradients, rates)

@@ -18,7 +18,7 @@ from plsc.engine.program.build import build_train, make_spec
 from plsc.engine.program.session import Session
 from plsc.models import BaseModel
 from plsc.optim.gradients import BUCKET_BYTES
-from plsc.parallel.group import join
+from plsc.parallel.group import connected_group
 from plsc.rows import blocks as row_blocks
 
 
@@ -55,7 +55,7 @@ def rows_of_a_block(case, config, env):
 def run_case(env, case):
     config = Config.from_dict(case["config"])
     config.set("train_batch_size", case["global_batch"] // env.world_size)
-    param_attr = None if case.get("rate_factor") is None else paddle.ParamAttr(learning_rate=case["rate_factor"])
+    param_attr = None if case.get("lr_factor") is None else paddle.ParamAttr(learning_rate=case["lr_factor"])
     parts = Parts(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
                   param_attr=param_attr)  # fmt: skip
     bucket_bytes, block_rows = case.get("bucket_bytes", BUCKET_BYTES), rows_of_a_block(case, config, env)
@@ -71,7 +71,7 @@ def run_case(env, case):
         kinds = {op.kind for op in program_view.operations(program.main)}
         assert ("while" in kinds) == (case["global_batch"] > program.shard.num_sample)
     session = Session(program, env, seed=7)
-    session.start(join(env))
+    session.start(connected_group(env))
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]
     start = {name: session.replicated()[name] for name in backbone}
     shard = {name: [] for name in ("weight", "velocity", "sample")}

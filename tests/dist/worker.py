@@ -22,7 +22,7 @@ def work(target: str, cwd: str) -> None:
     module, function = target.split(":")
     payload = pickle.loads((Path(cwd) / "payload.pickle").read_bytes())
     from plsc.parallel.environment import Environment
-    from plsc.parallel.group import join
+    from plsc.parallel.group import connected_group
 
     # isort: split
     # plsc comes first, see plsc.backend.paddle_version.load_zlib
@@ -30,7 +30,7 @@ def work(target: str, cwd: str) -> None:
 
     paddle.enable_static()
     env = Environment.from_launch()
-    join(env)
+    connected_group(env)
     result = getattr(importlib.import_module(module), function)(env, payload)
     (Path(cwd) / f"result{env.rank}.pickle").write_bytes(pickle.dumps(result))
 

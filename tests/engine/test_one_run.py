@@ -73,6 +73,6 @@ def test_a_rank_that_another_one_ends_releases_the_directory(tmp_path):
     """Its lease would keep a run on another machine waiting."""
     with start(settings(tmp_path), Parts(), nothing, continues=True) as run:
         assert (tmp_path / LOCK).exists()
-        run.group.last_words("stopped, because of rank 1: x")
+        run.group.on_stopped("stopped, because of rank 1: x")
         assert not (tmp_path / LOCK).exists()
     assert "because of rank 1: x" in (tmp_path / "logs" / "rank_00000.log").read_text()

@@ -21,7 +21,7 @@ def built(optimizer=None, rank=0, **classifier):
         "classifier": {"num_classes": 53, **classifier}, "train_batch_size": 4,
     })  # fmt: skip
     env = Environment(rank, 2)
-    return config, env, build_train(config, Parts(optimizer=optimizer), env, seed=1, only_looked_at=True)
+    return config, env, build_train(config, Parts(optimizer=optimizer), env, seed=1, dry_run=True)
 
 
 @pytest.mark.parametrize("own, classifier", [

@@ -204,7 +204,7 @@ def test_hook_names_the_rank(tmp_path):
     code = (
         "import sys, types\nmodule = types.ModuleType('plsc.parallel.environment')\n"
         "class Environment:\n    rank = 2\n    @classmethod\n    def from_launch(cls): return cls()\n"
-        "module.Environment, module.quiet_kernels = Environment, lambda: None\n"
+        "module.Environment, module.quiet_paddle_logs = Environment, lambda: None\n"
         "import plsc.parallel\nsys.modules[module.__name__] = module\n"
         "plsc.Entry('no.yaml')"
     )

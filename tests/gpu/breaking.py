@@ -136,7 +136,7 @@ def densely(original):
 
 def moved(change):
     """What moves the rows gets the arguments (rows, velocity, gradient, update) that ``change`` makes of its own."""
-    return around(momentum_rows, "moved", lambda f: lambda of, *a: f(of, *change(*a)))
+    return around(momentum_rows, "apply_momentum", lambda f: lambda of, *a: f(of, *change(*a)))
 
 
 def written(change):
@@ -153,7 +153,7 @@ def written(change):
 
         return changed
 
-    return around(shard_rows, "writer", of)
+    return around(shard_rows, "make_writer", of)
 
 
 def kept(of_rows, change):
@@ -169,7 +169,7 @@ def kept(of_rows, change):
 
         return changed
 
-    return around(skipped, "gradient_that_keeps", of)
+    return around(skipped, "gradient_that_keeps_velocity", of)
 
 
 def moved_twice(original):

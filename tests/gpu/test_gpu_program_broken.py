@@ -78,23 +78,26 @@ BREAKS = {
     "a gradient left out of the sum": (
         PLAIN, around(gradients, "all_reduce_in_buckets", one_left_out), U.check_all_reduces_of_the_backbone),
     "one sum for all": (
-        PLAIN, around(buckets, "in_buckets", lambda f: lambda sizes, places, least: f(sizes, places, 10**9)),
+        PLAIN, around(buckets, "group_into_buckets", lambda f: lambda sizes, places, least: f(sizes, places, 10**9)),
         U.check_all_reduces_of_the_backbone),
     "a bucket left out": (
-        PLAIN, around(collectives, "all_reduce_early", bucket_left_out), U.check_all_reduces_of_the_backbone),
+        PLAIN, around(collectives, "all_reduce_overlapped", bucket_left_out), U.check_all_reduces_of_the_backbone),
     "buckets from the first layer on": (
-        PLAIN, around(buckets, "in_buckets", lambda f: lambda sizes, places, *a: f(sizes, [-p for p in places], *a)),
+        PLAIN,
+        around(buckets, "group_into_buckets", lambda f: lambda sizes, places, *a: f(sizes, [-p for p in places], *a)),
         U.check_sums_run_beside_the_backward_pass),
     "the sums behind the backward pass": (
-        PLAIN, around(static, "behind", lambda f: lambda place: contextlib.nullcontext()),
+        PLAIN, around(static, "insert_after", lambda f: lambda place: contextlib.nullcontext()),
         U.check_sums_run_beside_the_backward_pass),
     "the sums on the stream that computes": (
-        PLAIN, around(collectives, "all_reduce_early", lambda f: lambda value, ranks, _: f(value, ranks, False)),
+        PLAIN, around(collectives, "all_reduce_overlapped", lambda f: lambda value, ranks, _: f(value, ranks, False)),
         U.check_sums_run_beside_the_backward_pass),
     "a sum into memory of the other stream": (
-        PLAIN, around(collectives, "all_reduce_early", summed_elsewhere), U.check_sums_run_beside_the_backward_pass),
+        PLAIN, around(collectives, "all_reduce_overlapped", summed_elsewhere),
+        U.check_sums_run_beside_the_backward_pass),
     "a sum waited for at once": (
-        PLAIN, around(collectives, "all_reduce_early", taken_apart_at_once), U.check_sums_run_beside_the_backward_pass),
+        PLAIN, around(collectives, "all_reduce_overlapped", taken_apart_at_once),
+        U.check_sums_run_beside_the_backward_pass),
     "two gradients swapped": (
         PLAIN, around(gradients, "all_reduce_in_buckets", twins_swapped), U.check_each_parameter_gets_its_own_gradient),
     "a parameter without update": (
@@ -131,9 +134,9 @@ BREAKS = {
     "up to date until this step only": (
         PLAIN, written(lambda index, w, v, now: (index, w, v, now - 1)), U.check_shard_is_updated_in_place),
     "the rows read after they are moved": (
-        PLAIN, around(shard_rows, "writer", read_when_moved), U.check_shard_is_updated_in_place),
+        PLAIN, around(shard_rows, "make_writer", read_when_moved), U.check_shard_is_updated_in_place),
     "the rows moved twice": (
-        PLAIN, around(momentum_rows, "moved", moved_twice), U.check_each_parameter_gets_its_own_gradient),
+        PLAIN, around(momentum_rows, "apply_momentum", moved_twice), U.check_each_parameter_gets_its_own_gradient),
     "a copy of the rows moved": (
         PLAIN, moved(lambda r, v, g, m: (r * 1.0, v, g, m)), U.check_rows_gradient_is_that_of_the_rows),
     "the rows not brought up to date": (
@@ -159,7 +162,7 @@ BREAKS = {
         HALF, around(gpu_head, "gpu_head", in_context(lambda one: replace(one, spec=replace(one.spec, half=False)))),
         F.check_where_half_precision_is),
     "the backbone in float32": (
-        HALF, lambda patch: patch.setattr(half_precision, "cast_built", lambda *a: None),
+        HALF, lambda patch: patch.setattr(half_precision, "cast_program", lambda *a: None),
         F.check_where_half_precision_is),
     "rows' gradient still scaled": (
         HALF, around(gpu_head, "gpu_head", rows_changed(before_division)),

@@ -77,8 +77,8 @@ def gpu_kernels(made: Path, env, group):
 def casts_left_out():
     """Mixed precision without its casts, for which the wheels of CPUs have no kernels."""
     as_it_is = mock.patch.object(gpu_head.paddle, "cast", _cast_but_to_half)
-    while_building = mock.patch.object(half_precision, "while_building", lambda *a: contextlib.nullcontext())
-    with as_it_is, while_building, mock.patch.object(half_precision, "cast_built", lambda *a: None):
+    autocast = mock.patch.object(half_precision, "autocast", lambda *a: contextlib.nullcontext())
+    with as_it_is, autocast, mock.patch.object(half_precision, "cast_program", lambda *a: None):
         yield
 
 

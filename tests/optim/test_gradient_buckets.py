@@ -17,7 +17,7 @@ from plsc.backend import collectives, program_view, static
 from plsc.config import Config
 from plsc.config.parts import Parts
 from plsc.engine.program.build import build_train
-from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, in_buckets
+from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, group_into_buckets
 from plsc.parallel.environment import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ FLATTENING = {"reshape", "reshape2", "concat", "full", "full_int_array", "all_re
 def test_each_gradient_is_in_one_bucket(least):
     rng = np.random.default_rng(3)
     sizes, places = [int(size) for size in rng.integers(1, 30, 40)], [int(place) for place in rng.permutation(100)[:40]]
-    buckets = in_buckets(sizes, places, least)
+    buckets = group_into_buckets(sizes, places, least)
     in_turn = [number for bucket in buckets for number in bucket]
     assert in_turn == [int(number) for number in np.argsort(places)]  # each once, as they are made
     for bucket in buckets[:-1]:
@@ -39,8 +39,8 @@ def test_each_gradient_is_in_one_bucket(least):
 
 
 def test_a_large_gradient_fills_its_bucket():
-    assert in_buckets([1, 100, 1, 1], [0, 1, 2, 3], 10) == [[0, 1], [2, 3]]
-    assert in_buckets([], [], 10) == [[]]
+    assert group_into_buckets([1, 100, 1, 1], [0, 1, 2, 3], 10) == [[0, 1], [2, 3]]
+    assert group_into_buckets([], [], 10) == [[]]
 
 
 @functools.cache
@@ -139,8 +139,8 @@ main, startup = paddle.static.Program(), paddle.static.Program()
 with static.building(main, startup):
     whole = paddle.exp(paddle.static.data("x", [4], "float32"))
     later = paddle.sin(whole)
-    with static.behind(static.made_at([whole])[0]):
-        total = collectives.all_reduce_early(paddle.tanh(whole), 2, True)
+    with static.insert_after(static.operation_indices([whole])[0]):
+        total = collectives.all_reduce_overlapped(paddle.tanh(whole), 2, True)
 try:
     paddle.static.Executor(paddle.CPUPlace()).run(main, feed={"x": np.ones(4, "float32")}, fetch_list=[total, later])
 except RuntimeError:

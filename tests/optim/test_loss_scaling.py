@@ -29,8 +29,8 @@ class Run:
     """Some steps of one rank; ``bad`` numbers those whose first image is infinite."""
 
     def __init__(self, patch, half, sample_ratio=1.0, clip=None, optimizer=None, **options):
-        patch.setattr(half_precision, "while_building", lambda *arguments: contextlib.nullcontext())
-        patch.setattr(half_precision, "cast_built", lambda *arguments: None)
+        patch.setattr(half_precision, "autocast", lambda *arguments: contextlib.nullcontext())
+        patch.setattr(half_precision, "cast_program", lambda *arguments: None)
         config = Config.from_dict(
             {
                 "classifier": {"num_classes": CLASSES, "scale": 16.0, "sample_ratio": sample_ratio},

@@ -58,7 +58,7 @@ def test_one_line_where_the_news_and_an_error_of_its_own_come_together(monkeypat
         sys.stderr = open(tmp_path / "said", "w")
         group, saying = Group(Environment()), threading.Event()
         group.world_size = 2
-        group.last_words = lambda text: (saying.set(), time.sleep(0.3))
+        group.on_stopped = lambda text: (saying.set(), time.sleep(0.3))
         listener = threading.Thread(target=group._stop, args=("rank 1: x",))
         listener.start()
         if first == "the news":

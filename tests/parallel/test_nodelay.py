@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from plsc.parallel.nodelay import send_at_once
+from plsc.parallel.nodelay import disable_nagle
 
 
 def waits(connection: socket.socket) -> bool:
@@ -29,7 +29,7 @@ def servers():
 def test_both_ends_of_the_port_and_those_that_come_later(servers):
     ends = pair(servers[0])
     assert all(map(waits, ends))
-    send_at_once(servers[0].getsockname()[1])
+    disable_nagle(servers[0].getsockname()[1])
     assert not any(map(waits, ends))
     _, later = pair(servers[0])
     assert not waits(later)  # the side that listens handed it on
@@ -38,7 +38,7 @@ def test_both_ends_of_the_port_and_those_that_come_later(servers):
 def test_other_ports_and_other_kinds_of_sockets_stay_as_they_are(servers):
     ends = pair(servers[1])
     local = socket.socketpair()
-    send_at_once(servers[0].getsockname()[1])
+    disable_nagle(servers[0].getsockname()[1])
     assert all(map(waits, ends))
     local[0].sendall(b"x")
     assert local[1].recv(1) == b"x"
@@ -49,7 +49,7 @@ def test_files_are_left_alone(servers, tmp_path):
     with open(tmp_path / "locked", "wb") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         before = sorted(os.listdir("/proc/self/fd"))
-        send_at_once(servers[0].getsockname()[1])
+        disable_nagle(servers[0].getsockname()[1])
         assert sorted(os.listdir("/proc/self/fd")) == before
         child = os.fork()
         if child == 0:

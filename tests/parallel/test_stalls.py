@@ -31,14 +31,14 @@ class Watch:
 
 def test_nobody_is_late_while_all_are_in_one_step_or_between_steps():
     ranks = Watch()
-    ranks.watch.begins(7)
+    ranks.watch.begin_step(7)
     ranks.steps = {1: 7, 2: 7}
     assert ranks.pass_time(20 * SECONDS) is None
 
 
 def test_who_has_not_begun_the_step_of_the_others_is_late():
     ranks = Watch()
-    ranks.watch.begins(7)
+    ranks.watch.begin_step(7)
     ranks.steps = {1: 7, 2: 6}
     assert ranks.pass_time(SECONDS) is None
     assert ranks.pass_time(2.0) == (
@@ -48,7 +48,7 @@ def test_who_has_not_begun_the_step_of_the_others_is_late():
 
 def test_rank_0_may_be_the_late_one():
     ranks = Watch()
-    ranks.watch.begins(6)
+    ranks.watch.begin_step(6)
     ranks.steps = {1: 7, 2: 7}
     assert ranks.pass_time(SECONDS + 3.0).startswith("rank 0, which is late: for 100 s it has not begun step 7")
 
@@ -56,7 +56,7 @@ def test_rank_0_may_be_the_late_one():
 def test_a_slow_rank_that_comes_in_time_is_not_late():
     ranks = Watch()
     for step in range(1, 6):
-        ranks.watch.begins(step)
+        ranks.watch.begin_step(step)
         ranks.steps = {1: step, 2: step - 1}
         assert ranks.pass_time(0.9 * SECONDS) is None
         ranks.steps = {1: step, 2: step}
@@ -72,13 +72,13 @@ def test_of_whom_nothing_is_heard_is_late(rank, silent):
 
 def test_the_other_ranks_do_not_judge_each_other():
     ranks = Watch(rank=1)
-    ranks.watch.begins(9)
+    ranks.watch.begin_step(9)
     assert ranks.pass_time(5 * SECONDS, silent=(2,)) is None
 
 
 def test_who_stood_still_itself_accuses_nobody():
     ranks = Watch()
-    ranks.watch.begins(7)
+    ranks.watch.begin_step(7)
     ranks.steps = {1: 7, 2: 6}
     assert ranks.pass_time(10.0) is None
     ranks.now += 50 * SECONDS  # the machine slept, and all ranks with it

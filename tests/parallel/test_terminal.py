@@ -87,8 +87,8 @@ import sys
 from plsc import Entry
 from plsc.engine.run.journal import Journal
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import meet
-journal = Journal(sys.argv[1], Environment(), meet(Environment()))
+from plsc.parallel.group import open_group
+journal = Journal(sys.argv[1], Environment(), open_group(Environment()))
 for number in range(200):
     journal.say(f"line {number} " + "x" * 1000)
 journal.close()

@@ -27,9 +27,9 @@ def test_pieces_are_all_rows_in_order_and_of_about_the_same_size(program, rows, 
     assert [piece.first for piece in block.pieces] == [0, *ends[:-1]] and ends[-1] == rows
     sizes = [piece.end - piece.first for piece in block.pieces]
     assert len(sizes) == -(-rows // most) and max(sizes) <= most and max(sizes) - min(sizes) <= 1
-    cut = block.cut(index)
+    cut = block.split(index)
     numbers = np.arange(rows) * 3
-    *pieces, joined = program({"index": numbers}, [*(piece.of(cut) for piece in block.pieces), block.join(cut)])
+    *pieces, joined = program({"index": numbers}, [*(piece.select(cut) for piece in block.pieces), block.concat(cut)])
     for piece, values in zip(block.pieces, pieces):
         np.testing.assert_array_equal(values, numbers[piece.first : piece.end])
     np.testing.assert_array_equal(joined, numbers)
@@ -39,13 +39,13 @@ def test_pieces_are_all_rows_in_order_and_of_about_the_same_size(program, rows, 
 def test_a_loop_and_a_block_without_one_go_over_the_same_rows(program, rows, kept):
     index = paddle.static.data("index", [rows], "int64")
     blocks = RowBlocks(index, rows, 5)
-    assert blocks.keeps == kept
+    assert blocks.is_single == kept
 
     def body(block, total, number):
         return [total + paddle.sum(block.index, keepdim=True), number * 3 + paddle.max(block.index, keepdim=True)]
 
     zero = paddle.zeros([1], "int64")
-    total, last = program({"index": np.arange(rows)}, blocks.each(body, [zero, zero]))
+    total, last = program({"index": np.arange(rows)}, blocks.for_each(body, [zero, zero]))
     assert total == rows * (rows - 1) // 2
     ends = [rows - 1] if kept else [min(first + 5, rows) - 1 for first in range(0, rows, 5)]
     expected = 0

@@ -16,7 +16,7 @@ from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 from plsc.models import BaseModel
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import join
+from plsc.parallel.group import connected_group
 from plsc.rows import row_kernels
 
 CLASSES = 40
@@ -109,7 +109,7 @@ def start(**classifier):
         "classifier": {"num_classes": 61, "sample_ratio": 0.3, **classifier},
     })  # fmt: skip
     session = Session(build_train(config, Parts(model=Linear()), Environment(), 3), Environment(), seed=3)
-    session.start(join(Environment()))
+    session.start(connected_group(Environment()))
     return session
 
 
@@ -150,7 +150,7 @@ def test_a_library_that_cannot_be_loaded_is_told(unknown, tmp_path, monkeypatch,
     (tmp_path / "broken.so").write_text("no library")
     with open(tmp_path / "broken.so", "rb") as file:
         broken = Library(tmp_path / "broken.so", file.fileno())
-        monkeypatch.setattr(row_kernels, "library_of", lambda source: broken)
+        monkeypatch.setattr(row_kernels, "compiled_library", lambda source: broken)
         with caplog.at_level(logging.WARNING, "plsc"):
             assert not row_kernels.available()
     assert f"Paddle cannot load {tmp_path / 'broken.so'}" in caplog.text

@@ -10,7 +10,7 @@ from plsc.config.extensions import OPTIMIZER
 from plsc.errors import ConfigError
 from plsc.registry import OPTIMIZERS
 from plsc.rows import RowOptimizer, Slot, register_optimizer
-from plsc.rows.history import MissedOnHost, RowHistory
+from plsc.rows.history import MissedStepsOnHost, RowHistory
 from plsc.rows.optimizer import build_optimizer
 from plsc.rows.optimizers.momentum import Momentum
 from tests.reference import optimizers as reference
@@ -66,7 +66,7 @@ def test_rows_left_alone_end_as_the_dense_optimizer_leaves_them(optimizer, dense
     since, history, count = np.zeros(ROWS, int), RowHistory(optimizer, DECAY), 0
 
     def up_to_date(index):
-        missed = MissedOnHost(history.window(), since[index], DECAY)
+        missed = MissedStepsOnHost(history.window(), since[index], DECAY)
         return optimizer.bring_up_to_date(weight[index], tuple(slot[index] for slot in slots), missed)
 
     for step in range(300):
@@ -79,7 +79,7 @@ def test_rows_left_alone_end_as_the_dense_optimizer_leaves_them(optimizer, dense
         if not skipped:
             count += 1
             expected = dense.step(expected, states, gradient, rate, DECAY, count)
-            given = history.step_of(rate, numbers)
+            given = history.make_step(rate, numbers)
             now = optimizer.step(*now, gradient[index], given)
         weight[index], since[index] = now[0], history.steps + 1
         for slot, value in zip(slots, now[1]):

@@ -15,7 +15,7 @@ from plsc.engine.program.session import Session
 from plsc.errors import ConfigError
 from plsc.models import BaseModel
 from plsc.parallel.environment import Environment
-from plsc.parallel.group import join
+from plsc.parallel.group import connected_group
 from plsc.rows.optimizer import LARGEST_FLOAT16
 from plsc.rows.optimizers.momentum import VELOCITY_FACTOR
 from plsc.rows.storage import RowTable
@@ -99,7 +99,7 @@ def build(storage, ratio=0.2, classes=CLASSES, parts=None, block_rows=5):
 
 def start(storage, ratio=0.2):
     session = Session(build(storage, ratio), Environment(), seed=3)
-    session.start(join(Environment()))
+    session.start(connected_group(Environment()))
     return session
 
 

@@ -157,7 +157,7 @@ class HeadBench:
             return [position] if index is None else [index[:1], position]
         blocks = RowBlocks(index, self.shard.num_sample, BLOCK_ROWS)
         if part == "gather":
-            return blocks.each_piece(lambda piece, total: [total + rows.fetch(piece)[0, :1]], [rate * 0.0])
+            return blocks.for_each_piece(lambda piece, total: [total + rows.fetch(piece)[0, :1]], [rate * 0.0])
         return PlainHead(feature, blocks, rows, position, LossTerms(self.spec, self.env)).forward()
 
     def time(self, programs: dict[str, tuple], steps: int) -> dict[str, float]:

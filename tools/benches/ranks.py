@@ -67,7 +67,7 @@ def run_rank(case: dict) -> dict:
     from plsc.engine.program.build import build_train
     from plsc.engine.program.session import Session
     from plsc.parallel.environment import Environment
-    from plsc.parallel.group import join
+    from plsc.parallel.group import connected_group
 
     config = Config.from_dict({
         "model": {"name": "ResNet10", "base_width": 8, "image_shape": [3, 32, 32], "embedding_size": 512},
@@ -79,7 +79,7 @@ def run_rank(case: dict) -> dict:
     env = Environment.from_launch()
     program = build_train(config, Parts(), env, seed=1)
     session = Session(program, env, seed=1)
-    session.start(join(env))
+    session.start(connected_group(env))
     rng, seconds = np.random.default_rng(env.rank), []
     for step in range(case["steps"] + 2):
         inputs = {

@@ -74,12 +74,12 @@ def run_rank(case: dict) -> dict:
     from plsc.backend.cpu import prepare_cpu
     from plsc.config.parts import Parts
     from plsc.parallel.environment import Environment
-    from plsc.parallel.group import join
+    from plsc.parallel.group import connected_group
 
     paddle.enable_static()
     prepare_cpu(case["threads"])
     env = Environment.from_launch()
-    group = join(env)
+    group = connected_group(env)
     step = steps(case, Parts(), env, group)
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # before the second program
     head = steps(case, Parts(model=one_layer(NETS[case["net"]][1]["embedding_size"])), env, group)

@@ -85,7 +85,7 @@ class Need:
         config, parts = self._config.copy(), self._parts.for_one_run()
         env = Environment(0, self._ranks, device=self._device)
         config.set("classifier.num_classes", num_classes, "plan")
-        program = build_train(config, parts, env, seed=0, only_looked_at=True)
+        program = build_train(config, parts, env, seed=0, dry_run=True)
         evaluation = build_eval(config, parts, env, config.test_batch_size) if config.with_test else None
         try:
             return count_memory(config, env, program, evaluation, self._process)
@@ -113,8 +113,8 @@ def count_memory(
     sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
     sizes["verification, saving: beside that"] += _saving(program, env)
     if env.on_gpu:
-        by_kernel = any(op.kind == "class_center_sample" for op in ops)
-        sizes["drawing the sample"] = DRAWING * program.shard.num_local if by_kernel else 0
+        uses_kernel = any(op.kind == "class_center_sample" for op in ops)
+        sizes["drawing the sample"] = DRAWING * program.shard.num_local if uses_kernel else 0
         sizes["convolutions, at most"] = CONVOLUTION if any(op.kind == "conv2d" for op in ops) else 0
         sizes["CUDA, cuDNN and NCCL (assumed)"] = CUDA
     if process is not None:

@@ -13,7 +13,7 @@ import paddle
 
 from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, classify
-from plsc.classifiers.initializer import ShardInitializer, bias_value, distribution_of, usual_distribution
+from plsc.classifiers.initializer import ShardInitializer, bias_value, default_distribution, distribution_of
 from plsc.config import Config
 from plsc.config.extensions import MODEL, OPTIMIZER
 from plsc.config.parts import Parts
@@ -31,7 +31,7 @@ from plsc.rows.blocks import BLOCK_ROWS
 from plsc.rows.optimizer import RowOptimizer, Update, build_optimizer
 from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
-from plsc.rows.skipped import zero_where
+from plsc.rows.skipped import zero_if_skipped
 from plsc.rows.storage import FLOAT32
 
 
@@ -107,13 +107,13 @@ def build_train(
     seed: int,
     block_rows: int | None = BLOCK_ROWS,
     bucket_bytes: int = BUCKET_BYTES,
-    only_looked_at: bool = False,
+    dry_run: bool = False,
 ) -> TrainProgram:
     """The training program of ``env.rank``. Raises ConfigError for what cannot be built.
 
     ``block_rows``: how many rows the classifier works on at a time; on GPUs, and where a user's optimizer wants one
     dense gradient, it works on all. ``bucket_bytes``: the least that one sum of the backbone's gradients carries.
-    ``only_looked_at``: the program is not run; that of a GPU can then be built by any Paddle (plsc.engine.memory.need).
+    ``dry_run``: the program is not run; that of a GPU can then be built by any Paddle (plsc.engine.memory.need).
     """
     if env.on_gpu or parts.optimizer is not None:
         block_rows = None
@@ -123,7 +123,7 @@ def build_train(
         feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
         feature = _build_backbone(config, parts, inputs, main)
         backbone = static.persistables(main)
-        spec = replace(make_spec(config, feature.shape[1], seed), only_looked_at=only_looked_at)
+        spec = replace(make_spec(config, feature.shape[1], seed), dry_run=dry_run)
         shard = Shard.of(spec, env)
         _check_kernel(config, spec, shard, env)
         optimizer = None if parts.optimizer is not None else make_optimizer(config)
@@ -191,7 +191,7 @@ def _count_step(count, found) -> None:
 def _check_kernel(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
     """Raise ConfigError for more logits than the kernel of GPUs counts: their number is an int there."""
     batch = config.train_batch_size * (env.world_size if spec.model_parallel else 1)
-    if spec.by_kernel(env) and batch * max(shard.num_sample, batch) >= 2**31:
+    if spec.uses_kernel(env) and batch * max(shard.num_sample, batch) >= 2**31:
         raise ConfigError(
             f"train_batch_size={config.train_batch_size}: {batch} features and {shard.num_sample} classes a rank are "
             f"more logits than a GPU's kernel counts, {2**31}; use a smaller batch, more ranks or a smaller "
@@ -208,7 +208,7 @@ def make_rows(
     weight_decay: float,
 ) -> ShardRows:
     """The weight of the shard, held as the optimizer needs it, which is None with a user's."""
-    distribution = distribution_of(parts.param_attr, usual_distribution(spec.num_classes, spec.embedding_size))
+    distribution = distribution_of(parts.param_attr, default_distribution(spec.num_classes, spec.embedding_size))
     bias = bias_value(parts.bias_attr) if spec.with_bias else None
     samples = shard.samples and optimizer is not None
     # where each rank holds all rows they must stay the same: not by these on one rank and by Paddle's on another
@@ -246,12 +246,12 @@ def _append_update(parts: Parts, gradients, rows, update: Update | None) -> list
         if target is not mean:
             paddle.assign(mean, output=target)
     if update is not None:
-        update = replace(update, found=gradients.found)
+        update = replace(update, found_inf=gradients.found)
         if gradients.rows is not None:
             rows.update(gradients.rows, update)
         return variables(Role.OPTIMIZER, update_parameters(gradients.parameters, gradients.replicated, update))
     before = set(static.persistables(main))
-    replicated = zero_where(gradients.found, gradients.replicated)
+    replicated = zero_if_skipped(gradients.found, gradients.replicated)
     ops.apply_gradients(parts.optimizer, list(zip(gradients.parameters, replicated)))
     created = [name for name in static.persistables(main) if name not in before]
     of_rows = rows.update_by(parts.optimizer, gradients.rows, gradients.found)
@@ -307,9 +307,9 @@ def make_inputs(config: Config, batch_size: int, with_label: bool) -> dict[str, 
 def _build_backbone(config: Config, parts: Parts, inputs: dict[str, Any], main):
     precision = config.mixed_precision
     lists = list(precision.custom_white_list), list(precision.custom_black_list)
-    with half_precision.while_building(precision.enabled, *lists):
+    with half_precision.autocast(precision.enabled, *lists):
         feature = build_feature(make_model(config, parts), inputs, is_train=True)
     if precision.enabled:
-        half_precision.cast_built(main, *lists)
+        half_precision.cast_program(main, *lists)
         feature = paddle.cast(feature, "float32")
     return feature

@@ -32,5 +32,5 @@ def own_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
 def make_executor(env: Environment):
     """An executor on this rank's device; a program that it has run must not change any more."""
     executor = paddle.static.Executor(place_of(env))
-    executors.know_programs(executor)
+    executors.cache_by_program(executor)
     return executor

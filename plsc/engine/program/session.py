@@ -11,8 +11,8 @@ import numpy as np
 import paddle
 
 from plsc.backend import program_view, static
-from plsc.backend.cpu import blocks_apart, use_huge_pages
-from plsc.backend.onednn import let_go
+from plsc.backend.cpu import map_large_blocks, use_huge_pages
+from plsc.backend.onednn import clear_cache
 from plsc.checkpoint import TOUCHED, TensorSpec
 from plsc.engine.program.build import TrainProgram
 from plsc.engine.program.scopes import make_executor, own_scope, place_of
@@ -79,7 +79,7 @@ class Session:
         results = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in zip(self.program.fetches, values)}
         if self.history is not None:
             skipped = results.get("skipped", 0.0) > 0
-            self.history.advance(learning_rate * self.program.rows.rate_factor, skipped, numbers)
+            self.history.advance(learning_rate * self.program.rows.lr_factor, skipped, numbers)
         return results
 
     def _numbers_of_step(self) -> tuple[float, ...]:
@@ -94,7 +94,7 @@ class Session:
         first = program is not self.program.startup and program not in self._ran
         if first:
             self._ran.append(program)
-        with paddle.static.scope_guard(self.scope), blocks_apart() if first else contextlib.nullcontext():
+        with paddle.static.scope_guard(self.scope), map_large_blocks() if first else contextlib.nullcontext():
             try:
                 return self.executor.run(program, feed=feed, fetch_list=fetches)
             except (RuntimeError, OSError, ValueError) as error:
@@ -102,7 +102,7 @@ class Session:
 
     def close(self) -> None:
         """Free all variables, and let go what oneDNN keeps when the executor goes; nothing works after it."""
-        let_go(program_view.count_loops(self.program.main) * self._steps)
+        clear_cache(program_view.count_loops(self.program.main) * self._steps)
         self._free()
 
     # --- replicated variables ---
@@ -236,7 +236,7 @@ class _BlockPrograms:
     def _catching_up(rows: SampledRows):
         main = paddle.static.Program()
         with static.building(main, paddle.static.Program()):
-            rows.append_catching_up()
+            rows.append_bring_up_to_date()
         return main
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import paddle
 
 from plsc import checkpoint, remote
-from plsc.backend.cpu import give_back, prepare_cpu
+from plsc.backend.cpu import prepare_cpu, release_free_memory
 from plsc.config import Config
 from plsc.config.parts import Parts
 from plsc.engine.run import alike
@@ -24,7 +24,7 @@ from plsc.engine.run.scalars import import_package
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError, first_line
 from plsc.extras import install
 from plsc.parallel.environment import Environment, cores
-from plsc.parallel.group import Group, meet
+from plsc.parallel.group import Group, open_group
 from plsc.parallel.launch_logs import hide_secrets
 
 
@@ -57,8 +57,8 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     """
     ugi = config.remote.fs_ugi or ""
     hide_secrets([ugi, ugi.partition(",")[2]])
-    group = meet(Environment.from_launch())
-    with group.one_run(), _started(config, parts, check, continues, group) as run:
+    group = open_group(Environment.from_launch())
+    with group.exclusive_run(), _started(config, parts, check, continues, group) as run:
         yield run
 
 
@@ -75,12 +75,12 @@ def _started(config: Config, parts: Parts, check, continues: bool, group: Group)
     lock = claim(config, group) if continues else None
     journal = Journal.silent()
 
-    def last_words(text: str) -> None:
+    def on_stopped(text: str) -> None:
         journal.failed(text)
         if lock is not None:
             lock.release()  # nothing else does: the process ends at once
 
-    group.last_words = last_words
+    group.on_stopped = on_stopped
     try:
         group.connect(env)
         journal = Journal(config.model_save_dir, env, group, config.scalars)
@@ -110,12 +110,12 @@ def _started(config: Config, parts: Parts, check, continues: bool, group: Group)
         journal.close()
         if lock is not None:
             lock.release()
-        give_back()
+        release_free_memory()
 
 
 def _watch_stalls(config: Config, group: Group, journal: Journal) -> None:
     group.watch_stalls(config.stall_timeout)
-    if not group.patient:
+    if not group.waits_long:
         journal.say(
             "WARNING: Gloo of this Paddle cannot be told how long to wait: a rank that is late by more than 30 s ends "
             "the run, whatever stall_timeout says"
@@ -147,7 +147,7 @@ def _check(config: Config, parts: Parts, check) -> tuple[Environment, dict[str, 
 
 def _cause(error: PlscError, group: Group) -> PlscError:
     """What is behind an error: where work with the other ranks broke off, the reason of the one that ended."""
-    reason = group.reason() if isinstance(error, PeerError) else ""
+    reason = group.failure_reason() if isinstance(error, PeerError) else ""
     return TrainingError(f"stopped, because of {reason}") if reason else error
 
 

@@ -140,7 +140,7 @@ class Loop:
         self._inputs = input_names(run.config)
         self._scheduler = checkpointing.user_scheduler(run)
         self._meter = Meter(plan)
-        self._cut: dict[str, int] = {}  # numbers, see RowTable.cut
+        self._cut: dict[str, int] = {}  # numbers, see RowTable.cut_count
         self._unverified: dict[int, str] = {}
         self._verified = Verifications({})
 
@@ -152,7 +152,7 @@ class Loop:
             self._verify_if_due(plan.first.step, self._protect)
         for step, (_, images, labels) in enumerate(self._meter.awaiting(loader), start=plan.first.step):
             rate = plan.schedule.lr(step)
-            run.group.begins(step + 1)
+            run.group.begin_step(step + 1)
             results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.made)
             if run.parts.optimizer is not None:
                 rate = float(run.parts.optimizer.get_lr())

@@ -55,19 +55,19 @@ class Momentum(RowOptimizer):
 
     # --- the same in fewer passes ---
 
-    def update_(self, weight, slots: tuple, gradient, step: Step, found=None) -> None:
+    def update_(self, weight, slots: tuple, gradient, step: Step, found_inf=None) -> None:
         """See RowOptimizer.update_: one operation of Paddle."""
-        self.moved_(weight, slots[0], gradient, step, found)
+        self.apply_(weight, slots[0], gradient, step, found_inf)
 
-    def moved_(self, weight, velocity, gradient, step: Step, found=None) -> tuple:
+    def apply_(self, weight, velocity, gradient, step: Step, found_inf=None) -> tuple:
         """Append one step in place. Returns (weight, velocity). In a step that is skipped the rate is 0, and the
         gradient such that the velocity stays."""
         from plsc.backend import ops
-        from plsc.rows.skipped import gradient_that_keeps
+        from plsc.rows.skipped import gradient_that_keeps_velocity
 
         momentum, decay = self.momentum, step.weight_decay
-        if found is not None:
-            gradient = gradient_that_keeps(gradient, weight, velocity, found, momentum, decay)
+        if found_inf is not None:
+            gradient = gradient_that_keeps_velocity(gradient, weight, velocity, found_inf, momentum, decay)
         return ops.momentum_(weight, gradient, velocity, step.learning_rate, momentum, decay)
 
     def rows_class(self, sampled: bool) -> Callable:

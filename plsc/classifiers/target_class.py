@@ -13,7 +13,7 @@ from plsc.classifiers.head import inverse_root
 from plsc.rows.operations import squared_length
 
 
-class OwnClass:
+class TargetClass:
     """``feature`` and ``rows`` [G, E] float32: row i is the centre of the class of feature i; any, where another rank
     has it. ``normalised`` False: their products count, not cosines.
 

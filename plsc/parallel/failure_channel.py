@@ -21,16 +21,16 @@ from typing import Any, cast
 KEEPALIVE_SECONDS = 30
 LOOPBACK = "127.0.0.1"
 _HELLO_BYTES = 64  # of the first message: token and rank, padded
-_MOST_UNKNOWN = 100  # connections of which nothing is known yet, more than there are ranks
+_MAX_UNKNOWN = 100  # connections of which nothing is known yet, more than there are ranks
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class News:
+class FailureChannel:
     """The connections of one rank and a thread that listens to them.
 
     host: where the others reach rank 0. share(value): rank 0's value on every rank. on_failure(reason) is called
-    once, by the thread, when another rank fails or goes without ``close``. Every rank makes its News at the same time.
-    Raises OSError where a rank cannot be reached within ``seconds``.
+    once, by the thread, when another rank fails or goes without ``close``. Every rank makes its own at the same
+    time. Raises OSError where a rank cannot be reached within ``seconds``.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class News:
         self._peers = meet(world_size, host, share, seconds)  # socket -> rank
         for peer in self._peers:
             _keep_alive(peer)
-        threading.Thread(target=self._listen, daemon=True, name="plsc-news").start()
+        threading.Thread(target=self._listen, daemon=True, name="plsc-failures").start()
 
-    def tell(self, message: str) -> None:
+    def report(self, message: str) -> None:
         """Tell the others why this rank fails. Nothing more is heard or said afterwards."""
         self._leave({"failed": f"rank {self._rank}: {message}"})
 
-    def listen_to_steps(self, on_step: Callable[[int, int], None]) -> None:
-        """on_step(rank, step) is called, by the thread, for what ``tell_step`` of another rank says."""
+    def on_step(self, on_step: Callable[[int, int], None]) -> None:
+        """on_step(rank, step) is called, by the thread, for what ``send_step`` of another rank says."""
         self._on_step = on_step
 
-    def tell_step(self, step: int) -> None:
+    def send_step(self, step: int) -> None:
         """Tell rank 0, or as rank 0 all others, which step this rank has begun."""
         for peer in list(self._peers):
             self._send(peer, {"step": step})
 
-    def accuse(self, reason: str) -> None:
+    def report_silent(self, reason: str) -> None:
         """Another rank fails without a word: as if it had said so, on every rank."""
         self._fail(None, {"failed": reason})
 
@@ -76,7 +76,7 @@ class News:
         """Leave in peace."""
         self._leave({"bye": True})
 
-    def reason(self, seconds: float) -> str:
+    def failure_reason(self, seconds: float) -> str:
         """Why another rank has ended, waiting for the news for a while; empty if none comes."""
         self._known.wait(seconds)
         return self._reason
@@ -86,7 +86,7 @@ class News:
         with _listen_at(host, backlog=world_size + 64) as server:
             token = secrets.token_hex(16)
             share([server.getsockname()[1], token])
-            return Door(server, token, world_size).let_in(deadline)
+            return RankAcceptor(server, token, world_size).accept_all(deadline)
 
     def _connect(self, world_size: int, host: str, share: Callable, seconds: float) -> dict[socket.socket, int]:
         port, token = share(None)
@@ -150,17 +150,17 @@ class News:
             pass  # one that is gone needs no news
 
 
-class Door:
+class RankAcceptor:
     """Lets the other ranks in, who know the token. Strangers are heard beside them, and so delay nobody."""
 
     def __init__(self, server: socket.socket, token: str, world_size: int):
         self._server, self._token, self._ranks = server, token.encode(), set(range(1, world_size))
-        self._most = _MOST_UNKNOWN + world_size
-        self._said: dict[socket.socket, bytes] = {}  # what those have said who are not known yet
+        self._most = _MAX_UNKNOWN + world_size
+        self._received: dict[socket.socket, bytes] = {}  # what those have said who are not known yet
         self._peers: dict[socket.socket, int] = {}
         self._selector = selectors.DefaultSelector()
 
-    def let_in(self, deadline: float) -> dict[socket.socket, int]:
+    def accept_all(self, deadline: float) -> dict[socket.socket, int]:
         """The connections of all other ranks. Raises TimeoutError when the time is over."""
         self._server.setblocking(False)
         self._selector.register(self._server, selectors.EVENT_READ)
@@ -172,7 +172,7 @@ class Door:
                 for key, _ in self._selector.select(left):
                     if key.fileobj is self._server:
                         self._accept()
-                    elif key.fileobj in self._said:  # not forgotten a moment ago
+                    elif key.fileobj in self._received:  # not forgotten a moment ago
                         self._hear(key.fileobj)
         except BaseException:
             for peer in self._peers:
@@ -180,7 +180,7 @@ class Door:
             raise
         finally:
             self._selector.close()
-            for stranger in self._said:
+            for stranger in self._received:
                 stranger.close()
         return self._peers
 
@@ -189,42 +189,42 @@ class Door:
             peer, _ = self._server.accept()
         except OSError as error:
             if error.errno in _NO_ROOM:
-                self._forget_oldest()
+                self._drop_oldest()
             return  # it comes again, or has gone
         peer.setblocking(False)
-        if len(self._said) >= self._most:
-            self._forget_oldest()
-        self._said[peer] = b""
+        if len(self._received) >= self._most:
+            self._drop_oldest()
+        self._received[peer] = b""
         self._selector.register(peer, selectors.EVENT_READ)
 
     def _hear(self, peer: socket.socket) -> None:
         try:
-            data = peer.recv(_HELLO_BYTES - len(self._said[peer]))
+            data = peer.recv(_HELLO_BYTES - len(self._received[peer]))
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        said = self._said[peer] = self._said[peer] + data
+        said = self._received[peer] = self._received[peer] + data
         if data and len(said) < _HELLO_BYTES:
             return
         words = said.split()
         known = len(words) == 2 and secrets.compare_digest(words[0], self._token) and words[1].isdigit()
         if known and int(words[1]) in self._ranks - set(self._peers.values()):
             self._selector.unregister(peer)
-            del self._said[peer]
+            del self._received[peer]
             peer.setblocking(True)
             self._peers[peer] = int(words[1])
         else:
-            self._forget(peer)
+            self._drop(peer)
 
-    def _forget_oldest(self) -> None:
+    def _drop_oldest(self) -> None:
         """The stranger that has been silent longest, if there is one."""
-        for stranger in list(self._said)[:1]:
-            self._forget(stranger)
+        for stranger in list(self._received)[:1]:
+            self._drop(stranger)
 
-    def _forget(self, stranger: socket.socket) -> None:
+    def _drop(self, stranger: socket.socket) -> None:
         self._selector.unregister(stranger)
-        del self._said[stranger]
+        del self._received[stranger]
         stranger.close()
 
 

@@ -24,7 +24,7 @@ def run_rank(rank, labels, num_sample, step, counts):
         local = value - sum(NUM_LOCAL[:rank])
         owned = paddle.logical_and(local >= 0, local < NUM_LOCAL[rank])
         key = sampling.stream_key(3, rank)
-        index = sampling.sample_by_kernel(local, owned, NUM_LOCAL[rank], num_sample[rank], now, key)
+        index = sampling.sample_with_kernel(local, owned, NUM_LOCAL[rank], num_sample[rank], now, key)
         position = sampling.positions(index, local, owned)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(collectives, "all_gather", lambda own, world_size: gathered)
@@ -66,7 +66,7 @@ def test_a_rank_without_positives_favours_no_row():
     with paddle.static.program_guard(main, paddle.static.Program()):
         local, now = paddle.static.data("local", [BATCH], "int64"), paddle.static.data("step", [1], "int64")
         owned = local < NUM_LOCAL[0]
-        index = sampling.sample_by_kernel(local, owned, NUM_LOCAL[0], 3, now, sampling.stream_key(0, 0))
+        index = sampling.sample_with_kernel(local, owned, NUM_LOCAL[0], 3, now, sampling.stream_key(0, 0))
     executor = paddle.static.Executor(paddle.CPUPlace())
     for step in range(steps):
         (rows,) = executor.run(main, feed={"local": labels, "step": np.array([step], np.int64)}, fetch_list=[index])

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from plsc.parallel.loopback import INTERFACE, gloo_at_loopback
-from plsc.parallel.news import Door, News, _listen_at
+from plsc.parallel.failure_channel import FailureChannel, RankAcceptor, _listen_at
+from plsc.parallel.loopback import INTERFACE, gloo_on_loopback
 
 TOKEN = "0123456789abcdef"
 
@@ -43,7 +43,7 @@ def test_strangers_are_not_waited_for(server):
     connect(server, b"gone").close()
     ours = {rank: connect(server, hello(rank)) for rank in (2, 1)}
     again = connect(server, hello(2))  # somebody who has listened cannot take a place that is taken
-    found = Door(server, TOKEN, 3).let_in(time.monotonic() + 30)
+    found = RankAcceptor(server, TOKEN, 3).accept_all(time.monotonic() + 30)
     assert sorted(found.values()) == [1, 2]
     for peer, rank in found.items():
         assert peer.getpeername() == ours[rank].getsockname() and peer.getblocking()
@@ -61,7 +61,7 @@ def test_a_hello_may_come_in_pieces(server):
 
     thread = threading.Thread(target=speak)
     thread.start()
-    found = Door(server, TOKEN, 2).let_in(time.monotonic() + 60)
+    found = RankAcceptor(server, TOKEN, 2).accept_all(time.monotonic() + 60)
     thread.join()
     assert list(found.values()) == [1]
     for end in [ours, *found]:
@@ -72,7 +72,7 @@ def test_a_rank_that_does_not_come_is_named(server):
     ours = connect(server, hello(1))
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(TimeoutError, match=r"ranks \[2\] have not come"):
-        Door(server, TOKEN, 3).let_in(time.monotonic() + 0.5)
+        RankAcceptor(server, TOKEN, 3).accept_all(time.monotonic() + 0.5)
     assert len(os.listdir("/proc/self/fd")) == before
     ours.close()
 
@@ -80,10 +80,10 @@ def test_a_rank_that_does_not_come_is_named(server):
 @pytest.mark.parametrize("most", [-1, 3])  # and two ranks; -1: who speaks while the next one comes is forgotten
 @pytest.mark.parametrize("said", [b"", b"x"])
 def test_many_strangers_do_not_use_up_the_files(server, monkeypatch, most, said):
-    monkeypatch.setattr("plsc.parallel.news._MOST_UNKNOWN", most)
+    monkeypatch.setattr("plsc.parallel.failure_channel._MAX_UNKNOWN", most)
     strangers = [connect(server, said) for _ in range(20)]
     ours = connect(server, hello(1))
-    found = Door(server, TOKEN, 2).let_in(time.monotonic() + 60)
+    found = RankAcceptor(server, TOKEN, 2).accept_all(time.monotonic() + 60)
     assert list(found.values()) == [1]
     for end in [*strangers, ours, *found]:
         end.close()
@@ -96,7 +96,7 @@ def test_a_rank_comes_in_where_strangers_hold_all_files(server):
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free + 6, before[1]))
     try:
-        found = Door(server, TOKEN, 2).let_in(time.monotonic() + 30)
+        found = RankAcceptor(server, TOKEN, 2).accept_all(time.monotonic() + 30)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert list(found.values()) == [1]
@@ -105,7 +105,7 @@ def test_a_rank_comes_in_where_strangers_hold_all_files(server):
 
 
 def test_the_ranks_meet_while_strangers_knock():
-    """Two News, with a stranger at the door before the other rank knows where it is."""
+    """Two FailureChannel, with a stranger at the door before the other rank knows where it is."""
     told, place, failed, strangers = threading.Event(), [], [], []
 
     def share(value):
@@ -117,14 +117,14 @@ def test_the_ranks_meet_while_strangers_knock():
         return place[0]
 
     made = {}
-    threads = [threading.Thread(target=lambda rank=rank: made.update({rank: News(
+    threads = [threading.Thread(target=lambda rank=rank: made.update({rank: FailureChannel(
         rank, 2, "127.0.0.1", share, failed.append, 30)})) for rank in (0, 1)]  # fmt: skip
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    made[1].tell("a reason")
-    assert made[0].reason(60) == "rank 1: a reason"
+    made[1].report("a reason")
+    assert made[0].failure_reason(60) == "rank 1: a reason"
     made[0].close()
     for stranger in strangers:
         stranger.close()
@@ -140,12 +140,12 @@ def test_where_it_listens(host, at):
 
 def test_gloo_is_told_of_the_loopback_where_all_ranks_are(monkeypatch):
     monkeypatch.delenv(INTERFACE, raising=False)
-    with gloo_at_loopback(["127.0.0.1:1", "localhost:2"]):
+    with gloo_on_loopback(["127.0.0.1:1", "localhost:2"]):
         assert os.environ[INTERFACE] == "lo"
     assert INTERFACE not in os.environ
-    with gloo_at_loopback(["127.0.0.1:1", "10.0.0.1:2"]):
+    with gloo_on_loopback(["127.0.0.1:1", "10.0.0.1:2"]):
         assert INTERFACE not in os.environ
     monkeypatch.setenv(INTERFACE, "eth9")
-    with gloo_at_loopback(["127.0.0.1:1"]):
+    with gloo_on_loopback(["127.0.0.1:1"]):
         assert os.environ[INTERFACE] == "eth9"
     assert os.environ[INTERFACE] == "eth9"
