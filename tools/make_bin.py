@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from plsc.data import decode_image, read_picture
+from plsc.data import decode_image, read_image
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import save_bin
 from plsc.evaluation.folders import find_identities
@@ -57,7 +57,7 @@ def read_pictures(paths: list[str], wanted: np.ndarray) -> dict[int, bytes]:
     for index in wanted.tolist():
         path = paths[index]
         try:
-            contents[index] = read_picture(path)
+            contents[index] = read_image(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         height, width = decode_image(contents[index], path).shape[:2]

@@ -10,23 +10,25 @@ import zlib  # noqa: F401
 from plsc.data.augmentations import Augmentations, register_augmentation
 from plsc.data.check import check_label_list
 from plsc.data.datasets import ImageListDataset, Preparation, SourceDataset, SyntheticDataset
-from plsc.data.hooks import IndexedHook, read_test_image, read_test_sample
-from plsc.data.loader import Loader
-from plsc.data.reader import ReaderHook
+from plsc.data.loader import Loader, LoaderOptions
 from plsc.data.record import Difference, difference, list_record
-from plsc.data.sampler import GlobalBatchSampler
+from plsc.data.sampler import GlobalBatchSampler, SampleOrder
 from plsc.data.sources import Source, register_source
-from plsc.data.transforms import decode_image, normalise, only_pictures, read_picture
+from plsc.data.transforms import decode_image, normalise, read_image, unsupported_channels
+from plsc.data.user_dataset import UserDataset, read_test_image, read_test_sample
+from plsc.data.user_reader import UserReader
 
 __all__ = [
     "Augmentations",
     "Difference",
     "GlobalBatchSampler",
     "ImageListDataset",
-    "IndexedHook",
+    "UserDataset",
     "Loader",
+    "LoaderOptions",
     "Preparation",
-    "ReaderHook",
+    "SampleOrder",
+    "UserReader",
     "Source",
     "SourceDataset",
     "SyntheticDataset",
@@ -35,8 +37,8 @@ __all__ = [
     "difference",
     "list_record",
     "normalise",
-    "only_pictures",
-    "read_picture",
+    "unsupported_channels",
+    "read_image",
     "read_test_image",
     "read_test_sample",
     "register_augmentation",

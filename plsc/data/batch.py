@@ -7,15 +7,15 @@ import numpy as np
 from plsc.data.datasets import Dataset
 from plsc.errors import DataError
 
-_NAMED = 10  # samples that an error names; the others are counted
+_MAX_LISTED = 10  # samples that an error names; the others are counted
 
 
 class SamplesError(DataError):
     """Several samples that cannot be used. texts: what is wrong with each."""
 
     def __init__(self, texts: list[str]) -> None:
-        more = f"; and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
-        super().__init__(f"{len(texts)} samples cannot be used: {'; '.join(texts[:_NAMED])}{more}")
+        more = f"; and {len(texts) - _MAX_LISTED} more" if len(texts) > _MAX_LISTED else ""
+        super().__init__(f"{len(texts)} samples cannot be used: {'; '.join(texts[:_MAX_LISTED])}{more}")
         self.texts = texts
 
     def __reduce__(self) -> tuple:
@@ -37,10 +37,10 @@ def fill_batch(dataset: Dataset, epoch: np.ndarray, index: np.ndarray, images: n
             if dataset.sequential:
                 break
     if problems:
-        raise joined(problems)
+        raise merge_errors(problems)
 
 
-def joined(problems: list[DataError]) -> DataError:
+def merge_errors(problems: list[DataError]) -> DataError:
     """One error for several, each sample named once."""
     texts = [text for error in problems for text in (error.texts if isinstance(error, SamplesError) else [str(error)])]
     texts = list(dict.fromkeys(texts))

@@ -11,14 +11,14 @@ import numpy as np
 from plsc.data.label_list import NO_FILE, NO_LABEL, NOT_INTEGER, OUT_OF_RANGE, LabelList, printable, read_label_list
 from plsc.errors import DataError
 
-_NAMED = 10  # problems that the message names; the others are counted
-_LINES = 1 << 15  # whose paths are Python objects at one time
+_MAX_LISTED = 10  # problems that the message names; the others are counted
+_CHUNK_LINES = 1 << 15  # whose paths are Python objects at one time
 
 
 def check_label_list(
     root: str | os.PathLike, label_file: str | os.PathLike, num_classes: int, check_files: bool = True
 ) -> LabelList:
-    """Read the list and check it: there, not empty, every line a path and a label, labels integers in [0, num_classes).
+    """Read the list and check it: not empty, every line a path and a label, labels integers in [0, num_classes).
 
     check_files: also look whether every picture exists (one directory listing per directory, not one question per
     file). Raises one DataError with the number of problems of each kind and the first ten by file and line.
@@ -37,7 +37,7 @@ def require_good_lines(root: bytes, labels: LabelList, check_files: bool) -> Non
 
 
 def _missing(root: bytes, labels: LabelList) -> np.ndarray:
-    """Indices of the lines whose picture is not there, upwards.
+    """Indices of the lines whose image is missing, ascending.
 
     Paths are compared by Python's hash of 64 bits: millions of names take 8 bytes each. That a missing picture is
     passed over because its hash is that of another has a chance of one in 10**12 for ten million names; then reading
@@ -45,44 +45,44 @@ def _missing(root: bytes, labels: LabelList) -> np.ndarray:
     """
     directories: dict[bytes, None] = {}  # in the order of the list, which is often that on the disk
     wanted = np.empty(len(labels), np.int64)
-    for first in range(0, len(labels), _LINES):
-        paths = labels.paths(slice(first, first + _LINES))
+    for first in range(0, len(labels), _CHUNK_LINES):
+        paths = labels.paths(slice(first, first + _CHUNK_LINES))
         directories.update(dict.fromkeys([path[: path.rfind(b"/") + 1] for path in paths]))
-        wanted[first : first + _LINES] = list(map(hash, paths))
-    there, closed = _files(root, directories)
+        wanted[first : first + _CHUNK_LINES] = list(map(hash, paths))
+    existing, unlistable = _list_files(root, directories)
     values = np.sort(wanted)
-    values = values[~_contains(there, values)]
+    values = values[~_contains(existing, values)]
     if not len(values):
         return values
     missing = np.flatnonzero(_contains(values, wanted) & ((labels.problems & NO_LABEL) == 0))
-    return missing[[not _is_behind_closed_door(root, labels.path(int(index)), closed) for index in missing]]
+    return missing[[not _exists_unlisted(root, labels.path(int(index)), unlistable) for index in missing]]
 
 
-def _files(root: bytes, directories: Iterable[bytes]) -> tuple[np.ndarray, set[bytes]]:
-    """(hashes of directory + name of all files, upwards; the directories that may be entered but not listed)."""
-    found, closed = array.array("q"), set()
+def _list_files(root: bytes, directories: Iterable[bytes]) -> tuple[np.ndarray, set[bytes]]:
+    """(hashes of directory + name of all files, ascending; the directories that may be entered but not listed)."""
+    found, unlistable = array.array("q"), set()
     for directory in directories:
         try:
             with os.scandir(os.path.join(root, directory)) as entries:
                 found.extend([hash(directory + entry.name) for entry in entries if entry.is_file()])
         except PermissionError:
-            closed.add(directory)
-        except (OSError, ValueError):  # not there, or no directory; ValueError: a zero byte in the name
+            unlistable.add(directory)
+        except (OSError, ValueError):  # missing, or no directory; ValueError: a zero byte in the name
             continue
-    there = np.frombuffer(found, np.int64) if found else np.empty(0, np.int64)
-    return np.sort(there), closed
+    existing = np.frombuffer(found, np.int64) if found else np.empty(0, np.int64)
+    return np.sort(existing), unlistable
 
 
-def _contains(upwards: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """bool [n]: which of the values are among those that are sorted upwards."""
-    if not len(upwards):
+def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """bool [n]: which of the values are among those that are sorted ascending."""
+    if not len(ascending):
         return np.zeros(len(values), bool)
-    place = np.searchsorted(upwards, values)
-    return upwards[np.minimum(place, len(upwards) - 1)] == values
+    place = np.searchsorted(ascending, values)
+    return ascending[np.minimum(place, len(ascending) - 1)] == values
 
 
-def _is_behind_closed_door(root: bytes, path: bytes, closed: set[bytes]) -> bool:
-    return path[: path.rfind(b"/") + 1] in closed and os.path.isfile(os.path.join(root, path))
+def _exists_unlisted(root: bytes, path: bytes, unlistable: set[bytes]) -> bool:
+    return path[: path.rfind(b"/") + 1] in unlistable and os.path.isfile(os.path.join(root, path))
 
 
 def _message(labels: LabelList) -> str:
@@ -97,20 +97,20 @@ def _message(labels: LabelList) -> str:
     total = sum(counts.values())
     summary = ", ".join(f"{count} {kinds[bit]}" for bit, count in counts.items() if count)
     named = [
-        f"{labels.place(index)}: {_explain(labels, index, bit, limit)}"
-        for index in np.flatnonzero(labels.problems)[:_NAMED]
+        f"{labels.location(index)}: {_explain(labels, index, bit, limit)}"
+        for index in np.flatnonzero(labels.problems)[:_MAX_LISTED]
         for bit in kinds
         if labels.problems[index] & bit
-    ][:_NAMED]
+    ][:_MAX_LISTED]
     rest = f"; and {total - len(named)} more" if total > len(named) else ""
     return f"label list {labels.file!r}: {total} problem(s), lines {summary}: " + "; ".join(named) + rest
 
 
 def _explain(labels: LabelList, index: int, bit: int, limit: str) -> str:
     if bit == NO_LABEL:
-        return f"{labels.text(index)} has no label, the line must be 'path<TAB>label'"
+        return f"{labels.line_text(index)} has no label, the line must be 'path<TAB>label'"
     if bit == NOT_INTEGER:
-        return f"the label in {labels.text(index)} is no integer"
+        return f"the label in {labels.line_text(index)} is no integer"
     if bit == OUT_OF_RANGE:
-        return f"the label in {labels.text(index)} is not in {limit}"
+        return f"the label in {labels.line_text(index)} is not in {limit}"
     return f"picture {printable(labels.path(index))} is missing"

@@ -14,7 +14,7 @@ from plsc.data.augmentations import Augmentations
 from plsc.data.sources import Source
 from plsc.data.sources.label_list import LabelListSource
 from plsc.data.sources.synthetic import SyntheticSource
-from plsc.data.transforms import decode_image, normalise, only_pictures
+from plsc.data.transforms import decode_image, normalise, unsupported_channels
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
 
 
@@ -33,7 +33,7 @@ class Dataset(Protocol):
 class Preparation:
     """What is done to an image before the model sees it.
 
-    image_shape: (3, H, W), or (1, H, W) for grey; every image must have these sides: nothing is resized. pixel_std:
+    image_shape: (3, H, W), or (1, H, W) for grey; every image must have this size: nothing is resized. pixel_std:
     127.5 or 128.0.
     """
 
@@ -41,10 +41,10 @@ class Preparation:
     augmentations: Augmentations
     pixel_std: float = 127.5
 
-    def input_of(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
+    def prepare(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
         """Encoded bytes, or pixels uint8, to float32 [C, H, W]: decoded, augmented, normalised. Raises DataError."""
         channels, height, width = self.image_shape
-        pixels = decode_image(image, name="picture", sides=(height, width), channels=channels)
+        pixels = decode_image(image, name="picture", size=(height, width), channels=channels)
         return normalise(self.augmentations(pixels, epoch, index), self.pixel_std)
 
 
@@ -59,14 +59,16 @@ class SourceDataset:
 
     def __init__(self, source: Source, num_classes: int, preparation: Preparation, kind: str = "") -> None:
         self.image_shape = preparation.image_shape
-        if len(self.image_shape) != 3 or (not source.ready and only_pictures(self.image_shape[0])):
-            raise ConfigError(f"model.image_shape={list(self.image_shape)}: {only_pictures(self.image_shape[0])}")
+        if len(self.image_shape) != 3 or (not source.ready and unsupported_channels(self.image_shape[0])):
+            raise ConfigError(
+                f"model.image_shape={list(self.image_shape)}: {unsupported_channels(self.image_shape[0])}"
+            )
         self._source = source
-        self._length = length_of(source)
+        self._length = count_images(source)
         self._num_classes = num_classes
         self._preparation = preparation
         self._kind = kind
-        self._opened_by = -1  # the number of the process
+        self._opened_by = -1  # process id
 
     def __len__(self) -> int:
         return self._length
@@ -93,16 +95,16 @@ class SourceDataset:
                 f"{name(index)}: label {label!r:.40} is not in 0..{self._num_classes - 1} (classifier.num_classes)"
             )
         if source.ready:
-            return self._checked(image, name(index)), np.int64(label)
+            return self._check_input(image, name(index)), np.int64(label)
         if not isinstance(image, (bytes, bytearray, memoryview, np.ndarray)):
             raise DataError(f"{name(index)}: an image must be bytes or an array uint8, not {type(image).__name__}")
         try:
-            return self._preparation.input_of(image, epoch, index), np.int64(label)
+            return self._preparation.prepare(image, epoch, index), np.int64(label)
         except DataError as error:
             reason = str(error).removeprefix("picture: ")
             raise DataError(f"{name(index)}: {reason}") from error
 
-    def _checked(self, image: Any, name: str) -> np.ndarray:
+    def _check_input(self, image: Any, name: str) -> np.ndarray:
         """An input that is not touched."""
         if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.shape != self.image_shape:
             found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
@@ -110,7 +112,7 @@ class SourceDataset:
         return image
 
 
-def length_of(source: Source) -> int:
+def count_images(source: Source) -> int:
     """The number of images. Raises DataError where there are none, or the source does not say."""
     try:
         found: Any = len(source)
@@ -144,8 +146,10 @@ class ImageListDataset(SourceDataset):
     ) -> None:
         source = LabelListSource(root, label_file, num_classes)
         augmentations = Augmentations(["flip"] if random_flip else [], seed)
-        super().__init__(source, num_classes, Preparation(sides(image_shape), augmentations, pixel_std), "list")
-        source.check(look=False)
+        super().__init__(
+            source, num_classes, Preparation(as_image_shape(image_shape), augmentations, pixel_std), "list"
+        )
+        source.check(check_files=False)
 
 
 class SyntheticDataset(SourceDataset):
@@ -153,10 +157,12 @@ class SyntheticDataset(SourceDataset):
 
     def __init__(self, num_images: int, num_classes: int, image_shape: Sequence[int], seed: int) -> None:
         source = SyntheticSource(num_classes, image_shape, seed, num_images)
-        super().__init__(source, num_classes, Preparation(sides(image_shape), Augmentations([], seed)), "synthetic")
+        super().__init__(
+            source, num_classes, Preparation(as_image_shape(image_shape), Augmentations([], seed)), "synthetic"
+        )
 
 
-def sides(image_shape: Sequence[int]) -> tuple[int, int, int]:
+def as_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
     """(C, H, W) as plain numbers."""
     channels, height, width = (int(side) for side in image_shape)
     return channels, height, width

@@ -73,19 +73,19 @@ class LabelList:
         first, last = int(starts[0]), int(starts[-1]) + int(lengths[-1])
         return self._blob[first:last], starts - first, lengths
 
-    def line(self, index: int) -> int:
+    def line_number(self, index: int) -> int:
         """The line number in the file, from 1 and with blank lines counted."""
         return self._blob.count(b"\n", 0, int(self._starts[index])) + 1
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         """`label.txt:12`"""
-        return f"{os.path.basename(self.file)}:{self.line(index)}"
+        return f"{os.path.basename(self.file)}:{self.line_number(index)}"
 
     def name(self, index: int) -> str:
         """`label.txt:12: picture 'a/b.jpg'`"""
-        return f"{self.place(index)}: picture {printable(self.path(index))}"
+        return f"{self.location(index)}: picture {printable(self.path(index))}"
 
-    def text(self, index: int) -> str:
+    def line_text(self, index: int) -> str:
         """The line as it is written, cut to a length that fits into a message."""
         start = int(self._starts[index])
         stop = self._blob.find(b"\n", start)

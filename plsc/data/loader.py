@@ -1,8 +1,7 @@
-"""Batches in order of the steps, read here or by worker processes."""
+"""Batches in the order of the steps, read in this process or by worker processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -10,7 +9,9 @@ import numpy as np
 from plsc.data.batch import fill_batch
 from plsc.data.datasets import Dataset
 from plsc.data.sampler import GlobalBatchSampler
-from plsc.data.workers import WorkerPool
+from plsc.data.workers import LoaderOptions, WorkerPool
+
+_DEFAULTS = LoaderOptions()
 
 
 class Loader:
@@ -18,17 +19,14 @@ class Loader:
 
     The arrays are the caller's to keep. num_workers=0 reads in this process; with N worker processes, worker w makes
     the steps first_step + w, + N, ... into memory shared with this one. The result is the same for any number.
-    prefetch: batches that each worker may be ahead, which cost B*3*H*W*4 bytes each. A sequential data set
-    (train_reader) has at most one worker. Workers are forked in the constructor: make the loader early, before Paddle's
-    executor has started its threads, and in a thread that outlives it (they end with the thread that made them).
-
-    give_up: asked twice a second while a worker's batch is waited for, with the seconds so far; what it returns is why
-    not to wait any longer, None is to go on. With num_workers=0 nobody is asked.
+    A sequential data set (train_reader) has at most one worker. Workers are forked in the constructor: make the loader
+    early, before Paddle's executor has started its threads, and in a thread that outlives it (they end with the thread
+    that made them).
 
     Use it as a context manager or call close(): that ends the workers. They also end when this process does, however
     it ends, and the memory goes with the last of them; nothing stays behind in /dev/shm.
-    Raises DataError: the data set's own, in the step where it happened, also if a worker met it; or for a worker that
-    died or was given up.
+    Raises DataError: an error of the data set, in the step where it happened, also in a worker; and for a worker that
+    died, or that was too slow for options.stop_waiting.
     """
 
     def __init__(
@@ -38,11 +36,12 @@ class Loader:
         num_workers: int,
         first_step: int,
         last_step: int,
-        prefetch: int = 2,
-        give_up: Callable[[float], str | None] = lambda waited: None,
+        options: LoaderOptions = _DEFAULTS,
     ) -> None:
-        if num_workers < 0 or prefetch < 1 or first_step < 0:
-            raise ValueError(f"num_workers={num_workers}, prefetch={prefetch}, first_step={first_step} cannot work")
+        if num_workers < 0 or options.prefetch < 1 or first_step < 0:
+            raise ValueError(
+                f"invalid: num_workers={num_workers}, prefetch={options.prefetch}, first_step={first_step}"
+            )
         self._dataset = dataset
         self._sampler = sampler
         self._step = first_step
@@ -51,7 +50,7 @@ class Loader:
         self._pool: WorkerPool | None = None
         workers = min(num_workers, max(last_step - first_step, 0), 1 if dataset.sequential else num_workers)
         if workers:
-            self._pool = WorkerPool(dataset, sampler, workers, first_step, last_step, prefetch, give_up)
+            self._pool = WorkerPool(dataset, sampler, workers, range(first_step, last_step), options)
 
     def __iter__(self) -> Loader:
         return self
@@ -63,7 +62,7 @@ class Loader:
             self.close()
             raise StopIteration
         try:
-            images, labels = self._pool.take(self._step) if self._pool else self._read(self._step)
+            images, labels = self._pool.get(self._step) if self._pool else self._read(self._step)
         except BaseException:
             self.close()
             raise

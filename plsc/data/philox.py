@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # One number per use, so that two uses of one seed never share a stream.
-SHUFFLE, FLIP, PATTERN, NOISE, HOOK, TEST = range(1, 7)
+SHUFFLE, FLIP, PATTERN, NOISE, USER_DATA, TEST = range(1, 7)
 AUGMENT = 1 << 32  # and the numbers after it, by the place of an augmentation among the others
 _MASK = 2**64 - 1
 

@@ -28,7 +28,7 @@ class Difference:
     relabelled: bool = False
 
 
-class Index(Protocol):
+class LabelIndex(Protocol):
     """What is known of images without reading them: their labels, and a name or key for each."""
 
     labels: np.ndarray  # int [n]
@@ -46,7 +46,7 @@ def list_record(labels: LabelList, count: int | None = None) -> dict[str, Any]:
     return {"kind": "list", **index_record(labels, count)}
 
 
-def index_record(labels: Index, count: int | None = None) -> dict[str, Any]:
+def index_record(labels: LabelIndex, count: int | None = None) -> dict[str, Any]:
     """What to remember of data whose labels are known, or of the first ``count`` images; plain JSON.
 
     images: lines. num_classes. labels: how many different ones. lines: digest of paths and labels in their order,
@@ -59,7 +59,7 @@ def index_record(labels: Index, count: int | None = None) -> dict[str, Any]:
         here = slice(first, min(first + _BLOCK, count))
         path_hash = hash_texts(*labels.block(here))
         label = labels.labels[here]
-        line_hash = _mixed(path_hash ^ _mixed(label.astype(np.uint64) + np.uint64(1)))
+        line_hash = _mix(path_hash ^ _mix(label.astype(np.uint64) + np.uint64(1)))
         paths.update(path_hash.astype("<u8").tobytes())
         lines.update(line_hash.astype("<u8").tobytes())
         unordered = (unordered + int(line_hash.sum(dtype=np.uint64))) % 2**64
@@ -77,51 +77,52 @@ def index_record(labels: Index, count: int | None = None) -> dict[str, Any]:
 
 
 def difference(
-    old: dict[str, Any], new: dict[str, Any], begin: Callable[[int], dict[str, Any]] | None = None
+    old: dict[str, Any], new: dict[str, Any], first_images: Callable[[int], dict[str, Any]] | None = None
 ) -> Difference | None:
-    """How data of the record ``new`` differ from those of ``old``; None where they do not, as far as records tell.
+    """How data of the record ``new`` differ from those of ``old``; None if their records are equal.
 
-    A record has a kind, and where it is known a type (a class of the user's), the number of images and a digest; that
-    of data whose labels are known is made by index_record. begin(count): the record of the first ``count`` images of
-    the new data.
+    A record has a kind and, if known, a type (the user's class), the number of images and a digest. index_record makes
+    the record of data whose labels are known. first_images(count): the record of the first ``count`` images of the new
+    data.
     """
     if old.get("kind") == new.get("kind") and "lines" in new:
-        return _between_lists(old, new, begin)
+        return _between_lists(old, new, first_images)
     if any(old.get(key) != new.get(key) for key in ("kind", "type", "images")):
-        return Difference(f"{_what(new)} instead of {_what(old)}")
-    return None if old.get("digest") == new.get("digest") else Difference(f"{_what(new)} with other contents")
+        return Difference(f"{_describe(new)} instead of {_describe(old)}")
+    return None if old.get("digest") == new.get("digest") else Difference(f"{_describe(new)} with other contents")
 
 
-def _between_lists(old: dict, new: dict, begin: Callable[[int], dict] | None) -> Difference | None:
+def _between_lists(old: dict, new: dict, first_images: Callable[[int], dict] | None) -> Difference | None:
     if old.get("lines") == new.get("lines"):
         return None
-    was, now = old.get("images", 0), new["images"]
+    old_count, new_count = old.get("images", 0), new["images"]
     if old.get("paths") == new["paths"]:
-        return Difference(f"the same {now} pictures have other labels", relabelled=True)
-    if old.get("unordered") == new["unordered"] and was == now:
-        return Difference(f"the same {now} lines are in another order")
-    if begin is not None and now > was > 0:
-        beginning = begin(was)
+        return Difference(f"the same {new_count} images have other labels", relabelled=True)
+    if old.get("unordered") == new["unordered"] and old_count == new_count:
+        return Difference(f"the same {new_count} lines are in another order")
+    if first_images is not None and new_count > old_count > 0:
+        beginning = first_images(old_count)
         if beginning["lines"] == old.get("lines"):
-            return Difference(f"a list of {now} lines instead of {was}, whose beginning is the same")
+            return Difference(f"a list of {new_count} lines instead of {old_count}, whose beginning is the same")
         if beginning["paths"] == old.get("paths"):
-            return Difference(f"a list of {now} lines instead of {was}, the first {was} with other labels", True)
+            text = f"a list of {new_count} lines instead of {old_count}, the first {old_count} with other labels"
+            return Difference(text, relabelled=True)
     return _by_sample(old, new)
 
 
 def _by_sample(old: dict, new: dict) -> Difference:
-    """What the samples tell. Both hold all pictures of their list whose hash is below the largest in it."""
-    was, now = _labels_by_path(old), _labels_by_path(new)
-    limit = min(max(was, default=""), max(now, default=""))
-    if len(was) < SAMPLE and len(now) < SAMPLE:  # each holds its whole list
+    """How the samples differ. Each holds all images of its list whose hash is below the largest hash in it."""
+    before, after = _labels_by_path(old), _labels_by_path(new)
+    limit = min(max(before, default=""), max(after, default=""))
+    if len(before) < SAMPLE and len(after) < SAMPLE:  # each holds its whole list
         limit = "g"
-    both = [path for path in was if path < limit and path in now]
-    moved = sum(was[path] != now[path] for path in both)
-    gone = sum(path < limit and path not in now for path in was)
+    common = [path for path in before if path < limit and path in after]
+    relabelled = sum(before[path] != after[path] for path in common)
+    missing = sum(path < limit and path not in after for path in before)
     text = f"another list, of {new['images']} lines instead of {old.get('images')}"
-    if moved:
-        return Difference(f"{text}: of {len(both)} pictures looked at in both, {moved} have other labels", True)
-    return Difference(f"{text}: of {len(both) + gone} pictures looked at, {gone} are missing" if gone else text)
+    if relabelled:
+        return Difference(f"{text}: of {len(common)} images compared, {relabelled} have other labels", True)
+    return Difference(f"{text}: of {len(common) + missing} images compared, {missing} are missing" if missing else text)
 
 
 def _labels_by_path(record: dict) -> dict[str, set[int]]:
@@ -131,7 +132,7 @@ def _labels_by_path(record: dict) -> dict[str, set[int]]:
     return found
 
 
-def _what(record: dict) -> str:
+def _describe(record: dict) -> str:
     """A record in words."""
     kinds = {"list": "a list", "synthetic": "synthetic data"}
     name = kinds.get(record.get("kind", ""), f"{record.get('kind')} {record.get('type', '')}".strip())
@@ -172,20 +173,20 @@ def hash_texts(buffer: bytes, starts: np.ndarray, lengths: np.ndarray) -> np.nda
     padded = buffer + bytes(_WORD)
     words = np.ndarray((len(padded) - _WORD + 1,), "<u8", padded, 0, (1,))  # the eight bytes from each byte on
     at, left = starts.astype(np.int64), lengths.astype(np.int64)
-    value = _mixed(left.astype(np.uint64))
+    value = _mix(left.astype(np.uint64))
     active = np.flatnonzero(left > 0)
     while active.size:
         word, rest = words[at[active]].astype(np.uint64), left[active]
         short = rest < _WORD
         word[short] &= (np.uint64(1) << (np.uint64(8) * rest[short].astype(np.uint64))) - np.uint64(1)
-        value[active] = _mixed(value[active] ^ word)
+        value[active] = _mix(value[active] ^ word)
         at[active] += _WORD
         left[active] -= _WORD
         active = active[rest > _WORD]
     return value
 
 
-def _mixed(value: np.ndarray) -> np.ndarray:
+def _mix(value: np.ndarray) -> np.ndarray:
     """Every bit of uint64 values spread over all others (the finalizer of splitmix64, Steele et al. 2014)."""
     value = value + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from plsc.data.philox import SHUFFLE, philox
 from plsc.errors import DataError
+
+
+@dataclass(frozen=True)
+class SampleOrder:
+    """The order of the samples. shuffle: a new permutation in each epoch; False: 0, 1, 2, ... in every epoch.
+
+    skip: number of samples at the start of the stream that belong to no step, for a run that began with another global
+    batch.
+    """
+
+    shuffle: bool = True
+    skip: int = 0
 
 
 class GlobalBatchSampler:
@@ -16,8 +30,7 @@ class GlobalBatchSampler:
     is used exactly once per epoch, nothing is padded or dropped, ranks never overlap, a batch may lie across two
     epochs, a run resumes at any step, and N ranks together see what one rank with a batch of G sees.
 
-    num_samples: samples of one epoch. batch_size: samples of one step of one rank. shuffle=False: order 0, 1, 2, ...
-    skip: samples at the head of the stream that belong to no step, for a run that began with another global batch.
+    num_samples: samples of one epoch. batch_size: samples of one step of one rank. order: see SampleOrder.
     Raises DataError for an empty data set and for a global batch larger than the data set.
     """
 
@@ -28,33 +41,33 @@ class GlobalBatchSampler:
         rank: int,
         world_size: int,
         seed: int,
-        shuffle: bool = True,
-        skip: int = 0,
+        order: SampleOrder = SampleOrder(),
     ) -> None:
-        if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size or skip < 0:
-            raise ValueError(f"batch_size={batch_size}, rank={rank}, world_size={world_size}, skip={skip} cannot work")
+        if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size or order.skip < 0:
+            raise ValueError(
+                f"invalid: batch_size={batch_size}, rank={rank}, world_size={world_size}, skip={order.skip}"
+            )
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
-        self.shuffle = shuffle
-        self.skip = skip
+        self.order = order
         self.global_batch = batch_size * world_size
-        self._orders: dict[int, np.ndarray] = {}
+        self._permutations: dict[int, np.ndarray] = {}
         _check_size(num_samples, batch_size, world_size)
 
     def indices(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(epoch [B] int64, index [B] int64) of the samples that this rank reads in this step (0, 1, ...)."""
-        start = self.skip + step * self.global_batch + self.rank * self.batch_size
+        start = self.order.skip + step * self.global_batch + self.rank * self.batch_size
         position = np.arange(start, start + self.batch_size, dtype=np.int64)
-        epoch, place = np.divmod(position, self.num_samples)
-        if not self.shuffle:
-            return epoch, place
-        index = np.empty_like(place)
-        for one in range(int(epoch[0]), int(epoch[-1]) + 1):
-            here = epoch == one
-            index[here] = self._order(one)[place[here]]
+        epoch, offset = np.divmod(position, self.num_samples)
+        if not self.order.shuffle:
+            return epoch, offset
+        index = np.empty_like(offset)
+        for current in range(int(epoch[0]), int(epoch[-1]) + 1):
+            here = epoch == current
+            index[here] = self._permutation(current)[offset[here]]
         return epoch, index
 
     def steps(self, num_epochs: int) -> int:
@@ -65,13 +78,13 @@ class GlobalBatchSampler:
         """The epoch (0, 1, ...) of the first sample of the global batch of this step."""
         return step * self.global_batch // self.num_samples
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _permutation(self, epoch: int) -> np.ndarray:
         """The permutation of one epoch. A batch is no larger than an epoch, so at most two are in use: keep two."""
-        if epoch not in self._orders:
-            while len(self._orders) >= 2:
-                del self._orders[max(self._orders, key=lambda kept: abs(kept - epoch))]
-            self._orders[epoch] = philox(self.seed, SHUFFLE, epoch).permutation(self.num_samples)
-        return self._orders[epoch]
+        if epoch not in self._permutations:
+            while len(self._permutations) >= 2:
+                del self._permutations[max(self._permutations, key=lambda kept: abs(kept - epoch))]
+            self._permutations[epoch] = philox(self.seed, SHUFFLE, epoch).permutation(self.num_samples)
+        return self._permutations[epoch]
 
 
 def _check_size(num_samples: int, batch_size: int, world_size: int) -> None:

@@ -13,7 +13,7 @@ from plsc.data.philox import FLIP, philox
 from plsc.errors import DataError
 from plsc.files import safe_open
 
-Picture = Union[bytes, bytearray, memoryview, str, os.PathLike, np.ndarray, Image.Image]
+ImageSource = Union[bytes, bytearray, memoryview, str, os.PathLike, np.ndarray, Image.Image]
 
 PIXEL_MEAN = 127.5
 # What is a picture here. Pillow knows some thirty formats more, and one of them, EPS, it gives to a program that runs
@@ -21,40 +21,40 @@ PIXEL_MEAN = 127.5
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
 # A kilobyte can say that it is a picture of 65,535 x 65,535. While it is decoded one of 50 million pixels takes 0.4 GB,
 # as WebP 0.9 GB.
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 
 
 def decode_image(
-    source: Picture, name: str | None = None, sides: tuple[int, int] | None = None, channels: int = 3
+    source: ImageSource, name: str | None = None, size: tuple[int, int] | None = None, channels: int = 3
 ) -> np.ndarray:
     """Any picture as uint8 [H, W, 3] RGB, or [H, W, 1] grey with channels=1.
 
     source: encoded bytes (also as a one-dimensional uint8 array), a path (str or os.PathLike), a PIL image, or pixels:
     an array uint8 or uint16 [H,W], [H,W,1], [H,W,3] (RGB) or [H,W,4] (RGBA).
     name: what an error calls the picture; default: the path, or what kind of source it is.
-    sides: (height, width) that it must have. Without them it may have up to MOST_PIXELS pixels. Encoded pictures that
-    are too large, or can have no such sides, are refused by what stands at their head, before they are decoded.
+    size: (height, width) that it must have. Without them it may have up to MAX_PIXELS pixels. Encoded pictures that
+    are too large, or can have no such size, are refused by what stands at their head, before they are decoded.
     channels: 1 weighs colours as Pillow's mode "L" does, and leaves grey as it is; other than 1 and 3 is refused.
 
     Grey and palette pictures become RGB, CMYK is converted without a colour profile, of 16 bits the upper 8 are kept
     (grey like colour), alpha is dropped and the stored colour kept, of an animation the first frame is taken. The
     EXIF orientation is applied: the network sees what a viewer shows. An unreadable EXIF block counts as none.
-    Raises DataError (file missing, none of FORMATS, truncated, sides, pixels without a fixed range: 32-bit integer,
+    Raises DataError (file missing, none of FORMATS, truncated, size, pixels without a fixed range: 32-bit integer,
     float).
     """
-    name = name or _name_of(source)
-    pixels = _decode(source, name, sides)
-    if sides is not None and pixels.shape[:2] != tuple(sides):
-        raise _other_sides(name, pixels.shape[1], pixels.shape[0], sides)
+    name = name or _describe_source(source)
+    pixels = _decode(source, name, size)
+    if size is not None and pixels.shape[:2] != tuple(size):
+        raise _wrong_size(name, pixels.shape[1], pixels.shape[0], size)
     if channels == 3:
         return pixels
     if channels != 1:
-        raise DataError(f"{name}: {only_pictures(channels)}")
+        raise DataError(f"{name}: {unsupported_channels(channels)}")
     return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 
 
-def only_pictures(channels: int) -> str:
+def unsupported_channels(channels: int) -> str:
     """Why pictures cannot be read for a net of so many channels; "" where they can."""
     if channels in (1, 3):
         return ""
@@ -64,45 +64,45 @@ def only_pictures(channels: int) -> str:
     )
 
 
-def read_picture(path: str | bytes | os.PathLike) -> bytes:
+def read_image(path: str | bytes | os.PathLike) -> bytes:
     """The bytes of a picture's file. Raises OSError, also for what is no regular file or more than 256 MiB."""
     return safe_open.read_bytes(path, safe_open.PICTURE)
 
 
-def _decode(source: Picture, name: str, sides: tuple[int, int] | None) -> np.ndarray:
+def _decode(source: ImageSource, name: str, size: tuple[int, int] | None) -> np.ndarray:
     if isinstance(source, np.ndarray) and source.ndim > 1:
         return _pixels_to_rgb(source, name)
     try:
         if isinstance(source, Image.Image):
-            _check_head(source, name, sides)
+            _check_header(source, name, size)
             return _image_to_rgb(source, name)
         with Image.open(io.BytesIO(_read(source)), formats=FORMATS) as image:
-            _check_head(image, name, sides)
+            _check_header(image, name, size)
             return _image_to_rgb(image, name)
     except DataError:
         raise
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: not a picture in one of {', '.join(FORMATS)}, or damaged at its head") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, higher than ours
-        raise DataError(f"{name}: has far more than the {MOST_PIXELS} pixels a picture may have: {error}") from error
+        raise DataError(f"{name}: has far more than the {MAX_PIXELS} pixels a picture may have: {error}") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error and others
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: cannot be decoded: {reason}") from error
 
 
-def _check_head(image: Image.Image, name: str, sides: tuple[int, int] | None) -> None:
+def _check_header(image: Image.Image, name: str, size: tuple[int, int] | None) -> None:
     width, height = image.size
-    if sides is not None and sorted(image.size) != sorted(sides):  # EXIF may turn it: in either order
-        raise _other_sides(name, width, height, sides)
-    if sides is None and width * height > MOST_PIXELS:
+    if size is not None and sorted(image.size) != sorted(size):  # EXIF may turn it: in either order
+        raise _wrong_size(name, width, height, size)
+    if size is None and width * height > MAX_PIXELS:
         raise DataError(
-            f"{name}: is {width} x {height} pixels (width x height), a picture may have {MOST_PIXELS}; make it smaller"
+            f"{name}: is {width} x {height} pixels (width x height), a picture may have {MAX_PIXELS}; make it smaller"
         )
 
 
-def _other_sides(name: str, width: int, height: int, sides: tuple[int, int]) -> DataError:
+def _wrong_size(name: str, width: int, height: int, size: tuple[int, int]) -> DataError:
     return DataError(
-        f"{name}: is {width} x {height} pixels (width x height), model.image_shape asks for {sides[1]} x {sides[0]}: "
+        f"{name}: is {width} x {height} pixels (width x height), model.image_shape asks for {size[1]} x {size[0]}: "
         "crop or resize the pictures first, or change it"
     )
 
@@ -127,7 +127,7 @@ def is_flipped(seed: int, epoch: int, index: int) -> bool:
 
 def _read(source: object) -> bytes:
     if isinstance(source, (str, os.PathLike)):
-        return read_picture(source)
+        return read_image(source)
     if isinstance(source, np.ndarray) and source.dtype != np.uint8:
         raise DataError(f"an encoded picture must be bytes or uint8, not an array of {source.dtype}")
     if isinstance(source, (bytes, bytearray, memoryview, np.ndarray)):
@@ -135,7 +135,7 @@ def _read(source: object) -> bytes:
     raise DataError(f"a picture must be bytes, a path, an array or a PIL image, not {type(source).__name__}")
 
 
-def _name_of(source: object) -> str:
+def _describe_source(source: object) -> str:
     if isinstance(source, (str, os.PathLike)):
         shown = repr(os.fsencode(source).decode("utf-8", "backslashreplace"))
         return shown if len(shown) <= 300 else f"{shown[:297]}..."
@@ -160,7 +160,7 @@ def _pixels_to_rgb(pixels: np.ndarray, name: str) -> np.ndarray:
 
 def _image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
     image.load()
-    image = _upright(image)
+    image = _apply_orientation(image)
     if image.mode.startswith("I;16"):
         return _pixels_to_rgb(np.asarray(image).astype(np.uint16), name)
     if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow's form of 16 bits in these two formats
@@ -172,7 +172,7 @@ def _image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF: the pixels are what counts

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from plsc.data.batch import fill_batch, joined
+from plsc.data.batch import fill_batch, merge_errors
 from plsc.data.datasets import Dataset
 from plsc.data.sampler import GlobalBatchSampler
 from plsc.errors import DataError, PlscError
@@ -37,10 +37,22 @@ from plsc.errors import DataError, PlscError
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is gone
 # Where cores are short, the order for a batch would wake a worker that takes the core of who gave it: the training then
 # waits although its next batch is there (docs/history.md). Who waits for data leaves the core to the worker anyway.
-BEHIND = 5  # added to the niceness of the process
-LOOK_SECONDS = 0.5  # between two questions whether to wait for a batch any longer
-NAMED = 4  # samples of a batch that did not come
+WORKER_NICENESS = 5  # added to the niceness of the process
+POLL_SECONDS = 0.5  # between two questions whether to wait for a batch any longer
+MAX_LISTED = 4  # samples of a batch that did not come
 _JOIN_SECONDS = 5.0  # from the last sign of a dying worker to its exit code
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """prefetch: how many batches each worker may be ahead; each takes B*3*H*W*4 bytes.
+
+    stop_waiting: called twice a second while a worker's batch is awaited, with the seconds so far; returns the reason
+    to stop waiting, or None to go on. It is not called without workers.
+    """
+
+    prefetch: int = 2
+    stop_waiting: Callable[[float], str | None] = lambda waited: None
 
 
 @dataclass
@@ -62,74 +74,73 @@ class _Worker:
 
 
 class WorkerPool:
-    """num_workers processes; worker w makes step first_step + w + k*num_workers in its slot k % prefetch."""
+    """num_workers processes; worker w reads step steps.start + w + k*num_workers into its slot k % prefetch."""
 
     def __init__(
         self,
         dataset: Dataset,
         sampler: GlobalBatchSampler,
         num_workers: int,
-        first_step: int,
-        last_step: int,
-        prefetch: int,
-        give_up: Callable[[float], str | None],
+        steps: range,
+        options: LoaderOptions,
     ) -> None:
-        self._give_up = give_up
+        self._options = options
         self._sampler = sampler
-        self._first_step = first_step
-        self._last_step = last_step
+        self._steps = steps
         self._num_workers = num_workers
-        self._prefetch = prefetch
         self._workers: list[_Worker] = []
         # Runs also when the pool is forgotten, and at the exit of the interpreter.
-        self._finalizer = weakref.finalize(self, _end, self._workers)
+        self._finalizer = weakref.finalize(self, _kill_all, self._workers)
         Image.init()  # Pillow's plugins are imported once, here
         libc = ctypes.CDLL(None)
         try:
             for number in range(num_workers):
-                self._workers.append(_start(dataset, sampler.batch_size, prefetch, number, libc))
-            for step in range(first_step, min(last_step, first_step + num_workers * prefetch)):
-                self._order(step)
+                self._workers.append(_start(dataset, sampler.batch_size, options.prefetch, number, libc))
+            for step in steps[: num_workers * options.prefetch]:
+                self._request(step)
         except BaseException:
             self.close()
             raise
 
-    def take(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def get(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(images [B,3,H,W], labels [B]) of a step, copied out of the slot, which is then filled with a later step."""
-        worker, slot, _ = self._find(step)
+        worker, number = self._slot_of(step)
+        slot = worker.slots[number]
         self._await(worker, slot, step)
         try:
             failure = worker.results.recv()
         except (EOFError, OSError) as error:
-            raise _death(worker.process) from error
+            raise _exit_error(worker.process) from error
         if failure is not None:
-            raise self._with_others(failure)
+            raise self._with_other_errors(failure)
         images, labels = slot.images.copy(), slot.labels.copy()
-        later = step + self._num_workers * self._prefetch
-        if later < self._last_step:
-            self._order(later)
+        later = step + self._num_workers * self._options.prefetch
+        if later < self._steps.stop:
+            self._request(later)
         return images, labels
 
     def _await(self, worker: _Worker, slot: _Slot, step: int) -> None:
         """Return when the worker has said something. Raises DataError where it died or is not waited for any longer."""
         waited = 0.0  # counted, not by the clock: none goes by while all processes are stopped (Ctrl-Z)
         while not worker.results.poll():
-            ready = wait([worker.results, worker.process.sentinel], LOOK_SECONDS)
+            ready = wait([worker.results, worker.process.sentinel], POLL_SECONDS)
             if worker.process.sentinel in ready and not worker.results.poll():  # what it sent before still counts
-                raise _death(worker.process)
+                raise _exit_error(worker.process)
             if ready:
                 continue
-            waited += LOOK_SECONDS
-            reason = self._give_up(waited)
+            waited += POLL_SECONDS
+            reason = self._options.stop_waiting(waited)
             if reason is not None:
-                samples = ", ".join(map(str, slot.index[:NAMED])) + (", ..." if len(slot.index) > NAMED else "")
+                samples = ", ".join(map(str, slot.index[:MAX_LISTED])) + (
+                    ", ..." if len(slot.index) > MAX_LISTED else ""
+                )
                 process = worker.process
                 raise DataError(
                     f"data worker {process.name} (pid {process.pid}) is still reading the batch of step {step} "
                     f"(samples {samples}): {reason}"
                 )
 
-    def _with_others(self, failure: Exception) -> Exception:
+    def _with_other_errors(self, failure: Exception) -> Exception:
         """The failure, and what other workers have met by now in the batches that they read ahead."""
         problems = [failure]
         for worker in self._workers:
@@ -137,21 +148,22 @@ class WorkerPool:
                 while worker.results.poll():
                     problems.append(worker.results.recv())
         found = [problem for problem in problems if isinstance(problem, DataError)]
-        return joined(found) if isinstance(failure, DataError) else failure
+        return merge_errors(found) if isinstance(failure, DataError) else failure
 
     def close(self) -> None:
         self._finalizer()
 
-    def _find(self, step: int) -> tuple[_Worker, _Slot, int]:
-        turn, number = divmod(step - self._first_step, self._num_workers)
-        worker = self._workers[number]
-        return worker, worker.slots[turn % self._prefetch], turn % self._prefetch
+    def _slot_of(self, step: int) -> tuple[_Worker, int]:
+        """The worker that reads a step, and the number of its slot."""
+        turn, worker = divmod(step - self._steps.start, self._num_workers)
+        return self._workers[worker], turn % self._options.prefetch
 
-    def _order(self, step: int) -> None:
-        worker, slot, place = self._find(step)
+    def _request(self, step: int) -> None:
+        worker, number = self._slot_of(step)
+        slot = worker.slots[number]
         slot.epoch[:], slot.index[:] = self._sampler.indices(step)
         try:
-            worker.tasks.send(place)
+            worker.tasks.send(number)
         except OSError:
             pass  # it died: take() of its next step says so, after the batches it had finished
 
@@ -162,12 +174,12 @@ def _start(dataset: Dataset, batch_size: int, prefetch: int, number: int, libc: 
     task_reader, task_writer = context.Pipe(duplex=False)
     result_reader, result_writer = context.Pipe(duplex=False)
     process = context.Process(
-        target=_work,
+        target=_run_worker,
         args=(dataset, slots, task_reader, result_writer, os.getpid(), libc),
         name=f"plsc-data-{number}",
         daemon=True,
     )
-    with warnings.catch_warnings(), _nothing_to_collect():
+    with warnings.catch_warnings(), _paused_garbage_collection():
         # Python 3.12 warns of fork in a process with threads; the head of this file says why it is right here.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
@@ -177,7 +189,7 @@ def _start(dataset: Dataset, batch_size: int, prefetch: int, number: int, libc: 
 
 
 @contextlib.contextmanager
-def _nothing_to_collect() -> Iterator[None]:
+def _paused_garbage_collection() -> Iterator[None]:
     """The child must not collect the parent's objects: their destructors may be Paddle's, and wait for its threads.
 
     Frozen before the fork: the child may collect before its first line of ours.
@@ -201,12 +213,12 @@ def _make_slots(count: int, batch_size: int, image_shape: tuple[int, int, int]) 
     return slots
 
 
-def _work(
+def _run_worker(
     dataset: Dataset, slots: list[_Slot], tasks: Connection, results: Connection, parent: int, libc: ctypes.CDLL
 ) -> None:
     """The life of a worker: fill the slots it is told to, until an error or the end of its parent."""
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(BEHIND)
+    os.nice(WORKER_NICENESS)
     if os.getppid() != parent:  # the parent ended before prctl
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
@@ -230,15 +242,17 @@ def call_in_fork(work: Callable[[], Any]) -> Any:
     context = multiprocessing.get_context("fork")
     reader, writer = context.Pipe(duplex=False)
     libc = ctypes.CDLL(None)
-    process = context.Process(target=_call, args=(work, writer, os.getpid(), libc), name="plsc-data-look", daemon=True)
-    with warnings.catch_warnings(), _nothing_to_collect():
+    process = context.Process(
+        target=_run_once, args=(work, writer, os.getpid(), libc), name="plsc-data-check", daemon=True
+    )
+    with warnings.catch_warnings(), _paused_garbage_collection():
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     writer.close()
     try:
         value, failure = reader.recv()
     except (EOFError, OSError) as error:
-        raise _death(process) from error
+        raise _exit_error(process) from error
     finally:
         reader.close()
         process.kill()
@@ -248,7 +262,7 @@ def call_in_fork(work: Callable[[], Any]) -> Any:
     return value
 
 
-def _call(work: Callable[[], Any], result: Connection, parent: int, libc: ctypes.CDLL) -> None:
+def _run_once(work: Callable[[], Any], result: Connection, parent: int, libc: ctypes.CDLL) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -261,7 +275,7 @@ def _call(work: Callable[[], Any], result: Connection, parent: int, libc: ctypes
         result.send((None, RuntimeError(f"a data process failed:\n{traceback.format_exc()}")))
 
 
-def _death(process: BaseProcess) -> DataError:
+def _exit_error(process: BaseProcess) -> DataError:
     process.join(_JOIN_SECONDS)
     code = process.exitcode
     how = f"by signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
@@ -269,7 +283,7 @@ def _death(process: BaseProcess) -> DataError:
     return DataError(f"data worker {process.name} (pid {process.pid}) ended {how}{hint}")
 
 
-def _end(workers: list[_Worker]) -> None:
+def _kill_all(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.process.kill()  # at once, also from within a slow read: a worker has nothing to leave half done
     for worker in workers:

@@ -44,7 +44,7 @@ def _write(root, text: str | bytes, pictures: dict[str, tuple[int, int]] | None 
 def test_lines(tmp_path, line: str, path: str, label: int, around: str) -> None:
     _write(tmp_path, around.format(line))
     labels = check_label_list(tmp_path, "label.txt", 9, check_files=False)
-    found = {labels.path(i).decode(): (labels.labels[i], labels.line(i)) for i in range(len(labels))}
+    found = {labels.path(i).decode(): (labels.labels[i], labels.line_number(i)) for i in range(len(labels))}
     assert found[path] == (label, around.split("{}")[0].count("\n") + 1)
     assert len(found) == around.count(".png") + 1
 
@@ -81,7 +81,7 @@ def test_each_bad_line_is_named(tmp_path, line: str, text: str) -> None:
 def test_a_list_is_the_same_however_it_is_cut_up(tmp_path, monkeypatch, chunk: int) -> None:
     """Against a plain loop over the lines; the pieces end in the middle of lines, of blank ones and of a BOM."""
     monkeypatch.setattr(label_list, "_CHUNK", chunk)
-    monkeypatch.setattr(check, "_LINES", 3)
+    monkeypatch.setattr(check, "_CHUNK_LINES", 3)
     rng, lines = np.random.default_rng(chunk), []
     for number in range(40):
         lines.append(f"{'d' * rng.integers(1, 30)}/p{number}.jpg\t{number}" + "\r" * (number % 3))
@@ -89,14 +89,14 @@ def test_a_list_is_the_same_however_it_is_cut_up(tmp_path, monkeypatch, chunk: i
     _write(tmp_path, "\ufeff" + "\n".join(lines))
     labels = check_label_list(tmp_path, "label.txt", 40, check_files=False)
     expected = [(i + 1, *line.split()) for i, line in enumerate(lines) if line]
-    assert [(labels.line(i), labels.path(i).decode(), str(labels.labels[i])) for i in range(40)] == expected
+    assert [(labels.line_number(i), labels.path(i).decode(), str(labels.labels[i])) for i in range(40)] == expected
     assert labels.paths(slice(5, 9)) == labels.paths(np.arange(5, 9)) == [labels.path(i) for i in range(5, 9)]
     with pytest.raises(DataError, match="40 whose picture is missing"):
         check_label_list(tmp_path, "label.txt", 40)
 
 
 def test_missing_pictures_are_found_in_any_order_of_directories(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(check, "_LINES", 3)
+    monkeypatch.setattr(check, "_CHUNK_LINES", 3)
     names = [f"{'abc'[i % 3]}/{i}.png" for i in range(12)] + ["top.png", "a", "/a/b.png", "a//0.png", "./b/1.png"]
     _write(tmp_path, "".join(f"{name} 0\n" for name in names), {f"{'abc'[i % 3]}/{i}.png": (1, 1) for i in range(12)})
     assert list(check._missing(os.fsencode(tmp_path), read_label_list(str(tmp_path / "label.txt"), 1))) == [12, 13, 14]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plsc.data import GlobalBatchSampler, ImageListDataset, Loader, SyntheticDataset
+from plsc.data import GlobalBatchSampler, ImageListDataset, Loader, LoaderOptions, SampleOrder, SyntheticDataset
 from plsc.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ class _Numbers:
 
 
 def _sampler(shuffle: bool = False) -> GlobalBatchSampler:
-    return GlobalBatchSampler(40, 4, 0, 2, seed=3, shuffle=shuffle)
+    return GlobalBatchSampler(40, 4, 0, 2, seed=3, order=SampleOrder(shuffle))
 
 
 def _pids(loader: Loader) -> list[int]:
@@ -66,7 +66,7 @@ def _assert_gone(pids: list[int], seconds: float = 10.0) -> None:
 @pytest.mark.parametrize("first_step, last_step", [(0, 1), (0, 12), (5, 12), (4, 4)])
 def test_batches_are_those_of_the_sampler(workers: int, prefetch: int, first_step: int, last_step: int) -> None:
     sampler = _sampler(shuffle=True)
-    with Loader(_Numbers(), sampler, workers, first_step, last_step, prefetch) as loader:
+    with Loader(_Numbers(), sampler, workers, first_step, last_step, LoaderOptions(prefetch)) as loader:
         out = list(loader)  # kept, so that a slot used again would show
     assert [step for step, _, _ in out] == list(range(first_step, last_step))
     for step, images, labels in out:
@@ -144,7 +144,7 @@ def test_of_samples_read_in_order_the_first_broken_one_is_named(workers: int) ->
 
 
 def test_what_other_workers_have_found_meanwhile_is_said_too() -> None:
-    with Loader(_Broken({1, 2, 8, 9, 17}), _sampler(), 3, 0, 4, prefetch=1) as loader:
+    with Loader(_Broken({1, 2, 8, 9, 17}), _sampler(), 3, 0, 4, LoaderOptions(prefetch=1)) as loader:
         workers = loader._pool._workers
         while not all(worker.results.poll() for worker in workers):
             time.sleep(0.01)
@@ -155,7 +155,7 @@ def test_what_other_workers_have_found_meanwhile_is_said_too() -> None:
 
 
 def test_ten_broken_samples_are_named_and_the_others_counted() -> None:
-    sampler = GlobalBatchSampler(40, 16, 0, 1, seed=3, shuffle=False)
+    sampler = GlobalBatchSampler(40, 16, 0, 1, seed=3, order=SampleOrder(shuffle=False))
     with Loader(_Broken(set(range(12))), sampler, 0, 0, 1) as loader, pytest.raises(DataError) as caught:
         next(loader)
     assert str(caught.value).startswith("12 samples cannot be used: picture 0 is broken; ")
@@ -237,11 +237,12 @@ def test_workers_end_with_the_loader() -> None:
 def test_a_batch_that_does_not_come_is_named_when_it_is_given_up() -> None:
     asked = []
 
-    def give_up(waited: float) -> str | None:
+    def stop_waiting(waited: float) -> str | None:
         asked.append(waited)
         return "enough" if len(asked) == 2 else None
 
-    loader = Loader(_Numbers(16, lambda: time.sleep(600)), _sampler(), 2, 0, 5, give_up=give_up)
+    options = LoaderOptions(stop_waiting=stop_waiting)
+    loader = Loader(_Numbers(16, lambda: time.sleep(600)), _sampler(), 2, 0, 5, options)
     pids = _pids(loader)
     expected = rf"plsc-data-0 \(pid {pids[0]}\) is still reading the batch of step 2 \(samples 16, 17, .*\): enough$"
     with pytest.raises(DataError, match=expected):

@@ -9,8 +9,8 @@ import random
 import numpy as np
 import pytest
 
-from plsc.data import IndexedHook, ReaderHook, reader, same_samples
-from plsc.data.reader import samples_of
+from plsc.data import UserDataset, UserReader, sample_agreement, user_reader
+from plsc.data.user_reader import unbatch
 from plsc.data.workers import call_in_fork
 from plsc.errors import DataError, PlscError
 
@@ -23,6 +23,7 @@ def sample(number: int) -> tuple[np.ndarray, int]:
 
 def batches(count: int, size: int, form=list):
     """As paddle.batch: lists of samples, the last one may be shorter."""
+
     def read():
         numbers = iter(range(count))
         while batch := [sample(number) for number in itertools.islice(numbers, size)]:
@@ -40,7 +41,7 @@ def arrays(batch: list) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("count", [None, 10])
 def test_batches_are_taken_apart(form, size, count) -> None:
     """Of any size, in any form; over the end of an epoch and from within one."""
-    hook = ReaderHook(batches(10, size, form), 4, SHAPE, count)
+    hook = UserReader(batches(10, size, form), 4, SHAPE, count)
     assert len(hook) == 10
     for position in [*range(3, 25), 4]:
         image, label = hook.get(position % 10, position // 10)
@@ -50,11 +51,11 @@ def test_batches_are_taken_apart(form, size, count) -> None:
 def test_what_is_one_sample_and_what_are_several() -> None:
     image, label = sample(1)
     for one in ((image, label), [image, label], (image.tolist(), [1]), (image, np.array([1])), (image, [1])):
-        assert len(samples_of(one, SHAPE)) == 1 and samples_of(one, SHAPE)[0] is one
+        assert len(unbatch(one, SHAPE)) == 1 and unbatch(one, SHAPE)[0] is one
     two = np.zeros((2, 2, 4), np.float32)  # two channels, as nested lists: a list of two lists
-    assert len(samples_of((two.tolist(), 1), two.shape)) == 1
+    assert len(unbatch((two.tolist(), 1), two.shape)) == 1
     for strange in (None, 3, [], [image], {}, "text", (image, [1, 2])):
-        assert len(samples_of(strange, SHAPE)) == 1
+        assert len(unbatch(strange, SHAPE)) == 1
 
 
 @pytest.mark.parametrize("strange, text", [
@@ -64,7 +65,7 @@ def test_what_is_one_sample_and_what_are_several() -> None:
     ([sample(1), sample(9)[::-1]], "sample 0|sample 1"),
 ])  # fmt: skip
 def test_strange_batches_are_named(strange, text) -> None:
-    hook = ReaderHook(lambda: iter([strange]), 4, SHAPE, 2)
+    hook = UserReader(lambda: iter([strange]), 4, SHAPE, 2)
     with pytest.raises(DataError, match=text) as caught:
         for index in range(2):
             hook.get(index, 0)
@@ -72,13 +73,13 @@ def test_strange_batches_are_named(strange, text) -> None:
 
 
 def test_a_reader_without_an_end_is_told_and_refused(monkeypatch) -> None:
-    monkeypatch.setattr(reader, "TELL_SECONDS", 0)
-    monkeypatch.setattr(reader, "COUNT_LIMIT", 5)
+    monkeypatch.setattr(user_reader, "PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(user_reader, "MAX_COUNTED", 5)
     told: list[str] = []
     with pytest.raises(DataError, match="gave 5 samples in one call and did not end.*set data.train_image_num"):
-        ReaderHook(lambda: (sample(n) for n in itertools.count()), 4, SHAPE, say=told.append)
+        UserReader(lambda: (sample(n) for n in itertools.count()), 4, SHAPE, log=told.append)
     assert len(told) == 5 and "counting its samples, 2 so far; data.train_image_num saves this" in told[1]
-    assert len(ReaderHook(batches(5, 2), 4, SHAPE)) == 5
+    assert len(UserReader(batches(5, 2), 4, SHAPE)) == 5
 
 
 def drawing():
@@ -89,7 +90,7 @@ def drawing():
 
 def test_random_numbers_of_a_reader_depend_on_seed_and_epoch_only() -> None:
     def read(seed: int, epochs: list[int], start: int = 0, between=lambda: None) -> list[float]:
-        hook, found = ReaderHook(drawing, 4, SHAPE, 6, seed), []
+        hook, found = UserReader(drawing, 4, SHAPE, 6, seed), []
         for epoch in epochs:
             for index in range(start, 6):
                 found.append(float(hook.get(index, epoch)[0][0, 0, 0]))
@@ -107,8 +108,8 @@ def test_random_numbers_of_a_reader_depend_on_seed_and_epoch_only() -> None:
     assert first[:6] != first[6:] and read(2, [0]) != first[:6]
 
 
-def looks(*data) -> list[dict]:
-    return [same_samples.look(one) for one in data]
+def fingerprints(*data) -> list[dict]:
+    return [sample_agreement.sample_fingerprint(one) for one in data]
 
 
 def part(rank: int, whole: bool = False, count: int = 64):
@@ -118,11 +119,11 @@ def part(rank: int, whole: bool = False, count: int = 64):
 
 
 def test_readers_that_are_the_same_everywhere_pass() -> None:
-    data = [ReaderHook(part(rank, whole=True), 4, SHAPE) for rank in range(3)]
-    same_samples.compare(data[0], looks(*data), print)
-    drawn = [ReaderHook(drawing, 4, SHAPE, seed=3) for _ in range(2)]
+    data = [UserReader(part(rank, whole=True), 4, SHAPE) for rank in range(3)]
+    sample_agreement.require_equal_samples(data[0], fingerprints(*data), print)
+    drawn = [UserReader(drawing, 4, SHAPE, seed=3) for _ in range(2)]
     random.random()
-    same_samples.compare(drawn[0], looks(*drawn), print)
+    sample_agreement.require_equal_samples(drawn[0], fingerprints(*drawn), print)
 
 
 @pytest.mark.parametrize("readers, text", [
@@ -131,32 +132,33 @@ def test_readers_that_are_the_same_everywhere_pass() -> None:
     ([part(0, True), part(0, True), lambda: reversed(list(part(0, True)()))], "label 0 on rank 0 and 3 on rank 2"),
 ])  # fmt: skip
 def test_readers_of_a_slice_or_another_order_are_refused_with_the_reason(readers, text) -> None:
-    data = [ReaderHook(one, 4, SHAPE) for one in readers]
+    data = [UserReader(one, 4, SHAPE) for one in readers]
     with pytest.raises(DataError, match=text) as caught:
-        same_samples.compare(data[0], looks(*data), print)
+        sample_agreement.require_equal_samples(data[0], fingerprints(*data), print)
     assert "do not slice by PADDLE_TRAINER_ID" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_look_does_not_move_the_reader() -> None:
-    hook = ReaderHook(part(0, True), 4, SHAPE, 64)
+def test_a_fingerprint_does_not_move_the_reader() -> None:
+    hook = UserReader(part(0, True), 4, SHAPE, 64)
     hook.get(0, 0)
-    assert same_samples.look(hook)["labels"] == [n % 4 for n in range(same_samples.SAMPLES)]
+    assert sample_agreement.sample_fingerprint(hook)["labels"] == [n % 4 for n in range(sample_agreement.NUM_SAMPLES)]
     assert hook.get(1, 0)[0][0, 0, 0] == 1
 
 
 def test_data_sets_that_differ() -> None:
     """Other labels or another number are refused; other pixels alone are said, which a generator of their own makes."""
-    def data(first: int, count: int = 40, shift: float = 0.0) -> IndexedHook:
-        return IndexedHook([(sample(n)[0] + shift, n % 4) for n in range(first, first + count)], 4, SHAPE, 1)
+
+    def data(first: int, count: int = 40, shift: float = 0.0) -> UserDataset:
+        return UserDataset([(sample(n)[0] + shift, n % 4) for n in range(first, first + count)], 4, SHAPE, 1)
 
     told: list[str] = []
-    same_samples.compare(data(0), looks(data(0), data(0)), told.append)
+    sample_agreement.require_equal_samples(data(0), fingerprints(data(0), data(0)), told.append)
     assert told == []
-    same_samples.compare(data(0), looks(data(0), data(0, shift=0.5)), told.append)
+    sample_agreement.require_equal_samples(data(0), fingerprints(data(0), data(0, shift=0.5)), told.append)
     assert len(told) == 1 and told[0].startswith("train_dataset: sample 0 has other pixels on rank 1")
     for other, text in ((data(1), "label 0 on rank 0 and 1 on rank 1"), (data(0, 39), "40 samples on rank 0 and 39")):
         with pytest.raises(DataError, match=text):
-            same_samples.compare(data(0), looks(data(0), other), told.append)
+            sample_agreement.require_equal_samples(data(0), fingerprints(data(0), other), told.append)
 
 
 def test_a_call_in_a_fork() -> None:
@@ -169,5 +171,5 @@ def test_a_call_in_a_fork() -> None:
 
     with pytest.raises(PlscError, match="no such sample"):
         call_in_fork(refuse)
-    with pytest.raises(DataError, match="plsc-data-look .* ended with exit code 3"):
+    with pytest.raises(DataError, match="plsc-data-check .* ended with exit code 3"):
         call_in_fork(lambda: os._exit(3))

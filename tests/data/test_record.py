@@ -100,7 +100,7 @@ def test_one_label_of_many_is_noticed(each):
     new = list(old)
     new[1234] = (new[1234][0], 17)
     found = compare(old, new)
-    assert found.relabelled and found.text == f"the same {len(old)} pictures have other labels"
+    assert found.relabelled and found.text == f"the same {len(old)} images have other labels"
 
 
 def test_another_order_is_told_from_other_labels():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plsc.data import GlobalBatchSampler
+from plsc.data import GlobalBatchSampler, SampleOrder
 from plsc.data.philox import SHUFFLE, philox
 from plsc.errors import DataError
 
@@ -49,11 +49,12 @@ def test_any_step_can_come_first_and_steps_may_go_back() -> None:
     jumping = GlobalBatchSampler(11, 3, 1, 2, seed=9)
     for step in (7, 2, 11, 0, 5):
         np.testing.assert_array_equal(jumping.indices(step), expected[step])
-        assert len(jumping._orders) <= 2  # memory: 8 bytes per sample each
+        assert len(jumping._permutations) <= 2  # memory: 8 bytes per sample each
 
 
 def test_without_shuffle_the_order_is_kept() -> None:
-    epoch, index = GlobalBatchSampler(5, 2, 1, 2, seed=0, shuffle=False).indices(1)  # positions 6 and 7 of the stream
+    sampler = GlobalBatchSampler(5, 2, 1, 2, seed=0, order=SampleOrder(shuffle=False))
+    epoch, index = sampler.indices(1)  # positions 6 and 7 of the stream
     assert (list(epoch), list(index)) == ([1, 1], [1, 2])
 
 
@@ -75,5 +76,7 @@ def test_too_little_data_is_an_error(num_samples: int, batch_size: int, world_si
 
 def test_skipped_samples_belong_to_no_step() -> None:
     stream = [index for step in range(12) for index in GlobalBatchSampler(11, 1, 0, 1, seed=9).indices(step)[1]]
-    skipping = [GlobalBatchSampler(11, 2, rank, 2, seed=9, skip=3).indices(1)[1] for rank in range(2)]
+    skipping = [
+        GlobalBatchSampler(11, 2, rank, 2, seed=9, order=SampleOrder(skip=3)).indices(1)[1] for rank in range(2)
+    ]
     assert list(np.concatenate(skipping)) == stream[7:11]

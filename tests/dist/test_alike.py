@@ -22,7 +22,7 @@ SAID = {
     "seed": ["seed is 11 on rank 0 and 12 on rank 1"],
     "model_save_dir": ["model_save_dir is ", "'elsewhere' on rank 1"],
     "permuted": ["training: the data of rank 1", "the same 24 lines are in another order"],
-    "shifted": ["training: the data of rank 1", "the same 24 pictures have other labels"],
+    "shifted": ["training: the data of rank 1", "the same 24 images have other labels"],
     "longer": ["training: the data of rank 1", "of 32 lines instead of 24"],
     "length": ["train_dataset", "of 51 images instead of", "of 52 images"],
     "data set": ["train_dataset is ", "tiny_run.Pictures' on rank 0", "OtherPictures' on rank 1"],
@@ -135,7 +135,7 @@ def test_the_same_data_are_no_news(outcome):
 @pytest.mark.parametrize("name, text", [
     ("on with longer", "a list of 32 lines instead of 24, whose beginning is the same"),
     ("on with permuted", "the same 24 lines are in another order"),
-    ("on with shifted, told", "the same 24 pictures have other labels"),
+    ("on with shifted, told", "the same 24 images have other labels"),
     ("on from an old one", "does not say with which data it was trained"),
 ])  # fmt: skip
 def test_other_data_are_said_in_one_line(outcome, name, text):
@@ -148,7 +148,7 @@ def test_other_labels_are_refused_unless_told(outcome):
     cwd, report = outcome
     assert report["on with shifted"] == [1]
     (line,) = error_lines(cwd, "on with shifted", 1)
-    for part in ("the same 24 pictures have other labels", "init_from: classes", "accept_new_labels: true"):
+    for part in ("the same 24 images have other labels", "init_from: classes", "accept_new_labels: true"):
         assert part in line
 
 

@@ -50,10 +50,10 @@ class Source:
         """
         raise NotImplementedError
 
-    def check(self, look: bool) -> None:
+    def check(self, check_files: bool) -> None:
         """Raise DataError where the data cannot be used. Called on every rank, before anything is written.
 
-        look: also look for the files of the images; True on one rank of each machine.
+        check_files: also check that the image files exist; True on one rank of each machine.
         """
 
     def open_files(self) -> None:

@@ -9,7 +9,7 @@ from plsc.data.check import require_good_lines
 from plsc.data.label_list import read_label_list
 from plsc.data.record import list_record
 from plsc.data.sources import Source, register_source
-from plsc.data.transforms import read_picture
+from plsc.data.transforms import read_image
 from plsc.errors import DataError
 
 
@@ -31,16 +31,16 @@ class LabelListSource(Source):
     def read(self, index: int) -> tuple[bytes, int]:
         path = os.path.join(self._root, self._list.path(index))
         try:
-            return read_picture(path), self._list.labels[index]
+            return read_image(path), self._list.labels[index]
         except OSError as error:
             raise DataError(f"{self.name(index)} cannot be read: {error.strerror or error}") from error
 
     def record(self, count: int | None = None) -> dict[str, Any]:
         return list_record(self._list, count)
 
-    def check(self, look: bool) -> None:
-        """All bad lines, and with ``look`` all missing files, in one error."""
-        require_good_lines(self._root, self._list, look)
+    def check(self, check_files: bool) -> None:
+        """All bad lines, and with ``check_files`` all missing files, in one error."""
+        require_good_lines(self._root, self._list, check_files)
 
     def name(self, index: int) -> str:
         return self._list.name(index)

@@ -15,14 +15,14 @@ from plsc.config.extensions import SOURCE
 from plsc.config.parts import Parts, qualified_name
 from plsc.data import (
     Augmentations,
-    IndexedHook,
     Preparation,
-    ReaderHook,
     SourceDataset,
+    UserDataset,
+    UserReader,
     decode_image,
-    only_pictures,
+    unsupported_channels,
 )
-from plsc.data.same_samples import compare, look
+from plsc.data.sample_agreement import require_equal_samples, sample_fingerprint
 from plsc.data.workers import call_in_fork
 from plsc.engine.evaluation.best import parse_metric
 from plsc.engine.run.start import Run
@@ -55,7 +55,7 @@ def check_training_data(config: Config, parts: Parts, env: Environment) -> Recor
 
 def _check_source(config: Config, env: Environment) -> dict[str, Any]:
     """Look at the data source; its files once on each machine."""
-    data = _open(config, 0 if config.seed is None else config.seed, look=env.local_rank == 0)
+    data = _open(config, 0 if config.seed is None else config.seed, check_files=env.local_rank == 0)
     check_batch(config, len(data), env)
     record = _call(config, data.record)
     try:
@@ -65,7 +65,7 @@ def _check_source(config: Config, env: Environment) -> dict[str, Any]:
     return record
 
 
-def _open(config: Config, seed: int, look: bool) -> SourceDataset:
+def _open(config: Config, seed: int, check_files: bool) -> SourceDataset:
     """The data source that ``data.dataset`` names, checked. Raises DataError, ConfigError."""
     section = config.data
     source = _call(config, lambda: SOURCES.find(section.dataset)(**SOURCE.arguments(config.settings, seed=seed)))
@@ -76,7 +76,7 @@ def _open(config: Config, seed: int, look: bool) -> SourceDataset:
         steps = ["flip"] if section.random_flip else []
     channels, height, width = config.model.image_shape
     preparation = Preparation((channels, height, width), Augmentations(steps, seed), section.pixel_std)
-    _call(config, lambda: source.check(look))
+    _call(config, lambda: source.check(check_files))
     data = SourceDataset(source, config.classifier.num_classes, preparation, section.dataset)
     check_number(config, len(data), source.place)
     return data
@@ -156,7 +156,7 @@ def _record(found: AnySet) -> dict[str, Any]:
 
 def require_pictures(config: Config) -> None:
     """Raise ConfigError where the net takes what no picture has."""
-    reason = only_pictures(config.model.image_shape[0])
+    reason = unsupported_channels(config.model.image_shape[0])
     if reason:
         raise ConfigError(f"model.image_shape={list(config.model.image_shape)}: {reason}")
 
@@ -192,21 +192,25 @@ def make_training_data(config: Config, parts: Parts, seed: int, say: Callable[[s
     section, num_classes = config.data, config.classifier.num_classes
     shape = tuple(config.model.image_shape)
     if parts.train_reader is not None:
-        return ReaderHook(parts.train_reader, num_classes, shape, section.train_image_num, seed, say)
+        return UserReader(parts.train_reader, num_classes, shape, section.train_image_num, seed, say)
     if parts.train_dataset is None:
-        return _open(config, seed, look=False)
-    data = IndexedHook(parts.train_dataset, num_classes, shape, seed)
+        return _open(config, seed, check_files=False)
+    data = UserDataset(parts.train_dataset, num_classes, shape, seed)
     check_number(config, len(data), "the training data")
     return data
 
 
 def compare_samples(run: Run, data) -> None:
     """Raise DataError on every rank where the ranks' own data sets or readers differ. Every rank calls it."""
-    if run.env.world_size == 1 or not isinstance(data, (IndexedHook, ReaderHook)):
+    if run.env.world_size == 1 or not isinstance(data, (UserDataset, UserReader)):
         return
+
     # in a process of its own where workers will be forked: users' code may start threads
-    own = run.group.agree(lambda: call_in_fork(lambda: look(data)) if run.config.data.num_workers else look(data))
-    compare(data, run.group.all_gather(own), run.journal.say)
+    def fingerprint() -> dict[str, Any]:
+        return sample_fingerprint(data)
+
+    own = run.group.agree((lambda: call_in_fork(fingerprint)) if run.config.data.num_workers else fingerprint)
+    require_equal_samples(data, run.group.all_gather(own), run.journal.say)
 
 
 def check_number(config: Config, found: int, where: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from plsc.config import Config
-from plsc.data import decode_image, normalise, only_pictures
+from plsc.data import decode_image, normalise, unsupported_channels
 from plsc.engine.program.backbone import Backbone
 from plsc.errors import ExportError
 from plsc.evaluation.embeddings import normalize
@@ -57,7 +57,7 @@ def check_images(config: Config) -> tuple[np.ndarray, str]:
     training list, else random pixels."""
     channels, height, width = config.model.image_shape
     trained = os.path.join(config.data.dataset_dir, config.data.label_file)
-    if only_pictures(channels):
+    if unsupported_channels(channels):
         trained = ""
     if config.export.images or (config.data.dataset == "list" and os.path.isfile(trained)):
         paths, _ = find_pictures(config.export.images or trained)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from plsc.config import Config
-from plsc.data import GlobalBatchSampler
+from plsc.data import GlobalBatchSampler, SampleOrder
 from plsc.optim.schedule import LearningRateSchedule, epochs_to_steps, run_length, schedule_from_config
 from plsc.parallel.environment import Environment
 
@@ -59,8 +59,8 @@ class Plan:
 
     def sampler(self, batch_size: int, env: Environment, seed: int, shuffle: bool) -> GlobalBatchSampler:
         """The order of the samples. Its steps are those of ``data_steps``."""
-        skip = self.first.samples % self.global_batch
-        return GlobalBatchSampler(self.num_images, batch_size, env.rank, env.world_size, seed, shuffle, skip)
+        order = SampleOrder(shuffle, skip=self.first.samples % self.global_batch)
+        return GlobalBatchSampler(self.num_images, batch_size, env.rank, env.world_size, seed, order)
 
     def data_steps(self) -> tuple[int, int]:
         """[first, last) of the run as the sampler counts: in global batches of now."""

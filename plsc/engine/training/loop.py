@@ -12,7 +12,7 @@ import numpy as np
 
 from plsc.backend.onednn import use_onednn
 from plsc.config import OPTIONS
-from plsc.data import Loader
+from plsc.data import Loader, LoaderOptions
 from plsc.engine.evaluation.best import Best
 from plsc.engine.evaluation.data import check_batch, compare_samples, input_names, make_training_data
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
@@ -112,9 +112,9 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
 
 
 def _loader(run: Run, data, plan: Plan, request: StopRequest) -> Loader:
-    give_up = Patience(request, run.config.stall_timeout, run.env.world_size)
+    options = LoaderOptions(stop_waiting=Patience(request, run.config.stall_timeout, run.env.world_size))
     sampler = plan.sampler(run.config.train_batch_size, run.env, run.seed, shuffle=not data.sequential)
-    return Loader(data, sampler, run.config.data.num_workers, *plan.data_steps(), give_up=give_up)
+    return Loader(data, sampler, run.config.data.num_workers, *plan.data_steps(), options)
 
 
 class Loop:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from plsc.data import ImageListDataset, decode_image
-from plsc.data.transforms import FORMATS, MOST_PIXELS
+from plsc.data.transforms import FORMATS, MAX_PIXELS
 from plsc.errors import DataError
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n0 0 8 8 rectfill\nshowpage\n%%EOF\n"
@@ -109,7 +109,7 @@ def test_a_huge_picture_is_refused_by_its_head(tmp_path, not_decoded, kind, side
     assert path.stat().st_size < 2000
     with pytest.raises(DataError) as caught:
         decode_image(path)
-    assert "x.jpg'" in str(caught.value) and str(MOST_PIXELS) in str(caught.value) and "\n" not in str(caught.value)
+    assert "x.jpg'" in str(caught.value) and str(MAX_PIXELS) in str(caught.value) and "\n" not in str(caught.value)
     assert f"{sides[0]} x {sides[1]}" in str(caught.value) or f"{sides[0] * sides[1]} pixels" in str(caught.value)
 
 
@@ -135,5 +135,5 @@ def test_the_sides_are_those_after_turning():
 
 def test_a_picture_of_the_users_own_is_bounded_too(not_decoded):
     image = Image.open(io.BytesIO(jpeg_that_says(9000, 9000)))
-    with pytest.raises(DataError, match=f"is 9000 x 9000 .* may have {MOST_PIXELS}"):
+    with pytest.raises(DataError, match=f"is 9000 x 9000 .* may have {MAX_PIXELS}"):
         decode_image(image)

@@ -7,7 +7,15 @@ import random
 import numpy as np
 import pytest
 
-from plsc.data import GlobalBatchSampler, IndexedHook, Loader, ReaderHook, read_test_image, read_test_sample
+from plsc.data import (
+    GlobalBatchSampler,
+    Loader,
+    SampleOrder,
+    UserDataset,
+    UserReader,
+    read_test_image,
+    read_test_sample,
+)
 from plsc.errors import DataError
 
 SHAPE = (3, 2, 4)
@@ -31,7 +39,7 @@ class _Pairs:
 @pytest.mark.parametrize("image", [GOOD, GOOD.astype(np.float64), GOOD.astype(np.float16), GOOD.tolist()])
 @pytest.mark.parametrize("container", [tuple, list])
 def test_good_samples(label: object, image: object, container: type) -> None:
-    hook = IndexedHook(_Pairs([container([image, label])]), 4, SHAPE, seed=0)
+    hook = UserDataset(_Pairs([container([image, label])]), 4, SHAPE, seed=0)
     out, number = hook.get(0, 0)
     assert (len(hook), out.dtype, number.dtype, number) == (1, np.float32, np.int64, 3)
     np.testing.assert_array_equal(out, GOOD)
@@ -58,8 +66,8 @@ BAD = [
 @pytest.mark.parametrize("sample, text", BAD)
 def test_bad_samples_are_named(sample: object, text: str) -> None:
     with pytest.raises(DataError, match=r"train_dataset\[1\].*" + text):
-        IndexedHook(_Pairs([(GOOD, 0), sample]), 4, SHAPE, seed=0).get(1, 0)
-    reader = ReaderHook(lambda: iter([(GOOD, 0), sample]), 4, SHAPE)
+        UserDataset(_Pairs([(GOOD, 0), sample]), 4, SHAPE, seed=0).get(1, 0)
+    reader = UserReader(lambda: iter([(GOOD, 0), sample]), 4, SHAPE)
     reader.get(0, 0)
     with pytest.raises(DataError, match="sample 1 of epoch 0.*" + text):
         reader.get(1, 0)
@@ -73,16 +81,16 @@ def test_exceptions_of_the_users_code_are_named() -> None:
         def __getitem__(self, index: int) -> object:
             return {}["gone"]
 
-    with pytest.raises(DataError, match=r"train_dataset\[5\] raised KeyError: 'gone' \(test_hooks.py:\d+\)"):
-        IndexedHook(Broken(), 4, SHAPE, seed=0).get(5, 0)
+    with pytest.raises(DataError, match=r"train_dataset\[5\] raised KeyError: 'gone' \(test_user_data.py:\d+\)"):
+        UserDataset(Broken(), 4, SHAPE, seed=0).get(5, 0)
     with pytest.raises(DataError, match="has no usable __len__"):
-        IndexedHook(type("NoLength", (), {"__getitem__": lambda self, i: None})(), 4, SHAPE, seed=0)
+        UserDataset(type("NoLength", (), {"__getitem__": lambda self, i: None})(), 4, SHAPE, seed=0)
     with pytest.raises(DataError, match="int has no __getitem__"):
-        IndexedHook(3, 4, SHAPE, seed=0)
+        UserDataset(3, 4, SHAPE, seed=0)
     with pytest.raises(DataError, match="must be a function"):
-        ReaderHook([(GOOD, 1)], 4, SHAPE)
+        UserReader([(GOOD, 1)], 4, SHAPE)
     with pytest.raises(DataError, match=r"train_reader\(\) raised TypeError"):
-        ReaderHook(lambda: None, 4, SHAPE)
+        UserReader(lambda: None, 4, SHAPE)
 
 
 class _Augmented:
@@ -96,7 +104,7 @@ class _Augmented:
 
 
 def test_users_random_augmentation_does_not_depend_on_workers() -> None:
-    hook = IndexedHook(_Augmented(), 4, SHAPE, seed=7)
+    hook = UserDataset(_Augmented(), 4, SHAPE, seed=7)
     runs = []
     for workers in (0, 1, 2):
         with Loader(hook, GlobalBatchSampler(12, 4, 0, 1, seed=1), workers, 0, 6) as loader:
@@ -114,7 +122,7 @@ def test_the_callers_own_generators_are_left_alone() -> None:
     expected = random.random(), np.random.rand()
     random.seed(1)
     np.random.seed(1)
-    IndexedHook(_Augmented(), 4, SHAPE, seed=7).get(0, 0)
+    UserDataset(_Augmented(), 4, SHAPE, seed=7).get(0, 0)
     assert (random.random(), np.random.rand()) == expected
 
 
@@ -132,8 +140,8 @@ def test_reader_keeps_its_order_over_ranks_and_epochs(workers: int, count: int |
     for first_step in (0, 2, 5):
         seen: dict[int, list[float]] = {}
         for rank in range(2):
-            hook = ReaderHook(_numbered(10), 4, SHAPE, num_samples=count)
-            sampler = GlobalBatchSampler(len(hook), 2, rank, 2, seed=0, shuffle=False)
+            hook = UserReader(_numbered(10), 4, SHAPE, num_samples=count)
+            sampler = GlobalBatchSampler(len(hook), 2, rank, 2, seed=0, order=SampleOrder(shuffle=False))
             with Loader(hook, sampler, workers, first_step, 8) as loader:
                 assert workers == 0 or len(loader._pool._workers) == 1  # each would read everything
                 for step, images, labels in loader:
@@ -144,7 +152,7 @@ def test_reader_keeps_its_order_over_ranks_and_epochs(workers: int, count: int |
 
 @pytest.mark.parametrize("expected, text", [(12, "ended after 10 samples of epoch 0, but 12"), (8, "more than 8")])
 def test_reader_of_another_length_is_an_error(expected: int, text: str) -> None:
-    hook = ReaderHook(_numbered(10), 4, SHAPE, num_samples=expected)
+    hook = UserReader(_numbered(10), 4, SHAPE, num_samples=expected)
     with pytest.raises(DataError, match=text):
         for position in range(20):
             hook.get(position % expected, position // expected)
@@ -155,9 +163,9 @@ def test_reader_that_fails_is_named() -> None:
         yield GOOD, 0
         raise OSError("disk gone")
 
-    hook = ReaderHook(reader, 4, SHAPE, num_samples=2)
+    hook = UserReader(reader, 4, SHAPE, num_samples=2)
     hook.get(0, 0)
-    with pytest.raises(DataError, match=r"sample 1 of epoch 0 raised OSError: disk gone \(test_hooks.py"):
+    with pytest.raises(DataError, match=r"sample 1 of epoch 0 raised OSError: disk gone \(test_user_data.py"):
         hook.get(1, 0)
 
 

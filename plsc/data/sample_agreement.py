@@ -1,4 +1,4 @@
-"""Do all ranks read the same of a user's own data? What PLSC 0.1's readers did, each rank its slice, is found here."""
+"""Checks that all ranks read the same samples of a user's own data, and not a slice each, as in PLSC 0.1."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from plsc.data.hooks import IndexedHook
-from plsc.data.reader import ReaderHook
+from plsc.data.user_dataset import UserDataset
+from plsc.data.user_reader import UserReader
 from plsc.errors import DataError
 
-SAMPLES = 32
+NUM_SAMPLES = 32
 
 
-def look(data: IndexedHook | ReaderHook) -> dict[str, Any]:
-    """What this rank sees of it, as plain data: number of samples, labels and pixel checksums of the first ones."""
-    samples = data.first(SAMPLES)
+def sample_fingerprint(data: UserDataset | UserReader) -> dict[str, Any]:
+    """The number of samples, and labels and pixel checksums of the first ones, as plain data."""
+    samples = data.first(NUM_SAMPLES)
     pixels = [zlib.crc32(image.tobytes()) for image, _ in samples]
     return {"count": len(data), "labels": [int(label) for _, label in samples], "pixels": pixels}
 
 
-def compare(data: IndexedHook | ReaderHook, looks: Sequence[dict[str, Any]], say: Callable[[str], None]) -> None:
-    """Raise DataError, on every rank the same, where what the ranks see differs; looks: of all ranks, in order.
+def require_equal_samples(
+    data: UserDataset | UserReader, fingerprints: Sequence[dict[str, Any]], log: Callable[[str], None]
+) -> None:
+    """Raise the same DataError on every rank if the fingerprints of the ranks, in rank order, differ.
 
-    A data set whose pictures differ but not their labels may be augmented by generators of its own: this is said.
+    If only the pixels of a train_dataset differ, it may use random generators of its own: this is only logged.
     """
-    for rank, other in enumerate(looks):
-        text = _difference(looks[0], other, rank)
+    for rank, other in enumerate(fingerprints):
+        text = _difference(fingerprints[0], other, rank)
         if text is None:
             continue
         if data.sequential:
@@ -36,11 +38,11 @@ def compare(data: IndexedHook | ReaderHook, looks: Sequence[dict[str, Any]], say
                 "shuffle alike, keep the order (no threads), and draw random numbers from Python's or NumPy's global "
                 "generators, which are seeded alike; or give a train_dataset, which needs no order"
             )
-        if looks[0]["count"] != other["count"] or looks[0]["labels"] != other["labels"]:
+        if fingerprints[0]["count"] != other["count"] or fingerprints[0]["labels"] != other["labels"]:
             raise DataError(
                 f"train_dataset: {text}. Every rank must have the whole: which samples are its own is decided by PLSC"
             )
-        say(f"train_dataset: {text}: random numbers of its own, or other data on that machine")
+        log(f"train_dataset: {text}: random numbers of its own, or other data on that machine")
         return
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from plsc.data.philox import HOOK, TEST, philox
+from plsc.data.philox import TEST, USER_DATA, philox
 from plsc.errors import DataError, PlscError, reason_of
 
 
-class IndexedHook:
+class UserDataset:
     """`train_dataset`: any object with __len__ and __getitem__(i) -> (image, label), a paddle.io.Dataset too.
 
     image: float array of image_shape, already normalised; becomes float32. label: an integer (or an array of one) in
@@ -41,7 +41,7 @@ class IndexedHook:
 
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
         """(image float32 of image_shape, label int64)."""
-        with Seeds(self._seed, epoch, index):
+        with SeededGenerators(self._seed, epoch, index):
             return read_sample(self._dataset, index, "train_dataset", self.image_shape, self._num_classes)
 
     def first(self, count: int) -> list[tuple[np.ndarray, np.int64]]:
@@ -56,10 +56,10 @@ def read_sample(
 
     Raises DataError that names the sample for one of another form and for an exception of the user's code.
     """
-    return checked_sample(_item(dataset, index, name), f"{name}[{index}]", num_classes, image_shape)
+    return check_sample(_get_item(dataset, index, name), f"{name}[{index}]", num_classes, image_shape)
 
 
-def _item(dataset: Any, index: int, name: str) -> Any:
+def _get_item(dataset: Any, index: int, name: str) -> Any:
     try:
         return dataset[int(index)]
     except PlscError:
@@ -68,12 +68,12 @@ def _item(dataset: Any, index: int, name: str) -> Any:
         raise DataError(f"{name}[{index}] raised {reason_of(error)}") from error
 
 
-def checked_sample(
+def check_sample(
     sample: object, name: str, num_classes: int | None, image_shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.int64]:
     """A user's (image, label) as (float32 of image_shape, int64). Raises DataError that begins with ``name``."""
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-        raise DataError(f"{name} must be a pair (image, label), not {_kind(sample)}")
+        raise DataError(f"{name} must be a pair (image, label), not {_describe_type(sample)}")
     try:
         image, label = np.asarray(sample[0]), np.asarray(sample[1])
     except Exception as error:
@@ -94,30 +94,28 @@ def checked_sample(
 
 def read_test_sample(dataset: Any, index: int, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.int64]:
     """``test_dataset[index]`` like `read_sample`, seeded by the index alone: the same in every verification."""
-    with Seeds(0, 0, index, TEST):
+    with SeededGenerators(0, 0, index, TEST):
         return read_sample(dataset, index, "test_dataset", image_shape)
 
 
 def read_test_image(dataset: Any, index: int, image_shape: Sequence[int]) -> np.ndarray:
     """The image of ``test_dataset[index]``, float32 of image_shape, whatever its label; seeded in the same way."""
-    with Seeds(0, 0, index, TEST):
-        sample = _item(dataset, index, "test_dataset")
+    with SeededGenerators(0, 0, index, TEST):
+        sample = _get_item(dataset, index, "test_dataset")
         try:
             image = np.asarray(sample[0], np.float32)
         except Exception as error:
-            raise DataError(f"test_dataset[{index}] must be (image, label), not {_kind(sample)}") from error
+            raise DataError(f"test_dataset[{index}] must be (image, label), not {_describe_type(sample)}") from error
     if image.shape != tuple(image_shape):
-        raise DataError(
-            f"test_dataset[{index}]: is {list(image.shape)}, must be model.image_shape {list(image_shape)}"
-        )
+        raise DataError(f"test_dataset[{index}]: is {list(image.shape)}, must be model.image_shape {list(image_shape)}")
     return image
 
 
-class Seeds:
+class SeededGenerators:
     """Inside `with`, Python's and NumPy's global generators are those of (seed, epoch, index); outside, the process's
     own. Entered again, they go on where they were."""
 
-    def __init__(self, seed: int, epoch: int, index: int, purpose: int = HOOK):
+    def __init__(self, seed: int, epoch: int, index: int, purpose: int = USER_DATA):
         self._word: int | None = int(philox(seed, purpose, epoch, index).integers(2**32))
         self._states: tuple = ()
 
@@ -138,6 +136,6 @@ class Seeds:
         self._states = inside
 
 
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     count = f" of {len(value)}" if isinstance(value, (list, tuple, dict)) else ""
     return type(value).__name__ + count

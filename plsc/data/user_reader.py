@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from plsc.data.hooks import Seeds, checked_sample
+from plsc.data.user_dataset import SeededGenerators, check_sample
 from plsc.errors import DataError, reason_of
 
-COUNT_LIMIT = 1_000_000  # samples; more are not counted
-TELL_SECONDS = 10
+MAX_COUNTED = 1_000_000  # samples; more are not counted
+PROGRESS_SECONDS = 10
 _END = object()
 
 
-class ReaderHook:
+class UserReader:
     """A callable that returns a generator of samples (image, label), already transformed, or of batches of them.
 
     A batch is a list of samples, as paddle.batch makes it, or a pair of arrays (images [B, C, H, W], labels [B]). It is
@@ -42,7 +42,7 @@ class ReaderHook:
         image_shape: tuple[int, ...],
         num_samples: int | None = None,
         seed: int = 0,
-        say: Callable[[str], None] = lambda text: None,
+        log: Callable[[str], None] = lambda text: None,
     ) -> None:
         if not callable(reader):
             raise DataError(f"train_reader must be a function that returns a generator, not {type(reader).__name__}")
@@ -52,10 +52,10 @@ class ReaderHook:
         self._seed = seed
         self._items: Iterator = iter(())
         self._batch: Iterator = iter(())
-        self._seeds = Seeds(seed, 0, 0)
+        self._seeds = SeededGenerators(seed, 0, 0)
         self._epoch = -1
         self._next = 0
-        self._length = self._count(say) if num_samples is None else num_samples
+        self._length = self._count(log) if num_samples is None else num_samples
 
     def __len__(self) -> int:
         return self._length
@@ -64,23 +64,23 @@ class ReaderHook:
         """(image float32 of image_shape, label int64); going forward is cheap, going back starts the reader anew."""
         if epoch != self._epoch or index < self._next:
             if epoch == self._epoch + 1:
-                self._finish()
+                self._finish_epoch()
             self._start(epoch)
         while self._next < index:
-            self._take()
+            self._require_next()
         name = f"train_reader: sample {index} of epoch {epoch}"
-        return checked_sample(self._take(), name, self._num_classes, self.image_shape)
+        return check_sample(self._require_next(), name, self._num_classes, self.image_shape)
 
     def first(self, count: int) -> list[tuple[np.ndarray, np.int64]]:
         """The first samples of epoch 0, fewer where there are fewer, by a call of its own."""
-        aside = ReaderHook(self._reader, self._num_classes, self.image_shape, count, self._seed)
+        aside = UserReader(self._reader, self._num_classes, self.image_shape, count, self._seed)
         aside._start(0)
-        samples = itertools.takewhile(lambda sample: sample is not _END, (aside._advance() for _ in range(count)))
+        samples = itertools.takewhile(lambda sample: sample is not _END, (aside._next_sample() for _ in range(count)))
         names = (f"train_reader: sample {index} of epoch 0" for index in range(count))
-        return [checked_sample(s, name, self._num_classes, self.image_shape) for s, name in zip(samples, names)]
+        return [check_sample(s, name, self._num_classes, self.image_shape) for s, name in zip(samples, names)]
 
     def _start(self, epoch: int) -> None:
-        self._seeds = Seeds(self._seed, max(epoch, 0), 0)
+        self._seeds = SeededGenerators(self._seed, max(epoch, 0), 0)
         try:
             with self._seeds:
                 self._items = iter(self._reader())
@@ -89,8 +89,8 @@ class ReaderHook:
         self._batch = iter(())
         self._epoch, self._next = epoch, 0
 
-    def _take(self) -> object:
-        sample = self._advance()
+    def _require_next(self) -> object:
+        sample = self._next_sample()
         if sample is _END:
             raise DataError(
                 f"train_reader ended after {self._next} samples of epoch {self._epoch}, but {self._length} were "
@@ -98,19 +98,19 @@ class ReaderHook:
             )
         return sample
 
-    def _finish(self) -> None:
+    def _finish_epoch(self) -> None:
         """Run the current epoch to its end: a reader that gives more than it should is an error, not a silent loss."""
         if self._epoch < 0:
             return
         while self._next < self._length:
-            self._take()
-        if self._advance() is not _END:
+            self._require_next()
+        if self._next_sample() is not _END:
             raise DataError(
                 f"train_reader gives more than {self._length} samples per call: "
                 "data.train_image_num must be their number"
             )
 
-    def _advance(self) -> object:
+    def _next_sample(self) -> object:
         """The next sample, or _END."""
         try:
             sample = next(self._batch, _END)
@@ -119,7 +119,7 @@ class ReaderHook:
                     item = next(self._items, _END)
                 if item is _END:
                     return _END
-                self._batch = iter(samples_of(item, self.image_shape))
+                self._batch = iter(unbatch(item, self.image_shape))
                 sample = next(self._batch, _END)
         except Exception as error:
             name = f"train_reader: sample {self._next} of epoch {self._epoch}"
@@ -127,25 +127,25 @@ class ReaderHook:
         self._next += 1
         return sample
 
-    def _count(self, say: Callable[[str], None]) -> int:
+    def _count(self, log: Callable[[str], None]) -> int:
         self._start(-1)
         told = time.monotonic()
-        while self._advance() is not _END:
-            if self._next > COUNT_LIMIT:
+        while self._next_sample() is not _END:
+            if self._next > MAX_COUNTED:
                 raise DataError(
-                    f"train_reader: gave {COUNT_LIMIT} samples in one call and did not end, so they are not counted "
+                    f"train_reader: gave {MAX_COUNTED} samples in one call and did not end, so they are not counted "
                     "any further; set data.train_image_num to their number, and end each call after so many"
                 )
-            if time.monotonic() - told > TELL_SECONDS:
+            if time.monotonic() - told > PROGRESS_SECONDS:
                 told = time.monotonic()
-                say(
+                log(
                     f"train_reader: counting its samples, {self._next} so far; data.train_image_num saves this, and a "
                     "reader that never ends has to be given it"
                 )
         return self._next
 
 
-def samples_of(item: object, image_shape: tuple[int, ...]) -> list:
+def unbatch(item: object, image_shape: tuple[int, ...]) -> list:
     """The samples in what a reader yields: itself, or those of a batch. What is neither is left to be refused."""
     if not isinstance(item, (list, tuple)) or not item:
         return [item]
