@@ -31,7 +31,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Recognition",
     ],
-    # configs/ stays at the top level, where its users look for it; installed it is plsc/configs (plsc.cli.recipes).
+    # configs/ stays at the top level, where users look for it; a wheel holds it as plsc/configs.
     packages=[*find_packages(include=["plsc", "plsc.*"]), "plsc.configs"],
     package_dir={"plsc.configs": "configs"},
     package_data={"plsc.rows": ["*.cc"], "plsc.configs": ["*.yaml"]},  # *.cc: compiled where they run

@@ -11,14 +11,14 @@ from typing import Any
 
 from plsc.backend.paddle_version import require_paddle
 from plsc.config import OLD_NAMES, Config
-from plsc.config.parts import Parts, checked_part
+from plsc.config.user_objects import UserObjects, checked_object
 from plsc.errors import ConfigError
 from plsc.parallel.environment import quiet_paddle_logs
 from plsc.parallel.excepthook import install_excepthook
 from plsc.setters import Setters
 from plsc.terminal import open_standard_streams
 
-_PARTS = tuple(field.name for field in dataclasses.fields(Parts))
+_OBJECT_NAMES = tuple(field.name for field in dataclasses.fields(UserObjects))
 
 # What PLSC 0.x kept on Entry and is not settable any more, and what to use.
 _GONE = {
@@ -59,7 +59,7 @@ class Entry(Setters):
         else:
             settings = Config() if config is None else Config.from_dict(config)
         object.__setattr__(self, "_config", settings)
-        object.__setattr__(self, "_parts", Parts())
+        object.__setattr__(self, "_user_objects", UserObjects())
 
     @property
     def config(self) -> dict[str, Any]:
@@ -68,22 +68,22 @@ class Entry(Setters):
 
     def train(self) -> Any:
         """Train, verify and save as set. Raises a PlscError for whatever the user can put right."""
-        return _engine().train(self._config, self._parts)
+        return _engine().train(self._config, self._user_objects)
 
     def test(self, json_file: str | os.PathLike = "", html_file: str | os.PathLike = "") -> Any:
         """Verify the net in checkpoint_dir on val_targets or test_dataset.
 
         json_file, html_file: where to write the figures, and a page with curves and the worst mistaken pairs.
         """
-        return _engine().test(self._config, self._parts, os.fspath(json_file), os.fspath(html_file))
+        return _engine().test(self._config, self._user_objects, os.fspath(json_file), os.fspath(html_file))
 
     def predict(self) -> Any:
         """The features of the pictures that are to be read, by the net in checkpoint_dir."""
-        return _engine().predict(self._config, self._parts)
+        return _engine().predict(self._config, self._user_objects)
 
     def convert_for_prediction(self) -> Any:
         """Write the backbone in checkpoint_dir as a net for prediction."""
-        return _engine().convert_for_prediction(self._config, self._parts)
+        return _engine().convert_for_prediction(self._config, self._user_objects)
 
     def plan(self, ranks: int | None = None, memory_gb: float | None = None) -> Any:
         """What each rank of ``train()`` will need in memory; runs nothing. The result prints as a table with a verdict.
@@ -91,14 +91,14 @@ class Entry(Setters):
         ranks: None for those of this launch. memory_gb: of each rank, in 1e9 bytes; None for an equal part of what this
         machine has free. Its fields: plsc.engine.memory.plan.MemoryPlan. Raises a ConfigError.
         """
-        return _engine().plan(self._config, self._parts, ranks, memory_gb)
+        return _engine().plan(self._config, self._user_objects, ranks, memory_gb)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setters = self._part_setters()
+        setters = self._attribute_setters()
         if name in setters:
             setters[name](value)
-        elif name in _PARTS:
-            setattr(self._parts, name, checked_part(name, value))
+        elif name in _OBJECT_NAMES:
+            setattr(self._user_objects, name, checked_object(name, value))
         elif name in OLD_NAMES:
             self._config.set(OLD_NAMES[name], value, f"Entry.{name}")
         else:
@@ -108,8 +108,8 @@ class Entry(Setters):
         # Only reached for what is neither a method nor a property.
         if name.startswith("_"):
             raise AttributeError(name)
-        if name in _PARTS:
-            return getattr(self._parts, name)
+        if name in _OBJECT_NAMES:
+            return getattr(self._user_objects, name)
         if name in OLD_NAMES:
             return self._config.get(OLD_NAMES[name])
         raise AttributeError(_no_such(name, "does not exist"))
@@ -129,6 +129,6 @@ def _no_such(name: str, what: str) -> str:
         return f"Entry.{name} {what}: {_GONE[name]}"
     setters = [method for method in dir(Entry) if method.startswith("set")]
     known = {**{method: method for method in setters}, **{method[4:]: method for method in setters}}
-    known.update({attribute: attribute for attribute in (*OLD_NAMES, *_PARTS)})
+    known.update({attribute: attribute for attribute in (*OLD_NAMES, *_OBJECT_NAMES)})
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"Entry.{name} {what}; " + (f"did you mean {known[close[0]]}?" if close else "see docs/configuration.md")

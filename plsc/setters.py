@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from plsc.config import OPTIONS, Config
-from plsc.config.parts import Parts, checked_part
+from plsc.config.user_objects import UserObjects, checked_object
 from plsc.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ class Setters:
     """What Entry inherits its setters from. The names and the order of arguments are those of PLSC 0.1 and 0.2."""
 
     _config: Config
-    _parts: Parts
+    _user_objects: UserObjects
 
     def set(self, key: str, value: Any) -> None:
         """Set any key by its dotted name, as in `set("data.random_flip", False)`."""
@@ -102,11 +102,11 @@ class Setters:
     def set_model_name(self, model_name: str) -> None:
         """A backbone by its name; replaces a net given by set_model."""
         self._set("model.name", model_name)
-        self._parts.model = None
+        self._user_objects.model = None
 
     def set_model(self, model: Any) -> None:
         """A net of your own, an instance of plsc.models.BaseModel; None takes that of set_model_name again."""
-        self._parts.model = checked_part("model", model)
+        self._user_objects.model = checked_object("model", model)
 
     def set_emb_size(self, emb_size: int) -> None:
         """The length of the feature. A net of your own must give features of this length."""
@@ -156,12 +156,12 @@ class Setters:
 
     def set_distfc_attr(self, param_attr: Any = None, bias_attr: Any = None) -> None:
         """paddle.ParamAttr of the classifier's weight and, for softmax, of its bias; None is the usual one."""
-        param, bias = checked_part("param_attr", param_attr), checked_part("bias_attr", bias_attr)
-        self._parts.param_attr, self._parts.bias_attr = param, bias
+        param, bias = checked_object("param_attr", param_attr), checked_object("bias_attr", bias_attr)
+        self._user_objects.param_attr, self._user_objects.bias_attr = param, bias
 
     def set_optimizer(self, optimizer: Any) -> None:
         """An instance of paddle.optimizer.Optimizer, with its own rate; None goes back to momentum."""
-        self._parts.optimizer = checked_part("optimizer", optimizer)
+        self._user_objects.optimizer = checked_object("optimizer", optimizer)
 
     def set_dataset_dir(self, dataset_dir: str) -> None:
         """The directory of the pictures, the list and the verification sets."""
@@ -228,7 +228,7 @@ class Setters:
     def _update(self, setter: str, mapping: Mapping[str, Any]) -> None:
         self._config.update(mapping, f"{setter}()")
 
-    def _part_setters(self) -> dict[str, Callable[[Any], None]]:
+    def _attribute_setters(self) -> dict[str, Callable[[Any], None]]:
         """The attributes of PLSC 0.x that are more than one key, and what sets them."""
         return {
             "model": self.set_model,

@@ -68,7 +68,7 @@ BREAKS = {
         ("tests/config/test_rules.py", "tests/config/test_config.py"),
     ),
     "export": Break(
-        "plsc/engine/inference/model.py", "paddle.concat([image, paddle.flip(image, [3])], axis=0)",
+        "plsc/engine/inference/saved_model.py", "paddle.concat([image, paddle.flip(image, [3])], axis=0)",
         "paddle.concat([image, paddle.flip(image, [2])], axis=0)", ("tests/engine/test_export.py",),
     ),
 }  # fmt: skip

@@ -52,9 +52,9 @@ ONCE = _in_rooms({
     "cli": "identify_ijb report verify",
     "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
     "data": "readers stuck_data",
-    "dist": "alike extensions initial own_losses_resumed own_metric readers remote run_dirs saver unverified "
+    "dist": "consistency extensions initial own_losses_resumed own_metric readers remote run_dirs saver unverified "
     "verification_sets",
-    "engine": "alike best evaluate grace journal loss_is_finite memory_check one_run own_source plan result sets_check "
+    "engine": "best consistency evaluate grace loss_is_finite memory_check one_run own_source plan result sets_check "
     "stored_settings verification_check",
     "evaluation": "memory page_in_browser sources",
     "losses": "page",
@@ -74,7 +74,7 @@ ALONE = _in_rooms({
 LONGEST = tuple(f"tests/{name}.py" for name in (
     "dist/test_training_step", "dist/test_entry_runs", "engine/test_export", "project/test_docs",
     "dist/test_save_points", "dist/test_using", "dist/test_gpu_training", "dist/test_resume", "dist/test_bad_input",
-    "dist/test_alike", "dist/test_verification_sets", "dist/test_stop", "dist/test_launchers",
+    "dist/test_consistency", "dist/test_verification_sets", "dist/test_stop", "dist/test_launchers",
     "dist/test_other_ranks", "dist/test_gradient_buckets", "dist/test_classifier", "backend/test_compiler",
     "tools/test_bench", "tools/test_bench_life", "project/test_collection", "dist/test_remote", "dist/test_limits",
     "dist/test_run_dirs", "dist/test_unverified", "dist/test_late", "tools/test_make_glyphs", "data/test_loader",

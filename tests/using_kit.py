@@ -39,13 +39,13 @@ def evaluation_program(run_dir: str, images: np.ndarray, **changes) -> np.ndarra
     from safetensors.numpy import load_file
 
     from plsc.config import Config
-    from plsc.config.parts import Parts
+    from plsc.config.user_objects import UserObjects
     from plsc.engine.program.build import build_eval
     from plsc.parallel.environment import Environment
 
     (file,) = Path(run_dir).glob("checkpoints/*/replicated.safetensors")
     paddle.enable_static()
-    program = build_eval(Config.from_dict(settings(**changes)), Parts(), Environment(), -1)
+    program = build_eval(Config.from_dict(settings(**changes)), UserObjects(), Environment(), -1)
     scope, executor = paddle.static.Scope(), paddle.static.Executor(paddle.CPUPlace())
     with paddle.static.scope_guard(scope):
         executor.run(program.startup)

@@ -6,14 +6,14 @@ The layout on disk: docs/checkpoint_format.md.
 from __future__ import annotations
 
 from plsc.checkpoint.find import latest, open_checkpoint, resolve
+from plsc.checkpoint.intact import newest_intact, restore_newest
 from plsc.checkpoint.links import link
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
+from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
 from plsc.checkpoint.read import ReshardSource, check_fits, read_replicated, read_rows, read_window, verify_files
 from plsc.checkpoint.reshard import merge, reshard
 from plsc.checkpoint.retention import remove_old
 from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
-from plsc.checkpoint.waiting import TOUCHED, WINDOW
-from plsc.checkpoint.whole import newest_whole, put_back_newest
 from plsc.checkpoint.write import save
 from plsc.parallel.ranks import OneRank
 
@@ -31,9 +31,9 @@ __all__ = [
     "latest",
     "link",
     "merge",
-    "newest_whole",
+    "newest_intact",
     "open_checkpoint",
-    "put_back_newest",
+    "restore_newest",
     "read_manifest",
     "read_replicated",
     "read_rows",

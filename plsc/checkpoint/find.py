@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 
+from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, file_names, replaced_dirs, step_dirs
 from plsc.checkpoint.manifest import Manifest, read_manifest
 from plsc.checkpoint.read import check_fits, verify_files
 from plsc.checkpoint.tensors import TensorSpec
-from plsc.checkpoint.together import together
 from plsc.errors import CheckpointError
 from plsc.files.hashes import hash_file
 from plsc.parallel.ranks import Ranks
@@ -33,27 +33,27 @@ def open_checkpoint(
     they may hold checkpoints of one name that are not one. What is wrong for one rank raises CheckpointError on all.
     """
     what = f"cannot open checkpoint {path}"
-    found = together(group, what, lambda: resolve(path) if group.rank == 0 else None)[0]
+    found = on_all_ranks(group, what, lambda: resolve(path) if group.rank == 0 else None)[0]
 
     def read_and_compare() -> None:
         check_fits(found, read_manifest(found), num_classes, embedding_size, replicated, shard)
 
-    together(group, what, read_and_compare)
-    require_one_manifest(group, what, found)
+    on_all_ranks(group, what, read_and_compare)
+    require_same_manifest(group, what, found)
     manifest = read_manifest(found)
     mine = file_names(manifest.num_shards)[group.rank :: group.world_size]
     if not hashed:
-        together(group, what, lambda: verify_files(found, manifest, mine))
+        on_all_ranks(group, what, lambda: verify_files(found, manifest, mine))
     return found, manifest
 
 
-def require_one_manifest(group: Ranks, what: str, path: str) -> None:
+def require_same_manifest(group: Ranks, what: str, path: str) -> None:
     """Raise CheckpointError on every rank where they do not read the same manifest in `path`."""
 
     def look() -> list[str]:
         return [hash_file(os.path.join(path, MANIFEST)), os.path.abspath(path)]
 
-    found = together(group, what, look)
+    found = on_all_ranks(group, what, look)
     others = [rank for rank, (digest, _) in enumerate(found) if digest != found[0][0]]
     if others:
         raise CheckpointError(

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from plsc.checkpoint import layout
+from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.manifest import read_manifest
 from plsc.checkpoint.read import verify_files
-from plsc.checkpoint.together import together
 from plsc.checkpoint.write import give_name, prepare_place, seal, tidy_or_warn
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
@@ -27,7 +27,7 @@ def link(path: str, run_dir: str, extra: dict[str, Any], group: Ranks) -> str:
     """
     try:
         what = f"cannot keep {path} in {run_dir}"
-        return together(group, what, lambda: _link(path, run_dir, extra) if group.rank == 0 else None)[0]
+        return on_all_ranks(group, what, lambda: _link(path, run_dir, extra) if group.rank == 0 else None)[0]
     except CheckpointError:
         if group.rank == 0:
             tidy_or_warn(run_dir)

@@ -29,7 +29,7 @@ _SETTLE_SECONDS = 0.3  # without flock: until two that began at once have both w
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
-class Held(CheckpointError):
+class RunDirInUse(CheckpointError):
     """Another process trains there."""
 
 
@@ -53,7 +53,7 @@ class RunLock:
         self._fd, self._locked = _open(self._path)
         try:
             if not self._locked:
-                raise Held(self._refusal(_read(self._fd), None))
+                raise RunDirInUse(self._refusal(_read(self._fd), None))
             self._take()
         except BaseException:
             os.close(self._fd)
@@ -65,7 +65,7 @@ class RunLock:
         holder = _read(self._fd)
         left = os.fstat(self._fd).st_mtime + LEASE_SECONDS - _time_of(self.run_dir)
         if holder and left > 0 and not _is_gone(holder, self._locked == "by the kernel"):
-            raise Held(self._refusal(holder, left))
+            raise RunDirInUse(self._refusal(holder, left))
         mine = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "kernel": _kernel(),
                 "process": _process(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}  # fmt: skip
         os.ftruncate(self._fd, 0)
@@ -74,7 +74,7 @@ class RunLock:
         if self._locked != "by the kernel":
             time.sleep(_SETTLE_SECONDS)
             if self._lost():
-                raise Held(self._refusal(_read(self._fd), LEASE_SECONDS))
+                raise RunDirInUse(self._refusal(_read(self._fd), LEASE_SECONDS))
 
     def _lost(self) -> bool:
         return _read(self._fd).get("token") != self._token
@@ -119,7 +119,7 @@ class RunLock:
 
 
 @contextlib.contextmanager
-def alone_in(run_dir: str, what: str) -> Iterator[None]:
+def exclusive_run_dir(run_dir: str, what: str) -> Iterator[None]:
     """Write into a directory of a run, made where it is not there, while nobody trains or writes there.
 
     Raises Held, and CheckpointError where it cannot be written; both begin with ``what``.

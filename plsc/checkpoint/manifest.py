@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from plsc.checkpoint.layout import MANIFEST, MANIFEST_SUM, file_names
+from plsc.checkpoint.pending_rows import pending_tensors, touched_spec, window_spec
 from plsc.checkpoint.tensors import TensorSpec
-from plsc.checkpoint.waiting import tensors_that_wait, touched_spec, window_spec
 from plsc.errors import CheckpointError
 from plsc.files import plain_json, safe_open
 from plsc.files.hashes import FileEntry, hash_bytes
@@ -19,7 +19,7 @@ from plsc.parallel.shards import class_range
 FORMAT = "plsc-checkpoint"
 VERSION = 1
 MOST_STEPS = 1 << 20  # of a window
-WITH_ROW_HISTORY = 2  # the version of a checkpoint whose rows wait, see plsc.checkpoint.waiting
+WITH_ROW_HISTORY = 2  # the version of a checkpoint whose rows wait, see plsc.checkpoint.pending_rows
 WITH_OPTIMIZER = 3  # the same, for another optimizer than momentum
 MOST_NUMBERS = 1024  # of a step in a window
 
@@ -47,7 +47,7 @@ class Manifest:
     Shapes in `shard_tensors` are those of all shards together: [num_classes],
     [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1].
     `row_history`: {"steps": n} where the rows of `weight` and `velocity` wait, with more for another optimizer than
-    momentum, see plsc.checkpoint.waiting; its two tensors are not among those named here.
+    momentum, see plsc.checkpoint.pending_rows; its two tensors are not among those named here.
     """
 
     plsc_version: str
@@ -192,14 +192,14 @@ def _check_row_history(manifest: Manifest, names: list[str]) -> None:
     known = set(found) == {"steps"} or _describes_optimizer(found)
     _check(good and known, "row_history", manifest.row_history, "{steps}")
     own = {touched_spec(0).name, window_spec(found).name}
-    waiting = tensors_that_wait(found)
+    waiting = pending_tensors(found)
     rows = {spec.shape for spec in manifest.shard_tensors if spec.name in waiting and spec.dtype == "F32"}
     moving = {spec.name for spec in manifest.shard_tensors} >= set(waiting) and len(rows) == 1
     _check(moving and not own & set(names), "row_history", found, f"left out without rows of {' and '.join(waiting)}")
 
 
 def _describes_optimizer(found: dict[str, Any]) -> bool:
-    """Whether it says which optimizer the rows wait for, see plsc.checkpoint.waiting.described."""
+    """Whether it says which optimizer the rows wait for, see plsc.checkpoint.pending_rows.describe_optimizer."""
     if set(found) != {"steps", "optimizer", "arguments", "weight_decay", "numbers", "tensors"}:
         return False
     tensors = found["tensors"]

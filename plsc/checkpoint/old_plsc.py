@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from plsc.checkpoint.lock import alone_in
+from plsc.checkpoint.lock import exclusive_run_dir
 from plsc.checkpoint.manifest import RANGES
 from plsc.checkpoint.old_names import our_names
 from plsc.checkpoint.tensors import TensorSpec
@@ -130,7 +130,7 @@ def import_old(path: str, run_dir: str, epsilon: float, samples: int = 0) -> tup
         "extra": {"imported": {"model": f"ResNet{depth}"}},
     }  # fmt: skip
     shards = [_OldShard(old, rank) for rank in range(len(old.shards))]
-    with alone_in(run_dir, "--to"):
+    with exclusive_run_dir(run_dir, "--to"):
         return save_shards(run_dir, old.step, replicated, shards, meta), notes
 
 

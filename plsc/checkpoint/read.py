@@ -14,9 +14,9 @@ import numpy as np
 
 from plsc.checkpoint.layout import REPLICATED, file_identity, shard_name
 from plsc.checkpoint.manifest import Manifest
+from plsc.checkpoint.pending_rows import TOUCHED, WINDOW, PendingRows
 from plsc.checkpoint.tensor_file import TensorFile
 from plsc.checkpoint.tensors import TensorSpec
-from plsc.checkpoint.waiting import TOUCHED, WINDOW, Waiting
 from plsc.errors import CheckpointError
 from plsc.files.hashes import hash_file
 from plsc.parallel.shards import overlaps
@@ -56,9 +56,9 @@ def read_window(path: str, manifest: Manifest) -> np.ndarray:
     return _waiting(path, manifest).window
 
 
-def _waiting(path: str, manifest: Manifest) -> Waiting:
+def _waiting(path: str, manifest: Manifest) -> PendingRows:
     with _open(path, manifest, REPLICATED, manifest.replicated_specs()) as file:
-        return Waiting(file.path, file.read(WINDOW), manifest.row_history or {})
+        return PendingRows(file.path, file.read(WINDOW), manifest.row_history or {})
 
 
 def read_rows(
@@ -74,9 +74,9 @@ def read_rows(
 
     Yields (tensor name, row, rows [n, ...]) where `row` counts from `first`: what a rank that owns [first, last) puts
     at its local row, and what `save` takes. Tensors in the manifest's order (only `names`, if given), rows upwards.
-    Only the bytes asked for are read. Rows that wait (plsc.checkpoint.waiting) are brought up to date, unless they are
-    wanted as they are `stored`, then with the tensor that says since when they wait. Raises CheckpointError, naming the
-    file; ConfigError for a range outside [0, num_classes].
+    Only the bytes asked for are read. Pending rows (plsc.checkpoint.pending_rows) are brought up to date; with `stored`
+    they are returned as stored, together with the tensor of the steps at which they were last up to date. Raises
+    CheckpointError, naming the file; ConfigError for a range outside [0, num_classes].
     """
     if not manifest.num_shards:
         raise CheckpointError(f"{path}: holds no class shards")

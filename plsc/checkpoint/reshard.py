@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from plsc.checkpoint import layout
-from plsc.checkpoint.lock import alone_in
+from plsc.checkpoint.collective import on_all_ranks
+from plsc.checkpoint.lock import exclusive_run_dir
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
+from plsc.checkpoint.pending_rows import WINDOW
 from plsc.checkpoint.read import ReshardSource, read_replicated, read_rows, read_window, verify_files
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import TensorSpec
-from plsc.checkpoint.together import together
-from plsc.checkpoint.waiting import WINDOW
 from plsc.checkpoint.write import save_shards
 from plsc.errors import CheckpointError
 from plsc.files.atomic import rename_new
@@ -42,7 +42,7 @@ def reshard(path: str, run_dir: str, num_shards: int) -> str:
     if manifest.row_history is not None:
         replicated[WINDOW] = read_window(path, manifest)
         meta["row_history"] = {key: value for key, value in manifest.row_history.items() if key != "steps"}
-    with alone_in(run_dir, "--to"):
+    with exclusive_run_dir(run_dir, "--to"):
         return save_shards(run_dir, manifest.step, replicated, sources, meta)
 
 
@@ -63,7 +63,7 @@ def merge(path: str, file: str) -> FileEntry:
         return [entry.num_bytes, entry.sha256]
 
     try:
-        return FileEntry(*together(OneRank(), f"cannot write {file}", write)[0])
+        return FileEntry(*on_all_ranks(OneRank(), f"cannot write {file}", write)[0])
     except CheckpointError:
         if os.path.exists(file + ".part"):
             os.unlink(file + ".part")

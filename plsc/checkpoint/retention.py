@@ -7,10 +7,10 @@ import os
 import shutil
 from collections.abc import Iterable
 
+from plsc.checkpoint.collective import describe
 from plsc.checkpoint.find import problem
 from plsc.checkpoint.layout import MANIFEST, MARKER, REMOVED, REPLACED, WRITING, aside_dirs, checkpoints_dir, step_dirs
 from plsc.checkpoint.manifest import carries_manifest
-from plsc.checkpoint.together import describe
 from plsc.errors import CheckpointError
 from plsc.files import atomic
 from plsc.parallel.ranks import Ranks

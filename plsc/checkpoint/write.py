@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from plsc.checkpoint import layout
+from plsc.checkpoint.collective import describe, on_all_ranks
 from plsc.checkpoint.manifest import META_KEYS, Manifest, manifest_sum, parse
+from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
 from plsc.checkpoint.retention import check_not_foreign, place_aside, tidy
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import ShardSource, TensorSpec
-from plsc.checkpoint.together import describe, together
-from plsc.checkpoint.waiting import TOUCHED, WINDOW
 from plsc.errors import CheckpointError
 from plsc.files.atomic import put_directory, sync_dir
 from plsc.files.hashes import FileEntry, write_new
@@ -42,8 +42,8 @@ def save(
     `replicated` and `meta` are rank 0's; the other ranks may pass None and {}. `meta` has the keys META_KEYS, of
     which `data` may be left out, and holds plain JSON. `shard`: the first k ranks give one, following
     `class_range(num_classes, rank, k)`; k is world_size for a sharded classifier, 1 for a replicated one (its matrix
-    then is a shard), 0 for none. Where rows wait (plsc.checkpoint.waiting) `replicated` holds WINDOW, TOUCHED is the
-    first tensor of each shard, and `meta` has `row_history` too: what `described` says of the optimizer.
+    then is a shard), 0 for none. Where rows are pending (plsc.checkpoint.pending_rows) `replicated` holds WINDOW,
+    TOUCHED is the first tensor of each shard, and `meta` has `row_history`: what `describe_optimizer` returns.
     `checksum`: that of what each rank holds of what is the same on all; another one on some rank is an error.
     A checkpoint of the same step is replaced, and deleted only when the new one is in place.
     Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
@@ -52,7 +52,7 @@ def save(
     root = layout.checkpoints_dir(run_dir)
     what = f"cannot save the checkpoint of step {step} in {root}"
     try:
-        offers = together(group, what, lambda: {**_offer(step, shard), "checksum": checksum})
+        offers = on_all_ranks(group, what, lambda: {**_offer(step, shard), "checksum": checksum})
         _require_same_replicas(what, offers)
         num_shards = _num_shards(what, offers)
         final = os.path.join(root, layout.step_name(step))
@@ -63,9 +63,9 @@ def save(
                 _draft(step, replicated, offers, meta, group.world_size)  # complain before hours of writing
                 prepare_place(run_dir, final, aside)
 
-        together(group, what, prepare)
+        on_all_ranks(group, what, prepare)
         name = layout.shard_name(group.rank, num_shards) if group.rank < num_shards else None
-        entries = together(group, what, lambda: _write_shard(aside, step, name, shard))
+        entries = on_all_ranks(group, what, lambda: _write_shard(aside, step, name, shard))
 
         def publish() -> None:
             if group.rank == 0:
@@ -73,7 +73,7 @@ def save(
                 _finish(aside, draft, replicated or {}, entries)
                 give_name(aside, final)
 
-        together(group, what, publish)
+        on_all_ranks(group, what, publish)
     except CheckpointError:
         if group.rank == 0:
             tidy_or_warn(run_dir)
@@ -101,7 +101,7 @@ def save_shards(
         give_name(aside, final)
 
     try:
-        together(OneRank(), f"cannot save the checkpoint of step {step} in {root}", write)
+        on_all_ranks(OneRank(), f"cannot save the checkpoint of step {step} in {root}", write)
     except CheckpointError:
         tidy_or_warn(run_dir)
         raise
@@ -149,14 +149,14 @@ def _draft(
     if replicated is None:
         raise CheckpointError("rank 0 must give the replicated tensors, got None")
     meta = {"data": {}, **meta}
-    described = meta.pop("row_history", {})
+    optimizer_fields = meta.pop("row_history", {})
     if set(meta) != set(META_KEYS):
         raise CheckpointError(f"meta must have the keys {', '.join(META_KEYS)}; got {', '.join(map(str, meta))}")
     _check_plain("meta", meta)
     shards = [offer["tensors"] for offer in offers if offer["tensors"] is not None]
     classes = [tensors[0]["shape"][0] if tensors and tensors[0]["shape"] else 0 for tensors in shards]
     ends = np.cumsum([0, *classes]).tolist()
-    history = _row_history(replicated, shards, described)
+    history = _row_history(replicated, shards, optimizer_fields)
     first = [] if not shards else shards[0][history is not None :]
     draft = {
         **({} if history is None else {"row_history": history}),
@@ -180,12 +180,12 @@ def _draft(
 
 
 def _row_history(
-    replicated: Mapping[str, np.ndarray], shards: list[list[dict[str, Any]]], described: Mapping[str, Any]
+    replicated: Mapping[str, np.ndarray], shards: list[list[dict[str, Any]]], optimizer_fields: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     waits = WINDOW in replicated
     if any((bool(tensors) and tensors[0]["name"] == TOUCHED) != waits for tensors in shards):
         raise CheckpointError(f"{WINDOW} and {TOUCHED} belong together: one is given without the other")
-    return {"steps": len(replicated[WINDOW]) - 1, **described} if waits else None
+    return {"steps": len(replicated[WINDOW]) - 1, **optimizer_fields} if waits else None
 
 
 def _with_rows(tensor: dict[str, Any], rows: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import argparse
 import textwrap
 from typing import Any
 
-from plsc.cli.options import STDOUT, add_config, add_json, check_json, config_of, print_json
+from plsc.cli.options import STDOUT, add_config, add_json, check_json, print_json, read_config
 from plsc.registry import REGISTRIES
 from plsc.terminal import show
 
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
     if options.kind is not None and options.kind not in REGISTRIES:
         options.refuse(f"{options.kind!r} is not a kind; choose from {', '.join(REGISTRIES)}")
     check_json(options)
-    config_of(options)  # imports the plugins
+    read_config(options)  # imports the plugins
     kinds = [options.kind] if options.kind else list(REGISTRIES)
     found = {kind: entries(kind) for kind in kinds}
     if print_json(options, found[options.kind] if options.kind else found):

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from plsc.cli.recipes import find_config
+from plsc.cli.packaged_configs import find_config
 from plsc.config import Config
 from plsc.files import safe_open
 from plsc.terminal import show
@@ -60,7 +60,7 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
                         help="print no log lines, only results and errors; the log file has them all")  # fmt: skip
 
 
-def config_of(options: argparse.Namespace) -> Config:
+def read_config(options: argparse.Namespace) -> Config:
     """What -c and -o say. Raises ConfigError."""
     config = Config() if options.config is None else Config.from_yaml(find_config(options.config))
     config.override(options.override)
@@ -72,7 +72,7 @@ def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = 
 
     Without -c the settings are those of the checkpoint. Raises ConfigError, CheckpointError.
     """
-    from plsc.cli.trained import settings_of
+    from plsc.cli.trained import stored_config
 
     if options.config is None and not (options.checkpoint and options.output):
         options.refuse("give -c FILE, or both --checkpoint and --output")
@@ -80,10 +80,10 @@ def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = 
         Config().override([text for text in options.override if text.startswith("plugins=")])  # the model may be theirs
         # the checkpoint's model may be one of theirs
         Config().override(item for item in options.override if item.partition("=")[0].strip() == "plugins")
-        config = settings_of(options.checkpoint)
+        config = stored_config(options.checkpoint)
         config.override(options.override)
     else:
-        config = config_of(options)
+        config = read_config(options)
     for option, key in {"checkpoint": "checkpoint_dir", "output": "model_save_dir", **(paths or {})}.items():
         if getattr(options, option):
             config.set(key, getattr(options, option), f"--{option}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from plsc.cli.options import add_config, add_json, check_json, config_of, print_json
+from plsc.cli.options import add_config, add_json, check_json, print_json, read_config
 from plsc.terminal import show
 
 
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from plsc.entry import Entry
 
-    config = config_of(options)
+    config = read_config(options)
     check_json(options)
     plan = Entry(config=config).plan(options.ranks, options.memory_gb)
     values = {**dataclasses.asdict(plan), "total": plan.total, "fits": plan.fits}

@@ -13,7 +13,7 @@ import argparse
 import sys
 
 from plsc.cli.launching import add_launch, launch, wants_launch
-from plsc.cli.options import add_config, add_quiet, config_of, log_lines
+from plsc.cli.options import add_config, add_quiet, log_lines, read_config
 from plsc.errors import VerificationError
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, one_line
 from plsc.terminal import show
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = config_of(options)
+    config = read_config(options)
     if wants_launch(options):
         return launch(options, config)
     from plsc.entry import Entry

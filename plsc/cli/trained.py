@@ -8,7 +8,7 @@ import numpy as np
 
 from plsc import checkpoint
 from plsc.config import Config
-from plsc.engine.inference.settings import usable
+from plsc.engine.inference.settings import usable_settings
 from plsc.entry import Entry
 from plsc.errors import ConfigError
 from plsc.serving import is_exported
@@ -25,13 +25,13 @@ def embed(source: str, checkpoint_dir: str | None, output: str | None) -> tuple[
         return read_predictions(source)
     if not checkpoint_dir or not output:
         raise ConfigError(f"{source}: has no {FEATURES}; for images give --checkpoint and --output, too")
-    config = settings_of(checkpoint_dir)
+    config = stored_config(checkpoint_dir)
     config.update({"checkpoint_dir": checkpoint_dir, "model_save_dir": output, "predict": {"images": source}}, "plsc")
     prediction = Entry(config=config).predict()
     return prediction.features, prediction.paths
 
 
-def settings_of(path: str) -> Config:
+def stored_config(path: str) -> Config:
     """What the checkpoint was trained with; the defaults for an exported model, which says itself what it needs.
 
     Only the settings of model, classes, images and device count here; how it was trained does not.
@@ -39,7 +39,7 @@ def settings_of(path: str) -> Config:
     if is_exported(path):
         return Config()
     resolved = checkpoint.resolve(path)
-    stored = usable(resolved, checkpoint.read_manifest(resolved).config)
+    stored = usable_settings(resolved, checkpoint.read_manifest(resolved).config)
     keys = ("model", "classifier", "data", "device", "num_threads", "test_batch_size")
     try:
         return Config.from_dict({key: stored[key] for key in keys if key in stored})

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plsc.config.format_value import format_value
 from plsc.config.schema import Settings
-from plsc.config.shown import shown
 from plsc.errors import ConfigError
 from plsc.registry import MODELS, OPTIMIZERS, SCHEDULES, SOURCES, Registry
 from plsc.signatures import given, problem_with_options, taken
@@ -42,7 +42,7 @@ class Extension:
         problem = problem_with_options(chosen, options, self.settings, self.by_place)
         if problem:
             name = value_of(settings, self.key)
-            raise ConfigError(f"{self.options_key}={shown(options)}: {self.registry.kind} {name!r}: {problem}")
+            raise ConfigError(f"{self.options_key}={format_value(options)}: {self.registry.kind} {name!r}: {problem}")
 
     def arguments(self, settings: Settings, **known: Any) -> dict[str, Any]:
         """What the chosen one is given by name: those of ``known`` and of its settings that it takes, and its options.

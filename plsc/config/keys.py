@@ -6,9 +6,9 @@ import dataclasses
 import difflib
 from typing import Any
 
+from plsc.config.format_value import format_value
 from plsc.config.option import Option, prefixed
 from plsc.config.schema import Settings
-from plsc.config.shown import shown
 from plsc.errors import ConfigError
 
 
@@ -63,13 +63,15 @@ def find_option(key: Any, value: Any, source: str) -> Option:
     key = " ".join(str(key)[:100].split())
     if key in SECTIONS:
         keys = ", ".join(name for name in OPTIONS if name.startswith(key + "."))
-        raise ConfigError(f"{prefixed(source)}{key}={shown(value)}: is a section, give a mapping of its keys: {keys}")
+        raise ConfigError(
+            f"{prefixed(source)}{key}={format_value(value)}: is a section, give a mapping of its keys: {keys}"
+        )
     whole, _, inner = key.rpartition(".")
     if whole in OPTIONS and OPTIONS[whole].kind == "dict":
-        raise ConfigError(f"{prefixed(source)}{key}={shown(value)}: write {whole}={{{inner}: ...}}, a mapping")
+        raise ConfigError(f"{prefixed(source)}{key}={format_value(value)}: write {whole}={{{inner}: ...}}, a mapping")
     close = nearest(key)
     # What was meant may be the password.
     secret = key.startswith("remote") or any(name in OPTIONS and OPTIONS[name].secret for name in close)
-    text = "<hidden>" if secret else shown(value)
+    text = "<hidden>" if secret else format_value(value)
     hint = f"did you mean {' or '.join(close)}?" if close else "see docs/configuration.md for the keys"
     raise ConfigError(f"{prefixed(source)}{key}={text}: there is no such key; {hint}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from plsc.config.format_value import format_value
 from plsc.config.schema import DIST_LOSSES, Classifier
-from plsc.config.shown import shown
 from plsc.errors import ConfigError, PlscError
 from plsc.registry import LOSSES
 from plsc.signatures import given, problem_with_options, taken
@@ -22,7 +22,7 @@ def make_loss(section: Classifier) -> Any:
     _check_margins(section.loss_type, kind, margins)
     options = section.loss_options
     problem = problem_with_options(kind, options, {name: f"classifier.{name}" for name in MARGINS})
-    where = f"classifier.loss_options={shown(options)}: loss {section.loss_type!r}"
+    where = f"classifier.loss_options={format_value(options)}: loss {section.loss_type!r}"
     if problem:
         raise ConfigError(f"{where}: {problem}")
     try:
@@ -42,7 +42,7 @@ def _kind(name: str, margins: dict[str, float | None]) -> Any:
     known = (*LOSSES.names(), *DIST_LOSSES)
     close = difflib.get_close_matches(name, known, n=1)
     raise ConfigError(
-        f"classifier.loss_type={shown(name)}: is none of {', '.join(known)}"
+        f"classifier.loss_type={format_value(name)}: is none of {', '.join(known)}"
         f"{f' (did you mean {close[0]}?)' if close else ''}, nor one of your own, in a module that `plugins` names; "
         f"any other name needs margin1, margin2 and margin3, and they are {tuple(margins.values())}"
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plsc.config.convert import CONVERTERS, TYPE_NAMES
-from plsc.config.shown import shown
+from plsc.config.format_value import format_value
 from plsc.errors import ConfigError
 from plsc.registry import Registry
 
@@ -129,7 +129,7 @@ class Option:
                 raise ValueError
         except ValueError as error:
             detail = f" ({error})" if str(error) else ""
-            message = f"{prefixed(source)}{self.key}={self.shown(value)}: must be {self.allowed}{detail}"
+            message = f"{prefixed(source)}{self.key}={self.format_value(value)}: must be {self.allowed}{detail}"
             raise ConfigError(message) from None
         reason = self.refuse(plain) if self.refuse else None
         if self.registry is not None:
@@ -137,12 +137,12 @@ class Option:
             which = f"{unknown[0]} " if unknown and isinstance(plain, list) else ""
             reason = which + self.registry.unknown(unknown[0]) if unknown else reason
         if reason:
-            raise ConfigError(f"{prefixed(source)}{self.key}={self.shown(value)}: {reason}")
+            raise ConfigError(f"{prefixed(source)}{self.key}={self.format_value(value)}: {reason}")
         return plain
 
-    def shown(self, value: Any) -> str:
+    def format_value(self, value: Any) -> str:
         """The value for a message: on one line, shortened, and hidden when it is a secret."""
-        return "<hidden>" if self.secret else shown(value)
+        return "<hidden>" if self.secret else format_value(value)
 
     def _fits(self, plain: Any) -> bool:
         items = plain if isinstance(plain, list) else [plain]

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 
 from plsc.config.extensions import EXTENSIONS, SOURCE, value_of
+from plsc.config.format_value import format_value
 from plsc.config.keys import OPTIONS
 from plsc.config.losses import make_loss
 from plsc.config.schema import Settings
-from plsc.config.shown import shown
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
 
@@ -106,17 +106,19 @@ def _check_remote(settings: Settings) -> None:
     remote = settings.remote
     for key in ("fs_dir_for_save", "fs_checkpoint_dir"):
         if getattr(remote, key) is not None and remote.fs_name is None:
-            raise ConfigError(f"remote.{key}={shown(getattr(remote, key))}: set remote.fs_name, on which it lies")
+            raise ConfigError(
+                f"remote.{key}={format_value(getattr(remote, key))}: set remote.fs_name, on which it lies"
+            )
     if remote.fs_dir_for_save is not None and remote.save_url is not None:
         raise ConfigError(
-            f"remote.fs_dir_for_save={shown(remote.fs_dir_for_save)}, remote.save_url={shown(remote.save_url)}: "
-            "set only one of the two"
+            f"remote.fs_dir_for_save={format_value(remote.fs_dir_for_save)}, "
+            f"remote.save_url={format_value(remote.save_url)}: set only one of the two"
         )
     if remote.fs_checkpoint_dir is not None and is_url(settings.checkpoint_dir):
         raise ConfigError(
-            f"remote.fs_checkpoint_dir={shown(remote.fs_checkpoint_dir)}, checkpoint_dir="
-            f"{shown(settings.checkpoint_dir)}: two places to start from; set only one, or make checkpoint_dir the "
-            "directory of this machine to copy to"
+            f"remote.fs_checkpoint_dir={format_value(remote.fs_checkpoint_dir)}, checkpoint_dir="
+            f"{format_value(settings.checkpoint_dir)}: two places to start from; set only one, or make checkpoint_dir "
+            "the directory of this machine to copy to"
         )
 
 
@@ -132,7 +134,9 @@ def without_effect(settings: Settings) -> list[str]:
 def changed(settings: Settings, keys: Iterable[str]) -> list[str]:
     """ "key=value" for each of the keys whose value is not the default."""
     values = {key: value_of(settings, key) for key in keys}
-    return [f"{key}={OPTIONS[key].shown(value)}" for key, value in values.items() if value != OPTIONS[key].default]
+    return [
+        f"{key}={OPTIONS[key].format_value(value)}" for key, value in values.items() if value != OPTIONS[key].default
+    ]
 
 
 def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:

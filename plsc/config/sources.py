@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from plsc.config.format_value import format_value
 from plsc.config.keys import OPTIONS, SECTIONS
 from plsc.config.option import prefixed
-from plsc.config.shown import shown
 from plsc.errors import ConfigError
 from plsc.files import safe_open
 
@@ -33,11 +33,11 @@ class Item(NamedTuple):
 def items_of_mapping(mapping: Any, source: str = "", prefix: str = "") -> list[Item]:
     """The items of a nested mapping; keys may be dotted. A section that is null counts as empty."""
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{prefixed(source)}a mapping of keys is needed, not {shown(mapping)}")
+        raise ConfigError(f"{prefixed(source)}a mapping of keys is needed, not {format_value(mapping)}")
     items: list[Item] = []
     for name, value in mapping.items():
         if not isinstance(name, str):
-            raise ConfigError(f"{prefixed(source)}{prefix}{shown(name)}: a key must be text")
+            raise ConfigError(f"{prefixed(source)}{prefix}{format_value(name)}: a key must be text")
         key = prefix + name
         if key in SECTIONS and (value is None or isinstance(value, Mapping)):
             items += items_of_mapping(value or {}, source, key + ".")
@@ -53,12 +53,12 @@ def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
         key, equals, right = text.partition("=")
         key = key.strip()
         if not equals or not key:
-            hidden = "<hidden>" if not key or "remote" in text or "fs_ugi" in text else shown(text)
+            hidden = "<hidden>" if not key or "remote" in text or "fs_ugi" in text else format_value(text)
             raise ConfigError(f"-o {hidden}: must be key=value")
         try:
             value = _value_of(right)
         except _NOT_YAML as error:
-            hidden = "<hidden>" if key.startswith("remote") else shown(right)
+            hidden = "<hidden>" if key.startswith("remote") else format_value(right)
             raise ConfigError(f"-o {key}={hidden}: is not YAML ({_reason(error)}); put quotes around a text") from None
         if value is None and not right.strip() and _is_text(key):
             value = ""
@@ -118,7 +118,7 @@ def _require_small(root: yaml.Node) -> None:
 def items_of_yaml(path: str | os.PathLike) -> list[Item]:
     """The items of a YAML file, each with its line. An empty file has none."""
     if not isinstance(path, (str, os.PathLike)):
-        raise ConfigError(f"the name of a YAML file is needed, not {shown(path)}")
+        raise ConfigError(f"the name of a YAML file is needed, not {format_value(path)}")
     name = os.fspath(path)
     try:
         with safe_open.open_bytes(name, safe_open.YAML) as file:
@@ -152,7 +152,7 @@ def _walk(loader: yaml.SafeLoader, node: yaml.Node, path: str, prefix: str) -> l
         place = _place(path, key_node)
         name = loader.construct_object(key_node, deep=True)
         if not isinstance(name, str):
-            raise ConfigError(f"{place}: {prefix}{shown(name)}: a key must be text")
+            raise ConfigError(f"{place}: {prefix}{format_value(name)}: a key must be text")
         if name in seen:
             raise ConfigError(f"{place}: {prefix}{name}: the key is given twice, first in line {seen[name]}")
         seen[name] = key_node.start_mark.line + 1

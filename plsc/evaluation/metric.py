@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plsc.config.shown import shown as shorter
+from plsc.config.format_value import format_value
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.registry import METRICS
 from plsc.signatures import given, problem_with_options
@@ -220,10 +220,10 @@ def _parameters(signature: inspect.Signature) -> str:
 def _made(name: str, options: Any, settings: Mapping[str, Any]) -> Metric:
     kind = METRICS.find(name)
     if not isinstance(options, Mapping):
-        raise ConfigError(f"metric_options: {name}: {shorter(options)}; a mapping of its options is needed")
+        raise ConfigError(f"metric_options: {name}: {format_value(options)}; a mapping of its options is needed")
     problem = problem_with_options(kind, options, {setting: setting for setting in settings})
     if problem:
-        raise ConfigError(f"metric_options: {name}={shorter(options)}: {problem}")
+        raise ConfigError(f"metric_options: {name}={format_value(options)}: {problem}")
     try:
         metric = kind(**given(kind, settings), **options)
         metric.name = name

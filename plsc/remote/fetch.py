@@ -13,7 +13,7 @@ from typing import Any
 
 from plsc import checkpoint
 from plsc.checkpoint import layout
-from plsc.checkpoint.together import together
+from plsc.checkpoint.collective import on_all_ranks
 from plsc.config.urls import is_url, masked
 from plsc.errors import CheckpointError
 from plsc.files.atomic import put_directory
@@ -55,20 +55,20 @@ def fetch_checkpoint(run: Run, url: str) -> str:
     """
     what = f"cannot fetch checkpoint {masked(url)}"
     store = open_store(url, run.config)
-    found = together(run.group, what, lambda: _find(store) if run.group.rank == 0 else None)[0]
+    found = on_all_ranks(run.group, what, lambda: _find(store) if run.group.rank == 0 else None)[0]
     source = Source(store, found["prefix"], found["texts"])
     target = _target(run, source)
     part = f"{target}{PART}{found['nonce']}"
     makes = run.env.local_rank == 0
-    copying = together(run.group, what, lambda: makes and _begin(source, target, part))
+    copying = on_all_ranks(run.group, what, lambda: makes and _begin(source, target, part))
     copies = copying[run.group.rank]
     try:
         if any(copying):
-            run.journal.say(f"copying {masked(source.url)} to {target}")
+            run.log.info(f"copying {masked(source.url)} to {target}")
             for name in source.entries():  # a step for each file: nobody waits longer than one file takes
-                together(run.group, what, functools.partial(source.copy, name, part) if copies else lambda: None)
-            together(run.group, what, lambda: _finish(source, part, target) if copies else None)
-        together(run.group, what, lambda: _require_visible(source, target))
+                on_all_ranks(run.group, what, functools.partial(source.copy, name, part) if copies else lambda: None)
+            on_all_ranks(run.group, what, lambda: _finish(source, part, target) if copies else None)
+        on_all_ranks(run.group, what, lambda: _require_visible(source, target))
     finally:
         if copies:
             shutil.rmtree(part, ignore_errors=True)  # gone by now, unless something failed

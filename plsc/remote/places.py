@@ -18,7 +18,7 @@ class Run(Protocol):
     config: Config
     env: Environment
     group: Ranks
-    journal: Any  # with say(text)
+    log: Any  # with say(text)
 
 
 def save_url(config: Config) -> str | None:

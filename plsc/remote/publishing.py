@@ -12,9 +12,9 @@ import os
 
 from plsc import checkpoint
 from plsc.checkpoint import layout
+from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.find import problem
 from plsc.checkpoint.manifest import carries_manifest
-from plsc.checkpoint.together import together
 from plsc.config.urls import masked
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
@@ -42,7 +42,7 @@ def check_destination(run: Run) -> None:
             upload_bytes(store, PROBE, b"PLSC can write here.\n")
             retried(store, f"{store.url}/{PROBE}", lambda: store.delete(PROBE))
 
-    together(run.group, f"cannot write to {masked(url)}", probe)
+    on_all_ranks(run.group, f"cannot write to {masked(url)}", probe)
 
 
 def publish_checkpoints(run: Run) -> None:
@@ -50,7 +50,7 @@ def publish_checkpoints(run: Run) -> None:
     if save_url(run.config) is None:
         return
     what = "cannot list the checkpoints to copy"
-    for path in together(run.group, what, lambda: _complete(run) if run.group.rank == 0 else [])[0]:
+    for path in on_all_ranks(run.group, what, lambda: _complete(run) if run.group.rank == 0 else [])[0]:
         publish(run, path)
 
 
@@ -67,20 +67,20 @@ def publish(run: Run, local_dir: str) -> None:
     group, url = run.group, f"{base.rstrip('/')}/{_place(run, local_dir)}"
     what = f"cannot copy {local_dir} to {masked(url)}"
     store = open_store(url, run.config)
-    found = together(group, what, lambda: _prepare(store, local_dir) if group.rank == 0 else None)[0]
+    found = on_all_ranks(group, what, lambda: _prepare(store, local_dir) if group.rank == 0 else None)[0]
     if found["done"]:
-        run.journal.say(f"{masked(url)} is there already")
+        run.log.info(f"{masked(url)} is there already")
         return
     files = {name: FileEntry(*entry) for name, entry in found["files"].items()}
-    sees = together(group, what, lambda: group.rank == 0 or _sees(local_dir, files))
+    sees = on_all_ranks(group, what, lambda: group.rank == 0 or _sees(local_dir, files))
     helpers = [rank for rank, yes in enumerate(sees) if yes]
     names = list(files)
     for first in range(0, len(names), len(helpers)):
         mine = dict(zip(helpers, names[first:])).get(group.rank)
-        together(group, what, functools.partial(_upload, store, local_dir, mine, files))
-    together(group, what, lambda: _complete_upload(store, local_dir, files) if group.rank == 0 else None)
+        on_all_ranks(group, what, functools.partial(_upload, store, local_dir, mine, files))
+    on_all_ranks(group, what, lambda: _complete_upload(store, local_dir, files) if group.rank == 0 else None)
     total = sum(entry.num_bytes for entry in files.values())
-    run.journal.say(f"copied {local_dir} to {masked(url)}: {len(files)} files, {total} bytes, read back and compared")
+    run.log.info(f"copied {local_dir} to {masked(url)}: {len(files)} files, {total} bytes, read back and compared")
 
 
 def _complete(run: Run) -> list[str]:

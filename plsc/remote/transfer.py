@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from plsc.checkpoint.together import describe
+from plsc.checkpoint.collective import describe
 from plsc.errors import CheckpointError, PlscError
 from plsc.files.hashes import FileEntry, measure_file
 from plsc.remote.stores import Store

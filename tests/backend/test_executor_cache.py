@@ -10,7 +10,7 @@ import pytest
 from paddle.base import executor as paddles
 
 from plsc.backend import ops, static
-from plsc.engine.program.scopes import make_executor, own_scope
+from plsc.engine.program.scopes import make_executor, make_scope
 from plsc.parallel.environment import Environment
 
 
@@ -69,7 +69,7 @@ def count_in(scope) -> float:
 def test_scopes_are_told_apart(executor):
     main, startup = counting(1)
     owners = Owner(), Owner()
-    scopes = [own_scope(owner)[0] for owner in owners]
+    scopes = [make_scope(owner)[0] for owner in owners]
     for program, scope in ((startup, 0), (startup, 1), (main, 0), (main, 1), (main, 1)):
         with paddle.static.scope_guard(scopes[scope]):
             executor.run(program)
@@ -80,7 +80,7 @@ def test_a_program_that_has_gone_is_not_taken_for_a_new_one(executor):
     """More programs than are kept, and nothing but the program tells them apart: were those that are kept not held,
     the next one would lie in their place."""
     owner, expected = Owner(), 0
-    scope = own_scope(owner)[0]
+    scope = make_scope(owner)[0]
     with paddle.static.scope_guard(scope):
         executor.run(counting(0)[1])
         for by in range(1, 30):

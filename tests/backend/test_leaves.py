@@ -12,7 +12,7 @@ import pytest
 
 from plsc.backend import autodiff, static
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 from plsc.errors import ConfigError
@@ -135,7 +135,7 @@ def run_of(of):
             "weight_decay": 0.0,
         }
     )
-    program = build_train(config, Parts(model=Net(of)), Environment(), seed=7)
+    program = build_train(config, UserObjects(model=Net(of)), Environment(), seed=7)
     session = Session(program, Environment(), seed=7)
     session.start(Group(Environment()))
     rng = np.random.default_rng(3)

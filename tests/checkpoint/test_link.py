@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from plsc.checkpoint import OneRank, latest, link, newest_whole, open_checkpoint, put_back_newest, resolve
+from plsc.checkpoint import OneRank, latest, link, newest_intact, open_checkpoint, resolve, restore_newest
 from plsc.errors import CheckpointError
 from tests.checkpoint.checkpoint_kit import save_as
 
@@ -69,7 +69,7 @@ def test_the_one_a_run_goes_on_from_is_in_its_place_and_can_be_kept_elsewhere(tm
     before = sorted(os.listdir(tmp_path / "run" / "checkpoints"))
     latest(run_dir)
     assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == before  # who only reads moves nothing
-    found = newest_whole(run_dir, OneRank())
+    found = newest_intact(run_dir, OneRank())
     assert found == path
     for target in (run_dir, str(tmp_path / "best")):
         assert open_checkpoint(link(found, target, {"best": 1}, OneRank()), OneRank())[1].step == 12
@@ -83,6 +83,6 @@ def test_a_run_that_goes_on_in_its_own_directory_does_so_from_the_name_that_stay
     os.rename(path, os.path.join(os.path.dirname(path), ".replaced_step_00000012"))
     assert ".replaced_" in resolve(run_dir)  # who only reads moves nothing
     for _ in range(2):
-        put_back_newest(run_dir, OneRank())
+        restore_newest(run_dir, OneRank())
         assert open_checkpoint(run_dir, OneRank())[0] == path
-    put_back_newest(str(tmp_path / "nothing"), OneRank())
+    restore_newest(str(tmp_path / "nothing"), OneRank())

@@ -15,7 +15,7 @@ import pytest
 
 from plsc.checkpoint import lock as module
 from plsc.checkpoint.layout import LOCK
-from plsc.checkpoint.lock import LEASE_SECONDS, Held, RunLock
+from plsc.checkpoint.lock import LEASE_SECONDS, RunDirInUse, RunLock
 
 ELSEWHERE = {"token": "x", "host": "other", "pid": 7, "kernel": "another", "since": "2026-11-29 12:00:00"}
 
@@ -46,7 +46,7 @@ def kill(child: int) -> None:
 def test_the_second_is_refused_and_told_who_holds_it(tmp_path):
     child = hold_in_a_fork(tmp_path)
     try:
-        with pytest.raises(Held) as error:
+        with pytest.raises(RunDirInUse) as error:
             RunLock(str(tmp_path))
     finally:
         kill(child)
@@ -58,7 +58,7 @@ def test_the_second_is_refused_and_told_who_holds_it(tmp_path):
 
 
 def test_twice_in_one_process(tmp_path):
-    with RunLock(str(tmp_path)), pytest.raises(Held, match=f"process {os.getpid()} on"):
+    with RunLock(str(tmp_path)), pytest.raises(RunDirInUse, match=f"process {os.getpid()} on"):
         RunLock(str(tmp_path))
     with RunLock(str(tmp_path)):
         pass
@@ -92,7 +92,7 @@ def test_one_of_many_that_start_at_once_gets_it(tmp_path):
         start.wait()
         try:
             results.append(RunLock(str(tmp_path)))
-        except Held as error:
+        except RunDirInUse as error:
             results.append(error)
 
     for _ in range(10):
@@ -122,7 +122,7 @@ def test_a_file_that_its_holder_takes_away_meanwhile_is_not_the_lock(tmp_path, m
             fcntl.flock(fd, how)
 
     monkeypatch.setattr(module, "fcntl", Late)
-    with RunLock(str(tmp_path)), pytest.raises(Held):
+    with RunLock(str(tmp_path)), pytest.raises(RunDirInUse):
         RunLock(str(tmp_path))
     assert Late.calls == 3
 
@@ -136,7 +136,9 @@ def leave_lease(tmp_path, age: float, **changes) -> None:
 
 def test_another_machine_holds_it_until_its_lease_is_over(tmp_path):
     leave_lease(tmp_path, age=20.0)
-    with pytest.raises(Held, match="process 7 on other trains there since 2026-11-29 12:00:00, or was killed") as error:
+    with pytest.raises(
+        RunDirInUse, match="process 7 on other trains there since 2026-11-29 12:00:00, or was killed"
+    ) as error:
         RunLock(str(tmp_path))
     left = float(re.search(r"free at \d\d:\d\d:\d\d, in (\d+) s", str(error.value))[1])
     assert LEASE_SECONDS - 20.0 - 10.0 <= left <= LEASE_SECONDS - 20.0  # the ten for a loaded machine
@@ -202,14 +204,14 @@ def test_without_locks_the_lease_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_SETTLE_SECONDS", 0.01)
     child = hold_in_a_fork(tmp_path)
     try:
-        with pytest.raises(Held, match=f"process {child} on"):
+        with pytest.raises(RunDirInUse, match=f"process {child} on"):
             RunLock(str(tmp_path))
     finally:
         kill(child)
     with RunLock(str(tmp_path)):  # its process is gone from this machine
         pass
     leave_lease(tmp_path, age=1.0)
-    with pytest.raises(Held, match="on other trains there"):
+    with pytest.raises(RunDirInUse, match="on other trains there"):
         RunLock(str(tmp_path))
 
 

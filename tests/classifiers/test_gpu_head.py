@@ -11,7 +11,7 @@ from plsc.backend import ops
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify
 from plsc.classifiers.gpu_head import Labels, gpu_head
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 from plsc.losses.combined import Combined
@@ -105,7 +105,7 @@ def test_classifier_in_a_users_program(monkeypatch):
 def test_training_is_that_of_the_cpu(monkeypatch, model_parallel):
     """One rank, all classes: the program of a GPU, run on the CPU with the kernel's formula, and that of the CPU."""
     cpu = paddle.CPUPlace()
-    monkeypatch.setattr("plsc.engine.program.scopes.place_of", lambda env: cpu)
+    monkeypatch.setattr("plsc.engine.program.scopes.device_place", lambda env: cpu)
     ends = []
     for device in ("gpu", "cpu"):
         config = Config.from_dict(
@@ -116,7 +116,7 @@ def test_training_is_that_of_the_cpu(monkeypatch, model_parallel):
             }
         )
         env = Environment(device=device)
-        program = build_train(config, Parts(model=Linear(EMBEDDING)), env, seed=7)
+        program = build_train(config, UserObjects(model=Linear(EMBEDDING)), env, seed=7)
         session = Session(program, env, seed=7)
         session.start(Group(Environment()))
         rng = np.random.default_rng(1)

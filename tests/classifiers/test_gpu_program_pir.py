@@ -16,7 +16,7 @@ from plsc.backend import collectives, ops, static
 if not static.is_pir():
     pytest.skip("programs of Paddle 2.6 are read by tests/gpu", allow_module_level=True)
 
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
 from tests.gpu.cases import BATCH, EMBEDDING, GLOBAL_BATCH, WORLD, Case, environment, rows_of_a_step
 
@@ -31,7 +31,7 @@ def built(request, monkeypatch):
     if not paddle.is_compiled_with_cuda():
         monkeypatch.setattr(ops, "margin_cross_entropy", around_the_kernel(ops.margin_cross_entropy))
     env = environment(request.param.rank)
-    program = build_train(request.param.config(), Parts(), env, seed=7, bucket_bytes=BUCKET)
+    program = build_train(request.param.config(), UserObjects(), env, seed=7, bucket_bytes=BUCKET)
     return request.param, program, list(program.main.global_block().ops)
 
 
@@ -168,4 +168,4 @@ def test_kernels_of_the_classifier(built):
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="the GPU wheel has the kernel")
 def test_only_the_gradient_of_the_kernel_is_missing_here():
     with pytest.raises(TypeError, match="margin_cross_entropy_grad"):
-        build_train(Case().config(), Parts(), environment(0), seed=7)
+        build_train(Case().config(), UserObjects(), environment(0), seed=7)

@@ -8,7 +8,7 @@ import pytest
 
 from plsc.classifiers import ClassifierSpec, StepOutput, sampling
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program import build
 from plsc.errors import ConfigError
 from plsc.losses import Loss, register_loss
@@ -35,7 +35,7 @@ def program_of(env=None, **methods):
         "classifier": {"num_classes": 11, "loss_type": "mine"}, "model": {"image_shape": [3, 2, 3]},
         "train_batch_size": BATCH,
     })  # fmt: skip
-    return build.build_train(config, Parts(model=Linear(EMBEDDING)), env or Environment(), seed=7)
+    return build.build_train(config, UserObjects(model=Linear(EMBEDDING)), env or Environment(), seed=7)
 
 
 def half(self, batch):

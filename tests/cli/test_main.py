@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plsc import __version__
-from plsc.cli import recipes
+from plsc.cli import packaged_configs
 from plsc.cli.main import COMMANDS, main, module_of, parser_of
 from plsc.errors import ConfigError
 from tests import tool_kit
@@ -100,15 +100,15 @@ def test_nobody_reads():
 
 def test_configs_are_found_by_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert recipes.names() == sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+    assert packaged_configs.names() == sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
     for text in ("ms1mv3_r50", "ms1mv3_r50.yaml"):
-        assert recipes.find_config(text) == str(ROOT / "configs" / "ms1mv3_r50.yaml")
-    assert recipes.find_config("ms1mv3_r50_pfc0.1") == str(ROOT / "configs" / "ms1mv3_r50_pfc0.1.yaml")
-    assert recipes.find_config("here/ms1mv3_r50.yaml") == "here/ms1mv3_r50.yaml"  # for the reader to refuse
+        assert packaged_configs.find_config(text) == str(ROOT / "configs" / "ms1mv3_r50.yaml")
+    assert packaged_configs.find_config("ms1mv3_r50_pfc0.1") == str(ROOT / "configs" / "ms1mv3_r50_pfc0.1.yaml")
+    assert packaged_configs.find_config("here/ms1mv3_r50.yaml") == "here/ms1mv3_r50.yaml"  # for the reader to refuse
     (tmp_path / "quickstart").write_text("lr: 1\n")
-    assert recipes.find_config("quickstart") == "quickstart"  # the user's own file comes first
+    assert packaged_configs.find_config("quickstart") == "quickstart"  # the user's own file comes first
     with pytest.raises(ConfigError, match="-c ms1mv3_r5: there is no .*; did you mean ms1mv3_r50.* casia_r50, ms1mv3"):
-        recipes.find_config("ms1mv3_r5")
+        packaged_configs.find_config("ms1mv3_r5")
 
 
 def test_installed_configs_are_beside_the_modules(monkeypatch, tmp_path):
@@ -117,10 +117,10 @@ def test_installed_configs_are_beside_the_modules(monkeypatch, tmp_path):
     (package / "cli").mkdir(parents=True)
     (package.parent / "configs").mkdir()
     (package.parent / "configs" / "other.yaml").touch()
-    monkeypatch.setattr(recipes, "_PACKAGE", package)
-    assert recipes.directory() is None and recipes.names() == []
+    monkeypatch.setattr(packaged_configs, "_PACKAGE", package)
+    assert packaged_configs.directory() is None and packaged_configs.names() == []
     with pytest.raises(ConfigError, match="those that do: none"):
-        recipes.find_config("other")
+        packaged_configs.find_config("other")
     (package / "configs").mkdir()
     (package / "configs" / "mine.yaml").touch()
-    assert recipes.names() == ["mine"]
+    assert packaged_configs.names() == ["mine"]

@@ -15,7 +15,7 @@ from PIL import Image
 from plsc import Entry
 from plsc.cli.main import main
 from plsc.data import normalise
-from plsc.engine.evaluation.judging import pixels
+from plsc.engine.evaluation.outputs import pixels
 from plsc.errors import DataError
 from plsc.evaluation.bin_file import load_bin
 from plsc.evaluation.verification import Verification
@@ -72,7 +72,7 @@ def test_pixels_is_the_inverse_of_normalise(std):
 
 @pytest.fixture
 def no_work(monkeypatch):
-    monkeypatch.setattr("plsc.engine.inference.net.open_net", lambda run: pytest.fail("the net was opened"))
+    monkeypatch.setattr("plsc.engine.inference.trained_model.open_model", lambda run: pytest.fail("the net was opened"))
 
 
 @pytest.mark.parametrize("option", ["json", "html"])

@@ -6,7 +6,7 @@ import pytest
 
 from plsc.config import Config
 from plsc.config.extensions import MODEL
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.errors import ConfigError
 from plsc.models import BaseModel, build_model, register_model
 from plsc.registry import MODELS
@@ -40,7 +40,7 @@ def made(config: Config) -> BaseModel:
 
 def refusal(config: Config) -> str:
     with pytest.raises(ConfigError) as caught:
-        Parts().check(config)
+        UserObjects().check(config)
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError):
         MODEL.arguments(config.settings)
@@ -51,7 +51,7 @@ def test_a_net_gets_what_it_declares():
     net()
     assert made(settings()).made_with == {"embedding_size": 7, "depth": 2, "slope": 0.25, "dropout": 0.1}
     config = settings(dropout=0.3, options={"depth": 5, "slope": None})
-    Parts().check(config)
+    UserObjects().check(config)
     assert made(config).made_with == {"embedding_size": 7, "depth": 5, "slope": None, "dropout": 0.3}
 
 
@@ -127,7 +127,7 @@ def test_settings_that_the_net_does_not_take_are_named():
         "model.data_format='NHWC': has no effect with model.name: Net",
         "model.base_width=8: has no effect with model.name: Net",
     ]
-    lines = Parts(model=object()).without_effect(Config.from_dict({"model": {"options": {"depth": 3}}}))
+    lines = UserObjects(model=object()).without_effect(Config.from_dict({"model": {"options": {"depth": 3}}}))
     assert lines == ["model.options={'depth': 3}: has no effect with a model of your own (set_model)"]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from plsc.config import Config
+from plsc.config.format_value import format_value
 from plsc.config.keys import OPTIONS
-from plsc.config.shown import shown
 from plsc.errors import ConfigError
 
 FREE = {key: entry.kind for key, entry in sorted(OPTIONS.items()) if not entry.choices and not entry.registry}
@@ -104,14 +104,14 @@ def test_names_for_parts_are_taken_where_they_are_small(tmp_path):
     (1 << 9999, "an integer of 10000 bits"), ("s3://key:se/cret@host", "'s3://***@host'"), ("\ud800", "'\\ud800'"),
 ], ids=lambda value: repr(value)[:20] if not isinstance(value, int) else "integer")  # fmt: skip
 def test_shown(value, text):
-    assert shown(value) == text
+    assert format_value(value) == text
 
 
 def test_shown_ends_whatever_it_is_given():
     value = ["x"] * 9
     for _ in range(30):
         value = [value] * 9
-    assert len(shown(value)) == 80 and len(shown({1: value, 2: "y" * 10**6})) == 80
+    assert len(format_value(value)) == 80 and len(format_value({1: value, 2: "y" * 10**6})) == 80
     seen = []
 
     class Item:
@@ -119,10 +119,10 @@ def test_shown_ends_whatever_it_is_given():
             seen.append(self)
             return "item"
 
-    assert len(shown([Item()] * 10**6)) == 80 and len(seen) < 100
+    assert len(format_value([Item()] * 10**6)) == 80 and len(seen) < 100
     round_and_round: list = []
     round_and_round.append(round_and_round)
-    assert shown(round_and_round) == "[[[[...]]]]"
+    assert format_value(round_and_round) == "[[[[...]]]]"
 
 
 def test_a_secret_on_the_command_line_is_warned_of_and_not_shown(caplog):

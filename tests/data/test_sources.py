@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.data import Augmentations, GlobalBatchSampler, Loader, Preparation, Source, SourceDataset, register_source
 from plsc.data.record import difference, index_record
 from plsc.data.sources.label_list import LabelListSource
@@ -238,14 +238,14 @@ def test_options_of_a_source():
     config = Config.from_dict({"data": {"dataset": "mine", "label_file": "x"}})
     assert config.without_effect() == ["data.label_file='x': has no effect with data.dataset: mine"]
     with pytest.raises(ConfigError, match=r"^data.options=\{\}: data source 'mine': the option file is missing; its"):
-        Parts().check(config)
-    Parts(train_dataset=[1]).check(config)  # which is read in its place
+        UserObjects().check(config)
+    UserObjects(train_dataset=[1]).check(config)  # which is read in its place
     config.set("data.options", {"file": "x", "depe": 1})
     with pytest.raises(ConfigError, match="there is no option depe; its options: file .str., deep .bool, default Fal"):
-        Parts().check(config)
+        UserObjects().check(config)
     config.set("data.options", {"file": "x", "dataset_dir": "y"})
     with pytest.raises(ConfigError, match="dataset_dir is a setting of its own: data.dataset_dir"):
-        Parts().check(config)
+        UserObjects().check(config)
 
 
 @pytest.mark.parametrize(

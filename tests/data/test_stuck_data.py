@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from plsc.engine.run import stopping
-from plsc.engine.run.stopping import DATA_SECONDS, Patience
+from plsc.engine.run.stopping import DATA_SECONDS, DataTimeout
 from plsc.errors import DataError
 from tests.engine.test_memory_plan import BATCH, entry
 
@@ -27,7 +27,7 @@ from tests.engine.test_memory_plan import BATCH, entry
     (500, 600, 1, DATA_SECONDS - 1, None),  # a save before took the time
 ])  # fmt: skip
 def test_how_long_data_are_waited_for(asked, timeout, ranks, waited, expected):
-    found = Patience(SimpleNamespace(seconds=lambda: asked), timeout, ranks)(waited)
+    found = DataTimeout(SimpleNamespace(seconds=lambda: asked), timeout, ranks)(waited)
     assert found is None if expected is None else found.startswith(expected)
 
 

@@ -1,7 +1,7 @@
 """What a user can get wrong, as a user's script does it (see test_bad_input.py).
 
-    python -m tests.dist.bad_input_cases ROOT NAME      one case on this rank, as a user starts a script
-    python -m tests.dist.bad_input_cases ROOT --all     every case, each on ranks of its own
+python -m tests.dist.bad_input_cases ROOT NAME      one case on this rank, as a user starts a script
+python -m tests.dist.bad_input_cases ROOT --all     every case, each on ranks of its own
 """
 
 from __future__ import annotations
@@ -210,16 +210,16 @@ def killed_in_a_wait(entry: Entry, root: Path) -> None:
 
 def killed_and_told(entry: Entry, root: Path) -> None:
     """Rank 1 is killed, and a launcher sends SIGTERM to rank 0, which has not said why it ends yet."""
-    from plsc.engine.run.journal import Journal
+    from plsc.engine.run.run_log import RunLog
 
     killed_on(1, step=2)(entry, root)  # no save is under way then, so rank 0 ends by an error of its own
-    failed = Journal.failed
+    failed = RunLog.error
 
     def told(self, text):
         os.kill(os.getpid(), signal.SIGTERM)
         failed(self, text)
 
-    Journal.failed = told
+    RunLog.error = told
 
 
 def never_there(victim: int):
@@ -280,7 +280,6 @@ ONE_RANK = {
 FINE = {"odd pictures": (odd_pictures, []), "again": (again, []), "nothing to train": (part(model=Frozen()), [])}
 RANKS = {"one of three": 3, "too few classes": 3}
 ALL = {**CASES, **ONE_RANK, **FINE}
-
 
 
 def run_all(root: Path, names: list[str]) -> None:

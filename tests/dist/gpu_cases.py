@@ -11,7 +11,7 @@ import paddle
 
 from plsc.backend.cpu import run_in_order
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 from plsc.parallel.group import connected_group
@@ -63,7 +63,7 @@ def both_devices(env, cases):
     """Steps of a ResNet by the program of GPUs and by that of CPUs: (losses and accuracies, states, rows) of each."""
     found = []
     for case in cases:
-        programs = [build_train(Config.from_dict(case["config"]), Parts(), replace(env, device=device), seed=7,
+        programs = [build_train(Config.from_dict(case["config"]), UserObjects(), replace(env, device=device), seed=7,
                                 bucket_bytes=20_000) for device in ("gpu", "cpu")]  # fmt: skip
         found.append([_steps(env, program, case) for program in programs])
     return found

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.registry import REGISTRIES
 from tests.dist.ranks import run
 from tests.project.docs_kit import ROOT, blocks
@@ -106,4 +106,4 @@ def test_the_settings_of_the_pages_are_good(tmp_path, monkeypatch):
     for file in files:
         config = Config.from_yaml(file)
         assert config.plugins and config.without_effect() == []
-        Parts().check(config)
+        UserObjects().check(config)

@@ -13,7 +13,7 @@ from plsc.backend import program_view
 from plsc.backend.cpu import run_in_order
 from plsc.classifiers import Shard
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train, make_spec
 from plsc.engine.program.session import Session
 from plsc.models import BaseModel
@@ -56,7 +56,7 @@ def run_case(env, case):
     config = Config.from_dict(case["config"])
     config.set("train_batch_size", case["global_batch"] // env.world_size)
     param_attr = None if case.get("lr_factor") is None else paddle.ParamAttr(learning_rate=case["lr_factor"])
-    parts = Parts(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
+    parts = UserObjects(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
                   param_attr=param_attr)  # fmt: skip
     bucket_bytes, block_rows = case.get("bucket_bytes", BUCKET_BYTES), rows_of_a_block(case, config, env)
     with mock.patch.object(row_blocks, "FEW_BLOCKS", case.get("few_blocks", row_blocks.FEW_BLOCKS)):

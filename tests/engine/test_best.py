@@ -16,8 +16,10 @@ from plsc.evaluation.metric import Embedded, given_by, make_metrics
 def run_of(metric, **keys):
     config = Config.from_dict({"best_metric": metric, "model_save_dir": "/run", **keys})
     group = SimpleNamespace(broadcast=lambda value: value)
-    parts = SimpleNamespace(test_dataset=None)
-    return SimpleNamespace(config=config, parts=parts, group=group, journal=SimpleNamespace(say=lambda text: None))
+    user_objects = SimpleNamespace(test_dataset=None)
+    return SimpleNamespace(
+        config=config, user_objects=user_objects, group=group, log=SimpleNamespace(info=lambda text: None)
+    )
 
 
 def results(**numbers):
@@ -93,7 +95,7 @@ def test_what_the_pairs_can_give_is_known_before_training(metric, good):
     config = run_of(metric).config
     (verification,) = make_metrics(config)
     given = given_by(verification, Embedded("lfw", np.zeros((0, 0)), issame=np.zeros(99, bool)))
-    check = lambda: check_goal(config, parse_metric(config, run_of(metric).parts), given)  # noqa: E731
+    check = lambda: check_goal(config, parse_metric(config, run_of(metric).user_objects), given)  # noqa: E731
     if good:
         check()
     else:
@@ -106,5 +108,5 @@ def test_of_sets_whose_names_hold_dots_the_longest_counts():
     for metric, name, number in (("a.txt.recall@1", "a.txt", "recall@1"), ("a.eer", "a", "eer"),
                                  ("faces/.tar@1e-4", "faces/", "tar@0.0001")):  # fmt: skip
         run = run_of(metric, **keys)
-        goal = parse_metric(run.config, run.parts)
+        goal = parse_metric(run.config, run.user_objects)
         assert (goal.name, goal.number, goal.smaller) == (name, number, number == "eer")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.evaluation.data import check_verification
 from plsc.engine.evaluation.evaluate import verify_all
 from plsc.errors import DataError, PlscError
@@ -67,7 +67,7 @@ def test_labels_of_a_users_set_are_identities():
     labels = np.random.default_rng(0).integers(0, 9, 60)
     labels[50:53] = -1
     data = Samples(labels.tolist())
-    one = verify_all(settings(metrics=ALL), Parts(test_dataset=data), Formula())["test_dataset"]
+    one = verify_all(settings(metrics=ALL), UserObjects(test_dataset=data), Formula())["test_dataset"]
     images = np.stack([data.image(index) for index in range(60)])
     embeddings, xnorm = combine_flip(model(images), model(images[:, :, :, ::-1]))
     searched = retrieve(embeddings, labels)
@@ -81,14 +81,14 @@ def test_labels_of_a_users_set_are_identities():
 def test_without_pairs_nothing_is_asked_of_them():
     data = Samples([0, 0, 0, 1, 1])  # odd, few, and all its pairs the same
     config = settings(metrics=["retrieval"])
-    assert check_verification(config, Parts(test_dataset=data))["test_dataset"]["images"] == 5
-    one = verify_all(config, Parts(test_dataset=data), Formula())["test_dataset"]
+    assert check_verification(config, UserObjects(test_dataset=data))["test_dataset"]["images"] == 5
+    one = verify_all(config, UserObjects(test_dataset=data), Formula())["test_dataset"]
     assert one.verification is None and one.values["num_queries"] == 5
     with pytest.raises(DataError, match="an even number of at least 20"):
-        check_verification(settings(metrics=ALL), Parts(test_dataset=data))
+        check_verification(settings(metrics=ALL), UserObjects(test_dataset=data))
     for labels in ([0, 1, 2], [-1, -1]):
         with pytest.raises(DataError, match=r"test_dataset: no metric can be computed \(retrieval: its identities sup"):
-            verify_all(config, Parts(test_dataset=Samples(labels)), Formula())
+            verify_all(config, UserObjects(test_dataset=Samples(labels)), Formula())
 
 
 def write_sets(root) -> None:
@@ -112,16 +112,16 @@ def test_folders_and_lists(tmp_path):
     write_sets(tmp_path)
     data = {"dataset_dir": str(tmp_path), "val_targets": ["faces/", "items.txt", "own"]}
     config, embedder = settings(metrics=ALL, data=data), Formula()
-    assert [record["kind"] for record in check_verification(config, Parts()).values()] == [
+    assert [record["kind"] for record in check_verification(config, UserObjects()).values()] == [
         "identities", "identities", "pairs"]  # fmt: skip
-    found = verify_all(config, Parts(), embedder)
+    found = verify_all(config, UserObjects(), embedder)
     assert list(found) == data["val_targets"] and embedder.read == [24, 25, 48]
     assert found["items.txt"].values["num_gallery"] == 25 and found["faces/"].values["num_gallery"] == 24
     assert found["items.txt"].values["num_queries"] == found["faces/"].values["num_queries"] == 24
     assert list(found["own"].computed) == ["verification"]
     assert found["own"].skipped["retrieval"].startswith("it has pairs, no identities; a folder of identities or a list")
     # verification alone embeds the pairs' images only, some several times, and says the same
-    alone = verify_all(settings(data=data), Parts(), embedder)
+    alone = verify_all(settings(data=data), UserObjects(), embedder)
     assert embedder.read[3:] == [120, 120, 48]
     for name in data["val_targets"]:
         assert alone[name].verification.auc == found[name].verification.auc
@@ -133,7 +133,7 @@ def test_a_set_that_gives_none_of_the_metrics_is_refused(tmp_path):
     write_sets(tmp_path)
     config = settings(metrics=["retrieval"], data={"dataset_dir": str(tmp_path), "val_targets": ["own", "faces/"]})
     with pytest.raises(PlscError, match=r"own: no metric can be computed \(retrieval: it has pairs, no identities"):
-        verify_all(config, Parts(), Formula())
+        verify_all(config, UserObjects(), Formula())
     failures: dict[str, str] = {}
-    assert list(verify_all(config, Parts(), Formula(), failures=failures)) == ["faces/"]
+    assert list(verify_all(config, UserObjects(), Formula(), failures=failures)) == ["faces/"]
     assert list(failures) == ["own"]

@@ -13,7 +13,7 @@ import pytest
 
 from plsc import Entry, Predictor
 from plsc.engine.export import export, onnx
-from plsc.engine.inference import agreement, place
+from plsc.engine.inference import agreement, output_dir
 from plsc.errors import CheckpointError, ConfigError, ExportError
 from plsc.serving import read_description
 from tests import using_kit as kit
@@ -168,9 +168,9 @@ def test_nan_is_a_difference():
 def test_killed_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch):
     final = str(tmp_path / "inference")
     for text in ("old", "new"):
-        Path(place.start_anew(final), "plsc.json").write_text(text)
+        Path(output_dir.start_anew(final), "plsc.json").write_text(text)
         if text == "old":
-            place.publish(final)
+            output_dir.publish(final)
     real = os.replace
 
     def killed(source, target):
@@ -180,12 +180,12 @@ def test_killed_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        place.publish(final)
+        output_dir.publish(final)
     monkeypatch.undo()
     assert Path(final + ".replaced", "plsc.json").read_text() == "old" and not os.path.exists(final)
-    place.check_free(final, "plsc.json")  # the first thing that the next export does
+    output_dir.check_free(final, "plsc.json")  # the first thing that the next export does
     assert Path(final, "plsc.json").read_text() == "old"
-    place.publish(final)
+    output_dir.publish(final)
     assert Path(final, "plsc.json").read_text() == "new" and os.listdir(tmp_path) == ["inference"]
 
 

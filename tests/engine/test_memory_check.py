@@ -104,7 +104,7 @@ def test_what_cannot_be_estimated_is_said_and_trains(run_of, tmp_path, monkeypat
     def fails(*args):
         raise KeyError("an operation")
 
-    monkeypatch.setattr(memory_check, "count_memory", fails)
+    monkeypatch.setattr(memory_check, "estimate_memory", fails)
     assert run_of().train().step == 1
     said = "memory was not estimated, the run goes on unchecked: KeyError: 'an operation'"
     assert said in (tmp_path / "logs" / "rank_00000.log").read_text()

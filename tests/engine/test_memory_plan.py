@@ -14,7 +14,7 @@ import pytest
 
 from plsc import Entry
 from plsc.cli.main import main
-from plsc.engine.memory.need import STEP, Need
+from plsc.engine.memory.estimate import STEP, MemoryEstimator
 from plsc.engine.memory.plan import most_classes
 from plsc.errors import ConfigError
 from plsc.models import BaseModel
@@ -55,7 +55,9 @@ def need(ranks=1, adam=False, **options):
     made = entry(**options)
     if adam:
         made.set_optimizer(paddle.optimizer.Adam(0.01))
-    return Need(made._config, made._parts, ranks, process=0).of(made.config["classifier"]["num_classes"])
+    return MemoryEstimator(made._config, made._user_objects, ranks, process=0).of(
+        made.config["classifier"]["num_classes"]
+    )
 
 
 @pytest.mark.parametrize("ranks, local", [(1, 1003), (4, 251)])
@@ -122,7 +124,9 @@ def test_the_verdict():
 
 def need_of_gpu(ranks=2, **options):
     made = entry(device="gpu", **options)
-    return Need(made._config, made._parts, ranks, None, "gpu").of(made.config["classifier"]["num_classes"])
+    return MemoryEstimator(made._config, made._user_objects, ranks, None, "gpu").of(
+        made.config["classifier"]["num_classes"]
+    )
 
 
 @pytest.mark.parametrize("ratio, rows", [(1.0, 1), (0.1, 3)])
@@ -208,7 +212,7 @@ def test_what_cannot_be_counted_is_one_line(monkeypatch, capsys):
     def fails(*args):
         raise KeyError("an operation\nmore")
 
-    monkeypatch.setattr("plsc.engine.memory.need.count_memory", fails)
+    monkeypatch.setattr("plsc.engine.memory.estimate.estimate_memory", fails)
     with pytest.raises(ConfigError, match=r"memory of this model cannot be counted \(KeyError: 'an operation.*trained"):
         main([*SMALL])
 

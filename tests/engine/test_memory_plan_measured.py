@@ -1,7 +1,7 @@
 """The plan of memory is held against processes that train: bytes that Paddle counts, and the peak that Linux saw.
 
 Each case is planned in one process, and trains three steps and saves in another. What a step makes and drops is
-counted, so it has to be met; what the process adds to that is a model with constants (plsc.engine.memory.need). Both
+counted, so it has to be met; what the process adds is a model with constants (plsc.engine.memory.estimate). Both
 have to meet the peak to a tenth, above the process as it was when only Paddle was imported: 480 MB and more.
 """
 
@@ -32,7 +32,7 @@ BEGIN = """
 import json, sys
 from plsc import Entry
 from plsc.engine import actions as run
-from plsc.engine.memory.need import STEP, Need
+from plsc.engine.memory.estimate import STEP, MemoryEstimator
 from paddle.base import core
 entry = Entry()
 for key, value in json.loads(sys.argv[1]).items():
@@ -45,7 +45,7 @@ process = status("VmRSS")
 PLAN = """
 import paddle
 paddle.enable_static()
-need = Need(entry._config, entry._parts, 1, process)  # without the plan's search for the most classes
+need = MemoryEstimator(entry._config, entry._user_objects, 1, process)  # without the plan's search for the most classes
 sizes = need.of(entry.config["classifier"]["num_classes"]).sizes
 kept = sum(sizes[name] for name in ("class weights", "class momentum", "backbone", "backbone's momentum"))
 print(json.dumps({"plan": sum(sizes.values()) - process, "kept": kept, "step": sizes[STEP], "sizes": sizes}))

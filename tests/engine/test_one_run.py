@@ -9,7 +9,7 @@ import pytest
 
 from plsc.checkpoint.layout import LOCK
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.run.start import start
 from plsc.errors import ConfigError, DataError, LaunchError
 
@@ -18,7 +18,7 @@ def settings(run_dir) -> Config:
     return Config.from_dict({"model_save_dir": str(run_dir), "train_steps": 1})
 
 
-def nothing(config, parts, env) -> dict:
+def nothing(config, user_objects, env) -> dict:
     return {}
 
 
@@ -26,17 +26,17 @@ def test_a_second_thread_is_told(tmp_path):
     inside, go_on, said = threading.Event(), threading.Event(), []
 
     def first() -> None:
-        with start(settings(tmp_path / "first"), Parts(), nothing) as run:
+        with start(settings(tmp_path / "first"), UserObjects(), nothing) as run:
             inside.set()
             go_on.wait()
-            run.journal.say("still here")
+            run.log.info("still here")
 
     thread = threading.Thread(target=first)
     thread.start()
     inside.wait()
     try:
         with pytest.raises(LaunchError, match="is going on in this process: call one after the other"):
-            with start(settings(tmp_path / "second"), Parts(), nothing):
+            with start(settings(tmp_path / "second"), UserObjects(), nothing):
                 said.append("entered")
     finally:
         go_on.set()
@@ -46,15 +46,15 @@ def test_a_second_thread_is_told(tmp_path):
 
 
 def test_after_a_failure_the_next_one_may_run(tmp_path):
-    def wrong(config, parts, env) -> dict:
+    def wrong(config, user_objects, env) -> dict:
         raise DataError("no pictures")
 
     for _ in range(2):
-        with pytest.raises(DataError, match="no pictures"), start(settings(tmp_path), Parts(), wrong):
+        with pytest.raises(DataError, match="no pictures"), start(settings(tmp_path), UserObjects(), wrong):
             pass
-    with pytest.raises(ZeroDivisionError), start(settings(tmp_path), Parts(), nothing):
+    with pytest.raises(ZeroDivisionError), start(settings(tmp_path), UserObjects(), nothing):
         raise ZeroDivisionError
-    with start(settings(tmp_path), Parts(), nothing) as run:
+    with start(settings(tmp_path), UserObjects(), nothing) as run:
         assert run.group.world_size == 1
 
 
@@ -64,14 +64,14 @@ def test_a_missing_package_is_told_before_anything_is_written(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     config = settings(tmp_path / "run")
     config.set("scalars", "tensorboard")
-    with pytest.raises(ConfigError, match="pip install tensorboardX"), start(config, Parts(), nothing, continues):
+    with pytest.raises(ConfigError, match="pip install tensorboardX"), start(config, UserObjects(), nothing, continues):
         pass
     assert not (tmp_path / "run").exists()
 
 
 def test_a_rank_that_another_one_ends_releases_the_directory(tmp_path):
     """Its lease would keep a run on another machine waiting."""
-    with start(settings(tmp_path), Parts(), nothing, continues=True) as run:
+    with start(settings(tmp_path), UserObjects(), nothing, continues=True) as run:
         assert (tmp_path / LOCK).exists()
         run.group.on_stopped("stopped, because of rank 1: x")
         assert not (tmp_path / LOCK).exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.data import Source, register_source
 from plsc.engine.evaluation.data import check_training_data, make_training_data
 from plsc.errors import ConfigError, DataError
@@ -51,7 +51,7 @@ def settings(**changes) -> Config:
 
 def refusal(kind, config: Config, ranks: int = 1) -> str:
     with pytest.raises(kind) as caught:
-        check_training_data(config, Parts(), Environment(world_size=ranks))
+        check_training_data(config, UserObjects(), Environment(world_size=ranks))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -59,12 +59,14 @@ def refusal(kind, config: Config, ranks: int = 1) -> str:
 def test_what_a_source_is_asked_for():
     asked, config = register(), settings()
     for local_rank in (0, 1):  # which looks at the files: one on each machine
-        found = check_training_data(config, Parts(), Environment(rank=local_rank, local_rank=local_rank, world_size=2))
+        found = check_training_data(
+            config, UserObjects(), Environment(rank=local_rank, local_rank=local_rank, world_size=2)
+        )
     assert asked == [("here", 9, [3, 6, 5], 4, 3), True, ("here", 9, [3, 6, 5], 4, 3), False]
     assert found == {
         "training": {"kind": "mine", "images": 7, "num_classes": 9, "digest": "d", "labels": 7}
     }  # fmt: skip
-    data = make_training_data(config, Parts(), 11)
+    data = make_training_data(config, UserObjects(), 11)
     assert asked[4:] == [("here", 9, [3, 6, 5], 11, 3), False]
     # a constant image is the same when it is flipped
     np.testing.assert_allclose(data.get(2, 0)[0], np.full((3, 6, 5), (60 - 127.5) / 127.5), rtol=1e-6)
@@ -72,7 +74,7 @@ def test_what_a_source_is_asked_for():
 
 def test_an_open_seed_is_none_of_the_sources_business():
     asked = register()
-    check_training_data(settings(seed=None), Parts(), Environment())
+    check_training_data(settings(seed=None), UserObjects(), Environment())
     assert asked[0][3] == 0
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from plsc.config import Config
 from plsc.engine.run.scalars import Scalars
-from plsc.engine.training.length import Plan, Progress
+from plsc.engine.training.steps import Progress, TrainingSteps
 from plsc.parallel.environment import Environment
 
 IMAGES = 50
@@ -15,7 +15,7 @@ IMAGES = 50
 def plan_of(batch, world_size=1, first=None, **keys):
     config = Config()
     config.update({"train_batch_size": batch, **keys})
-    return Plan.of(config, world_size, IMAGES, first or Progress())
+    return TrainingSteps.of(config, world_size, IMAGES, first or Progress())
 
 
 @pytest.mark.parametrize("done, samples, batch", [(0, 0, 7), (9, 63, 7), (9, 63, 5), (9, 63, 20), (4, 80, 7)])

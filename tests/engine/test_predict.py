@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from plsc import Entry
-from plsc.engine.inference import net as inference
 from plsc.engine.inference import predict as predict_module
+from plsc.engine.inference import trained_model
 from plsc.engine.inference.predictions import PredictionFiles
 from plsc.errors import ConfigError, DataError
 from plsc.serving import Gallery
@@ -50,7 +50,7 @@ def test_a_folder_in_order_with_its_paths(trained_run, exported, tmp_path, model
     assert found.names == [[paths[4]]] and found.index.tolist() == [[4]]
 
 
-class Runtime(inference.PaddleRuntime):
+class Runtime(trained_model.PaddleRuntime):
     """Paddle Inference, which counts, and fails if told so."""
 
     opened, ran, failure = 0, 0, ""
@@ -71,7 +71,7 @@ class Runtime(inference.PaddleRuntime):
 def test_a_checkpoint_is_run_by_paddle_inference_where_that_agrees(trained_run, tmp_path, monkeypatch, failure):
     kit.make_folder(tmp_path / "p", 7)
     Runtime.opened, Runtime.ran, Runtime.failure = 0, 0, failure
-    monkeypatch.setattr(inference, "PaddleRuntime", Runtime)
+    monkeypatch.setattr(trained_model, "PaddleRuntime", Runtime)
     keys = {"images": str(tmp_path / "p")}
     result = entry(trained_run, tmp_path / "out", predict=keys, export={"l2_normalise": True}).predict()
     kit.assert_close(result.features, expected(trained_run, 7))  # not of length 1: that is of exports only

@@ -7,8 +7,8 @@ import pytest
 
 from plsc.backend import program_view
 from plsc.config import Config
-from plsc.config.parts import Parts
-from plsc.engine.memory.need import count_memory
+from plsc.config.user_objects import UserObjects
+from plsc.engine.memory.estimate import estimate_memory
 from plsc.engine.program.build import build_train
 from plsc.engine.program.variables import Role
 from plsc.parallel.environment import Environment
@@ -21,7 +21,7 @@ def built(optimizer=None, rank=0, **classifier):
         "classifier": {"num_classes": 53, **classifier}, "train_batch_size": 4,
     })  # fmt: skip
     env = Environment(rank, 2)
-    return config, env, build_train(config, Parts(optimizer=optimizer), env, seed=1, dry_run=True)
+    return config, env, build_train(config, UserObjects(optimizer=optimizer), env, seed=1, dry_run=True)
 
 
 @pytest.mark.parametrize("own, classifier", [
@@ -56,7 +56,7 @@ def test_states_of_the_class_weights_as_a_whole_have_one_name_in_a_checkpoint_on
 @pytest.mark.parametrize("own", [False, True])
 def test_memory_is_counted_by_role(own):
     config, env, program = built(paddle.optimizer.Adam(0.1) if own else None)
-    sizes = count_memory(config, env, program, None, None).sizes
+    sizes = estimate_memory(config, env, program, None, None).sizes
     tensors = program_view.persistables(program_view.operations(program.main))
     rows = 27 * 16 * 4  # of 53 classes on two ranks
     assert sizes["class weights"] == rows

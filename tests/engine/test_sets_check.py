@@ -14,7 +14,7 @@ import pytest
 import tools.train
 from plsc import Entry
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.evaluation import sets_check
 from plsc.errors import PlscError, VerificationError
 from plsc.parallel.excepthook import EXIT_UNVERIFIED
@@ -38,7 +38,7 @@ class Samples:
 
 def check_own(dataset, best_metric=""):
     config = Config.from_dict({"model": {"image_shape": [3, 16, 16]}, "best_metric": best_metric})
-    run = SimpleNamespace(config=config, parts=Parts(test_dataset=dataset), env=SimpleNamespace(rank=0))
+    run = SimpleNamespace(config=config, user_objects=UserObjects(test_dataset=dataset), env=SimpleNamespace(rank=0))
     sets_check._check_own(run)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from plsc import Entry, checkpoint
-from plsc.cli.trained import settings_of
+from plsc.cli.trained import stored_config
 from plsc.config import Config
-from plsc.config.parts import Parts
-from plsc.engine.inference.settings import with_stored
+from plsc.config.user_objects import UserObjects
+from plsc.engine.inference.settings import with_stored_settings
 from plsc.errors import CheckpointError, ConfigError
 from plsc.models import BaseModel
 from tests import using_kit as kit
@@ -57,12 +57,12 @@ def test_export_predict_and_test_without_a_setting_of_the_model(trained_run, tmp
 def test_what_the_user_set_of_the_model_stays_as_it_is(trained_run):
     for key, value in [("model.name", "ResNet50"), ("classifier.num_classes", 85742)]:
         config = Config.from_dict({"checkpoint_dir": trained_run, key: value})
-        assert with_stored(config, Parts()) == (config, "")
+        assert with_stored_settings(config, UserObjects()) == (config, "")
     config = Config.from_dict({"checkpoint_dir": trained_run, "data": {"num_workers": 3}})
-    used, line = with_stored(config, Parts())
+    used, line = with_stored_settings(config, UserObjects())
     assert (used.model.name, used.data.num_workers, used.data.dataset) == ("ResNet10", 3, "synthetic") and line
     assert config.model.name == "ResNet50"  # that of the user is not changed
-    assert with_stored(config, Parts(model=BaseModel())) == (config, "")
+    assert with_stored_settings(config, UserObjects(model=BaseModel())) == (config, "")
 
 
 def test_what_is_not_there_is_refused_as_before(tmp_path):
@@ -77,7 +77,7 @@ def test_settings_of_another_version_are_said_and_not_taken(trained_run, monkeyp
     stored = {**manifest.config, "model": {**manifest.config["model"], "base_width": -1}}
     monkeypatch.setattr(checkpoint, "read_manifest", lambda path: dataclasses.replace(manifest, config=stored))
     config = Config.from_dict({"checkpoint_dir": trained_run})
-    used, line = with_stored(config, Parts())
+    used, line = with_stored_settings(config, UserObjects())
     assert used == config and line.startswith("the settings in the checkpoint are not taken") and "base_width" in line
 
 
@@ -95,7 +95,7 @@ def stored(trained_run, monkeypatch, **changes) -> Config:
 def test_a_model_of_a_plugin_is_asked_for_and_not_imported(trained_run, monkeypatch, tmp_path):
     (tmp_path / "evil.py").write_text("raise SystemExit('a checkpoint ran this')\n")
     config = stored(trained_run, monkeypatch, model={"name": "Theirs"}, plugins=[str(tmp_path / "evil.py")])
-    for ask in (lambda: with_stored(config, Parts()), lambda: settings_of(trained_run)):
+    for ask in (lambda: with_stored_settings(config, UserObjects()), lambda: stored_config(trained_run)):
         with pytest.raises(ConfigError, match="its model 'Theirs' is not known here; .*plugins: .*set `plugins`"):
             ask()
 
@@ -104,12 +104,12 @@ def test_a_data_source_and_augmentations_that_are_not_known_are_left_out(trained
     """They are for training; an exported net and features need none."""
     data = {"dataset": "theirs", "options": {"file": "x"}, "augmentations": ["flip", "theirs"], "pixel_std": 128.0}
     config = stored(trained_run, monkeypatch, data=data)
-    for found in (with_stored(config, Parts())[0], settings_of(trained_run)):
+    for found in (with_stored_settings(config, UserObjects())[0], stored_config(trained_run)):
         assert (found.model.name, found.data.pixel_std) == ("ResNet10", 128.0)
         assert (found.data.dataset, found.data.options, found.data.augmentations) == ("list", {}, None)
     for wrong in (7, [["flip"]], {"a": 1}):
         config = stored(trained_run, monkeypatch, data={"dataset": wrong, "augmentations": wrong})
-        assert with_stored(config, Parts())[0].model.name == "ResNet10"
+        assert with_stored_settings(config, UserObjects())[0].model.name == "ResNet10"
 
 
 def test_commands_import_plugins_before_they_ask_the_checkpoint(trained_run, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.evaluation.data import check_verification
 from plsc.errors import DataError
 from plsc.evaluation.bin_file import save_bin
@@ -27,7 +27,7 @@ def check(tmp_path, issame, side=16, damage=False):
     if damage:
         path.write_bytes(path.read_bytes()[:-200])
     config = {"data": {"dataset_dir": str(tmp_path), "val_targets": ["faces"]}, "model": {"image_shape": [3, 16, 16]}}
-    check_verification(Config.from_dict(config), Parts())
+    check_verification(Config.from_dict(config), UserObjects())
 
 
 def test_a_good_set_passes(tmp_path):

@@ -48,7 +48,7 @@ def test_blocks_change_nothing(features):
 
 def test_a_set_is_gone_before_the_next_is_read(monkeypatch):
     from plsc.config import Config
-    from plsc.config.parts import Parts
+    from plsc.config.user_objects import UserObjects
     from plsc.engine.evaluation import evaluate
     from plsc.evaluation.bin_file import PairSet
 
@@ -69,4 +69,4 @@ def test_a_set_is_gone_before_the_next_is_read(monkeypatch):
             del pairs
 
     monkeypatch.setattr(evaluate, "verification_sets", sets)
-    assert list(evaluate.verify_all(Config(), Parts(), Embedder())) == ["a", "b", "c"]
+    assert list(evaluate.verify_all(Config(), UserObjects(), Embedder())) == ["a", "b", "c"]

@@ -158,7 +158,7 @@ def test_a_bin_is_called_as_it_was_asked_for(tmp_path):
 
 def test_a_bad_list_is_said_before_training(tmp_path):
     from plsc.config import Config
-    from plsc.config.parts import Parts
+    from plsc.config.user_objects import UserObjects
     from plsc.engine.evaluation.data import check_training_data
     from plsc.parallel.environment import Environment
 
@@ -170,7 +170,7 @@ def test_a_bad_list_is_said_before_training(tmp_path):
         data = {"dataset": "synthetic", "dataset_dir": str(tmp_path), "val_targets": names}
         config = Config.from_dict({"data": data, "with_test": True})
         if said is None:
-            check_training_data(config, Parts(), Environment())
+            check_training_data(config, UserObjects(), Environment())
             continue
         with pytest.raises(DataError, match=said):
-            check_training_data(config, Parts(), Environment())
+            check_training_data(config, UserObjects(), Environment())

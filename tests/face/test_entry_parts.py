@@ -13,7 +13,7 @@ import pytest
 
 from plsc import Entry
 from plsc.backend.paddle_version import require_paddle
-from plsc.config import Config, parts
+from plsc.config import Config, user_objects
 from plsc.errors import ConfigError, LaunchError, PlscError
 from plsc.parallel.excepthook import one_line
 
@@ -41,9 +41,9 @@ PARTS = {
 def test_part_is_kept_read_and_reset(name):
     entry = Entry()
     setattr(entry, name, PARTS[name])
-    assert getattr(entry, name) is PARTS[name] is getattr(entry._parts, name)
+    assert getattr(entry, name) is PARTS[name] is getattr(entry._user_objects, name)
     setattr(entry, name, None)
-    assert entry._parts == parts.Parts()
+    assert entry._user_objects == user_objects.UserObjects()
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -52,7 +52,7 @@ def test_wrong_part_is_refused(name):
     for wrong in (3, type(PARTS[name])) if name != "train_reader" else (3, "reader"):
         with pytest.raises(ConfigError, match=f"{name}: got .*must be .*or None"):
             setattr(entry, name, wrong)
-    assert entry._parts == parts.Parts()
+    assert entry._user_objects == user_objects.UserObjects()
 
 
 def test_setters_of_parts():
@@ -60,7 +60,7 @@ def test_setters_of_parts():
     entry.set_model(PARTS["model"])
     entry.set_optimizer(PARTS["optimizer"])
     entry.set_distfc_attr(PARTS["param_attr"], PARTS["bias_attr"])
-    kept = entry._parts
+    kept = entry._user_objects
     assert (kept.model, kept.optimizer) == (PARTS["model"], PARTS["optimizer"])
     assert (kept.param_attr, kept.bias_attr) == (PARTS["param_attr"], PARTS["bias_attr"])
     for call in (entry.set_model, entry.set_optimizer, entry.set_distfc_attr):
@@ -68,20 +68,20 @@ def test_setters_of_parts():
             call("wrong")
     with pytest.raises(ConfigError):
         entry.set_distfc_attr(None, "wrong")
-    assert entry._parts.param_attr is PARTS["param_attr"]
+    assert entry._user_objects.param_attr is PARTS["param_attr"]
     entry.set_model_name("ResNet18")  # the last one said wins
     assert entry.model is None
 
 
 def test_parts_that_cannot_be_together():
-    both = parts.Parts(train_dataset=[], train_reader=list)
+    both = user_objects.UserObjects(train_dataset=[], train_reader=list)
     with pytest.raises(ConfigError, match="train_dataset is set as well"):
         both.check(Config())
-    bias = parts.Parts(bias_attr=PARTS["bias_attr"])
+    bias = user_objects.UserObjects(bias_attr=PARTS["bias_attr"])
     with pytest.raises(ConfigError, match="'arcface' has no bias"):
         bias.check(Config())
     bias.check(Config.from_dict({"classifier": {"loss_type": "softmax"}}))
-    parts.Parts(**{**PARTS, "train_reader": None, "bias_attr": None}).check(Config())
+    user_objects.UserObjects(**{**PARTS, "train_reader": None, "bias_attr": None}).check(Config())
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,10 @@ def test_parts_that_cannot_be_together():
     ],
 )
 def test_keys_that_a_part_makes_idle_are_named(part, settings, line):
-    kept = parts.Parts(**{part: PARTS[part]})
+    kept = user_objects.UserObjects(**{part: PARTS[part]})
     lines = kept.without_effect(Config.from_dict(settings))
     assert len(lines) == 1 and lines[0].startswith(f"{line}: has no effect with ")
-    assert kept.without_effect(Config()) == parts.Parts().without_effect(Config.from_dict(settings)) == []
+    assert kept.without_effect(Config()) == user_objects.UserObjects().without_effect(Config.from_dict(settings)) == []
 
 
 def fake_paddle(monkeypatch, version: str) -> None:
@@ -121,7 +121,7 @@ def test_action_calls_the_engine_with_config_and_parts(monkeypatch, action):
     entry = Entry(config={"lr": 0.3})
     assert getattr(entry, action)() == action
     more = ("", "") if action == "test" else ()  # no JSON, no page
-    assert calls == [(action, entry._config, entry._parts, *more)]
+    assert calls == [(action, entry._config, entry._user_objects, *more)]
 
 
 @pytest.mark.parametrize("version", ["2.6.0", "2.6.2", "3.0.0", "3.3.1"])
@@ -256,7 +256,7 @@ def test_real_paddle_objects():
     entry.set_optimizer(optimizer)
     attribute = paddle.ParamAttr(name="fc")
     entry.set_distfc_attr(attribute, attribute)
-    assert entry.optimizer is optimizer and entry._parts.bias_attr is attribute
+    assert entry.optimizer is optimizer and entry._user_objects.bias_attr is attribute
     assert require_paddle() == paddle.__version__
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from plsc.backend import half_precision
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 from plsc.parallel.environment import Environment
@@ -41,7 +41,7 @@ class Run:
             }
         )
         env = Environment()
-        self.program = build_train(config, Parts(model=Linear(8), optimizer=optimizer), env, seed=7)
+        self.program = build_train(config, UserObjects(model=Linear(8), optimizer=optimizer), env, seed=7)
         self.session = Session(self.program, env, seed=7)
         self.session.start(Group(env))
         self.number = 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.errors import ConfigError
 from plsc.optim.schedule import schedule_from_config
 from plsc.optim.schedules import progress, register_schedule
@@ -75,7 +75,7 @@ def test_wrong_options(options, text):
     def mine(step, base_lr, factor: float):
         return base_lr * factor
 
-    for check in (lambda config: Parts().check(config), plan):
+    for check in (lambda config: UserObjects().check(config), plan):
         with pytest.raises(ConfigError) as caught:
             check(settings(options=options))
         assert text in str(caught.value) and "\n" not in str(caught.value)

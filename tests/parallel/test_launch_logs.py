@@ -105,7 +105,7 @@ def test_settings_are_no_secrets(logs, monkeypatch):
         monkeypatch.setenv(name, value)
     hide_secrets()
     for path, data in before.items():
-        assert path.read_bytes()[len(data):] == b" x FALSE, 127.0.0.1:6170 None"
+        assert path.read_bytes()[len(data) :] == b" x FALSE, 127.0.0.1:6170 None"
 
 
 def test_without_a_launcher_nothing_is_done(monkeypatch):
@@ -116,7 +116,7 @@ def test_without_a_launcher_nothing_is_done(monkeypatch):
 def test_a_run_does_it_before_anything_else(logs, monkeypatch):
     """Also one that ends at once; the password of the settings is among the secrets."""
     from plsc.config import Config
-    from plsc.config.parts import Parts
+    from plsc.config.user_objects import UserObjects
     from plsc.engine.run.start import start
     from plsc.errors import LaunchError
 
@@ -124,7 +124,7 @@ def test_a_run_does_it_before_anything_else(logs, monkeypatch):
                         "PADDLE_TRAINER_ENDPOINTS": "junk,junk"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     config = Config.from_dict({"remote": {"fs_ugi": "me,fromconfig"}})
-    with pytest.raises(LaunchError, match="junk"), start(config, Parts(), lambda *_: None):
+    with pytest.raises(LaunchError, match="junk"), start(config, UserObjects(), lambda *_: None):
         pass
     for path in logs.iterdir():
         data = path.read_bytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from plsc.engine.run.handlers import Terminal
-from plsc.engine.run.journal import ProgressLine
+from plsc.engine.run.run_log import ProgressLine
 from plsc.terminal import is_terminal, tell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,13 +85,13 @@ def test_a_whole_run_without_streams(tmp_path):
 PIPE = """
 import sys
 from plsc import Entry
-from plsc.engine.run.journal import Journal
+from plsc.engine.run.run_log import RunLog
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import open_group
-journal = Journal(sys.argv[1], Environment(), open_group(Environment()))
+log = RunLog(sys.argv[1], Environment(), open_group(Environment()))
 for number in range(200):
-    journal.say(f"line {number} " + "x" * 1000)
-journal.close()
+    log.info(f"line {number} " + "x" * 1000)
+log.close()
 print("the end")
 """
 

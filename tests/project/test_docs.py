@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plsc.cli import recipes
+from plsc.cli import packaged_configs
 from plsc.config import OPTIONS, Config
 from tests import tool_kit
 from tests.project.docs_kit import LANGUAGES, PAGES, REASONS, ROOT, SHELLS, Block, anchors, blocks, commands, links
@@ -180,7 +180,7 @@ def check_settings(words: list[str], where: str) -> None:
     """A file of configs/, or the name of one, is there; every -o is accepted."""
     file = words[words.index("-c") + 1] if "-c" in words else ""
     own = file.endswith(".yaml") and not file.startswith("configs/")  # the reader's
-    config = Config.from_yaml(ROOT / recipes.find_config(file)) if file and not own else Config()
+    config = Config.from_yaml(ROOT / packaged_configs.find_config(file)) if file and not own else Config()
     config.override([words[place + 1] for place, word in enumerate(words) if word == "-o"])
 
 

@@ -126,8 +126,12 @@ def environment_readers(module: str, source: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
         from_os = isinstance(node, ast.ImportFrom) and node.module == "os"
-        if (isinstance(node, ast.Attribute) and node.attr in names and isinstance(node.value, ast.Name)
-                and node.value.id == "os") or (from_os and any(alias.name in names for alias in node.names)):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in names
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "os"
+        ) or (from_os and any(alias.name in names for alias in node.names)):
             found.append(f"{module}:{node.lineno} uses the environment")
     return found
 
@@ -179,7 +183,7 @@ def test_paddle_is_imported_where_it_computes():
         ("plsc.engine.training.loop", "from plsc import Entry"),
         ("plsc.engine.training.loop", "from plsc.entry import Entry"),
         ("plsc.engine.run.start", "from plsc.engine.program.build import build_train"),  # a higher wing
-        ("plsc.engine.inference.net", "from plsc.engine.training.loop import Result"),  # a wing beside it
+        ("plsc.engine.inference.trained_model", "from plsc.engine.training.loop import Result"),  # a wing beside it
         ("plsc.setters", "from plsc.entry import Entry"),
         ("plsc.entry", "from plsc.cli.main import main"),
         ("plsc.launch", "from plsc.cli import launching"),

@@ -35,11 +35,11 @@ def s3_server():
         server.stop()
 
 
-class Journal:
+class RunLog:
     def __init__(self):
         self.lines = []
 
-    def say(self, text):
+    def info(self, text):
         self.lines.append(text)
 
 
@@ -52,7 +52,7 @@ class FakeRun:
         rank, machines = self.group.rank, machines or [0] * self.group.world_size
         local = [r for r, machine in enumerate(machines) if machine == machines[rank]]
         self.env = Environment(rank, self.group.world_size, local.index(rank), len(local))
-        self.journal = Journal()
+        self.log = RunLog()
 
 
 def on_runs(directories, settings, work, machines=None):

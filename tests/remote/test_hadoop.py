@@ -37,7 +37,7 @@ def test_there_and_back_with_the_password_in_no_list_of_processes(monkeypatch, t
     def work(run):
         check_destination(run)
         publish_checkpoints(run)
-        return run.journal.lines
+        return run.log.lines
 
     lines = raise_first(on_runs([tmp_path / "my run"] * 2, settings, work))
     assert tree(disk / "cluster:9000" / "user" / "me") == {
@@ -52,7 +52,7 @@ def test_there_and_back_with_the_password_in_no_list_of_processes(monkeypatch, t
         expected = {"fs.defaultFS": NAMED["fs_name"], "fs.default.name": NAMED["fs_name"], "hadoop.job.ugi": UGI}
         assert conf == {**expected, "mode": "0o600"}
         assert not os.path.exists(arguments[2])  # the file with the password is gone
-    assert "secret" not in str(lines) + str(run.journal.lines) + caplog.text
+    assert "secret" not in str(lines) + str(run.log.lines) + caplog.text
 
 
 def test_an_address_needs_no_other_key(monkeypatch, tmp_path):

@@ -97,10 +97,10 @@ def test_a_checkpoint_by_its_own_address_and_once_more(s3, tmp_path):
     publish(FakeRun(tmp_path / "run", SAVE), local)
     run = FakeRun(tmp_path / "other")
     copy = fetch_checkpoint(run, "s3://bucket/runs/one/checkpoints/step_00000004/")
-    assert tree(copy) == tree(local) and len(run.journal.lines) == 1
+    assert tree(copy) == tree(local) and len(run.log.lines) == 1
     before = {name: os.stat(os.path.join(copy, name)).st_mtime_ns for name in tree(copy)}
     again = FakeRun(tmp_path / "other")
-    assert fetch_checkpoint(again, "s3://bucket/runs/one") == copy and again.journal.lines == []
+    assert fetch_checkpoint(again, "s3://bucket/runs/one") == copy and again.log.lines == []
     assert {name: os.stat(os.path.join(copy, name)).st_mtime_ns for name in tree(copy)} == before
 
 
@@ -111,7 +111,7 @@ def test_what_is_there_is_not_copied_again_and_another_checkpoint_replaces_it(s3
     time.sleep(1.1)  # moto's dates have whole seconds
     run = FakeRun(tmp_path / "run", SAVE)
     publish(run, local)
-    assert run.journal.lines == ["s3://bucket/runs/one/checkpoints/step_00000004 is there already"]
+    assert run.log.lines == ["s3://bucket/runs/one/checkpoints/step_00000004 is there already"]
     again = {entry["Key"]: entry["LastModified"] for entry in s3.client.list_objects_v2(Bucket="bucket")["Contents"]}
     assert again == dates
     other = save_as(tmp_path / "run", 4, 7, 2, salt=5)

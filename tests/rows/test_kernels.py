@@ -11,7 +11,7 @@ import pytest
 from plsc.backend import program_view, static
 from plsc.backend.compiler import Library
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 from plsc.models import BaseModel
@@ -108,7 +108,7 @@ def start(**classifier):
         "model": {"image_shape": [3, 2, 2], "embedding_size": 4}, "train_batch_size": 8,
         "classifier": {"num_classes": 61, "sample_ratio": 0.3, **classifier},
     })  # fmt: skip
-    session = Session(build_train(config, Parts(model=Linear()), Environment(), 3), Environment(), seed=3)
+    session = Session(build_train(config, UserObjects(model=Linear()), Environment(), 3), Environment(), seed=3)
     session.start(connected_group(Environment()))
     return session
 

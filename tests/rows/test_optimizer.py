@@ -116,12 +116,14 @@ def test_wrong_options_are_one_line(options, message):
 
 
 def test_a_users_optimizer_of_paddle_and_a_name_are_said():
-    from plsc.config.parts import Parts
+    from plsc.config.user_objects import UserObjects
 
     class Optimizer:
         pass
 
-    lines = Parts(optimizer=Optimizer()).without_effect(Config.from_dict({"optimizer": {"options": {"momentum": 1}}}))
+    lines = UserObjects(optimizer=Optimizer()).without_effect(
+        Config.from_dict({"optimizer": {"options": {"momentum": 1}}})
+    )
     assert lines == ["optimizer.options={'momentum': 1}: has no effect with an optimizer of your own (set_optimizer)"]
 
 

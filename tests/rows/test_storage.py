@@ -9,7 +9,7 @@ import pytest
 from plsc.backend import program_view, static
 from plsc.classifiers.initializer import BLOCK_CLASSES
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 from plsc.errors import ConfigError
@@ -94,7 +94,7 @@ def build(storage, ratio=0.2, classes=CLASSES, parts=None, block_rows=5):
         "model": {"image_shape": [3, 4, 4], "embedding_size": EMBEDDING}, "train_batch_size": BATCH,
         "classifier": {"num_classes": classes, "sample_ratio": ratio, "storage": storage},
     })  # fmt: skip
-    return build_train(config, parts or Parts(model=Linear()), Environment(0, 1), seed=3, block_rows=block_rows)
+    return build_train(config, parts or UserObjects(model=Linear()), Environment(0, 1), seed=3, block_rows=block_rows)
 
 
 def start(storage, ratio=0.2):
@@ -198,6 +198,6 @@ def test_a_start_and_a_step_never_hold_all_rows_in_float32(storage):
 
 @pytest.mark.parametrize("storage", HALF)
 def test_an_optimizer_of_the_user_is_refused(storage):
-    parts = Parts(model=Linear(), optimizer=paddle.optimizer.Adam(0.01))
+    parts = UserObjects(model=Linear(), optimizer=paddle.optimizer.Adam(0.01))
     with pytest.raises(ConfigError, match=f"classifier.storage='{storage}'.*set classifier.storage: float32"):
         build(storage, parts=parts)

@@ -63,7 +63,7 @@ def run_rank(case: dict) -> dict:
     from plsc.backend.cpu import prepare_cpu
     from plsc.backend.program_view import operations, traffic
     from plsc.config import Config
-    from plsc.config.parts import Parts
+    from plsc.config.user_objects import UserObjects
     from plsc.engine.program.build import build_train
     from plsc.engine.program.session import Session
     from plsc.parallel.environment import Environment
@@ -77,7 +77,7 @@ def run_rank(case: dict) -> dict:
     paddle.enable_static()
     prepare_cpu(case["threads"])
     env = Environment.from_launch()
-    program = build_train(config, Parts(), env, seed=1)
+    program = build_train(config, UserObjects(), env, seed=1)
     session = Session(program, env, seed=1)
     session.start(connected_group(env))
     rng, seconds = np.random.default_rng(env.rank), []

@@ -72,7 +72,7 @@ def run_rank(case: dict) -> dict:
     import paddle
 
     from plsc.backend.cpu import prepare_cpu
-    from plsc.config.parts import Parts
+    from plsc.config.user_objects import UserObjects
     from plsc.parallel.environment import Environment
     from plsc.parallel.group import connected_group
 
@@ -80,9 +80,9 @@ def run_rank(case: dict) -> dict:
     prepare_cpu(case["threads"])
     env = Environment.from_launch()
     group = connected_group(env)
-    step = steps(case, Parts(), env, group)
+    step = steps(case, UserObjects(), env, group)
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # before the second program
-    head = steps(case, Parts(model=one_layer(NETS[case["net"]][1]["embedding_size"])), env, group)
+    head = steps(case, UserObjects(model=one_layer(NETS[case["net"]][1]["embedding_size"])), env, group)
     return {
         "seconds": round(step["seconds"], 4),
         "cpu": round(step["cpu"], 4),
@@ -101,7 +101,7 @@ def steps(case: dict, parts, env, group) -> dict[str, float]:
     from plsc.engine.evaluation.data import make_training_data
     from plsc.engine.program.build import build_train
     from plsc.engine.program.session import Session
-    from plsc.engine.training.length import Plan, Progress
+    from plsc.engine.training.steps import Progress, TrainingSteps
 
     count = case["steps"] + 2
     config = Config.from_dict({
@@ -112,7 +112,9 @@ def steps(case: dict, parts, env, group) -> dict[str, float]:
     program = build_train(config, parts, env, seed=1)
     session = Session(program, env, seed=1)
     data = make_training_data(config, parts, 1)
-    sampler = Plan.of(config, env.world_size, len(data), Progress()).sampler(case["batch"], env, 1, shuffle=True)
+    sampler = TrainingSteps.of(config, env.world_size, len(data), Progress()).sampler(
+        case["batch"], env, 1, shuffle=True
+    )
     rounds, waits, python, cpu = [], [], [], []
     with Loader(data, sampler, 1, 0, count) as loader:  # forks before the executor has threads
         session.start(group)

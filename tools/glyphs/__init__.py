@@ -1,1 +1,1 @@
-"""Parts of tools/make_glyphs.py: fonts, charsets, drawing, pairs, and writing the whole set."""
+"""UserObjects of tools/make_glyphs.py: fonts, charsets, drawing, pairs, and writing the whole set."""

@@ -11,7 +11,7 @@ from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.layout import BEST
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.errors import ConfigError
 from plsc.evaluation.metric import SMALLER, find_number, make_metrics
 
@@ -42,7 +42,7 @@ class Best:
         self._resumed = False
         if not self.metric:
             return
-        self._goal = parse_metric(run.config, run.parts)
+        self._goal = parse_metric(run.config, run.user_objects)
         self._resumed = opened is not None and _inside(opened[0], run.config.model_save_dir)
         if self._resumed:
             # what a checkpoint of this run says, rather than what lies in best/: a run that is resumed before its best
@@ -92,7 +92,7 @@ class Best:
         if before is not None and not (value < before if self._goal.smaller else value > before):
             return False
         self._record = {"metric": self.metric, "value": value, "step": step}
-        self._run.journal.say(f"best: {self.metric} {value:.6f} at step {step}")
+        self._run.log.info(f"best: {self.metric} {value:.6f} at step {step}")
         return True
 
     def _value(self, numbers: Mapping[str, float | None]) -> tuple[float | None, str | None]:
@@ -104,10 +104,10 @@ class Best:
         return float(value), None
 
 
-def parse_metric(config: Config, parts: Parts) -> Goal:
+def parse_metric(config: Config, user_objects: UserObjects) -> Goal:
     """``best_metric`` in its parts. Raises ConfigError for one that the sets and metrics of the run cannot give."""
     wanted = config.best_metric
-    names = ["test_dataset"] if parts.test_dataset is not None else list(config.data.val_targets)
+    names = ["test_dataset"] if user_objects.test_dataset is not None else list(config.data.val_targets)
     known = {number: metric for metric in make_metrics(config) for number in metric.better}
     name = max((name for name in names if wanted.startswith(f"{name}.")), key=len, default="")
     number = find_number(wanted[len(name) + 1 :], known) if name else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.config.extensions import SOURCE
-from plsc.config.parts import Parts, qualified_name
+from plsc.config.user_objects import UserObjects, qualified_name
 from plsc.data import (
     Augmentations,
     Preparation,
@@ -38,19 +38,19 @@ from plsc.registry import SOURCES
 Records = dict[str, dict[str, Any]]  # by what they are records of
 
 
-def check_training_data(config: Config, parts: Parts, env: Environment) -> Records:
+def check_training_data(config: Config, user_objects: UserObjects, env: Environment) -> Records:
     """Look at list, pictures and verification sets before anything is opened. Raises DataError, ConfigError.
 
     Returns a record of each, to be compared with those of other ranks and of a checkpoint (plsc.data.record).
     """
     if config.best_metric:
-        parse_metric(config, parts)
-    if parts.train_dataset is not None or parts.train_reader is not None:
-        record = _own_record(config, parts)
+        parse_metric(config, user_objects)
+    if user_objects.train_dataset is not None or user_objects.train_reader is not None:
+        record = _own_record(config, user_objects)
     else:
         record = _check_source(config, env)
     input_names(config)
-    return {"training": record, **(check_verification(config, parts) if config.with_test else {})}
+    return {"training": record, **(check_verification(config, user_objects) if config.with_test else {})}
 
 
 def _check_source(config: Config, env: Environment) -> dict[str, Any]:
@@ -92,15 +92,19 @@ def _call(config: Config, work: Callable[[], Any]) -> Any:
         raise DataError(f"data.dataset={config.data.dataset!r}: raised {reason_of(error)}") from error
 
 
-def _own_record(config: Config, parts: Parts) -> dict[str, Any]:
+def _own_record(config: Config, user_objects: UserObjects) -> dict[str, Any]:
     """What is known of a user's data set or reader."""
     section, classes = config.data, config.classifier.num_classes
-    if parts.train_dataset is not None:
-        number = _length(parts.train_dataset)
-        return {"kind": "train_dataset", "type": qualified_name(parts.train_dataset), "images": number,
+    if user_objects.train_dataset is not None:
+        number = _length(user_objects.train_dataset)
+        return {"kind": "train_dataset", "type": qualified_name(user_objects.train_dataset), "images": number,
                 "num_classes": classes}  # fmt: skip
-    return {"kind": "train_reader", "type": qualified_name(parts.train_reader), "images": section.train_image_num,
-            "num_classes": classes}  # fmt: skip
+    return {
+        "kind": "train_reader",
+        "type": qualified_name(user_objects.train_reader),
+        "images": section.train_image_num,
+        "num_classes": classes,
+    }
 
 
 def _length(dataset) -> int | None:
@@ -110,12 +114,12 @@ def _length(dataset) -> int | None:
         return None
 
 
-def check_verification(config: Config, parts: Parts) -> Records:
+def check_verification(config: Config, user_objects: UserObjects) -> Records:
     """Is there what the metrics are made from? Returns a record of each set. Raises DataError, ConfigError."""
     kinds = {metric.needs for metric in make_metrics(config)}
-    if parts.test_dataset is not None:
-        count = number_of_samples(parts.test_dataset, PAIRS in kinds)
-        kind = qualified_name(parts.test_dataset)
+    if user_objects.test_dataset is not None:
+        count = number_of_samples(user_objects.test_dataset, PAIRS in kinds)
+        kind = qualified_name(user_objects.test_dataset)
         return {"test_dataset": {"kind": "test_dataset", "type": kind, "images": count}}
     require_pictures(config)
     shape, records = list(config.model.image_shape), {}
@@ -187,15 +191,17 @@ def verification_files(config: Config, names: Sequence[str] | None = None) -> li
         raise DataError(f"{error}; set data.val_targets to what is there, or with_test: false") from None
 
 
-def make_training_data(config: Config, parts: Parts, seed: int, say: Callable[[str], None] = lambda text: None):
+def make_training_data(
+    config: Config, user_objects: UserObjects, seed: int, say: Callable[[str], None] = lambda text: None
+):
     """The data set that the loader reads; ``say`` hears of what takes long. Raises DataError, ConfigError."""
     section, num_classes = config.data, config.classifier.num_classes
     shape = tuple(config.model.image_shape)
-    if parts.train_reader is not None:
-        return UserReader(parts.train_reader, num_classes, shape, section.train_image_num, seed, say)
-    if parts.train_dataset is None:
+    if user_objects.train_reader is not None:
+        return UserReader(user_objects.train_reader, num_classes, shape, section.train_image_num, seed, say)
+    if user_objects.train_dataset is None:
         return _open(config, seed, check_files=False)
-    data = UserDataset(parts.train_dataset, num_classes, shape, seed)
+    data = UserDataset(user_objects.train_dataset, num_classes, shape, seed)
     check_number(config, len(data), "the training data")
     return data
 
@@ -210,7 +216,7 @@ def compare_samples(run: Run, data) -> None:
         return sample_fingerprint(data)
 
     own = run.group.agree((lambda: call_in_fork(fingerprint)) if run.config.data.num_workers else fingerprint)
-    require_equal_samples(data, run.group.all_gather(own), run.journal.say)
+    require_equal_samples(data, run.group.all_gather(own), run.log.info)
 
 
 def check_number(config: Config, found: int, where: str) -> None:

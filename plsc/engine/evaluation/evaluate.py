@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.evaluation.data import input_names
 from plsc.engine.evaluation.sets import (
-    HookPairs,
     TestSet,
-    Unusable,
+    UnreadableSet,
+    UserTestSet,
     count_of,
     describe_error,
     kinds_of,
@@ -32,7 +32,7 @@ from plsc.parallel.ranks import OneRank, Ranks
 
 RunProgram = Callable[[Any, dict, list], list]
 # look(result, set, read, views by kind); read(i) gives picture i of the set as float32 [C, H, W]
-Look = Callable[[SetResult, TestSet, Callable[[int], np.ndarray], Mapping[str, Embedded]], None]
+OnSet = Callable[[SetResult, TestSet, Callable[[int], np.ndarray], Mapping[str, Embedded]], None]
 
 
 class Embedder:
@@ -74,9 +74,9 @@ class Embedder:
 
 def verify_all(
     config: Config,
-    parts: Parts,
+    user_objects: UserObjects,
     embedder: Embedder,
-    look: Look | None = None,
+    look: OnSet | None = None,
     group: Ranks | None = None,
     failures: dict[str, str] | None = None,
 ) -> dict[str, SetResult]:
@@ -88,7 +88,7 @@ def verify_all(
     results: dict[str, SetResult] = {}
     metrics = make_metrics(config)
     judge = _Judge(config, metrics, embedder, OneRank() if group is None else group)
-    for found in verification_sets(config, parts, kinds_of(metrics)):
+    for found in verification_sets(config, user_objects, kinds_of(metrics)):
         try:
             one, problems = judge(found, look), judge.problems
         except DataError as error:
@@ -110,10 +110,10 @@ class _Judge:
         self._config, self._metrics, self._embedder, self._group = config, metrics, embedder, group
         self.problems: dict[str, str] = {}
 
-    def __call__(self, found: TestSet | Unusable, look: Look | None) -> SetResult | None:
+    def __call__(self, found: TestSet | UnreadableSet, look: OnSet | None) -> SetResult | None:
         """None where every metric has a problem. Raises DataError, on every rank, for what is wrong with the set."""
         self.problems = {}
-        self._agree(found.reason if isinstance(found, Unusable) else None)
+        self._agree(found.reason if isinstance(found, UnreadableSet) else None)
         self._agree(_different_numbers(self._group, found))
         read = reader(self._config, found)
         usable, skipped, given = self._embedded(found, read)
@@ -137,7 +137,7 @@ class _Judge:
         self._agree(careful.problem)
         problem, usable, skipped, given = None, [], {}, {}
         try:
-            if isinstance(found, HookPairs):
+            if isinstance(found, UserTestSet):
                 found.settle(self._embedder.in_order(self._group.all_gather(found.labels), found.count))
             usable, skipped = supported(self._metrics, found)
             given = views(found, kinds_of(usable), plain, mirrored)

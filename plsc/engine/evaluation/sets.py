@@ -9,7 +9,7 @@ from typing import Union
 import numpy as np
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.data import decode_image, normalise, read_test_sample
 from plsc.engine.evaluation.data import number_of_samples, verification_files
 from plsc.errors import DataError, PlscError
@@ -24,14 +24,14 @@ NO_IDENTITIES = "it has pairs, no identities; a folder of identities or a list o
 
 
 @dataclass(frozen=True)
-class Unusable:
+class UnreadableSet:
     """A set that cannot be read on this rank, and why."""
 
     name: str
     reason: str
 
 
-class HookPairs:
+class UserTestSet:
     """A user's ``test_dataset``: the labels are identities; samples 2i and 2i + 1 are pair i, "same" if their labels
     are equal.
 
@@ -68,7 +68,7 @@ class HookPairs:
             )
 
 
-TestSet = Union[AnySet, HookPairs]
+TestSet = Union[AnySet, UserTestSet]
 
 
 def kinds_of(metrics: Sequence[Metric]) -> set[str]:
@@ -76,26 +76,28 @@ def kinds_of(metrics: Sequence[Metric]) -> set[str]:
     return {metric.needs for metric in metrics}
 
 
-def verification_sets(config: Config, parts: Parts, kinds: Collection[str]) -> Iterator[TestSet | Unusable]:
+def verification_sets(
+    config: Config, user_objects: UserObjects, kinds: Collection[str]
+) -> Iterator[TestSet | UnreadableSet]:
     """The sets to judge by, one after the other, so that one is in memory at a time."""
-    if parts.test_dataset is not None:
+    if user_objects.test_dataset is not None:
         shape = tuple(config.model.image_shape)
-        yield _opened(HookPairs.name, lambda: HookPairs(parts.test_dataset, shape, kinds))
+        yield _opened(UserTestSet.name, lambda: UserTestSet(user_objects.test_dataset, shape, kinds))
         return
     for name in config.data.val_targets:
         yield _opened(name, lambda: load_set(verification_files(config, [name])[0], name, kinds))  # noqa: B023
 
 
-def _opened(name: str, load: Callable[[], TestSet]) -> TestSet | Unusable:
+def _opened(name: str, load: Callable[[], TestSet]) -> TestSet | UnreadableSet:
     try:
         return load()
     except Exception as error:  # a user's data set may raise anything
-        return Unusable(name, describe_error(error))
+        return UnreadableSet(name, describe_error(error))
 
 
 def count_of(found: TestSet) -> int:
     """How many pictures are to be embedded."""
-    return found.count if isinstance(found, HookPairs) else len(found.images)
+    return found.count if isinstance(found, UserTestSet) else len(found.images)
 
 
 def labels_of(found: TestSet, kind: str) -> Embedded | str:
@@ -143,7 +145,7 @@ def views(found: TestSet, kinds: Collection[str], plain: np.ndarray, mirrored: n
 
 def reader(config: Config, found: TestSet) -> Callable[[int], np.ndarray]:
     """``read(index)``: a picture of a set as the net takes it, float32 [C, H, W]. Raises DataError that names it."""
-    return found.read if isinstance(found, HookPairs) else picture_reader(config, found)
+    return found.read if isinstance(found, UserTestSet) else picture_reader(config, found)
 
 
 def picture_reader(config: Config, found: AnySet) -> Callable[[int], np.ndarray]:

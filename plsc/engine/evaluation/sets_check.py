@@ -13,9 +13,9 @@ from plsc.data import read_test_sample
 from plsc.data.workers import call_in_fork
 from plsc.engine.evaluation.best import check_goal, parse_metric
 from plsc.engine.evaluation.sets import (
-    HookPairs,
     TestSet,
-    Unusable,
+    UnreadableSet,
+    UserTestSet,
     count_of,
     kinds_of,
     labels_of,
@@ -43,25 +43,25 @@ def check_sets(run: Run) -> None:
     if not run.config.with_test:
         return
     began = time.monotonic()
-    if run.parts.test_dataset is not None:
+    if run.user_objects.test_dataset is not None:
         lines = run.group.agree(lambda: _look_at_own(run))
         what = "test_dataset: samples can be read, the metrics can be computed"
     else:
         count, lines = run.group.agree(lambda: _check_files(run))
         what = f"verification: all {sum(run.group.all_gather(count))} pictures can be decoded"
     for line in lines:
-        run.journal.say(line)
+        run.log.info(line)
     seconds = time.monotonic() - began
     if seconds > LONG_SECONDS:
-        run.journal.say(f"{what} (looked at in {seconds:.1f} s)")
+        run.log.info(f"{what} (looked at in {seconds:.1f} s)")
 
 
 def _check_files(run: Run) -> tuple[int, list[str]]:
     """How many pictures this rank has decoded, and which metrics will not be computed and why."""
     config, env, count, lines = run.config, run.env, 0, []
     metrics = make_metrics(config)
-    for found in verification_sets(config, run.parts, kinds_of(metrics)):
-        if isinstance(found, Unusable):
+    for found in verification_sets(config, run.user_objects, kinds_of(metrics)):
+        if isinstance(found, UnreadableSet):
             raise DataError(found.reason)
         usable, skipped = supported(metrics, found)
         lines += _skips(found, skipped)
@@ -81,7 +81,7 @@ def _check_goal(run: Run, found: TestSet, metrics: Sequence[Metric], all_known: 
     be computed."""
     if not run.config.best_metric:
         return
-    goal = parse_metric(run.config, run.parts)
+    goal = parse_metric(run.config, run.user_objects)
     if goal.name == found.name and (all_known or goal.metric in [metric.name for metric in metrics]):
         given = [number for metric in metrics for number in given_by(metric, labels_of(found, metric.needs))]
         check_goal(run.config, goal, given)
@@ -124,9 +124,9 @@ def _look_at_own(run: Run) -> list[str]:
 
 def _check_own(run: Run) -> list[str]:
     """Which metrics will not be computed and why."""
-    dataset, shape = run.parts.test_dataset, tuple(run.config.model.image_shape)
+    dataset, shape = run.user_objects.test_dataset, tuple(run.config.model.image_shape)
     metrics = make_metrics(run.config)
-    found = HookPairs(dataset, shape, kinds_of(metrics))
+    found = UserTestSet(dataset, shape, kinds_of(metrics))
 
     def label(index: int) -> int:
         return int(read_test_sample(dataset, index, shape)[1])

@@ -14,10 +14,10 @@ from plsc.config import Config
 from plsc.data.transforms import PIXEL_MEAN
 from plsc.engine.evaluation.data import input_names
 from plsc.engine.export.onnx import MAX_BYTES, convert
-from plsc.engine.inference import place
+from plsc.engine.inference import output_dir
 from plsc.engine.inference.agreement import compare
-from plsc.engine.inference.model import Classes, save_inference_model
-from plsc.engine.program.backbone import Backbone, weights_identity
+from plsc.engine.inference.saved_model import Classes, save_inference_model
+from plsc.engine.program.trained_backbone import TrainedBackbone, weights_identity
 from plsc.engine.run.start import Run, threads
 from plsc.errors import CheckpointError, ConfigError, ExportError
 from plsc.parallel.environment import Environment
@@ -32,27 +32,27 @@ def export(run: Run) -> str:
     """
     final = os.path.join(os.path.abspath(run.config.model_save_dir), "inference")
     alone = replace(run.env, rank=0, world_size=1)
-    backbone = Backbone(run, alone, -1)
+    backbone = TrainedBackbone(run, alone, -1)
     if run.env.rank == 0:
-        place.check_free(final, DESCRIPTION)
+        output_dir.check_free(final, DESCRIPTION)
         try:
             agreement = _write(run, backbone, alone, final)
-            place.publish(final)
+            output_dir.publish(final)
         except OSError as error:
             raise ExportError(f"{error.filename or final}: cannot be written: {error.strerror}") from None
-        run.journal.say(f"model of {backbone.path} in {final}; {agreement}")
+        run.log.info(f"model of {backbone.path} in {final}; {agreement}")
     run.group.barrier("exported")
     return final
 
 
-def _write(run: Run, backbone: Backbone, env: Environment, final: str) -> str:
+def _write(run: Run, backbone: TrainedBackbone, env: Environment, final: str) -> str:
     """Write model and description aside and compare; returns what the comparison says."""
     config, section = run.config, run.config.export
     kinds = KINDS if section.format == "both" else (section.format,)
     classes = read_classes(config, backbone) if section.with_classifier else None
     _check_size(config, backbone, classes, kinds)
-    unfinished = place.start_anew(final)
-    models = {"paddle": save_inference_model(config, run.parts, backbone, classes, env, unfinished)}
+    unfinished = output_dir.start_anew(final)
+    models = {"paddle": save_inference_model(config, run.user_objects, backbone, classes, env, unfinished)}
     if "onnx" in kinds:
         models["onnx"] = ["backbone.onnx"]
         paths = [os.path.join(unfinished, name) for name in (*models["paddle"], *models["onnx"])]
@@ -67,7 +67,7 @@ def _write(run: Run, backbone: Backbone, env: Environment, final: str) -> str:
     return ", ".join(f"{kind} differs by {agreement[kind]:.1e}" for kind in models)
 
 
-def read_classes(config: Config, backbone: Backbone) -> Classes:
+def read_classes(config: Config, backbone: TrainedBackbone) -> Classes:
     """All class centres of the checkpoint, in the memory of one rank. Raises CheckpointError."""
     path, manifest, size = backbone.path, backbone.manifest, backbone.manifest.embedding_size
     softmax = not config.loss().normalised
@@ -89,7 +89,9 @@ def read_classes(config: Config, backbone: Backbone) -> Classes:
     return Classes(rows, None, config.classifier.scale)
 
 
-def _describe(config: Config, backbone: Backbone, classes, models: dict[str, list[str]], where: str) -> Description:
+def _describe(
+    config: Config, backbone: TrainedBackbone, classes, models: dict[str, list[str]], where: str
+) -> Description:
     manifest, section = backbone.manifest, config.export
     return Description(
         plsc_version=__version__,
@@ -116,7 +118,7 @@ def _write_description(where: str, description: Description) -> None:
         file.write(description.to_bytes())
 
 
-def _check_size(config: Config, backbone: Backbone, classes: Classes | None, kinds) -> None:
+def _check_size(config: Config, backbone: TrainedBackbone, classes: Classes | None, kinds) -> None:
     """Raise ConfigError where the weights are more than an ONNX file can hold."""
     size = sum(array.nbytes for array in backbone.stored.values()) + (0 if classes is None else classes.centres.nbytes)
     if "onnx" in kinds and size > MAX_BYTES:

@@ -9,7 +9,7 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.data import decode_image, normalise, unsupported_channels
-from plsc.engine.program.backbone import Backbone
+from plsc.engine.program.trained_backbone import TrainedBackbone
 from plsc.errors import ExportError
 from plsc.evaluation.embeddings import normalize
 from plsc.parallel.environment import Environment
@@ -23,7 +23,7 @@ TOLERANCE = 1e-4
 
 def compare(
     config: Config,
-    backbone: Backbone,
+    backbone: TrainedBackbone,
     classes,
     where: str,
     description: Description,
@@ -69,7 +69,7 @@ def check_images(config: Config) -> tuple[np.ndarray, str]:
     return np.stack([normalise(image, config.data.pixel_std) for image in pixels]), "random images"
 
 
-def trained_outputs(config: Config, backbone: Backbone, classes, images: np.ndarray) -> list[np.ndarray]:
+def trained_outputs(config: Config, backbone: TrainedBackbone, classes, images: np.ndarray) -> list[np.ndarray]:
     """What should come out: features by the evaluation program of the training, all that follows in float64."""
 
     feature = backbone.features(images).astype(np.float64)

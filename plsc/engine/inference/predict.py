@@ -13,10 +13,10 @@ import numpy as np
 from plsc.config import Config
 from plsc.data import decode_image, normalise, read_test_image
 from plsc.engine.evaluation.data import require_pictures
-from plsc.engine.inference.net import Net, open_net
 from plsc.engine.inference.predictions import PredictionFiles
-from plsc.engine.run.alike import require_same
-from plsc.engine.run.journal import clock
+from plsc.engine.inference.trained_model import TrainedModel, open_model
+from plsc.engine.run.consistency import require_same
+from plsc.engine.run.run_log import clock
 from plsc.engine.run.start import Run
 from plsc.errors import DataError, ExportError
 from plsc.serving import find_pictures, resized
@@ -56,7 +56,7 @@ def predict(run: Run) -> Prediction:
 
     The files are in ``model_save_dir``/predictions. What an interrupted run has done is not done again.
     """
-    net = open_net(run)
+    net = open_model(run)
     pictures = run.group.agree(lambda: find(run, net.config))
     require_same(run.group, DataError, {"what there is to predict": pictures.digest()})
     directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
@@ -69,7 +69,7 @@ def predict(run: Run) -> Prediction:
     return Prediction(read_features(files[0]), pictures.paths, *files)
 
 
-def _embed(run: Run, net: Net, pictures: Pictures, directory: str) -> None:
+def _embed(run: Run, net: TrainedModel, pictures: Pictures, directory: str) -> None:
     count, config = len(pictures.paths), net.config
     made_by = {"weights": net.identity, "image_shape": list(config.model.image_shape),
                "pixel_std": config.data.pixel_std, "resize": config.predict.resize}  # fmt: skip
@@ -78,10 +78,10 @@ def _embed(run: Run, net: Net, pictures: Pictures, directory: str) -> None:
         files = PredictionFiles(directory, pictures.paths, net.size, made_by, pictures.is_file)
     done, complete = run.group.broadcast([files.done, files.is_complete] if files else None)
     if complete:
-        run.journal.say(f"{count} features of {net.name} are in {directory} already")
+        run.log.info(f"{count} features of {net.name} are in {directory} already")
         return
     if done:
-        run.journal.say(f"{done} of {count} features are done already")
+        run.log.info(f"{done} of {count} features are done already")
     embedder, batch = net.embedder(run.env), run.config.test_batch_size * run.env.world_size
     chunk = -(-CHUNK // batch) * batch
     told = begun = time.monotonic()
@@ -92,18 +92,18 @@ def _embed(run: Run, net: Net, pictures: Pictures, directory: str) -> None:
             files.append(features)
         now = time.monotonic()
         left = clock((now - begun) / (last - done) * (count - last))
-        run.journal.progress(f"pictures, {left} left", last, count)
+        run.log.progress(f"pictures, {left} left", last, count)
         if now - told > LOG_SECONDS and last < count:
             told = now
-            run.journal.say(f"predict: {last} of {count} pictures, {left} left")
+            run.log.info(f"predict: {last} of {count} pictures, {left} left")
     if files is not None:
         files.finish()
-        run.journal.say(f"{count} features of {net.name} in {directory}, their pictures in {TABLE} there")
+        run.log.info(f"{count} features of {net.name} in {directory}, their pictures in {TABLE} there")
 
 
 def find(run: Run, config: Config) -> Pictures:
     """The pictures to embed. Raises DataError where there are none."""
-    dataset, shape = run.parts.test_dataset, list(config.model.image_shape)
+    dataset, shape = run.user_objects.test_dataset, list(config.model.image_shape)
     if dataset is not None and not config.predict.images:
         if not len(dataset):
             raise DataError("test_dataset: is empty, there is nothing to predict")
@@ -112,7 +112,7 @@ def find(run: Run, config: Config) -> Pictures:
     source = config.predict.images or os.path.join(config.data.dataset_dir, config.data.label_file)
     paths, others = find_pictures(source)
     if others:
-        run.journal.say(f"predict: {others} files in {source} are no pictures by their names and are passed over")
+        run.log.info(f"predict: {others} files in {source} are no pictures by their names and are passed over")
 
     def read(index: int) -> np.ndarray:
         picture = decode_image(paths[index], channels=shape[0])

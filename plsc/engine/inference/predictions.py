@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from plsc.engine.inference import place
+from plsc.engine.inference import output_dir
 from plsc.files import plain_json, safe_open
 from plsc.files.atomic import flush, write_bytes
 from plsc.serving.gallery import FEATURES, TABLE
@@ -29,7 +29,7 @@ class PredictionFiles:
     """
 
     def __init__(self, final: str, paths: Sequence[str], size: int, made_by: dict[str, Any], has_files: bool):
-        place.check_free(final, STATE)
+        output_dir.check_free(final, STATE)
         self._final, self._paths, self._size, self._has_files = final, paths, size, has_files
         self._made_by = json.loads(json.dumps(made_by))
         self._header = npy_header(len(paths), size)
@@ -51,14 +51,14 @@ class PredictionFiles:
             table = csv.writer(file)
             table.writerow(["row", "path"])
             table.writerows(enumerate(self._paths))
-        place.publish(self._final)
+        output_dir.publish(self._final)
 
     def _open(self) -> int:
         """Open the features to append to; returns how many are there."""
-        unfinished = place.aside(self._final)
+        unfinished = output_dir.aside(self._final)
         done = self._continues(unfinished) if self._has_files else None
         if done is None:
-            place.start_anew(self._final)
+            output_dir.start_anew(self._final)
             done = 0
         self._file = open(self._aside(FEATURES), "r+b" if done else "wb")
         self._file.write(self._header)
@@ -91,7 +91,7 @@ class PredictionFiles:
         write_bytes(self._aside(STATE), json.dumps(state, indent=2).encode())
 
     def _aside(self, name: str) -> str:
-        return os.path.join(place.aside(self._final), name)
+        return os.path.join(output_dir.aside(self._final), name)
 
 
 class Fingerprints:

@@ -6,8 +6,8 @@ from typing import Any
 
 from plsc import checkpoint
 from plsc.config import OPTIONS, Config
-from plsc.config.parts import Parts
-from plsc.config.shown import shown
+from plsc.config.format_value import format_value
+from plsc.config.user_objects import UserObjects
 from plsc.errors import CheckpointError, ConfigError
 from plsc.registry import MODELS
 from plsc.serving import is_exported
@@ -15,18 +15,18 @@ from plsc.serving import is_exported
 SECTIONS = ("model.", "classifier.", "data.")  # what a feature of an image depends on, and where its images lie
 
 
-def with_stored(config: Config, parts: Parts) -> tuple[Config, str]:
+def with_stored_settings(config: Config, user_objects: UserObjects) -> tuple[Config, str]:
     """(the settings to use, a line that says what was taken from ``checkpoint_dir``, "" for nothing).
 
     Where the user set a key of the model or the classifier, or gave a model, all stays as it is; else what was not set
     of SECTIONS is what the checkpoint was trained with. A checkpoint that is missing is for others to refuse.
     """
-    own = parts.model is not None or any(key.startswith(SECTIONS[:2]) for key in config.given)
+    own = user_objects.model is not None or any(key.startswith(SECTIONS[:2]) for key in config.given)
     if own or not config.checkpoint_dir or is_exported(config.checkpoint_dir):
         return config, ""
     try:
         path = checkpoint.resolve(config.checkpoint_dir)
-        stored = usable(path, checkpoint.read_manifest(path).config)
+        stored = usable_settings(path, checkpoint.read_manifest(path).config)
     except CheckpointError:
         return config, ""
     values = {key: _value(stored, key) for key in OPTIONS if key.startswith(SECTIONS) and key not in config.given}
@@ -38,11 +38,11 @@ def with_stored(config: Config, parts: Parts) -> tuple[Config, str]:
         used.update(changed, path)
     except ConfigError as error:
         return config, f"the settings in the checkpoint are not taken: {error}"
-    told = ", ".join(f"{key}={shown(value)}" for key, value in changed.items())
+    told = ", ".join(f"{key}={format_value(value)}" for key, value in changed.items())
     return used, f"taken from {path}, since no key of the model was set: {told}"
 
 
-def usable(path: str, stored: dict[str, Any]) -> dict[str, Any]:
+def usable_settings(path: str, stored: dict[str, Any]) -> dict[str, Any]:
     """The settings in a checkpoint, without a data source and augmentations that are not known here: a trained model
     needs none.
 
@@ -52,10 +52,10 @@ def usable(path: str, stored: dict[str, Any]) -> dict[str, Any]:
     data, model = stored.get("data"), stored.get("model")
     name = model.get("name") if isinstance(model, dict) else None
     if isinstance(name, str) and name not in MODELS and stored.get("plugins"):
-        plugins = shown(stored["plugins"])
+        plugins = format_value(stored["plugins"])
         raise ConfigError(
-            f"{path}: its model {shown(name)} is not known here; it was trained with plugins: {plugins}; set `plugins` "
-            "to the modules that register the model (-o plugins=...)"
+            f"{path}: its model {format_value(name)} is not known here; it was trained with plugins: {plugins}; set "
+            "`plugins` to the modules that register the model (-o plugins=...)"
         )
     if not isinstance(data, dict):
         return stored

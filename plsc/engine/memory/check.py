@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from plsc.backend.private import Missing
+from plsc.engine.memory.estimate import estimate_memory
 from plsc.engine.memory.free import free_memory
-from plsc.engine.memory.need import count_memory
 from plsc.engine.memory.plan import GB, resident_bytes
 from plsc.engine.program.build import EvalProgram, TrainProgram
 from plsc.engine.run.start import Run
@@ -18,7 +18,7 @@ LONG_SECONDS = 1.0  # what takes longer is told
 def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None) -> None:
     """Raise ConfigError, on every rank, where the ranks of a machine will need more than it has free; on CPUs only.
 
-    How the need is found: plsc.engine.memory.need. Paging is not looked at: with it a step takes minutes.
+    How the need is found: plsc.engine.memory.estimate. Paging is not looked at: with it a step takes minutes.
     """
     env = run.env
     if not run.config.memory_check or env.on_gpu:
@@ -30,18 +30,18 @@ def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None
     seconds = time.monotonic() - began
     if need is not None and seconds > LONG_SECONDS:
         need_of = f"{need / GB:.1f} of {share / GB:.1f} GB"
-        run.journal.say(f"memory: a rank will need {need_of} (estimated in {seconds:.1f} s)")
+        run.log.info(f"memory: a rank will need {need_of} (estimated in {seconds:.1f} s)")
 
 
 def _need(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held: int) -> int | None:
     """Bytes; None, and a line that says why, where a user's net has what the estimate does not know."""
     try:
-        return sum(count_memory(run.config, run.env, program, evaluation, held).sizes.values())
+        return sum(estimate_memory(run.config, run.env, program, evaluation, held).sizes.values())
     except Exception as error:
         if isinstance(error, PlscError) and not isinstance(error, Missing):
             raise
         reason = (str(error).splitlines() or [""])[0]
-        run.journal.say(f"memory was not estimated, the run goes on unchecked: {type(error).__name__}: {reason}")
+        run.log.info(f"memory was not estimated, the run goes on unchecked: {type(error).__name__}: {reason}")
         return None
 
 

@@ -1,7 +1,7 @@
 """What a run will need in memory, said before it begins: each rank's bytes, and the most classes that fit.
 
 The ranks are alike but for the last, which may have fewer classes; the plan is that of the first. How exact the figures
-are: plsc.engine.memory.need.
+are: plsc.engine.memory.estimate.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import paddle
 
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
+from plsc.engine.memory.estimate import STEP, MemoryEstimator
 from plsc.engine.memory.free import free_memory
-from plsc.engine.memory.need import STEP, Need
 from plsc.errors import ConfigError
 from plsc.parallel.environment import Environment
 
@@ -71,7 +71,7 @@ class MemoryPlan:
         return "\n".join([*lines, self.verdict])
 
 
-def plan(config: Config, parts: Parts, ranks: int | None, memory_gb: float | None) -> MemoryPlan:
+def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb: float | None) -> MemoryPlan:
     """The plan of a training run. Builds its programs, runs nothing and reads no data.
 
     ``ranks``: None for those of this launch. ``memory_gb``: of each rank, in 1e9 bytes; None for an equal part of what
@@ -86,7 +86,7 @@ def plan(config: Config, parts: Parts, ranks: int | None, memory_gb: float | Non
     memory = memory_gb * GB if memory_gb is not None else None
     if memory is None and device == "cpu":
         memory = process + free_memory() / ranks
-    need = Need(config, parts, ranks, process if device == "cpu" else None, device)
+    need = MemoryEstimator(config, user_objects, ranks, process if device == "cpu" else None, device)
     rank = need.of(config.classifier.num_classes)
     classes = config.classifier.num_classes
     most = None if memory is None else most_classes(need.total, memory, ranks, classes)

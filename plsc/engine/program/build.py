@@ -16,7 +16,7 @@ from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, cla
 from plsc.classifiers.initializer import ShardInitializer, bias_value, default_distribution, distribution_of
 from plsc.config import Config
 from plsc.config.extensions import MODEL, OPTIMIZER
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program.gradients import Gradients
 from plsc.engine.program.variables import Role, Variable, variables
 from plsc.errors import ConfigError
@@ -73,10 +73,10 @@ class TrainProgram:
         return self.names(Role.BACKBONE)
 
 
-def make_model(config: Config, parts: Parts) -> BaseModel:
+def make_model(config: Config, user_objects: UserObjects) -> BaseModel:
     """The user's model, or the one that the section ``model`` names. Raises ConfigError."""
-    if parts.model is not None:
-        return parts.model
+    if user_objects.model is not None:
+        return user_objects.model
     return build_model(**{"name": config.model.name, **MODEL.arguments(config.settings)})
 
 
@@ -102,7 +102,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
 
 def build_train(
     config: Config,
-    parts: Parts,
+    user_objects: UserObjects,
     env: Environment,
     seed: int,
     block_rows: int | None = BLOCK_ROWS,
@@ -113,21 +113,21 @@ def build_train(
 
     ``block_rows``: how many rows the classifier works on at a time; on GPUs, and where a user's optimizer wants one
     dense gradient, it works on all. ``bucket_bytes``: the least that one sum of the backbone's gradients carries.
-    ``dry_run``: the program is not run; that of a GPU can then be built by any Paddle (plsc.engine.memory.need).
+    ``dry_run``: the program is not run; that of a GPU can then be built by any Paddle (plsc.engine.memory.estimate).
     """
-    if env.on_gpu or parts.optimizer is not None:
+    if env.on_gpu or user_objects.optimizer is not None:
         block_rows = None
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
         inputs = make_inputs(config, config.train_batch_size, with_label=True)
         feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
-        feature = _build_backbone(config, parts, inputs, main)
+        feature = _build_backbone(config, user_objects, inputs, main)
         backbone = static.persistables(main)
         spec = replace(make_spec(config, feature.shape[1], seed), dry_run=dry_run)
         shard = Shard.of(spec, env)
         _check_kernel(config, spec, shard, env)
-        optimizer = None if parts.optimizer is not None else make_optimizer(config)
-        rows = make_rows(parts, spec, shard, env, optimizer, config.weight_decay)
+        optimizer = None if user_objects.optimizer is not None else make_optimizer(config)
+        rows = make_rows(user_objects, spec, shard, env, optimizer, config.weight_decay)
         scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
         step = static.create_state("classifier.step", [1], "int64")
         ops.increment_(step)
@@ -142,7 +142,7 @@ def build_train(
         gradients = Gradients.build(
             feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm, bucket_bytes
         )
-        optimizer_states = _append_update(parts, gradients, rows, update)
+        optimizer_states = _append_update(user_objects, gradients, rows, update)
         if count is not None:
             _count_step(count, gradients.found)
             optimizer_states += variables(Role.OPTIMIZER, [count.name])
@@ -160,9 +160,7 @@ def build_train(
     feeds.update(rows.feeds)
     parameters = gradients.parameters
     count_name = None if count is None else count.name
-    return TrainProgram(
-        main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizer, count_name
-    )
+    return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizer, count_name)
 
 
 def make_optimizer(config: Config) -> RowOptimizer:
@@ -200,7 +198,7 @@ def _check_kernel(config: Config, spec: ClassifierSpec, shard: Shard, env: Envir
 
 
 def make_rows(
-    parts: Parts,
+    user_objects: UserObjects,
     spec: ClassifierSpec,
     shard: Shard,
     env: Environment,
@@ -208,8 +206,8 @@ def make_rows(
     weight_decay: float,
 ) -> ShardRows:
     """The weight of the shard, held as the optimizer needs it, which is None with a user's."""
-    distribution = distribution_of(parts.param_attr, default_distribution(spec.num_classes, spec.embedding_size))
-    bias = bias_value(parts.bias_attr) if spec.with_bias else None
+    distribution = distribution_of(user_objects.param_attr, default_distribution(spec.num_classes, spec.embedding_size))
+    bias = bias_value(user_objects.bias_attr) if spec.with_bias else None
     samples = shard.samples and optimizer is not None
     # where each rank holds all rows they must stay the same: not by these on one rank and by Paddle's on another
     alike = spec.model_parallel or env.world_size == 1
@@ -220,14 +218,14 @@ def make_rows(
         prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",
         shape=[shard.num_local, spec.row_size],
         initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage, 2 if paired else 1),
-        param_attr=parts.param_attr,
+        param_attr=user_objects.param_attr,
         distributed=spec.model_parallel,
         weight_decay=weight_decay,
         storage=spec.storage,
         paired=paired,
     )
     if optimizer is None:
-        check_optimizer(parts.optimizer, spec.storage)
+        check_optimizer(user_objects.optimizer, spec.storage)
         return PaddleOptimizerRows(rows)
     make = optimizer.rows_class(samples) or (SampledRows if samples else DenseRows)
     return make(rows, optimizer)
@@ -239,7 +237,7 @@ def _moves_at_once(config: Config, env: Environment) -> bool:
     return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)
 
 
-def _append_update(parts: Parts, gradients, rows, update: Update | None) -> list[Variable]:
+def _append_update(user_objects: UserObjects, gradients, rows, update: Update | None) -> list[Variable]:
     """Append what moves backbone and rows; returns the replicated states that this makes."""
     main = paddle.static.default_main_program()
     for target, mean in zip(gradients.statistics, gradients.mean_statistics):
@@ -252,9 +250,9 @@ def _append_update(parts: Parts, gradients, rows, update: Update | None) -> list
         return variables(Role.OPTIMIZER, update_parameters(gradients.parameters, gradients.replicated, update))
     before = set(static.persistables(main))
     replicated = zero_if_skipped(gradients.found, gradients.replicated)
-    ops.apply_gradients(parts.optimizer, list(zip(gradients.parameters, replicated)))
+    ops.apply_gradients(user_objects.optimizer, list(zip(gradients.parameters, replicated)))
     created = [name for name in static.persistables(main) if name not in before]
-    of_rows = rows.update_by(parts.optimizer, gradients.rows, gradients.found)
+    of_rows = rows.update_by(user_objects.optimizer, gradients.rows, gradients.found)
     return variables(Role.OPTIMIZER, created) + [
         Variable(name, Role.OPTIMIZER if stored is None else Role.CLASSES, stored or name)
         for name, stored in of_rows.items()
@@ -279,12 +277,12 @@ class EvalProgram:
     own_feature: Any
 
 
-def build_eval(config: Config, parts: Parts, env: Environment, batch_size: int) -> EvalProgram:
+def build_eval(config: Config, user_objects: UserObjects, env: Environment, batch_size: int) -> EvalProgram:
     """The backbone in inference mode, which reads the variables of the training program in the same scope."""
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
         inputs = make_inputs(config, batch_size, with_label=False)
-        feature = build_feature(make_model(config, parts), inputs, is_train=False)
+        feature = build_feature(make_model(config, user_objects), inputs, is_train=False)
         everywhere = collectives.all_gather(feature, env.world_size)
     return EvalProgram(main, startup, inputs, everywhere, feature)
 
@@ -304,11 +302,11 @@ def make_inputs(config: Config, batch_size: int, with_label: bool) -> dict[str, 
     return inputs
 
 
-def _build_backbone(config: Config, parts: Parts, inputs: dict[str, Any], main):
+def _build_backbone(config: Config, user_objects: UserObjects, inputs: dict[str, Any], main):
     precision = config.mixed_precision
     lists = list(precision.custom_white_list), list(precision.custom_black_list)
     with half_precision.autocast(precision.enabled, *lists):
-        feature = build_feature(make_model(config, parts), inputs, is_train=True)
+        feature = build_feature(make_model(config, user_objects), inputs, is_train=True)
     if precision.enabled:
         half_precision.cast_program(main, *lists)
         feature = paddle.cast(feature, "float32")

@@ -12,12 +12,12 @@ from plsc.backend import executors, static
 from plsc.parallel.environment import Environment
 
 
-def place_of(env: Environment):
+def device_place(env: Environment):
     """Where this rank computes: its card, or the CPU."""
     return paddle.CUDAPlace(env.device_id) if env.on_gpu else paddle.CPUPlace()
 
 
-def own_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
+def make_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
     """(a scope, what frees it and its variables), which happens at the latest when ``owner`` goes.
 
     Paddle lists all scopes that were made and keeps them to the end of the process. What is freed must not be used. The
@@ -31,6 +31,6 @@ def own_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
 
 def make_executor(env: Environment):
     """An executor on this rank's device; a program that it has run must not change any more."""
-    executor = paddle.static.Executor(place_of(env))
+    executor = paddle.static.Executor(device_place(env))
     executors.cache_by_program(executor)
     return executor

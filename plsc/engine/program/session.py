@@ -15,7 +15,7 @@ from plsc.backend.cpu import map_large_blocks, use_huge_pages
 from plsc.backend.onednn import clear_cache
 from plsc.checkpoint import TOUCHED, TensorSpec
 from plsc.engine.program.build import TrainProgram
-from plsc.engine.program.scopes import make_executor, own_scope, place_of
+from plsc.engine.program.scopes import device_place, make_executor, make_scope
 from plsc.errors import PeerError, TrainingError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
@@ -34,7 +34,7 @@ class Session:
     def __init__(self, program: TrainProgram, env: Environment, seed: int):
         self.program = program
         self.env = env
-        self.scope, self._free = own_scope(self)
+        self.scope, self._free = make_scope(self)
         self.executor = make_executor(env)
         self._steps, self._ran = 0, []
         self._seed = seed
@@ -120,7 +120,7 @@ class Session:
         for variable in self.program.variables:
             array = arrays.get(variable.stored)
             if array is not None:
-                self.scope.find_var(variable.name).get_tensor().set(array, place_of(self.env))
+                self.scope.find_var(variable.name).get_tensor().set(array, device_place(self.env))
 
     def _read(self, name: str) -> np.ndarray:
         return np.array(self.scope.find_var(name).get_tensor())
@@ -140,19 +140,19 @@ class Session:
     # --- the rows of this rank's classes (a ShardSource) ---
 
     @property
-    def rows_wait(self) -> bool:
+    def rows_pending(self) -> bool:
         """True where rows may not be up to date as they are stored."""
         return self.history is not None and self.history.steps > 0
 
     def tensors(self) -> list[TensorSpec]:
         """What a checkpoint keeps of the shard."""
         shape = (self.program.shard.num_local, self.program.spec.row_size)
-        touched = [TensorSpec(TOUCHED, "I64", shape[:1])] if self.rows_wait else []
+        touched = [TensorSpec(TOUCHED, "I64", shape[:1])] if self.rows_pending else []
         return touched + [TensorSpec(name, "F32", shape) for name in self.program.rows.tensors]
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
         """(tensor name, first row, rows), each tensor in blocks of rows upwards, as they are stored."""
-        if self.rows_wait:
+        if self.rows_pending:
             touched = self._read(self.program.rows.touched).reshape(-1)
             for index in self._indices():
                 yield TOUCHED, int(index[0]), touched[index]
@@ -172,7 +172,7 @@ class Session:
             self._blocks.write(self, name, index, rows)
         if self.history is not None:
             self.history.restart()
-            self.scope.find_var(self.program.rows.touched).get_tensor().set(touched, place_of(self.env))
+            self.scope.find_var(self.program.rows.touched).get_tensor().set(touched, device_place(self.env))
 
     def set_rows(self, name: str, index: np.ndarray, rows: np.ndarray) -> None:
         """Set the rows ``index`` [n] int64 of the shard, no two of them the same."""
@@ -181,7 +181,7 @@ class Session:
     def bring_rows_up_to_date(self) -> None:
         """Make every stored row what the dense optimizer would have made it. This rounds: when it happens may depend on
         the steps only, so that a run does not change with when it is saved."""
-        if not self.rows_wait:
+        if not self.rows_pending:
             return
         table = self.history.table()
         for index in self._indices():

@@ -16,7 +16,7 @@ from typing import TextIO
 from plsc.terminal import tell
 
 
-class ToldOnce:
+class WarnOnce:
     """Says what is wrong with a file once, on stderr if there is one."""
 
     def __init__(self, name: str):
@@ -35,7 +35,7 @@ class LogFile(logging.FileHandler):
 
     def __init__(self, path: str):
         super().__init__(path, encoding="utf-8")
-        self._told = ToldOnce(path)
+        self._told = WarnOnce(path)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging calls it so
         self._told.tell(sys.exc_info()[1])
@@ -53,7 +53,7 @@ class Terminal(logging.StreamHandler):
     def __init__(self, stream: TextIO | None):
         super().__init__(stream)
         self.stream = stream  # where that is None, logging takes stderr
-        self._told = ToldOnce(getattr(stream, "name", "the terminal"))
+        self._told = WarnOnce(getattr(stream, "name", "the terminal"))
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.stream is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from plsc import checkpoint
 from plsc.checkpoint.layout import BEST, replaced_dirs, step_dirs
-from plsc.checkpoint.lock import Held, RunLock
+from plsc.checkpoint.lock import RunDirInUse, RunLock
 from plsc.config import Config
 from plsc.engine.run.scalars import SCALARS
 from plsc.errors import CheckpointError, ConfigError
@@ -18,7 +18,7 @@ from plsc.parallel.group import Group
 from plsc.terminal import tell
 
 
-def claim(config: Config, group: Group) -> RunLock | None:
+def lock_run_dir(config: Config, group: Group) -> RunLock | None:
     """Set ``model_save_dir`` to the directory that this training may write to; rank 0 returns the lock that it holds.
 
     With ``resume: new`` it is `run_2`, `run_3`, ... in ``model_save_dir`` where that holds a run. Rank 0 decides; every
@@ -44,7 +44,7 @@ def claim(config: Config, group: Group) -> RunLock | None:
     return held[0] if held else None
 
 
-def held_run(run_dir: str) -> str | None:
+def describe_existing_run(run_dir: str) -> str | None:
     """What shows that a directory holds a run: a checkpoint, or a step that was told in its scalars; None if nothing.
 
     Logs alone do not: a training that failed before it made a step left some, and test(), predict() and exports write
@@ -63,7 +63,7 @@ def _choose(config: Config, on_loss: Callable[[str], None]) -> RunLock:
         return _find_beside(config.model_save_dir, on_loss)
     try:
         lock = _lock(config.model_save_dir, on_loss)
-    except Held as error:
+    except RunDirInUse as error:
         raise CheckpointError(str(error)) from None  # as the other ranks know it
     if config.resume == "never":
         problem = _problem(config)
@@ -75,7 +75,7 @@ def _choose(config: Config, on_loss: Callable[[str], None]) -> RunLock:
 
 def _problem(config: Config) -> str | None:
     run_dir = config.model_save_dir
-    found = held_run(run_dir)
+    found = describe_existing_run(run_dir)
     if found is None or _goes_on_from_newest(config):
         return None
     return (
@@ -98,10 +98,10 @@ def _goes_on_from_newest(config: Config) -> bool:
 def _find_beside(base: str, on_loss: Callable[[str], None]) -> RunLock:
     run_dir = base
     while True:
-        if held_run(run_dir) is None:
+        if describe_existing_run(run_dir) is None:
             try:
                 return _lock(run_dir, on_loss)
-            except Held:
+            except RunDirInUse:
                 pass  # one that has just begun
         run_dir = os.path.join(base, _free_name(base))
 

@@ -9,7 +9,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-from plsc.engine.run.handlers import ToldOnce
+from plsc.engine.run.handlers import WarnOnce
 from plsc.errors import ConfigError
 
 SCALARS = "scalars.jsonl"
@@ -28,7 +28,7 @@ class Scalars:
         path = os.path.join(run_dir, SCALARS)
         _drop_half_line(path)
         self._lines = open(path, "ab", buffering=0)
-        self._told = ToldOnce(path)
+        self._told = WarnOnce(path)
 
     def add(self, step: int, values: dict[str, Any]) -> None:
         """One line {"step": ..., ...}; numbers become curves, those of a verification set under test/<name>/."""

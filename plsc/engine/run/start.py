@@ -16,10 +16,10 @@ import paddle
 from plsc import checkpoint, remote
 from plsc.backend.cpu import prepare_cpu, release_free_memory
 from plsc.config import Config
-from plsc.config.parts import Parts
-from plsc.engine.run import alike
-from plsc.engine.run.journal import Journal
-from plsc.engine.run.run_dir import claim
+from plsc.config.user_objects import UserObjects
+from plsc.engine.run import consistency
+from plsc.engine.run.run_dir import lock_run_dir
+from plsc.engine.run.run_log import RunLog
 from plsc.engine.run.scalars import import_package
 from plsc.errors import ConfigError, PeerError, PlscError, TrainingError, first_line
 from plsc.extras import install
@@ -38,17 +38,17 @@ class Run:
     """
 
     config: Config
-    parts: Parts
+    user_objects: UserObjects
     env: Environment
     group: Group
-    journal: Journal
+    log: RunLog
     seed: int
     start_dir: str = ""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
-def start(config: Config, parts: Parts, check, continues: bool = False) -> Iterator[Run]:
+def start(config: Config, user_objects: UserObjects, check, continues: bool = False) -> Iterator[Run]:
     """Start a run, end it together with the other ranks, and tell them if it fails.
 
     ``check(config, parts, env)`` looks at the user's data before anything is opened or written, and returns a record
@@ -58,48 +58,48 @@ def start(config: Config, parts: Parts, check, continues: bool = False) -> Itera
     ugi = config.remote.fs_ugi or ""
     hide_secrets([ugi, ugi.partition(",")[2]])
     group = open_group(Environment.from_launch())
-    with group.exclusive_run(), _started(config, parts, check, continues, group) as run:
+    with group.exclusive_run(), _started(config, user_objects, check, continues, group) as run:
         yield run
 
 
 @contextlib.contextmanager
-def _started(config: Config, parts: Parts, check, continues: bool, group: Group) -> Iterator[Run]:
+def _started(config: Config, user_objects: UserObjects, check, continues: bool, group: Group) -> Iterator[Run]:
     config = config.copy()
     _outlive_sigterm(group)
-    notes = alike.require_same_start(config, parts, group)
-    env, data = group.agree(lambda: _check(config, parts, check))
-    alike.require_same_data(data, env.device, group)
+    notes = consistency.require_same_start(config, user_objects, group)
+    env, data = group.agree(lambda: _check(config, user_objects, check))
+    consistency.require_same_data(data, env.device, group)
     prepare_cpu(threads(config, env))
     paddle.enable_static()
     asked = config.model_save_dir
-    lock = claim(config, group) if continues else None
-    journal = Journal.silent()
+    lock = lock_run_dir(config, group) if continues else None
+    log = RunLog.silent()
 
     def on_stopped(text: str) -> None:
-        journal.failed(text)
+        log.error(text)
         if lock is not None:
             lock.release()  # nothing else does: the process ends at once
 
     group.on_stopped = on_stopped
     try:
         group.connect(env)
-        journal = Journal(config.model_save_dir, env, group, config.scalars)
+        log = RunLog(config.model_save_dir, env, group, config.scalars)
         for line in notes:
-            journal.say(line)
+            log.info(line)
         if config.model_save_dir != asked:
-            journal.say(f"{asked} holds a run: this one begins beside it, in {config.model_save_dir}")
+            log.info(f"{asked} holds a run: this one begins beside it, in {config.model_save_dir}")
         if continues:
-            _watch_stalls(config, group, journal)
-        run = Run(config, parts, env, group, journal, seed=0, data=data)
+            _watch_stalls(config, group, log)
+        run = Run(config, user_objects, env, group, log, seed=0, data=data)
         run = replace(run, start_dir=remote.fetch_start(run, continues))
         yield replace(run, seed=_one_seed(run, continues))
         group.barrier("end of the run")
         group.watch_stalls(0)
     except PlscError as error:
         error = _cause(error, group)
-        journal.failed(str(error))
+        log.error(str(error))
         if isinstance(error, ConfigError):
-            journal.discard()
+            log.discard()
         group.fail(str(error))
         raise error from error.__cause__
     except BaseException as error:
@@ -107,16 +107,16 @@ def _started(config: Config, parts: Parts, check, continues: bool, group: Group)
         group.fail("stopped by Ctrl-C" if stopped else f"{type(error).__name__}: {first_line(error)}")
         raise
     finally:
-        journal.close()
+        log.close()
         if lock is not None:
             lock.release()
         release_free_memory()
 
 
-def _watch_stalls(config: Config, group: Group, journal: Journal) -> None:
+def _watch_stalls(config: Config, group: Group, log: RunLog) -> None:
     group.watch_stalls(config.stall_timeout)
     if not group.waits_long:
-        journal.say(
+        log.info(
             "WARNING: Gloo of this Paddle cannot be told how long to wait: a rank that is late by more than 30 s ends "
             "the run, whatever stall_timeout says"
         )
@@ -136,13 +136,13 @@ def _outlive_sigterm(group: Group) -> None:
         signal.signal(signal.SIGTERM, hear)
 
 
-def _check(config: Config, parts: Parts, check) -> tuple[Environment, dict[str, dict[str, Any]]]:
-    env = place_of(config)
+def _check(config: Config, user_objects: UserObjects, check) -> tuple[Environment, dict[str, dict[str, Any]]]:
+    env = find_environment(config)
     config.check(env.world_size, env.device)
-    parts.check(config)
+    user_objects.check(config)
     if env.rank == 0:
         import_package(config.scalars)  # before anything is written
-    return env, check(config, parts, env) or {}
+    return env, check(config, user_objects, env) or {}
 
 
 def _cause(error: PlscError, group: Group) -> PlscError:
@@ -170,7 +170,7 @@ def choose_seed(config: Config, start_dir: str, continues: bool) -> int:
     return int.from_bytes(os.urandom(4), "little") >> 1
 
 
-def place_of(config: Config) -> Environment:
+def find_environment(config: Config) -> Environment:
     """The place among the ranks and the device that ``device`` asks for. Raises ConfigError, LaunchError."""
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if config.device == "gpu" and not has_gpu:

@@ -60,7 +60,7 @@ class StopRequest:
             os.kill(os.getpid(), number)
 
 
-class Patience:
+class DataTimeout:
     """Why not to wait for data any longer, asked with the seconds waited so far; None is to go on."""
 
     def __init__(self, request: StopRequest, stall_timeout: float, world_size: int):

@@ -8,13 +8,13 @@ import paddle
 
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
-from plsc.checkpoint.together import together
-from plsc.checkpoint.waiting import described
+from plsc.checkpoint.collective import on_all_ranks
+from plsc.checkpoint.pending_rows import describe_optimizer
 from plsc.classifiers import ClassifierSpec
 from plsc.data import difference
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
-from plsc.engine.training.length import Progress
+from plsc.engine.training.steps import Progress
 from plsc.errors import CheckpointError, DataError
 from plsc.rows.history import RowHistory
 
@@ -25,12 +25,12 @@ def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
     Raises CheckpointError on every rank.
     """
     config = run.config
-    own = checkpoint.newest_whole(config.model_save_dir, run.group) if config.resume == "auto" else None
+    own = checkpoint.newest_intact(config.model_save_dir, run.group) if config.resume == "auto" else None
     path = own or run.start_dir
     if not path:
         return None
     if own is None:  # checkpoint_dir may be this run's own directory
-        checkpoint.put_back_newest(config.model_save_dir, run.group)
+        checkpoint.restore_newest(config.model_save_dir, run.group)
     hashed = own is not None
     return checkpoint.open_checkpoint(path, run.group, spec.num_classes, spec.embedding_size, hashed=hashed)
 
@@ -54,7 +54,7 @@ def compare_data(run: Run, data, path: str, manifest: Manifest) -> None:
     """
     now = run.data.get("training", {})
     if not manifest.data:
-        run.journal.say(f"{path} does not say with which data it was trained: whether they are the same is not known")
+        run.log.info(f"{path} does not say with which data it was trained: whether they are the same is not known")
         return
     found = difference(manifest.data, now, getattr(data, "record", None))
     if found is None:
@@ -64,7 +64,7 @@ def compare_data(run: Run, data, path: str, manifest: Manifest) -> None:
             f"{path} was trained with other labels: {found.text}; give each class the label that it had, begin a new "
             "run by init_from: classes with a label_map, or set accept_new_labels: true"
         )
-    run.journal.say(f"going on with other data than {path} was trained with: {found.text}")
+    run.log.info(f"going on with other data than {path} was trained with: {found.text}")
 
 
 def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
@@ -82,13 +82,13 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         if waits:
             session.history.resume(checkpoint.read_window(path, manifest))
 
-    together(run.group, f"cannot continue from {path}", fill)
+    on_all_ranks(run.group, f"cannot continue from {path}", fill)
     scheduler = user_scheduler(run)
     if scheduler is not None and manifest.lr_state:
         scheduler.set_state_dict(dict(manifest.lr_state))
     saved_seed = manifest.random_states.get("seed")
     if saved_seed != run.seed:
-        run.journal.say(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
+        run.log.info(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
 
 
 def _can_wait_on(history: RowHistory | None, manifest: Manifest) -> bool:
@@ -97,7 +97,7 @@ def _can_wait_on(history: RowHistory | None, manifest: Manifest) -> bool:
         return False
     stored = dict(manifest.row_history)
     steps = stored.pop("steps")
-    return stored == described(history.optimizer, history.weight_decay) and history.can_resume(steps)
+    return stored == describe_optimizer(history.optimizer, history.weight_decay) and history.can_resume(steps)
 
 
 def meta_of(run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extra: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def meta_of(run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extr
 
 def user_scheduler(run: Run):
     """The learning-rate scheduler of a user's optimizer, or None."""
-    rate = getattr(run.parts.optimizer, "_learning_rate", None)
+    rate = getattr(run.user_objects.optimizer, "_learning_rate", None)
     return rate if isinstance(rate, paddle.optimizer.lr.LRScheduler) else None
 
 

@@ -14,7 +14,7 @@ SLOW_SAVE = "slow_save.json"  # in the directory of a run whose last save took l
 _SHARE = 0.8  # of the time, for the save: a stop also waits for the step that is under way
 
 
-class Grace:
+class GracePeriod:
     """Watches how long saves take, from the run before on."""
 
     def __init__(self, run: Run, limit: float | None = None):
@@ -33,7 +33,7 @@ class Grace:
     def _look(self, seconds: float) -> None:
         if self._limit is not None and seconds > _SHARE * self._limit and not self._said:
             self._said = True
-            self._run.journal.say(
+            self._run.log.info(
                 f"WARNING: the last save took {seconds:.0f} s, and Paddle's launcher kills ranks {self._limit:.0f} s "
                 "after SIGTERM: a stop would save nothing; start with `python -m plsc.launch`, which waits"
             )

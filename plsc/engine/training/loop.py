@@ -20,15 +20,15 @@ from plsc.engine.evaluation.sets_check import check_sets
 from plsc.engine.memory.check import check_memory
 from plsc.engine.program.build import EvalProgram, build_eval, build_train
 from plsc.engine.program.session import Session
-from plsc.engine.run import alike
-from plsc.engine.run.journal import clock
+from plsc.engine.run import consistency
+from plsc.engine.run.run_log import clock
 from plsc.engine.run.start import Run
-from plsc.engine.run.stopping import Patience, StopRequest
+from plsc.engine.run.stopping import DataTimeout, StopRequest
 from plsc.engine.training import checkpointing
-from plsc.engine.training.initial import start_from
-from plsc.engine.training.length import Plan, Progress
+from plsc.engine.training.initial_weights import load_initial_weights
 from plsc.engine.training.meter import Meter
 from plsc.engine.training.saver import Saver, Target
+from plsc.engine.training.steps import Progress, TrainingSteps
 from plsc.errors import ConfigError, DataError, TrainingError
 from plsc.evaluation.results import Verifications
 from plsc.evaluation.table import table, tables
@@ -66,13 +66,13 @@ class Result:
 def train(run: Run) -> Result:
     """Train as configured. Raises a PlscError; what was saved before it stays."""
     config = run.config
-    for line in config.without_effect() + run.parts.without_effect(config):
-        run.journal.say(line)
-    say_classes_without_images(run)
-    program = build_train(config, run.parts, run.env, run.seed)
-    alike.say_where_compiled(program.rows.spec.paired, run.group, run.journal)
+    for line in config.without_effect() + run.user_objects.without_effect(config):
+        run.log.info(line)
+    log_classes_without_images(run)
+    program = build_train(config, run.user_objects, run.env, run.seed)
+    consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
     _check_embedding_size(run, program.spec.embedding_size)
-    evaluation = build_eval(config, run.parts, run.env, config.test_batch_size) if config.with_test else None
+    evaluation = build_eval(config, run.user_objects, run.env, config.test_batch_size) if config.with_test else None
     if evaluation is not None:
         require_same_parameters(program.main, evaluation.main)
     check_memory(run, program, evaluation)
@@ -83,18 +83,18 @@ def train(run: Run) -> Result:
 def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result:
     config, program = run.config, session.program
     check_sets(run)
-    data = make_training_data(config, run.parts, run.seed, run.journal.say)
+    data = make_training_data(config, run.user_objects, run.seed, run.log.info)
     compare_samples(run, data)
-    alike.require_same(run.group, DataError, {"the number of training images": len(data)})
+    consistency.require_same(run.group, DataError, {"the number of training images": len(data)})
     check_batch(config, len(data), run.env)
     opened = checkpointing.open_start(run, program.spec)
     if opened is not None:
         checkpointing.compare_data(run, data, *opened)
     best = Best(run, opened)
     progress = checkpointing.progress_of(opened)
-    plan = Plan.of(config, run.env.world_size, len(data), progress)
+    plan = TrainingSteps.of(config, run.env.world_size, len(data), progress)
     for line in plan.schedule.without_effect():
-        run.journal.say(line)
+        run.log.info(line)
     request = StopRequest()
     with _loader(run, data, plan, request) as loader:  # forks its workers before the executor has threads
         session.start(run.group)
@@ -102,17 +102,17 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             for built in filter(None, (program, evaluation)):
                 use_onednn(built.main)
         if opened is None:
-            start_from(run, session)
+            load_initial_weights(run, session)
         else:
             checkpointing.load(run, session, *opened)
-            run.journal.say(f"continue from {opened[0]}, step {progress.step}")
+            run.log.info(f"continue from {opened[0]}, step {progress.step}")
         protect = opened[0] if opened else None
         with request, Saver(run, session, protect) as saver:
             return Loop(run, session, evaluation, plan, request, saver, best, protect).go(loader)
 
 
-def _loader(run: Run, data, plan: Plan, request: StopRequest) -> Loader:
-    options = LoaderOptions(stop_waiting=Patience(request, run.config.stall_timeout, run.env.world_size))
+def _loader(run: Run, data, plan: TrainingSteps, request: StopRequest) -> Loader:
+    options = LoaderOptions(stop_waiting=DataTimeout(request, run.config.stall_timeout, run.env.world_size))
     sampler = plan.sampler(run.config.train_batch_size, run.env, run.seed, shuffle=not data.sequential)
     return Loader(data, sampler, run.config.data.num_workers, *plan.data_steps(), options)
 
@@ -125,7 +125,7 @@ class Loop:
         run: Run,
         session: Session,
         evaluation: EvalProgram | None,
-        plan: Plan,
+        plan: TrainingSteps,
         request: StopRequest,
         saver: Saver,
         best: Best,
@@ -146,7 +146,7 @@ class Loop:
 
     def go(self, loader: Loader) -> Result:
         run, plan = self._run, self._plan
-        run.journal.say(self._headline())
+        run.log.info(self._headline())
         loss, path = math.nan, ""
         if self._best.going_on(plan.first.step) and plan.first.step < plan.last:
             self._verify_if_due(plan.first.step, self._protect)
@@ -154,8 +154,8 @@ class Loop:
             rate = plan.schedule.lr(step)
             run.group.begin_step(step + 1)
             results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.made)
-            if run.parts.optimizer is not None:
-                rate = float(run.parts.optimizer.get_lr())
+            if run.user_objects.optimizer is not None:
+                rate = float(run.user_objects.optimizer.get_lr())
             if self._scheduler is not None:
                 self._scheduler.step()
             loss, stop, done = results["loss"], results.pop("stop") > 0, step + 1
@@ -169,10 +169,10 @@ class Loop:
             self._verify_if_due(done, saved)
             if stop and done < plan.last:
                 self._saver.finish()
-                run.journal.say(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
+                run.log.info(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
                 return Result(done, loss, path, self._verified, stopped=True, unverified=self._unverified)
         if plan.first.step >= plan.last:
-            run.journal.say(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
+            run.log.info(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
             path = self._protect or ""
             self._verify(plan.first.step, self._protect)
         self._saver.finish()
@@ -206,11 +206,11 @@ class Loop:
     def _tell(self, done: int, results: dict[str, float], rate: float) -> None:
         run, plan, meter = self._run, self._plan, self._meter
         short = f"loss {results['loss']:.4f} lr {rate:.6f}"
-        run.journal.progress(f"{short} {meter.rate():.1f} images/s {clock(meter.left(done))} left", done, plan.last)
+        run.log.progress(f"{short} {meter.rate():.1f} images/s {clock(meter.left(done))} left", done, plan.last)
         if done % run.config.log_period and done != plan.last:
             return
         extra = "".join(f", {name}: {results[name]:.5f}" for name in ("acc1", "acc5") if name in results)
-        run.journal.say(
+        run.log.info(
             f"train: epoch: {plan.epoch(done - 1)}, step: {done}/{plan.last}, loss: {results['loss']:.6f}, "
             f"mean loss: {meter.mean():.6f}, lr: {rate:.8f}, images/s: {meter.rate():.2f}, "
             f"waited for data: {100 * meter.wait():.1f} %, left: {clock(meter.left(done))}{extra}"
@@ -218,14 +218,14 @@ class Loop:
         for name in self._session.program.rows.counts:
             self._tell_cut(name, int(results[name]))
         speed = {"images_per_second": round(meter.rate(), 3), "data_wait": round(meter.wait(), 4)}
-        run.journal.scalars(done, {**results, "mean_loss": meter.mean(), "lr": rate, **speed})
+        run.log.scalars(done, {**results, "mean_loss": meter.mean(), "lr": rate, **speed})
         meter.restart()
 
     def _tell_cut(self, name: str, cut: int) -> None:
         new, self._cut[name] = cut - self._cut.get(name, 0), cut
         if new > 0:
             (limit,) = (slot.float16_limit for slot in self._session.program.optimizer.slots if slot.cut_count == name)
-            self._run.journal.say(
+            self._run.log.info(
                 f"classifier.storage=float16: {new} numbers of this rank's {name.removesuffix('_cut')} were too large "
                 f"and were cut off at {limit:.2f}; bfloat16 and float32 hold them"
             )
@@ -241,12 +241,12 @@ class Loop:
         if self._embedder is None:
             return
         began, run, failures = time.monotonic(), self._run, {}
-        results = verify_all(run.config, run.parts, self._embedder, group=run.group, failures=failures)
+        results = verify_all(run.config, run.user_objects, self._embedder, group=run.group, failures=failures)
         for name, one in results.items():
             for line in one.lines():
-                run.journal.say(f"test: step: {done}, {line}")
-            run.journal.scalars(done, {"test": name, **one.record})
-        run.journal.say(f"test time: {time.monotonic() - began:.4f}")
+                run.log.info(f"test: step: {done}, {line}")
+            run.log.scalars(done, {"test": name, **one.record})
+        run.log.info(f"test time: {time.monotonic() - began:.4f}")
         self._meter.pause(time.monotonic() - began)
         try:
             if self._best.improved(done, {name: one.values for name, one in results.items()}):
@@ -255,7 +255,7 @@ class Loop:
             failures["best_metric"] = str(error)
         if failures:
             self._unverified[done] = "; ".join(failures.values())
-            run.journal.say(f"verification failed at step {done}, training goes on: {self._unverified[done]}")
+            run.log.info(f"verification failed at step {done}, training goes on: {self._unverified[done]}")
         if results:
             self._verified = Verifications(results)
 
@@ -283,12 +283,12 @@ class Loop:
         return path
 
 
-def say_classes_without_images(run: Run) -> None:
+def log_classes_without_images(run: Run) -> None:
     """A number of classes that is not that of the list: a slip, or classes that are to come."""
     number, found = run.config.classifier.num_classes, run.data["training"].get("labels")
     if found is not None and found < number:
         usual = ", the default" if number == OPTIONS["classifier.num_classes"].default else ""
-        run.journal.say(
+        run.log.info(
             f"classifier.num_classes={number}{usual}: the list has labels of {found} classes, {number - found} have no "
             "picture; they cost memory and time, and are pushed away from all others"
         )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from plsc.engine.training.length import Plan
+from plsc.engine.training.steps import TrainingSteps
 
 Batch = TypeVar("Batch")
 
@@ -15,7 +15,7 @@ class Meter:
     """Since the last line of the log: mean loss, images per second, and the share of the time in which the loop waited
     for data; without the time of verifying and saving."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: TrainingSteps):
         self._plan = plan
         self.restart()
 

@@ -13,13 +13,13 @@ import numpy as np
 from plsc import checkpoint
 from plsc.checkpoint import WINDOW, ArrayShard
 from plsc.checkpoint.layout import checkpoints_dir, step_name
-from plsc.checkpoint.waiting import described
+from plsc.checkpoint.pending_rows import describe_optimizer
 from plsc.engine.memory.free import free_memory
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
 from plsc.engine.training import checkpointing
-from plsc.engine.training.grace import Grace
-from plsc.engine.training.length import Progress
+from plsc.engine.training.grace import GracePeriod
+from plsc.engine.training.steps import Progress
 from plsc.parallel.side import SideGroup
 
 MEMORY_SHARE = 0.5  # of the memory that is free now, what the snapshots of this machine's ranks may take
@@ -45,7 +45,7 @@ class Saver:
     def __init__(self, run: Run, session: Session, protect: str | None):
         self._run, self._session = run, session
         self._protect = [protect] if protect else []
-        self._grace = Grace(run)
+        self._grace = GracePeriod(run)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._beside = run.config.save_async and self._fits_in_memory()
@@ -64,9 +64,9 @@ class Saver:
         meta, replicated, shard = {}, None, session if gives_shard else None
         if run.env.rank == 0:
             meta, replicated = checkpointing.meta_of(run, spec, progress, epoch, extra), session.replicated()
-            if session.rows_wait:
+            if session.rows_pending:
                 replicated[WINDOW] = session.history.window()
-                meta["row_history"] = described(session.history.optimizer, session.history.weight_decay)
+                meta["row_history"] = describe_optimizer(session.history.optimizer, session.history.weight_decay)
         if self._beside and gives_shard:
             shard = snapshot(session)
         checksum = session.checksum()
@@ -75,13 +75,13 @@ class Saver:
             for target in targets:
                 path = checkpoint.save(target.run_dir, progress.step, replicated, shard, meta, self._group, checksum)
                 checkpoint.remove_old(target.run_dir, target.keep, self._group, [*self._protect, path])
-                run.journal.say(f"Save model to {path}, {time.monotonic() - began:.3f} s")
+                run.log.info(f"Save model to {path}, {time.monotonic() - began:.3f} s")
             self._grace.saved(time.monotonic() - began)
 
         if self._beside:
             self._thread = threading.Thread(target=self._watched, args=(write,), name="plsc-save", daemon=True)
             self._thread.start()
-            run.journal.say(f"training stood still for {time.monotonic() - began:.3f} s to save step {progress.step}")
+            run.log.info(f"training stood still for {time.monotonic() - began:.3f} s to save step {progress.step}")
         else:
             write()
         return os.path.join(checkpoints_dir(targets[-1].run_dir), step_name(progress.step))
@@ -93,7 +93,7 @@ class Saver:
             copy = checkpoint.link(path, target.run_dir, extra, self._run.group)
             checkpoint.remove_old(target.run_dir, target.keep, self._run.group, [*self._protect, copy])
             if not os.path.samefile(copy, path):
-                self._run.journal.say(f"Save model to {copy}, the files of {path}")
+                self._run.log.info(f"Save model to {copy}, the files of {path}")
 
     def finish(self) -> None:
         """Wait for the save that is under way. Raises what it met."""
@@ -118,7 +118,7 @@ class Saver:
             write()
         except BaseException as error:
             self._error = error
-            self._run.journal.say(f"the save beside training failed, the run will end at the next one: {error}")
+            self._run.log.info(f"the save beside training failed, the run will end at the next one: {error}")
 
     def _fits_in_memory(self) -> bool:
         """The same answer on every rank."""
@@ -127,7 +127,7 @@ class Saver:
         allowed = MEMORY_SHARE * free_memory() / self._run.env.local_world_size
         fits = self._run.group.all_gather(need <= allowed)
         if not all(fits):
-            self._run.journal.say(
+            self._run.log.info(
                 f"save_async: rank {fits.index(False)} has no room for a copy of its weights (here {need >> 20} MB, "
                 f"allowed {int(allowed) >> 20} MB); training waits for each save"
             )

@@ -36,12 +36,12 @@ def window_spec(row_history: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(WINDOW, "F64", (row_history["steps"] + 1, row_history.get("numbers", 4)))
 
 
-def tensors_that_wait(row_history: Mapping[str, Any]) -> tuple[str, ...]:
+def pending_tensors(row_history: Mapping[str, Any]) -> tuple[str, ...]:
     """Their names; the weight first."""
     return tuple(row_history.get("tensors", MOVING))
 
 
-def described(optimizer: RowOptimizer, weight_decay: float) -> dict[str, Any]:
+def describe_optimizer(optimizer: RowOptimizer, weight_decay: float) -> dict[str, Any]:
     """What a manifest says of the optimizer for which rows wait, beside the steps."""
     if optimizer.name == MOMENTUM:
         return {}
@@ -54,14 +54,14 @@ def described(optimizer: RowOptimizer, weight_decay: float) -> dict[str, Any]:
     }
 
 
-class Waiting:
+class PendingRows:
     """``window`` [steps + 1, K] float64 of one checkpoint. Raises CheckpointError where it is not finite."""
 
     def __init__(self, path: str, window: np.ndarray, row_history: Mapping[str, Any]):
         if not np.isfinite(window).all():
             raise CheckpointError(f"{path}: {WINDOW} holds numbers that are not finite: damaged")
         self.window = window
-        self.tensors = tensors_that_wait(row_history)
+        self.tensors = pending_tensors(row_history)
         self._history = row_history
 
     def checked(self, file: TensorFile, touched: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ class Waiting:
             optimizer = build_optimizer(name, self._history["arguments"])
         except ConfigError as error:
             raise CheckpointError(f"{path}: its rows wait for an optimizer that cannot be made: {error}") from None
-        now, before = described(optimizer, self._history["weight_decay"]), dict(self._history)
+        now, before = describe_optimizer(optimizer, self._history["weight_decay"]), dict(self._history)
         if any(now[key] != before[key] for key in ("numbers", "tensors")):
             raise CheckpointError(
                 f"{path}: the optimizer {name!r} kept {before['tensors']} and {before['numbers']} numbers a step, and "

@@ -19,7 +19,7 @@ from plsc.terminal import is_terminal
 LINE = "%(asctime)s %(levelname)s %(message)s"
 
 
-class Journal:
+class RunLog:
     """Writes ``<run_dir>/logs/rank_00000.log`` on each rank and ``<run_dir>/scalars.jsonl`` on rank 0.
 
     Raises CheckpointError on every rank where the directory cannot be written.
@@ -39,12 +39,12 @@ class Journal:
             raise CheckpointError(problems[0])
 
     @classmethod
-    def silent(cls) -> Journal:
+    def silent(cls) -> RunLog:
         """One that writes nothing, for before the run has a place to write."""
-        journal = cls.__new__(cls)
-        journal._logger, journal._handlers, journal._scalars = logging.getLogger("plsc"), [], None
-        journal._bar, journal._rank, journal._made = ProgressLine(False), 0, []
-        return journal
+        log = cls.__new__(cls)
+        log._logger, log._handlers, log._scalars = logging.getLogger("plsc"), [], None
+        log._bar, log._rank, log._made = ProgressLine(False), 0, []
+        return log
 
     def _open(self, run_dir: str, scalars: str) -> str | None:
         logs = os.path.join(run_dir, "logs")
@@ -68,12 +68,12 @@ class Journal:
         self._logger.propagate = False
         return None
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """A line in the log, on the terminal too on rank 0."""
         self._bar.clear()
         self._logger.info(text)
 
-    def failed(self, text: str) -> None:
+    def error(self, text: str) -> None:
         """The reason why this rank ends, in its log file."""
         for handler in self._handlers:
             if isinstance(handler, logging.FileHandler):

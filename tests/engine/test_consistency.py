@@ -8,8 +8,8 @@ import functools
 import pytest
 
 from plsc.config import OPTIONS, Config
-from plsc.config.parts import Parts, qualified_name
-from plsc.engine.run import alike
+from plsc.config.user_objects import UserObjects, qualified_name
+from plsc.engine.run import consistency
 from plsc.errors import ConfigError, LaunchError
 
 # The keys that ranks may have other values of. A new one is compared; to be here it needs a reason in the schema.
@@ -49,52 +49,52 @@ def test_the_exceptions_are_these():
 
 @pytest.mark.parametrize("key", OPTIONS)
 def test_every_key_is_compared(key):
-    group = Group(settings=alike.settings(changed(key)))
+    group = Group(settings=consistency.settings(changed(key)))
     if key in MAY_DIFFER:
-        alike.require_same_start(Config(), Parts(), group)
+        consistency.require_same_start(Config(), UserObjects(), group)
         return
     with pytest.raises(ConfigError) as caught:
-        alike.require_same_start(Config(), Parts(), group)
+        consistency.require_same_start(Config(), UserObjects(), group)
     assert str(caught.value).startswith(f"{key} is ") and " on rank 1" in str(caught.value)
 
 
 def test_a_key_that_only_another_version_has_is_a_difference():
     with pytest.raises(ConfigError, match="new_key is None on rank 0 and 3 on rank 1"):
-        alike.require_same_start(Config(), Parts(), Group(settings={"new_key": 3}))
+        consistency.require_same_start(Config(), UserObjects(), Group(settings={"new_key": 3}))
 
 
 @pytest.mark.parametrize("name", ["the version of PLSC", "the version of Paddle", "the version of NumPy"])
 def test_versions_come_first(name):
     group = Group(versions={name: "0.1"}, settings={"lr": 9})
     with pytest.raises(LaunchError, match=f"{name} is '.*' on rank 0 and '0.1' on rank 1: install the same packages"):
-        alike.require_same_start(Config(), Parts(), group)
+        consistency.require_same_start(Config(), UserObjects(), group)
 
 
 def test_what_rounds_is_told_and_not_refused():
-    assert alike.require_same_start(Config(), Parts(), Group()) == []
-    (line,) = alike.require_same_start(Config(), Parts(), Group(machine={"the version of Pillow": "1.0"}))
+    assert consistency.require_same_start(Config(), UserObjects(), Group()) == []
+    (line,) = consistency.require_same_start(Config(), UserObjects(), Group(machine={"the version of Pillow": "1.0"}))
     assert line.startswith("the ranks differ: the version of Pillow is ") and "'1.0' on rank 1" in line
 
 
 def test_several_ranks_and_many_keys_make_one_short_line():
     everyone = [{f"k{i}": 0 for i in range(9)}, {f"k{i}": 0 for i in range(9)}, {f"k{i}": 1 for i in range(9)}]
-    assert alike.differences([*everyone, everyone[2]])[0] == (
+    assert consistency.differences([*everyone, everyone[2]])[0] == (
         "k0 is 0 on rank 0 and 1 on rank 2 (rank(s) 3 differ too)"
     )
     with pytest.raises(ConfigError) as caught:
-        alike._refuse(ConfigError, everyone, "do this")
+        consistency._refuse(ConfigError, everyone, "do this")
     assert str(caught.value).endswith("k4 is 0 on rank 0 and 1 on rank 2; and 4 more: do this")
 
 
 def test_long_values_are_cut_around_what_differs():
     values = [list(range(100)), [*range(60), 7, *range(61, 100)]]
-    (line,) = alike.differences([{"boundaries": value} for value in values])
+    (line,) = consistency.differences([{"boundaries": value} for value in values])
     assert len(line) < 200 and "59, 60, 61" in line and "59, 7, 61" in line
 
 
 def test_an_address_is_shown_without_what_is_secret():
     urls = [f"s3://bucket/dir?signature=secret{rank}" for rank in (0, 1)]
-    (line,) = alike.differences([{"remote.save_url": url} for url in urls])
+    (line,) = consistency.differences([{"remote.save_url": url} for url in urls])
     assert "secret" not in line
 
 
@@ -104,9 +104,9 @@ def test_a_rate_of_a_users_own_is_compared():
     name = qualified_name(paddle.ParamAttr(learning_rate=0.5))
     assert name.endswith("ParamAttr, learning rate 0.5")
     with pytest.raises(ConfigError, match="param_attr is .* rate 0.5' on rank 0 and .* rate 1.0' on rank 1"):
-        own = Parts(param_attr=paddle.ParamAttr(learning_rate=0.5))
-        other = Parts(param_attr=paddle.ParamAttr())
-        alike.require_same_start(Config(), own, Group(parts=other.names()))
+        own = UserObjects(param_attr=paddle.ParamAttr(learning_rate=0.5))
+        other = UserObjects(param_attr=paddle.ParamAttr())
+        consistency.require_same_start(Config(), own, Group(user_objects=other.names()))
 
 
 def reader(count: int):

@@ -9,7 +9,7 @@ from plsc import checkpoint
 from plsc.backend import static
 from plsc.checkpoint import Manifest
 from plsc.engine.program.build import EvalProgram, build_eval
-from plsc.engine.program.scopes import make_executor, own_scope, place_of
+from plsc.engine.program.scopes import device_place, make_executor, make_scope
 from plsc.engine.run.start import Run
 from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
@@ -19,8 +19,8 @@ class Variables:
     """A scope and an executor: the variables of programs that belong together."""
 
     def __init__(self, env: Environment):
-        self._place = place_of(env)
-        self.scope, _ = own_scope(self)
+        self._place = device_place(env)
+        self.scope, _ = make_scope(self)
         self.executor = make_executor(env)
 
     def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
@@ -47,12 +47,12 @@ class Variables:
             self.set(name, array)
 
 
-class Backbone:
+class TrainedBackbone:
     """The backbone of the checkpoint that the run starts from, as the evaluation during training runs it."""
 
     def __init__(self, run: Run, env: Environment, batch_size: int):
         config = run.config
-        self.program: EvalProgram = build_eval(config, run.parts, env, batch_size)
+        self.program: EvalProgram = build_eval(config, run.user_objects, env, batch_size)
         self.path, self.manifest = checkpoint.open_checkpoint(
             run.start_dir, run.group, embedding_size=self.program.feature.shape[1]
         )

@@ -12,10 +12,10 @@ import paddle
 from plsc.backend import static
 from plsc.classifiers.head import inverse_norm
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.evaluation.data import input_names
-from plsc.engine.program.backbone import Backbone, Variables
 from plsc.engine.program.build import make_inputs, make_model
+from plsc.engine.program.trained_backbone import TrainedBackbone, Variables
 from plsc.errors import ExportError, first_line
 from plsc.models import build_feature
 from plsc.parallel.environment import Environment
@@ -35,7 +35,7 @@ class Classes:
     scale: float
 
 
-def build_export(config: Config, parts: Parts, classes: Classes | None) -> tuple[Any, Any, Any, list[Any]]:
+def build_export(config: Config, user_objects: UserObjects, classes: Classes | None) -> tuple[Any, Any, Any, list[Any]]:
     """(main, startup, input value, output values) of the net to export, for any batch size.
 
     A net of ours is built as NCHW, whatever it was trained as: the weights are the same, and ONNX knows nothing else.
@@ -49,7 +49,7 @@ def build_export(config: Config, parts: Parts, classes: Classes | None) -> tuple
         image = inputs[image_name]
         if section.fuse_flip:
             inputs[image_name] = paddle.concat([image, paddle.flip(image, [3])], axis=0)
-        feature = build_feature(make_model(config, parts), inputs, is_train=False)
+        feature = build_feature(make_model(config, user_objects), inputs, is_train=False)
         if section.fuse_flip:
             feature = paddle.mean(paddle.reshape(feature, [2, -1, feature.shape[1]]), axis=0)
         unit = feature * inverse_norm(feature)
@@ -67,13 +67,18 @@ def _scores(feature, unit, classes: Classes):
 
 
 def save_inference_model(
-    config: Config, parts: Parts, backbone: Backbone, classes: Classes | None, env: Environment, where: str
+    config: Config,
+    user_objects: UserObjects,
+    backbone: TrainedBackbone,
+    classes: Classes | None,
+    env: Environment,
+    where: str,
 ) -> list[str]:
     """Write the Paddle inference model into the directory ``where``; returns the names of its two files.
 
     What comes out is set by the section ``export``. Raises ExportError where Paddle cannot.
     """
-    main, startup, image, outputs = build_export(config, parts, classes)
+    main, startup, image, outputs = build_export(config, user_objects, classes)
     variables = Variables(env)
     variables.run(startup, {}, [])
     variables.load(main, backbone.path, backbone.stored, own=(CENTRES, BIAS))

@@ -9,7 +9,7 @@ from plsc.errors import CheckpointError
 from plsc.parallel.ranks import Ranks
 
 
-def together(group: Ranks, what: str, action: Callable[[], Any]) -> list[Any]:
+def on_all_ranks(group: Ranks, what: str, action: Callable[[], Any]) -> list[Any]:
     """Run `action` on this rank and return the JSON values that it gave on every rank.
 
     If it fails anywhere, every rank raises CheckpointError "<what>: rank <r>: <reason>".

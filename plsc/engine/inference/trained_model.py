@@ -14,12 +14,12 @@ import paddle
 from plsc.backend import collectives
 from plsc.config import Config
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
-from plsc.engine.evaluation.judging import Judging, Outputs
+from plsc.engine.evaluation.outputs import Outputs, OutputWriter
 from plsc.engine.inference.agreement import distance
-from plsc.engine.inference.model import save_inference_model
-from plsc.engine.program.backbone import Backbone, Variables, weights_identity
+from plsc.engine.inference.saved_model import save_inference_model
 from plsc.engine.program.build import EvalProgram
-from plsc.engine.run.alike import require_same
+from plsc.engine.program.trained_backbone import TrainedBackbone, Variables, weights_identity
+from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run, threads
 from plsc.errors import ExportError, PlscError, first_line
 from plsc.evaluation.results import Verifications
@@ -32,7 +32,7 @@ Features = Callable[[np.ndarray], np.ndarray]  # images float32 [B, C, H, W] -> 
 
 
 @dataclass(frozen=True)
-class Net:
+class TrainedModel:
     """Pictures to features on all ranks. ``config`` is the run's, with what the model itself says about its input.
 
     identity: the same for the same weights, another for others. name: for messages. step: training steps.
@@ -54,17 +54,17 @@ class Net:
         return Embedder(self.config, env, self.program, self.run)
 
 
-def open_net(run: Run) -> Net:
+def open_model(run: Run) -> TrainedModel:
     """The net that the run starts from. Every rank calls it. Raises CheckpointError, ExportError."""
     if run.group.broadcast(is_exported(run.start_dir)):
         return _open_exported(run)
-    backbone = Backbone(run, replace(run.env, rank=0, world_size=1), -1)
+    backbone = TrainedBackbone(run, replace(run.env, rank=0, world_size=1), -1)
     features = backbone.features if run.env.on_gpu else _serving(run, backbone)
     size, identity = backbone.manifest.embedding_size, weights_identity(backbone.manifest)
     return _net(run, run.config, features, size, identity, backbone.path, backbone.manifest.step)
 
 
-def _open_exported(run: Run) -> Net:
+def _open_exported(run: Run) -> TrainedModel:
     env, config = run.env, run.config.copy()
     path = os.path.abspath(run.start_dir)
     predictor = Predictor(path, device=env.device, threads=threads(config, env), card=env.device_id)
@@ -83,7 +83,7 @@ def _open_exported(run: Run) -> Net:
     )
 
 
-def _serving(run: Run, backbone: Backbone) -> Features:
+def _serving(run: Run, backbone: TrainedBackbone) -> Features:
     """The features of a checkpoint's backbone by Paddle Inference: two to three times faster on a CPU than the
     program of the evaluation, which is asked first whether the two agree and is used where they do not."""
     config = run.config.copy()
@@ -93,17 +93,17 @@ def _serving(run: Run, backbone: Backbone) -> Features:
     images = draw.uniform(-1, 1, (2, *config.model.image_shape)).astype(np.float32)
     try:
         with tempfile.TemporaryDirectory() as directory:
-            files = save_inference_model(config, run.parts, backbone, None, alone, directory)
+            files = save_inference_model(config, run.user_objects, backbone, None, alone, directory)
             paths = [os.path.join(directory, name) for name in files]
             runtime = PaddleRuntime(*paths, threads(config, run.env), "cpu", 0)
             distance("Paddle Inference", "the evaluation", runtime.run(images), [backbone.features(images)])
     except (PlscError, RuntimeError, ValueError, OSError) as error:
-        run.journal.say(f"Paddle Inference cannot run this net, the evaluation program does: {first_line(error)}")
+        run.log.info(f"Paddle Inference cannot run this net, the evaluation program does: {first_line(error)}")
         return backbone.features
     return lambda batch: runtime.run(batch)[0]
 
 
-def _net(run: Run, config: Config, features: Features, size: int, identity: str, name: str, step: int) -> Net:
+def _net(run: Run, config: Config, features: Features, size: int, identity: str, name: str, step: int) -> TrainedModel:
     """What computes the features of this rank's pictures, and a program that brings those of all ranks together."""
     env = run.env
     program, variables = _gather(env, config.test_batch_size, size), Variables(env)
@@ -113,7 +113,7 @@ def _net(run: Run, config: Config, features: Features, size: int, identity: str,
         own = features(images)
         return [own] if env.world_size == 1 else variables.run(main, {"feature": own}, fetches)
 
-    return Net(config, program, compute, identity, name, step)
+    return TrainedModel(config, program, compute, identity, name, step)
 
 
 def _gather(env: Environment, batch_size: int, size: int) -> EvalProgram:
@@ -127,18 +127,18 @@ def _gather(env: Environment, batch_size: int, size: int) -> EvalProgram:
 
 def test(run: Run, outputs: Outputs) -> Verifications:
     """Judge the checkpoint or the exported model on all sets."""
-    net = open_net(run)
-    judging = Judging(net.config, outputs) if run.env.rank == 0 else None
+    net = open_model(run)
+    judging = OutputWriter(net.config, outputs) if run.env.rank == 0 else None
     look = judging.look if judging else None
-    results = verify_all(net.config, run.parts, net.embedder(run.env), look, run.group)
+    results = verify_all(net.config, run.user_objects, net.embedder(run.env), look, run.group)
     for name, one in results.items():
         for metric, reason in one.skipped.items():
-            run.journal.say(f"test: [{name}] {metric} is not computed: {reason}")
+            run.log.info(f"test: [{name}] {metric} is not computed: {reason}")
         for line in one.lines():
-            run.journal.say(f"test: {line}")
-        run.journal.scalars(net.step, {"test": name, **one.record})
+            run.log.info(f"test: {line}")
+        run.log.scalars(net.step, {"test": name, **one.record})
     for line in tables(results):
-        run.journal.say(line)
+        run.log.info(line)
     for path in judging.write(net.name, net.step, results) if judging else []:
-        run.journal.say(f"test: {path} is written")
+        run.log.info(f"test: {path} is written")
     return Verifications(results)

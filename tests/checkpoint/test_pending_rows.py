@@ -26,7 +26,7 @@ from plsc.checkpoint import (
     reshard,
     save,
 )
-from plsc.checkpoint.waiting import Waiting, described
+from plsc.checkpoint.pending_rows import PendingRows, describe_optimizer
 from plsc.errors import CheckpointError
 from plsc.parallel.shards import class_range
 from plsc.registry import OPTIMIZERS
@@ -195,7 +195,7 @@ def with_adam(tmp_path, monkeypatch):
             unbias = 1.0 - beta ** (step + 1)
             change = dense["first"][row] / unbias / (np.sqrt(dense["second"][row] / unbias) + 0.01)
             dense["weight"][row] -= rate * (change + DECAY * dense["weight"][row])
-    meta = {**meta_for(CLASSES), "row_history": described(build_optimizer("adam", {"beta": beta}), DECAY)}
+    meta = {**meta_for(CLASSES), "row_history": describe_optimizer(build_optimizer("adam", {"beta": beta}), DECAY)}
     shard = ArrayShard({TOUCHED: touched, **stored}, block_rows=2)
     path = save(str(tmp_path / "adam"), 40, {"conv.w": np.ones(3, np.float32), WINDOW: window}, shard, meta, OneRank())
     return path, dense, monkeypatch
@@ -231,7 +231,7 @@ def test_an_optimizer_that_is_not_there_or_another_one_is_one_line(with_adam):
 
 def test_a_window_that_is_not_finite_is_refused():
     with pytest.raises(CheckpointError, match="file: classifier.row_window holds numbers that are not finite"):
-        Waiting("file", np.full((2, 4), np.inf), {"steps": 1})
+        PendingRows("file", np.full((2, 4), np.inf), {"steps": 1})
 
 
 def test_an_old_reader_refuses_it_and_old_ones_are_read(tmp_path):

@@ -1,6 +1,6 @@
 """The process behind test_alike.py: ranks that differ in one thing, each case on forks of this process.
 
-python -m tests.dist.alike DIR writes DIR/report.json: exit codes by case; each rank's log is in DIR/<case>/.
+python -m tests.dist.consistency DIR writes DIR/report.json: exit codes by case; each rank's log is in DIR/<case>/.
 """
 
 from __future__ import annotations
@@ -144,10 +144,10 @@ def version(module: str, place: int, number: str):
 
 
 def own_version(entry: Entry, odd: bool, root: Path) -> None:
-    from plsc.engine.run import alike
+    from plsc.engine.run import consistency
 
     if odd:
-        alike.__version__ = "9.9.9"
+        consistency.__version__ = "9.9.9"
 
 
 def other_device(entry: Entry, odd: bool, root: Path) -> None:
@@ -155,18 +155,18 @@ def other_device(entry: Entry, odd: bool, root: Path) -> None:
 
     from plsc.engine.run import start
 
-    place_of = start.place_of
+    find_environment = start.find_environment
     entry.set("device", "auto")
     if odd:
-        start.place_of = lambda config: replace(place_of(config), device="gpu")
+        start.find_environment = lambda config: replace(find_environment(config), device="gpu")
         start.prepare_cpu = None  # nothing may be started for it
 
 
 def other_processor(entry: Entry, odd: bool, root: Path) -> None:
-    from plsc.engine.run import alike
+    from plsc.engine.run import consistency
 
     if odd:
-        alike.widest_instructions = lambda path: "of another kind"
+        consistency.widest_instructions = lambda path: "of another kind"
 
 
 def not_compiled(entry: Entry, odd: bool, root: Path) -> None:
@@ -176,8 +176,8 @@ def not_compiled(entry: Entry, odd: bool, root: Path) -> None:
     if odd:
         from plsc.engine.training import loop as train
 
-        say = train.alike.say_where_compiled
-        train.alike.say_where_compiled = lambda compiled, *rest: say(True, *rest)
+        say = train.consistency.log_uncompiled_ranks
+        train.consistency.log_uncompiled_ranks = lambda compiled, *rest: say(True, *rest)
 
 
 # --- what goes apart while a run trains ---

@@ -36,7 +36,7 @@ class Outputs:
 
 
 @dataclass
-class Judging:
+class OutputWriter:
     """Collects what the files need while the sets pass by, then writes them. For one rank."""
 
     config: Config

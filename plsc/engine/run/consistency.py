@@ -16,11 +16,11 @@ import PIL
 
 from plsc.backend.cpu import widest_instructions
 from plsc.config import OPTIONS, Config
-from plsc.config.option import shown
-from plsc.config.parts import Parts
+from plsc.config.option import format_value
 from plsc.config.urls import masked
+from plsc.config.user_objects import UserObjects
 from plsc.data import difference
-from plsc.engine.run.journal import Journal
+from plsc.engine.run.run_log import RunLog
 from plsc.errors import ConfigError, DataError, LaunchError, PlscError
 from plsc.parallel.group import Group
 from plsc.version import __version__
@@ -30,12 +30,17 @@ _NAMED = 5  # differences that a message names; the others are counted
 Facts = Mapping[str, Any]
 
 
-def require_same_start(config: Config, parts: Parts, group: Group) -> list[str]:
+def require_same_start(config: Config, user_objects: UserObjects, group: Group) -> list[str]:
     """Raise LaunchError or ConfigError, the same on every rank, where versions, settings or a user's parts differ.
 
     Returns lines about what differs and may. To be called before anything that depends on Paddle's version.
     """
-    mine = {"versions": versions(), "machine": machine(), "settings": settings(config), "parts": parts.names()}
+    mine = {
+        "versions": versions(),
+        "machine": machine(),
+        "settings": settings(config),
+        "user_objects": user_objects.names(),
+    }
     everyone = group.all_gather(mine)
     group.agree(lambda: _require_same_start(everyone))
     found = differences([facts["machine"] for facts in everyone])
@@ -45,7 +50,7 @@ def require_same_start(config: Config, parts: Parts, group: Group) -> list[str]:
 def _require_same_start(everyone: list[dict[str, Facts]]) -> None:
     _refuse(LaunchError, [facts["versions"] for facts in everyone], "install the same packages on every machine")
     _refuse(ConfigError, [facts["settings"] for facts in everyone], "start every rank with the same settings")
-    _refuse(ConfigError, [facts["parts"] for facts in everyone], "hand the same over on every rank")
+    _refuse(ConfigError, [facts["user_objects"] for facts in everyone], "hand the same over on every rank")
 
 
 def versions() -> dict[str, str]:
@@ -93,12 +98,12 @@ def require_same(group: Group, kind: type[PlscError], facts: Facts) -> None:
     group.agree(lambda: _refuse(kind, everyone, "give every rank the same"))
 
 
-def say_where_compiled(compiled: bool, group: Group, journal: Journal) -> None:
+def log_uncompiled_ranks(compiled: bool, group: Group, log: RunLog) -> None:
     """Say where some ranks work on their rows with the operations in C++ and others with Paddle's."""
     everyone = group.all_gather(compiled)
     if len(set(everyone)) > 1:
         others = ", ".join(str(rank) for rank, yes in enumerate(everyone) if not yes)
-        journal.say(
+        log.info(
             f"the ranks differ: rank(s) {others} cannot use the operations in C++ and take Paddle's, which are slower "
             "and round otherwise; the others wait for them"
         )
@@ -126,7 +131,7 @@ def _refuse(kind: type[PlscError], everyone: list[Facts], advice: str) -> None:
 
 def _apart(first: Any, other: Any) -> tuple[str, str]:
     """Both values on one line each, short, and such that they are not the same."""
-    texts = shown(first), shown(other)
+    texts = format_value(first), format_value(other)
     if texts[0] != texts[1]:
         return texts
     whole = [masked(" ".join(repr(value).split())) for value in (first, other)]

@@ -19,7 +19,7 @@ import pytest
 
 from plsc.engine.run import scalars
 from plsc.engine.run.handlers import LogFile
-from plsc.engine.run.journal import ProgressLine, clock
+from plsc.engine.run.run_log import ProgressLine, clock
 from plsc.engine.run.scalars import Scalars
 from plsc.errors import ConfigError
 

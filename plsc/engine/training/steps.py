@@ -20,7 +20,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSteps:
     """Steps [first.step, last) of this run, of ``global_batch`` samples each, from ``num_images`` images an epoch.
 
     The run may have begun with another global batch: steps count on and so do samples, so that no sample of an
@@ -34,7 +34,7 @@ class Plan:
     schedule: LearningRateSchedule
 
     @classmethod
-    def of(cls, config: Config, world_size: int, num_images: int, first: Progress) -> Plan:
+    def of(cls, config: Config, world_size: int, num_images: int, first: Progress) -> TrainingSteps:
         """The plan of a run that goes on from ``first``. Raises ConfigError for a schedule that cannot work."""
         global_batch = config.train_batch_size * world_size
         # steps that were not made because earlier ones had a larger global batch; below 0 for a smaller one

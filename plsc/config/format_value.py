@@ -11,7 +11,7 @@ _BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), d
 _MOST_BITS = 512  # Python refuses to write numbers of thousands of digits
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value on one line of at most 80 characters, without the secrets of an address."""
     text = masked(" ".join(_brief(value, 4).split()))
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # half a surrogate pair cannot be written to a log

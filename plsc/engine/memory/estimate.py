@@ -14,7 +14,7 @@ import paddle
 
 from plsc.backend import onednn, program_view, static
 from plsc.config import Config
-from plsc.config.parts import Parts
+from plsc.config.user_objects import UserObjects
 from plsc.engine.program import session
 from plsc.engine.program.build import EvalProgram, TrainProgram, build_eval, build_train
 from plsc.engine.program.variables import Role
@@ -60,15 +60,15 @@ class RankMemory:
     snapshot: int
 
 
-class Need:
+class MemoryEstimator:
     """What a rank needs with other numbers of classes. ``process``: what it holds already, None to count tensors only.
     ``device``: gpu for the memory of a GPU.
 
     Half precision is left out where this Paddle is one for CPUs, which does not build it.
     """
 
-    def __init__(self, config: Config, parts: Parts, ranks: int, process: int | None, device: str = "cpu"):
-        self._config, self._parts, self._ranks, self._process = config.copy(), parts, ranks, process
+    def __init__(self, config: Config, user_objects: UserObjects, ranks: int, process: int | None, device: str = "cpu"):
+        self._config, self._user_objects, self._ranks, self._process = config.copy(), user_objects, ranks, process
         self._device = device
         if not (device == "gpu" and paddle.is_compiled_with_cuda()):
             self._config.set("mixed_precision.enabled", False, "plan")
@@ -82,13 +82,13 @@ class Need:
 
     def of(self, num_classes: int) -> RankMemory:
         """Builds the programs for this number of classes. Raises ConfigError where they hold what is not known here."""
-        config, parts = self._config.copy(), self._parts.for_one_run()
+        config, user_objects = self._config.copy(), self._user_objects.for_one_run()
         env = Environment(0, self._ranks, device=self._device)
         config.set("classifier.num_classes", num_classes, "plan")
-        program = build_train(config, parts, env, seed=0, dry_run=True)
-        evaluation = build_eval(config, parts, env, config.test_batch_size) if config.with_test else None
+        program = build_train(config, user_objects, env, seed=0, dry_run=True)
+        evaluation = build_eval(config, user_objects, env, config.test_batch_size) if config.with_test else None
         try:
-            return count_memory(config, env, program, evaluation, self._process)
+            return estimate_memory(config, env, program, evaluation, self._process)
         except PlscError:
             raise
         except Exception as error:
@@ -99,10 +99,10 @@ class Need:
             ) from error
 
 
-def count_memory(
+def estimate_memory(
     config: Config, env: Environment, program: TrainProgram, evaluation: EvalProgram | None, process: int | None
 ) -> RankMemory:
-    """What a rank needs that runs these programs; ``process`` as in Need."""
+    """What a rank needs that runs these programs; ``process`` as in MemoryEstimator."""
     ops = program_view.operations(program.main)
     variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
     sizes = _by_kind(program, variables)

@@ -9,14 +9,14 @@ import numpy as np
 
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
-from plsc.checkpoint.together import together
+from plsc.checkpoint.collective import on_all_ranks
 from plsc.data.label_map import read_label_map
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
 from plsc.errors import CheckpointError, DataError
 
 
-def start_from(run: Run, session: Session) -> None:
+def load_initial_weights(run: Run, session: Session) -> None:
     """Put what ``init_from`` says into a session that has just been initialised; every rank calls it.
 
     Momentum, step and everything else begin anew. Raises CheckpointError on every rank, before training.
@@ -26,14 +26,14 @@ def start_from(run: Run, session: Session) -> None:
         return
     path, manifest = checkpoint.open_checkpoint(config.init_checkpoint, run.group, embedding_size=spec.embedding_size)
     what = f"cannot start from {path}"
-    together(run.group, what, lambda: _load_backbone(session, path, manifest))
+    on_all_ranks(run.group, what, lambda: _load_backbone(session, path, manifest))
     kept = ""
     if config.init_from == "classes":
         old, new = run.group.agree(lambda: read_label_map(config.label_map, manifest.num_classes, spec.num_classes))
         _require_one_map(run, old, new)
-        together(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
+        on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
         kept = f" and {len(new)} of {spec.num_classes} classes"
-    run.journal.say(f"start with the backbone{kept} of {path}, step {manifest.step}")
+    run.log.info(f"start with the backbone{kept} of {path}, step {manifest.step}")
 
 
 def _require_one_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.dist.alike import DISKS, FINE, RANKS, REFUSED
+from tests.dist.consistency import DISKS, FINE, RANKS, REFUSED
 from tests.dist.test_resume import run_process
 
 SAVES = ("weights", "weights, waiting", "rows")  # found at a save, all others before a step is made
@@ -43,7 +43,7 @@ SAID = {
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("alike")
-    return cwd, run_process("tests.dist.alike", cwd)
+    return cwd, run_process("tests.dist.consistency", cwd)
 
 
 def error_lines(cwd, name: str, ranks: int) -> list[str]:

@@ -14,7 +14,7 @@ from plsc.errors import ConfigError
 
 
 @dataclasses.dataclass
-class Parts:
+class UserObjects:
     """The user's own objects; None where there is none. Nothing in here is written to a file."""
 
     model: Any = None  # plsc.models.BaseModel
@@ -44,7 +44,7 @@ class Parts:
         _check_attribute("param_attr", self.param_attr)
         _check_attribute("bias_attr", self.bias_attr)
 
-    def for_one_run(self) -> Parts:
+    def for_one_run(self) -> UserObjects:
         """The same with an optimizer of its own: one that has been in a program cannot be in another."""
         return dataclasses.replace(self, optimizer=copy.deepcopy(self.optimizer))
 
@@ -122,7 +122,7 @@ def _refuse(part: str, value: Any, allowed: str) -> ConfigError:
     return ConfigError(f"{part}: got {kind}, must be {allowed}, or None")
 
 
-def checked_part(name: str, value: Any) -> Any:
+def checked_object(name: str, value: Any) -> Any:
     """The value if it can be the part of that name, or None. Raises ConfigError that says what is allowed."""
     if value is None:
         return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 
-from plsc.checkpoint.find import latest, require_one_manifest
+from plsc.checkpoint.collective import describe, on_all_ranks
+from plsc.checkpoint.find import latest, require_same_manifest
 from plsc.checkpoint.layout import DAMAGED, REPLACED, checkpoints_dir, damaged_dirs, file_names, step_dirs
 from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.read import Damaged, verify_files
-from plsc.checkpoint.together import describe, together
 from plsc.errors import CheckpointError
 from plsc.files import atomic
 from plsc.parallel.ranks import Ranks
@@ -17,7 +17,7 @@ from plsc.parallel.ranks import Ranks
 log = logging.getLogger(__name__)
 
 
-def newest_whole(run_dir: str, group: Ranks) -> str | None:
+def newest_intact(run_dir: str, group: Ranks) -> str | None:
     """The newest checkpoint of which every file has the hash that its manifest says, or None where there is none.
 
     A newer one that is damaged is renamed to `damaged_step_...`, so that nothing takes it for the newest again, and
@@ -27,19 +27,19 @@ def newest_whole(run_dir: str, group: Ranks) -> str | None:
     """
     what = f"cannot go on in {run_dir}"
     while True:
-        path = together(group, what, lambda: latest(run_dir) if group.rank == 0 else None)[0]
+        path = on_all_ranks(group, what, lambda: latest(run_dir) if group.rank == 0 else None)[0]
         if path is None:
-            together(group, what, lambda: _require_none(run_dir) if group.rank == 0 else None)
+            on_all_ranks(group, what, lambda: _require_none(run_dir) if group.rank == 0 else None)
             return None
-        require_one_manifest(group, what, path)  # before one is put aside for what is wrong with another
+        require_same_manifest(group, what, path)  # before one is put aside for what is wrong with another
         damage = _damage(path, group)
         if damage is None:
-            return together(group, what, lambda: _put_back(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
-        aside = together(group, what, lambda: _set_aside(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
+            return on_all_ranks(group, what, lambda: _put_back(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
+        aside = on_all_ranks(group, what, lambda: _set_aside(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
         log.warning("%s: this checkpoint is passed over for the one before and is now %s", damage, aside)
 
 
-def put_back_newest(run_dir: str, group: Ranks) -> None:
+def restore_newest(run_dir: str, group: Ranks) -> None:
     """Give the newest complete checkpoint its name back, where a killed save had moved it aside: the next save would
     move it again, away from whoever goes on from it. To be called by all ranks by whoever holds the run."""
 
@@ -48,7 +48,7 @@ def put_back_newest(run_dir: str, group: Ranks) -> None:
         if path is not None:
             _put_back(run_dir, path)
 
-    together(group, f"cannot go on in {run_dir}", put_back)
+    on_all_ranks(group, f"cannot go on in {run_dir}", put_back)
 
 
 def _damage(path: str, group: Ranks) -> str | None:
@@ -62,7 +62,7 @@ def _damage(path: str, group: Ranks) -> str | None:
             return describe(error)
         return None
 
-    return next(filter(None, together(group, f"cannot open checkpoint {path}", look)), None)
+    return next(filter(None, on_all_ranks(group, f"cannot open checkpoint {path}", look)), None)
 
 
 def _set_aside(run_dir: str, path: str) -> str:
