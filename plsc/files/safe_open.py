@@ -25,6 +25,7 @@ PICTURES = 64 * GIB  # a set of them, in one .bin
 LIST = 4 * GIB  # of pairs, of labels, of templates
 TRAINING_LIST = 64 * GIB
 TENSORS = 1024 * GIB
+CONTAINER = 1024 * GIB
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"),

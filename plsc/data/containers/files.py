@@ -1,0 +1,109 @@
+"""Large files read by position: in order while they are indexed, at any place while a run reads from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+from plsc.data.label_list import printable
+from plsc.errors import DataError
+from plsc.files import safe_open
+
+BLOCK_BYTES = 1 << 20
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path for a message: quoted, on one line, whatever its bytes are."""
+    return printable(os.fsencode(path))
+
+
+def open_container(path: str) -> BinaryIO:
+    """A regular file, open for reading. Raises DataError."""
+    try:
+        return safe_open.open_bytes(path, safe_open.CONTAINER)
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be opened: {error.strerror or error}") from error
+
+
+def read_small(path: str, most: int) -> bytes:
+    """A file of at most ``most`` bytes. Raises DataError."""
+    try:
+        return safe_open.read_bytes(path, most)
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
+
+
+class Scanner:
+    """One file, read from its beginning to its end in blocks: what stands at a place, without a system call for each.
+
+    A context manager. path: for messages. size: bytes.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = open_container(path)
+        self.size = os.fstat(self._file.fileno()).st_size
+        self._start, self._block = 0, b""
+
+    def at(self, offset: int, size: int) -> bytes:
+        """The ``size`` bytes at ``offset``, fewer where the file ends. Raises DataError."""
+        place = offset - self._start
+        if place < 0 or place + size > len(self._block):
+            self._start, place = offset, 0
+            self._block = pread(self._file, self.path, offset, max(size, BLOCK_BYTES))
+        return self._block[place : place + size]
+
+    def block(self, offset: int) -> bytes:
+        """BLOCK_BYTES bytes from ``offset`` on, fewer where the file ends. Raises DataError."""
+        return pread(self._file, self.path, offset, BLOCK_BYTES)
+
+    def __enter__(self) -> Scanner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+def pread(file: BinaryIO, path: str, offset: int, size: int) -> bytes:
+    """The ``size`` bytes at ``offset``, fewer where the file ends; the position of the file stays. Raises DataError."""
+    parts, missing = [], size
+    try:
+        while missing and (part := os.pread(file.fileno(), missing, offset)):
+            parts.append(part)
+            offset, missing = offset + len(part), missing - len(part)
+    except OSError as error:
+        raise DataError(f"{shown(path)}: byte {offset}: cannot be read: {error.strerror or error}") from error
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class Files:
+    """Several files as one long row of bytes: a position is an offset in the files one after the other.
+
+    paths: of the files. sizes: in bytes, when they were indexed.
+    """
+
+    def __init__(self, paths: Sequence[str], sizes: Sequence[int]) -> None:
+        self.paths = list(paths)
+        self._starts = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
+        self._open: list[BinaryIO] = []
+
+    def open(self) -> None:
+        """Open all of them in this process. Raises DataError."""
+        self._open = [open_container(path) for path in self.paths]
+
+    def place(self, position: int) -> tuple[int, int]:
+        """(number of the file, offset in it)."""
+        number = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return number, position - int(self._starts[number])
+
+    def read(self, position: int, size: int) -> bytes:
+        """Exactly ``size`` bytes. Raises DataError, also where the file has become shorter."""
+        number, offset = self.place(position)
+        path = self.paths[number]
+        data = pread(self._open[number], path, offset, size)
+        if len(data) != size:
+            raise DataError(f"{shown(path)}: byte {offset}: the file has become shorter since the run began")
+        return data

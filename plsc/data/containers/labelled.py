@@ -1,0 +1,76 @@
+"""Sources that know the label of each image before they read it, and keep 16 bytes for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from plsc.data.containers.files import Files, shown
+from plsc.data.record import index_record
+from plsc.data.sources import Source
+from plsc.errors import DataError
+
+_NAME = np.dtype([("number", "<i8"), ("size", "<u4")])
+
+
+class LabelledSource(Source):
+    """A source with ``labels``, int [n], and ``num_classes``; a subclass sets both, and writes ``numbers``.
+
+    numbers(which): two arrays [m] for consecutive images: what an image is known by, such as its key, and its bytes.
+    """
+
+    labels: np.ndarray
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+    def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
+        """(bytes, starts, lengths) of what images are known by (see plsc.data.record.Index)."""
+        numbers, sizes = self.numbers(which)
+        names = np.empty(len(numbers), _NAME)
+        names["number"], names["size"] = numbers, sizes
+        return names.tobytes(), np.arange(len(names)) * _NAME.itemsize, np.full(len(names), _NAME.itemsize)
+
+    def record(self, count: int | None = None) -> dict[str, Any]:
+        return index_record(self, count)
+
+    def check(self, check_files: bool) -> None:
+        """Raise DataError for labels that are no classes. The bytes of the images are known to be there."""
+        wrong = np.flatnonzero((self.labels < 0) | (self.labels >= self.num_classes))
+        if len(wrong):
+            first = int(wrong[0])
+            raise DataError(
+                f"{self.place}: {len(wrong)} of {len(self)} images have a label outside 0..{self.num_classes - 1} "
+                f"(set by classifier.num_classes={self.num_classes}): {self.name(first)} has {self.labels[first]}, the "
+                f"largest is {self.labels.max()}; set classifier.num_classes: {int(self.labels.max()) + 1}"
+            )
+
+
+class ExtentSource(LabelledSource):
+    """Images that are runs of bytes in a few large files. A subclass turns such bytes into an image.
+
+    files: the files. positions: int64 [n], where each begins in them. sizes: uint32 [n], its bytes.
+    """
+
+    files: Files
+    positions: np.ndarray
+    sizes: np.ndarray
+
+    def open_files(self) -> None:
+        self.files.open()
+
+    def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:
+        return self.positions[which], self.sizes[which]
+
+    def bytes_of(self, index: int) -> bytes:
+        """What the container holds for an image. Raises DataError."""
+        return self.files.read(int(self.positions[index]), int(self.sizes[index]))
+
+    def name(self, index: int) -> str:
+        number, offset = self.files.place(int(self.positions[index]))
+        return f"{shown(self.files.paths[number])}: image {index} (byte {offset})"

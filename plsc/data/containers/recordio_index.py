@@ -1,0 +1,194 @@
+"""Which records of a RecordIO file are images, in which order, with which labels: `.idx`, and insightface's header.
+
+Arrays stay in the order of the file until the end: there a `.idx` is sorted as it was written, and nothing is copied.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from plsc.data.containers.files import Scanner, shown
+from plsc.data.containers.recordio import HEAD, MOST_EXACT, Heads, read_heads, walk
+from plsc.data.label_list import printable
+from plsc.errors import DataError
+
+_PAIR = rb"[0-9]{1,18}[ \t]+[0-9]{1,18}[ \t]*\r?\n"
+_LINE, _LINES = re.compile(_PAIR), re.compile(rb"(?:" + _PAIR + rb")*")
+_LONGEST = 64  # bytes of a line
+
+
+@dataclass
+class RecordIndex:
+    """The images of a file, by their keys ascending.
+
+    keys: whole numbers [n]. offsets: int64 [n]. sizes: uint32 [n], bytes in the file. labels: int32 [n]. size: of the
+    file.
+    """
+
+    keys: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+    size: int
+
+
+@dataclass
+class _Found:
+    """All records, in the order of the file. keys: None without an `.idx`."""
+
+    path: str
+    keys: np.ndarray | None
+    offsets: np.ndarray
+    heads: Heads
+
+    def name(self, record: int) -> str:
+        key = "" if self.keys is None else f"key {self.keys[record]} at "
+        return f"{shown(self.path)}: {key}byte {self.offsets[record]}"
+
+
+def read_index(path: str) -> RecordIndex:
+    """The images of the RecordIO file ``path``, by the `.idx` beside it; without one, in the order of the file.
+
+    Raises DataError that names the file, and the key or byte.
+    """
+    listing = os.path.splitext(path)[0] + ".idx"
+    with Scanner(path) as scanner:
+        if os.path.lexists(listing):
+            keys, offsets = _read_keys(listing, scanner)
+        else:
+            keys, offsets = None, walk(scanner)
+        nothing = np.empty(0)
+        found = _Found(path, keys, offsets, Heads(nothing, nothing, nothing))
+        found.heads = read_heads(scanner, offsets, found.name)
+        return _images(found, scanner.size)
+
+
+def _read_keys(path: str, scanner: Scanner) -> tuple[np.ndarray, np.ndarray]:
+    """(keys, offsets) of an `.idx`, by offsets ascending. Raises DataError for lines and offsets that cannot be."""
+    with Scanner(path) as listing:
+        count = sum(chunk.count(b"\n") for chunk in _chunks(listing))
+        if not count or count > scanner.size // HEAD.size:
+            raise DataError(
+                f"{shown(path)}: has {count} lines, which is not the list of {shown(scanner.path)} ({scanner.size} "
+                "bytes); remove it, and the records are found without it"
+            )
+        keys, offsets, done = np.empty(count, np.int64), np.empty(count, np.int64), 0
+        for chunk in _chunks(listing):
+            _require_lines(path, chunk, done)
+            numbers = np.array(chunk.split(), dtype="S18").astype(np.int64).reshape(-1, 2)
+            here = slice(done, done + len(numbers))
+            keys[here], offsets[here] = numbers[:, 0], numbers[:, 1]
+            done = here.stop
+    _require_offsets(path, keys, offsets, scanner)
+    if np.any(offsets[1:] <= offsets[:-1]):
+        order = np.argsort(offsets, kind="stable")
+        keys, offsets = keys[order], offsets[order]
+        twice = np.flatnonzero(offsets[1:] == offsets[:-1])
+        if len(twice):
+            one, other = keys[twice[0]], keys[twice[0] + 1]
+            raise DataError(f"{shown(path)}: the keys {one} and {other} have the same offset {offsets[twice[0]]}")
+    return keys, offsets
+
+
+def _chunks(listing: Scanner) -> Iterator[bytes]:
+    """The text in pieces that end where lines end; the last line gets an end where it has none."""
+    offset = 0
+    while offset < listing.size:
+        chunk = listing.block(offset)
+        if offset + len(chunk) >= listing.size:
+            yield chunk if chunk.endswith(b"\n") else chunk + b"\n"
+            return
+        last = chunk.rfind(b"\n") + 1
+        if len(chunk) - last > _LONGEST:
+            raise DataError(f"{shown(listing.path)}: byte {offset + last}: the line is longer than {_LONGEST} bytes")
+        yield chunk[:last]
+        offset += last
+
+
+def _require_lines(path: str, chunk: bytes, before: int) -> None:
+    """Raise DataError for the first line that is not `key<TAB>offset`."""
+    if _LINES.fullmatch(chunk):
+        return
+    for number, line in enumerate(chunk.split(b"\n"), before + 1):
+        if not _LINE.fullmatch(line + b"\n"):
+            raise DataError(
+                f"{shown(path)}: line {number}: {printable(line)} is not 'key<TAB>offset'; remove the file, and the "
+                "records are found without it"
+            )
+
+
+def _require_offsets(path: str, keys: np.ndarray, offsets: np.ndarray, scanner: Scanner) -> None:
+    for bad, reason in (
+        (offsets >= scanner.size, f"{shown(scanner.path)} has {scanner.size} bytes"),
+        (offsets % 4 != 0, "a record begins at a multiple of 4"),
+    ):
+        found = np.flatnonzero(bad)
+        if len(found):
+            line = found[0]
+            raise DataError(
+                f"{shown(path)}: line {line + 1}: key {keys[line]} has the offset {offsets[line]}: {reason}; it is the "
+                "list of another file, or damaged"
+            )
+
+
+def _images(found: _Found, size: int) -> RecordIndex:
+    """The records that are images, by their keys. Raises DataError."""
+    which = _which(found)
+    offsets, sizes, labels = found.offsets[which], found.heads.sizes[which], found.heads.labels[which]
+    whole = _whole_labels(found, which, labels)
+    if found.keys is None:
+        keys = np.arange(len(offsets)) + int(len(offsets) < len(found.offsets))
+    else:
+        keys = found.keys[which]
+    if np.any(keys[1:] <= keys[:-1]):
+        order = np.argsort(keys, kind="stable")
+        keys, offsets, sizes, whole = keys[order], offsets[order], sizes[order], whole[order]
+        twice = np.flatnonzero(keys[1:] == keys[:-1])
+        if len(twice):
+            raise DataError(f"{shown(found.path)}: its .idx has the key {keys[twice[0]]} twice")
+    return RecordIndex(keys, offsets, sizes, whole, size)
+
+
+def _whole_labels(found: _Found, which: slice | np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int32 of float32 labels. Raises DataError for the first that is no class, or that float32 cannot hold."""
+    with np.errstate(invalid="ignore"):
+        whole = labels.astype(np.int32)
+        wrong = np.flatnonzero((whole != labels) | (labels < 0) | (labels >= MOST_EXACT))
+    if len(wrong):
+        record = int(np.arange(len(found.offsets))[which][wrong[0]])
+        raise DataError(
+            f"{found.name(record)}: the label {labels[wrong[0]]:.10g} is not a whole number in 0..{MOST_EXACT - 1}; "
+            "RecordIO keeps labels as float32, which cannot tell larger ones apart"
+        )
+    return whole
+
+
+def _which(found: _Found) -> slice | np.ndarray:
+    """The places of the images: all records, or with insightface's header those that have an image.
+
+    The header is of the key 0, without an image, and its label is one more than the number of images, whose keys begin
+    at 1. The records of identities, which follow them, have no image either.
+    """
+    has_image = found.heads.has_image
+    others = np.flatnonzero(~has_image)
+    if not len(others):
+        return slice(None)
+    number = len(has_image) - len(others)
+    headers = others if found.keys is None else others[found.keys[others] == 0]
+    said = found.heads.labels[headers]
+    if not np.any(said == np.float32(number + 1)):  # float32 on both sides: rounded alike
+        if found.keys is not None and len(headers):
+            raise DataError(
+                f"{found.name(headers[0])}: the header says that the images are the keys 1..{said[0] - 1:.10g}, but "
+                f"{number} records have an image: the file or its .idx is not whole"
+            )
+        raise DataError(f"{found.name(others[0])}: the record has no image, and there is no header that says so")
+    first = int(np.argmax(has_image))
+    if has_image[first : first + number].all():
+        return slice(first, first + number)
+    return np.flatnonzero(has_image)

@@ -1,0 +1,85 @@
+"""MXNet's RecordIO, as insightface publishes its training sets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from plsc.data.containers.files import Files, read_small, shown
+from plsc.data.containers.labelled import ExtentSource
+from plsc.data.containers.recordio import image_of, payload
+from plsc.data.containers.recordio_index import read_index
+from plsc.data.label_list import printable
+from plsc.data.sources import register_source
+from plsc.errors import DataError
+from plsc.files import safe_open
+
+_PROPERTY = re.compile(rb"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*(?:,.*)?", re.DOTALL)
+
+
+@register_source("recordio", source="MXNet RecordIO (dmlc-core); insightface's train.rec")
+class RecordIOSource(ExtentSource):
+    """MXNet's `train.rec`, as MS1MV3, Glint360K and others are published; mxnet is not needed.
+
+    dataset_dir: the directory. file: the records; `train.idx` beside it is used where it is there, and `property`
+    (classes, height, width) is compared with the settings. Images come by their keys ascending. Memory: 16 bytes an
+    image, and 8 more while the file is indexed; where keys have gaps, 8 more.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike,
+        num_classes: int,
+        image_shape: Sequence[int],
+        file: str = "train.rec",
+    ) -> None:
+        self._path = os.path.join(os.fspath(dataset_dir), file)
+        self.num_classes = num_classes
+        _require_property(os.path.join(os.path.dirname(self._path), "property"), num_classes, image_shape)
+        index = read_index(self._path)
+        self.files = Files([self._path], [index.size])
+        self.positions, self.sizes, self.labels = index.offsets, index.sizes, index.labels
+        self._first_key = int(index.keys[0]) if len(index.keys) else 0
+        in_a_row = np.array_equal(index.keys, np.arange(len(index.keys)) + self._first_key)
+        self._keys = None if in_a_row else index.keys
+
+    def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:
+        keys = np.arange(*which.indices(len(self))) + self._first_key if self._keys is None else self._keys[which]
+        return keys, self.sizes[which]
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        where = self.name(index)
+        return image_of(payload(self.bytes_of(index), where), where), int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        key = self._first_key + index if self._keys is None else self._keys[index]
+        return f"{shown(self._path)}: key {key} at byte {self.positions[index]}"
+
+    @property
+    def place(self) -> str:
+        return shown(self._path)
+
+
+def _require_property(path: str, num_classes: int, image_shape: Sequence[int]) -> None:
+    """Raise DataError where `property` is there and says something else than the settings."""
+    if not os.path.lexists(path):
+        return
+    text = read_small(path, safe_open.SETTINGS)
+    found = _PROPERTY.fullmatch(text)
+    if found is None:
+        raise DataError(f"{shown(path)}: {printable(text)} does not begin with 'classes,height,width'; correct it")
+    classes, height, width = map(int, found.groups())
+    if classes > num_classes:
+        raise DataError(
+            f"{shown(path)}: says {classes} classes, classifier.num_classes={num_classes}: set classifier.num_classes: "
+            f"{classes}"
+        )
+    if (height, width) != tuple(image_shape[1:]):
+        channels = image_shape[0]
+        raise DataError(
+            f"{shown(path)}: says images of {width} x {height} pixels (width x height), model.image_shape="
+            f"{list(image_shape)}: set model.image_shape: [{channels}, {height}, {width}]"
+        )

@@ -1,0 +1,73 @@
+"""The same images in every container, written here from the descriptions of the formats, not by PLSC's own writers."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+MAGIC = b"\x0a\x23\xd7\xce"
+
+
+def images(count: int, side: int = 8, seed: int = 0) -> list[bytes]:
+    """Encoded pictures, PNG and JPEG by turns; each another one."""
+    found = []
+    for number in range(count):
+        pixels = np.random.default_rng([seed, number]).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, ("PNG", "JPEG")[number % 2])
+        found.append(file.getvalue())
+    return found
+
+
+def part(kind: int, data: bytes) -> bytes:
+    """One part of a record."""
+    return MAGIC + struct.pack("<I", kind << 29 | len(data)) + data + bytes(-len(data) % 4)
+
+
+def record(data: bytes) -> bytes:
+    """A whole record, cut where the magic stands at a multiple of four."""
+    places = [place for place in range(0, len(data) - 3, 4) if data[place : place + 4] == MAGIC]
+    if not places:
+        return part(0, data)
+    starts, ends = [0, *(place + 4 for place in places)], [*places, len(data)]
+    kinds = [1, *[2] * (len(places) - 1), 3]
+    return b"".join(part(kind, data[start:end]) for kind, start, end in zip(kinds, starts, ends))
+
+
+def image_data(labels, picture: bytes, key: int = 0) -> bytes:
+    """The data of a record: one label, or a list of several."""
+    if isinstance(labels, (list, tuple)):
+        return struct.pack(f"<IfQQ{len(labels)}f", len(labels), 0.0, key, 0, *labels) + picture
+    return struct.pack("<IfQQ", 0, labels, key, 0) + picture
+
+
+def write_records(directory: Path, data: dict[int, bytes], idx: bool = True) -> Path:
+    """train.rec, and with ``idx`` train.idx, of the data by their keys, in the order given."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lines, whole = [], b""
+    for key, each in data.items():
+        lines.append(f"{key}\t{len(whole)}\n")
+        whole += record(each)
+    (directory / "train.rec").write_bytes(whole)
+    if idx:
+        (directory / "train.idx").write_text("".join(lines))
+    return directory
+
+
+def insightface(pictures: list[bytes], labels: list[int]) -> dict[int, bytes]:
+    """Records as insightface writes them: images, then identities, the header last; two labels an image."""
+    count, classes = len(pictures), max(labels) + 1
+    data = {key: image_data([labels[key - 1], 0], pictures[key - 1], key) for key in range(1, count + 1)}
+    for number in range(classes):
+        data[count + 1 + number] = image_data([1, count + 1], b"", count + 1 + number)
+    data[0] = image_data([count + 1, count + 1 + classes], b"", 0)
+    return data
+
+
+def plain(pictures: list[bytes], labels: list[int], first: int = 0) -> dict[int, bytes]:
+    """Records as im2rec writes them: one label each, keys from ``first`` on."""
+    return {first + i: image_data(labels[i], pictures[i], i) for i in range(len(pictures))}
