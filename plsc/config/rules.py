@@ -54,6 +54,8 @@ def _check_ranks(settings: Settings, world_size: int) -> None:
             "launch as many as world_size says, or change it"
         )
     num_classes = settings.classifier.num_classes
+    if num_classes is None:  # they will be counted, and this asked again
+        return
     if settings.classifier.model_parallel and not splits(num_classes, world_size):
         largest = max(ranks for ranks in range(1, world_size) if splits(num_classes, ranks))
         raise ConfigError(

@@ -8,7 +8,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from plsc.data.label_list import NO_FILE, NO_LABEL, NOT_INTEGER, OUT_OF_RANGE, LabelList, printable, read_label_list
+from plsc.data.label_list import (
+    MOST_CLASSES,
+    NO_FILE,
+    NO_LABEL,
+    NOT_INTEGER,
+    OUT_OF_RANGE,
+    LabelList,
+    printable,
+    read_label_list,
+)
 from plsc.errors import DataError
 
 _MAX_LISTED = 10  # problems that the message names; the others are counted
@@ -86,11 +95,12 @@ def _exists_unlisted(root: bytes, path: bytes, unlistable: set[bytes]) -> bool:
 
 
 def _message(labels: LabelList) -> str:
-    limit = f"0..{labels.num_classes - 1}"
+    limit = f"0..{labels.limit - 1}"
+    by = f"set by classifier.num_classes={labels.limit}" if labels.limit < MOST_CLASSES else "the most there can be"
     kinds = {
         NO_LABEL: "without a label",
         NOT_INTEGER: "with a label that is no integer",
-        OUT_OF_RANGE: f"with a label outside {limit} (set by classifier.num_classes={labels.num_classes})",
+        OUT_OF_RANGE: f"with a label outside {limit} ({by})",
         NO_FILE: "whose picture is missing",
     }
     counts = {bit: int(np.count_nonzero(labels.problems & bit)) for bit in kinds}

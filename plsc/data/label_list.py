@@ -19,6 +19,7 @@ _IS_SPACE = np.isin(np.arange(256), list(b" \t\r\v\f"))
 _IS_DIGIT = np.isin(np.arange(256), list(b"0123456789"))
 _INTEGER = re.compile(rb"[+-]?[0-9]+")
 _MAX_DIGITS = 18  # what fits into int64 for certain
+MOST_CLASSES = 2**31 - 1  # that classifier.num_classes can be
 _CHUNK = 1 << 22  # bytes parsed at a time: what parsing needs besides the result stays small, and in the cache
 
 
@@ -26,25 +27,26 @@ class LabelList:
     """The lines of a label list that are not blank, in their order.
 
     file: path as given. labels: int32 [n], int64 if there are more than 2**31 classes (-1 where there is none or one
-    that is no class). problems: uint8 [n], bits of what is wrong.
+    that is no class). problems: uint8 [n], bits of what is wrong. num_classes: as given; for None they are counted: the
+    largest label below MOST_CLASSES, + 1. limit: labels must be smaller.
     The paths stay where they are in the file's bytes; where each begins and how long it is takes 8 bytes a line, 12 in
     a file of 4 GiB or more. Processes that are forked share all of it.
     """
 
-    def __init__(self, file: str, blob: bytes, num_classes: int) -> None:
+    def __init__(self, file: str, blob: bytes, num_classes: int | None) -> None:
         self.file = file
-        self.num_classes = num_classes
+        self.limit = MOST_CLASSES if num_classes is None else num_classes
         self._blob = blob
         lines = blob.count(b"\n") + 1
         self._starts = np.empty(lines, np.uint32 if len(blob) < 2**32 else np.int64)
         self._lengths = np.empty(lines, np.uint32)
-        self.labels = np.empty(lines, np.int32 if num_classes <= 2**31 else np.int64)
+        self.labels = np.empty(lines, np.int32 if self.limit <= 2**31 else np.int64)
         self.problems = np.empty(lines, np.uint8)
         found = 0
         for first, last in _chunks(blob):
             starts, stops, labels, problems = _parse(blob[first:last])
             known = (problems & (NO_LABEL | NOT_INTEGER)) == 0
-            problems[known & ((labels < 0) | (labels >= num_classes))] |= OUT_OF_RANGE
+            problems[known & ((labels < 0) | (labels >= self.limit))] |= OUT_OF_RANGE
             here = slice(found, found + len(starts))
             self._starts[here] = starts + first
             self._lengths[here] = stops - starts
@@ -53,6 +55,7 @@ class LabelList:
             found = here.stop
         for array in (self._starts, self._lengths, self.labels, self.problems):
             array.resize(found, refcheck=False)
+        self.num_classes = int(self.labels.max(initial=-1)) + 1 if num_classes is None else num_classes
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,7 +95,7 @@ class LabelList:
         return printable(self._blob[start : stop if stop >= 0 else len(self._blob)].strip())
 
 
-def read_label_list(file: str, num_classes: int) -> LabelList:
+def read_label_list(file: str, num_classes: int | None) -> LabelList:
     """The list, its lines' problems marked but not raised. Raises DataError for a file missing, unreadable or empty."""
     try:
         blob = safe_open.read_bytes(file, safe_open.TRAINING_LIST)

@@ -31,8 +31,11 @@ class Difference:
 class LabelIndex(Protocol):
     """What is known of images without reading them: their labels, and a name or key for each."""
 
-    labels: np.ndarray  # int [n]
-    num_classes: int
+    @property
+    def labels(self) -> np.ndarray: ...  # int [n]
+
+    @property
+    def num_classes(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -85,8 +88,12 @@ def difference(
     the record of data whose labels are known. first_images(count): the record of the first ``count`` images of the new
     data.
     """
-    if old.get("kind") == new.get("kind") and "lines" in new:
-        return _between_lists(old, new, first_images)
+    same_kind = old.get("kind") == new.get("kind")
+    if "lines" in new and ("lines" in old or same_kind):  # names and labels are comparable between sources
+        found = _between_lists(old, new, first_images)
+        if same_kind or (found is not None and found.relabelled):
+            return found
+        return Difference(f"{_describe(new)} instead of {_describe(old)}, {found.text if found else 'of one content'}")
     if any(old.get(key) != new.get(key) for key in ("kind", "type", "images")):
         return Difference(f"{_describe(new)} instead of {_describe(old)}")
     return None if old.get("digest") == new.get("digest") else Difference(f"{_describe(new)} with other contents")
@@ -134,7 +141,7 @@ def _labels_by_path(record: dict) -> dict[str, set[int]]:
 
 def _describe(record: dict) -> str:
     """A record in words."""
-    kinds = {"list": "a list", "synthetic": "synthetic data"}
+    kinds = {"list": "a list", "folder": "a folder", "synthetic": "synthetic data"}
     name = kinds.get(record.get("kind", ""), f"{record.get('kind')} {record.get('type', '')}".strip())
     count = record.get("images")
     return name if count is None else f"{name} of {count} images"

@@ -30,7 +30,14 @@ def train(config: Config, user_objects: UserObjects) -> Result:
     A run that SIGTERM stops saves and ends the process with status EXIT_STOPPED (SystemExit). One that was trained and
     saved, but not verified at each step where it should have been, raises a VerificationError that holds the result.
     """
-    with start(config, user_objects.for_one_run(), check_training_data, continues=True) as run:
+    notes: list[str] = []
+
+    def check(config: Config, user_objects: UserObjects, env: Environment) -> Records:
+        return check_training_data(config, user_objects, env, notes)
+
+    with start(config, user_objects.for_one_run(), check, continues=True) as run:
+        for line in notes:
+            run.log.info(line)
         remote.check_destination(run)
         result = run_training(run)
         remote.publish_checkpoints(run)

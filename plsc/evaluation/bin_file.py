@@ -56,6 +56,15 @@ def load_bin(path: PathLike) -> PairSet:
         raise DataError(f"verification set {path}: {error}") from error
 
 
+def is_bin(path: PathLike) -> bool:
+    """Whether a file may be a `.bin`, by its first byte: a pickle of protocol 2 or later, or of protocol 0."""
+    try:
+        with safe_open.open_bytes(path, safe_open.PICTURES) as file:
+            return file.read(1) in (b"\x80", b"(")
+    except OSError:
+        return False
+
+
 def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) -> None:
     """Writes a `.bin` that `load_bin` and insightface's readers (Python 3) take: all of it or nothing.
 

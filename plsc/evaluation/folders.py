@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 from plsc.errors import DataError
+from plsc.files.suffixes import PICTURES
 
-# files of a folder that count as pictures
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2")
+SUFFIXES = PICTURES
 
 
 @dataclass(frozen=True)

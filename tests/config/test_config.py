@@ -40,7 +40,7 @@ DEFAULTS = {
     "model.name": "ResNet50", "model.embedding_size": 512, "model.image_shape": [3, 112, 112], "model.dropout": None,
     "model.base_width": 64, "classifier.num_classes": 85742, "classifier.loss_type": "arcface",
     "classifier.scale": 64.0, "classifier.sample_ratio": 1.0, "classifier.model_parallel": True,
-    "data.dataset_dir": "./train_data", "data.label_file": "label.txt", "data.val_targets": ["lfw"],
+    "data.dataset_dir": "./train_data", "data.label_file": "label.txt", "data.val_targets": None,
     "data.pixel_std": 127.5, "data.num_workers": 2, "mixed_precision.enabled": False,
     "mixed_precision.incr_every_n_steps": 2000, "mixed_precision.decr_every_n_nan_or_inf": 2,
 }  # fmt: skip
@@ -65,8 +65,8 @@ def test_defaults_can_start_a_run():
 def test_a_list_default_is_not_shared():
     first = Config()
     first.get("lr_schedule.boundaries").append(1)
-    first.to_dict()["data"]["val_targets"].append("x")
-    assert first == Config() and OPTIONS["data.val_targets"].default == ["lfw"]
+    first.to_dict()["metrics"].append("x")
+    assert first == Config() and OPTIONS["metrics"].default == ["verification"]
 
 
 GOOD = [
@@ -316,7 +316,7 @@ def test_nothing_after_the_sign_is_an_empty_text():
     """Where null is allowed it is null; a key that must not be empty, or is no text, refuses it."""
     config = Config.from_dict({"best_metric": "pairs.auc", "data": {"val_targets": ["lfw"]}, "seed": 3})
     config.override(["best_metric=", "checkpoint_dir= ", "data.val_targets=", "seed="])
-    assert (config.best_metric, config.checkpoint_dir, config.data.val_targets, config.seed) == ("", "", [], None)
+    assert (config.best_metric, config.checkpoint_dir, config.data.val_targets, config.seed) == ("", "", None, None)
     for text in ("model_save_dir=", "lr=", "model.image_shape=", "best_metric=null"):
         with pytest.raises(ConfigError, match=f"-o: {text.partition('=')[0]}="):
             config.override([text])

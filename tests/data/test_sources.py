@@ -226,7 +226,7 @@ def test_what_the_built_in_ones_take():
     config.update({"data": {"dataset": "synthetic", "label_file": "x", "augmentations": ["flip"]}})
     assert [line.partition("=")[0] for line in config.without_effect()] == ["data.label_file", "data.augmentations"]
     assert len(SyntheticSource(3, (3, 4, 4), 0)) == 10240
-    assert SOURCES.find("list") is LabelListSource and {"list", "recordio", "synthetic"} <= set(SOURCES.names())
+    assert SOURCES.find("list") is LabelListSource and {"auto", "folder", "list", "recordio"} <= set(SOURCES.names())
 
 
 def test_options_of_a_source():

@@ -146,7 +146,9 @@ CASES = {
     "save below a file": (save_below_a_file, ["model_save_dir=", "label.txt/out", "Not a directory", "choose another"]),
     "save on one": (save_below_a_file_on_rank_1, ["model_save_dir=", "label.txt/out", "Not a directory"]),
     "list on one": (list_missing_on_rank_1, ["rank 1", "elsewhere.txt", "not found", "data.label_file"]),
-    "no set to verify": (setting(with_test=True), ["lfw.bin", "data.val_targets", "with_test: false"]),
+    "no set to verify": (
+        setting(with_test=True, data__val_targets=["lfw"]), ["lfw.bin", "data.val_targets", "with_test: false"],
+    ),
     "no checkpoint": (setting(checkpoint_dir="/nowhere"), ["/nowhere", "checkpoint"]),
     "embedding": (setting(model__embedding_size=6), ["model.embedding_size=6", "features of 4", "change the model"]),
     "model raises": (part(model=Raising()), ["Raising", "build_network", "KeyError", "bad_input_parts.py:"]),

@@ -162,7 +162,7 @@ def test_another_number_of_classes_names_the_way_out(outcome):
 
 def test_classes_without_a_picture_are_said(outcome):
     log = (outcome[0] / "first" / "run" / "logs" / "rank_00000.log").read_text()
-    assert "classifier.num_classes=10: the list has labels of 8 classes, 2 have no picture" in log
+    assert "8 of 10 classes have images (classifier.num_classes=10; null counts them): the others cost memory" in log
 
 
 def test_the_manifest_has_a_record_of_the_data(outcome):

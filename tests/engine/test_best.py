@@ -14,7 +14,8 @@ from plsc.evaluation.metric import Embedded, given_by, make_metrics
 
 
 def run_of(metric, **keys):
-    config = Config.from_dict({"best_metric": metric, "model_save_dir": "/run", **keys})
+    usual = {"best_metric": metric, "model_save_dir": "/run", "data": {"val_targets": ["lfw"]}}
+    config = Config.from_dict({**usual, **keys})
     group = SimpleNamespace(broadcast=lambda value: value)
     user_objects = SimpleNamespace(test_dataset=None)
     return SimpleNamespace(

@@ -14,8 +14,9 @@ DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
 class Classifier:
     """The last layer and the loss."""
 
-    num_classes: int = option(
-        85742, "The number of classes; labels run from 0 to one less.", within="[2, 2147483647]",
+    num_classes: int | None = option(
+        85742, "The number of classes; labels run from 0 to one less. null counts them in the data: the folders of a "
+        "folder of identities, of a list the largest label and one.", within="[2, 2147483647]",
         setter="set_class_num", attributes=("num_classes",),
     )  # fmt: skip
     loss_type: str = option(

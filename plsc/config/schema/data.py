@@ -17,8 +17,9 @@ class Data:
     """What is read."""
 
     dataset: str = option(
-        "list", "The data source (`plsc list sources`): images listed in `label_file`, made-up images to try the "
-        "speed, or one of your own, from a module in `plugins`.", registry=SOURCES,
+        "auto", "The data source (`plsc list sources`). auto looks at `dataset_dir` and says what it takes: the list "
+        "where `label_file` is there or is set, else a container, else folders of identities. Also made-up images to "
+        "try the speed (synthetic), or a source of your own, from a module in `plugins`.", registry=SOURCES,
     )  # fmt: skip
     options: dict = option({}, "Options that the data source has beyond these keys: parameters of its constructor.")
     dataset_dir: str = option(
@@ -52,8 +53,9 @@ class Data:
         "options, as in [flip, {mine: {size: 3}}]; also functions of your own, from a module in `plugins`. null is "
         "[flip], or [] with `random_flip: false`.", refuse=augmentations.problem,
     )  # fmt: skip
-    val_targets: list[str] = option(
-        ["lfw"], "The verification sets in `dataset_dir`: `lfw` is lfw.bin, `pairs.txt` a list of pairs of pictures, "
-        "`products.txt` one of pictures and identities, `faces/` a folder of identities.",
+    val_targets: list[str] | None = option(
+        None, "The verification sets in `dataset_dir`: `lfw` is lfw.bin, `pairs.txt` a list of pairs of pictures, "
+        "`products.txt` one of pictures and identities, `faces/` a folder of identities. null takes every .bin that is "
+        "there; without one, training does not verify.",
         setter="set_val_targets", attributes=("val_targets",),
     )  # fmt: skip

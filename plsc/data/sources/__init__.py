@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from plsc.data.directory import Directory
 from plsc.errors import ConfigError
 from plsc.registry import SOURCES
 from plsc.signatures import require_signature
 
-__all__ = ["Source", "register_source"]
+__all__ = ["CONTAINER", "FOLDER", "LIST", "Directory", "Source", "register_source"]
+
+# In which order `data.dataset: auto` takes what it recognises: a list before containers, any of them before a folder.
+LIST, CONTAINER, FOLDER = 0, 1, 2
 
 
 class Source:
@@ -20,7 +24,7 @@ class Source:
     A subclass writes ``__len__``, ``read`` and ``record``. Its constructor gets, by the names of its parameters, the
     settings dataset_dir, label_file, train_image_num, num_classes, image_shape and seed; all other parameters are its
     options, set by ``data.options``. It is made twice in a run, and must be the same both times: to check the data
-    before anything else is done, and to train.
+    before anything else is done, and to train. The first time num_classes may be None: it is to be counted.
 
     A source knows nothing of ranks, workers, epochs or augmentation: which index is read when, and by whom, is decided
     by plsc.data.sampler. Decoding, augmentation and normalisation are done for it.
@@ -28,6 +32,25 @@ class Source:
 
     # True: read gives the input of the model, float32 [C, H, W], which is neither augmented nor normalised.
     ready = False
+    # How many classes the data have, the largest label + 1, where that is known without reading the images. Asked after
+    # ``check`` where classifier.num_classes is null. An attribute or a property.
+    num_classes: int | None = None
+    # The names of the classes, by label, where the data name them; kept in the checkpoint and in the exported model.
+    class_names: Sequence[str] | None = None
+    # Lines for the log of what was found and passed over, each said once.
+    notes: Sequence[str] = ()
+    # When ``data.dataset: auto`` takes it: LIST, CONTAINER or FOLDER.
+    precedence = CONTAINER
+    # What ``recognise`` looks for, for the message of ``auto`` where nothing is found ("train.rec (recordio)").
+    looks_for = ""
+
+    @classmethod
+    def recognise(cls, directory: Directory) -> str:
+        """What makes ``directory`` a data set of this kind, for a message ("train.rec"); "" where nothing does.
+
+        Asked by ``data.dataset: auto``. Look at names only, or at the first bytes of a file.
+        """
+        return ""
 
     def __len__(self) -> int:
         """The number of images. It does not change."""

@@ -8,7 +8,7 @@ from typing import Any
 from plsc.data.check import require_good_lines
 from plsc.data.label_list import read_label_list
 from plsc.data.record import list_record
-from plsc.data.sources import Source, register_source
+from plsc.data.sources import LIST, Directory, Source, register_source
 from plsc.data.transforms import read_image
 from plsc.errors import DataError
 
@@ -18,12 +18,22 @@ class LabelListSource(Source):
     """Image files that a list names: a path and a label a line.
 
     dataset_dir: the directory that paths are relative to. label_file: the list, relative to it (an absolute path
-    stays): `path<TAB or spaces>label`. Memory: the list's own bytes and 13 bytes per line.
+    stays): `path<TAB or spaces>label`. num_classes: None counts them, the largest label + 1. Memory: the list's own
+    bytes and 13 bytes per line.
     """
 
-    def __init__(self, dataset_dir: str | os.PathLike, label_file: str | os.PathLike, num_classes: int) -> None:
+    precedence = LIST
+    looks_for = "the label list data.label_file (list)"
+
+    @classmethod
+    def recognise(cls, directory: Directory) -> str:
+        path = os.path.join(directory.path, directory.label_file)
+        return f"the label list {directory.label_file}" if directory.label_file and os.path.isfile(path) else ""
+
+    def __init__(self, dataset_dir: str | os.PathLike, label_file: str | os.PathLike, num_classes: int | None) -> None:
         self._root = os.fsencode(dataset_dir)
         self._list = read_label_list(os.path.join(os.fspath(dataset_dir), os.fspath(label_file)), num_classes)
+        self.num_classes = self._list.num_classes
 
     def __len__(self) -> int:
         return len(self._list)

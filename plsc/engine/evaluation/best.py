@@ -107,7 +107,7 @@ class Best:
 def parse_metric(config: Config, user_objects: UserObjects) -> Goal:
     """``best_metric`` in its parts. Raises ConfigError for one that the sets and metrics of the run cannot give."""
     wanted = config.best_metric
-    names = ["test_dataset"] if user_objects.test_dataset is not None else list(config.data.val_targets)
+    names = ["test_dataset"] if user_objects.test_dataset is not None else list(config.data.val_targets or [])
     known = {number: metric for metric in make_metrics(config) for number in metric.better}
     name = max((name for name in names if wanted.startswith(f"{name}.")), key=len, default="")
     number = find_number(wanted[len(name) + 1 :], known) if name else None

@@ -24,6 +24,7 @@ from plsc.data import (
 )
 from plsc.data.sample_agreement import require_equal_samples, sample_fingerprint
 from plsc.data.workers import call_in_fork
+from plsc.engine.evaluation import left_open
 from plsc.engine.evaluation.best import parse_metric
 from plsc.engine.run.start import Run
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
@@ -38,24 +39,37 @@ from plsc.registry import SOURCES
 Records = dict[str, dict[str, Any]]  # by what they are records of
 
 
-def check_training_data(config: Config, user_objects: UserObjects, env: Environment) -> Records:
+def check_training_data(
+    config: Config, user_objects: UserObjects, env: Environment, notes: list[str] | None = None
+) -> Records:
     """Look at list, pictures and verification sets before anything is opened. Raises DataError, ConfigError.
 
-    Returns a record of each, to be compared with those of other ranks and of a checkpoint (plsc.data.record).
+    Returns a record of each, to be compared with those of other ranks and of a checkpoint (plsc.data.record). What
+    ``config`` leaves open about the data is set in it (plsc.engine.evaluation.left_open), and told to ``notes``.
     """
+    notes = [] if notes is None else notes
+    if config.with_test and user_objects.test_dataset is None:
+        left_open.settle_targets(config, notes)
     if config.best_metric:
         parse_metric(config, user_objects)
+    if config.with_test and user_objects.test_dataset is None and not config.data.val_targets:
+        config.set("with_test", False)
     if user_objects.train_dataset is not None or user_objects.train_reader is not None:
+        left_open.settle_classes(config, None, "training data of your own (train_dataset, train_reader)", notes)
         record = _own_record(config, user_objects)
     else:
-        record = _check_source(config, env)
+        left_open.settle_source(config, notes)
+        record = _check_source(config, env, notes)
     input_names(config)
     return {"training": record, **(check_verification(config, user_objects) if config.with_test else {})}
 
 
-def _check_source(config: Config, env: Environment) -> dict[str, Any]:
+def _check_source(config: Config, env: Environment, notes: list[str]) -> dict[str, Any]:
     """Look at the data source; its files once on each machine."""
-    data = _open(config, 0 if config.seed is None else config.seed, check_files=env.local_rank == 0)
+    counts = config.classifier.num_classes is None
+    data = _open(config, 0 if config.seed is None else config.seed, env.local_rank == 0, notes)
+    if counts:
+        config.check(env.world_size, env.device)  # whether so many ranks can share the classes
     check_batch(config, len(data), env)
     record = _call(config, data.record)
     try:
@@ -65,7 +79,7 @@ def _check_source(config: Config, env: Environment) -> dict[str, Any]:
     return record
 
 
-def _open(config: Config, seed: int, check_files: bool) -> SourceDataset:
+def _open(config: Config, seed: int, check_files: bool, notes: list[str]) -> SourceDataset:
     """The data source that ``data.dataset`` names, checked. Raises DataError, ConfigError."""
     section = config.data
     source = _call(config, lambda: SOURCES.find(section.dataset)(**SOURCE.arguments(config.settings, seed=seed)))
@@ -77,6 +91,8 @@ def _open(config: Config, seed: int, check_files: bool) -> SourceDataset:
     channels, height, width = config.model.image_shape
     preparation = Preparation((channels, height, width), Augmentations(steps, seed), section.pixel_std)
     _call(config, lambda: source.check(check_files))
+    left_open.settle_classes(config, source.num_classes, source.place, notes)
+    notes += _call(config, lambda: [str(note) for note in source.notes])
     data = SourceDataset(source, config.classifier.num_classes, preparation, section.dataset)
     check_number(config, len(data), source.place)
     return data
@@ -115,13 +131,19 @@ def _length(dataset) -> int | None:
 
 
 def check_verification(config: Config, user_objects: UserObjects) -> Records:
-    """Is there what the metrics are made from? Returns a record of each set. Raises DataError, ConfigError."""
+    """Is there what the metrics are made from? Returns a record of each set. Raises DataError, ConfigError.
+
+    Where ``data.val_targets`` is null those that are there are taken, and set in ``config``; there must be one.
+    """
     kinds = {metric.needs for metric in make_metrics(config)}
     if user_objects.test_dataset is not None:
         count = number_of_samples(user_objects.test_dataset, PAIRS in kinds)
         kind = qualified_name(user_objects.test_dataset)
         return {"test_dataset": {"kind": "test_dataset", "type": kind, "images": count}}
     require_pictures(config)
+    left_open.settle_targets(config, notes := [])
+    if notes and not config.data.val_targets:
+        raise DataError(f"{notes[-1]}; name sets in data.val_targets, or correct data.dataset_dir")
     shape, records = list(config.model.image_shape), {}
     for name, path in zip(config.data.val_targets, verification_files(config)):
         found = load_set(path, name, kinds)
@@ -200,7 +222,7 @@ def make_training_data(
     if user_objects.train_reader is not None:
         return UserReader(user_objects.train_reader, num_classes, shape, section.train_image_num, seed, say)
     if user_objects.train_dataset is None:
-        return _open(config, seed, check_files=False)
+        return _open(config, seed, check_files=False, notes=[])  # told when they were checked
     data = UserDataset(user_objects.train_dataset, num_classes, shape, seed)
     check_number(config, len(data), "the training data")
     return data

@@ -12,6 +12,7 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.data import decode_image, normalise, read_test_image
+from plsc.engine.evaluation import left_open
 from plsc.engine.evaluation.data import require_pictures
 from plsc.engine.inference.predictions import PredictionFiles
 from plsc.engine.inference.trained_model import TrainedModel, open_model
@@ -101,6 +102,17 @@ def _embed(run: Run, net: TrainedModel, pictures: Pictures, directory: str) -> N
         run.log.info(f"{count} features of {net.name} in {directory}, their pictures in {TABLE} there")
 
 
+def _training_images(config: Config) -> str:
+    """The folder of identities, or the label list, whichever the run would train on."""
+    section = config.data
+    listed = os.path.join(section.dataset_dir, section.label_file)
+    try:
+        kind = left_open.choice_of(config).name if section.dataset == left_open.AUTO else section.dataset
+    except DataError:
+        return listed  # which is not there, and told so
+    return section.dataset_dir if kind == "folder" else listed
+
+
 def find(run: Run, config: Config) -> Pictures:
     """The pictures to embed. Raises DataError where there are none."""
     dataset, shape = run.user_objects.test_dataset, list(config.model.image_shape)
@@ -109,7 +121,7 @@ def find(run: Run, config: Config) -> Pictures:
             raise DataError("test_dataset: is empty, there is nothing to predict")
         return Pictures([str(i) for i in range(len(dataset))], lambda i: read_test_image(dataset, i, shape), False)
     require_pictures(config)
-    source = config.predict.images or os.path.join(config.data.dataset_dir, config.data.label_file)
+    source = config.predict.images or _training_images(config)
     paths, others = find_pictures(source)
     if others:
         run.log.info(f"predict: {others} files in {source} are no pictures by their names and are passed over")

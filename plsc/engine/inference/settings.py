@@ -30,6 +30,8 @@ def with_stored_settings(config: Config, user_objects: UserObjects) -> tuple[Con
     except CheckpointError:
         return config, ""
     values = {key: _value(stored, key) for key in OPTIONS if key.startswith(SECTIONS) and key not in config.given}
+    if "data.dataset_dir" in config.given:  # the sets of another directory are those that are there
+        values.pop("data.val_targets", None)
     changed = {key: value for key, value in values.items() if value is not _MISSING and value != config.get(key)}
     if not changed:
         return config, ""

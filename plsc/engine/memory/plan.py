@@ -81,6 +81,8 @@ def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb
     check(ranks, memory_gb)
     device = device_of(config)
     config.check(ranks, device)
+    if config.classifier.num_classes is None:
+        raise ConfigError("classifier.num_classes=None: a plan reads no data, so it cannot count them; set the number")
     paddle.enable_static()
     process = resident_bytes()
     memory = memory_gb * GB if memory_gb is not None else None

@@ -82,6 +82,9 @@ def require_same_data(data: Facts, device: str, group: Group) -> None:
 def _require_same_data(everyone: list[dict]) -> None:
     _refuse(ConfigError, [{"the device used": facts["device"]} for facts in everyone], "set device on every rank")
     first = everyone[0]["data"]
+    found_there = [{"the number of classes": facts["data"].get("training", {}).get("num_classes"),
+                    "what was found": sorted(facts["data"])} for facts in everyone]  # fmt: skip
+    _refuse(DataError, found_there, "give every rank the same")
     for rank, facts in enumerate(everyone):
         for name in first:
             found = difference(first[name], facts["data"].get(name, {}))

@@ -284,13 +284,13 @@ class Loop:
 
 
 def log_classes_without_images(run: Run) -> None:
-    """A number of classes that is not that of the list: a slip, or classes that are to come."""
+    """A number of classes that is not that of the data: a slip, or classes that are to come."""
     number, found = run.config.classifier.num_classes, run.data["training"].get("labels")
     if found is not None and found < number:
         usual = ", the default" if number == OPTIONS["classifier.num_classes"].default else ""
         run.log.info(
-            f"classifier.num_classes={number}{usual}: the list has labels of {found} classes, {number - found} have no "
-            "picture; they cost memory and time, and are pushed away from all others"
+            f"{found:,} of {number:,} classes have images (classifier.num_classes={number}{usual}; null counts them): "
+            "the others cost memory and time, and are pushed away from all others"
         )
 
 

@@ -1,0 +1,77 @@
+"""A folder of identities: `root/identity/*.jpg`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from plsc.data.identity_walk import Walk, walk
+from plsc.data.label_list import printable
+from plsc.data.record import index_record
+from plsc.data.sources import FOLDER, Directory, Source, register_source
+from plsc.data.transforms import read_image
+from plsc.errors import DataError
+
+
+@register_source("folder")
+class FolderSource(Source):
+    """A folder with one folder of images for each class, as in `root/identity/1.jpg`; their names name the classes.
+
+    dataset_dir: the root. num_classes: None counts the folders. The classes are the folders in the order of the bytes
+    of their names, so the same on every machine; the label is the place in that order. What counts as an image, and
+    what is passed over: plsc.data.identity_walk. Memory: the bytes of the paths, 8 bytes an image, 12 for 4 GiB of
+    paths or more, and the names.
+    """
+
+    precedence = FOLDER
+    looks_for = "folders of images, one for each identity (folder)"
+
+    @classmethod
+    def recognise(cls, directory: Directory) -> str:
+        if not directory.folders:
+            return ""
+        return f"{len(directory.folders)} folder(s), such as {directory.folders[0]!r:.60}, and no list or container"
+
+    def __init__(self, dataset_dir: str | os.PathLike, num_classes: int | None = None) -> None:
+        self._root = os.fsencode(dataset_dir)
+        found = walk(self._root)
+        self._require_classes(found, num_classes)
+        self._index = found.index(len(found.names) if num_classes is None else num_classes)
+        self.num_classes = len(found.names)
+        self.class_names = [name.decode("utf-8", "backslashreplace") for name in found.names]
+        self.notes = [f"{self.place}: {line}" for line in found.notes()]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        try:
+            return read_image(os.path.join(self._root, self._index.path(index))), int(self._index.labels[index])
+        except OSError as error:
+            raise DataError(f"{self.name(index)} cannot be read: {error.strerror or error}") from error
+
+    def record(self, count: int | None = None) -> dict[str, Any]:
+        return {"kind": "folder", **index_record(self._index, count)}
+
+    def name(self, index: int) -> str:
+        return f"image {printable(os.path.join(self._root, self._index.path(index)))}"
+
+    @property
+    def place(self) -> str:
+        return os.fsdecode(self._root)
+
+    def _require_classes(self, found: Walk, num_classes: int | None) -> None:
+        """Raise DataError for fewer than two identities, and for more than there are classes."""
+        place, count = printable(self._root), len(found.names)
+        if count < 2:
+            what = f"only one folder with images, {printable(found.names[0])}" if count else "no folder with images"
+            passed = "".join(f"; {line}" for line in found.notes())
+            raise DataError(
+                f"data.dataset_dir={place}: {what}; a folder for each of at least two identities is needed, as in "
+                f"{place[1:-1]}/NAME/1.jpg: set data.dataset_dir to the folder that holds them{passed}"
+            )
+        if num_classes is not None and count > num_classes:
+            raise DataError(
+                f"data.dataset_dir={place}: has {count} folders with images, more than classifier.num_classes="
+                f"{num_classes}; set it to {count}, or to null, which counts them"
+            )
