@@ -95,7 +95,7 @@ class Stop:
         self._told: dict[int, int] = {}  # process -> how often it was told
         self._watch, controller.pod.watch = controller.pod.watch, self.watch
         for number in _PASSED_ON:
-            signal.signal(number, self._hear if number in heard else signal.SIG_IGN)
+            signal.signal(number, self._handle_signal if number in heard else signal.SIG_IGN)
 
     def watch(self, *args, **options) -> Any:
         """In place of the pod's own, which Paddle calls again and again, and which has one failed rank kill the rest.
@@ -117,7 +117,7 @@ class Stop:
             return failed[0] if failed[0] > 0 else 128 - failed[0]
         return EXIT_STOPPED if EXIT_STOPPED in codes or (self._asked and not codes) else 0
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if number != signal.SIGINT and now - self._asked_at <= REPEATS_SECONDS:
             return  # the same request once more, as for the ranks

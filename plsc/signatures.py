@@ -36,12 +36,12 @@ def require_signature(what: str, value: Any, first: tuple[str, ...] = ()) -> Non
         parameters = list(inspect.signature(value).parameters.values())
     except (ValueError, TypeError):
         raise ConfigError(f"{what}: has no signature that Python knows; wrap it into a function of yours") from None
-    taken = ", ".join(str(parameter).partition("=")[0].partition(":")[0] for parameter in parameters)
+    signature = ", ".join(str(parameter).partition("=")[0].partition(":")[0] for parameter in parameters)
     any_place = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     by_place = [parameter for parameter in parameters if parameter.kind in _BY_PLACE]
     by_name_only = any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in by_place[len(first) :])
     if by_name_only or (len(by_place) < len(first) and not any_place):
-        raise ConfigError(f"{what}: takes ({taken}); {wanted}")
+        raise ConfigError(f"{what}: takes ({signature}); {wanted}")
 
 
 def taken(value: Any, names: Iterable[str], skip: int = 0) -> set[str]:
@@ -66,15 +66,15 @@ def problem_with_options(
     """
     settings, parameters = settings or {}, _named(value, skip)
     own = {name: parameter for name, parameter in parameters.items() if name not in settings}
-    for name, given in options.items():
+    for name, option in options.items():
         if name in settings:
             return f"{name} is a setting of its own: {settings[name]}"
         if name not in own:
             if _takes_all(value):
                 continue
             return f"there is no option {name}; {_describe(own)}"
-        if not _fits(own[name], given):
-            return f"{name}={given!r:.80} must be {_annotation(own[name])}; {_describe(own)}"
+        if not _fits(own[name], option):
+            return f"{name}={option!r:.80} must be {_annotation(own[name])}; {_describe(own)}"
     missing = [name for name, one in own.items() if one.default is one.empty and name not in options]
     return f"the option {missing[0]} is missing; {_describe(own)}" if missing else ""
 

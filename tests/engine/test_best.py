@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from plsc.config import Config
-from plsc.engine.evaluation.best import Best, check_goal, parse_metric
+from plsc.engine.evaluation.best import Best, check_best_metric, parse_best_metric
 from plsc.errors import ConfigError
 from plsc.evaluation.metric import Embedded, given_by, make_metrics
 
@@ -79,11 +79,11 @@ def test_the_record_of_the_step_itself_lies_in_best(tmp_path, monkeypatch):
             best.checkpoint, "read_manifest", lambda path, s=step, e=extra: SimpleNamespace(step=s, extra=e)
         )
         found = Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), (path, SimpleNamespace(extra={})))
-        assert found.going_on(3) is not sure  # not sure: judge it once more
+        assert found.resume(3) is not sure  # not sure: judge it once more
         assert found.improved(4, results(accuracy=0.8)) is (step == 4)
     monkeypatch.setattr(best.checkpoint, "latest", lambda run_dir: None)
-    assert Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), (path, SimpleNamespace(extra={}))).going_on(3)
-    assert not Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), None).going_on(0)
+    assert Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), (path, SimpleNamespace(extra={}))).resume(3)
+    assert not Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), None).resume(0)
 
 
 def test_a_set_that_could_not_be_verified_is_no_better():
@@ -96,7 +96,7 @@ def test_what_the_pairs_can_give_is_known_before_training(metric, good):
     config = run_of(metric).config
     (verification,) = make_metrics(config)
     given = given_by(verification, Embedded("lfw", np.zeros((0, 0)), issame=np.zeros(99, bool)))
-    check = lambda: check_goal(config, parse_metric(config, run_of(metric).user_objects), given)  # noqa: E731
+    check = lambda: check_best_metric(config, parse_best_metric(config, run_of(metric).user_objects), given)  # noqa: E731
     if good:
         check()
     else:
@@ -109,5 +109,5 @@ def test_of_sets_whose_names_hold_dots_the_longest_counts():
     for metric, name, number in (("a.txt.recall@1", "a.txt", "recall@1"), ("a.eer", "a", "eer"),
                                  ("faces/.tar@1e-4", "faces/", "tar@0.0001")):  # fmt: skip
         run = run_of(metric, **keys)
-        goal = parse_metric(run.config, run.user_objects)
+        goal = parse_best_metric(run.config, run.user_objects)
         assert (goal.name, goal.number, goal.smaller) == (name, number, number == "eer")

@@ -168,7 +168,7 @@ def test_nan_is_a_difference():
 def test_killed_between_the_two_renames_nothing_is_lost(tmp_path, monkeypatch):
     final = str(tmp_path / "inference")
     for text in ("old", "new"):
-        Path(output_dir.start_anew(final), "plsc.json").write_text(text)
+        Path(output_dir.create_unfinished(final), "plsc.json").write_text(text)
         if text == "old":
             output_dir.publish(final)
     real = os.replace

@@ -20,13 +20,13 @@ def test_waiting_for_data_is_a_share_of_the_time(monkeypatch):
             yield number
 
     meter = Meter(types.SimpleNamespace(global_batch=10, last=5))
-    for number in meter.awaiting(batches()):
+    for number in meter.timed(batches()):
         now[0] += 6.0  # the step
         meter.add(float(number))
-    assert meter.wait() == pytest.approx(6 / 24) and meter.rate() == pytest.approx(30 / 24)
+    assert meter.data_wait() == pytest.approx(6 / 24) and meter.images_per_second() == pytest.approx(30 / 24)
     now[0] += 8.0
     meter.pause(8.0)  # verifying
-    assert meter.wait() == pytest.approx(6 / 24) and meter.mean() == 1.0
+    assert meter.data_wait() == pytest.approx(6 / 24) and meter.mean_loss() == 1.0
     meter.restart()
     now[0] += 1.0
-    assert meter.wait() == 0.0
+    assert meter.data_wait() == 0.0

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from plsc.checkpoint import OneRank
 from plsc.config import Config
 from plsc.engine.run.start import choose_seed
-from plsc.engine.training.checkpointing import open_start
+from plsc.engine.training.checkpointing import open_start_checkpoint
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as
 
 SPEC = SimpleNamespace(num_classes=11, embedding_size=EMBEDDING_SIZE)
@@ -23,7 +23,7 @@ def test_its_own_directory_by_checkpoint_dir_after_a_killed_save(tmp_path):
     """Not from the name under which the next save would delete it."""
     path = save_as(tmp_path, 12, 11, 2)
     os.rename(path, os.path.join(os.path.dirname(path), ".replaced_step_00000012"))
-    found, manifest = open_start(run_in(tmp_path, tmp_path), SPEC)
+    found, manifest = open_start_checkpoint(run_in(tmp_path, tmp_path), SPEC)
     assert (found, manifest.step) == (path, 12) and os.listdir(tmp_path / "checkpoints") == ["step_00000012"]
 
 
@@ -31,16 +31,16 @@ def test_another_run_is_read_and_left_as_it_is(tmp_path):
     path = save_as(tmp_path / "other", 12, 11, 2)
     aside = os.path.join(os.path.dirname(path), ".replaced_step_00000012")
     os.rename(path, aside)
-    assert open_start(run_in(tmp_path / "mine", tmp_path / "other"), SPEC)[0] == aside
+    assert open_start_checkpoint(run_in(tmp_path / "mine", tmp_path / "other"), SPEC)[0] == aside
     assert os.listdir(tmp_path / "other" / "checkpoints") == [".replaced_step_00000012"]
 
 
 def test_a_copy_of_what_is_elsewhere_and_what_comes_before_it(tmp_path):
     copy, address = save_as(tmp_path / "copy", 12, 11, 2), {"checkpoint_dir": "s3://bucket/run"}
-    assert open_start(run_in(tmp_path / "mine", copy, **address), SPEC)[0] == copy
+    assert open_start_checkpoint(run_in(tmp_path / "mine", copy, **address), SPEC)[0] == copy
     own = save_as(tmp_path / "mine", 4, 11, 2)
-    assert open_start(run_in(tmp_path / "mine", "", resume="auto", **address), SPEC)[0] == own
-    assert open_start(run_in(tmp_path / "empty"), SPEC) is None
+    assert open_start_checkpoint(run_in(tmp_path / "mine", "", resume="auto", **address), SPEC)[0] == own
+    assert open_start_checkpoint(run_in(tmp_path / "empty"), SPEC) is None
 
 
 def test_the_seed_is_that_of_where_the_run_starts(tmp_path, monkeypatch):

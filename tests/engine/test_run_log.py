@@ -18,7 +18,7 @@ import types
 import pytest
 
 from plsc.engine.run import scalars
-from plsc.engine.run.handlers import LogFile
+from plsc.engine.run.handlers import LogFileHandler
 from plsc.engine.run.run_log import ProgressLine, clock
 from plsc.engine.run.scalars import Scalars
 from plsc.errors import ConfigError
@@ -108,7 +108,7 @@ class FullDisk(io.StringIO):
 
 def test_a_log_on_a_full_disk_is_told_once_and_its_end_hides_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(logging.FileHandler, "_open", lambda self: FullDisk())
-    handler = LogFile(str(tmp_path / "rank_00000.log"))
+    handler = LogFileHandler(str(tmp_path / "rank_00000.log"))
     for text in ("one", "two"):
         handler.handle(logging.LogRecord("plsc", logging.INFO, "", 0, text, None, None))
     handler.close()

@@ -39,7 +39,7 @@ class Samples:
 def check_own(dataset, best_metric=""):
     config = Config.from_dict({"model": {"image_shape": [3, 16, 16]}, "best_metric": best_metric})
     run = SimpleNamespace(config=config, user_objects=UserObjects(test_dataset=dataset), env=SimpleNamespace(rank=0))
-    sets_check._check_own(run)
+    sets_check._check_user_set_here(run)
 
 
 def test_of_a_users_set_as_much_is_read_as_it_takes_to_see_both_kinds():

@@ -41,7 +41,7 @@ def send(*signals: int) -> bool:
 def test_the_first_is_noted_and_the_second_ends(signals, ended_by):
     def work():
         with StopRequest() as request:
-            assert not request.made and send(*signals) and request.made
+            assert not request.requested and send(*signals) and request.requested
 
     assert status_of(work) == ended_by
 
@@ -52,7 +52,7 @@ def test_a_second_sigterm_ends_when_it_is_not_the_repeated_first(monkeypatch):
             send(signal.SIGTERM)
             monkeypatch.setattr(stopping, "REPEATS_SECONDS", -1.0)
             send(signal.SIGTERM)
-            assert request.made
+            assert request.requested
 
     assert status_of(work) == -signal.SIGTERM
 
@@ -73,7 +73,7 @@ def test_who_is_not_to_hear_ctrl_c_does_not():
     def work():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a shell gives to `command &` in a script
         with StopRequest() as request:
-            assert send(signal.SIGINT) and not request.made
+            assert send(signal.SIGINT) and not request.requested
 
     assert status_of(work) == 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plsc.engine.run.handlers import Terminal
+from plsc.engine.run.handlers import TerminalHandler
 from plsc.engine.run.run_log import ProgressLine
 from plsc.terminal import is_terminal, tell
 
@@ -45,7 +45,7 @@ def test_a_stream_that_cannot_be_used(monkeypatch, make):
     line = ProgressLine(True)
     line.draw("loss", 1, 2)
     line.clear()
-    handler = Terminal(sys.stdout)
+    handler = TerminalHandler(sys.stdout)
     for _ in range(2):
         handler.handle(logging.LogRecord("plsc", logging.INFO, "", 0, "nobody reads this", None, None))
     handler.close()

@@ -42,14 +42,14 @@ class Best:
         self._resumed = False
         if not self.metric:
             return
-        self._goal = parse_metric(run.config, run.user_objects)
+        self._goal = parse_best_metric(run.config, run.user_objects)
         self._resumed = opened is not None and _inside(opened[0], run.config.model_save_dir)
         if self._resumed:
             # what a checkpoint of this run says, rather than what lies in best/: a run that is resumed before its best
             # step decides again as it did
-            self._take(opened[1].extra)
+            self._restore(opened[1].extra)
 
-    def going_on(self, step: int) -> bool:
+    def resume(self, step: int) -> bool:
         """To be called by every rank of a run that begins at ``step``; True where that step may not have been judged.
 
         A step is saved first and judged then, so that its own record is in best/ only, if anywhere.
@@ -59,10 +59,10 @@ class Best:
         path = checkpoint.latest(self.run_dir)
         manifest = checkpoint.read_manifest(path) if path else None
         usable = manifest is not None and manifest.step <= step
-        self._take(self._run.group.broadcast(manifest.extra if usable else {}))
+        self._restore(self._run.group.broadcast(manifest.extra if usable else {}))
         return self._record.get("step") != step
 
-    def _take(self, extra: dict[str, Any]) -> None:
+    def _restore(self, extra: dict[str, Any]) -> None:
         record = extra.get("best", {})
         known = isinstance(record, dict) and record.get("metric") == self.metric
         if known and isinstance(record.get("value"), (int, float)) and type(record.get("step")) is int:
@@ -104,7 +104,7 @@ class Best:
         return float(value), None
 
 
-def parse_metric(config: Config, user_objects: UserObjects) -> Goal:
+def parse_best_metric(config: Config, user_objects: UserObjects) -> Goal:
     """``best_metric`` in its parts. Raises ConfigError for one that the sets and metrics of the run cannot give."""
     wanted = config.best_metric
     names = ["test_dataset"] if user_objects.test_dataset is not None else list(config.data.val_targets or [])
@@ -123,7 +123,7 @@ def parse_metric(config: Config, user_objects: UserObjects) -> Goal:
     return Goal(name, metric.name, number, metric.better[number] == SMALLER)
 
 
-def check_goal(config: Config, goal: Goal, given: Collection[str]) -> None:
+def check_best_metric(config: Config, goal: Goal, given: Collection[str]) -> None:
     """Raise ConfigError where ``goal`` is not among ``given``, the numbers that its set can give."""
     if goal.number not in given:
         raise ConfigError(_unsupported(config.best_metric, goal, list(given)))

@@ -25,7 +25,7 @@ from plsc.data import (
 from plsc.data.sample_agreement import require_equal_samples, sample_fingerprint
 from plsc.data.workers import call_in_fork
 from plsc.engine.evaluation import left_open
-from plsc.engine.evaluation.best import parse_metric
+from plsc.engine.evaluation.best import parse_best_metric
 from plsc.engine.run.start import Run
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.evaluation.bin_file import PairSet, find_targets
@@ -51,12 +51,12 @@ def check_training_data(
     if config.with_test and user_objects.test_dataset is None:
         left_open.settle_targets(config, notes)
     if config.best_metric:
-        parse_metric(config, user_objects)
+        parse_best_metric(config, user_objects)
     if config.with_test and user_objects.test_dataset is None and not config.data.val_targets:
         config.set("with_test", False)
     if user_objects.train_dataset is not None or user_objects.train_reader is not None:
         left_open.settle_classes(config, None, "training data of your own (train_dataset, train_reader)", notes)
-        record = _own_record(config, user_objects)
+        record = _user_data_record(config, user_objects)
     else:
         left_open.settle_source(config, notes)
         record = _check_source(config, env, notes)
@@ -67,11 +67,11 @@ def check_training_data(
 def _check_source(config: Config, env: Environment, notes: list[str]) -> dict[str, Any]:
     """Look at the data source; its files once on each machine."""
     counts = config.classifier.num_classes is None
-    data = _open(config, 0 if config.seed is None else config.seed, env.local_rank == 0, notes)
+    data = _open_source(config, 0 if config.seed is None else config.seed, env.local_rank == 0, notes)
     if counts:
         config.check(env.world_size, env.device)  # whether so many ranks can share the classes
-    check_batch(config, len(data), env)
-    record = _call(config, data.record)
+    check_global_batch(config, len(data), env)
+    record = _call_source(config, data.record)
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -79,26 +79,26 @@ def _check_source(config: Config, env: Environment, notes: list[str]) -> dict[st
     return record
 
 
-def _open(config: Config, seed: int, check_files: bool, notes: list[str]) -> SourceDataset:
+def _open_source(config: Config, seed: int, check_files: bool, notes: list[str]) -> SourceDataset:
     """The data source that ``data.dataset`` names, checked. Raises DataError, ConfigError."""
     section = config.data
-    source = _call(config, lambda: SOURCES.find(section.dataset)(**SOURCE.arguments(config.settings, seed=seed)))
+    source = _call_source(config, lambda: SOURCES.find(section.dataset)(**SOURCE.arguments(config.settings, seed=seed)))
     if not source.ready:
-        require_pictures(config)
+        require_image_input(config)
     steps = section.augmentations
     if steps is None:
         steps = ["flip"] if section.random_flip else []
     channels, height, width = config.model.image_shape
     preparation = Preparation((channels, height, width), Augmentations(steps, seed), section.pixel_std)
-    _call(config, lambda: source.check(check_files))
+    _call_source(config, lambda: source.check(check_files))
     left_open.settle_classes(config, source.num_classes, source.place, notes)
-    notes += _call(config, lambda: [str(note) for note in source.notes])
+    notes += _call_source(config, lambda: [str(note) for note in source.notes])
     data = SourceDataset(source, config.classifier.num_classes, preparation, section.dataset)
-    check_number(config, len(data), source.place)
+    check_image_count(config, len(data), source.place)
     return data
 
 
-def _call(config: Config, work: Callable[[], Any]) -> Any:
+def _call_source(config: Config, work: Callable[[], Any]) -> Any:
     """What ``work()`` returns; an exception of a user's source in one line."""
     try:
         return work()
@@ -108,7 +108,7 @@ def _call(config: Config, work: Callable[[], Any]) -> Any:
         raise DataError(f"data.dataset={config.data.dataset!r}: raised {reason_of(error)}") from error
 
 
-def _own_record(config: Config, user_objects: UserObjects) -> dict[str, Any]:
+def _user_data_record(config: Config, user_objects: UserObjects) -> dict[str, Any]:
     """What is known of a user's data set or reader."""
     section, classes = config.data, config.classifier.num_classes
     if user_objects.train_dataset is not None:
@@ -140,7 +140,7 @@ def check_verification(config: Config, user_objects: UserObjects) -> Records:
         count = number_of_samples(user_objects.test_dataset, PAIRS in kinds)
         kind = qualified_name(user_objects.test_dataset)
         return {"test_dataset": {"kind": "test_dataset", "type": kind, "images": count}}
-    require_pictures(config)
+    require_image_input(config)
     left_open.settle_targets(config, notes := [])
     if notes and not config.data.val_targets:
         raise DataError(f"{notes[-1]}; name sets in data.val_targets, or correct data.dataset_dir")
@@ -180,7 +180,7 @@ def _record(found: AnySet) -> dict[str, Any]:
     return {"kind": kind, "images": len(found.images), "digest": f"{digest:08x}"}
 
 
-def require_pictures(config: Config) -> None:
+def require_image_input(config: Config) -> None:
     """Raise ConfigError where the net takes what no picture has."""
     reason = unsupported_channels(config.model.image_shape[0])
     if reason:
@@ -222,9 +222,9 @@ def make_training_data(
     if user_objects.train_reader is not None:
         return UserReader(user_objects.train_reader, num_classes, shape, section.train_image_num, seed, say)
     if user_objects.train_dataset is None:
-        return _open(config, seed, check_files=False, notes=[])  # told when they were checked
+        return _open_source(config, seed, check_files=False, notes=[])  # told when they were checked
     data = UserDataset(user_objects.train_dataset, num_classes, shape, seed)
-    check_number(config, len(data), "the training data")
+    check_image_count(config, len(data), "the training data")
     return data
 
 
@@ -241,7 +241,7 @@ def compare_samples(run: Run, data) -> None:
     require_equal_samples(data, run.group.all_gather(own), run.log.info)
 
 
-def check_number(config: Config, found: int, where: str) -> None:
+def check_image_count(config: Config, found: int, where: str) -> None:
     """Raise ConfigError where data.train_image_num says something else than there is."""
     said = config.data.train_image_num
     if said is not None and said != found:
@@ -250,7 +250,7 @@ def check_number(config: Config, found: int, where: str) -> None:
         )
 
 
-def check_batch(config: Config, found: int, env: Environment) -> None:
+def check_global_batch(config: Config, found: int, env: Environment) -> None:
     """Raise DataError where the global batch is larger than the data."""
     batch = config.train_batch_size * env.world_size
     if batch > found:

@@ -14,13 +14,13 @@ from plsc.engine.evaluation.sets import (
     TestSet,
     UnreadableSet,
     UserTestSet,
-    count_of,
     describe_error,
+    embedded_views,
     kinds_of,
+    num_images,
     reader,
-    supported,
+    split_supported,
     verification_sets,
-    views,
 )
 from plsc.engine.program.build import EvalProgram
 from plsc.errors import DataError
@@ -76,7 +76,7 @@ def verify_all(
     config: Config,
     user_objects: UserObjects,
     embedder: Embedder,
-    look: OnSet | None = None,
+    on_set: OnSet | None = None,
     group: Ranks | None = None,
     failures: dict[str, str] | None = None,
 ) -> dict[str, SetResult]:
@@ -87,10 +87,10 @@ def verify_all(
     """
     results: dict[str, SetResult] = {}
     metrics = make_metrics(config)
-    judge = _Judge(config, metrics, embedder, OneRank() if group is None else group)
+    evaluator = _Evaluator(config, metrics, embedder, OneRank() if group is None else group)
     for found in verification_sets(config, user_objects, kinds_of(metrics)):
         try:
-            one, problems = judge(found, look), judge.problems
+            one, problems = evaluator(found, on_set), evaluator.problems
         except DataError as error:
             one, problems = None, {found.name: str(error)}
         if problems and failures is None:
@@ -103,18 +103,18 @@ def verify_all(
     return results
 
 
-class _Judge:
+class _Evaluator:
     """Judges one set after the other. ``problems``: {set, metric: what is wrong} of the last one."""
 
     def __init__(self, config: Config, metrics: Sequence[Metric], embedder: Embedder, group: Ranks):
         self._config, self._metrics, self._embedder, self._group = config, metrics, embedder, group
         self.problems: dict[str, str] = {}
 
-    def __call__(self, found: TestSet | UnreadableSet, look: OnSet | None) -> SetResult | None:
+    def __call__(self, found: TestSet | UnreadableSet, on_set: OnSet | None) -> SetResult | None:
         """None where every metric has a problem. Raises DataError, on every rank, for what is wrong with the set."""
         self.problems = {}
         self._agree(found.reason if isinstance(found, UnreadableSet) else None)
-        self._agree(_different_numbers(self._group, found))
+        self._agree(_count_mismatch(self._group, found))
         read = reader(self._config, found)
         usable, skipped, given = self._embedded(found, read)
         one = SetResult(found.name, skipped=skipped)
@@ -124,23 +124,23 @@ class _Judge:
                 self.problems[f"{found.name}, {metric.name}"] = f"{found.name}: {problem}"
             else:
                 one.computed[metric.name] = outcome
-        if look is not None and one.computed:
-            look(one, found, read, given)
+        if on_set is not None and one.computed:
+            on_set(one, found, read, given)
         return one if one.computed else None
 
     def _embedded(
         self, found: TestSet, read: Callable[[int], np.ndarray]
     ) -> tuple[list[Metric], dict[str, str], dict[str, Embedded]]:
         """(the metrics that the set supports, why others are left out, what they are given by kind)."""
-        careful = _KeepsStep(read, tuple(self._config.model.image_shape))
-        plain, mirrored = self._embedder.embed(careful, count_of(found), flip=True)
+        careful = _SafeReader(read, tuple(self._config.model.image_shape))
+        plain, mirrored = self._embedder.embed(careful, num_images(found), flip=True)
         self._agree(careful.problem)
         problem, usable, skipped, given = None, [], {}, {}
         try:
             if isinstance(found, UserTestSet):
-                found.settle(self._embedder.in_order(self._group.all_gather(found.labels), found.count))
-            usable, skipped = supported(self._metrics, found)
-            given = views(found, kinds_of(usable), plain, mirrored)
+                found.set_labels(self._embedder.in_order(self._group.all_gather(found.labels), found.count))
+            usable, skipped = split_supported(self._metrics, found)
+            given = embedded_views(found, kinds_of(usable), plain, mirrored)
         except DataError as error:
             problem = f"{found.name}: {str(error).removeprefix(f'{found.name}: ')}"
         self._agree(problem)
@@ -148,7 +148,7 @@ class _Judge:
 
     def _agree(self, own: str | None) -> None:
         """Raise the first problem of any rank, the same on all."""
-        problem = _problem(self._group, own)
+        problem = _first_problem(self._group, own)
         if problem:
             raise DataError(problem)
 
@@ -162,13 +162,13 @@ def _compute(metric: Metric, data: Embedded, group: Ranks) -> tuple[str | None, 
         except DataError as error:
             problem = str(error)
     if metric.on_every_rank:
-        return _problem(group, problem), own
+        return _first_problem(group, problem), own
     told = None if own is None else [own.values, own.text, own.record]
     problem, told = group.all_gather([problem, told])[0]
     return problem, own if own is not None or problem else Computed(*told)
 
 
-class _KeepsStep:
+class _SafeReader:
     """``read`` that never fails: after the first failure it gives empty pictures, for what the other ranks compute
     together with this one. ``problem``: what it was."""
 
@@ -185,13 +185,13 @@ class _KeepsStep:
         return np.zeros(self._shape, np.float32)
 
 
-def _different_numbers(group: Ranks, found: TestSet) -> str | None:
-    counts = group.all_gather(count_of(found))
+def _count_mismatch(group: Ranks, found: TestSet) -> str | None:
+    counts = group.all_gather(num_images(found))
     same = len(set(counts)) == 1  # else the ranks would not make the same number of batches
     return None if same else f"{found.name}: the ranks see {counts} pictures; give all of them the same files"
 
 
-def _problem(group: Ranks, own: str | None) -> str | None:
+def _first_problem(group: Ranks, own: str | None) -> str | None:
     """The first problem of any rank, the same on all."""
     for rank, problem in enumerate(group.all_gather(own)):
         if problem is not None:

@@ -43,7 +43,7 @@ class OutputWriter:
     outputs: Outputs
     sets: list[Judged] = field(default_factory=list)
 
-    def look(
+    def add(
         self,
         one: SetResult,
         found: TestSet,

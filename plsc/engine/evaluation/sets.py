@@ -19,7 +19,7 @@ from plsc.evaluation.identity_sets import AnySet, IdentitySet, load_set, too_few
 from plsc.evaluation.metric import IDENTITIES, PAIRS, Embedded, Metric, given_by
 from plsc.evaluation.sources import place_of
 
-NOTHING = np.zeros((0, 0))
+NO_EMBEDDINGS = np.zeros((0, 0))
 NO_IDENTITIES = "it has pairs, no identities; a folder of identities or a list of path<TAB>identity has"
 
 
@@ -54,7 +54,7 @@ class UserTestSet:
         self.labels.append(int(label))
         return image
 
-    def settle(self, labels: np.ndarray) -> None:
+    def set_labels(self, labels: np.ndarray) -> None:
         """The labels of all samples, in order. Raises DataError where pairs are needed and are of one kind only."""
         self.identities = labels
         if PAIRS not in self._kinds:
@@ -82,20 +82,20 @@ def verification_sets(
     """The sets to judge by, one after the other, so that one is in memory at a time."""
     if user_objects.test_dataset is not None:
         shape = tuple(config.model.image_shape)
-        yield _opened(UserTestSet.name, lambda: UserTestSet(user_objects.test_dataset, shape, kinds))
+        yield _load_or_explain(UserTestSet.name, lambda: UserTestSet(user_objects.test_dataset, shape, kinds))
         return
     for name in config.data.val_targets:
-        yield _opened(name, lambda: load_set(verification_files(config, [name])[0], name, kinds))  # noqa: B023
+        yield _load_or_explain(name, lambda: load_set(verification_files(config, [name])[0], name, kinds))  # noqa: B023
 
 
-def _opened(name: str, load: Callable[[], TestSet]) -> TestSet | UnreadableSet:
+def _load_or_explain(name: str, load: Callable[[], TestSet]) -> TestSet | UnreadableSet:
     try:
         return load()
     except Exception as error:  # a user's data set may raise anything
         return UnreadableSet(name, describe_error(error))
 
 
-def count_of(found: TestSet) -> int:
+def num_images(found: TestSet) -> int:
     """How many pictures are to be embedded."""
     return found.count if isinstance(found, UserTestSet) else len(found.images)
 
@@ -105,12 +105,12 @@ def labels_of(found: TestSet, kind: str) -> Embedded | str:
     if kind == PAIRS:
         if found.issame is None:
             return too_few(found) if isinstance(found, IdentitySet) else "it has no pairs"
-        return Embedded(found.name, NOTHING, issame=found.issame)
+        return Embedded(found.name, NO_EMBEDDINGS, issame=found.issame)
     identities = None if isinstance(found, PairSet) else found.identities
-    return NO_IDENTITIES if identities is None else Embedded(found.name, NOTHING, identities=identities)
+    return NO_IDENTITIES if identities is None else Embedded(found.name, NO_EMBEDDINGS, identities=identities)
 
 
-def supported(metrics: Sequence[Metric], found: TestSet) -> tuple[list[Metric], dict[str, str]]:
+def split_supported(metrics: Sequence[Metric], found: TestSet) -> tuple[list[Metric], dict[str, str]]:
     """(the metrics that a set supports, {another one: why it does not}). Raises DataError where it supports none."""
     good, skipped = [], {}
     for metric in metrics:
@@ -127,7 +127,9 @@ def supported(metrics: Sequence[Metric], found: TestSet) -> tuple[list[Metric], 
     return good, skipped
 
 
-def views(found: TestSet, kinds: Collection[str], plain: np.ndarray, mirrored: np.ndarray) -> dict[str, Embedded]:
+def embedded_views(
+    found: TestSet, kinds: Collection[str], plain: np.ndarray, mirrored: np.ndarray
+) -> dict[str, Embedded]:
     """By kind, what the metrics are given. plain, mirrored [M, E]: features of all pictures. Raises DataError."""
     made: dict[str, Embedded] = {}
     whole = None
@@ -145,10 +147,10 @@ def views(found: TestSet, kinds: Collection[str], plain: np.ndarray, mirrored: n
 
 def reader(config: Config, found: TestSet) -> Callable[[int], np.ndarray]:
     """``read(index)``: a picture of a set as the net takes it, float32 [C, H, W]. Raises DataError that names it."""
-    return found.read if isinstance(found, UserTestSet) else picture_reader(config, found)
+    return found.read if isinstance(found, UserTestSet) else image_reader(config, found)
 
 
-def picture_reader(config: Config, found: AnySet) -> Callable[[int], np.ndarray]:
+def image_reader(config: Config, found: AnySet) -> Callable[[int], np.ndarray]:
     """The same for a set of files."""
     shape, std = tuple(config.model.image_shape), config.data.pixel_std
 

@@ -11,16 +11,16 @@ import numpy as np
 
 from plsc.data import read_test_sample
 from plsc.data.workers import call_in_fork
-from plsc.engine.evaluation.best import check_goal, parse_metric
+from plsc.engine.evaluation.best import check_best_metric, parse_best_metric
 from plsc.engine.evaluation.sets import (
     TestSet,
     UnreadableSet,
     UserTestSet,
-    count_of,
+    image_reader,
     kinds_of,
     labels_of,
-    picture_reader,
-    supported,
+    num_images,
+    split_supported,
     verification_sets,
 )
 from plsc.engine.run.start import Run, threads
@@ -44,7 +44,7 @@ def check_sets(run: Run) -> None:
         return
     began = time.monotonic()
     if run.user_objects.test_dataset is not None:
-        lines = run.group.agree(lambda: _look_at_own(run))
+        lines = run.group.agree(lambda: _check_user_set(run))
         what = "test_dataset: samples can be read, the metrics can be computed"
     else:
         count, lines = run.group.agree(lambda: _check_files(run))
@@ -63,16 +63,16 @@ def _check_files(run: Run) -> tuple[int, list[str]]:
     for found in verification_sets(config, run.user_objects, kinds_of(metrics)):
         if isinstance(found, UnreadableSet):
             raise DataError(found.reason)
-        usable, skipped = supported(metrics, found)
-        lines += _skips(found, skipped)
+        usable, skipped = split_supported(metrics, found)
+        lines += _skipped_lines(found, skipped)
         _check_goal(run, found, usable)
-        _rehearse(run, found, usable)
-        count += _decode(found, run, split(count_of(found), env.rank, env.world_size, config.test_batch_size))
+        _try_user_metrics(run, found, usable)
+        count += _decode(found, run, split(num_images(found), env.rank, env.world_size, config.test_batch_size))
         del found  # else it stays in memory while the next set is read
     return count, lines
 
 
-def _skips(found: TestSet, skipped: Mapping[str, str]) -> list[str]:
+def _skipped_lines(found: TestSet, skipped: Mapping[str, str]) -> list[str]:
     return [f"metrics: [{found.name}] {metric} is not computed: {reason}" for metric, reason in skipped.items()]
 
 
@@ -81,13 +81,13 @@ def _check_goal(run: Run, found: TestSet, metrics: Sequence[Metric], all_known: 
     be computed."""
     if not run.config.best_metric:
         return
-    goal = parse_metric(run.config, run.user_objects)
+    goal = parse_best_metric(run.config, run.user_objects)
     if goal.name == found.name and (all_known or goal.metric in [metric.name for metric in metrics]):
         given = [number for metric in metrics for number in given_by(metric, labels_of(found, metric.needs))]
-        check_goal(run.config, goal, given)
+        check_best_metric(run.config, goal, given)
 
 
-def _rehearse(run: Run, found: TestSet, metrics: Sequence[Metric]) -> None:
+def _try_user_metrics(run: Run, found: TestSet, metrics: Sequence[Metric]) -> None:
     """Compute a user's metrics once, from made-up embeddings, on rank 0: what is wrong with one is known now."""
     theirs = [metric for metric in metrics if not type(metric).__module__.startswith("plsc.")]
     for metric in theirs if run.env.rank == 0 else []:
@@ -99,7 +99,7 @@ def _rehearse(run: Run, found: TestSet, metrics: Sequence[Metric]) -> None:
 
 def _decode(found: AnySet, run: Run, batches: tuple[np.ndarray, np.ndarray]) -> int:
     indices, real = batches
-    mine, read = indices[real], picture_reader(run.config, found)
+    mine, read = indices[real], image_reader(run.config, found)
     bad: list[str] = []
 
     def look(index: int) -> None:
@@ -117,12 +117,12 @@ def _decode(found: AnySet, run: Run, batches: tuple[np.ndarray, np.ndarray]) -> 
     return len(mine)
 
 
-def _look_at_own(run: Run) -> list[str]:
+def _check_user_set(run: Run) -> list[str]:
     """Where workers are to be forked, in a process of its own: users' code may start threads, which a fork lacks."""
-    return call_in_fork(lambda: _check_own(run)) if run.config.data.num_workers else _check_own(run)
+    return call_in_fork(lambda: _check_user_set_here(run)) if run.config.data.num_workers else _check_user_set_here(run)
 
 
-def _check_own(run: Run) -> list[str]:
+def _check_user_set_here(run: Run) -> list[str]:
     """Which metrics will not be computed and why."""
     dataset, shape = run.user_objects.test_dataset, tuple(run.config.model.image_shape)
     metrics = make_metrics(run.config)
@@ -134,20 +134,20 @@ def _check_own(run: Run) -> list[str]:
     whole = found.count <= SMALL
     labels = [label(index) for index in (range(found.count) if whole else (0, found.count - 1))]
     if PAIRS in kinds_of(metrics):
-        _see_both_kinds(found.count // 2, label)
+        _require_both_kinds(found.count // 2, label)
     if whole:
-        found.settle(np.array(labels))
-        usable, skipped = supported(metrics, found)
+        found.set_labels(np.array(labels))
+        usable, skipped = split_supported(metrics, found)
     else:  # not all labels have been looked at: at the most so many pairs are different
         found.issame, found.identities = np.zeros(found.count // 2, bool), np.arange(found.count) // 4
         usable, skipped = metrics, {}
     _check_goal(run, found, [metric for metric in usable if whole or metric.needs == PAIRS], whole)
     found.issame = np.arange(found.count // 2) % 2 == 0 if not whole else found.issame
-    _rehearse(run, found, usable)
-    return _skips(found, skipped)
+    _try_user_metrics(run, found, usable)
+    return _skipped_lines(found, skipped)
 
 
-def _see_both_kinds(pairs: int, label: Callable[[int], int]) -> None:
+def _require_both_kinds(pairs: int, label: Callable[[int], int]) -> None:
     """Raise DataError where all pairs are same, or all are different; reads as many as it takes to see that."""
     seen: set[bool] = set()
     for pair in _spread(pairs):

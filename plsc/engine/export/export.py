@@ -51,7 +51,7 @@ def _write(run: Run, backbone: TrainedBackbone, env: Environment, final: str) ->
     kinds = KINDS if section.format == "both" else (section.format,)
     classes = read_classes(config, backbone) if section.with_classifier else None
     _check_size(config, backbone, classes, kinds)
-    unfinished = output_dir.start_anew(final)
+    unfinished = output_dir.create_unfinished(final)
     models = {"paddle": save_inference_model(config, run.user_objects, backbone, classes, env, unfinished)}
     if "onnx" in kinds:
         models["onnx"] = ["backbone.onnx"]

@@ -37,7 +37,7 @@ def compare(
     """
     images, kind = check_images(config)
     expected = trained_outputs(config, backbone, classes, images)
-    report: dict[str, Any] = {"images": f"{len(images)} {kind}", "tolerance": TOLERANCE}
+    agreement: dict[str, Any] = {"images": f"{len(images)} {kind}", "tolerance": TOLERANCE}
     found = {}
     for model in description.models:
         predictor = Predictor(where, model, device=env.device, threads=threads, card=env.device_id)
@@ -46,10 +46,10 @@ def compare(
         except (RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[-300:]
             raise ExportError(f"the exported model does not run in {model}: {reason}; nothing was exported") from error
-        report[model] = distance(model, "the trained net", found[model], expected)
+        agreement[model] = distance(model, "the trained net", found[model], expected)
     if len(found) == 2:
-        report["between"] = distance("onnx", "paddle", found["onnx"], found["paddle"])
-    return report
+        agreement["between"] = distance("onnx", "paddle", found["onnx"], found["paddle"])
+    return agreement
 
 
 def check_images(config: Config) -> tuple[np.ndarray, str]:

@@ -9,7 +9,7 @@ from plsc.errors import ConfigError
 from plsc.files.atomic import flush_path, put_directory, remove_temporaries, restore
 
 
-def aside(final: str) -> str:
+def unfinished_dir(final: str) -> str:
     """Where the results for the directory ``final`` are written before they are complete."""
     return final + ".unfinished"
 
@@ -29,9 +29,9 @@ def check_free(final: str, marker: str) -> None:
         )
 
 
-def start_anew(final: str) -> str:
+def create_unfinished(final: str) -> str:
     """An empty directory to write to, in place of what an interrupted run left there."""
-    unfinished = aside(final)
+    unfinished = unfinished_dir(final)
     if os.path.isdir(unfinished):
         shutil.rmtree(unfinished)
     os.makedirs(unfinished)
@@ -44,7 +44,7 @@ def publish(final: str) -> None:
     A first result appears by one rename. An earlier one is moved away just before; after a kill between the two renames
     both lie beside the empty place, and the next ``check_free`` puts the earlier one back.
     """
-    unfinished, replaced = aside(final), _replaced(final)
+    unfinished, replaced = unfinished_dir(final), _replaced(final)
     remove_temporaries(unfinished)
     for name in os.listdir(unfinished):
         flush_path(os.path.join(unfinished, name))

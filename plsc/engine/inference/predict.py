@@ -13,7 +13,7 @@ import numpy as np
 from plsc.config import Config
 from plsc.data import decode_image, normalise, read_test_image
 from plsc.engine.evaluation import left_open
-from plsc.engine.evaluation.data import require_pictures
+from plsc.engine.evaluation.data import require_image_input
 from plsc.engine.inference.predictions import PredictionFiles
 from plsc.engine.inference.trained_model import TrainedModel, open_model
 from plsc.engine.run.consistency import require_same
@@ -38,7 +38,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageList:
     """``read(i)`` gives float32 [C, H, W]. is_file: the paths are those of files, all below ``root`` or whole."""
 
     paths: list[str]
@@ -57,12 +57,12 @@ def predict(run: Run) -> Prediction:
 
     The files are in ``model_save_dir``/predictions. What an interrupted run has done is not done again.
     """
-    net = open_model(run)
-    pictures = run.group.agree(lambda: find(run, net.config))
+    model = open_model(run)
+    pictures = run.group.agree(lambda: find(run, model.config))
     require_same(run.group, DataError, {"what there is to predict": pictures.digest()})
     directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
     try:
-        _embed(run, net, pictures, directory)
+        _embed(run, model, pictures, directory)
     except OSError as error:
         raise ExportError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
     run.group.barrier("predicted")
@@ -70,20 +70,20 @@ def predict(run: Run) -> Prediction:
     return Prediction(read_features(files[0]), pictures.paths, *files)
 
 
-def _embed(run: Run, net: TrainedModel, pictures: Pictures, directory: str) -> None:
-    count, config = len(pictures.paths), net.config
-    made_by = {"weights": net.identity, "image_shape": list(config.model.image_shape),
+def _embed(run: Run, model: TrainedModel, pictures: ImageList, directory: str) -> None:
+    count, config = len(pictures.paths), model.config
+    made_by = {"weights": model.identity, "image_shape": list(config.model.image_shape),
                "pixel_std": config.data.pixel_std, "resize": config.predict.resize}  # fmt: skip
     files = None
     if run.env.rank == 0:
-        files = PredictionFiles(directory, pictures.paths, net.size, made_by, pictures.is_file)
+        files = PredictionFiles(directory, pictures.paths, model.size, made_by, pictures.is_file)
     done, complete = run.group.broadcast([files.done, files.is_complete] if files else None)
     if complete:
-        run.log.info(f"{count} features of {net.name} are in {directory} already")
+        run.log.info(f"{count} features of {model.name} are in {directory} already")
         return
     if done:
         run.log.info(f"{done} of {count} features are done already")
-    embedder, batch = net.embedder(run.env), run.config.test_batch_size * run.env.world_size
+    embedder, batch = model.embedder(run.env), run.config.test_batch_size * run.env.world_size
     chunk = -(-CHUNK // batch) * batch
     told = begun = time.monotonic()
     for first in range(done, count, chunk):
@@ -99,7 +99,7 @@ def _embed(run: Run, net: TrainedModel, pictures: Pictures, directory: str) -> N
             run.log.info(f"predict: {last} of {count} pictures, {left} left")
     if files is not None:
         files.finish()
-        run.log.info(f"{count} features of {net.name} in {directory}, their pictures in {TABLE} there")
+        run.log.info(f"{count} features of {model.name} in {directory}, their pictures in {TABLE} there")
 
 
 def _training_images(config: Config) -> str:
@@ -113,14 +113,14 @@ def _training_images(config: Config) -> str:
     return section.dataset_dir if kind == "folder" else listed
 
 
-def find(run: Run, config: Config) -> Pictures:
+def find(run: Run, config: Config) -> ImageList:
     """The pictures to embed. Raises DataError where there are none."""
     dataset, shape = run.user_objects.test_dataset, list(config.model.image_shape)
     if dataset is not None and not config.predict.images:
         if not len(dataset):
             raise DataError("test_dataset: is empty, there is nothing to predict")
-        return Pictures([str(i) for i in range(len(dataset))], lambda i: read_test_image(dataset, i, shape), False)
-    require_pictures(config)
+        return ImageList([str(i) for i in range(len(dataset))], lambda i: read_test_image(dataset, i, shape), False)
+    require_image_input(config)
     source = config.predict.images or _training_images(config)
     paths, others = find_pictures(source)
     if others:
@@ -131,4 +131,4 @@ def find(run: Run, config: Config) -> Pictures:
         image = resized(picture, shape[1], shape[2], config.predict.resize, repr(paths[index]))
         return normalise(image, config.data.pixel_std)
 
-    return Pictures(paths, read, True, source if os.path.isdir(source) else os.path.dirname(source))
+    return ImageList(paths, read, True, source if os.path.isdir(source) else os.path.dirname(source))

@@ -55,10 +55,10 @@ class PredictionFiles:
 
     def _open(self) -> int:
         """Open the features to append to; returns how many are there."""
-        unfinished = output_dir.aside(self._final)
+        unfinished = output_dir.unfinished_dir(self._final)
         done = self._continues(unfinished) if self._has_files else None
         if done is None:
-            output_dir.start_anew(self._final)
+            output_dir.create_unfinished(self._final)
             done = 0
         self._file = open(self._aside(FEATURES), "r+b" if done else "wb")
         self._file.write(self._header)
@@ -91,7 +91,7 @@ class PredictionFiles:
         write_bytes(self._aside(STATE), json.dumps(state, indent=2).encode())
 
     def _aside(self, name: str) -> str:
-        return os.path.join(output_dir.aside(self._final), name)
+        return os.path.join(output_dir.unfinished_dir(self._final), name)
 
 
 class Fingerprints:

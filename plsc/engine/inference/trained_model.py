@@ -59,9 +59,9 @@ def open_model(run: Run) -> TrainedModel:
     if run.group.broadcast(is_exported(run.start_dir)):
         return _open_exported(run)
     backbone = TrainedBackbone(run, replace(run.env, rank=0, world_size=1), -1)
-    features = backbone.features if run.env.on_gpu else _serving(run, backbone)
+    features = backbone.features if run.env.on_gpu else _by_paddle_inference(run, backbone)
     size, identity = backbone.manifest.embedding_size, weights_identity(backbone.manifest)
-    return _net(run, run.config, features, size, identity, backbone.path, backbone.manifest.step)
+    return _make_trained_model(run, run.config, features, size, identity, backbone.path, backbone.manifest.step)
 
 
 def _open_exported(run: Run) -> TrainedModel:
@@ -78,12 +78,12 @@ def _open_exported(run: Run) -> TrainedModel:
         path,
     )
     name = f"{path} ({predictor.runtime})"
-    return _net(
+    return _make_trained_model(
         run, config, lambda images: predictor.run(images)[0], about.embedding_size, about.identity, name, about.step
     )
 
 
-def _serving(run: Run, backbone: TrainedBackbone) -> Features:
+def _by_paddle_inference(run: Run, backbone: TrainedBackbone) -> Features:
     """The features of a checkpoint's backbone by Paddle Inference: two to three times faster on a CPU than the
     program of the evaluation, which is asked first whether the two agree and is used where they do not."""
     config = run.config.copy()
@@ -103,10 +103,12 @@ def _serving(run: Run, backbone: TrainedBackbone) -> Features:
     return lambda batch: runtime.run(batch)[0]
 
 
-def _net(run: Run, config: Config, features: Features, size: int, identity: str, name: str, step: int) -> TrainedModel:
+def _make_trained_model(
+    run: Run, config: Config, features: Features, size: int, identity: str, name: str, step: int
+) -> TrainedModel:
     """What computes the features of this rank's pictures, and a program that brings those of all ranks together."""
     env = run.env
-    program, variables = _gather(env, config.test_batch_size, size), Variables(env)
+    program, variables = _gather_program(env, config.test_batch_size, size), Variables(env)
 
     def compute(main, feed: dict, fetches: list) -> list[np.ndarray]:
         (images,) = feed.values()
@@ -116,7 +118,7 @@ def _net(run: Run, config: Config, features: Features, size: int, identity: str,
     return TrainedModel(config, program, compute, identity, name, step)
 
 
-def _gather(env: Environment, batch_size: int, size: int) -> EvalProgram:
+def _gather_program(env: Environment, batch_size: int, size: int) -> EvalProgram:
     """A program that does nothing but bring the features [B, E] of all ranks together."""
     main, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(main, startup):
@@ -127,18 +129,18 @@ def _gather(env: Environment, batch_size: int, size: int) -> EvalProgram:
 
 def test(run: Run, outputs: Outputs) -> Verifications:
     """Judge the checkpoint or the exported model on all sets."""
-    net = open_model(run)
-    judging = OutputWriter(net.config, outputs) if run.env.rank == 0 else None
-    look = judging.look if judging else None
-    results = verify_all(net.config, run.user_objects, net.embedder(run.env), look, run.group)
+    model = open_model(run)
+    writer = OutputWriter(model.config, outputs) if run.env.rank == 0 else None
+    on_set = writer.add if writer else None
+    results = verify_all(model.config, run.user_objects, model.embedder(run.env), on_set, run.group)
     for name, one in results.items():
         for metric, reason in one.skipped.items():
             run.log.info(f"test: [{name}] {metric} is not computed: {reason}")
         for line in one.lines():
             run.log.info(f"test: {line}")
-        run.log.scalars(net.step, {"test": name, **one.record})
+        run.log.scalars(model.step, {"test": name, **one.record})
     for line in tables(results):
         run.log.info(line)
-    for path in judging.write(net.name, net.step, results) if judging else []:
+    for path in writer.write(model.name, model.step, results) if writer else []:
         run.log.info(f"test: {path} is written")
     return Verifications(results)

@@ -24,7 +24,7 @@ def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None
     if not run.config.memory_check or env.on_gpu:
         return
     began, held = time.monotonic(), resident_bytes()
-    need = run.group.agree(lambda: _need(run, program, evaluation, held))
+    need = run.group.agree(lambda: _needed_bytes(run, program, evaluation, held))
     share = held + free_memory() / env.local_world_size
     run.group.agree(lambda: _refuse(need, held, env.local_world_size) if need is not None and need > share else None)
     seconds = time.monotonic() - began
@@ -33,7 +33,7 @@ def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None
         run.log.info(f"memory: a rank will need {need_of} (estimated in {seconds:.1f} s)")
 
 
-def _need(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held: int) -> int | None:
+def _needed_bytes(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held: int) -> int | None:
     """Bytes; None, and a line that says why, where a user's net has what the estimate does not know."""
     try:
         return sum(estimate_memory(run.config, run.env, program, evaluation, held).sizes.values())

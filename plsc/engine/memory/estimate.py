@@ -28,9 +28,9 @@ CUDA = 800_000_000
 CONVOLUTION = 512 * 2**20
 # Bytes for each class of the shard that class_center_sample works with: keys and values of a sort, int64, before and
 # after it, and once more inside of it.
-DRAWING = 6 * 8
+SAMPLING_BYTES = 6 * 8
 PREFETCH = 2  # batches that a worker of plsc.data.Loader is ahead
-IN_HAND = 2  # batches that the loop holds: the one fed and the one before it
+LOOP_BATCHES = 2  # batches that the loop holds: the one fed and the one before it
 STEP = "a step, at its worst moment"
 
 
@@ -111,15 +111,15 @@ def estimate_memory(
     verifying, verified = _verification(evaluation)
     sizes[STEP] = sum(step.values())
     sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
-    sizes["verification, saving: beside that"] += _saving(program, env)
+    sizes["verification, saving: beside that"] += _saving_bytes(program, env)
     if env.on_gpu:
         uses_kernel = any(op.kind == "class_center_sample" for op in ops)
-        sizes["drawing the sample"] = DRAWING * program.shard.num_local if uses_kernel else 0
+        sizes["drawing the sample"] = SAMPLING_BYTES * program.shard.num_local if uses_kernel else 0
         sizes["convolutions, at most"] = CONVOLUTION if any(op.kind == "conv2d" for op in ops) else 0
         sizes["CUDA, cuDNN and NCCL (assumed)"] = CUDA
     if process is not None:
         constants = PADDLE_3 if static.is_pir() else PADDLE_26
-        sizes["images"] = _images(config)
+        sizes["images"] = _image_bytes(config)
         sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
         sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
         count = len(list(program_view.every(ops)))
@@ -144,7 +144,7 @@ def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]
     return kinds
 
 
-def _saving(program: TrainProgram, env: Environment) -> int:
+def _saving_bytes(program: TrainProgram, env: Environment) -> int:
     """Bytes made and dropped while the rows are brought up to date, and read in blocks. These come on top: what a step
     of a small net leaves free is in other sizes."""
     block = min(session.BLOCK_ROWS, program.shard.num_local)
@@ -163,12 +163,12 @@ def _peak_bytes(main, unknown: int) -> int:
     return sum(program_view.peak(program_view.operations(main), unknown).values())
 
 
-def _images(config: Config) -> int:
+def _image_bytes(config: Config) -> int:
     batch = config.train_batch_size
     for side in config.model.image_shape:
         batch *= side
     workers = config.data.num_workers
-    return 4 * batch * (IN_HAND + PREFETCH * workers) + WORKER * workers
+    return 4 * batch * (LOOP_BATCHES + PREFETCH * workers) + WORKER * workers
 
 
 def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_view.Operation]) -> int:

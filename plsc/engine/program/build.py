@@ -125,7 +125,7 @@ def build_train(
         backbone = static.persistables(main)
         spec = replace(make_spec(config, feature.shape[1], seed), dry_run=dry_run)
         shard = Shard.of(spec, env)
-        _check_kernel(config, spec, shard, env)
+        _check_kernel_size(config, spec, shard, env)
         optimizer = None if user_objects.optimizer is not None else make_optimizer(config)
         rows = make_rows(user_objects, spec, shard, env, optimizer, config.weight_decay)
         scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
@@ -136,7 +136,7 @@ def build_train(
         if optimizer is not None:
             numbers, count = _numbers_of_step(optimizer, feeds)
             update = Update(optimizer, feeds["learning_rate"], config.weight_decay, numbers)
-        move = rows.mover(update) if block_rows is not None and _moves_at_once(config, env) else None
+        move = rows.mover(update) if block_rows is not None and _can_update_in_backward(config, env) else None
         context = StepContext(spec, shard, env, step, loss_scale, block_rows, move)
         output = classify(feature, inputs["label"], rows, context)
         gradients = Gradients.build(
@@ -186,7 +186,7 @@ def _count_step(count, found) -> None:
         paddle.assign(paddle.where(found, count, count + 1), output=count)
 
 
-def _check_kernel(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
+def _check_kernel_size(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
     """Raise ConfigError for more logits than the kernel of GPUs counts: their number is an int there."""
     batch = config.train_batch_size * (env.world_size if spec.model_parallel else 1)
     if spec.uses_kernel(env) and batch * max(shard.num_sample, batch) >= 2**31:
@@ -231,7 +231,7 @@ def make_rows(
     return make(rows, optimizer)
 
 
-def _moves_at_once(config: Config, env: Environment) -> bool:
+def _can_update_in_backward(config: Config, env: Environment) -> bool:
     """True where a row can be moved before the gradients of all others are known, on this and on other ranks."""
     summed = env.world_size > 1 and not config.classifier.model_parallel
     return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)

@@ -98,7 +98,7 @@ class Session:
             try:
                 return self.executor.run(program, feed=feed, fetch_list=fetches)
             except (RuntimeError, OSError, ValueError) as error:
-                raise _explained(error, self.env) from error
+                raise _wrap_error(error, self.env) from error
 
     def close(self) -> None:
         """Free all variables, and let go what oneDNN keeps when the executor goes; nothing works after it."""
@@ -245,6 +245,6 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return zlib.crc32(f"{seed}/{step}/{rank}".encode()) & 0x7FFFFFFF
 
 
-def _explained(error: Exception, env: Environment) -> TrainingError:
+def _wrap_error(error: Exception, env: Environment) -> TrainingError:
     text = f"the program stopped: {first_line(error)}"
     return PeerError(text) if env.world_size > 1 else TrainingError(text)

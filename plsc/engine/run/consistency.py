@@ -119,7 +119,7 @@ def differences(everyone: list[Facts]) -> list[str]:
         values = [facts.get(name) for facts in everyone]
         others = [rank for rank, value in enumerate(values) if value != values[0]]
         if others:
-            first, other = _apart(values[0], values[others[0]])
+            first, other = _distinct_values(values[0], values[others[0]])
             more = f" (rank(s) {', '.join(map(str, others[1:]))} differ too)" if others[1:] else ""
             lines.append(f"{name} is {first} on rank 0 and {other} on rank {others[0]}{more}")
     return lines
@@ -132,7 +132,7 @@ def _refuse(kind: type[PlscError], everyone: list[Facts], advice: str) -> None:
         raise kind("; ".join(lines[:_NAMED]) + f"{more}: {advice}")
 
 
-def _apart(first: Any, other: Any) -> tuple[str, str]:
+def _distinct_values(first: Any, other: Any) -> tuple[str, str]:
     """Both values on one line each, short, and such that they are not the same."""
     texts = format_value(first), format_value(other)
     if texts[0] != texts[1]:

@@ -20,40 +20,40 @@ class WarnOnce:
     """Says what is wrong with a file once, on stderr if there is one."""
 
     def __init__(self, name: str):
-        self._name, self._was_told = name, False
+        self._name, self._warned = name, False
 
-    def tell(self, error: BaseException | None) -> None:
-        if self._was_told:
+    def warn(self, error: BaseException | None) -> None:
+        if self._warned:
             return
-        self._was_told = True
+        self._warned = True
         reason = getattr(error, "strerror", None) or str(error)
         tell(f"plsc: warning: {self._name} cannot be written: {reason}; lines are lost")
 
 
-class LogFile(logging.FileHandler):
+class LogFileHandler(logging.FileHandler):
     """A log file. Raises OSError where it cannot be opened."""
 
     def __init__(self, path: str):
         super().__init__(path, encoding="utf-8")
-        self._told = WarnOnce(path)
+        self._warn_once = WarnOnce(path)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging calls it so
-        self._told.tell(sys.exc_info()[1])
+        self._warn_once.warn(sys.exc_info()[1])
 
     def close(self) -> None:
         try:
             super().close()
         except OSError as error:
-            self._told.tell(error)
+            self._warn_once.warn(error)
 
 
-class Terminal(logging.StreamHandler):
+class TerminalHandler(logging.StreamHandler):
     """Lines for people, on a terminal or wherever it is redirected to, as long as somebody takes them."""
 
     def __init__(self, stream: TextIO | None):
         super().__init__(stream)
         self.stream = stream  # where that is None, logging takes stderr
-        self._told = WarnOnce(getattr(stream, "name", "the terminal"))
+        self._warn_once = WarnOnce(getattr(stream, "name", "the terminal"))
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.stream is not None:
@@ -63,14 +63,14 @@ class Terminal(logging.StreamHandler):
         try:
             super().flush()
         except (OSError, ValueError, AttributeError) as error:
-            self._lost(error)
+            self._handle_write_error(error)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging calls it so
-        self._lost(sys.exc_info()[1])
+        self._handle_write_error(sys.exc_info()[1])
 
-    def _lost(self, error: BaseException | None) -> None:
+    def _handle_write_error(self, error: BaseException | None) -> None:
         if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EIO):
-            self._told.tell(error)
+            self._warn_once.warn(error)
             return
         # Nobody reads any more: `| head`, a terminal that was shut. What is left in the buffer goes nowhere, or Python
         # would end the process with status 120 for it.

@@ -54,13 +54,13 @@ def describe_existing_run(run_dir: str) -> str | None:
         found = step_dirs(place) + replaced_dirs(place)
         if found:
             return f"the newest of its {len(found)} checkpoint(s) is {os.path.relpath(max(found)[1], run_dir)}"
-    step = _first_step_told(os.path.join(run_dir, SCALARS))
+    step = _first_logged_step(os.path.join(run_dir, SCALARS))
     return None if step is None else f"its {SCALARS} begins with step {step}"
 
 
 def _choose(config: Config, on_loss: Callable[[str], None]) -> RunLock:
     if config.resume == "new":
-        return _find_beside(config.model_save_dir, on_loss)
+        return _lock_new_run_dir(config.model_save_dir, on_loss)
     try:
         lock = _lock(config.model_save_dir, on_loss)
     except RunDirInUse as error:
@@ -76,7 +76,7 @@ def _choose(config: Config, on_loss: Callable[[str], None]) -> RunLock:
 def _problem(config: Config) -> str | None:
     run_dir = config.model_save_dir
     found = describe_existing_run(run_dir)
-    if found is None or _goes_on_from_newest(config):
+    if found is None or _continues_newest(config):
         return None
     return (
         f"model_save_dir={run_dir!r} holds a run already ({found}): set resume: auto to go on with it, resume: new to "
@@ -84,7 +84,7 @@ def _problem(config: Config) -> str | None:
     )
 
 
-def _goes_on_from_newest(config: Config) -> bool:
+def _continues_newest(config: Config) -> bool:
     """True if ``checkpoint_dir`` is where ``resume: auto`` would go on, so that nothing is buried."""
     newest = checkpoint.latest(config.model_save_dir)
     if newest is None or not config.checkpoint_dir or not os.path.isdir(config.checkpoint_dir):
@@ -95,7 +95,7 @@ def _goes_on_from_newest(config: Config) -> bool:
         return False  # said when it is opened
 
 
-def _find_beside(base: str, on_loss: Callable[[str], None]) -> RunLock:
+def _lock_new_run_dir(base: str, on_loss: Callable[[str], None]) -> RunLock:
     run_dir = base
     while True:
         if describe_existing_run(run_dir) is None:
@@ -124,7 +124,7 @@ def _lock(run_dir: str, on_loss: Callable[[str], None]) -> RunLock:
         ) from None
 
 
-def _first_step_told(path: str) -> int | None:
+def _first_logged_step(path: str) -> int | None:
     try:
         with safe_open.open_text(path, safe_open.LIST, errors="replace") as lines:
             for line in lines:

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from plsc.engine.run.handlers import LogFile, Terminal
+from plsc.engine.run.handlers import LogFileHandler, TerminalHandler
 from plsc.engine.run.scalars import SCALARS, Scalars
 from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
@@ -53,10 +53,10 @@ class RunLog:
         self._made = [path for path in paths if not os.path.exists(path)]
         try:
             os.makedirs(logs, exist_ok=True)
-            self._handlers.append(LogFile(own))
+            self._handlers.append(LogFileHandler(own))
             if self._rank == 0:
                 self._scalars = Scalars(run_dir, scalars)
-                self._handlers.append(Terminal(sys.stdout))
+                self._handlers.append(TerminalHandler(sys.stdout))
         except OSError as error:
             return (
                 f"model_save_dir={run_dir!r}: cannot be written: {error.strerror}; make it writable or choose another"

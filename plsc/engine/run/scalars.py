@@ -28,7 +28,7 @@ class Scalars:
         path = os.path.join(run_dir, SCALARS)
         _drop_half_line(path)
         self._lines = open(path, "ab", buffering=0)
-        self._told = WarnOnce(path)
+        self._warn_once = WarnOnce(path)
 
     def add(self, step: int, values: dict[str, Any]) -> None:
         """One line {"step": ..., ...}; numbers become curves, those of a verification set under test/<name>/."""
@@ -37,7 +37,7 @@ class Scalars:
             if self._writer is not None:
                 self._draw(step, values)
         except OSError as error:
-            self._told.tell(error)
+            self._warn_once.warn(error)
 
     def _write_line(self, line: bytes) -> None:
         """All of it, or nothing: half a line would spoil the next one too."""
@@ -61,7 +61,7 @@ class Scalars:
             if self._writer is not None:
                 self._writer.close()
         except OSError as error:
-            self._told.tell(error)
+            self._warn_once.warn(error)
 
 
 def _drop_half_line(path: str) -> None:

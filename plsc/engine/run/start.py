@@ -65,7 +65,7 @@ def start(config: Config, user_objects: UserObjects, check, continues: bool = Fa
 @contextlib.contextmanager
 def _started(config: Config, user_objects: UserObjects, check, continues: bool, group: Group) -> Iterator[Run]:
     config = config.copy()
-    _outlive_sigterm(group)
+    _defer_sigterm(group)
     notes = consistency.require_same_start(config, user_objects, group)
     env, data = group.agree(lambda: _check(config, user_objects, check))
     consistency.require_same_data(data, env.device, group)
@@ -92,11 +92,11 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
             _watch_stalls(config, group, log)
         run = Run(config, user_objects, env, group, log, seed=0, data=data)
         run = replace(run, start_dir=remote.fetch_start(run, continues))
-        yield replace(run, seed=_one_seed(run, continues))
+        yield replace(run, seed=_shared_seed(run, continues))
         group.barrier("end of the run")
         group.watch_stalls(0)
     except PlscError as error:
-        error = _cause(error, group)
+        error = _root_cause(error, group)
         log.error(str(error))
         if isinstance(error, ConfigError):
             log.discard()
@@ -122,18 +122,18 @@ def _watch_stalls(config: Config, group: Group, log: RunLog) -> None:
         )
 
 
-def _outlive_sigterm(group: Group) -> None:
+def _defer_sigterm(group: Group) -> None:
     """SIGTERM ends this process as usual, but not while it is ending by itself: a launcher that sees one rank fail
     sends it to the others, which are then about to say why. Replaces Paddle's handler, which prints a stack."""
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
         if not group.is_ending():
             os.kill(os.getpid(), signal.SIGTERM)
 
     usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as far as Python knows: Paddle's is set beneath it
     if usual and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, hear)
+        signal.signal(signal.SIGTERM, handle)
 
 
 def _check(config: Config, user_objects: UserObjects, check) -> tuple[Environment, dict[str, dict[str, Any]]]:
@@ -145,13 +145,13 @@ def _check(config: Config, user_objects: UserObjects, check) -> tuple[Environmen
     return env, check(config, user_objects, env) or {}
 
 
-def _cause(error: PlscError, group: Group) -> PlscError:
+def _root_cause(error: PlscError, group: Group) -> PlscError:
     """What is behind an error: where work with the other ranks broke off, the reason of the one that ended."""
     reason = group.failure_reason() if isinstance(error, PeerError) else ""
     return TrainingError(f"stopped, because of {reason}") if reason else error
 
 
-def _one_seed(run: Run, continues: bool) -> int:
+def _shared_seed(run: Run, continues: bool) -> int:
     """Rank 0 chooses for all: it also says which checkpoint the run goes on from."""
     seed = run.group.agree(lambda: choose_seed(run.config, run.start_dir, continues) if run.group.rank == 0 else None)
     return run.group.broadcast(seed)

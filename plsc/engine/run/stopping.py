@@ -29,30 +29,30 @@ class StopRequest:
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.made = False
+        self.requested = False
         self._since = 0.0
-        self._before: dict[int, object] = {}
-        self._listens = threading.current_thread() is threading.main_thread()
+        self._previous_handlers: dict[int, object] = {}
+        self._in_main_thread = threading.current_thread() is threading.main_thread()
 
     def seconds(self) -> float:
         """Since the first one came; 0 where none did."""
-        return time.monotonic() - self._since if self.made else 0.0
+        return time.monotonic() - self._since if self.requested else 0.0
 
     def __enter__(self) -> StopRequest:
-        if self._listens:
+        if self._in_main_thread:
             for number in self.SIGNALS:
                 # a job in the background of a shell script is not to hear Ctrl-C, and does not
                 if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._hear)
+                    self._previous_handlers[number] = signal.signal(number, self._handle_signal)
         return self
 
     def __exit__(self, *_) -> None:
-        for number, before in self._before.items():
+        for number, before in self._previous_handlers.items():
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if not self.made:
-            self._since, self.made = time.monotonic(), True
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:
+            self._since, self.requested = time.monotonic(), True
             if number == signal.SIGINT:
                 tell_in_handler("plsc: Ctrl-C: the run saves after this step and ends; another one ends it unsaved")
         elif number == signal.SIGINT or time.monotonic() - self._since > REPEATS_SECONDS:

@@ -19,7 +19,7 @@ from plsc.errors import CheckpointError, DataError
 from plsc.rows.history import RowHistory
 
 
-def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
+def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
     """(directory, manifest) of the checkpoint to continue from, the same on every rank and whole, or None.
 
     Raises CheckpointError on every rank.
@@ -35,7 +35,7 @@ def open_start(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest] | None:
     return checkpoint.open_checkpoint(path, run.group, spec.num_classes, spec.embedding_size, hashed=hashed)
 
 
-def progress_of(opened: tuple[str, Manifest] | None) -> Progress:
+def stored_progress(opened: tuple[str, Manifest] | None) -> Progress:
     """Where the run that wrote a checkpoint stood. Raises CheckpointError where it does not say."""
     if opened is None:
         return Progress()
@@ -77,7 +77,7 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         session.load_replicated(checkpoint.read_replicated(path, manifest))
         mine = shard.first, shard.first + shard.num_local
         # rows that wait go on waiting, to be brought up to date when they would have been in the run that saved them
-        waits = _can_wait_on(session.history, manifest)
+        waits = _can_resume_history(session.history, manifest)
         session.load_rows(checkpoint.read_rows(path, manifest, *mine, stored=waits))
         if waits:
             session.history.resume(checkpoint.read_window(path, manifest))
@@ -91,7 +91,7 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         run.log.info(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
 
 
-def _can_wait_on(history: RowHistory | None, manifest: Manifest) -> bool:
+def _can_resume_history(history: RowHistory | None, manifest: Manifest) -> bool:
     """True where rows that wait in a checkpoint wait for what this run would do with them."""
     if history is None or manifest.row_history is None:
         return False
@@ -100,7 +100,9 @@ def _can_wait_on(history: RowHistory | None, manifest: Manifest) -> bool:
     return stored == describe_optimizer(history.optimizer, history.weight_decay) and history.can_resume(steps)
 
 
-def meta_of(run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extra: dict[str, Any]) -> dict[str, Any]:
+def manifest_fields(
+    run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extra: dict[str, Any]
+) -> dict[str, Any]:
     """What the manifest says of the run beside its tensors. Raises CheckpointError for what it cannot hold."""
     scheduler = user_scheduler(run)
     return {

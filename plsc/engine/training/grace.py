@@ -21,18 +21,18 @@ class GracePeriod:
         self._run = run
         self._limit = grace_seconds() if limit is None else limit
         self._path = os.path.join(run.config.model_save_dir, SLOW_SAVE)
-        self._said = False
-        self._look(run.group.broadcast(_read(self._path) if run.env.rank == 0 else None))
+        self._warned = False
+        self._check(run.group.broadcast(_read(self._path) if run.env.rank == 0 else None))
 
     def saved(self, seconds: float) -> None:
         """A save took so long. May be called by the thread that writes."""
-        self._look(seconds)
+        self._check(seconds)
         if self._run.env.rank == 0:
-            _note(self._path, seconds)
+            _record(self._path, seconds)
 
-    def _look(self, seconds: float) -> None:
-        if self._limit is not None and seconds > _SHARE * self._limit and not self._said:
-            self._said = True
+    def _check(self, seconds: float) -> None:
+        if self._limit is not None and seconds > _SHARE * self._limit and not self._warned:
+            self._warned = True
             self._run.log.info(
                 f"WARNING: the last save took {seconds:.0f} s, and Paddle's launcher kills ranks {self._limit:.0f} s "
                 "after SIGTERM: a stop would save nothing; start with `python -m plsc.launch`, which waits"
@@ -46,7 +46,7 @@ def _read(path: str) -> float:
         return 0.0
 
 
-def _note(path: str, seconds: float) -> None:
+def _record(path: str, seconds: float) -> None:
     """Keep what is worth a word at the next start, which may be by another launcher."""
     try:
         if seconds > _SHARE * PADDLE_GRACE_SECONDS:

@@ -30,13 +30,13 @@ def load_initial_weights(run: Run, session: Session) -> None:
     kept = ""
     if config.init_from == "classes":
         old, new = run.group.agree(lambda: read_label_map(config.label_map, manifest.num_classes, spec.num_classes))
-        _require_one_map(run, old, new)
+        _require_same_map(run, old, new)
         on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
         kept = f" and {len(new)} of {spec.num_classes} classes"
     run.log.info(f"start with the backbone{kept} of {path}, step {manifest.step}")
 
 
-def _require_one_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
+def _require_same_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
     """Raise DataError on every rank where their maps say other things."""
     sums = run.group.all_gather(zlib.crc32(new, zlib.crc32(old)))
     others = [str(rank) for rank, found in enumerate(sums) if found != sums[0]]
@@ -87,11 +87,11 @@ def _load_classes(session: Session, path: str, manifest: Manifest, old: np.ndarr
         )
     shard = session.program.shard
     mine = (new >= shard.first) & (new < shard.first + shard.num_local)
-    for index, rows in _chosen_rows(path, manifest, old[mine], new[mine] - shard.first):
+    for index, rows in _select_rows(path, manifest, old[mine], new[mine] - shard.first):
         session.set_rows("weight", index, rows)
 
 
-def _chosen_rows(
+def _select_rows(
     path: str, manifest: Manifest, old: np.ndarray, local: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(local rows, their values) for old classes in rising order, a block of the stored classes at a time."""

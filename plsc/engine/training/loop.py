@@ -14,7 +14,7 @@ from plsc.backend.onednn import use_onednn
 from plsc.config import OPTIONS
 from plsc.data import Loader, LoaderOptions
 from plsc.engine.evaluation.best import Best
-from plsc.engine.evaluation.data import check_batch, compare_samples, input_names, make_training_data
+from plsc.engine.evaluation.data import check_global_batch, compare_samples, input_names, make_training_data
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.sets_check import check_sets
 from plsc.engine.memory.check import check_memory
@@ -86,17 +86,17 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     data = make_training_data(config, run.user_objects, run.seed, run.log.info)
     compare_samples(run, data)
     consistency.require_same(run.group, DataError, {"the number of training images": len(data)})
-    check_batch(config, len(data), run.env)
-    opened = checkpointing.open_start(run, program.spec)
+    check_global_batch(config, len(data), run.env)
+    opened = checkpointing.open_start_checkpoint(run, program.spec)
     if opened is not None:
         checkpointing.compare_data(run, data, *opened)
     best = Best(run, opened)
-    progress = checkpointing.progress_of(opened)
-    plan = TrainingSteps.of(config, run.env.world_size, len(data), progress)
-    for line in plan.schedule.without_effect():
+    progress = checkpointing.stored_progress(opened)
+    steps = TrainingSteps.of(config, run.env.world_size, len(data), progress)
+    for line in steps.schedule.without_effect():
         run.log.info(line)
     request = StopRequest()
-    with _loader(run, data, plan, request) as loader:  # forks its workers before the executor has threads
+    with _loader(run, data, steps, request) as loader:  # forks its workers before the executor has threads
         session.start(run.group)
         if config.use_onednn and not run.env.on_gpu:
             for built in filter(None, (program, evaluation)):
@@ -108,13 +108,13 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             run.log.info(f"continue from {opened[0]}, step {progress.step}")
         protect = opened[0] if opened else None
         with request, Saver(run, session, protect) as saver:
-            return Loop(run, session, evaluation, plan, request, saver, best, protect).go(loader)
+            return Loop(run, session, evaluation, steps, request, saver, best, protect).run(loader)
 
 
-def _loader(run: Run, data, plan: TrainingSteps, request: StopRequest) -> Loader:
+def _loader(run: Run, data, steps: TrainingSteps, request: StopRequest) -> Loader:
     options = LoaderOptions(stop_waiting=DataTimeout(request, run.config.stall_timeout, run.env.world_size))
-    sampler = plan.sampler(run.config.train_batch_size, run.env, run.seed, shuffle=not data.sequential)
-    return Loader(data, sampler, run.config.data.num_workers, *plan.data_steps(), options)
+    sampler = steps.sampler(run.config.train_batch_size, run.env, run.seed, shuffle=not data.sequential)
+    return Loader(data, sampler, run.config.data.num_workers, *steps.data_steps(), options)
 
 
 class Loop:
@@ -125,35 +125,35 @@ class Loop:
         run: Run,
         session: Session,
         evaluation: EvalProgram | None,
-        plan: TrainingSteps,
+        steps: TrainingSteps,
         request: StopRequest,
         saver: Saver,
         best: Best,
         protect: str | None,
     ):
-        self._run, self._session, self._plan, self._protect = run, session, plan, protect
+        self._run, self._session, self._steps, self._protect = run, session, steps, protect
         self._request, self._saver, self._best = request, saver, best
-        self._home = Target(run.config.model_save_dir, run.config.max_last_checkpoint_num)
+        self._run_target = Target(run.config.model_save_dir, run.config.max_last_checkpoint_num)
         self._embedder = None
         if evaluation is not None:
             self._embedder = Embedder(run.config, run.env, evaluation, session.run)
         self._inputs = input_names(run.config)
         self._scheduler = checkpointing.user_scheduler(run)
-        self._meter = Meter(plan)
-        self._cut: dict[str, int] = {}  # numbers, see RowTable.cut_count
+        self._meter = Meter(steps)
+        self._saturated: dict[str, int] = {}  # numbers, see RowTable.cut_count
         self._unverified: dict[int, str] = {}
         self._verified = Verifications({})
 
-    def go(self, loader: Loader) -> Result:
-        run, plan = self._run, self._plan
+    def run(self, loader: Loader) -> Result:
+        run, steps = self._run, self._steps
         run.log.info(self._headline())
         loss, path = math.nan, ""
-        if self._best.going_on(plan.first.step) and plan.first.step < plan.last:
-            self._verify_if_due(plan.first.step, self._protect)
-        for step, (_, images, labels) in enumerate(self._meter.awaiting(loader), start=plan.first.step):
-            rate = plan.schedule.lr(step)
+        if self._best.resume(steps.first.step) and steps.first.step < steps.last:
+            self._verify_if_due(steps.first.step, self._protect)
+        for step, (_, images, labels) in enumerate(self._meter.timed(loader), start=steps.first.step):
+            rate = steps.schedule.lr(step)
             run.group.begin_step(step + 1)
-            results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.made)
+            results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.requested)
             if run.user_objects.optimizer is not None:
                 rate = float(run.user_objects.optimizer.get_lr())
             if self._scheduler is not None:
@@ -161,28 +161,28 @@ class Loop:
             loss, stop, done = results["loss"], results.pop("stop") > 0, step + 1
             self._require_finite(loss, step, labels)
             self._meter.add(loss)
-            self._tell(done, results, rate)
+            self._log_step(done, results, rate)
             saved = self._save_if_due(done, stop)
             path = saved or path
             if stop:
                 self._saver.finish()  # who asks for the end may not wait for a verification
             self._verify_if_due(done, saved)
-            if stop and done < plan.last:
+            if stop and done < steps.last:
                 self._saver.finish()
-                run.log.info(f"asked to stop: saved after step {done} of {plan.last}; `resume: auto` goes on there")
+                run.log.info(f"asked to stop: saved after step {done} of {steps.last}; `resume: auto` goes on there")
                 return Result(done, loss, path, self._verified, stopped=True, unverified=self._unverified)
-        if plan.first.step >= plan.last:
-            run.log.info(f"nothing to do: the checkpoint is at step {plan.first.step} of {plan.last}")
+        if steps.first.step >= steps.last:
+            run.log.info(f"nothing to do: the checkpoint is at step {steps.first.step} of {steps.last}")
             path = self._protect or ""
-            self._verify(plan.first.step, self._protect)
+            self._verify(steps.first.step, self._protect)
         self._saver.finish()
-        return Result(plan.last, loss, path, self._verified, unverified=self._unverified)
+        return Result(steps.last, loss, path, self._verified, unverified=self._unverified)
 
     def _headline(self) -> str:
-        plan, env, program = self._plan, self._run.env, self._session.program
+        steps, env, program = self._steps, self._run.env, self._session.program
         return (
-            f"train: {program.spec.num_classes} classes, {plan.num_images} images, {env.world_size} rank(s) on "
-            f"{env.device}, global batch {plan.global_batch}, steps {plan.first.step} to {plan.last}, "
+            f"train: {program.spec.num_classes} classes, {steps.num_images} images, {env.world_size} rank(s) on "
+            f"{env.device}, global batch {steps.global_batch}, steps {steps.first.step} to {steps.last}, "
             f"{program.shard.num_sample} of {program.shard.num_local} local classes a step, seed {self._run.seed}"
         )
 
@@ -203,26 +203,28 @@ class Loop:
             "grad_clip_norm, and continue from the last checkpoint"
         )
 
-    def _tell(self, done: int, results: dict[str, float], rate: float) -> None:
-        run, plan, meter = self._run, self._plan, self._meter
+    def _log_step(self, done: int, results: dict[str, float], rate: float) -> None:
+        run, steps, meter = self._run, self._steps, self._meter
         short = f"loss {results['loss']:.4f} lr {rate:.6f}"
-        run.log.progress(f"{short} {meter.rate():.1f} images/s {clock(meter.left(done))} left", done, plan.last)
-        if done % run.config.log_period and done != plan.last:
+        run.log.progress(
+            f"{short} {meter.images_per_second():.1f} images/s {clock(meter.seconds_left(done))} left", done, steps.last
+        )
+        if done % run.config.log_period and done != steps.last:
             return
         extra = "".join(f", {name}: {results[name]:.5f}" for name in ("acc1", "acc5") if name in results)
         run.log.info(
-            f"train: epoch: {plan.epoch(done - 1)}, step: {done}/{plan.last}, loss: {results['loss']:.6f}, "
-            f"mean loss: {meter.mean():.6f}, lr: {rate:.8f}, images/s: {meter.rate():.2f}, "
-            f"waited for data: {100 * meter.wait():.1f} %, left: {clock(meter.left(done))}{extra}"
+            f"train: epoch: {steps.epoch(done - 1)}, step: {done}/{steps.last}, loss: {results['loss']:.6f}, "
+            f"mean loss: {meter.mean_loss():.6f}, lr: {rate:.8f}, images/s: {meter.images_per_second():.2f}, "
+            f"waited for data: {100 * meter.data_wait():.1f} %, left: {clock(meter.seconds_left(done))}{extra}"
         )
         for name in self._session.program.rows.counts:
-            self._tell_cut(name, int(results[name]))
-        speed = {"images_per_second": round(meter.rate(), 3), "data_wait": round(meter.wait(), 4)}
-        run.log.scalars(done, {**results, "mean_loss": meter.mean(), "lr": rate, **speed})
+            self._log_saturation(name, int(results[name]))
+        speed = {"images_per_second": round(meter.images_per_second(), 3), "data_wait": round(meter.data_wait(), 4)}
+        run.log.scalars(done, {**results, "mean_loss": meter.mean_loss(), "lr": rate, **speed})
         meter.restart()
 
-    def _tell_cut(self, name: str, cut: int) -> None:
-        new, self._cut[name] = cut - self._cut.get(name, 0), cut
+    def _log_saturation(self, name: str, cut: int) -> None:
+        new, self._saturated[name] = cut - self._saturated.get(name, 0), cut
         if new > 0:
             (limit,) = (slot.float16_limit for slot in self._session.program.optimizer.slots if slot.cut_count == name)
             self._run.log.info(
@@ -232,7 +234,7 @@ class Loop:
 
     def _verify_if_due(self, done: int, saved: str | None) -> None:
         period = self._run.config.test_period
-        if done == self._plan.last or (period and done % period == 0):
+        if done == self._steps.last or (period and done % period == 0):
             self._verify(done, saved)
 
     def _verify(self, done: int, saved: str | None) -> None:
@@ -261,10 +263,10 @@ class Loop:
 
     def _save_if_due(self, done: int, stop: bool) -> str | None:
         period = self._run.config.save_period
-        if done == self._plan.last:
+        if done == self._steps.last:
             self._session.bring_rows_up_to_date()  # the run is over: what it leaves is for all readers
-        if stop or self._plan.ends_epoch(done) or (period and done % period == 0) or done == self._plan.last:
-            return self._save(done, self._home)
+        if stop or self._steps.ends_epoch(done) or (period and done % period == 0) or done == self._steps.last:
+            return self._save(done, self._run_target)
         return None
 
     def _save_best(self, done: int, saved: str | None) -> None:
@@ -272,13 +274,15 @@ class Loop:
         if saved is None:
             self._save(done, target)
         else:
-            own = os.path.dirname(os.path.dirname(os.path.realpath(saved))) == os.path.realpath(self._home.run_dir)
-            self._saver.save_again(saved, [self._home] * own + [target], self._best.extra)  # both say what is the best
+            own = os.path.dirname(os.path.dirname(os.path.realpath(saved))) == os.path.realpath(
+                self._run_target.run_dir
+            )
+            self._saver.link(saved, [self._run_target] * own + [target], self._best.extra)  # both say what is the best
 
     def _save(self, done: int, target: Target) -> str:
         began = time.monotonic()
-        progress = Progress(done, self._plan.samples(done))
-        path = self._saver.save(progress, self._plan.epoch(done), [target], self._best.extra)
+        progress = Progress(done, self._steps.samples(done))
+        path = self._saver.save(progress, self._steps.epoch(done), [target], self._best.extra)
         self._meter.pause(time.monotonic() - began)
         return path
 

@@ -15,8 +15,8 @@ class Meter:
     """Since the last line of the log: mean loss, images per second, and the share of the time in which the loop waited
     for data; without the time of verifying and saving."""
 
-    def __init__(self, plan: TrainingSteps):
-        self._plan = plan
+    def __init__(self, training_steps: TrainingSteps):
+        self._run_steps = training_steps
         self.restart()
 
     def restart(self) -> None:
@@ -25,7 +25,7 @@ class Meter:
         self._loss = 0.0
         self._waited = 0.0
 
-    def awaiting(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+    def timed(self, loader: Iterable[Batch]) -> Iterator[Batch]:
         """The batches of the loader; the time until each is there is counted."""
         batches = iter(loader)
         while True:
@@ -43,17 +43,17 @@ class Meter:
     def pause(self, seconds: float) -> None:
         self._began += seconds
 
-    def mean(self) -> float:
+    def mean_loss(self) -> float:
         return self._loss / max(1, self._steps)
 
-    def rate(self) -> float:
+    def images_per_second(self) -> float:
         """Images per second of all ranks."""
-        return self._steps * self._plan.global_batch / max(1e-9, time.monotonic() - self._began)
+        return self._steps * self._run_steps.global_batch / max(1e-9, time.monotonic() - self._began)
 
-    def wait(self) -> float:
+    def data_wait(self) -> float:
         """Share of the time, 0 to 1, in which this rank waited for its data."""
         return min(1.0, self._waited / max(1e-9, time.monotonic() - self._began))
 
-    def left(self, done: int) -> float:
+    def seconds_left(self, done: int) -> float:
         """Seconds until the last step at the present rate."""
-        return (self._plan.last - done) * self._plan.global_batch / max(1e-9, self.rate())
+        return (self._run_steps.last - done) * self._run_steps.global_batch / max(1e-9, self.images_per_second())

@@ -48,8 +48,8 @@ class Saver:
         self._grace = GracePeriod(run)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._beside = run.config.save_async and self._fits_in_memory()
-        self._group = SideGroup(run.env, next_name(run)) if self._beside else run.group
+        self._is_async = run.config.save_async and self._fits_in_memory()
+        self._group = SideGroup(run.env, unique_name(run)) if self._is_async else run.group
 
     def save(self, progress: Progress, epoch: int, targets: list[Target], extra: dict[str, Any]) -> str:
         """Save to each target and return the directory in the last one, which with ``save_async`` comes later.
@@ -60,14 +60,14 @@ class Saver:
         began = time.monotonic()
         run, session = self._run, self._session
         spec = session.program.spec
-        gives_shard = spec.model_parallel or run.env.rank == 0
-        meta, replicated, shard = {}, None, session if gives_shard else None
+        has_shard = spec.model_parallel or run.env.rank == 0
+        meta, replicated, shard = {}, None, session if has_shard else None
         if run.env.rank == 0:
-            meta, replicated = checkpointing.meta_of(run, spec, progress, epoch, extra), session.replicated()
+            meta, replicated = checkpointing.manifest_fields(run, spec, progress, epoch, extra), session.replicated()
             if session.rows_pending:
                 replicated[WINDOW] = session.history.window()
                 meta["row_history"] = describe_optimizer(session.history.optimizer, session.history.weight_decay)
-        if self._beside and gives_shard:
+        if self._is_async and has_shard:
             shard = snapshot(session)
         checksum = session.checksum()
 
@@ -78,15 +78,15 @@ class Saver:
                 run.log.info(f"Save model to {path}, {time.monotonic() - began:.3f} s")
             self._grace.saved(time.monotonic() - began)
 
-        if self._beside:
-            self._thread = threading.Thread(target=self._watched, args=(write,), name="plsc-save", daemon=True)
+        if self._is_async:
+            self._thread = threading.Thread(target=self._write_in_thread, args=(write,), name="plsc-save", daemon=True)
             self._thread.start()
             run.log.info(f"training stood still for {time.monotonic() - began:.3f} s to save step {progress.step}")
         else:
             write()
         return os.path.join(checkpoints_dir(targets[-1].run_dir), step_name(progress.step))
 
-    def save_again(self, path: str, targets: list[Target], extra: dict[str, Any]) -> None:
+    def link(self, path: str, targets: list[Target], extra: dict[str, Any]) -> None:
         """Keep the checkpoint ``path`` in each target, with another ``extra``, without writing its tensors again."""
         self.finish()
         for target in targets:
@@ -113,7 +113,7 @@ class Saver:
             self._thread.join()
             self._thread = None
 
-    def _watched(self, write) -> None:
+    def _write_in_thread(self, write) -> None:
         try:
             write()
         except BaseException as error:
@@ -142,6 +142,6 @@ def snapshot(session: Session) -> ArrayShard:
     return ArrayShard(arrays)
 
 
-def next_name(run: Run) -> str:
+def unique_name(run: Run) -> str:
     """A name for the saver's keys that no earlier run of this process had, the same on every rank."""
     return run.group.broadcast(f"save/{time.time_ns()}")

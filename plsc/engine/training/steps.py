@@ -43,7 +43,7 @@ class TrainingSteps:
         if config.train_epochs is not None:
             last = first.step + max(0, epochs_to_steps(config.train_epochs, num_images, global_batch, first.samples))
         schedule = schedule_from_config(config, global_batch, num_images, last)
-        return cls(first, last, num_images, global_batch, _moved(schedule, config, int(ahead)))
+        return cls(first, last, num_images, global_batch, _shifted(schedule, config, int(ahead)))
 
     def samples(self, step: int) -> int:
         """Samples of the stream used when ``step`` steps are done."""
@@ -68,7 +68,7 @@ class TrainingSteps:
         return begin, begin + max(0, self.last - self.first.step)
 
 
-def _moved(schedule: LearningRateSchedule, config: Config, ahead: int) -> LearningRateSchedule:
+def _shifted(schedule: LearningRateSchedule, config: Config, ahead: int) -> LearningRateSchedule:
     """What was given in epochs, moved to the steps at which those epochs are over in this run."""
     if ahead == 0:
         return schedule
