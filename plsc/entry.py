@@ -21,7 +21,7 @@ from plsc.terminal import open_standard_streams
 _OBJECT_NAMES = tuple(field.name for field in dataclasses.fields(UserObjects))
 
 # What PLSC 0.x kept on Entry and is not settable any more, and what to use.
-_GONE = {
+_REMOVED = {
     "test_reader": "set test_dataset",
     "predict_reader": "give predict() what to read",
     "trainer_id": "the launch decides it (python -m paddle.distributed.launch)",
@@ -102,7 +102,7 @@ class Entry(Setters):
         elif name in OLD_NAMES:
             self._config.set(OLD_NAMES[name], value, f"Entry.{name}")
         else:
-            raise AttributeError(_no_such(name, "cannot be assigned"))
+            raise AttributeError(_unknown_attribute(name, "cannot be assigned"))
 
     def __getattr__(self, name: str) -> Any:
         # Only reached for what is neither a method nor a property.
@@ -112,7 +112,7 @@ class Entry(Setters):
             return getattr(self._user_objects, name)
         if name in OLD_NAMES:
             return self._config.get(OLD_NAMES[name])
-        raise AttributeError(_no_such(name, "does not exist"))
+        raise AttributeError(_unknown_attribute(name, "does not exist"))
 
 
 def _engine() -> ModuleType:
@@ -124,9 +124,9 @@ def _engine() -> ModuleType:
     return run
 
 
-def _no_such(name: str, what: str) -> str:
-    if name in _GONE:
-        return f"Entry.{name} {what}: {_GONE[name]}"
+def _unknown_attribute(name: str, what: str) -> str:
+    if name in _REMOVED:
+        return f"Entry.{name} {what}: {_REMOVED[name]}"
     setters = [method for method in dir(Entry) if method.startswith("set")]
     known = {**{method: method for method in setters}, **{method[4:]: method for method in setters}}
     known.update({attribute: attribute for attribute in (*OLD_NAMES, *_OBJECT_NAMES)})

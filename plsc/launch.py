@@ -20,11 +20,11 @@ from plsc.backend.paddle_version import require_paddle
 from plsc.engine.run.stopping import EXIT_STOPPED, REPEATS_SECONDS
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, install_excepthook
 from plsc.parallel.launcher import mark_as_launcher
-from plsc.terminal import leave, tell_in_handler
+from plsc.terminal import flush_or_discard, write_stderr
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 # What the ranks get; a closed terminal (SIGHUP) is a request to stop like any other.
-_PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM, signal.SIGINT: signal.SIGINT}
+_FORWARDED = {signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM, signal.SIGINT: signal.SIGINT}
 
 
 def main() -> None:
@@ -47,13 +47,13 @@ def launch(arguments: list[str]) -> int:
     from paddle.distributed.launch import controllers
     from paddle.distributed.launch.job.container import Container
 
-    _keep_secrets(context.args.log_dir)
-    heard = heard_signals()  # before Paddle's own handlers are in their place
+    _make_private(context.args.log_dir)
+    handled = handled_signals()  # before Paddle's own handlers are in their place
     controller = controllers.init(context)
     # Paddle's would write all variables of the environment, keys and passwords too, to files that everybody can read.
     controller.save_pod_env, controller.save_pod_log = lambda: None, lambda info: None
-    Container.__str__ = _told  # Paddle 2.6 prints them where a rank fails
-    stop = Stop(controller, heard)
+    Container.__str__ = _container_status  # Paddle 2.6 prints them where a rank fails
+    stop = StopForwarder(controller, handled)
     try:
         controller.run()
         controller.finalize(exit=False)
@@ -62,40 +62,40 @@ def launch(arguments: list[str]) -> int:
         controller.master.stop()
         raise
     finally:
-        leave()
+        flush_or_discard()
     return stop.status()
 
 
-def heard_signals() -> list[signal.Signals]:
+def handled_signals() -> list[signal.Signals]:
     """Those of _PASSED_ON that this process hears: not SIGHUP under nohup, nor Ctrl-C as a script's `command &`."""
-    return [n for n in _PASSED_ON if n == signal.SIGTERM or signal.getsignal(n) is not signal.SIG_IGN]
+    return [n for n in _FORWARDED if n == signal.SIGTERM or signal.getsignal(n) is not signal.SIG_IGN]
 
 
-def _told(container: Any) -> str:
+def _container_status(container: Any) -> str:
     return f"rank {container.rank}: status {container.exit_code}, log {container.errfile}"
 
 
-def _keep_secrets(log_dir: str) -> None:
+def _make_private(log_dir: str) -> None:
     """What is there of the logs is this user's alone; a directory that is there already stays as it is."""
     if log_dir and not os.path.isdir(log_dir):
         os.makedirs(log_dir, mode=0o700, exist_ok=True)
 
 
-class Stop:
+class StopForwarder:
     """The request to stop, on its way from the launcher's ``controller`` to its ranks.
 
     heard: the signals that ask for it; the others of _PASSED_ON are ignored, here and by the ranks.
     """
 
-    def __init__(self, controller: Any, heard: Iterable[signal.Signals] = tuple(_PASSED_ON)):
+    def __init__(self, controller: Any, handled: Iterable[signal.Signals] = tuple(_FORWARDED)):
         self._pod = controller.pod
         self._asked = 0
         self._asked_at = -math.inf
         self._last = signal.SIGTERM
-        self._told: dict[int, int] = {}  # process -> how often it was told
+        self._forwarded: dict[int, int] = {}  # process -> how often it was told
         self._watch, controller.pod.watch = controller.pod.watch, self.watch
-        for number in _PASSED_ON:
-            signal.signal(number, self._handle_signal if number in heard else signal.SIG_IGN)
+        for number in _FORWARDED:
+            signal.signal(number, self._handle_signal if number in handled else signal.SIG_IGN)
 
     def watch(self, *args, **options) -> Any:
         """In place of the pod's own, which Paddle calls again and again, and which has one failed rank kill the rest.
@@ -122,27 +122,27 @@ class Stop:
         if number != signal.SIGINT and now - self._asked_at <= REPEATS_SECONDS:
             return  # the same request once more, as for the ranks
         self._asked, self._asked_at = self._asked + 1, now
-        self._last = _PASSED_ON[signal.Signals(number)]
-        self._tell()  # first: there may be no terminal any more
+        self._last = _FORWARDED[signal.Signals(number)]
+        self._forward()  # first: there may be no terminal any more
         if self._asked == 1:
             name = signal.Signals(number).name
-            tell_in_handler(f"plsc.launch: {name}: the ranks save and end; a second one ends them at once, unsaved")
+            write_stderr(f"plsc.launch: {name}: the ranks save and end; a second one ends them at once, unsaved")
         if not self._processes():
             raise SystemExit(EXIT_STOPPED)
 
-    def _tell(self) -> None:
+    def _forward(self) -> None:
         """Tell each rank as often as this process was told, those too that started since."""
         for process in self._processes():
-            if self._told.get(process.pid, 0) < self._asked and process.returncode is None:
-                self._told[process.pid] = self._asked
+            if self._forwarded.get(process.pid, 0) < self._asked and process.returncode is None:
+                self._forwarded[process.pid] = self._asked
                 process.send_signal(self._last if self._asked < 3 else signal.SIGKILL)
 
     def _await_all(self) -> None:
         while None in self._codes():
             self._pod.logs()
             if self._asked:
-                self._tell()
-            time.sleep(_LOOK_SECONDS)
+                self._forward()
+            time.sleep(_POLL_SECONDS)
         while self._pod.logs():
             pass
 

@@ -19,7 +19,7 @@ from plsc.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """One name. ``value``: the class or function. ``source``: the paper, or empty. ``module``: where it was written."""
 
     name: str
@@ -45,7 +45,7 @@ class Registry:
         self.kind = kind
         self._builtins = builtins
         self._check = check
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, RegistryEntry] = {}
         self._complete = False
 
     def register(self, name: str, *, source: str = "") -> Callable:
@@ -60,12 +60,12 @@ class Registry:
             before = self._entries.get(name)
             if before is not None and not _is_reloaded(before, value):
                 raise ConfigError(
-                    f"{self.kind} {name!r}: the name is taken by {before.module}.{_called(before.value)}; "
+                    f"{self.kind} {name!r}: the name is taken by {before.module}.{_qualified_name(before.value)}; "
                     f"choose another one in {module}"
                 )
             if self._check is not None:
                 self._check(name, value)
-            self._entries[name] = Entry(name, value, source, module)
+            self._entries[name] = RegistryEntry(name, value, source, module)
             return value
 
         return add
@@ -74,26 +74,26 @@ class Registry:
         """All names: those of PLSC by their files, in the order of the alphabet, then a user's as they came."""
         return [entry.name for entry in self.entries()]
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[RegistryEntry]:
         """All of them, in the same order whichever module was imported first."""
         self._import_builtins()
-        def place(one: Entry) -> tuple[int, str]:  # whichever file was imported first
+        def sort_key(one: RegistryEntry) -> tuple[int, str]:  # whichever file was imported first
             return (0, one.module) if one.module.startswith(f"{self._builtins}.") else (1, "")
 
-        return sorted(self._entries.values(), key=place)
+        return sorted(self._entries.values(), key=sort_key)
 
     def find(self, name: str) -> Any:
         """The class or function called ``name``. Raises ConfigError that lists the names there are."""
         self._import_builtins()
         if name not in self._entries:
-            raise ConfigError(f"{name!r}: {self.unknown(name)}")
+            raise ConfigError(f"{name!r}: {self.unknown_message(name)}")
         return self._entries[name].value
 
     def __contains__(self, name: object) -> bool:
         self._import_builtins()
         return name in self._entries
 
-    def unknown(self, name: str) -> str:
+    def unknown_message(self, name: str) -> str:
         """What to say of a name that is not one of them."""
         names = self.names()
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
@@ -111,13 +111,14 @@ class Registry:
             importlib.import_module(f"{self._builtins}.{found.name}")
 
 
-def _is_reloaded(before: Entry, value: Any) -> bool:
+def _is_reloaded(before: RegistryEntry, value: Any) -> bool:
     """True where ``value`` is what the same lines have made before."""
-    same_place = (before.module, _called(before.value)) == (getattr(value, "__module__", ""), _called(value))
-    return same_place and before.value is not value and "<" not in _called(value)
+    name = _qualified_name(value)
+    same_place = (before.module, _qualified_name(before.value)) == (getattr(value, "__module__", ""), name)
+    return same_place and before.value is not value and "<" not in name
 
 
-def _called(value: Any) -> str:
+def _qualified_name(value: Any) -> str:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 

@@ -44,15 +44,15 @@ def require_signature(what: str, value: Any, first: tuple[str, ...] = ()) -> Non
         raise ConfigError(f"{what}: takes ({signature}); {wanted}")
 
 
-def taken(value: Any, names: Iterable[str], skip: int = 0) -> set[str]:
+def accepted(value: Any, names: Iterable[str], skip: int = 0) -> set[str]:
     """Which of these settings ``value`` is given; all where it takes any keyword. skip: values given by place."""
     parameters = _named(value, skip)
     return set(names) if _takes_all(value) else {name for name in names if name in parameters}
 
 
-def given(value: Any, settings: Mapping[str, Any], skip: int = 0) -> dict[str, Any]:
+def select_arguments(value: Any, settings: Mapping[str, Any], skip: int = 0) -> dict[str, Any]:
     """Those settings that ``value`` takes; one that is None only where the parameter has no default of its own."""
-    parameters, names = _named(value, skip), taken(value, settings, skip)
+    parameters, names = _named(value, skip), accepted(value, settings, skip)
     has_default = {name for name, one in parameters.items() if one.default is not one.empty}
     return {name: settings[name] for name in names if settings[name] is not None or name not in has_default}
 
@@ -94,10 +94,10 @@ def _takes_all(value: Any) -> bool:
 def _describe(own: Mapping[str, inspect.Parameter]) -> str:
     if not own:
         return "it takes none"
-    return "its options: " + ", ".join(map(_one, own.values()))
+    return "its options: " + ", ".join(map(_describe_parameter, own.values()))
 
 
-def _one(parameter: inspect.Parameter) -> str:
+def _describe_parameter(parameter: inspect.Parameter) -> str:
     words = [] if parameter.annotation is parameter.empty else [_annotation(parameter)]
     words += [] if parameter.default is parameter.empty else [f"default {parameter.default!r:.40}"]
     return f"{parameter.name} ({', '.join(words)})" if words else parameter.name

@@ -12,7 +12,7 @@ from typing import Any
 _GONE = (OSError, ValueError, AttributeError)  # a pipe without a reader, a stream that was closed, None
 
 
-def tell(line: str) -> None:
+def print_stderr(line: str) -> None:
     """A line on stderr, if there is one."""
     try:
         sys.stderr.write(line + "\n")
@@ -21,7 +21,7 @@ def tell(line: str) -> None:
         pass
 
 
-def show(text: str) -> None:
+def print_stdout(text: str) -> None:
     """Text and a line end on stdout, which nobody may read any more: `plsc list | head`."""
     try:
         sys.stdout.write(text + "\n")
@@ -30,7 +30,7 @@ def show(text: str) -> None:
         pass
 
 
-def tell_in_handler(line: str) -> None:
+def write_stderr(line: str) -> None:
     """A line on stderr from a signal's handler, where Python's own streams may be in the middle of a line."""
     try:
         os.write(2, line.encode() + b"\n")
@@ -38,7 +38,7 @@ def tell_in_handler(line: str) -> None:
         pass
 
 
-def leave() -> None:
+def flush_or_discard() -> None:
     """Before the end of the process: what nobody reads goes nowhere, or Python would end it with status 120."""
     for stream in (sys.stdout, sys.stderr):
         try:

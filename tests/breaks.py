@@ -63,7 +63,7 @@ BREAKS = {
         ("tests/evaluation/test_verification.py",),
     ),
     "config rule": Break(
-        "plsc/config/losses.py", "missing = [one for one in given(kind, margins) if margins[one] is None]",
+        "plsc/config/losses.py", "missing = [one for one in select_arguments(kind, margins) if margins[one] is None]",
         "missing = []",
         ("tests/config/test_rules.py", "tests/config/test_config.py"),
     ),

@@ -62,7 +62,7 @@ def require_same_manifest(group: Ranks, what: str, path: str) -> None:
         )
 
 
-def problem(path: str) -> str | None:
+def completeness_problem(path: str) -> str | None:
     """Why `path` is not a complete checkpoint, or None. Looks at the manifest and the sizes, not at the hashes."""
     try:
         verify_files(path, read_manifest(path), hashes=False)
@@ -75,7 +75,7 @@ def latest(run_dir: str) -> str | None:
     """The newest complete checkpoint of a run, or None. What is newer but not complete is named in a warning."""
     # A save that replaces a step moves the older one aside for a moment; a kill just then leaves it there.
     for _, path in sorted(step_dirs(run_dir) + replaced_dirs(run_dir), key=_by_age, reverse=True):
-        reason = problem(path)
+        reason = completeness_problem(path)
         if reason is None:
             return path
         log.warning("checkpoint passed over: %s", reason)

@@ -50,17 +50,17 @@ def file_identity(step: int, name: str) -> dict[str, str]:
 
 def step_dirs(run_dir: str) -> list[tuple[int, str]]:
     """[(step, path)] of everything named like a checkpoint, oldest first; says nothing about what is inside."""
-    return _listed(run_dir, "")
+    return _find_dirs(run_dir, "")
 
 
 def replaced_dirs(run_dir: str) -> list[tuple[int, str]]:
     """[(step, path)] of the older checkpoints whose replacement was under way."""
-    return _listed(run_dir, REPLACED)
+    return _find_dirs(run_dir, REPLACED)
 
 
 def damaged_dirs(run_dir: str) -> list[tuple[int, str]]:
     """[(step, path)] of the checkpoints that were found damaged."""
-    return _listed(run_dir, DAMAGED)
+    return _find_dirs(run_dir, DAMAGED)
 
 
 def aside_dirs(root: str) -> list[str]:
@@ -68,7 +68,7 @@ def aside_dirs(root: str) -> list[str]:
     return [os.path.join(root, name) for name in sorted(_names(root)) if _ASIDE.fullmatch(name)]
 
 
-def _listed(run_dir: str, prefix: str) -> list[tuple[int, str]]:
+def _find_dirs(run_dir: str, prefix: str) -> list[tuple[int, str]]:
     root = checkpoints_dir(run_dir)
     found = []
     for name in _names(root):

@@ -11,7 +11,7 @@ from plsc.checkpoint import layout
 from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.manifest import read_manifest
 from plsc.checkpoint.read import verify_files
-from plsc.checkpoint.write import give_name, prepare_place, seal, tidy_or_warn
+from plsc.checkpoint.write import clean_up_or_warn, prepare_dirs, publish_dir, write_manifest
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
 from plsc.files.atomic import flush
@@ -30,7 +30,7 @@ def link(path: str, run_dir: str, extra: dict[str, Any], group: Ranks) -> str:
         return on_all_ranks(group, what, lambda: _link(path, run_dir, extra) if group.rank == 0 else None)[0]
     except CheckpointError:
         if group.rank == 0:
-            tidy_or_warn(run_dir)
+            clean_up_or_warn(run_dir)
         raise
 
 
@@ -40,11 +40,11 @@ def _link(path: str, run_dir: str, extra: dict[str, Any]) -> str:
     root, name = layout.checkpoints_dir(run_dir), layout.step_name(manifest.step)
     final, aside = os.path.join(root, name), os.path.join(root, layout.WRITING + name)
     os.makedirs(run_dir, exist_ok=True)
-    prepare_place(run_dir, final, aside)
+    prepare_dirs(run_dir, final, aside)
     for file in manifest.files:
         _link_or_copy(os.path.join(path, file), os.path.join(aside, file))
-    seal(aside, replace(manifest, extra=extra))
-    give_name(aside, final)
+    write_manifest(aside, replace(manifest, extra=extra))
+    publish_dir(aside, final)
     return final
 
 

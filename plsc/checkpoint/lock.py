@@ -49,7 +49,7 @@ class RunLock:
         self._token = secrets.token_hex(8)
         self._on_loss = on_loss
         self._released = threading.Event()
-        self._using = threading.Lock()  # the file, which must not be closed meanwhile: its number may be another's then
+        self._mutex = threading.Lock()  # the file, which must not be closed meanwhile: its number may be another's then
         self._fd, self._locked = _open(self._path)
         try:
             if not self._locked:
@@ -59,12 +59,12 @@ class RunLock:
             os.close(self._fd)
             raise
         threading.Thread(target=self._renew, daemon=True, name="plsc-lock").start()
-        _forget_in_forks(self)
+        _release_in_forks(self)
 
     def _take(self) -> None:
         holder = _read(self._fd)
-        left = os.fstat(self._fd).st_mtime + LEASE_SECONDS - _time_of(self.run_dir)
-        if holder and left > 0 and not _is_gone(holder, self._locked == "by the kernel"):
+        left = os.fstat(self._fd).st_mtime + LEASE_SECONDS - _file_system_time(self.run_dir)
+        if holder and left > 0 and not _has_ended(holder, self._locked == "by the kernel"):
             raise RunDirInUse(self._refusal(holder, left))
         mine = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "kernel": _kernel(),
                 "process": _process(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}  # fmt: skip
@@ -82,7 +82,7 @@ class RunLock:
     def _renew(self) -> None:
         while not self._released.wait(LEASE_SECONDS / _RENEWALS):
             try:
-                with self._using:
+                with self._mutex:
                     if self._released.is_set():
                         return
                     lost = self._lost()
@@ -97,7 +97,7 @@ class RunLock:
         """Let others in. May be called again."""
         if self._released.is_set():  # also in a fork, where ``_using`` may be held by a thread that is not there
             return
-        with self._using:
+        with self._mutex:
             if self._released.is_set():
                 return
             self._released.set()
@@ -133,7 +133,7 @@ def exclusive_run_dir(run_dir: str, what: str) -> Iterator[None]:
         yield
 
 
-def _forget_in_forks(lock: RunLock) -> None:
+def _release_in_forks(lock: RunLock) -> None:
     """A fork shares the lock of the kernel: a worker that outlives its parent for a moment must not hold it."""
     known = weakref.ref(lock)
 
@@ -160,12 +160,12 @@ def _open(path: str) -> tuple[int, str]:
                 os.close(fd)
                 raise
             how = "by its lease alone"
-        if _is_still(fd, path):
+        if _is_same_file(fd, path):
             return fd, how
         os.close(fd)  # its holder released it, and took it away, between the two lines
 
 
-def _is_still(fd: int, path: str) -> bool:
+def _is_same_file(fd: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
@@ -180,7 +180,7 @@ def _read(fd: int) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _time_of(directory: str) -> float:
+def _file_system_time(directory: str) -> float:
     """The time as the file system has it: clocks of machines differ."""
     probe = os.path.join(directory, f"{LOCK}.{secrets.token_hex(8)}")
     fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -192,7 +192,7 @@ def _time_of(directory: str) -> float:
         os.unlink(probe)
 
 
-def _is_gone(holder: dict[str, Any], locked: bool) -> bool:
+def _has_ended(holder: dict[str, Any], locked: bool) -> bool:
     """True if the process of a lease has certainly ended: it would hold the lock of this kernel, or be seen here."""
     if holder.get("kernel") != _kernel():
         return False

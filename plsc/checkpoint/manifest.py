@@ -76,9 +76,9 @@ class Manifest:
     def shard_specs(self, index: int) -> list[TensorSpec]:
         """The tensors of shard file `index`, with the shapes they have in it."""
         first, last = self.class_ranges[index]
-        return self.stored_rows(last - first)
+        return self.stored_specs(last - first)
 
-    def stored_rows(self, rows: int) -> list[TensorSpec]:
+    def stored_specs(self, rows: int) -> list[TensorSpec]:
         """The tensors of a shard file of so many classes, in the order of the file."""
         touched = [] if self.row_history is None else [touched_spec(rows)]
         return touched + [spec.with_rows(rows) for spec in self.shard_tensors]

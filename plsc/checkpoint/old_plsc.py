@@ -148,14 +148,14 @@ def _backbone(old: OldCheckpoint, epsilon: float) -> tuple[int, dict[str, np.nda
             arrays[f"velocity.{ours}"] = np.zeros_like(array) if velocity is None else old.read(velocity)
             if velocity is None and not notes:
                 notes.append("no momentum of some weights: it begins at zero")
-    _fit(arrays, notes)
+    _expand_prelu(arrays, notes)
     for name in arrays:
         if name.endswith("running_variance"):
             arrays[name] = np.maximum(arrays[name] + np.float32(epsilon - 2 * EPSILON_STEP), 0)
     return depth, arrays, notes
 
 
-def _fit(arrays: dict[str, np.ndarray], notes: list[str]) -> None:
+def _expand_prelu(arrays: dict[str, np.ndarray], notes: list[str]) -> None:
     """PReLU: one slope for all channels (0.2) becomes one each; [1, C, 1, 1] or [1, 1, 1, C] (2.2) becomes [C]."""
     for name in [name for name in arrays if name.endswith("prelu.weight") and not name.startswith("velocity.")]:
         channels = arrays[name.replace("prelu.weight", "bn.weight" if "stem" in name else "bn2.weight")].shape

@@ -64,7 +64,7 @@ class PendingRows:
         self.tensors = pending_tensors(row_history)
         self._history = row_history
 
-    def checked(self, file: TensorFile, touched: np.ndarray) -> np.ndarray:
+    def check_steps(self, file: TensorFile, touched: np.ndarray) -> np.ndarray:
         """``touched`` [n] int64 as read from ``file``. Raises CheckpointError for a step outside the window."""
         if len(touched) and not 0 <= touched.min() <= touched.max() < len(self.window):
             raise CheckpointError(f"{file.path}: {TOUCHED} names steps outside of the window: damaged")
@@ -80,7 +80,7 @@ class PendingRows:
 
         if not len(stored):
             return stored
-        since = self.checked(file, same_rows(TOUCHED))
+        since = self.check_steps(file, same_rows(TOUCHED))
         if "optimizer" in self._history:
             return self._by_its_optimizer(file, since, [same_rows(other) for other in self.tensors], name)
         place = 2 * MOVING.index(name)

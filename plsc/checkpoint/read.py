@@ -83,7 +83,7 @@ def read_rows(
     if block_rows < 1:
         raise CheckpointError(f"block_rows must be at least 1, got {block_rows}")
     pieces = overlaps(manifest.num_classes, manifest.num_shards, first, last)
-    specs = manifest.stored_rows(manifest.num_classes) if stored else manifest.shard_tensors
+    specs = manifest.stored_specs(manifest.num_classes) if stored else manifest.shard_tensors
     specs = [spec for spec in specs if names is None or spec.name in names]
     return _rows(path, manifest, specs, pieces, first, block_rows, stored)
 
@@ -97,7 +97,7 @@ def _rows(path, manifest, specs, pieces, first, block_rows, stored) -> Iterator[
             with _open(path, manifest, name, manifest.shard_specs(index)) as file:
                 for row, block in file.rows(spec.name, piece_first - start, piece_last - start, block_rows):
                     if spec.name == TOUCHED and waiting is not None:
-                        waiting.checked(file, block)
+                        waiting.check_steps(file, block)
                     elif waiting is not None and spec.name in waiting.tensors and not stored:
                         block = waiting.up_to_date(file, spec.name, row, block)
                     yield spec.name, start + row - first, block
@@ -111,7 +111,7 @@ class ReshardSource:
 
     def tensors(self) -> list[TensorSpec]:
         _, manifest, first, last, _ = self._args
-        return manifest.stored_rows(last - first)
+        return manifest.stored_specs(last - first)
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
         return read_rows(*self._args, stored=True)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 
 from plsc.checkpoint.collective import describe
-from plsc.checkpoint.find import problem
+from plsc.checkpoint.find import completeness_problem
 from plsc.checkpoint.layout import MANIFEST, MARKER, REMOVED, REPLACED, WRITING, aside_dirs, checkpoints_dir, step_dirs
 from plsc.checkpoint.manifest import carries_manifest
 from plsc.errors import CheckpointError
@@ -39,12 +39,12 @@ def remove_old(run_dir: str, keep: int, group: Ranks, protect: Iterable[str] = (
                 log.warning("old checkpoint %s not deleted: %s", path, describe(error))
             else:
                 removed.append(path)
-        elif complete < keep and problem(path) is None:
+        elif complete < keep and completeness_problem(path) is None:
             complete += 1
     return removed
 
 
-def tidy(run_dir: str) -> None:
+def clean_up(run_dir: str) -> None:
     """Finish or undo what a killed save or deletion of this run left: no `.tmp_`, `.removed_`, `.replaced_` remains.
 
     Only directories that carry our marker or manifest, or nothing at all, are deleted; a replaced checkpoint whose
@@ -55,7 +55,7 @@ def tidy(run_dir: str) -> None:
         name = os.path.basename(path)
         if name.startswith(REPLACED):
             final = os.path.join(root, name[len(REPLACED) :])
-            if problem(path) is None and problem(final) is not None:
+            if completeness_problem(path) is None and completeness_problem(final) is not None:
                 if not os.path.lexists(final):
                     atomic.rename(path, final)
                 continue
@@ -63,7 +63,7 @@ def tidy(run_dir: str) -> None:
             _delete(path)
 
 
-def place_aside(path: str, prefix: str) -> str:
+def aside_path(path: str, prefix: str) -> str:
     """`prefix` + the name of a directory, beside it; what we left there is deleted. Raises OSError."""
     root, name = os.path.split(path)
     aside = os.path.join(root, prefix + name)
@@ -79,7 +79,7 @@ def check_not_foreign(path: str) -> None:
 
 
 def _remove(path: str) -> None:
-    aside = place_aside(path, REMOVED)
+    aside = aside_path(path, REMOVED)
     atomic.rename(path, aside)
     _delete(aside)
 

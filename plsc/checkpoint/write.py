@@ -14,7 +14,7 @@ from plsc.checkpoint import layout
 from plsc.checkpoint.collective import describe, on_all_ranks
 from plsc.checkpoint.manifest import META_KEYS, Manifest, manifest_sum, parse
 from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
-from plsc.checkpoint.retention import check_not_foreign, place_aside, tidy
+from plsc.checkpoint.retention import aside_path, check_not_foreign, clean_up
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import ShardSource, TensorSpec
 from plsc.errors import CheckpointError
@@ -52,16 +52,17 @@ def save(
     root = layout.checkpoints_dir(run_dir)
     what = f"cannot save the checkpoint of step {step} in {root}"
     try:
-        offers = on_all_ranks(group, what, lambda: {**_offer(step, shard), "checksum": checksum})
-        _require_same_replicas(what, offers)
-        num_shards = _num_shards(what, offers)
+        summaries = on_all_ranks(group, what, lambda: {**_shard_summary(step, shard), "checksum": checksum})
+        _require_same_replicas(what, summaries)
+        num_shards = _num_shards(what, summaries)
         final = os.path.join(root, layout.step_name(step))
         aside = os.path.join(root, layout.WRITING + layout.step_name(step))
 
         def prepare() -> None:
             if group.rank == 0:
-                _draft(step, replicated, offers, meta, group.world_size)  # complain before hours of writing
-                prepare_place(run_dir, final, aside)
+                # refuses what cannot be stored before hours of writing
+                _manifest_fields(step, replicated, summaries, meta, group.world_size)
+                prepare_dirs(run_dir, final, aside)
 
         on_all_ranks(group, what, prepare)
         name = layout.shard_name(group.rank, num_shards) if group.rank < num_shards else None
@@ -69,14 +70,14 @@ def save(
 
         def publish() -> None:
             if group.rank == 0:
-                draft = _draft(step, replicated, offers, meta, group.world_size)
-                _finish(aside, draft, replicated or {}, entries)
-                give_name(aside, final)
+                fields = _manifest_fields(step, replicated, summaries, meta, group.world_size)
+                _finish(aside, fields, replicated or {}, entries)
+                publish_dir(aside, final)
 
         on_all_ranks(group, what, publish)
     except CheckpointError:
         if group.rank == 0:
-            tidy_or_warn(run_dir)
+            clean_up_or_warn(run_dir)
         group.barrier("checkpoint given up")  # nobody goes on before the leftovers are gone
         raise
     return final
@@ -91,33 +92,33 @@ def save_shards(
     aside = os.path.join(root, layout.WRITING + layout.step_name(step))
 
     def write() -> None:
-        offers = [_offer(step, shard) for shard in shards]
-        draft = _draft(step, replicated, offers, meta, max(1, len(shards)))
+        summaries = [_shard_summary(step, shard) for shard in shards]
+        fields = _manifest_fields(step, replicated, summaries, meta, max(1, len(shards)))
         os.makedirs(run_dir, exist_ok=True)
-        prepare_place(run_dir, final, aside)
+        prepare_dirs(run_dir, final, aside)
         names = [layout.shard_name(index, len(shards)) for index in range(len(shards))]
         entries = [_write_shard(aside, step, name, shard) for name, shard in zip(names, shards)]
-        _finish(aside, draft, replicated, entries)
-        give_name(aside, final)
+        _finish(aside, fields, replicated, entries)
+        publish_dir(aside, final)
 
     try:
         on_all_ranks(OneRank(), f"cannot save the checkpoint of step {step} in {root}", write)
     except CheckpointError:
-        tidy_or_warn(run_dir)
+        clean_up_or_warn(run_dir)
         raise
     return final
 
 
-def _offer(step: int, shard: ShardSource | None) -> dict[str, Any]:
+def _shard_summary(step: int, shard: ShardSource | None) -> dict[str, Any]:
     """What a rank is about to write."""
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
         raise CheckpointError(f"step must be an integer of at least 0, got {step!r}")
     return {"step": step, "tensors": None if shard is None else [spec.to_json() for spec in shard.tensors()]}
 
 
-def _require_same_replicas(what: str, offers: list[dict[str, Any]]) -> None:
+def _require_same_replicas(what: str, summaries: list[dict[str, Any]]) -> None:
     """Every rank sees the same offers, so it returns, or raises, the same on each."""
-    sums = [offer["checksum"] for offer in offers]
+    sums = [summary["checksum"] for summary in summaries]
     others = [rank for rank, found in enumerate(sums) if found != sums[0]]
     if others:
         raise CheckpointError(
@@ -127,21 +128,21 @@ def _require_same_replicas(what: str, offers: list[dict[str, Any]]) -> None:
         )
 
 
-def _num_shards(what: str, offers: list[dict[str, Any]]) -> int:
+def _num_shards(what: str, summaries: list[dict[str, Any]]) -> int:
     """How many ranks give a shard. Every rank sees the same offers, so it returns, or raises, the same on each."""
-    steps = [offer["step"] for offer in offers]
+    steps = [summary["step"] for summary in summaries]
     if len(set(steps)) > 1:
         raise CheckpointError(f"{what}: the ranks are at different steps: {steps}")
-    gives = [offer["tensors"] is not None for offer in offers]
+    gives = [summary["tensors"] is not None for summary in summaries]
     if gives != sorted(gives, reverse=True):
         raise CheckpointError(f"{what}: the ranks with a class shard must be the first ones, got {gives}")
     return sum(gives)
 
 
-def _draft(
+def _manifest_fields(
     step: int,
     replicated: Mapping[str, np.ndarray] | None,
-    offers: list[dict[str, Any]],
+    summaries: list[dict[str, Any]],
     meta: dict[str, Any],
     world_size: int,
 ) -> dict[str, Any]:
@@ -153,12 +154,12 @@ def _draft(
     if set(meta) != set(META_KEYS):
         raise CheckpointError(f"meta must have the keys {', '.join(META_KEYS)}; got {', '.join(map(str, meta))}")
     _check_plain("meta", meta)
-    shards = [offer["tensors"] for offer in offers if offer["tensors"] is not None]
+    shards = [summary["tensors"] for summary in summaries if summary["tensors"] is not None]
     classes = [tensors[0]["shape"][0] if tensors and tensors[0]["shape"] else 0 for tensors in shards]
     ends = np.cumsum([0, *classes]).tolist()
     history = _row_history(replicated, shards, optimizer_fields)
     first = [] if not shards else shards[0][history is not None :]
-    draft = {
+    fields = {
         **({} if history is None else {"row_history": history}),
         **meta,
         "plsc_version": __version__,
@@ -173,10 +174,10 @@ def _draft(
         if tensors != [_with_rows(tensor, classes[rank]) for tensor in shards[0]]:
             raise CheckpointError(f"rank {rank} gives other class tensors than rank 0, or of different lengths")
     try:
-        parse(draft)
+        parse(fields)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-    return draft
+    return fields
 
 
 def _row_history(
@@ -198,12 +199,12 @@ def _replicated_specs(replicated: Mapping[str, np.ndarray]) -> list[TensorSpec]:
     return sorted(specs, key=lambda spec: (spec.name != WINDOW, -spec.numpy_dtype.itemsize))
 
 
-def prepare_place(run_dir: str, final: str, aside: str) -> None:
+def prepare_dirs(run_dir: str, final: str, aside: str) -> None:
     """Make the directory ``aside``, marked as unfinished, of what will be ``final``."""
     root = layout.checkpoints_dir(run_dir)
     os.makedirs(root, exist_ok=True)
     sync_dir(run_dir)
-    tidy(run_dir)
+    clean_up(run_dir)
     check_not_foreign(final)
     check_not_foreign(aside)
     os.mkdir(aside)
@@ -220,24 +221,24 @@ def _write_shard(aside: str, step: int, name: str | None, shard: ShardSource | N
     return [entry.num_bytes, entry.sha256]
 
 
-def _finish(aside: str, draft: dict[str, Any], replicated: Mapping[str, np.ndarray], entries: list[Any]) -> None:
+def _finish(aside: str, fields: dict[str, Any], replicated: Mapping[str, np.ndarray], entries: list[Any]) -> None:
     """Write what is rank 0's."""
-    names = layout.file_names(len(draft["class_ranges"]))
+    names = layout.file_names(len(fields["class_ranges"]))
     specs = _replicated_specs(replicated)
     path = os.path.join(aside, layout.REPLICATED)
     blocks: Iterator = ((spec.name, 0, np.asarray(replicated[spec.name])) for spec in specs)
-    files = [write_tensors(path, specs, blocks, layout.file_identity(draft["step"], layout.REPLICATED))]
+    files = [write_tensors(path, specs, blocks, layout.file_identity(fields["step"], layout.REPLICATED))]
     files += [FileEntry(*entry) for entry in entries if entry is not None]
     for name, entry in zip(names, files):
         path = os.path.join(aside, name)
         size = os.path.getsize(path) if os.path.exists(path) else 0
         if size != entry.num_bytes:
             raise CheckpointError(f"{path}: rank 0 sees {size} of {entry.num_bytes} bytes; {SHARED}")
-    draft["files"] = {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in zip(names, files)}
-    seal(aside, parse(draft))
+    fields["files"] = {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in zip(names, files)}
+    write_manifest(aside, parse(fields))
 
 
-def seal(aside: str, manifest: Manifest) -> None:
+def write_manifest(aside: str, manifest: Manifest) -> None:
     """Write the manifest into a directory whose other files are complete, and take the mark of the unfinished away."""
     data = manifest.to_bytes()
     write_new(os.path.join(aside, layout.MANIFEST), data)
@@ -245,18 +246,18 @@ def seal(aside: str, manifest: Manifest) -> None:
     os.unlink(os.path.join(aside, layout.MARKER))
 
 
-def give_name(aside: str, final: str) -> None:
+def publish_dir(aside: str, final: str) -> None:
     """Give a sealed directory its name."""
-    replaced = place_aside(final, layout.REPLACED) if os.path.isdir(final) else None
+    replaced = aside_path(final, layout.REPLACED) if os.path.isdir(final) else None
     put_directory(aside, final, replaced)
     if replaced is not None:
-        tidy_or_warn(os.path.dirname(os.path.dirname(final)))
+        clean_up_or_warn(os.path.dirname(os.path.dirname(final)))
 
 
-def tidy_or_warn(run_dir: str) -> None:
+def clean_up_or_warn(run_dir: str) -> None:
     """Remove what a save that was given up has left behind."""
     try:
-        tidy(run_dir)
+        clean_up(run_dir)
     except OSError as error:
         log.warning("leftovers of a save stay until the next one: %s", describe(error))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from plsc.cli.options import add_model, add_quiet, log_lines, model_config
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,4 +26,4 @@ def run(options: argparse.Namespace) -> None:
     with log_lines(options):
         directory = Entry(config=config).convert_for_prediction()
     if options.quiet:
-        show(str(directory))
+        print_stdout(str(directory))

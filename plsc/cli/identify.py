@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 from plsc.cli.options import add_image_model, add_json, add_quiet, check_json, log_lines, print_json
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +31,12 @@ def run(options: argparse.Namespace) -> None:
         options.refuse("give --gallery, --distractors or both")
     check_json(options)
     with log_lines(options):
-        figures = judge(options)
-    if not print_json(options, figures):
-        show("\n".join(lines_of(figures)))
+        metrics = compute_metrics(options)
+    if not print_json(options, metrics):
+        print_stdout("\n".join(table_lines(metrics)))
 
 
-def judge(options: argparse.Namespace) -> dict:
+def compute_metrics(options: argparse.Namespace) -> dict:
     """All metrics as plain data. Raises DataError, ConfigError."""
     import numpy as np
 
@@ -52,7 +52,7 @@ def judge(options: argparse.Namespace) -> dict:
             features, paths = embed(source, options.checkpoint, options.output and os.path.join(options.output, side))
             names = [os.path.basename(os.path.dirname(path)) for path in paths]
             sides[side] = features, np.array([numbers.setdefault(name, len(numbers)) for name in names])
-    figures: dict = {
+    metrics: dict = {
         side: {"images": len(ids), "identities": len(set(ids.tolist()))} for side, (_, ids) in sides.items()
     }
     distractors = sides["distractors"][0] if "distractors" in sides else None
@@ -60,38 +60,38 @@ def judge(options: argparse.Namespace) -> dict:
     gallery, gallery_ids = sides.get("gallery", (None, None))
     if gallery is not None:
         found = identify(gallery, gallery_ids, probes, probe_ids, distractors)
-        figures["identification"] = {
+        metrics["identification"] = {
             "rank_rate": plain(found.rank_rate), "tpir_at_fpir": plain(found.tpir_at_fpir),
             "num_mated": found.num_mated, "num_unmated": found.num_unmated,
         }  # fmt: skip
     if distractors is not None:
         rates, trials = megaface(probes, probe_ids, distractors, gallery, gallery_ids)
-        figures["megaface"] = {"rank_rate": plain(rates), "num_trials": trials}
-    return figures
+        metrics["megaface"] = {"rank_rate": plain(rates), "num_trials": trials}
+    return metrics
 
 
 def plain(rates: dict) -> dict[str, float | None]:
     return {f"{key:g}": value for key, value in rates.items()}
 
 
-def lines_of(figures: dict) -> list[str]:
+def table_lines(metrics: dict) -> list[str]:
     """The table."""
     lines = [
-        f"{side}: {figures[side]['images']} images of {figures[side]['identities']} identities"
+        f"{side}: {metrics[side]['images']} images of {metrics[side]['identities']} identities"
         for side in ("gallery", "probes", "distractors")
-        if side in figures
+        if side in metrics
     ]
-    if "identification" in figures:
-        part = figures["identification"]
+    if "identification" in metrics:
+        part = metrics["identification"]
         lines.append(f"identification: {part['num_mated']} mated and {part['num_unmated']} unmated probes")
-        lines += [f"  rank-{rank:9} {text(rate)}" for rank, rate in part["rank_rate"].items()]
-        lines += [f"  TPIR@FPIR={rate:4} {text(tpir)}" for rate, tpir in part["tpir_at_fpir"].items()]
-    if "megaface" in figures:
-        part = figures["megaface"]
+        lines += [f"  rank-{rank:9} {format_rate(rate)}" for rank, rate in part["rank_rate"].items()]
+        lines += [f"  TPIR@FPIR={rate:4} {format_rate(tpir)}" for rate, tpir in part["tpir_at_fpir"].items()]
+    if "megaface" in metrics:
+        part = metrics["megaface"]
         lines.append(f"MegaFace: {part['num_trials']} trials of a probe and one mate")
-        lines += [f"  rank-{rank:9} {text(rate)}" for rank, rate in part["rank_rate"].items()]
+        lines += [f"  rank-{rank:9} {format_rate(rate)}" for rank, rate in part["rank_rate"].items()]
     return lines
 
 
-def text(rate: float | None) -> str:
+def format_rate(rate: float | None) -> str:
     return "too few probes" if rate is None else f"{100 * rate:.2f} %"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from plsc.cli.options import add_image_model, add_json, add_quiet, check_json, log_lines, print_json
 from plsc.errors import DataError
 from plsc.files import safe_open
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,10 +51,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def print_text(result: IjbResult) -> None:
-    show(f"{result.num_templates} templates, {result.num_same} same and {result.num_different} different pairs")
+    print_stdout(f"{result.num_templates} templates, {result.num_same} same and {result.num_different} different pairs")
     for far, tar in result.tar_at_far.items():
-        show(f"  TAR@FAR={far:g}: {'too few pairs' if tar is None else f'{100 * tar:.2f} %'}")
-    show(f"  AUC {result.auc:.5f}, EER {result.eer:.5f}")
+        print_stdout(f"  TAR@FAR={far:g}: {'too few pairs' if tar is None else f'{100 * tar:.2f} %'}")
+    print_stdout(f"  AUC {result.auc:.5f}, EER {result.eer:.5f}")
 
 
 def read_npy(path: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 EPSILON = {"0.2": 2e-5, "2.2": 1e-5}
 
@@ -26,6 +26,6 @@ def run(options: argparse.Namespace) -> None:
     if options.samples < 0:
         options.refuse("--samples must be at least 0")
     path, notes = import_old(options.old, options.to, EPSILON[options.version], options.samples)
-    show(str(path))
+    print_stdout(str(path))
     for note in notes:
-        show(f"note: {note}")
+        print_stdout(f"note: {note}")

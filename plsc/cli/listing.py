@@ -11,7 +11,7 @@ from typing import Any
 
 from plsc.cli.options import STDOUT, add_config, add_json, check_json, print_json, read_config
 from plsc.registry import REGISTRIES
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 WIDTH = 100  # of a line
 
@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> None:
         return
     for kind in kinds:
         if len(kinds) > 1:
-            show(f"{kind}:")
-        show("\n".join(lines_of(found[kind])) + "\n" * (len(kinds) > 1))
+            print_stdout(f"{kind}:")
+        print_stdout("\n".join(table_lines(found[kind])) + "\n" * (len(kinds) > 1))
 
 
 def entries(kind: str) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def entries(kind: str) -> list[dict[str, Any]]:
     ]
 
 
-def lines_of(found: list[dict[str, Any]]) -> list[str]:
+def table_lines(found: list[dict[str, Any]]) -> list[str]:
     """A table of names, what they are, and below it the paper where there is one."""
     width = max((len(entry["name"]) for entry in found), default=0)
     lines = []

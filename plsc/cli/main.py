@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from plsc.parallel.excepthook import install_excepthook
-from plsc.terminal import leave, open_standard_streams
+from plsc.terminal import flush_or_discard, open_standard_streams
 from plsc.version import __version__
 
 # {command: (its module in plsc.cli, what it does in one line)}, in the order of --help
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = module_of(name)
         return command.run(parser_of(name, command).parse_args(words)) or 0
     finally:
-        leave()
+        flush_or_discard()
 
 
 def module_of(name: str) -> ModuleType:

@@ -14,7 +14,7 @@ from typing import Any
 from plsc.cli.packaged_configs import find_config
 from plsc.config import Config
 from plsc.files import safe_open
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 STDOUT = "-"
 
@@ -113,7 +113,7 @@ def json_file(options: argparse.Namespace) -> Iterator[str]:
         file = os.path.join(folder, "out.json")
         yield file
         with safe_open.open_text(file, safe_open.LIST) as written:
-            show(written.read().rstrip("\n"))
+            print_stdout(written.read().rstrip("\n"))
 
 
 def check_json(options: argparse.Namespace) -> None:
@@ -130,7 +130,7 @@ def print_json(options: argparse.Namespace, values: Any) -> bool:
         return False
     text = json.dumps(values, indent=2) + "\n"
     if options.json == STDOUT:
-        show(text.rstrip("\n"))
+        print_stdout(text.rstrip("\n"))
         return True
     from plsc.evaluation.output_files import write_text
 

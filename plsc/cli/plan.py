@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 
 from plsc.cli.options import add_config, add_json, check_json, print_json, read_config
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,5 +31,5 @@ def run(options: argparse.Namespace) -> int:
     plan = Entry(config=config).plan(options.ranks, options.memory_gb)
     values = {**dataclasses.asdict(plan), "total": plan.total, "fits": plan.fits}
     if not print_json(options, values):
-        show(str(plan))
+        print_stdout(str(plan))
     return 1 if plan.fits is False else 0

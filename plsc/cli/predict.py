@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from plsc.cli.options import add_model, add_quiet, log_lines, model_config
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,4 +27,4 @@ def run(options: argparse.Namespace) -> None:
     with log_lines(options):
         prediction = Entry(config=config).predict()
     if options.quiet:
-        show(str(prediction.features_file))
+        print_stdout(str(prediction.features_file))

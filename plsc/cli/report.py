@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from plsc.cli.options import add_json, check_json, print_json
 from plsc.errors import DataError
 from plsc.files import safe_open
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 if TYPE_CHECKING:
     from plsc.evaluation.recorded import Recorded
@@ -65,10 +65,10 @@ def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, Recorded
 
 def print_table(losses: list[tuple[int, float]], tests: dict[str, Recorded]) -> None:
     if losses:
-        show(f"loss {losses[0][1]:.4f} at step {losses[0][0]}, {losses[-1][1]:.4f} at step {losses[-1][0]}")
+        print_stdout(f"loss {losses[0][1]:.4f} at step {losses[0][0]}, {losses[-1][1]:.4f} at step {losses[-1][0]}")
     if not tests:
-        show("no verification in this run")
+        print_stdout("no verification in this run")
         return
     from plsc.evaluation.table import recorded_tables
 
-    show("\n".join(recorded_tables(tests)))
+    print_stdout("\n".join(recorded_tables(tests)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,6 @@ def run(options: argparse.Namespace) -> None:
     path = resolve(options.checkpoint)
     if options.merge:
         entry = merge(path, options.merge)
-        show(f"{options.merge}: {entry.num_bytes} bytes, SHA-256 {entry.sha256}")
+        print_stdout(f"{options.merge}: {entry.num_bytes} bytes, SHA-256 {entry.sha256}")
     else:
-        show(reshard(path, options.to, options.ranks))
+        print_stdout(reshard(path, options.to, options.ranks))

@@ -16,7 +16,7 @@ from plsc.cli.launching import add_launch, launch, wants_launch
 from plsc.cli.options import add_config, add_quiet, log_lines, read_config
 from plsc.errors import VerificationError
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, one_line
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -38,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
         print(one_line(error, None), file=sys.stderr, flush=True)
         return EXIT_UNVERIFIED
     if options.quiet:
-        show(str(result))
+        print_stdout(str(result))
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from plsc.cli.options import STDOUT, add_json, add_model, add_quiet, json_file, log_lines, model_config
-from plsc.terminal import show
+from plsc.terminal import print_stdout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,4 +30,4 @@ def run(options: argparse.Namespace) -> None:
     if options.json == STDOUT:
         return
     if options.quiet:
-        show("\n".join(tables(results.sets)))
+        print_stdout("\n".join(tables(results.sets)))

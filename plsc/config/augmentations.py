@@ -14,7 +14,7 @@ def problem(steps: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> str:
     for step in steps:
         ((name, options),) = [(step, {})] if isinstance(step, str) else step.items()
         if name not in AUGMENTATIONS:
-            return f"{name!r:.80} {AUGMENTATIONS.unknown(name)}"
+            return f"{name!r:.80} {AUGMENTATIONS.unknown_message(name)}"
         reason = problem_with_options(AUGMENTATIONS.find(name), options, skip=2)  # after image and generator
         if reason:
             return f"augmentation {name!r}: {reason}"

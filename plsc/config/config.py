@@ -130,7 +130,7 @@ class Config:
         """Check all items as one change and make it. Two keys that exclude each other are refused in one change."""
         _load_plugins(items)
         items = [item._replace(value=find_option(*item).check(item.value, item.source)) for item in items]
-        changes = _cleared(_with_parallel_named_by_loss({item.key: item for item in items}))
+        changes = _with_exclusive_cleared(_with_parallel_named_by_loss({item.key: item for item in items}))
         settings = self.settings
         for item in changes.values():
             settings = _replaced(settings, item.key, item.value)
@@ -167,7 +167,7 @@ def _with_parallel_named_by_loss(changes: dict[str, Item]) -> dict[str, Item]:
     return {**changes, named.key: named, parallel.key: parallel}
 
 
-def _cleared(changes: dict[str, Item]) -> dict[str, Item]:
+def _with_exclusive_cleared(changes: dict[str, Item]) -> dict[str, Item]:
     """Of two keys that exclude each other, the one that is set clears the other."""
     for pair in EXCLUSIVE:
         given = [changes[key] for key in pair if key in changes and changes[key].value is not None]

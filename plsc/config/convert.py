@@ -109,14 +109,14 @@ def _to_plain(value: Any, depth: int) -> Any:
     return to_str(value)
 
 
-def to_steps(value: Any) -> list[str | dict]:
+def to_augmentations(value: Any) -> list[str | dict]:
     """Names, or {name: options}, in a list; or one text with commas."""
     if isinstance(value, str):
         return list(to_str_list(value))
-    return [_to_step(item) for item in to_list(value)]
+    return [_to_augmentation(item) for item in to_list(value)]
 
 
-def _to_step(item: Any) -> str | dict:
+def _to_augmentation(item: Any) -> str | dict:
     if not isinstance(item, Mapping):
         return to_str(item)
     if len(item) != 1:
@@ -161,7 +161,7 @@ CONVERTERS = {
     "list[str]": to_str_list,
     "list[dict]": to_inputs,
     "dict": to_options,
-    "list[str | dict]": to_steps,
+    "list[str | dict]": to_augmentations,
 }
 
 TYPE_NAMES = {

@@ -10,7 +10,7 @@ from plsc.config.format_value import format_value
 from plsc.config.schema import Settings
 from plsc.errors import ConfigError
 from plsc.registry import MODELS, OPTIMIZERS, SCHEDULES, SOURCES, Registry
-from plsc.signatures import given, problem_with_options, taken
+from plsc.signatures import accepted, problem_with_options, select_arguments
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,15 @@ class Extension:
         """
         self.check(settings)
         values = {name: known.get(name, value_of(settings, key)) for name, key in self.settings.items()}
-        return {**given(self.chosen(settings), values, self.by_place), **value_of(settings, self.options_key)}
+        return {
+            **select_arguments(self.chosen(settings), values, self.by_place),
+            **value_of(settings, self.options_key),
+        }
 
     def not_taken(self, settings: Settings) -> tuple[str, ...]:
         """The settings that have no effect with the chosen one."""
         idle = self.idle or {}
-        names = taken(self.chosen(settings), idle.values(), self.by_place)
+        names = accepted(self.chosen(settings), idle.values(), self.by_place)
         return tuple(key for key, name in idle.items() if name not in names)
 
 
@@ -83,14 +86,14 @@ SOURCE = Extension(
      "num_classes": "classifier.num_classes", "image_shape": "model.image_shape", "seed": "seed"},
     idle={"data.label_file": "label_file"},
 )  # fmt: skip
-_OF_A_KIND = ("boundaries", "decay_factor", "power", "end_lr")
+_SCHEDULE_KEYS = ("boundaries", "decay_factor", "power", "end_lr")
 SCHEDULE = Extension(
     SCHEDULES,
     "lr_schedule.kind",
     {"base_lr": "lr", "total_steps": "train_steps", "warmup_steps": "lr_schedule.warmup_steps",
-     **{name: f"lr_schedule.{name}" for name in _OF_A_KIND}},
+     **{name: f"lr_schedule.{name}" for name in _SCHEDULE_KEYS}},
     by_place=1,
-    idle={"lr_schedule.unit": "boundaries", **{f"lr_schedule.{name}": name for name in _OF_A_KIND}},
+    idle={"lr_schedule.unit": "boundaries", **{f"lr_schedule.{name}": name for name in _SCHEDULE_KEYS}},
 )  # fmt: skip
 OPTIMIZER = Extension(OPTIMIZERS, "optimizer.name", {"momentum": "momentum"}, idle={"momentum": "momentum"})
 EXTENSIONS = (MODEL, SOURCE, SCHEDULE, OPTIMIZER)

@@ -9,7 +9,7 @@ from plsc.config.format_value import format_value
 from plsc.config.schema import DIST_LOSSES, Classifier
 from plsc.errors import ConfigError, PlscError
 from plsc.registry import LOSSES
-from plsc.signatures import given, problem_with_options, taken
+from plsc.signatures import accepted, problem_with_options, select_arguments
 
 MARGINS = ("margin1", "margin2", "margin3")
 ANY_MARGINS = "combined"  # the loss that another name stands for, if it comes with three margins
@@ -18,7 +18,7 @@ ANY_MARGINS = "combined"  # the loss that another name stands for, if it comes w
 def make_loss(section: Classifier) -> Any:
     """The plsc.losses.Loss of this section. Raises ConfigError for a name, margins and options that do not fit."""
     margins = {name: getattr(section, name) for name in MARGINS}
-    kind = _kind(section.loss_type, margins)
+    kind = _loss_class(section.loss_type, margins)
     _check_margins(section.loss_type, kind, margins)
     options = section.loss_options
     problem = problem_with_options(kind, options, {name: f"classifier.{name}" for name in MARGINS})
@@ -26,7 +26,7 @@ def make_loss(section: Classifier) -> Any:
     if problem:
         raise ConfigError(f"{where}: {problem}")
     try:
-        return kind(**given(kind, margins), **options)
+        return kind(**select_arguments(kind, margins), **options)
     except PlscError:
         raise
     except Exception as error:
@@ -34,7 +34,7 @@ def make_loss(section: Classifier) -> Any:
         raise ConfigError(f"{where}: its constructor raised {type(error).__name__}: {reason}") from error
 
 
-def _kind(name: str, margins: dict[str, float | None]) -> Any:
+def _loss_class(name: str, margins: dict[str, float | None]) -> Any:
     if name in LOSSES:
         return LOSSES.find(name)
     if None not in margins.values():
@@ -49,14 +49,14 @@ def _kind(name: str, margins: dict[str, float | None]) -> Any:
 
 
 def _check_margins(name: str, kind: Any, margins: dict[str, float | None]) -> None:
-    takes, values = taken(kind, MARGINS), tuple(margins.values())
+    takes, values = accepted(kind, MARGINS), tuple(margins.values())
     if any(margins[one] is not None for one in MARGINS if one not in takes):
         lacks = "margins" if not takes else ", ".join(one for one in MARGINS if one not in takes)
         raise ConfigError(
             f"classifier.loss_type={name!r}: has no {lacks}, but margin1, margin2, margin3 are {values}; leave "
             f"{'them' if not takes else lacks} null"
         )
-    missing = [one for one in given(kind, margins) if margins[one] is None]
+    missing = [one for one in select_arguments(kind, margins) if margins[one] is None]
     if missing:
         raise ConfigError(
             f"classifier.loss_type={name!r}: needs {', '.join(sorted(missing))}; margin1, margin2, margin3 are {values}"

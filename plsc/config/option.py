@@ -135,7 +135,7 @@ class Option:
         if self.registry is not None:
             unknown = [name for name in (plain if isinstance(plain, list) else [plain]) if name not in self.registry]
             which = f"{unknown[0]} " if unknown and isinstance(plain, list) else ""
-            reason = which + self.registry.unknown(unknown[0]) if unknown else reason
+            reason = which + self.registry.unknown_message(unknown[0]) if unknown else reason
         if reason:
             raise ConfigError(f"{prefixed(source)}{self.key}={self.format_value(value)}: {reason}")
         return plain

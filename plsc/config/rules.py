@@ -13,8 +13,8 @@ from plsc.config.schema import Settings
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
 
-_OF_TESTS = ("test_period", "test_batch_size", "data.val_targets", "metrics", "metric_options")
-MOST_IN_A_PICTURE = 2**28  # a gigabyte in float32
+_TEST_KEYS = ("test_period", "test_batch_size", "data.val_targets", "metrics", "metric_options")
+MAX_IMAGE_VALUES = 2**28  # a gigabyte in float32
 
 
 def check_loss(settings: Settings) -> None:
@@ -93,9 +93,9 @@ def _check_initial(settings: Settings) -> None:
 
 def _check_inputs(settings: Settings) -> None:
     shape = settings.model.image_shape
-    if math.prod(shape) > MOST_IN_A_PICTURE:
+    if math.prod(shape) > MAX_IMAGE_VALUES:
         raise ConfigError(
-            f"model.image_shape={shape}: a picture of {math.prod(shape)} numbers; at most {MOST_IN_A_PICTURE}"
+            f"model.image_shape={shape}: a picture of {math.prod(shape)} numbers; at most {MAX_IMAGE_VALUES}"
         )
     for entry in settings.model.input_info or []:
         if entry["name"] == "image" and entry["shape"][1:] != shape:
@@ -153,7 +153,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     on_fs = remote.fs_dir_for_save is not None or remote.fs_checkpoint_dir is not None
     on_hdfs = on_fs or any((url or "").startswith("hdfs://") for url in (remote.save_url, settings.checkpoint_dir))
     return [
-        ("with_test: false", not settings.with_test, _OF_TESTS),
+        ("with_test: false", not settings.with_test, _TEST_KEYS),
         ("init_from: none", settings.init_from == "none", ("init_checkpoint",)),
         (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),
         ("mixed_precision.enabled: false", not precision.enabled, half),

@@ -56,7 +56,7 @@ def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
             hidden = "<hidden>" if not key or "remote" in text or "fs_ugi" in text else format_value(text)
             raise ConfigError(f"-o {hidden}: must be key=value")
         try:
-            value = _value_of(right)
+            value = _parse_yaml(right)
         except _NOT_YAML as error:
             hidden = "<hidden>" if key.startswith("remote") else format_value(right)
             raise ConfigError(f"-o {key}={hidden}: is not YAML ({_reason(error)}); put quotes around a text") from None
@@ -77,7 +77,7 @@ def _is_text(key: str) -> bool:
     return key in OPTIONS and OPTIONS[key].kind in ("str", "list[str]") and not OPTIONS[key].optional
 
 
-def _value_of(text: str) -> Any:
+def _parse_yaml(text: str) -> Any:
     """What a text means as YAML."""
     if len(text) > safe_open.YAML:
         raise ValueError(f"{len(text)} characters, more than {safe_open.YAML}")
@@ -127,7 +127,7 @@ def items_of_yaml(path: str | os.PathLike) -> list[Item]:
                 root = loader.get_single_node()
                 if root is not None:
                     _require_small(root)
-                return [] if root is None else _walk(loader, root, str(name), "")
+                return [] if root is None else _node_items(loader, root, str(name), "")
             finally:
                 loader.dispose()
     except OSError as error:
@@ -140,7 +140,7 @@ def items_of_yaml(path: str | os.PathLike) -> list[Item]:
         raise ConfigError(f"{place}: is not YAML: {_reason(error)}") from None
 
 
-def _walk(loader: yaml.SafeLoader, node: yaml.Node, path: str, prefix: str) -> list[Item]:
+def _node_items(loader: yaml.SafeLoader, node: yaml.Node, path: str, prefix: str) -> list[Item]:
     """The items of one mapping node; `prefix` is the dotted name of the section that it is."""
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
         return []
@@ -157,7 +157,7 @@ def _walk(loader: yaml.SafeLoader, node: yaml.Node, path: str, prefix: str) -> l
             raise ConfigError(f"{place}: {prefix}{name}: the key is given twice, first in line {seen[name]}")
         seen[name] = key_node.start_mark.line + 1
         if prefix + name in SECTIONS:
-            items += _walk(loader, value_node, path, f"{prefix}{name}.")
+            items += _node_items(loader, value_node, path, f"{prefix}{name}.")
         else:
             items.append(Item(prefix + name, loader.construct_object(value_node, deep=True), place))
     return items

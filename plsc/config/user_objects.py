@@ -86,9 +86,11 @@ def qualified_name(value: Any) -> str | None:
         value = value.func
     named = value if hasattr(value, "__qualname__") else type(value)
     name = f"{named.__module__}.{named.__qualname__}"
-    if _descends(value, "paddle", "Optimizer"):
+    if _is_instance_by_name(value, "paddle", "Optimizer"):
         return f"{name}, learning rate {value.get_lr()}"
-    return f"{name}, learning rate {value.learning_rate}" if _descends(value, "paddle", "ParamAttr") else name
+    if _is_instance_by_name(value, "paddle", "ParamAttr"):
+        return f"{name}, learning rate {value.learning_rate}"
+    return name
 
 
 def _keys(prefix: str) -> list[str]:
@@ -112,7 +114,7 @@ def _check_attribute(which: str, attr: Any) -> None:
                 )
 
 
-def _descends(value: Any, package: str, name: str) -> bool:
+def _is_instance_by_name(value: Any, package: str, name: str) -> bool:
     """True if a class of this name from this package is among the ancestors. Asks without importing the package."""
     return any(kind.__name__ == name and kind.__module__.split(".")[0] == package for kind in type(value).__mro__)
 
@@ -127,11 +129,11 @@ def checked_object(name: str, value: Any) -> Any:
     if value is None:
         return None
     if name == "model":
-        fits, allowed = _descends(value, "plsc", "BaseModel"), "an instance of plsc.models.BaseModel"
+        fits, allowed = _is_instance_by_name(value, "plsc", "BaseModel"), "an instance of plsc.models.BaseModel"
     elif name == "optimizer":
-        fits, allowed = _descends(value, "paddle", "Optimizer"), "an instance of paddle.optimizer.Optimizer"
+        fits, allowed = _is_instance_by_name(value, "paddle", "Optimizer"), "an instance of paddle.optimizer.Optimizer"
     elif name in ("param_attr", "bias_attr"):
-        fits, allowed = _descends(value, "paddle", "ParamAttr"), "a paddle.ParamAttr"
+        fits, allowed = _is_instance_by_name(value, "paddle", "ParamAttr"), "a paddle.ParamAttr"
     elif name == "train_reader":
         fits, allowed = callable(value), "a function that returns an iterable of (image, label)"
     else:

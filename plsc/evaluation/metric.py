@@ -20,7 +20,7 @@ import numpy as np
 from plsc.config.format_value import format_value
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.registry import METRICS
-from plsc.signatures import given, problem_with_options
+from plsc.signatures import problem_with_options, select_arguments
 
 if TYPE_CHECKING:
     from plsc.config import Config
@@ -225,7 +225,7 @@ def _made(name: str, options: Any, settings: Mapping[str, Any]) -> Metric:
     if problem:
         raise ConfigError(f"metric_options: {name}={format_value(options)}: {problem}")
     try:
-        metric = kind(**given(kind, settings), **options)
+        metric = kind(**select_arguments(kind, settings), **options)
         metric.name = name
         better = metric.better
     except ConfigError as error:

@@ -8,7 +8,7 @@ from typing import Any
 from plsc.errors import ConfigError, PlscError, reason_of
 from plsc.models.base_model import BaseModel, require_form
 from plsc.registry import MODELS
-from plsc.signatures import problem_with_options, require_signature, taken
+from plsc.signatures import accepted, problem_with_options, require_signature
 
 
 def register_model(name: str, *, source: str = "") -> Callable:
@@ -47,9 +47,9 @@ def build_model(name: str, **options: Any) -> BaseModel:
     Raises ConfigError for an unknown name, an option that the model does not take, and what its constructor raises.
     """
     if name not in MODELS:
-        raise ConfigError(f"model.name: {name!r} {MODELS.unknown(name)}")
+        raise ConfigError(f"model.name: {name!r} {MODELS.unknown_message(name)}")
     factory = MODELS.find(name)
-    if taken(factory, ["name"]):
+    if accepted(factory, ["name"]):
         options = {"name": name, **options}
     problem = problem_with_options(factory, options)
     if problem:

@@ -14,7 +14,7 @@ from plsc.config import OPTIONS, Config
 from plsc.config.extensions import SCHEDULE
 from plsc.errors import ConfigError, PlscError, reason_of
 from plsc.registry import SCHEDULES
-from plsc.signatures import given
+from plsc.signatures import select_arguments
 
 
 def epochs_to_steps(epochs: float, num_images: int, global_batch: int, done: int = 0) -> int:
@@ -106,7 +106,7 @@ class LearningRateSchedule:
         """What the schedule is given by name."""
         run = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del run["kind"], run["options"]
-        return {**given(self._function, run, 1), **self.options}
+        return {**select_arguments(self._function, run, 1), **self.options}
 
 
 def schedule_from_config(config: Config, global_batch: int, num_images: int, total_steps: int) -> LearningRateSchedule:

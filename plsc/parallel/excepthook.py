@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 
 from plsc.errors import PlscError
-from plsc.terminal import tell
+from plsc.terminal import print_stderr
 
 # EX_DATAERR of sysexits.h: the run is trained and saved, a verification failed (tools/train.py)
 EXIT_UNVERIFIED = 65
@@ -30,9 +30,9 @@ def install_excepthook() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, PlscError):
-            tell(one_line(error, _rank()))
+            print_stderr(one_line(error, _rank()))
         elif isinstance(error, KeyboardInterrupt) and _passed_through_plsc(trace):
-            tell("plsc: stopped by Ctrl-C; what was saved before is intact")
+            print_stderr("plsc: stopped by Ctrl-C; what was saved before is intact")
         else:
             previous(kind, error, trace)
 

@@ -23,7 +23,7 @@ from plsc.parallel.loopback import gloo_on_loopback
 from plsc.parallel.nodelay import disable_nagle
 from plsc.parallel.ranks import Ranks
 from plsc.parallel.stalls import StallWatch
-from plsc.terminal import flush, tell
+from plsc.terminal import flush, print_stderr
 
 CONNECT_SECONDS = 600  # until every rank has started
 LEAVE_SECONDS = 60
@@ -228,7 +228,7 @@ class Group(Ranks):
             if self._closed.is_set():
                 return
             self.on_stopped(f"stopped, because of {reason}")
-            tell(f"plsc: error: [rank {self.rank}] stopped, because of {reason}")
+            print_stderr(f"plsc: error: [rank {self.rank}] stopped, because of {reason}")
             flush()
             os._exit(1)
 

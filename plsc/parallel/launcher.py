@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from plsc.errors import LaunchError
 from plsc.parallel.environment import Environment
-from plsc.terminal import tell
+from plsc.terminal import print_stderr
 
 # What paddle.distributed.launch, both versions, sets for every rank, and what plsc.launch adds: its process.
 LAUNCHED = "PADDLE_RANK_IN_NODE"
@@ -85,7 +85,7 @@ def _watch(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(_LOOK_SECONDS)
         text = f"plsc: error: stopped: process {parent}, which started this rank, has ended"
-        tell(text)
+        print_stderr(text)
         os._exit(1)
 
     threading.Thread(target=look, daemon=True, name="plsc-launcher").start()

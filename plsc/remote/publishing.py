@@ -13,7 +13,7 @@ import os
 from plsc import checkpoint
 from plsc.checkpoint import layout
 from plsc.checkpoint.collective import on_all_ranks
-from plsc.checkpoint.find import problem
+from plsc.checkpoint.find import completeness_problem
 from plsc.checkpoint.manifest import carries_manifest
 from plsc.config.urls import masked
 from plsc.errors import CheckpointError
@@ -88,7 +88,8 @@ def _complete(run: Run) -> list[str]:
     root = os.path.abspath(run.config.model_save_dir)
     levels = [f"{glob.escape(root)}/{level}/{layout.MANIFEST}" for level in ("*", "*/*")]
     found = sorted(os.path.dirname(path) for level in levels for path in glob.glob(level))
-    return [path for path in found if os.path.relpath(path, root).split(os.sep)[0] != FETCHED and problem(path) is None]
+    own = [path for path in found if os.path.relpath(path, root).split(os.sep)[0] != FETCHED]
+    return [path for path in own if completeness_problem(path) is None]
 
 
 def _place(run: Run, local_dir: str) -> str:

@@ -41,7 +41,7 @@ def test_one_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("plsc.checkpoint.links.seal", full)
+    monkeypatch.setattr("plsc.checkpoint.links.write_manifest", full)
     with pytest.raises(CheckpointError, match="cannot keep .*step_00000013 in .*No space left"):
         link(path, best, {}, OneRank())
     assert os.listdir(tmp_path / "best" / "checkpoints") == ["step_00000012"]

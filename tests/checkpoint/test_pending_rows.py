@@ -89,7 +89,7 @@ def test_readers_get_rows_that_are_up_to_date(tmp_path, world_size):
             rows = np.concatenate([rows for _, _, rows in read_rows(path, manifest, first, last, 2, [name])])
             assert rows.dtype == np.float32
             np.testing.assert_allclose(rows, expected[first:last], rtol=2e-7, atol=1e-7)  # rounded to float32 once
-    check_fits(path, manifest, shard=manifest.stored_rows(4))  # a run that lets rows wait
+    check_fits(path, manifest, shard=manifest.stored_specs(4))  # a run that lets rows wait
     check_fits(path, manifest, shard=list(manifest.shard_tensors))  # and one that does not
 
 

@@ -162,7 +162,7 @@ def test_leftovers_of_others_stay(run_dir):
     (root / ".tmp_step_00000009").mkdir()
     (root / ".tmp_step_00000009" / "plsc_save_in_progress").write_text("")
     (root / ".tmp_step_00000009" / "shard_00000_of_00001.safetensors").write_text("half")
-    retention.tidy(str(run_dir))
+    retention.clean_up(str(run_dir))
     left = sorted(name for name in os.listdir(root) if name.startswith("."))
     assert left == [".removed_step_00000007", ".tmp_other", ".tmp_step_00000007", ".tmp_step_7"]
     assert len(list(root.rglob("notes.txt"))) == 4
@@ -172,8 +172,8 @@ def test_a_replaced_checkpoint_is_never_deleted_for_a_damaged_one(run_dir):
     root = run_dir / "checkpoints"
     shutil.copytree(of_step(run_dir, 40), root / ".replaced_step_00000040")
     damage(run_dir, 40)
-    retention.tidy(str(run_dir))
+    retention.clean_up(str(run_dir))
     assert (root / ".replaced_step_00000040").is_dir()
     shutil.rmtree(of_step(run_dir, 40))
-    retention.tidy(str(run_dir))
+    retention.clean_up(str(run_dir))
     assert not (root / ".replaced_step_00000040").exists() and read_manifest(of_step(run_dir, 40)).step == 40

@@ -160,10 +160,10 @@ def stop_of(monkeypatch):
     monkeypatch.setattr(plsc.launch.signal, "signal", lambda number, handler: None)
     monkeypatch.setattr(plsc.launch, "_LOOK_SECONDS", 0.0)
 
-    def make(*processes: Process) -> plsc.launch.Stop:
+    def make(*processes: Process) -> plsc.launch.StopForwarder:
         containers = [types.SimpleNamespace(_proc=types.SimpleNamespace(_proc=process)) for process in processes]
         pod = types.SimpleNamespace(containers=containers, watch=lambda: "failed", logs=lambda: None)
-        return plsc.launch.Stop(types.SimpleNamespace(pod=pod))
+        return plsc.launch.StopForwarder(types.SimpleNamespace(pod=pod))
 
     return make
 
@@ -189,10 +189,10 @@ def test_a_signal_that_is_sent_three_times_is_one_request(stop_of):
     rank = Process(None)
     stop = stop_of(rank)
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
-        stop._hear(number, None)
+        stop._handle_signal(number, None)
     assert rank.told == [signal.SIGTERM]
     stop._asked_at -= 2.0
-    stop._hear(signal.SIGTERM, None)
+    stop._handle_signal(signal.SIGTERM, None)
     assert rank.told == [signal.SIGTERM] * 2
-    stop._hear(signal.SIGINT, None)  # a hand on the keyboard means it
+    stop._handle_signal(signal.SIGINT, None)  # a hand on the keyboard means it
     assert rank.told == [signal.SIGTERM] * 2 + [signal.SIGKILL]

@@ -13,7 +13,7 @@ import pytest
 
 from plsc.engine.run.handlers import TerminalHandler
 from plsc.engine.run.run_log import ProgressLine
-from plsc.terminal import is_terminal, tell
+from plsc.terminal import is_terminal, print_stderr
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,7 @@ def test_a_stream_that_cannot_be_used(monkeypatch, make):
     monkeypatch.setattr(sys, "stderr", make())
     monkeypatch.setattr(sys, "stdout", make())
     assert not is_terminal(sys.stderr)
-    tell("nobody reads this")
+    print_stderr("nobody reads this")
     line = ProgressLine(True)
     line.draw("loss", 1, 2)
     line.clear()
@@ -52,7 +52,7 @@ def test_a_stream_that_cannot_be_used(monkeypatch, make):
 
 
 def test_lines_reach_who_listens(capsys):
-    tell("one")
+    print_stderr("one")
     assert capsys.readouterr().err == "one\n"
 
 

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import TextIO
 
-from plsc.terminal import tell
+from plsc.terminal import print_stderr
 
 
 class WarnOnce:
@@ -27,7 +27,7 @@ class WarnOnce:
             return
         self._warned = True
         reason = getattr(error, "strerror", None) or str(error)
-        tell(f"plsc: warning: {self._name} cannot be written: {reason}; lines are lost")
+        print_stderr(f"plsc: warning: {self._name} cannot be written: {reason}; lines are lost")
 
 
 class LogFileHandler(logging.FileHandler):

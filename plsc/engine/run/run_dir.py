@@ -15,7 +15,7 @@ from plsc.engine.run.scalars import SCALARS
 from plsc.errors import CheckpointError, ConfigError
 from plsc.files import safe_open
 from plsc.parallel.group import Group
-from plsc.terminal import tell
+from plsc.terminal import print_stderr
 
 
 def lock_run_dir(config: Config, group: Group) -> RunLock | None:
@@ -29,7 +29,7 @@ def lock_run_dir(config: Config, group: Group) -> RunLock | None:
 
     def on_loss(reason: str) -> None:
         group.fail(reason)
-        tell(f"plsc: error: {reason}")
+        print_stderr(f"plsc: error: {reason}")
         os._exit(1)
 
     def decide() -> str | None:

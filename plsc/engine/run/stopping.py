@@ -8,7 +8,7 @@ import threading
 import time
 from types import FrameType
 
-from plsc.terminal import tell_in_handler
+from plsc.terminal import write_stderr
 
 # EX_TEMPFAIL of sysexits.h, "try again later": the run was stopped, has saved, and goes on if started again.
 EXIT_STOPPED = 75
@@ -54,7 +54,7 @@ class StopRequest:
         if not self.requested:
             self._since, self.requested = time.monotonic(), True
             if number == signal.SIGINT:
-                tell_in_handler("plsc: Ctrl-C: the run saves after this step and ends; another one ends it unsaved")
+                write_stderr("plsc: Ctrl-C: the run saves after this step and ends; another one ends it unsaved")
         elif number == signal.SIGINT or time.monotonic() - self._since > REPEATS_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -274,9 +274,8 @@ class Loop:
         if saved is None:
             self._save(done, target)
         else:
-            own = os.path.dirname(os.path.dirname(os.path.realpath(saved))) == os.path.realpath(
-                self._run_target.run_dir
-            )
+            run_dir = os.path.dirname(os.path.dirname(os.path.realpath(saved)))
+            own = run_dir == os.path.realpath(self._run_target.run_dir)
             self._saver.link(saved, [self._run_target] * own + [target], self._best.extra)  # both say what is the best
 
     def _save(self, done: int, target: Target) -> str:
