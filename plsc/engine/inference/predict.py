@@ -72,14 +72,14 @@ def predict(run: Run) -> Prediction:
 
 def _embed(run: Run, model: TrainedModel, pictures: ImageList, directory: str) -> None:
     count, config = len(pictures.paths), model.config
-    made_by = {"weights": model.identity, "image_shape": list(config.model.image_shape),
+    made_by = {"weights": model.info.identity, "image_shape": list(config.model.image_shape),
                "pixel_std": config.data.pixel_std, "resize": config.predict.resize}  # fmt: skip
     files = None
     if run.env.rank == 0:
-        files = PredictionFiles(directory, pictures.paths, model.size, made_by, pictures.is_file)
+        files = PredictionFiles(directory, pictures.paths, model.info.embedding_size, made_by, pictures.is_file)
     done, complete = run.group.broadcast([files.done, files.is_complete] if files else None)
     if complete:
-        run.log.info(f"{count} features of {model.name} are in {directory} already")
+        run.log.info(f"{count} features of {model.info.name} are in {directory} already")
         return
     if done:
         run.log.info(f"{done} of {count} features are done already")
@@ -99,7 +99,7 @@ def _embed(run: Run, model: TrainedModel, pictures: ImageList, directory: str) -
             run.log.info(f"predict: {last} of {count} pictures, {left} left")
     if files is not None:
         files.finish()
-        run.log.info(f"{count} features of {model.name} in {directory}, their pictures in {TABLE} there")
+        run.log.info(f"{count} features of {model.info.name} in {directory}, their pictures in {TABLE} there")
 
 
 def _training_images(config: Config) -> str:

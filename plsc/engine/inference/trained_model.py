@@ -1,4 +1,4 @@
-"""The net that test and predict use: the backbone of a checkpoint, or an exported model."""
+"""The model that test and predict use: the backbone of a checkpoint, or an exported model."""
 
 from __future__ import annotations
 
@@ -32,36 +32,40 @@ Features = Callable[[np.ndarray], np.ndarray]  # images float32 [B, C, H, W] -> 
 
 
 @dataclass(frozen=True)
-class TrainedModel:
-    """Pictures to features on all ranks. ``config`` is the run's, with what the model itself says about its input.
+class ModelInfo:
+    """What is known of a trained model. identity: the same for the same weights, another for other weights.
 
-    identity: the same for the same weights, another for others. name: for messages. step: training steps.
+    name: for messages. step: the number of training steps.
     """
 
-    config: Config
-    program: EvalProgram
-    run: Any
+    embedding_size: int
     identity: str
     name: str
     step: int
 
-    @property
-    def size(self) -> int:
-        """The length of a feature."""
-        return int(self.program.feature.shape[1])
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Images to features on all ranks. ``config`` is the run's, with the input that the model itself describes."""
+
+    config: Config
+    program: EvalProgram
+    run: Any
+    info: ModelInfo
 
     def embedder(self, env: Environment) -> Embedder:
         return Embedder(self.config, env, self.program, self.run)
 
 
 def open_model(run: Run) -> TrainedModel:
-    """The net that the run starts from. Every rank calls it. Raises CheckpointError, ExportError."""
+    """The model that the run starts from. Every rank calls it. Raises CheckpointError, ExportError."""
     if run.group.broadcast(is_exported(run.start_dir)):
         return _open_exported(run)
     backbone = TrainedBackbone(run, replace(run.env, rank=0, world_size=1), -1)
     features = backbone.features if run.env.on_gpu else _by_paddle_inference(run, backbone)
-    size, identity = backbone.manifest.embedding_size, weights_identity(backbone.manifest)
-    return _make_trained_model(run, run.config, features, size, identity, backbone.path, backbone.manifest.step)
+    manifest = backbone.manifest
+    info = ModelInfo(manifest.embedding_size, weights_identity(manifest), backbone.path, manifest.step)
+    return _make_trained_model(run.env, run.config, features, info)
 
 
 def _open_exported(run: Run) -> TrainedModel:
@@ -77,15 +81,13 @@ def _open_exported(run: Run) -> TrainedModel:
         },
         path,
     )
-    name = f"{path} ({predictor.runtime})"
-    return _make_trained_model(
-        run, config, lambda images: predictor.run(images)[0], about.embedding_size, about.identity, name, about.step
-    )
+    info = ModelInfo(about.embedding_size, about.identity, f"{path} ({predictor.runtime})", about.step)
+    return _make_trained_model(env, config, lambda images: predictor.run(images)[0], info)
 
 
 def _by_paddle_inference(run: Run, backbone: TrainedBackbone) -> Features:
-    """The features of a checkpoint's backbone by Paddle Inference: two to three times faster on a CPU than the
-    program of the evaluation, which is asked first whether the two agree and is used where they do not."""
+    """The features of a checkpoint's backbone by Paddle Inference, two to three times faster on a CPU than the
+    evaluation program. The evaluation program is used where the two do not agree on two random images."""
     config = run.config.copy()
     config.update({"export": {"l2_normalise": False, "fuse_flip": False}}, "")
     alone = replace(run.env, rank=0, world_size=1)
@@ -98,28 +100,25 @@ def _by_paddle_inference(run: Run, backbone: TrainedBackbone) -> Features:
             runtime = PaddleRuntime(*paths, threads(config, run.env), "cpu", 0)
             distance("Paddle Inference", "the evaluation", runtime.run(images), [backbone.features(images)])
     except (PlscError, RuntimeError, ValueError, OSError) as error:
-        run.log.info(f"Paddle Inference cannot run this net, the evaluation program does: {first_line(error)}")
+        run.log.info(f"Paddle Inference cannot run this model, so the evaluation program does: {first_line(error)}")
         return backbone.features
     return lambda batch: runtime.run(batch)[0]
 
 
-def _make_trained_model(
-    run: Run, config: Config, features: Features, size: int, identity: str, name: str, step: int
-) -> TrainedModel:
-    """What computes the features of this rank's pictures, and a program that brings those of all ranks together."""
-    env = run.env
-    program, variables = _gather_program(env, config.test_batch_size, size), Variables(env)
+def _make_trained_model(env: Environment, config: Config, features: Features, info: ModelInfo) -> TrainedModel:
+    """Computes the features of this rank's images by ``features`` and gathers those of all ranks."""
+    program, variables = _gather_program(env, config.test_batch_size, info.embedding_size), Variables(env)
 
     def compute(main, feed: dict, fetches: list) -> list[np.ndarray]:
         (images,) = feed.values()
         own = features(images)
         return [own] if env.world_size == 1 else variables.run(main, {"feature": own}, fetches)
 
-    return TrainedModel(config, program, compute, identity, name, step)
+    return TrainedModel(config, program, compute, info)
 
 
 def _gather_program(env: Environment, batch_size: int, size: int) -> EvalProgram:
-    """A program that does nothing but bring the features [B, E] of all ranks together."""
+    """A program that only gathers the features [B, E] of all ranks."""
     main, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(main, startup):
         own = paddle.static.data("feature", [batch_size, size], "float32")
@@ -128,7 +127,7 @@ def _gather_program(env: Environment, batch_size: int, size: int) -> EvalProgram
 
 
 def test(run: Run, outputs: Outputs) -> Verifications:
-    """Judge the checkpoint or the exported model on all sets."""
+    """Evaluate the checkpoint or the exported model on all sets."""
     model = open_model(run)
     writer = OutputWriter(model.config, outputs) if run.env.rank == 0 else None
     on_set = writer.add if writer else None
@@ -138,9 +137,9 @@ def test(run: Run, outputs: Outputs) -> Verifications:
             run.log.info(f"test: [{name}] {metric} is not computed: {reason}")
         for line in one.lines():
             run.log.info(f"test: {line}")
-        run.log.scalars(model.step, {"test": name, **one.record})
+        run.log.scalars(model.info.step, {"test": name, **one.record})
     for line in tables(results):
         run.log.info(line)
-    for path in writer.write(model.name, model.step, results) if writer else []:
-        run.log.info(f"test: {path} is written")
+    for path in writer.write(model.info.name, model.info.step, results) if writer else []:
+        run.log.info(f"test: {path} was written")
     return Verifications(results)
