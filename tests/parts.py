@@ -31,7 +31,7 @@ PLAIN = _in_rooms({
     "data": "augmentations folders hostile_images label_map lists loader record recordio sampler sources transforms"
             " user_data",
     "engine": "meter",
-    "evaluation": "bin identification identity_sets ijb megaface metrics page report retrieval roc spread verification",
+    "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
     "files": "atomic safe_open safe_pickle",
     "losses": "registration",
@@ -41,7 +41,7 @@ PLAIN = _in_rooms({
                " plugins without_paddle",
     "remote": "copies hadoop s3 transfer",
     "rows": "optimizer",
-    "serving": "foreign pictures",
+    "serving": "images untrusted",
     "tools": "make_bin make_glyphs",
 })
 
@@ -57,7 +57,7 @@ ONCE = _in_rooms({
     "verification_sets",
     "engine": "best consistency evaluate grace loss_is_finite memory_check one_run own_source plan result sets_check "
     "stored_settings verification_check",
-    "evaluation": "memory page_in_browser sources",
+    "evaluation": "memory page_in_browser pair_sets",
     "losses": "page",
     "models": "one_channel published",
     "parallel": "launch_variables launcher stalls terminal",
@@ -94,7 +94,7 @@ FAST = _in_rooms({
     "dist": "classifier training_step",
 })
 NOT_FAST = _in_rooms({
-    "evaluation": "report",
+    "evaluation": "plot",
     "remote": "s3",
     "tools": "make_glyphs",
 })

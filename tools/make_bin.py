@@ -15,8 +15,8 @@ from plsc.data import decode_image, read_image
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import save_bin
 from plsc.evaluation.folders import find_identities
+from plsc.evaluation.pair_sets import save_pair_list
 from plsc.evaluation.pairs import choose_pairs
-from plsc.evaluation.sources import save_pair_list
 from plsc.evaluation.verification import FOLDS
 from plsc.parallel.excepthook import install_excepthook
 

@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from plsc.cli.trained import embed
-    from plsc.evaluation.ijb import judge, read_faces, read_pairs, read_scores
+    from plsc.evaluation.ijb import evaluate_templates, read_faces, read_pairs, read_scores
 
     check_json(options)
     faces = read_faces(options.faces)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         with log_lines(options):
             features = in_order(*embed(options.features, options.checkpoint, options.output), faces.names)
-    result = judge(features, faces, pairs, scores)
+    result = evaluate_templates(features, faces, pairs, scores)
     if not print_json(options, as_plain(result)):
         print_text(result)
 

@@ -119,9 +119,9 @@ def json_file(options: argparse.Namespace) -> Iterator[str]:
 def check_json(options: argparse.Namespace) -> None:
     """Raise DataError for a place of --json that cannot be written, before the work."""
     if options.json and options.json != STDOUT:
-        from plsc.evaluation.output_files import check_place
+        from plsc.evaluation.output_files import require_writable
 
-        check_place(options.json, "--json")
+        require_writable(options.json, "--json")
 
 
 def print_json(options: argparse.Namespace, values: Any) -> bool:

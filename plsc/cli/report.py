@@ -13,7 +13,7 @@ from plsc.files import safe_open
 from plsc.terminal import print_stdout
 
 if TYPE_CHECKING:
-    from plsc.evaluation.recorded import Recorded
+    from plsc.evaluation.logged_results import LoggedResult
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,32 +28,32 @@ def run(options: argparse.Namespace) -> None:
     if not print_json(options, as_plain(losses, tests)):
         print_table(losses, tests)
     if options.picture:
-        from plsc.evaluation.report import plot_report
+        from plsc.evaluation.plot import plot_run
 
         verified = {name: one.verification for name, one in tests.items() if one.verification is not None}
-        plot_report(options.picture, losses, verified)
+        plot_run(options.picture, losses, verified)
 
 
-def as_plain(losses: list[tuple[int, float]], tests: dict[str, Recorded]) -> dict:
+def as_plain(losses: list[tuple[int, float]], tests: dict[str, LoggedResult]) -> dict:
     """{"loss": [[step, mean loss], ...], "sets": {name: metrics, as in scalars.jsonl but without the curve}}."""
     return {"loss": losses, "sets": {name: one.plain() for name, one in tests.items()}}
 
 
-def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, Recorded]]:
+def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, LoggedResult]]:
     """([(step, mean loss)], {set: what its last line says}). Of a step that was done twice the last counts.
 
     Raises DataError for a file that is missing or is not what a run writes.
     """
-    from plsc.evaluation.recorded import recorded
+    from plsc.evaluation.logged_results import parse_logged
 
     losses: dict[int, float] = {}
-    tests: dict[str, Recorded] = {}
+    tests: dict[str, LoggedResult] = {}
     try:
         with safe_open.open_text(path, safe_open.LIST) as file:
             for line in file:
                 values = json.loads(line)
                 if "test" in values:
-                    tests[values["test"]] = recorded(values)
+                    tests[values["test"]] = parse_logged(values)
                 else:
                     losses[values["step"]] = values["mean_loss"]
     except OSError as error:
@@ -63,12 +63,12 @@ def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, Recorded
     return sorted(losses.items()), tests
 
 
-def print_table(losses: list[tuple[int, float]], tests: dict[str, Recorded]) -> None:
+def print_table(losses: list[tuple[int, float]], tests: dict[str, LoggedResult]) -> None:
     if losses:
         print_stdout(f"loss {losses[0][1]:.4f} at step {losses[0][0]}, {losses[-1][1]:.4f} at step {losses[-1][0]}")
     if not tests:
         print_stdout("no verification in this run")
         return
-    from plsc.evaluation.table import recorded_tables
+    from plsc.evaluation.tables import logged_tables
 
-    print_stdout("\n".join(recorded_tables(tests)))
+    print_stdout("\n".join(logged_tables(tests)))

@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from plsc.entry import Entry
-    from plsc.evaluation.table import tables
+    from plsc.evaluation.tables import metric_tables
 
     config = model_config(options)
     with json_file(options) as file, log_lines(options):
@@ -30,4 +30,4 @@ def run(options: argparse.Namespace) -> None:
     if options.json == STDOUT:
         return
     if options.quiet:
-        print_stdout("\n".join(tables(results.sets)))
+        print_stdout("\n".join(metric_tables(results.sets)))

@@ -49,9 +49,9 @@ def load_bin(path: PathLike) -> PairSet:
     except DataError as error:
         raise DataError(f"verification set {path}: {error}") from error
     except Exception as error:  # a damaged pickle may raise any type
-        raise DataError(f"verification set {path}: empty, truncated or no pickle ({_short(error)})") from error
+        raise DataError(f"verification set {path}: empty, truncated or no pickle ({_shorten(error)})") from error
     try:
-        return PairSet(path.stem, *_checked(content))
+        return PairSet(path.stem, *_check_content(content))
     except DataError as error:
         raise DataError(f"verification set {path}: {error}") from error
 
@@ -74,7 +74,7 @@ def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) ->
     path = Path(path)
     content: tuple[list[Image], list[bool]]
     try:
-        pictures, flags = _checked((list(images), list(issame)))
+        pictures, flags = _check_content((list(images), list(issame)))
         content = (pictures, flags.tolist())
     except DataError as error:
         raise DataError(f"verification set {path}: not written: {error}") from error
@@ -103,23 +103,23 @@ def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
         file for file, path in zip(files, paths) if not (path.is_dir() if file.endswith("/") else path.is_file())
     ]
     if missing:
-        found = ", ".join(_sets_in(directory)) or "none"
+        found = ", ".join(_list_sets(directory)) or "none"
         raise DataError(
             f"val_targets: {directory} has no {', '.join(missing)}; there are (lfw stands for lfw.bin): {found}"
         )
     return paths
 
 
-def _sets_in(directory: Path) -> list[str]:
+def _list_sets(directory: Path) -> list[str]:
     """What could be a set: .bin and .txt files, folders."""
     files = [path.name for path in directory.iterdir() if path.suffix in (".bin", ".txt") and path.is_file()]
     folders = [f"{path.name}/" for path in directory.iterdir() if path.is_dir()]
     return sorted(files) + sorted(folders)[:20]
 
 
-def _checked(content: Any) -> tuple[list[Image], np.ndarray]:
+def _check_content(content: Any) -> tuple[list[Image], np.ndarray]:
     if not isinstance(content, (tuple, list)) or len(content) != 2:
-        raise DataError(f"holds {_kind(content)}, expected a pair (images, issame)")
+        raise DataError(f"holds {_describe(content)}, expected a pair (images, issame)")
     images, issame = _sequence("images", content[0]), _sequence("issame", content[1])
     if len(issame) == 0 or len(images) != 2 * len(issame):
         raise DataError(f"{len(images)} images for {len(issame)} pairs, expected two per pair, at least one pair")
@@ -128,18 +128,18 @@ def _checked(content: Any) -> tuple[list[Image], np.ndarray]:
     done: dict[int, Image] = {}
     for i, array in enumerate(arrays):
         if id(array) not in done:
-            done[id(array)] = _picture(i, array)
-    return [done[id(array)] for array in arrays], _flags(issame)
+            done[id(array)] = _check_image(i, array)
+    return [done[id(array)] for array in arrays], _check_flags(issame)
 
 
 def _sequence(what: str, value: Any) -> Any:
     value = as_array(value)
     if isinstance(value, (list, tuple)) or isinstance(value, np.ndarray) and value.ndim:
         return value
-    raise DataError(f"{what} is {_kind(value)}, expected a list")
+    raise DataError(f"{what} is {_describe(value)}, expected a list")
 
 
-def _picture(index: int, image: Any) -> Image:
+def _check_image(index: int, image: Any) -> Image:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
         # cv2.imencode hands out the bytes of a file as [n] or [n, 1]
         if image.ndim == 1 or image.ndim == 2 and image.shape[1] == 1:
@@ -148,19 +148,21 @@ def _picture(index: int, image: Any) -> Image:
             return image
     if isinstance(image, (bytes, bytearray)) and image:
         return bytes(image)
-    raise DataError(f"image {index} is {_kind(image)}, expected bytes or a uint8 array [H, W] or [H, W, 3], not empty")
+    raise DataError(
+        f"image {index} is {_describe(image)}, expected bytes or a uint8 array [H, W] or [H, W, 3], not empty"
+    )
 
 
-def _flags(issame: Any) -> np.ndarray:
+def _check_flags(issame: Any) -> np.ndarray:
     flags = np.zeros(len(issame), bool)
     for i, flag in enumerate(issame):
         if not isinstance(flag, (bool, int, np.bool_, np.integer)) or flag not in (0, 1):
-            raise DataError(f"issame[{i}] is {_kind(flag)}, expected True or False")
+            raise DataError(f"issame[{i}] is {_describe(flag)}, expected True or False")
         flags[i] = bool(flag)
     return flags
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array {value.dtype} {list(value.shape)}"
     if isinstance(value, (list, tuple, bytes, bytearray, str, dict)):
@@ -168,5 +170,5 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__} ({value})" if isinstance(value, (int, float)) else f"a {type(value).__name__}"
 
 
-def _short(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:120].replace("\n", " ")

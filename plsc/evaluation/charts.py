@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from plsc.evaluation.judged import Judged
+from plsc.evaluation.page_data import PageData
 from plsc.evaluation.verification import Verification
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 466, 14, 252  # of the frame that is drawn into
 FLOORS = (0.0, 0.5, 0.8, 0.9, 0.95)  # of the axis of TAR, cut into fifths
-GRAIN = 0.5  # pixels: finer steps of a curve are not drawn, so that its text stays short for any number of pairs
+RESOLUTION = 0.5  # pixels: finer steps of a curve are not drawn, so that its text stays short for any number of pairs
 
 
 def roc_chart(result: Verification) -> str:
@@ -32,19 +32,19 @@ def roc_chart(result: Verification) -> str:
 
     parts = []
     for power in range(math.ceil(low), 1):
-        parts.append(_rule_x(float(x(10.0**power)), f"{10.0**power:g}"))
+        parts.append(_grid_line_x(float(x(10.0**power)), f"{10.0**power:g}"))
     for tar in np.linspace(bottom, 1, 6):
-        parts.append(_rule_y(float(y(tar)), f"{tar:.2f}"))
+        parts.append(_grid_line_y(float(y(tar)), f"{tar:.2f}"))
     points = _points(x(np.repeat(result.fpr, 2)[1:]), y(np.repeat(result.tpr, 2)[:-1]))
     parts.append(f'<polyline class="roc" points="{points}"/>')
     names = "FAR: share of different pairs accepted", "TAR: share of same pairs accepted"
     return _chart("ROC curve, TAR over FAR", *names, parts)
 
 
-def score_chart(judged: Judged) -> str:
+def score_chart(data: PageData) -> str:
     """Histograms of the cosines of same and of different pairs, each as shares of its kind, and the threshold."""
-    low, high = float(judged.edges[0]), float(judged.edges[-1])
-    shares = [counts / max(1, counts.sum()) for counts in (judged.different, judged.same)]
+    low, high = float(data.edges[0]), float(data.edges[-1])
+    shares = [counts / max(1, counts.sum()) for counts in (data.different, data.same)]
     top = max(float(share.max()) for share in shares)
 
     def x(score: np.ndarray | float) -> np.ndarray:
@@ -56,14 +56,14 @@ def score_chart(judged: Judged) -> str:
     parts = []
     step = 0.1 if high - low <= 1.0 else 0.2
     for tick in np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * step:
-        parts.append(_rule_x(float(x(tick)), f"{tick + 0.0:.1f}".replace("-0.0", "0.0")))
+        parts.append(_grid_line_x(float(x(tick)), f"{tick + 0.0:.1f}".replace("-0.0", "0.0")))
     for share in _ticks(top):
-        parts.append(_rule_y(float(y(share)), f"{100 * share:.3g} %"))
+        parts.append(_grid_line_y(float(y(share)), f"{100 * share:.3g} %"))
     for kind, share in zip(("different", "same"), shares):
-        across = np.repeat(x(judged.edges), 2)
+        across = np.repeat(x(data.edges), 2)
         up = y(np.concatenate([[0], np.repeat(share, 2), [0]]))
         parts.append(f'<polygon class="{kind}" points="{_points(across, up)}"/>')
-    at = float(x(judged.threshold))
+    at = float(x(data.threshold))
     parts.append(f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{BOTTOM}"/>')
     return _chart("Scores of same and different pairs", "score: cosine of the pair", "share of its kind", parts)
 
@@ -77,20 +77,20 @@ def _ticks(top: float) -> np.ndarray:
 
 def _points(across: np.ndarray, up: np.ndarray) -> str:
     """Points of a curve on a grid of GRAIN pixels, each once in a row, the middle ones of straight runs left out."""
-    grid = np.round(np.stack([across, up], axis=1) / GRAIN).astype(np.int64)
+    grid = np.round(np.stack([across, up], axis=1) / RESOLUTION).astype(np.int64)
     grid = grid[np.append(True, (np.diff(grid, axis=0) != 0).any(axis=1))]
     step = np.diff(grid, axis=0)
     straight = (step[1:] == 0) & (step[:-1] == 0)  # in one of the two directions; two such steps never turn back
     keep = np.concatenate([[True], ~straight.any(axis=1), [True]]) if len(grid) > 2 else np.ones(len(grid), bool)
-    return " ".join(f"{x * GRAIN:g},{y * GRAIN:g}" for x, y in grid[keep])
+    return " ".join(f"{x * RESOLUTION:g},{y * RESOLUTION:g}" for x, y in grid[keep])
 
 
-def _rule_x(at: float, text: str) -> str:
+def _grid_line_x(at: float, text: str) -> str:
     line = f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{BOTTOM}"/>'
     return f'{line}<text x="{at:.1f}" y="{BOTTOM + 16}" text-anchor="middle">{text}</text>'
 
 
-def _rule_y(at: float, text: str) -> str:
+def _grid_line_y(at: float, text: str) -> str:
     line = f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
     return f'{line}<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{text}</text>'
 

@@ -11,7 +11,7 @@ from plsc.errors import DataError
 ROWS = 2048  # taken at a time, so that a gallery of millions is never copied whole; even, for pairs
 
 
-def checked(embeddings: Any, what: str) -> np.ndarray:
+def check_embeddings(embeddings: Any, what: str) -> np.ndarray:
     """The embeddings [M, E] as an array, E >= 1, floating point and finite; else DataError naming `what`."""
     array = np.asarray(embeddings)
     if array.ndim != 2 or not array.shape[1] or array.dtype.kind != "f":
@@ -62,8 +62,8 @@ def combine_flip(original: np.ndarray, flipped: np.ndarray) -> tuple[np.ndarray,
 
     Raises DataError if they differ in shape, are not floating point, or hold values that are not finite.
     """
-    original = checked(original, "embeddings")
-    flipped = checked(flipped, "embeddings of the flipped pictures")
+    original = check_embeddings(original, "embeddings")
+    flipped = check_embeddings(flipped, "embeddings of the flipped pictures")
     if original.shape != flipped.shape or not len(original):
         raise DataError(f"embeddings: {list(original.shape)}, flipped {list(flipped.shape)}; must be equal, not empty")
     xnorm = float((norms(original).mean() + norms(flipped).mean()) / 2)

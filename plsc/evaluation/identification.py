@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation.embeddings import checked, norms
+from plsc.evaluation.embeddings import check_embeddings, norms
 from plsc.evaluation.roc import allowed_errors
 
 RANKS = (1, 5, 10)
@@ -49,27 +49,27 @@ def identify(
     Raises DataError for wrong shapes or values that are not finite; ConfigError for ranks < 1 or rates outside (0, 1).
     """
     check_options(ranks, fpirs)
-    gallery, gallery_ids = labelled(gallery, gallery_id, "gallery")
-    probes, probe_ids = labelled(probes, probe_id, "probes")
-    parts = [gallery] if distractors is None else [gallery, checked(distractors, "distractors")]
+    gallery, gallery_ids = check_labelled(gallery, gallery_id, "gallery")
+    probes, probe_ids = check_labelled(probes, probe_id, "probes")
+    parts = [gallery] if distractors is None else [gallery, check_embeddings(distractors, "distractors")]
     if len({part.shape[1] for part in [probes, *parts]}) != 1 or not len(gallery):
         shapes = [list(part.shape) for part in [probes, *parts]]
         raise DataError(f"identification: probes, gallery, distractors are {shapes}; sizes must agree, gallery filled")
     lengths = [norms(part) for part in parts]
-    own, place, top = _look_up(parts, lengths, gallery_ids, probes, probe_ids, block)
+    mate_cosine, mate_rank, best_cosine = _find_mates(parts, lengths, gallery_ids, probes, probe_ids, block)
     mated = np.isin(probe_ids, gallery_ids)
-    places, first = place[mated], place[mated] == 1
-    strangers = np.sort(top[~mated])[::-1]
+    mate_ranks, first = mate_rank[mated], mate_rank[mated] == 1
+    unmated_cosines = np.sort(best_cosine[~mated])[::-1]
     tpir: dict[float, float | None] = {}
     for rate in fpirs:
-        allowed = allowed_errors(rate, len(strangers))
-        known = allowed > 0 and len(places) > 0
-        tpir[rate] = float(np.mean(first & (own[mated] > strangers[allowed]))) if known else None
+        allowed = allowed_errors(rate, len(unmated_cosines))
+        known = allowed > 0 and len(mate_ranks) > 0
+        tpir[rate] = float(np.mean(first & (mate_cosine[mated] > unmated_cosines[allowed]))) if known else None
     return Identification(
-        {rank: float(np.mean(places <= rank)) if len(places) else None for rank in ranks},
+        {rank: float(np.mean(mate_ranks <= rank)) if len(mate_ranks) else None for rank in ranks},
         tpir,
         int(mated.sum()),
-        len(strangers),
+        len(unmated_cosines),
     )
 
 
@@ -79,7 +79,7 @@ def check_options(ranks: Sequence[int], fpirs: Sequence[float]) -> None:
         raise ConfigError(f"identification: ranks {list(ranks)}, FPIR {list(fpirs)}; allowed: ranks >= 1, 0 < FPIR < 1")
 
 
-def _look_up(
+def _find_mates(
     parts: list[np.ndarray],
     lengths: list[np.ndarray],
     gallery_id: np.ndarray,
@@ -89,18 +89,22 @@ def _look_up(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per probe [M]: cosine with the nearest of its own identity (or -inf), its place from 1, top cosine."""
     total = sum(len(part) for part in parts)
-    own, place, top = (np.full(len(probes), -np.inf), np.zeros(len(probes), np.int64), np.zeros(len(probes)))
+    mate_cosine, mate_rank, best_cosine = (
+        np.full(len(probes), -np.inf),
+        np.zeros(len(probes), np.int64),
+        np.zeros(len(probes)),
+    )
     step = max(1, block // total)
     for start in range(0, len(probes), step):
         rows = slice(start, min(start + step, len(probes)))
         cosine = cosines(parts, lengths, probes[rows])
         is_own = probe_id[rows, None] == gallery_id[None, :]
-        own[rows] = np.where(is_own, cosine[:, : len(gallery_id)], -np.inf).max(axis=1)
-        top[rows] = cosine.max(axis=1)
-        as_near = cosine >= own[rows, None]
+        mate_cosine[rows] = np.where(is_own, cosine[:, : len(gallery_id)], -np.inf).max(axis=1)
+        best_cosine[rows] = cosine.max(axis=1)
+        as_near = cosine >= mate_cosine[rows, None]
         as_near[:, : len(gallery_id)] &= ~is_own
-        place[rows] = 1 + as_near.sum(axis=1)
-    return own, place, top
+        mate_rank[rows] = 1 + as_near.sum(axis=1)
+    return mate_cosine, mate_rank, best_cosine
 
 
 def cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndarray) -> np.ndarray:
@@ -120,9 +124,9 @@ def cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndarr
     return cosine
 
 
-def labelled(embeddings: np.ndarray, ids: Sequence[int] | np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+def check_labelled(embeddings: np.ndarray, ids: Sequence[int] | np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
     """The embeddings, checked, and their identities as an array. Raises DataError naming `what`."""
-    array, identity = checked(embeddings, what), np.asarray(ids)
+    array, identity = check_embeddings(embeddings, what), np.asarray(ids)
     if identity.shape != (len(array),) or (len(identity) and identity.dtype.kind not in "ui"):
         kind = f"{identity.dtype} {list(identity.shape)}"
         raise DataError(f"{what}: identities are {kind} for {len(array)} embeddings, expected one integer each")

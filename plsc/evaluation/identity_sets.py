@@ -14,8 +14,8 @@ from plsc.errors import DataError
 from plsc.evaluation.bin_file import PairSet
 from plsc.evaluation.folders import find_identities
 from plsc.evaluation.metric import DISTRACTOR, IDENTITIES, PAIRS
-from plsc.evaluation.pairs import choose_pairs, most_pairs
-from plsc.evaluation.sources import FOLDER_PAIRS, FOLDER_SEED, PictureFiles, load_pairs, printable, read_lines
+from plsc.evaluation.pair_sets import FOLDER_PAIRS, FOLDER_SEED, ImageFiles, load_pairs, printable, read_lines
+from plsc.evaluation.pairs import choose_pairs, max_pairs
 from plsc.evaluation.verification import FOLDS
 
 
@@ -29,7 +29,7 @@ class IdentitySet:
     """
 
     name: str
-    images: PictureFiles
+    images: ImageFiles
     identities: np.ndarray
     pictures: np.ndarray | None = None
     issame: np.ndarray | None = None
@@ -62,7 +62,7 @@ def load_identity_folder(path: str | os.PathLike[str], name: str) -> IdentitySet
     """All pictures of a folder with a sub-folder per identity, without pairs. Raises DataError, see find_identities."""
     found = find_identities(path)
     identities = np.repeat(np.arange(len(found.sizes)), found.sizes)
-    return IdentitySet(name, PictureFiles(found.paths, [name] * len(found.paths)), identities)
+    return IdentitySet(name, ImageFiles(found.paths, [name] * len(found.paths)), identities)
 
 
 def is_identity_list(path: str | os.PathLike[str]) -> bool:
@@ -85,20 +85,20 @@ def load_identity_list(path: str | os.PathLike[str], name: str) -> IdentitySet:
         line = line.rstrip("\r\n")
         if not line.strip():
             continue
-        place, fields = f"{os.path.basename(path)}:{line_number}", line.split("\t")
+        location, fields = f"{os.path.basename(path)}:{line_number}", line.split("\t")
         if len(fields) != 2 or not fields[0] or not fields[1].strip():
-            bad.append(f"{place}: {printable(line)}; path<TAB>identity is needed")
+            bad.append(f"{location}: {printable(line)}; path<TAB>identity is needed")
             continue
         file = os.path.join(home, fields[0])
         if not os.path.isfile(file):
-            bad.append(f"{place}: picture {printable(file)} is not there")
-        rows.append((numbers.setdefault(fields[1].strip(), len(numbers) - 1), file, place))
+            bad.append(f"{location}: picture {printable(file)} is not there")
+        rows.append((numbers.setdefault(fields[1].strip(), len(numbers) - 1), file, location))
     if bad or not rows:
         problem = f"{len(bad)} problem(s), the first: {bad[0]}" if bad else "is empty"
         raise DataError(f"list of identities {os.fspath(path)}: {problem}")
     rows.sort(key=lambda row: (row[0] == DISTRACTOR, row[0]))  # stable
-    identities, files, places = zip(*rows)
-    return IdentitySet(name, PictureFiles(files, places), np.array(identities, np.int64))
+    identities, files, locations = zip(*rows)
+    return IdentitySet(name, ImageFiles(files, locations), np.array(identities, np.int64))
 
 
 def too_few(found: IdentitySet) -> str:
@@ -113,7 +113,7 @@ def too_few(found: IdentitySet) -> str:
 def _with_pairs(found: IdentitySet) -> IdentitySet:
     """With FOLDER_PAIRS pairs, or as many as there are, drawn as those of a folder."""
     sizes: Sequence[int] = np.bincount(found.identities[found.identities != DISTRACTOR]).tolist()
-    number = min(FOLDER_PAIRS, most_pairs(sizes, FOLDS))
+    number = min(FOLDER_PAIRS, max_pairs(sizes, FOLDS))
     if not number:
         return found
     pictures, issame = choose_pairs(sizes, number, FOLDS, FOLDER_SEED)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plsc.errors import DataError
-from plsc.evaluation.embeddings import checked, normalize
+from plsc.evaluation.embeddings import check_embeddings, normalize
 from plsc.evaluation.roc import auc, eer, roc_curve, tar_at_far
 from plsc.evaluation.verification import FARS
 from plsc.files import safe_open
@@ -50,9 +50,9 @@ class IjbResult:
 def read_faces(path: str | os.PathLike[str]) -> Faces:
     """`ijbc_face_tid_mid.txt`: `name template medium` a line. Raises DataError that names the first bad line."""
     names, numbers = [], []
-    for line, fields in enumerate(_lines(path), 1):
+    for line, fields in enumerate(_read_fields(path), 1):
         if len(fields) != 3 or not _integers(fields[1:]):
-            raise DataError(f"{os.fspath(path)}:{line}: {_shown(fields)}; name, template and medium number are needed")
+            raise DataError(f"{os.fspath(path)}:{line}: {_quote(fields)}; name, template and medium number are needed")
         names.append(fields[0])
         numbers.append((int(fields[1]), int(fields[2])))
     template, medium = np.array(numbers, np.int64).T
@@ -74,9 +74,9 @@ def read_pairs(path: str | os.PathLike[str]) -> TemplatePairs:
     except (ValueError, OverflowError, Warning):
         good = False
     if not good:
-        for line, fields in enumerate(_lines(path), 1):
+        for line, fields in enumerate(_read_fields(path), 1):
             if len(fields) != 3 or not _integers(fields) or fields[2] not in ("0", "1"):
-                raise DataError(f"{os.fspath(path)}:{line}: {_shown(fields)}; two templates and 0 or 1 are needed")
+                raise DataError(f"{os.fspath(path)}:{line}: {_quote(fields)}; two templates and 0 or 1 are needed")
         raise DataError(f"{os.fspath(path)}: is not a list of `template template 0|1`")
     return TemplatePairs(table[:, 0], table[:, 1], table[:, 2] == 1)
 
@@ -87,7 +87,7 @@ def read_scores(path: str | os.PathLike[str], faces: Faces) -> np.ndarray:
     Raises DataError that names the first bad line, or where it is not the same pictures in the same order.
     """
     scores = []
-    for line, fields in enumerate(_lines(path), 1):
+    for line, fields in enumerate(_read_fields(path), 1):
         expected = faces.names[line - 1] if line <= len(faces.names) else "no more lines"
         try:
             score = float(fields[11]) if len(fields) == 12 and fields[0] == expected else np.nan
@@ -95,7 +95,7 @@ def read_scores(path: str | os.PathLike[str], faces: Faces) -> np.ndarray:
             score = np.nan
         if not np.isfinite(score):
             raise DataError(
-                f"{os.fspath(path)}:{line}: {_shown(fields)}; {expected!r}, ten coordinates and a score are needed"
+                f"{os.fspath(path)}:{line}: {_quote(fields)}; {expected!r}, ten coordinates and a score are needed"
             )
         scores.append(score)
     if len(scores) != len(faces.names):
@@ -103,7 +103,9 @@ def read_scores(path: str | os.PathLike[str], faces: Faces) -> np.ndarray:
     return np.array(scores)
 
 
-def templates(features: np.ndarray, faces: Faces, scores: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def build_templates(
+    features: np.ndarray, faces: Faces, scores: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(template numbers, rising int64 [T]; their features, float64 [T, E] of length 1, zero stays zero).
 
     features [M, E] as the net gives them, row i of picture i; they are not normalised here, so that longer ones weigh
@@ -112,7 +114,7 @@ def templates(features: np.ndarray, faces: Faces, scores: np.ndarray | None = No
 
     Raises DataError for shapes that do not fit and for values that are not finite.
     """
-    features = checked(features, "features")
+    features = check_embeddings(features, "features")
     if len(features) != len(faces.names) or (scores is not None and len(scores) != len(features)):
         raise DataError(f"IJB: {len(features)} features for {len(faces.names)} pictures; one for each line is needed")
     order = np.lexsort((faces.medium, faces.template))
@@ -128,14 +130,16 @@ def templates(features: np.ndarray, faces: Faces, scores: np.ndarray | None = No
     return numbers, normalize(sums)
 
 
-def judge(features: np.ndarray, faces: Faces, pairs: TemplatePairs, scores: np.ndarray | None = None) -> IjbResult:
+def evaluate_templates(
+    features: np.ndarray, faces: Faces, pairs: TemplatePairs, scores: np.ndarray | None = None
+) -> IjbResult:
     """TAR at FAR of all pairs of templates by cosine.
 
     Raises DataError as `templates` does, for a pair that names a template without pictures, and for pairs of one kind.
     """
-    numbers, units = templates(features, faces, scores)
+    numbers, units = build_templates(features, faces, scores)
     similarity = np.empty(len(pairs.same))
-    first, second = (_places(numbers, side) for side in (pairs.first, pairs.second))
+    first, second = (_rows_of(numbers, side) for side in (pairs.first, pairs.second))
     for start in range(0, len(similarity), BLOCK):
         rows = slice(start, start + BLOCK)
         similarity[rows] = np.einsum("pe,pe->p", units[first[rows]], units[second[rows]])
@@ -143,7 +147,7 @@ def judge(features: np.ndarray, faces: Faces, pairs: TemplatePairs, scores: np.n
     return IjbResult(tar_at_far(roc, FARS), auc(roc), eer(roc), len(numbers), roc.num_same, roc.num_different)
 
 
-def _places(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _rows_of(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     places = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
     missing = np.flatnonzero(numbers[places] != wanted)
     if len(missing):
@@ -154,7 +158,7 @@ def _places(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return places
 
 
-def _lines(path: str | os.PathLike[str]) -> list[list[str]]:
+def _read_fields(path: str | os.PathLike[str]) -> list[list[str]]:
     """The words of each line, up to the last that is not blank. Raises DataError for none."""
     try:
         with safe_open.open_text(path, safe_open.LIST, "utf-8-sig", "surrogateescape") as file:
@@ -172,5 +176,5 @@ def _integers(fields: list[str]) -> bool:
     return all(field.isascii() and field.isdigit() and len(field) < 19 for field in fields)
 
 
-def _shown(fields: list[str]) -> str:
+def _quote(fields: list[str]) -> str:
     return ascii(" ".join(fields)[:80])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation.embeddings import checked, norms
-from plsc.evaluation.identification import RANKS, cosines, labelled
+from plsc.evaluation.embeddings import check_embeddings, norms
+from plsc.evaluation.identification import RANKS, check_labelled, cosines
 
 BLOCK = 1 << 22  # similarities held at a time
 
@@ -35,13 +35,13 @@ def megaface(
     """
     if any(rank < 1 for rank in ranks) or not ranks:
         raise ConfigError(f"identification: ranks {list(ranks)}; at least one is needed, each at least 1")
-    probes, probe_ids = labelled(probes, probe_id, "probes")
-    distractors = checked(distractors, "distractors")
+    probes, probe_ids = check_labelled(probes, probe_id, "probes")
+    distractors = check_embeddings(distractors, "distractors")
     others = mates is None
     if mates is None:
         mates, mate_ids = probes, probe_ids
     else:
-        mates, mate_ids = labelled(mates, () if mate_id is None else mate_id, "mates")
+        mates, mate_ids = check_labelled(mates, () if mate_id is None else mate_id, "mates")
     if len({part.shape[1] for part in (probes, mates, distractors)}) != 1 or not len(distractors):
         shapes = [list(part.shape) for part in (probes, mates, distractors)]
         raise DataError(f"identification: probes, mates, distractors are {shapes}; sizes must agree, some distractors")
@@ -54,13 +54,13 @@ def megaface(
         if others:
             is_mate[np.arange(len(rows)), rows] = False
         similarity = cosines([mates], mate_lengths, probes[rows])
-        bars = _bars(cosines([distractors], lengths, probes[rows]), ranks)
+        bars = _kth_distractor(cosines([distractors], lengths, probes[rows]), ranks)
         hits += [int((is_mate & (similarity > bar[:, None])).sum()) for bar in bars]
         trials += int(is_mate.sum())
     return {rank: float(hit / trials) if trials else None for rank, hit in zip(ranks, hits)}, trials
 
 
-def _bars(cosine: np.ndarray, ranks: Sequence[int]) -> list[np.ndarray]:
+def _kth_distractor(cosine: np.ndarray, ranks: Sequence[int]) -> list[np.ndarray]:
     """For each rank k the k-th largest of every row: what a mate must exceed; -inf with fewer than k distractors."""
     count = cosine.shape[1]
     places = sorted({count - rank for rank in ranks if rank <= count})

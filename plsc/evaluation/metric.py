@@ -77,7 +77,7 @@ class Metric:
 
     def describe(self, values: Mapping[str, float | None]) -> str:
         """What the log says after the name of the set."""
-        known = ", ".join(f"{name}: {shown(value)}" for name, value in values.items() if value is not None)
+        known = ", ".join(f"{name}: {format_number(value)}" for name, value in values.items() if value is not None)
         return f"{self.name}: {known or 'the set supports none of its numbers'}"
 
     def record(self, result: Any) -> dict[str, Any] | None:
@@ -108,7 +108,7 @@ def make_metrics(config: Config) -> list[Metric]:
     for name in config.metrics:
         if name in made:
             raise ConfigError(f"metrics: {name} is named twice; leave one out")
-        made[name] = _made(name, config.metric_options.get(name, {}), {"protocol": config.protocol})
+        made[name] = _make(name, config.metric_options.get(name, {}), {"protocol": config.protocol})
         for number in made[name].better:
             if number in owner:
                 raise ConfigError(
@@ -132,10 +132,10 @@ class Computed:
     result: Any = None
 
 
-def computed(metric: Metric, data: Embedded) -> Computed:
+def compute_metric(metric: Metric, data: Embedded) -> Computed:
     """All of it, checked. Raises DataError, on one line, for whatever is wrong."""
     result = _call(metric, "compute", data)
-    values = _checked(metric, _call(metric, "numbers", result))
+    values = _check_numbers(metric, _call(metric, "numbers", result))
     text, record = _call(metric, "describe", values), _call(metric, "record", result)
     record = values if record is None else record
     try:
@@ -144,7 +144,7 @@ def computed(metric: Metric, data: Embedded) -> Computed:
         raise DataError(f"metric {metric.name}: record is no plain data for JSON: {error}") from None
 
 
-def given_by(metric: Metric, data: Embedded) -> list[str]:
+def supported_numbers(metric: Metric, data: Embedded) -> list[str]:
     """The numbers that a set can give, in order. Raises DataError for whatever is wrong with ``gives``."""
     names = _call(metric, "gives", data)
     if isinstance(names, str) or not isinstance(names, Collection) or not set(names) <= set(metric.better):
@@ -161,22 +161,22 @@ def _call(metric: Metric, method: str, argument: Any) -> Any:
         raise DataError(f"metric {metric.name}: {method} raised {reason_of(error)}") from error
 
 
-def rehearse(metric: Metric, data: Embedded, size: int) -> None:
+def dry_run(metric: Metric, data: Embedded, size: int) -> None:
     """Compute ``metric`` once from made-up embeddings of ``size`` numbers, for the labels of ``data``. Raises
     DataError for what a metric does wrong."""
     count = 2 * len(data.issame) if metric.needs == PAIRS else len(data.identities)
     draw = np.random.Generator(np.random.Philox(key=[0, 0]))
     made_up = draw.standard_normal((count, size))
     made_up /= np.linalg.norm(made_up, axis=1, keepdims=True)
-    computed(metric, replace(data, embeddings=made_up, xnorm=1.0))
+    compute_metric(metric, replace(data, embeddings=made_up, xnorm=1.0))
 
 
-def shown(value: float) -> str:
+def format_number(value: float) -> str:
     """A number for people: integers as they are, others with five digits."""
     return str(value) if isinstance(value, int) else f"{value:.5f}"
 
 
-def find_number(name: str, known: Collection[str]) -> str | None:
+def resolve_number(name: str, known: Collection[str]) -> str | None:
     """The one of ``known`` that ``name`` means: tar@1e-3 is tar@0.001."""
     if name in known:
         return name
@@ -197,7 +197,7 @@ def _float(text: str) -> float | None:
 
 def _check_class(name: str, kind: Any) -> None:
     if not (isinstance(kind, type) and issubclass(kind, Metric)):
-        raise ConfigError(f"metric {name!r}: is {_kind(kind)}; a subclass of plsc.evaluation.Metric is needed")
+        raise ConfigError(f"metric {name!r}: is {_describe_type(kind)}; a subclass of plsc.evaluation.Metric is needed")
     if kind.compute is Metric.compute:
         raise ConfigError(f"metric {name!r}: {kind.__name__} has no method compute(self, data)")
     for method in ("compute", "gives", "numbers", "describe", "record"):
@@ -217,7 +217,7 @@ def _parameters(signature: inspect.Signature) -> str:
     return f"({', '.join(signature.parameters)})"
 
 
-def _made(name: str, options: Any, settings: Mapping[str, Any]) -> Metric:
+def _make(name: str, options: Any, settings: Mapping[str, Any]) -> Metric:
     kind = METRICS.find(name)
     if not isinstance(options, Mapping):
         raise ConfigError(f"metric_options: {name}: {format_value(options)}; a mapping of its options is needed")
@@ -248,17 +248,19 @@ def _made(name: str, options: Any, settings: Mapping[str, Any]) -> Metric:
     return metric
 
 
-def _checked(metric: Metric, values: Any) -> dict[str, float | None]:
+def _check_numbers(metric: Metric, values: Any) -> dict[str, float | None]:
     if not isinstance(values, Mapping):
-        raise DataError(f"metric {metric.name}: returned {_kind(values)}; a mapping of names to numbers is needed")
+        raise DataError(
+            f"metric {metric.name}: returned {_describe_type(values)}; a mapping of names to numbers is needed"
+        )
     missing, foreign = [n for n in metric.better if n not in values], [n for n in values if n not in metric.better]
     if missing or foreign:
         wrong = f"lacks {missing[0]!r}" if missing else f"has {foreign[0]!r}, which is not in `better`"
         raise DataError(f"metric {metric.name}: what it returned {wrong}; its numbers are {', '.join(metric.better)}")
-    return {name: _plain(metric, name, values[name]) for name in metric.better}
+    return {name: _to_number(metric, name, values[name]) for name in metric.better}
 
 
-def _plain(metric: Metric, name: str, value: Any) -> float | int | None:
+def _to_number(metric: Metric, name: str, value: Any) -> float | int | None:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if value is None:
@@ -266,11 +268,13 @@ def _plain(metric: Metric, name: str, value: Any) -> float | int | None:
     if isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_)):
         return int(value)
     if not isinstance(value, numbers.Real) or isinstance(value, (bool, np.bool_)):
-        raise DataError(f"metric {metric.name}: {name} is {_kind(value)}; a number is needed, or None for none")
+        raise DataError(
+            f"metric {metric.name}: {name} is {_describe_type(value)}; a number is needed, or None for none"
+        )
     if not math.isfinite(value):
         raise DataError(f"metric {metric.name}: {name} is {float(value)}; a finite number is needed, or None for none")
     return float(value)
 
 
-def _kind(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

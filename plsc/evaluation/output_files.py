@@ -12,7 +12,7 @@ from plsc.errors import DataError
 from plsc.files import atomic
 
 
-def check_place(path: str | os.PathLike[str], what: str) -> None:
+def require_writable(path: str | os.PathLike[str], what: str) -> None:
     """Raises DataError, which begins with ``what``, where no file can be made at ``path``: before hours of work."""
     path = Path(path)
     if path.is_dir():

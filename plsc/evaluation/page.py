@@ -9,10 +9,10 @@ from html import escape
 from typing import Optional
 
 from plsc.evaluation.charts import roc_chart, score_chart
-from plsc.evaluation.judged import Judged, Mistake
-from plsc.evaluation.metric import shown
+from plsc.evaluation.metric import format_number
 from plsc.evaluation.output_files import write_text
-from plsc.evaluation.table import percent
+from plsc.evaluation.page_data import Mistake, PageData
+from plsc.evaluation.tables import format_accuracy
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #5a6475; --paper: #ffffff; --card: #f4f6f9; --line: #d9dee6;
@@ -58,7 +58,10 @@ Numbers = Mapping[str, Mapping[str, Mapping[str, Optional[float]]]]  # set, metr
 
 
 def write_page(
-    path: str | os.PathLike[str], results: Sequence[Judged], title: str = "Verification", numbers: Numbers | None = None
+    path: str | os.PathLike[str],
+    results: Sequence[PageData],
+    title: str = "Verification",
+    numbers: Numbers | None = None,
 ) -> None:
     """Writes one self-contained HTML file for all sets, replacing ``path`` at once.
 
@@ -68,7 +71,7 @@ def write_page(
     write_text(path, page(results, title, numbers), "page")
 
 
-def page(results: Sequence[Judged], title: str, numbers: Numbers | None = None) -> str:
+def page(results: Sequence[PageData], title: str, numbers: Numbers | None = None) -> str:
     """The text of the page."""
     numbers = numbers or {}
     parts = [_section(one, numbers.get(one.name, {})) for one in results]
@@ -84,35 +87,35 @@ def page(results: Sequence[Judged], title: str, numbers: Numbers | None = None) 
     )
 
 
-def _overview(results: Sequence[Judged]) -> str:
+def _overview(results: Sequence[PageData]) -> str:
     if len(results) < 2:
         return ""
     head = "<tr><th>set</th><th>accuracy</th><th>AUC</th><th>EER</th></tr>"
     rows = "".join(
-        f"<tr><td>{_text(one.name)}</td><td>{percent(one.result)}</td><td>{one.result.auc:.5f}</td>"
+        f"<tr><td>{_text(one.name)}</td><td>{format_accuracy(one.result)}</td><td>{one.result.auc:.5f}</td>"
         f"<td>{one.result.eer:.5f}</td></tr>"
         for one in results
     )
     return f'<div class="wide"><table>{head}{rows}</table></div>'
 
 
-def _section(one: Judged, metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+def _section(one: PageData, metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     result = one.result
-    figures: dict[str, str | None] = {
-        "accuracy": percent(result),
+    values: dict[str, str | None] = {
+        "accuracy": format_accuracy(result),
         "AUC": f"{result.auc:.5f}",
         "EER": f"{result.eer:.5f}",
         "XNorm": f"{result.xnorm:.3f}",
         "threshold (cosine)": f"{one.threshold:.4f}",
     }
     for far, tar in result.tar_at_far.items():
-        figures[f"TAR at FAR {far:g}"] = None if tar is None else f"{tar:.4f}"
+        values[f"TAR at FAR {far:g}"] = None if tar is None else f"{tar:.4f}"
     keys = "".join(f'<span class="key" style="--colour: var(--{k})">{k}</span>' for k in ("same", "different"))
     keys += '<span class="key dashed">threshold</span>'
     return (
         f"<section><h2>{_text(one.name)}</h2>"
         f"<p>{result.num_same} pairs of the same, {result.num_different} of different identities</p>"
-        f'{_list(figures)}<div class="charts"><figure><figcaption>ROC</figcaption>{roc_chart(result)}</figure>'
+        f'{_list(values)}<div class="charts"><figure><figcaption>ROC</figcaption>{roc_chart(result)}</figure>'
         f"<figure><figcaption>Scores{keys}</figcaption>{score_chart(one)}</figure></div>"
         f"{_metrics(metrics)}{_mistakes(one)}</section>"
     )
@@ -121,39 +124,41 @@ def _section(one: Judged, metrics: Mapping[str, Mapping[str, float | None]]) -> 
 def _metrics(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     return "".join(
         f"<h3>{_text(metric)}</h3>"
-        + _list({name: None if value is None else shown(value) for name, value in values.items()}, "not supported")
+        + _list(
+            {name: None if value is None else format_number(value) for name, value in values.items()}, "not supported"
+        )
         for metric, values in metrics.items()
     )
 
 
-def _list(figures: dict[str, str | None], none: str = "too few pairs") -> str:
+def _list(values: dict[str, str | None], none: str = "too few pairs") -> str:
     return "<dl>{}</dl>".format(
         "".join(
             f"<div><dt>{_text(name)}</dt>"
-            + (f'<dd class="none">{none}</dd></div>' if figure is None else f"<dd>{_text(figure)}</dd></div>")
-            for name, figure in figures.items()
+            + (f'<dd class="none">{none}</dd></div>' if value is None else f"<dd>{_text(value)}</dd></div>")
+            for name, value in values.items()
         )
     )
 
 
-def _mistakes(one: Judged) -> str:
+def _mistakes(one: PageData) -> str:
     total = one.result.num_same + one.result.num_different
-    said = f"{one.num_mistakes} of {total} pairs are on the wrong side of the threshold"
+    text = f"{one.num_mistakes} of {total} pairs are on the wrong side of the threshold"
     if one.mistakes:
-        said += f"; the {len(one.mistakes)} farthest from it" if len(one.mistakes) < one.num_mistakes else ""
+        text += f"; the {len(one.mistakes)} farthest from it" if len(one.mistakes) < one.num_mistakes else ""
     cards = "".join(map(_card, one.mistakes))
-    return f'<h3>Worst mistaken pairs</h3><p>{said}.</p><div class="pairs">{cards}</div>'
+    return f'<h3>Worst mistaken pairs</h3><p>{text}.</p><div class="pairs">{cards}</div>'
 
 
 def _card(mistake: Mistake) -> str:
-    true, taken = ("same", "different") if mistake.same else ("different", "same")
+    actual, predicted = ("same", "different") if mistake.same else ("different", "same")
     images = "".join(
         f'<img alt="image {2 * mistake.pair + side}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
         for side, jpeg in enumerate(mistake.pictures)
     )
     return (
         f'<figure><div class="two">{images}</div><figcaption>pair {mistake.pair}: score {mistake.score:.4f}<br>'
-        f'<b style="color: var(--{true})">{true}</b>, taken for {taken}</figcaption></figure>'
+        f'<b style="color: var(--{actual})">{actual}</b>, taken for {predicted}</figcaption></figure>'
     )
 
 

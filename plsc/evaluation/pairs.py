@@ -23,12 +23,12 @@ def choose_pairs(sizes: Sequence[int], num_pairs: int, folds: int, seed: int) ->
     saying how many there are, where the identities do not give that many distinct pairs.
     """
     _check(num_pairs, folds, seed)
-    same_before, other_before = _totals(sizes)
+    same_before, other_before = _count_pairs_before(sizes)
     half = num_pairs // 2
     if min(same_before[-1], other_before[-1]) < half:
         raise DataError(
             f"{num_pairs} pairs: {half} of each kind are needed, the {len(sizes)} identities give {same_before[-1]} "
-            f"distinct pairs of one identity and {other_before[-1]} of two; at most {most_pairs(sizes, folds)} pairs "
+            f"distinct pairs of one identity and {other_before[-1]} of two; at most {max_pairs(sizes, folds)} pairs "
             f"in {folds} folds"
         )
     first = [0]
@@ -44,9 +44,9 @@ def choose_pairs(sizes: Sequence[int], num_pairs: int, folds: int, seed: int) ->
     return pictures.reshape(num_pairs, 2).astype(np.int64), issame
 
 
-def most_pairs(sizes: Sequence[int], folds: int) -> int:
+def max_pairs(sizes: Sequence[int], folds: int) -> int:
     """The largest number of pairs that `choose_pairs` can give; 0 where not one of each kind fits into every fold."""
-    same_before, other_before = _totals(sizes)
+    same_before, other_before = _count_pairs_before(sizes)
     return 2 * folds * (min(same_before[-1], other_before[-1]) // folds)
 
 
@@ -63,7 +63,7 @@ def _check(num_pairs: int, folds: int, seed: int) -> None:
         raise ConfigError(f"seed: {seed}; allowed: 0 to 2^64 - 1")
 
 
-def _totals(sizes: Sequence[int]) -> tuple[list[int], list[int]]:
+def _count_pairs_before(sizes: Sequence[int]) -> tuple[list[int], list[int]]:
     """Before identity i: how many pairs within one identity there are, and how many of two; the totals at the end."""
     same, other, pictures = [0], [0], 0
     for size in sizes:

@@ -13,7 +13,7 @@ import numpy as np
 
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.embeddings import ROWS, normalize
-from plsc.evaluation.identification import labelled
+from plsc.evaluation.identification import check_labelled
 from plsc.evaluation.metric import DISTRACTOR
 
 KS = (1, 5, 10)
@@ -50,13 +50,13 @@ class _Search:
     gallery: np.ndarray
     identity: np.ndarray
     queries: np.ndarray
-    asking: np.ndarray
-    asking_id: np.ndarray
-    within: bool
+    query_rows: np.ndarray
+    query_ids: np.ndarray
+    among_gallery: bool
 
 
 @dataclass(frozen=True)
-class _Found:
+class _QueryResults:
     """Of each query, [M]: number of references, place of the nearest from 1, R-precision, average precision at R."""
 
     references: np.ndarray
@@ -84,22 +84,22 @@ def retrieve(
     Raises DataError for wrong shapes or values that are not finite; ConfigError for ks that are not at least 1.
     """
     ks = check_ks(ks)
-    embeddings, identity = labelled(embeddings, identities, "gallery")
+    embeddings, identity = check_labelled(embeddings, identities, "gallery")
     order = np.argsort(identity, kind="stable")  # so that each identity is a run of columns
     identity, gallery = identity[order], _on_grid(embeddings, order)
     if queries is None:
-        asking = np.flatnonzero(identity != DISTRACTOR)
-        search = _Search(gallery, identity, gallery, asking, identity[asking], within=True)
+        query_rows = np.flatnonzero(identity != DISTRACTOR)
+        search = _Search(gallery, identity, gallery, query_rows, identity[query_rows], among_gallery=True)
     else:
-        queries, asking_id = labelled(queries, [] if query_id is None else query_id, "queries")
-        if queries.shape[1] != gallery.shape[1] or (asking_id == DISTRACTOR).any():
+        queries, query_ids = check_labelled(queries, [] if query_id is None else query_id, "queries")
+        if queries.shape[1] != gallery.shape[1] or (query_ids == DISTRACTOR).any():
             raise DataError(
                 f"retrieval: queries {list(queries.shape)} for a gallery {list(gallery.shape)}; sizes must agree, and "
                 f"no query may be a distractor ({DISTRACTOR})"
             )
-        asking = np.arange(len(queries))
-        search = _Search(gallery, identity, _on_grid(queries, asking), asking, asking_id, within=False)
-    return _summary(_look_up(search, max(ks), block), ks, len(gallery))
+        query_rows = np.arange(len(queries))
+        search = _Search(gallery, identity, _on_grid(queries, query_rows), query_rows, query_ids, among_gallery=False)
+    return _average(_search(search, max(ks), block), ks, len(gallery))
 
 
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
@@ -124,21 +124,23 @@ def _on_grid(embeddings: np.ndarray, order: np.ndarray) -> np.ndarray:
     return grid
 
 
-def _look_up(search: _Search, deepest: int, block: int) -> _Found:
+def _search(search: _Search, max_rank: int, block: int) -> _QueryResults:
     """What each query finds; the place of the nearest reference is right up to ``deepest``."""
-    first, last = (np.searchsorted(search.identity, search.asking_id, side=side) for side in ("left", "right"))
-    count = len(search.asking)
-    found = _Found(last - first - int(search.within), np.zeros(count, np.int64), np.zeros(count), np.zeros(count))
-    looking = np.flatnonzero(found.references)
+    first, last = (np.searchsorted(search.identity, search.query_ids, side=side) for side in ("left", "right"))
+    count = len(search.query_rows)
+    found = _QueryResults(
+        last - first - int(search.among_gallery), np.zeros(count, np.int64), np.zeros(count), np.zeros(count)
+    )
+    pending = np.flatnonzero(found.references)
     step = max(1, block // max(1, len(search.gallery)))
-    for start in range(0, len(looking), step):
-        now = looking[start : start + step]
-        for query, cosine in zip(now, search.queries[search.asking[now]] @ search.gallery.T):
-            own = cosine[first[query] : last[query]].copy()
+    for start in range(0, len(pending), step):
+        now = pending[start : start + step]
+        for query, cosine in zip(now, search.queries[search.query_rows[now]] @ search.gallery.T):
+            targets = cosine[first[query] : last[query]].copy()
             cosine[first[query] : last[query]] = -np.inf
-            if search.within:
-                own = np.delete(own, search.asking[query] - first[query])
-            place = _places(np.sort(own)[::-1], cosine, deepest)
+            if search.among_gallery:
+                targets = np.delete(targets, search.query_rows[query] - first[query])
+            place = _ranks(np.sort(targets)[::-1], cosine, max_rank)
             inside = place[place <= len(place)]
             found.nearest[query] = place[0]
             found.precision[query] = len(inside) / len(place)
@@ -146,22 +148,22 @@ def _look_up(search: _Search, deepest: int, block: int) -> _Found:
     return found
 
 
-def _places(own: np.ndarray, others: np.ndarray, deepest: int) -> np.ndarray:
+def _ranks(targets: np.ndarray, others: np.ndarray, max_rank: int) -> np.ndarray:
     """The places from 1 of ``own`` [R], falling, among them and ``others``; those beyond R and ``deepest`` are only
     known to be beyond."""
-    limit = max(deepest, len(own))
-    rivals = others[others >= own[-1]]
-    if len(rivals) > limit:
-        rivals = np.partition(rivals, len(rivals) - limit)[-limit:]
-    rivals.sort()
-    return np.arange(1, len(own) + 1) + len(rivals) - np.searchsorted(rivals, own, side="left")
+    limit = max(max_rank, len(targets))
+    closer = others[others >= targets[-1]]
+    if len(closer) > limit:
+        closer = np.partition(closer, len(closer) - limit)[-limit:]
+    closer.sort()
+    return np.arange(1, len(targets) + 1) + len(closer) - np.searchsorted(closer, targets, side="left")
 
 
-def _summary(found: _Found, ks: Sequence[int], num_gallery: int) -> Retrieval:
+def _average(found: _QueryResults, ks: Sequence[int], num_gallery: int) -> Retrieval:
     asked = found.references > 0
-    number, lone = int(asked.sum()), int((~asked).sum())
+    number, without_reference = int(asked.sum()), int((~asked).sum())
     if not number:
-        return Retrieval(dict.fromkeys(ks), None, None, None, 0, lone, num_gallery)
-    share = {k: float(np.mean(found.nearest[asked] <= k)) for k in (*ks, 1)}
+        return Retrieval(dict.fromkeys(ks), None, None, None, 0, without_reference, num_gallery)
+    rate = {k: float(np.mean(found.nearest[asked] <= k)) for k in (*ks, 1)}
     precision, average = float(found.precision[asked].mean()), float(found.average[asked].mean())
-    return Retrieval({k: share[k] for k in ks}, share[1], precision, average, number, lone, num_gallery)
+    return Retrieval({k: rate[k] for k in ks}, rate[1], precision, average, number, without_reference, num_gallery)

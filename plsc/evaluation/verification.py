@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation.embeddings import ROWS, checked, normalize, norms
+from plsc.evaluation.embeddings import ROWS, check_embeddings, normalize, norms
 from plsc.evaluation.roc import auc, corners, eer, roc_curve, tar_at_far
 
 FOLDS = 10  # as in the protocol of LFW
@@ -64,7 +64,7 @@ def verify(
     Raises DataError for wrong shapes, values that are not finite, fewer pairs than folds, or a set without same or
     without different pairs; ConfigError for folds < 2 and another protocol.
     """
-    embeddings = checked(embeddings, "embeddings")
+    embeddings = check_embeddings(embeddings, "embeddings")
     same = _flags(issame)
     if len(embeddings) != 2 * len(same):
         raise DataError(f"verification: {len(embeddings)} embeddings for {len(same)} pairs, expected two per pair")
@@ -72,7 +72,7 @@ def verify(
         raise ConfigError(f"protocol: {protocol!r}; {' or '.join(PROTOCOLS)} is needed")
     distance = pair_distances(embeddings)
     if protocol == INSIGHTFACE:
-        accuracies = fold_accuracies(pair_distances(embeddings, zero=None), same, folds, first_of_grid)
+        accuracies = fold_accuracies(pair_distances(embeddings, zero=None), same, folds, insightface_threshold)
     else:
         accuracies = fold_accuracies(distance, same, folds)
     roc = roc_curve(-distance, same)
@@ -129,7 +129,8 @@ def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
     middle = (low[best] + high[best]) / 2
     return float(middle if middle > low[best] else high[best])  # neighbouring numbers have nothing between them
 
-def first_of_grid(distance: np.ndarray, same: np.ndarray) -> float:
+
+def insightface_threshold(distance: np.ndarray, same: np.ndarray) -> float:
     """The lowest of insightface's thresholds that answers most pairs rightly; arguments as of best_threshold."""
     accepted = np.searchsorted(distance, GRID, side="left")  # distances below
     same_accepted = np.concatenate([[0], np.cumsum(same)])[accepted]

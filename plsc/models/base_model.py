@@ -50,10 +50,10 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
     import paddle
 
     from plsc.backend import autodiff
-    from plsc.models.checks import require_inference_mode, require_values_kept
+    from plsc.models.checks import require_inference_mode, require_no_overwrites
 
     takes_label = _takes_label(model)
-    _refuse_ready_layers(model, paddle.nn.Layer)
+    _refuse_premade_layers(model, paddle.nn.Layer)
     # The prefix keeps these names apart from those that the rest of the program counts from zero as well.
     with paddle.utils.unique_name.guard("backbone."), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="When training, we now always track")  # the statistics: they must be
@@ -71,7 +71,7 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
             "expected one variable of shape [batch, embedding_size]"
         )
     autodiff.share_parameters(paddle.static.default_main_program())
-    check = require_values_kept if is_train else require_inference_mode
+    check = require_no_overwrites if is_train else require_inference_mode
     check(paddle.static.default_main_program(), type(model).__name__)
     return feature
 
@@ -89,10 +89,10 @@ def _image(inputs: Mapping[str, Any]):
 
 def _takes_label(model: BaseModel) -> bool:
     """True for ``build_network(input, label, is_train)``, False for ``build_network(input, is_train)``."""
-    return len(require_form(f"model {type(model).__name__}", model.build_network)) == 2
+    return len(require_build_network(f"model {type(model).__name__}", model.build_network)) == 2
 
 
-def require_form(what: str, build_network: Callable, skip: int = 0) -> list[str]:
+def require_build_network(what: str, build_network: Callable, skip: int = 0) -> list[str]:
     """The names of its inputs. Raises ConfigError that begins with ``what`` for neither of the two forms.
 
     skip: 1 for the function of a class, whose first parameter is the model.
@@ -108,7 +108,7 @@ def require_form(what: str, build_network: Callable, skip: int = 0) -> list[str]
     return inputs
 
 
-def _refuse_ready_layers(model: BaseModel, layer_type: type) -> None:
+def _refuse_premade_layers(model: BaseModel, layer_type: type) -> None:
     """Layers made before the program exists own variables that are not in it."""
     ready = [name for name, value in vars(model).items() if isinstance(value, layer_type)]
     if ready or isinstance(model, layer_type):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from plsc.errors import ConfigError
 
 # Operations that behave differently in training; both versions tell by the attribute is_test.
-_MODAL_OPS = ("batch_norm", "sync_batch_norm", "dropout")
+_MODE_DEPENDENT_OPS = ("batch_norm", "sync_batch_norm", "dropout")
 
 
 def require_inference_mode(program, model_name: str) -> None:
@@ -14,7 +14,7 @@ def require_inference_mode(program, model_name: str) -> None:
 
     for op in program.global_block().ops:
         kind = op.name().split(".")[-1].rstrip("_") if is_pir() else op.type
-        if kind not in _MODAL_OPS:
+        if kind not in _MODE_DEPENDENT_OPS:
             continue
         attrs = op.attrs() if is_pir() else op.all_attrs()
         if not attrs.get("is_test") and not attrs.get("use_global_stats"):
@@ -24,7 +24,7 @@ def require_inference_mode(program, model_name: str) -> None:
             )
 
 
-def require_values_kept(program, model_name: str) -> None:
+def require_no_overwrites(program, model_name: str) -> None:
     """Raise ConfigError if the net writes over its values: gradients would be wrong."""
     from plsc.backend.autodiff import has_unsafe_assign
 

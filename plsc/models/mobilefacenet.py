@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plsc.models.blocks import Backbone, NetBuilder
+from plsc.models.layers import BuiltInModel, LayerBuilder
 from plsc.models.registry import register_model
 
 # The table's rows of bottlenecks: expansion t of the input's channels, output channels as a multiple of base_width,
@@ -11,14 +11,14 @@ BOTTLENECKS = ((2, 1, 5, 2), (4, 2, 1, 2), (2, 2, 6, 1), (4, 2, 1, 2), (2, 2, 2,
 
 
 @register_model("MobileFaceNet", source="MobileFaceNets, arXiv:1804.07573, table 1")
-class MobileFaceNet(Backbone):
+class MobileFaceNet(BuiltInModel):
     """image [B, C, H, W] -> feature [B, E]. The paper's net has E = 128 and 112x112 pictures.
 
     The global depthwise convolution is as large as the last map, ceil(H/16) x ceil(W/16): 7x7 at 112x112. The paper
     has no dropout; one that is asked for comes before the last layer.
     """
 
-    def network(self, builder: NetBuilder, x):
+    def network(self, builder: LayerBuilder, x):
         width = self.base_width
         x = _conv(builder, x, "stem", width, 3, stride=2, padding=1)
         x = _conv(builder, x, "stem_depthwise", width, 3, padding=1, groups=width)
@@ -27,12 +27,12 @@ class MobileFaceNet(Backbone):
                 name = f"stage{row + 1}.unit{unit}"
                 x = bottleneck(builder, x, name, expansion, width * multiple, stride if unit == 0 else 1)
         x = _conv(builder, x, "expand", 8 * width, 1)
-        x = _conv(builder, x, "global_depthwise", 8 * width, builder.size(x), groups=8 * width, linear=True)
+        x = _conv(builder, x, "global_depthwise", 8 * width, builder.spatial_size(x), groups=8 * width, linear=True)
         x = _conv(builder, builder.dropout(x, self.dropout), "feature", self.embedding_size, 1, linear=True)
-        return builder.leave(x).flatten(1)
+        return builder.to_nchw(x).flatten(1)
 
 
-def bottleneck(builder: NetBuilder, x, name: str, expansion: int, out: int, stride: int):
+def bottleneck(builder: LayerBuilder, x, name: str, expansion: int, out: int, stride: int):
     """1x1 expansion, 3x3 depthwise (stride), linear 1x1 projection; plus x where the shape stays."""
     hidden = expansion * builder.channels(x)
     y = _conv(builder, x, f"{name}.expand", hidden, 1)
@@ -41,7 +41,7 @@ def bottleneck(builder: NetBuilder, x, name: str, expansion: int, out: int, stri
     return builder.add(x, y) if stride == 1 and builder.channels(x) == out else y
 
 
-def _conv(builder: NetBuilder, x, name: str, out: int, kernel, linear: bool = False, **shape):
+def _conv(builder: LayerBuilder, x, name: str, out: int, kernel, linear: bool = False, **shape):
     """Convolution - BN - PReLU, without the PReLU if ``linear``."""
     x = builder.bn(builder.conv(x, f"{name}.conv", out, kernel, **shape), f"{name}.bn")
     return x if linear else builder.prelu(x, f"{name}.prelu")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plsc.errors import ConfigError, PlscError, reason_of
-from plsc.models.base_model import BaseModel, require_form
+from plsc.models.base_model import BaseModel, require_build_network
 from plsc.registry import MODELS
 from plsc.signatures import accepted, problem_with_options, require_signature
 
@@ -32,7 +32,7 @@ def _check(name: str, value: Any) -> None:
     if isinstance(value, type):
         if not issubclass(value, BaseModel):
             raise ConfigError(f"{what}: {value.__qualname__} is no subclass of plsc.models.BaseModel; derive it")
-        require_form(what, value.build_network, skip=1)
+        require_build_network(what, value.build_network, skip=1)
 
 
 def list_models() -> list[str]:

@@ -5,7 +5,7 @@ Source: ArcFace, arXiv:1801.07698, section 3.1 (BN-Conv-BN-PReLU-Conv-BN units, 
 
 from __future__ import annotations
 
-from plsc.models.blocks import Backbone, NetBuilder
+from plsc.models.layers import BuiltInModel, LayerBuilder
 from plsc.models.registry import register_model
 
 # Residual units in each of the four stages. Every depth has the basic unit of two 3x3 convolutions; why 101 and
@@ -21,23 +21,23 @@ UNITS = {
 }
 
 
-class ResNet(Backbone):
+class ResNet(BuiltInModel):
     """image [B, C, H, W] -> feature [B, E]; the last map is ceil(H/16) x ceil(W/16) with 8 * base_width channels."""
 
-    published_dropout = 0.4
+    default_dropout = 0.4
 
-    def network(self, builder: NetBuilder, x):
+    def network(self, builder: LayerBuilder, x):
         x = builder.conv(x, "stem.conv", self.base_width, 3, padding=1)
         x = builder.prelu(builder.bn(x, "stem.bn"), "stem.prelu")
         for stage, units in enumerate(UNITS[self.name]):
             width = self.base_width * 2**stage
             for unit in range(units):
                 x = residual_unit(builder, x, f"stage{stage + 1}.unit{unit}", width, stride=2 if unit == 0 else 1)
-        x = builder.leave(builder.dropout(builder.bn(x, "head.bn"), self.dropout)).flatten(1)
+        x = builder.to_nchw(builder.dropout(builder.bn(x, "head.bn"), self.dropout)).flatten(1)
         return builder.bn(builder.fc(x, "head.fc", self.embedding_size), "head.feature_bn")
 
 
-def residual_unit(builder: NetBuilder, x, name: str, width: int, stride: int):
+def residual_unit(builder: LayerBuilder, x, name: str, width: int, stride: int):
     """BN - conv3x3 - BN - PReLU - conv3x3(stride) - BN, plus x, by a 1x1 conv-BN where the shape changes."""
     y = builder.bn(x, f"{name}.bn1")
     y = builder.conv(y, f"{name}.conv1", width, 3, padding=1)

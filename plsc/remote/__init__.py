@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from plsc.remote.fetch import fetch_checkpoint, fetch_start
-from plsc.remote.places import save_url, start_url
+from plsc.remote.addresses import save_url, start_url
+from plsc.remote.fetch import fetch_checkpoint, fetch_initial_checkpoint
 from plsc.remote.publishing import check_destination, publish, publish_checkpoints
 from plsc.remote.stores import Store, open_store
 
@@ -11,7 +11,7 @@ __all__ = [
     "Store",
     "check_destination",
     "fetch_checkpoint",
-    "fetch_start",
+    "fetch_initial_checkpoint",
     "open_store",
     "publish",
     "publish_checkpoints",

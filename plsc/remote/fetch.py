@@ -17,10 +17,10 @@ from plsc.checkpoint.collective import on_all_ranks
 from plsc.config.urls import is_url, masked
 from plsc.errors import CheckpointError
 from plsc.files.atomic import put_directory
-from plsc.remote.places import FETCHED, Run, start_url
+from plsc.remote.addresses import FETCHED, Run, start_url
 from plsc.remote.source import UPLOADED, Source, read_source
 from plsc.remote.stores import Store, open_store
-from plsc.remote.transfer import measure_local, retried
+from plsc.remote.transfer import measure_local, with_retries
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ PART = ".part_"  # a copy that is not complete
 _STEP = re.compile(rf"({layout.CHECKPOINTS}/step_(\d{{8,}}))/{layout.MANIFEST}")
 
 
-def fetch_start(run: Run, continues: bool) -> str:
+def fetch_initial_checkpoint(run: Run, continues: bool) -> str:
     """The directory on this machine that the run starts from, "" for none: `checkpoint_dir`, or a copy of what lies at
     its address.
 
@@ -56,28 +56,30 @@ def fetch_checkpoint(run: Run, url: str) -> str:
     what = f"cannot fetch checkpoint {masked(url)}"
     store = open_store(url, run.config)
     found = on_all_ranks(run.group, what, lambda: _find(store) if run.group.rank == 0 else None)[0]
-    source = Source(store, found["prefix"], found["texts"])
-    target = _target(run, source)
+    source = Source(store, found["prefix"], found["markers"])
+    target = _local_directory(run, source)
     part = f"{target}{PART}{found['nonce']}"
-    makes = run.env.local_rank == 0
-    copying = on_all_ranks(run.group, what, lambda: makes and _begin(source, target, part))
-    copies = copying[run.group.rank]
+    is_copier = run.env.local_rank == 0
+    copying = on_all_ranks(run.group, what, lambda: is_copier and _start_copy(source, target, part))
+    is_copying = copying[run.group.rank]
     try:
         if any(copying):
             run.log.info(f"copying {masked(source.url)} to {target}")
             for name in source.entries():  # a step for each file: nobody waits longer than one file takes
-                on_all_ranks(run.group, what, functools.partial(source.copy, name, part) if copies else lambda: None)
-            on_all_ranks(run.group, what, lambda: _finish(source, part, target) if copies else None)
+                on_all_ranks(
+                    run.group, what, functools.partial(source.copy, name, part) if is_copying else lambda: None
+                )
+            on_all_ranks(run.group, what, lambda: _finish_copy(source, part, target) if is_copying else None)
         on_all_ranks(run.group, what, lambda: _require_visible(source, target))
     finally:
-        if copies:
+        if is_copying:
             shutil.rmtree(part, ignore_errors=True)  # gone by now, unless something failed
     return target
 
 
 def _find(store: Store) -> dict[str, Any]:
     """What an address means, as JSON data: a checkpoint, an export, or the newest complete checkpoint of a run."""
-    files = retried(store, store.url, store.files)
+    files = with_retries(store, store.url, store.files)
     if layout.MANIFEST in files or UPLOADED in files:
         prefixes = [""]
     else:
@@ -91,7 +93,7 @@ def _find(store: Store) -> dict[str, Any]:
             log.warning("checkpoint passed over: %s", error)
             problems.append(str(error))
         else:
-            return {"prefix": prefix, "texts": source.texts, "nonce": secrets.token_hex(8)}
+            return {"prefix": prefix, "markers": source.markers, "nonce": secrets.token_hex(8)}
     raise CheckpointError(
         problems[0]
         if problems
@@ -100,14 +102,14 @@ def _find(store: Store) -> dict[str, Any]:
     )
 
 
-def _target(run: Run, source: Source) -> str:
+def _local_directory(run: Run, source: Source) -> str:
     own = run.config.checkpoint_dir
     if own and not is_url(own):
         return os.path.abspath(own)
     return os.path.join(os.path.abspath(run.config.model_save_dir), FETCHED, source.name)
 
 
-def _begin(source: Source, target: str, part: str) -> bool:
+def _start_copy(source: Source, target: str, part: str) -> bool:
     """Whether this rank copies: not where the copy is there, nor where another machine copies to the same disk."""
     if os.path.isdir(target) and os.listdir(target):
         _require_same(source, target)
@@ -126,7 +128,7 @@ def _begin(source: Source, target: str, part: str) -> bool:
 
 def _require_same(source: Source, target: str) -> None:
     """Raise CheckpointError unless `target` is a whole copy of the source."""
-    if not source.is_marked(target):
+    if not source.has_markers(target):
         raise CheckpointError(f"{target} holds something else; choose another directory or empty it")
     for name, entry in source.entries().items():
         path = os.path.join(target, name)
@@ -134,12 +136,12 @@ def _require_same(source: Source, target: str) -> None:
             raise CheckpointError(f"{path}: damaged, its SHA-256 differs; remove {target} to have it copied again")
 
 
-def _finish(source: Source, part: str, target: str) -> None:
+def _finish_copy(source: Source, part: str, target: str) -> None:
     """What makes it complete, then one rename."""
-    source.mark(part)
+    source.write_markers(part)
     put_directory(part, target)
 
 
 def _require_visible(source: Source, target: str) -> None:
-    if not source.is_marked(target):
+    if not source.has_markers(target):
         raise CheckpointError(f"{target}: not there; the first rank of each machine copies, is its disk seen by all?")

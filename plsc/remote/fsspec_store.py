@@ -62,7 +62,7 @@ class FsspecStore:
         if self._fs.exists(self._path(name)):
             self._fs.rm_file(self._path(name))
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         return masked(text)
 
     def _path(self, name: str) -> str:

@@ -73,13 +73,13 @@ class HadoopStore:
 
     def measure(self, name: str) -> FileEntry:
         measure = Measure()
-        self._run("-cat", self._path(name), take=measure.add)
+        self._run("-cat", self._path(name), on_block=measure.add)
         return measure.entry()
 
     def delete(self, name: str) -> None:
         self._run("-rm", "-f", "-skipTrash", self._path(name))
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         for secret in filter(None, self._secrets):
             text = text.replace(secret, "***")
         return masked(text)
@@ -94,7 +94,7 @@ class HadoopStore:
         start = root.rstrip("/") + "/"
         return path[len(start) :] if path.startswith(start) else ""
 
-    def _run(self, *arguments: str, take: Callable[[bytes], None] | None = None) -> bytes:
+    def _run(self, *arguments: str, on_block: Callable[[bytes], None] | None = None) -> bytes:
         """What the command prints, or nothing where `take` is given it in pieces.
 
         Raises OSError with the command's reason and without secrets.
@@ -110,7 +110,7 @@ class HadoopStore:
             timer.start()
             try:
                 while block := process.stdout.read(READ_BYTES):
-                    printed.extend(block) if take is None else take(block)
+                    printed.extend(block) if on_block is None else on_block(block)
                 status = process.wait()
             finally:
                 timer.cancel()
@@ -118,7 +118,7 @@ class HadoopStore:
                 process.stdout.close()
                 process.wait()
             errors.seek(0)
-            reason = self.hide(_last_line(errors.read().decode(errors="replace")))
+            reason = self.redact(_last_line(errors.read().decode(errors="replace")))
         if status == 0:
             return bytes(printed)
         if status < 0:

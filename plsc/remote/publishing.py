@@ -19,10 +19,10 @@ from plsc.config.urls import masked
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
 from plsc.files.hashes import FileEntry
-from plsc.remote.places import FETCHED, Run, save_url
+from plsc.remote.addresses import FETCHED, Run, save_url
 from plsc.remote.source import UPLOADED, upload_list
 from plsc.remote.stores import Store, open_store
-from plsc.remote.transfer import measure_local, retried, upload, upload_bytes
+from plsc.remote.transfer import measure_local, upload, upload_bytes, with_retries
 
 PROBE = ".plsc_write_test"
 
@@ -40,7 +40,7 @@ def check_destination(run: Run) -> None:
     def probe() -> None:
         if run.group.rank == 0:
             upload_bytes(store, PROBE, b"PLSC can write here.\n")
-            retried(store, f"{store.url}/{PROBE}", lambda: store.delete(PROBE))
+            with_retries(store, f"{store.url}/{PROBE}", lambda: store.delete(PROBE))
 
     on_all_ranks(run.group, f"cannot write to {masked(url)}", probe)
 
@@ -50,7 +50,7 @@ def publish_checkpoints(run: Run) -> None:
     if save_url(run.config) is None:
         return
     what = "cannot list the checkpoints to copy"
-    for path in on_all_ranks(run.group, what, lambda: _complete(run) if run.group.rank == 0 else [])[0]:
+    for path in on_all_ranks(run.group, what, lambda: _complete_checkpoints(run) if run.group.rank == 0 else [])[0]:
         publish(run, path)
 
 
@@ -64,7 +64,7 @@ def publish(run: Run, local_dir: str) -> None:
     base = save_url(run.config)
     if base is None:
         return
-    group, url = run.group, f"{base.rstrip('/')}/{_place(run, local_dir)}"
+    group, url = run.group, f"{base.rstrip('/')}/{_relative_path(run, local_dir)}"
     what = f"cannot copy {local_dir} to {masked(url)}"
     store = open_store(url, run.config)
     found = on_all_ranks(group, what, lambda: _prepare(store, local_dir) if group.rank == 0 else None)[0]
@@ -72,18 +72,18 @@ def publish(run: Run, local_dir: str) -> None:
         run.log.info(f"{masked(url)} is there already")
         return
     files = {name: FileEntry(*entry) for name, entry in found["files"].items()}
-    sees = on_all_ranks(group, what, lambda: group.rank == 0 or _sees(local_dir, files))
+    sees = on_all_ranks(group, what, lambda: group.rank == 0 or _has_files(local_dir, files))
     helpers = [rank for rank, yes in enumerate(sees) if yes]
     names = list(files)
     for first in range(0, len(names), len(helpers)):
         mine = dict(zip(helpers, names[first:])).get(group.rank)
         on_all_ranks(group, what, functools.partial(_upload, store, local_dir, mine, files))
-    on_all_ranks(group, what, lambda: _complete_upload(store, local_dir, files) if group.rank == 0 else None)
+    on_all_ranks(group, what, lambda: _write_markers(store, local_dir, files) if group.rank == 0 else None)
     total = sum(entry.num_bytes for entry in files.values())
     run.log.info(f"copied {local_dir} to {masked(url)}: {len(files)} files, {total} bytes, read back and compared")
 
 
-def _complete(run: Run) -> list[str]:
+def _complete_checkpoints(run: Run) -> list[str]:
     """The run's complete checkpoints, at one or two levels below `model_save_dir`; not what was fetched, nor hidden."""
     root = os.path.abspath(run.config.model_save_dir)
     levels = [f"{glob.escape(root)}/{level}/{layout.MANIFEST}" for level in ("*", "*/*")]
@@ -92,7 +92,7 @@ def _complete(run: Run) -> list[str]:
     return [path for path in own if completeness_problem(path) is None]
 
 
-def _place(run: Run, local_dir: str) -> str:
+def _relative_path(run: Run, local_dir: str) -> str:
     root, path = os.path.abspath(run.config.model_save_dir), os.path.abspath(local_dir)
     if path == root or not path.startswith(root + os.sep):
         raise CheckpointError(f"{local_dir}: only what lies below model_save_dir {root} is copied")
@@ -104,32 +104,32 @@ def _prepare(store: Store, local_dir: str) -> dict:
     if carries_manifest(local_dir):
         mark = layout.MANIFEST
         entries = checkpoint.read_manifest(local_dir).files
-        if _is_there(store, local_dir, entries):
+        if _is_uploaded(store, local_dir, entries):
             return {"done": True, "files": {}}
     else:
         mark = UPLOADED
-        entries = {name: measure_local(os.path.join(local_dir, name)) for name in _walk(local_dir)}
+        entries = {name: measure_local(os.path.join(local_dir, name)) for name in _list_files(local_dir)}
         if not entries:
             raise CheckpointError(f"{local_dir} holds no files")
-    retried(store, f"{store.url}/{mark}", lambda: store.delete(mark))
+    with_retries(store, f"{store.url}/{mark}", lambda: store.delete(mark))
     return {"done": False, "files": {name: [entry.num_bytes, entry.sha256] for name, entry in entries.items()}}
 
 
-def _is_there(store: Store, local_dir: str, entries: dict[str, FileEntry]) -> bool:
+def _is_uploaded(store: Store, local_dir: str, entries: dict[str, FileEntry]) -> bool:
     """Whether the same checkpoint lies there, by its manifest and the sizes of its files."""
-    there = retried(store, store.url, store.files)
+    there = with_retries(store, store.url, store.files)
     if {name: there.get(name) for name in entries} != {name: entry.num_bytes for name, entry in entries.items()}:
         return False
     for name in (layout.MANIFEST, layout.MANIFEST_SUM):
         if name not in there:
             return False
-        data = retried(store, f"{store.url}/{name}", functools.partial(store.read, name))
-        if data != _bytes(local_dir, name):
+        data = with_retries(store, f"{store.url}/{name}", functools.partial(store.read, name))
+        if data != _read_file(local_dir, name):
             return False
     return True
 
 
-def _walk(directory: str) -> list[str]:
+def _list_files(directory: str) -> list[str]:
     """The files below a directory, with slashes, without what is hidden or unfinished."""
     found = []
     for place, directories, names in os.walk(directory):
@@ -140,7 +140,7 @@ def _walk(directory: str) -> list[str]:
     return [name for name in found if name != UPLOADED]
 
 
-def _sees(local_dir: str, files: dict[str, FileEntry]) -> bool:
+def _has_files(local_dir: str, files: dict[str, FileEntry]) -> bool:
     paths = {os.path.join(local_dir, name): entry.num_bytes for name, entry in files.items()}
     return all(os.path.isfile(path) and os.path.getsize(path) == size for path, size in paths.items())
 
@@ -150,14 +150,14 @@ def _upload(store: Store, local_dir: str, name: str | None, files: dict[str, Fil
         upload(store, os.path.join(local_dir, name), name, files[name])
 
 
-def _complete_upload(store: Store, local_dir: str, files: dict[str, FileEntry]) -> None:
+def _write_markers(store: Store, local_dir: str, files: dict[str, FileEntry]) -> None:
     """Write what makes the copy complete, the mark itself last."""
     if carries_manifest(local_dir):
         for name in (layout.MANIFEST_SUM, layout.MANIFEST):
-            upload_bytes(store, name, _bytes(local_dir, name))
+            upload_bytes(store, name, _read_file(local_dir, name))
     else:
         upload_bytes(store, UPLOADED, upload_list(files))
 
 
-def _bytes(local_dir: str, name: str) -> bytes:
+def _read_file(local_dir: str, name: str) -> bytes:
     return safe_open.read_bytes(os.path.join(local_dir, name), safe_open.MANIFEST)

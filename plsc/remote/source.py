@@ -13,7 +13,7 @@ from plsc.errors import CheckpointError
 from plsc.files import plain_json, safe_open
 from plsc.files.hashes import FileEntry, hash_bytes, write_new
 from plsc.remote.stores import Store
-from plsc.remote.transfer import download, retried
+from plsc.remote.transfer import download, with_retries
 
 UPLOADED = "upload.json"
 FORMAT, VERSION = "plsc-upload", 1
@@ -27,12 +27,15 @@ def upload_list(files: dict[str, FileEntry]) -> bytes:
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint or an export below an address: `prefix` is "" or ends with a slash; `texts` are the contents of the
-    files that make it complete by their names, the one to be written last at the end."""
+    """A complete checkpoint or export at an address.
+
+    prefix: "", or the path below the address, with a slash at its end. markers: {name: contents} of the files that
+    make a copy complete; the last one is written last.
+    """
 
     store: Store
     prefix: str
-    texts: dict[str, str]
+    markers: dict[str, str]
 
     @property
     def url(self) -> str:
@@ -41,29 +44,29 @@ class Source:
     @property
     def name(self) -> str:
         """Such as step_00012000_0a1b2c3d4e5f; the end is from the list's SHA-256: another one has another name."""
-        last = list(self.texts.values())[-1]
-        kind = "export" if UPLOADED in self.texts else layout.step_name(json.loads(last)["step"])
+        last = list(self.markers.values())[-1]
+        kind = "export" if UPLOADED in self.markers else layout.step_name(json.loads(last)["step"])
         return f"{kind}_{hash_bytes(last.encode())[:12]}"
 
     def entries(self) -> dict[str, FileEntry]:
-        """Size and SHA-256 of every file that is not in `texts`. Raises CheckpointError that names the address."""
-        if UPLOADED in self.texts:
-            return _listed(f"{self.url}/{UPLOADED}", self.texts[UPLOADED])
+        """Size and SHA-256 of every file that is not in `markers`. Raises CheckpointError that names the address."""
+        if UPLOADED in self.markers:
+            return _parse_upload_list(f"{self.url}/{UPLOADED}", self.markers[UPLOADED])
         with tempfile.TemporaryDirectory(prefix="plsc_") as directory:
-            self.mark(directory)
+            self.write_markers(directory)
             try:
                 return checkpoint.read_manifest(directory).files
             except CheckpointError as error:
                 raise CheckpointError(str(error).replace(directory, self.url)) from None
 
-    def mark(self, directory: str) -> None:
+    def write_markers(self, directory: str) -> None:
         """Write what makes a copy complete."""
-        for name, text in self.texts.items():
+        for name, text in self.markers.items():
             write_new(os.path.join(directory, name), text.encode())
 
-    def is_marked(self, directory: str) -> bool:
+    def has_markers(self, directory: str) -> bool:
         """Whether a directory has the same list of files."""
-        for name, text in self.texts.items():
+        for name, text in self.markers.items():
             try:
                 if safe_open.read_bytes(os.path.join(directory, name), safe_open.MANIFEST) != text.encode():
                     return False
@@ -85,7 +88,7 @@ def read_source(store: Store, prefix: str, files: dict[str, int]) -> Source:
         url = f"{store.url}/{prefix}{name}"
         if files.get(prefix + name, 0) > safe_open.MANIFEST:
             raise CheckpointError(f"{url}: has {files[prefix + name]} bytes; it may have {safe_open.MANIFEST}")
-        return retried(store, url, lambda: store.read(prefix + name)).decode(errors="replace")
+        return with_retries(store, url, lambda: store.read(prefix + name)).decode(errors="replace")
 
     is_export = prefix + layout.MANIFEST not in files
     names = [UPLOADED] if is_export else [layout.MANIFEST_SUM, layout.MANIFEST]
@@ -98,14 +101,14 @@ def read_source(store: Store, prefix: str, files: dict[str, int]) -> Source:
     return source
 
 
-def _listed(where: str, text: str) -> dict[str, FileEntry]:
+def _parse_upload_list(where: str, text: str) -> dict[str, FileEntry]:
     """The files of an `upload.json`. Only plain names below its directory are accepted."""
     try:
         data = plain_json.loads(text)
         if data["format"] != FORMAT or data["version"] != VERSION:
             raise ValueError
         entries = {name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in data["files"].items()}
-        if not all(_is_plain(name) and _is_entry(entry) for name, entry in entries.items()):
+        if not all(_is_plain_name(name) and _is_entry(entry) for name, entry in entries.items()):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{where}: damaged, or not written by this PLSC") from None
@@ -116,5 +119,5 @@ def _is_entry(entry: FileEntry) -> bool:
     return type(entry.num_bytes) is int and entry.num_bytes >= 0 and isinstance(entry.sha256, str)
 
 
-def _is_plain(name: str) -> bool:
+def _is_plain_name(name: str) -> bool:
     return all(part not in ("", ".", "..") for part in name.split("/")) and "\0" not in name and name != UPLOADED

@@ -39,7 +39,7 @@ class Store(Protocol):
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens where there is none."""
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """A text without what must not be printed."""
 
 

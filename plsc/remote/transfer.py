@@ -15,7 +15,7 @@ from plsc.remote.stores import Store
 
 log = logging.getLogger(__name__)
 
-PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, fourth and fifth try; there is no sixth
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, fourth and fifth try; there is no sixth
 
 # What another try does not change.
 PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, PlscError)
@@ -24,16 +24,16 @@ PERMANENT_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValida
 T = TypeVar("T")
 
 
-def retried(store: Store, what: str, action: Callable[[], T]) -> T:
+def with_retries(store: Store, what: str, action: Callable[[], T]) -> T:
     """The result of `action`, tried five times at most. Raises CheckpointError "<what>: <reason>", without secrets."""
-    for pause in (*PAUSES, None):
+    for pause in (*RETRY_DELAYS, None):
         try:
             return action()
         except Exception as error:  # every driver has errors of its own
-            reason = store.hide(describe(error))
+            reason = store.redact(describe(error))
             permanent = isinstance(error, PERMANENT) or type(error).__name__ in PERMANENT_NAMES
         if permanent or pause is None:
-            tries = "" if permanent else f" (tried {len(PAUSES) + 1} times)"
+            tries = "" if permanent else f" (tried {len(RETRY_DELAYS) + 1} times)"
             raise CheckpointError(f"{what}: {reason}{tries}")
         log.warning("%s: %s; again in %g s", what, reason, pause)
         time.sleep(pause)
@@ -42,13 +42,13 @@ def retried(store: Store, what: str, action: Callable[[], T]) -> T:
 
 def upload(store: Store, local: str, name: str, expected: FileEntry) -> None:
     """Copy a file to the store and read it back. Raises CheckpointError, also where the local file is damaged."""
-    _require(local, measure_local(local), expected)
+    _require_undamaged(local, measure_local(local), expected)
 
     def copy() -> None:
         store.put(local, name)
-        _require_arrived(store.measure(name), expected)
+        _require_equal(store.measure(name), expected)
 
-    retried(store, f"{store.url}/{name}", copy)
+    with_retries(store, f"{store.url}/{name}", copy)
 
 
 def upload_bytes(store: Store, name: str, data: bytes) -> None:
@@ -59,7 +59,7 @@ def upload_bytes(store: Store, name: str, data: bytes) -> None:
         if store.read(name) != data:
             raise OSError("what is read back is not what was written")
 
-    retried(store, f"{store.url}/{name}", copy)
+    with_retries(store, f"{store.url}/{name}", copy)
 
 
 def download(store: Store, name: str, local: str, expected: FileEntry) -> None:
@@ -69,9 +69,9 @@ def download(store: Store, name: str, local: str, expected: FileEntry) -> None:
         if os.path.lexists(local):
             os.unlink(local)
         store.get(name, local)
-        _require_arrived(measure_local(local), expected)
+        _require_equal(measure_local(local), expected)
 
-    retried(store, f"{store.url}/{name}", copy)
+    with_retries(store, f"{store.url}/{name}", copy)
 
 
 def measure_local(path: str) -> FileEntry:
@@ -82,12 +82,12 @@ def measure_local(path: str) -> FileEntry:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 
 
-def _require(path: str, found: FileEntry, expected: FileEntry) -> None:
+def _require_undamaged(path: str, found: FileEntry, expected: FileEntry) -> None:
     if found != expected:
         raise CheckpointError(f"{path}: size or SHA-256 differs from the manifest: damaged, and not copied")
 
 
-def _require_arrived(found: FileEntry, expected: FileEntry) -> None:
+def _require_equal(found: FileEntry, expected: FileEntry) -> None:
     if found.num_bytes != expected.num_bytes:
         raise OSError(f"{found.num_bytes} of {expected.num_bytes} bytes arrived")
     if found.sha256 != expected.sha256:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from plsc.serving.description import DESCRIPTION, Description, is_exported, read_description
 from plsc.serving.gallery import Gallery, Matches
-from plsc.serving.pictures import RESIZES, find_pictures, resized
+from plsc.serving.images import RESIZE_MODES, find_images, resize_image
 from plsc.serving.predictor import Predictor
 
 __all__ = [
     "DESCRIPTION",
-    "RESIZES",
+    "RESIZE_MODES",
     "Description",
     "Gallery",
     "Matches",
     "Predictor",
-    "find_pictures",
+    "find_images",
     "is_exported",
     "read_description",
-    "resized",
+    "resize_image",
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation.embeddings import checked, normalize
+from plsc.evaluation.embeddings import check_embeddings, normalize
 from plsc.files import safe_open
 
 FEATURES, TABLE = "features.npy", "pictures.csv"
@@ -36,7 +36,7 @@ class Gallery:
     """
 
     def __init__(self, embeddings: np.ndarray, names: Sequence[str] | None = None):
-        given = checked(embeddings, "gallery")
+        given = check_embeddings(embeddings, "gallery")
         if not len(given) or (names is not None and len(names) != len(given)):
             count = "no" if names is None else len(names)
             raise DataError(f"gallery: {len(given)} embeddings and {count} names; give at least one, and a name each")
@@ -58,13 +58,13 @@ class Gallery:
 
         Raises DataError for probes of another size, ConfigError for k < 1.
         """
-        probes = _fitting(probes, self.unit.shape[1])
+        probes = _check_size(probes, self.unit.shape[1])
         if k < 1:
             raise ConfigError(f"k={k}: must be at least 1")
         k = min(k, len(self.unit))
         index, cosine = np.zeros((len(probes), k), np.int64), np.zeros((len(probes), k), np.float32)
         units: np.ndarray = normalize(probes).astype(np.float32)
-        for rows, block in _blocks(units, self.unit):
+        for rows, block in _similarity_blocks(units, self.unit):
             order = np.argsort(-block, axis=1, kind="stable")[:, :k]
             index[rows], cosine[rows] = order, np.take_along_axis(block, order, axis=1)
         names = None if self.names is None else [[self.names[i] for i in row] for row in index]
@@ -73,8 +73,8 @@ class Gallery:
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The cosine of each of a [M, E] with each of b [N, E], float32 [M, N]; 0 with an embedding of zeros."""
-    a = checked(a, "embeddings")
-    b = _fitting(b, a.shape[1])
+    a = check_embeddings(a, "embeddings")
+    b = _check_size(b, a.shape[1])
     return (normalize(a) @ normalize(b).T).astype(np.float32)
 
 
@@ -118,15 +118,15 @@ def read_paths(table: str) -> list[str]:
         return [row["path"] for row in csv.DictReader(file)]
 
 
-def _blocks(probes: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def _similarity_blocks(probes: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     step = max(1, BLOCK // len(gallery))
     for start in range(0, len(probes), step):
         rows = slice(start, min(start + step, len(probes)))
         yield rows, probes[rows] @ gallery.T
 
 
-def _fitting(embeddings: np.ndarray, size: int) -> np.ndarray:
-    array = checked(embeddings, "embeddings")
+def _check_size(embeddings: np.ndarray, size: int) -> np.ndarray:
+    array = check_embeddings(embeddings, "embeddings")
     if array.shape[1] != size:
         raise DataError(f"embeddings: have {array.shape[1]} numbers, those to compare with {size}")
     return array

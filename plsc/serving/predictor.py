@@ -14,13 +14,13 @@ from plsc.errors import ConfigError, DataError, ExportError
 from plsc.parallel.environment import cores
 from plsc.serving.description import read_description
 from plsc.serving.gallery import Gallery, Matches, cosines
-from plsc.serving.pictures import RESIZES, resized
-from plsc.serving.runtimes import open_runtime
+from plsc.serving.images import RESIZE_MODES, resize_image
+from plsc.serving.runtimes import RuntimeOptions, open_runtime
 from plsc.terminal import open_standard_streams
 
 CALLERS = 2
 
-MOST_BATCH, MOST_THREADS = 1_000_000, 1024
+MAX_BATCH, MAX_THREADS = 1_000_000, 1024
 
 
 class Predictor:
@@ -28,7 +28,7 @@ class Predictor:
 
     model_dir: what `convert_for_prediction()` or `plsc export` wrote. runtime: "paddle" (Paddle Inference), "onnx"
     (ONNX Runtime), or "auto", the first of the two that was exported and is installed. resize: what is done to a
-    picture of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.pictures.resized).
+    picture of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.images.resize_image).
     device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU for a batch; 0
     is one for each core that this process may use.
 
@@ -53,18 +53,20 @@ class Predictor:
         card: int = 0,
         callers: int = 0,
     ):
-        good = 1 <= batch_size <= MOST_BATCH and 0 <= threads <= MOST_THREADS and 0 <= callers <= MOST_THREADS
-        if resize not in RESIZES or not good or not 0 <= card < MOST_THREADS:
+        good = 1 <= batch_size <= MAX_BATCH and 0 <= threads <= MAX_THREADS and 0 <= callers <= MAX_THREADS
+        if resize not in RESIZE_MODES or not good or not 0 <= card < MAX_THREADS:
             raise ConfigError(
                 f"Predictor: resize={resize!r:.40}, batch_size={batch_size}, threads={threads}, callers={callers}, "
-                f"card={card}; allowed: {', '.join(RESIZES)}; 1 to {MOST_BATCH}; 0 to {MOST_THREADS} for the others"
+                f"card={card}; allowed: resize {', '.join(RESIZE_MODES)}; batch_size 1 to {MAX_BATCH:,}; "
+                f"the others 0 to {MAX_THREADS:,}"
             )
         open_standard_streams()
         path = os.fspath(model_dir)
         self.description = read_description(path)
         self._path, self._batch_size, self._resize = path, batch_size, resize
         callers = callers or min(CALLERS, cores())
-        self._runtime = open_runtime(path, self.description, runtime, threads or cores(), device, card, callers)
+        options = RuntimeOptions(threads or cores(), device, card, callers)
+        self._runtime = open_runtime(path, self.description, runtime, options)
 
     def close(self) -> None:
         """Free the model. May be called again."""
@@ -128,7 +130,7 @@ class Predictor:
         channels, height, width = self.description.image_shape
         image = decode_image(picture, channels=channels)
         name = repr(picture) if isinstance(picture, (str, os.PathLike)) else "a picture"
-        return normalise(resized(image, height, width, self._resize, name), self.description.pixel_std)
+        return normalise(resize_image(image, height, width, self._resize, name), self.description.pixel_std)
 
     def _embeddings(self, given) -> np.ndarray:
         is_embedding = isinstance(given, np.ndarray) and given.dtype.kind == "f"

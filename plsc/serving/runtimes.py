@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,22 @@ import numpy as np
 from plsc.errors import ConfigError, ExportError, PlscError
 from plsc.extras import install
 from plsc.serving.description import Description, check_files
-from plsc.serving.workers import Lifetime, Workers
+from plsc.serving.thread_pool import Lifetime, ObjectPool
 
 DEVICES = ("auto", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """Where a model runs. threads: of the CPU, for a batch. device: one of DEVICES. card: number of the GPU.
+
+    callers: how many threads Paddle Inference serves at a time, on a GPU one.
+    """
+
+    threads: int
+    device: str = "auto"
+    card: int = 0
+    callers: int = 1
 
 
 class PaddleRuntime:
@@ -20,7 +34,7 @@ class PaddleRuntime:
 
     kind = "paddle"
 
-    def __init__(self, program: str, weights: str, threads: int, device: str, card: int, callers: int = 1):
+    def __init__(self, program: str, weights: str, options: RuntimeOptions):
         from plsc.backend.paddle_version import require_paddle
 
         version = require_paddle()
@@ -28,19 +42,19 @@ class PaddleRuntime:
         from paddle import inference
 
         has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-        _check_device(device, has_gpu, "Paddle")
+        _check_device(options.device, has_gpu, "Paddle")
         if program.endswith(".json") and version.startswith("2."):
             raise ExportError(f"{program}: was exported by Paddle 3, which Paddle {version} cannot read; use Paddle 3")
         config = inference.Config(program, weights)
         config.disable_glog_info()
-        config.set_cpu_math_library_num_threads(threads)
-        on_gpu = has_gpu and device != "cpu"
+        config.set_cpu_math_library_num_threads(options.threads)
+        on_gpu = has_gpu and options.device != "cpu"
         if on_gpu:
-            config.enable_use_gpu(256, card)  # MB of memory to begin with
-        predictor, limit = inference.create_predictor(config), 1 if on_gpu else callers
+            config.enable_use_gpu(256, options.card)  # MB of memory to begin with
+        predictor, limit = inference.create_predictor(config), 1 if on_gpu else options.callers
         # now, not when they are needed: Paddle 3 reads the program's file for each, and it may be another one by then
         copies = [predictor, *(predictor.clone() for _ in range(limit - 1))]
-        self._workers = Workers(lambda: _Copy(copies.pop()), limit)
+        self._workers = ObjectPool(lambda: _Copy(copies.pop()), limit)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """images float32 [B, C, H, W] -> the outputs, in order."""
@@ -70,7 +84,7 @@ class OnnxRuntime:
 
     kind = "onnx"
 
-    def __init__(self, file: str, threads: int, device: str, card: int):
+    def __init__(self, file: str, options: RuntimeOptions):
         try:
             import onnxruntime
         except ImportError:
@@ -78,60 +92,62 @@ class OnnxRuntime:
                 f"{file}: ONNX Runtime is not installed; install it with {install('onnx', 'onnxruntime')}"
             ) from None
         has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-        _check_device(device, has_gpu, "ONNX Runtime")
-        providers = [("CUDAExecutionProvider", {"device_id": card})] if has_gpu and device != "cpu" else []
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
+        _check_device(options.device, has_gpu, "ONNX Runtime")
+        on_gpu = has_gpu and options.device != "cpu"
+        providers = [("CUDAExecutionProvider", {"device_id": options.card})] if on_gpu else []
+        session = onnxruntime.SessionOptions()
+        session.intra_op_num_threads = options.threads
+        session.log_severity_level = 3  # errors
         self._lifetime, self._file = Lifetime(self), file
-        self._session = onnxruntime.InferenceSession(file, options, providers=[*providers, "CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(file, session, providers=[*providers, "CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """images float32 [B, C, H, W] -> the outputs, in order."""
         session = self._session  # kept until this call is over, whoever closes meanwhile
-        self._lifetime.require()
+        self._lifetime.require_usable()
         try:
             return session.run(None, {self._input: np.ascontiguousarray(images, np.float32)})
         except Exception as error:  # ONNX Runtime's own have no base but this
-            raise ExportError(f"{self._file}: onnx cannot run it: {_in_one_line(error)}") from error
+            raise ExportError(f"{self._file}: onnx cannot run it: {_one_line(error)}") from error
 
     def close(self) -> None:
         """Free it when the last caller is done."""
         self._lifetime.closed = True
-        if self._lifetime.is_here:
+        if self._lifetime.in_own_process:
             self._session = None
 
 
-def open_runtime(path: str, description: Description, kind: str, threads: int, device: str, card: int, callers: int):
+def open_runtime(path: str, description: Description, kind: str, options: RuntimeOptions):
     """The runtime for one kind ("paddle", "onnx") or the first that can be used ("auto"). Raises ExportError."""
-    if kind not in ("auto", "paddle", "onnx") or device not in DEVICES:
+    if kind not in ("auto", "paddle", "onnx") or options.device not in DEVICES:
         raise ConfigError(
-            f"runtime={kind!r}, device={device!r}: must be one of auto, paddle, onnx and one of {', '.join(DEVICES)}"
+            f"runtime={kind!r}, device={options.device!r}: must be one of auto, paddle, onnx and one of "
+            f"{', '.join(DEVICES)}"
         )
     if kind != "auto" and kind not in description.models:
         raise ExportError(f"{path}: was not exported for {kind}, only for {', '.join(description.models)}")
-    kinds = [kind] if kind != "auto" else [name for name in _usable() if name in description.models]
+    kinds = [kind] if kind != "auto" else [name for name in _installed() if name in description.models]
     kind = (kinds or list(description.models))[0]
     files = check_files(path, description, kind)
     try:
         if kind == "paddle":
             program, weights = files
-            return PaddleRuntime(program, weights, threads, device, card, callers)
+            return PaddleRuntime(program, weights, options)
         (file,) = files
-        return OnnxRuntime(file, threads, device, card)
+        return OnnxRuntime(file, options)
     except PlscError:
         raise
     except Exception as error:  # ONNX Runtime's own have no base but this
-        raise ExportError(f"{files[0]}: {kind} cannot open it: {_in_one_line(error)}") from error
+        raise ExportError(f"{files[0]}: {kind} cannot open it: {_one_line(error)}") from error
 
 
-def _in_one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """What a runtime says, the end of it: it begins with places in its source."""
     return " ".join(str(error).split())[-300:]
 
 
-def _usable() -> list[str]:
+def _installed() -> list[str]:
     """The runtimes that are installed, by what can be found without importing it."""
     from importlib.util import find_spec
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from plsc.evaluation.identification import identify
-from plsc.evaluation.ijb import judge, read_faces, read_pairs
+from plsc.evaluation.ijb import evaluate_templates, read_faces, read_pairs
 from plsc.evaluation.megaface import megaface
 from tests import using_kit as kit
 
@@ -80,7 +80,7 @@ def test_ijb_finds_pictures_by_their_names(tmp_path):
     (tmp_path / "faces.txt").write_text("".join(f"{n} {i // 3} {i % 2}\n" for i, n in enumerate(names)))
     lines = [f"{a} {b} {int((a + b) % 3 == 0)}\n" for a in range(10) for b in range(a)]
     (tmp_path / "pairs.txt").write_text("".join(lines))
-    expected = judge(features, read_faces(tmp_path / "faces.txt"), read_pairs(tmp_path / "pairs.txt"))
+    expected = evaluate_templates(features, read_faces(tmp_path / "faces.txt"), read_pairs(tmp_path / "pairs.txt"))
     order = rng.permutation(30)
     predictions = write_predictions(tmp_path / "p", features[order], [f"crops/{names[i]}" for i in order])
     np.save(tmp_path / "plain.npy", features)

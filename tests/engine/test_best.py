@@ -10,7 +10,7 @@ import pytest
 from plsc.config import Config
 from plsc.engine.evaluation.best import Best, check_best_metric, parse_best_metric
 from plsc.errors import ConfigError
-from plsc.evaluation.metric import Embedded, given_by, make_metrics
+from plsc.evaluation.metric import Embedded, make_metrics, supported_numbers
 
 
 def run_of(metric, **keys):
@@ -95,7 +95,7 @@ def test_what_the_pairs_can_give_is_known_before_training(metric, good):
     """Of 99 different pairs one in a hundred is not even one."""
     config = run_of(metric).config
     (verification,) = make_metrics(config)
-    given = given_by(verification, Embedded("lfw", np.zeros((0, 0)), issame=np.zeros(99, bool)))
+    given = supported_numbers(verification, Embedded("lfw", np.zeros((0, 0)), issame=np.zeros(99, bool)))
     check = lambda: check_best_metric(config, parse_best_metric(config, run_of(metric).user_objects), given)  # noqa: E731
     if good:
         check()

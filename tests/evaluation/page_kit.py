@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from plsc.evaluation.judged import Judged, judged
+from plsc.evaluation.page_data import PageData, page_data
 from plsc.evaluation.verification import pair_distances, verify
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-def made_up(pairs: int, name: str = "made up", noise: float = 1.2, **options) -> tuple[Judged, np.ndarray, np.ndarray]:
+def made_up(
+    pairs: int, name: str = "made up", noise: float = 1.2, **options
+) -> tuple[PageData, np.ndarray, np.ndarray]:
     """(the set, its squared distances [P], flags [P]); picture i is of one colour, `colour_of(i)`."""
     rng = np.random.default_rng(3)
     same = np.arange(pairs) % 2 == 0
@@ -23,7 +25,7 @@ def made_up(pairs: int, name: str = "made up", noise: float = 1.2, **options) ->
     second = np.where(same[:, None], first + noise * other, other)
     embeddings = np.stack([first, second], axis=1).reshape(2 * pairs, 24)
     distance = pair_distances(embeddings)
-    return judged(name, verify(embeddings, same), distance, same, picture, **options), distance, same
+    return page_data(name, verify(embeddings, same), distance, same, picture, **options), distance, same
 
 
 def colour_of(index: int) -> tuple[int, int, int]:

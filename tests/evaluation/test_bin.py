@@ -71,6 +71,7 @@ def test_bytearrays_of_every_protocol(tmp_path, protocol):
 
 def _python_pickle(content, protocol):
     """As `bytearray.__reduce__` says, which the C pickler passes by."""
+
     class Reduced:
         def __init__(self, data):
             self.data = data
@@ -294,7 +295,7 @@ def test_find_targets(tmp_path):
 
 
 def test_numpy_is_all_that_is_imported():
-    rooms = "bin_file embeddings folders identification ijb megaface pairs report roc sources spread"
+    rooms = "bin_file embeddings folders identification ijb megaface pairs pair_sets plot roc spread"
     rooms = [*rooms.split(), "verification"]
     program = f"import sys; [__import__('plsc.evaluation.' + room) for room in {rooms}]; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()

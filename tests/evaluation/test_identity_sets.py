@@ -9,8 +9,8 @@ from plsc.errors import DataError
 from plsc.evaluation.bin_file import PairSet, save_bin
 from plsc.evaluation.identity_sets import IdentitySet, is_identity_list, load_set
 from plsc.evaluation.metric import DISTRACTOR, IDENTITIES, PAIRS
+from plsc.evaluation.pair_sets import image_location, load_pairs
 from plsc.evaluation.pairs import choose_pairs
-from plsc.evaluation.sources import load_pairs, place_of
 
 SIZES = [3, 5, 2, 4, 6]
 BOTH = (PAIRS, IDENTITIES)
@@ -63,7 +63,7 @@ def test_a_list_has_its_identities_together_and_nobody_last(tmp_path):
         assert (one == other) == same and one != DISTRACTOR != other
     alone = load_set(tmp_path / "list.txt", "list.txt", (PAIRS,))
     assert list(alone.images) == [found.images[int(at)] for at in found.pictures]
-    assert place_of(alone, 0).startswith("list.txt:") and "faces/p" in place_of(alone, 0)
+    assert image_location(alone, 0).startswith("list.txt:") and "faces/p" in image_location(alone, 0)
 
 
 def test_a_set_of_pairs_has_no_identities(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from plsc.errors import DataError
-from plsc.evaluation.ijb import judge, read_faces, read_pairs, read_scores, templates
+from plsc.evaluation.ijb import build_templates, evaluate_templates, read_faces, read_pairs, read_scores
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_against_a_loop(meta, weighted, monkeypatch):
     monkeypatch.setattr("plsc.evaluation.ijb.BLOCK", 100)  # 780 pairs: the last block is not full
     folder, features = meta
     faces, pairs = read_faces(folder / "faces.txt"), read_pairs(folder / "pairs.txt")
-    result = judge(features, faces, pairs, read_scores(folder / "scores.txt", faces) if weighted else None)
+    result = evaluate_templates(features, faces, pairs, read_scores(folder / "scores.txt", faces) if weighted else None)
     found = loop_similarities(folder, features, weighted)
     same, other = ([s for s, flag in found if flag is kind] for kind in (True, False))
     assert (result.num_templates, result.num_same, result.num_different) == (40, len(same), len(other)) == (40, 60, 720)
@@ -78,7 +78,7 @@ def test_against_a_loop(meta, weighted, monkeypatch):
     wins = sum((s > o) + (s == o) / 2 for s in same for o in other) / 60 / 720
     assert abs(result.auc - wins) < 1e-12  # one division of counts
     weights = read_scores(folder / "scores.txt", faces)
-    assert np.abs(templates(features, faces)[1] - templates(features, faces, weights)[1]).max() > 0.01
+    assert np.abs(build_templates(features, faces)[1] - build_templates(features, faces, weights)[1]).max() > 0.01
 
 
 @pytest.mark.parametrize(("file", "line", "said"), [
@@ -110,10 +110,10 @@ def test_what_does_not_fit_is_refused(meta):
     folder, features = meta
     faces, pairs = read_faces(folder / "faces.txt"), read_pairs(folder / "pairs.txt")
     with pytest.raises(DataError, match="features for .* pictures"):
-        judge(features[1:], faces, pairs)
+        evaluate_templates(features[1:], faces, pairs)
     write(folder / "pairs.txt", ["107 100 0", "100 101 1"])
     with pytest.raises(DataError, match=r"pair 2 names template 101, .* \(1 such pairs\)"):
-        judge(features, faces, read_pairs(folder / "pairs.txt"))
+        evaluate_templates(features, faces, read_pairs(folder / "pairs.txt"))
     for name in ("faces", "pairs"):
         (folder / f"{name}.txt").write_text("\n")
     for read in (read_faces, read_pairs):

@@ -12,12 +12,12 @@ from plsc.errors import ConfigError, DataError
 from plsc.evaluation import DISTRACTOR, Embedded, Metric, register_metric
 from plsc.evaluation.embeddings import normalize
 from plsc.evaluation.identification import identify
-from plsc.evaluation.metric import PAIRS, computed, find_number, given_by, make_metrics, rehearse
-from plsc.evaluation.metrics.identification import roles
+from plsc.evaluation.metric import PAIRS, compute_metric, dry_run, make_metrics, resolve_number, supported_numbers
+from plsc.evaluation.metrics.identification import split_roles
 from plsc.evaluation.page import page
 from plsc.evaluation.results import SetResult, Verifications
 from plsc.evaluation.retrieval import retrieve
-from plsc.evaluation.table import tables
+from plsc.evaluation.tables import metric_tables
 from plsc.evaluation.verification import verify
 from plsc.registry import METRICS
 
@@ -46,19 +46,19 @@ def made(name: str, **options) -> Metric:
 
 def test_verification_through_the_metric():
     data, metric = a_set(), made("verification")
-    found = computed(metric, data)
+    found = compute_metric(metric, data)
     expected = verify(data.embeddings, data.issame, xnorm=2.5)
     assert found.result.accuracy == expected.accuracy and found.values["eer"] == expected.eer
     assert found.values["tar@0.1"] == expected.tar_at_far[0.1] and found.values["tar@1e-06"] is None
     assert found.record["roc"]["tpr"][-1] == 1.0 and found.record["tar_at_far"]["0.1"] == expected.tar_at_far[0.1]
     assert found.text.startswith(f"Accuracy-Flip: {expected.accuracy:.5f}+-{expected.accuracy_std:.5f}, XNorm: 2.50000")
-    other = computed(make_metrics(Config.from_dict({"protocol": "insightface"}))[0], data)
+    other = compute_metric(make_metrics(Config.from_dict({"protocol": "insightface"}))[0], data)
     assert other.result.accuracy == verify(data.embeddings, data.issame, protocol="insightface").accuracy
 
 
 def test_retrieval_through_the_metric():
     data, metric = a_set(), made("retrieval", ks=[1, 3])
-    found, expected = computed(metric, data).values, retrieve(data.embeddings, data.identities, ks=[1, 3])
+    found, expected = compute_metric(metric, data).values, retrieve(data.embeddings, data.identities, ks=[1, 3])
     assert list(found) == ["recall@1", "recall@3", "precision@1", "r_precision", "map@r", "num_queries", "num_gallery"]
     assert found["recall@3"] == expected.recall[3] and found["map@r"] == expected.map_at_r
     assert 0 < found["map@r"] < found["recall@1"] == found["precision@1"] < 1
@@ -77,12 +77,12 @@ def test_identification_through_the_metric():
             first.append(place)
         else:
             probes.append(place)
-    known, mated, strangers = roles(data.identities)
+    known, mated, strangers = split_roles(data.identities)
     alone = [place for place in probes if np.sum(data.identities == data.identities[place]) == 1]
     assert known.tolist() == first and sorted([*mated, *strangers]) == probes and strangers.tolist() == alone
     units, ids = data.embeddings, data.identities
     expected = identify(units[first], ids[first], units[probes], ids[probes], units[ids == DISTRACTOR])
-    found = computed(metric, data).values
+    found = compute_metric(metric, data).values
     assert {rank: found[f"rank@{rank}"] for rank in (1, 5, 10)} == expected.rank_rate
     assert found["tpir@0.1"] is None and (found["num_mated"], found["num_unmated"]) == (len(mated), len(alone))
     assert found["rank@1"] < found["rank@5"]
@@ -95,10 +95,10 @@ def test_identification_through_the_metric():
 ])  # fmt: skip
 def test_what_identities_can_give_is_known_without_embeddings(name, ids, given):
     data = Embedded("x", NOTHING, identities=np.array(ids))
-    names = given_by(made(name), data)
+    names = supported_numbers(made(name), data)
     assert len(names) == given
     units = np.eye(len(ids))
-    values = computed(made(name), Embedded("x", units, identities=np.array(ids))).values
+    values = compute_metric(made(name), Embedded("x", units, identities=np.array(ids))).values
     if names:
         assert [number for number, value in values.items() if value is not None] == names
     else:
@@ -120,18 +120,18 @@ def test_a_metric_of_ones_own_is_in_log_table_page_and_json():
             return {"spread": self.scale * np.square(away).sum(axis=1).mean(), "pictures": np.int64(80), "none": None}
 
     data = a_set()
-    one = SetResult("mine", {"spread": computed(made("spread", scale=2), data)})
+    one = SetResult("mine", {"spread": compute_metric(made("spread", scale=2), data)})
     value = 2 * float(np.mean([np.sum((row - data.embeddings.mean(axis=0)) ** 2) for row in data.embeddings]))
     assert one.values == {"spread": pytest.approx(value, rel=1e-12), "pictures": 80, "none": None}  # sums in two orders
     assert list(one.lines()) == [f"[mine] spread: spread: {value:.5f}, pictures: 80"]
     assert one.record == one.values and one.verification is None
-    assert tables({"mine": one}) == ["spread  spread   pictures  none", f"mine    {value:.5f}  80        -"]
+    assert metric_tables({"mine": one}) == ["spread  spread   pictures  none", f"mine    {value:.5f}  80        -"]
     text = page([], "run", {"mine": {"spread": one.values}})
     for part in ("<h2>mine</h2>", "<h3>spread</h3>", f"<dd>{value:.5f}</dd>", '<dd class="none">not supported</dd>'):
         assert part in text
     found = Verifications({"mine": one})
     assert dict(found) == {} and found.metrics == {"mine": one.values}
-    rehearse(made("spread"), Embedded("x", NOTHING, identities=data.identities), 7)
+    dry_run(made("spread"), Embedded("x", NOTHING, identities=data.identities), 7)
 
 
 def register(name="mine", **body):
@@ -206,7 +206,7 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 def test_what_a_metric_returns_is_checked(returned, message):
     register(compute=lambda self, data: returned())
     with pytest.raises(DataError, match=message) as caught:
-        rehearse(made("mine"), Embedded("x", NOTHING, identities=np.arange(4)), 3)
+        dry_run(made("mine"), Embedded("x", NOTHING, identities=np.arange(4)), 3)
     assert "\n" not in str(caught.value)
 
 
@@ -218,7 +218,7 @@ def test_metrics_of_pairs_are_given_pairs():
         return {"x": np.array(0.5)}
 
     register(needs=PAIRS, compute=compute)
-    rehearse(made("mine"), Embedded("x", NOTHING, issame=np.array([True, False])), 3)
+    dry_run(made("mine"), Embedded("x", NOTHING, issame=np.array([True, False])), 3)
     assert seen == [((4, 3), [True, False])]
 
 
@@ -230,13 +230,13 @@ def test_metrics_of_pairs_are_given_pairs():
 def test_what_gives_returns_is_checked(body, message):
     register(**body)
     with pytest.raises(DataError, match=message):
-        given_by(made("mine"), Embedded("x", NOTHING, identities=np.arange(3)))
+        supported_numbers(made("mine"), Embedded("x", NOTHING, identities=np.arange(3)))
 
 
 def test_a_record_that_json_cannot_hold_is_refused():
     register(record=lambda self, result: {"x": np.ones(3)})
     with pytest.raises(DataError, match="metric mine: record is no plain data for JSON"):
-        computed(made("mine"), a_set())
+        compute_metric(made("mine"), a_set())
 
 
 @pytest.mark.parametrize("name, known, found", [
@@ -244,4 +244,4 @@ def test_a_record_that_json_cannot_hold_is_refused():
     ("tar@0.1", ["far@0.1"], None), ("recall@1.0", ["recall@1", "recall@10"], "recall@1"), ("tar@", ["tar@0.1"], None),
 ])  # fmt: skip
 def test_numbers_are_found_by_their_names(name, known: Sequence[str], found):
-    assert find_number(name, known) == found
+    assert resolve_number(name, known) == found

@@ -13,9 +13,9 @@ from PIL import Image
 
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation import charts
-from plsc.evaluation.judged import judged
 from plsc.evaluation.page import page, write_page
-from plsc.evaluation.table import table
+from plsc.evaluation.page_data import page_data
+from plsc.evaluation.tables import verification_table
 from plsc.evaluation.verification import pair_distances, verify
 from tests.evaluation import page_kit as kit
 
@@ -73,7 +73,7 @@ def test_roc_goes_through_the_points_of_the_curve():
         # half a grain in each direction, as the curve is put on a grid
         corner = np.maximum(np.abs(across - x), np.abs(up - y)).min()
         foot = np.maximum(np.abs(across[1:] - x), np.abs(up[:-1] - y)).min()
-        assert min(corner, foot) <= charts.GRAIN / 2 + 1e-9
+        assert min(corner, foot) <= charts.RESOLUTION / 2 + 1e-9
     assert drawn[0].tolist() == [charts.LEFT, charts.BOTTOM] and drawn[-1].tolist() == [charts.RIGHT, charts.TOP]
     for x, y in zip(across, up):  # and leaves none out: each lies on a line between two drawn points
         a, b = drawn[:-1], drawn[1:]
@@ -88,7 +88,7 @@ def extreme(kind: str):
     second = {"perfect": np.where(same[:, None], first, -first), "wrong": np.where(same[:, None], -first, first),
               "equal": first, "zero": 0 * first}[kind]  # fmt: skip
     embeddings = np.stack([first, second], axis=1).reshape(80, 8)
-    return judged(kind, verify(embeddings, same), pair_distances(embeddings), same, kit.picture)
+    return page_data(kind, verify(embeddings, same), pair_distances(embeddings), same, kit.picture)
 
 
 @pytest.mark.parametrize("kind", ["perfect", "wrong", "equal", "zero"])
@@ -175,7 +175,7 @@ def test_more_pairs_than_a_page_takes_are_refused(worst):
 
 def test_table_has_a_line_for_each_set():
     few, many = kit.made_up(200)[0].result, kit.made_up(4000)[0].result
-    head, first, second = table({"a long name": few, "b": many})
+    head, first, second = verification_table({"a long name": few, "b": many})
     assert head.startswith("set          accuracy") and head.endswith("TAR@FAR=0.001")
     assert first.startswith(f"a long name  {100 * few.accuracy:.2f} % +- ") and first.endswith("too few pairs")
     assert second.endswith(f"{many.tar_at_far[1e-3]:.4f}") and f"{many.auc:.5f}" in second

@@ -19,10 +19,10 @@ from plsc.data.label_map import read_label_map
 from plsc.engine.inference.predictions import PredictionFiles
 from plsc.errors import PlscError
 from plsc.evaluation import ijb
-from plsc.evaluation.sources import PictureFiles, load_pair_list, load_pairs
+from plsc.evaluation.pair_sets import ImageFiles, load_pair_list, load_pairs
 from plsc.files import safe_open
 from plsc.files.hashes import hash_file
-from plsc.serving import find_pictures
+from plsc.serving import find_images
 from plsc.serving.description import read_description
 from plsc.serving.gallery import read_predictions
 
@@ -54,12 +54,12 @@ def gallery(directory: Path) -> None:
 READERS = {
     "a picture": ("x", lambda d: decode_image(d / "x")),
     "a picture of a list": ("x", lambda d: listed(d).get(0, 0)),
-    "a picture of a pair": ("x", lambda d: PictureFiles([str(d / "x")], ["set"])[0]),
+    "a picture of a pair": ("x", lambda d: ImageFiles([str(d / "x")], ["set"])[0]),
     "label list": ("x", lambda d: ImageListDataset(d, "x", 2, (3, 4, 4), 0)),
     "label map": ("x", lambda d: read_label_map(str(d / "x"), 2, 2)),
     "verification set": ("x.bin", lambda d: load_pairs(d / "x.bin", "x")),
     "pair list": ("x.txt", lambda d: load_pair_list(d / "x.txt", "x")),
-    "pictures to predict": ("x", lambda d: find_pictures(str(d / "x"))),
+    "pictures to predict": ("x", lambda d: find_images(str(d / "x"))),
     "configuration": ("x.yaml", lambda d: Config.from_yaml(d / "x.yaml")),
     "gallery": ("features.npy", lambda d: read_predictions(str(d))),
     "gallery's table": ("pictures.csv", gallery),

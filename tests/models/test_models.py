@@ -11,7 +11,7 @@ import pytest
 
 from plsc.errors import ConfigError
 from plsc.models import BaseModel, build_model, list_models, register_model, require_same_parameters
-from plsc.models.blocks import NetBuilder
+from plsc.models.layers import LayerBuilder
 from tests.models.model_programs import Run, build, image, parameters
 from tests.reference.backbones import NumpyNet, conv
 
@@ -126,7 +126,7 @@ def test_dropout_trains_only():
     main, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(main, startup):
         ones = paddle.ones([20000])
-        dropped, kept = (NetBuilder("NCHW", is_train).dropout(ones, 0.4) for is_train in (True, False))
+        dropped, kept = (LayerBuilder("NCHW", is_train).dropout(ones, 0.4) for is_train in (True, False))
     dropped, kept = Run(startup)(main, [dropped, kept])
     assert (kept == 1).all()
     np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.6], rtol=1e-6)

@@ -18,7 +18,7 @@ FIXED = {
     "plsc/data/datasets.py": {"ImageListDataset.__init__"},
     "plsc/evaluation/identification.py": {"identify"},
     "plsc/evaluation/megaface.py": {"megaface"},
-    "plsc/models/blocks.py": {"NetBuilder.conv"},
+    "plsc/models/layers.py": {"LayerBuilder.conv"},
     "plsc/serving/predictor.py": {"Predictor.__init__"},
     "plsc/setters.py": {"Setters.set_mixed_precision"},
 }
@@ -33,7 +33,6 @@ TOO_LONG = {
     "plsc/engine/program/build.py": {"build_train"},
     "plsc/engine/program/gradients.py": {"Gradients.build"},
     "plsc/engine/training/loop.py": {"Loop.__init__"},
-    "plsc/serving/runtimes.py": {"open_runtime"},
 }
 
 

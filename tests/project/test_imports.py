@@ -200,7 +200,7 @@ def test_a_planted_arrow_is_found(module, line):
     "module, line",
     [
         ("plsc.engine.training.loop", "from plsc.backend import ops\nfrom plsc.data import Loader\nimport numpy"),
-        ("plsc.models.resnet", "from plsc.models.blocks import Backbone\nfrom plsc.backend import static"),
+        ("plsc.models.resnet", "from plsc.models.layers import Backbone\nfrom plsc.backend import static"),
         ("plsc.classifiers.step", "from plsc.parallel.shards import class_range"),
         ("plsc.cli.launching", "from plsc.launch import launch\nfrom plsc.entry import Entry\nimport plsc.errors"),
         ("tools.make_glyphs", "from glyphs.build import build"),

@@ -11,7 +11,7 @@ import pytest
 from plsc.config import Config
 from plsc.errors import CheckpointError
 from plsc.files.hashes import FileEntry, hash_file
-from plsc.remote import check_destination, fetch_start, open_store, publish_checkpoints, transfer
+from plsc.remote import check_destination, fetch_initial_checkpoint, open_store, publish_checkpoints, transfer
 from plsc.remote.hadoop_store import HadoopStore
 from tests.checkpoint.checkpoint_kit import save_as
 from tests.remote.remote_kit import FakeRun, install_hadoop, on_runs, raise_first, tree
@@ -22,7 +22,7 @@ NAMED = {"fs_name": "afs://cluster:9000", "fs_ugi": UGI}
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(transfer, "RETRY_DELAYS", (0.0, 0.0))
 
 
 def calls(log):
@@ -45,7 +45,7 @@ def test_there_and_back_with_the_password_in_no_list_of_processes(monkeypatch, t
     }
     start = {"remote": {**NAMED, "fs_checkpoint_dir": "/user/me"}}
     run = FakeRun(tmp_path / "other", start)
-    assert tree(fetch_start(run, continues=True)) == tree(local)
+    assert tree(fetch_initial_checkpoint(run, continues=True)) == tree(local)
     assert len(calls(log)) > 10
     for arguments, conf in calls(log):
         assert "secret" not in str(arguments)
@@ -108,7 +108,7 @@ def test_a_command_that_hangs_is_ended_with_what_it_started(monkeypatch, tmp_pat
     began, printed = time.monotonic(), []
     store = HadoopStore("hdfs://host/a", None, None, seconds=1.5)
     with pytest.raises(OSError, match="did not end within 1.5 seconds"):
-        store._run("-cat", "hdfs://host/a", take=printed.append)
+        store._run("-cat", "hdfs://host/a", on_block=printed.append)
     assert time.monotonic() - began < 40  # the command sleeps for 120
     deadline = time.monotonic() + 30  # a killed process takes a moment to go
     while state_of(int(printed[0])) not in ("gone", "Z") and time.monotonic() < deadline:

@@ -13,7 +13,14 @@ import pytest
 
 from plsc import checkpoint
 from plsc.errors import CheckpointError
-from plsc.remote import check_destination, fetch_checkpoint, fetch_start, publish, publish_checkpoints, transfer
+from plsc.remote import (
+    check_destination,
+    fetch_checkpoint,
+    fetch_initial_checkpoint,
+    publish,
+    publish_checkpoints,
+    transfer,
+)
 from plsc.remote.fetch import PART
 from tests.checkpoint.checkpoint_kit import class_arrays, gather_rows, replicated_arrays, same_arrays, save_as
 from tests.remote.remote_kit import FakeRun, on_runs, raise_first, s3_server, tree
@@ -66,7 +73,7 @@ class Bucket:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(transfer, "RETRY_DELAYS", (0.0, 0.0))
 
 
 SAVE = {"remote": {"save_url": "s3://bucket/runs/one"}}
@@ -81,7 +88,7 @@ def test_there_and_back(s3, tmp_path, world_size):
     assert len(s3.names()) == sum(len(tree(path)) for path in local)
 
     start = {"checkpoint_dir": "s3://bucket/runs/one"}
-    runs = on_runs([tmp_path / "other"] * world_size, start, lambda run: fetch_start(run, True))
+    runs = on_runs([tmp_path / "other"] * world_size, start, lambda run: fetch_initial_checkpoint(run, True))
     copies = set(raise_first(runs))
     assert len(copies) == 1
     copy = copies.pop()

@@ -163,4 +163,4 @@ def test_onnx_needs_no_paddle(trained_run, tmp_path):
 def test_a_missing_onnx_runtime_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match="ONNX Runtime is not installed; install it with `pip install 'onnxruntime>="):
-        runtimes.OnnxRuntime("x.onnx", 1, "cpu", 0)
+        runtimes.OnnxRuntime("x.onnx", runtimes.RuntimeOptions(1, "cpu"))

@@ -15,7 +15,7 @@ import pytest
 from plsc import Predictor
 from plsc.errors import ConfigError, ExportError
 from plsc.serving import runtimes
-from plsc.serving.workers import Workers
+from plsc.serving.thread_pool import ObjectPool
 from tests import using_kit as kit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,7 +146,7 @@ class Owned:
 
 def test_workers_keep_to_their_threads_and_number():
     Owned.made = 0
-    workers = Workers(Owned, 3)
+    workers = ObjectPool(Owned, 3)
     found = in_threads(lambda n: [workers.run(lambda owned: owned.work(n)) for _ in range(50)], 8)
     assert found == [[n] * 50 for n in range(8)] and 1 <= Owned.made <= 3
 
@@ -155,16 +155,16 @@ def test_workers_hand_on_what_goes_wrong():
     def refuse():
         raise ValueError("no memory")
 
-    workers = Workers(refuse, 1)
+    workers = ObjectPool(refuse, 1)
     for _ in range(2):
         with pytest.raises(ValueError, match="no memory"):
             workers.run(lambda owned: owned)
     with pytest.raises(ZeroDivisionError):
-        Workers(Owned, 1).run(lambda owned: 1 / 0)
+        ObjectPool(Owned, 1).run(lambda owned: 1 / 0)
 
 
 def test_who_waits_when_it_is_closed_is_served():
-    workers, inside, go_on = Workers(Owned, 1), threading.Event(), threading.Event()
+    workers, inside, go_on = ObjectPool(Owned, 1), threading.Event(), threading.Event()
 
     def slow(owned) -> int:
         inside.set()
@@ -191,6 +191,7 @@ def test_who_waits_when_it_is_closed_is_served():
 
 def test_onnx_closed_and_in_a_fork(monkeypatch):
     """Its session is for many threads; a stand-in shows that a call keeps the session that it has begun with."""
+
     class Session:
         def __init__(self, *_, **__):
             pass
@@ -208,7 +209,7 @@ def test_onnx_closed_and_in_a_fork(monkeypatch):
         "InferenceSession": Session,
     })  # fmt: skip
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    runtime = runtimes.OnnxRuntime("x.onnx", 1, "cpu", 0)
+    runtime = runtimes.OnnxRuntime("x.onnx", runtimes.RuntimeOptions(1, "cpu"))
     assert runtime.run(np.zeros(1, np.float32))[0] == 0
     child = os.fork()
     if child == 0:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from plsc.evaluation.bin_file import load_bin
-from plsc.evaluation.sources import load_pairs
+from plsc.evaluation.pair_sets import load_pairs
 from tests import tool_kit
 from tests import using_kit as kit
 

@@ -13,7 +13,7 @@ from plsc.checkpoint.layout import BEST
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.errors import ConfigError
-from plsc.evaluation.metric import SMALLER, find_number, make_metrics
+from plsc.evaluation.metric import SMALLER, make_metrics, resolve_number
 
 if TYPE_CHECKING:  # what is looked at before a run starts needs no Paddle
     from plsc.engine.run.start import Run
@@ -110,7 +110,7 @@ def parse_best_metric(config: Config, user_objects: UserObjects) -> Goal:
     names = ["test_dataset"] if user_objects.test_dataset is not None else list(config.data.val_targets or [])
     known = {number: metric for metric in make_metrics(config) for number in metric.better}
     name = max((name for name in names if wanted.startswith(f"{name}.")), key=len, default="")
-    number = find_number(wanted[len(name) + 1 :], known) if name else None
+    number = resolve_number(wanted[len(name) + 1 :], known) if name else None
     directed = [number for number, metric in known.items() if metric.better[number]]
     if number not in directed:
         raise ConfigError(

@@ -31,7 +31,7 @@ from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.evaluation.bin_file import PairSet, find_targets
 from plsc.evaluation.identity_sets import AnySet, load_set
 from plsc.evaluation.metric import PAIRS, make_metrics
-from plsc.evaluation.sources import PictureFiles, place_of
+from plsc.evaluation.pair_sets import ImageFiles, image_location
 from plsc.evaluation.verification import FOLDS
 from plsc.parallel.environment import Environment
 from plsc.registry import SOURCES
@@ -148,10 +148,10 @@ def check_verification(config: Config, user_objects: UserObjects) -> Records:
     for name, path in zip(config.data.val_targets, verification_files(config)):
         found = load_set(path, name, kinds)
         _check_pairs(path, found)
-        picture = decode_image(found.images[0], place_of(found, 0), (shape[1], shape[2]), shape[0])
+        picture = decode_image(found.images[0], image_location(found, 0), (shape[1], shape[2]), shape[0])
         size = [picture.shape[2], *picture.shape[:2]]
         if size != shape:
-            raise DataError(f"{place_of(found, 0)}: is {size}, must be model.image_shape {shape}")
+            raise DataError(f"{image_location(found, 0)}: is {size}, must be model.image_shape {shape}")
         records[name] = _record(found)
     return records
 
@@ -171,7 +171,7 @@ def _record(found: AnySet) -> dict[str, Any]:
     labels = found.issame if isinstance(found, PairSet) else found.identities
     digest, pictures = zlib.crc32(labels.tobytes()), found.images
     for index in range(len(pictures)):
-        if isinstance(pictures, PictureFiles):
+        if isinstance(pictures, ImageFiles):
             picture = os.fsencode(pictures.name(index))
         else:
             picture = pictures[index]

@@ -24,7 +24,7 @@ from plsc.engine.evaluation.sets import (
 )
 from plsc.engine.program.build import EvalProgram
 from plsc.errors import DataError
-from plsc.evaluation.metric import Computed, Embedded, Metric, computed, make_metrics
+from plsc.evaluation.metric import Computed, Embedded, Metric, compute_metric, make_metrics
 from plsc.evaluation.results import SetResult
 from plsc.evaluation.spread import assemble, split
 from plsc.parallel.environment import Environment
@@ -158,7 +158,7 @@ def _compute(metric: Metric, data: Embedded, group: Ranks) -> tuple[str | None, 
     own, problem = None, None
     if metric.on_every_rank or group.rank == 0:
         try:
-            own = computed(metric, data)
+            own = compute_metric(metric, data)
         except DataError as error:
             problem = str(error)
     if metric.on_every_rank:

@@ -13,10 +13,10 @@ from plsc.config import Config
 from plsc.data.transforms import PIXEL_MEAN
 from plsc.engine.evaluation.sets import TestSet
 from plsc.evaluation.identity_sets import IdentitySet
-from plsc.evaluation.judged import Judged, judged
 from plsc.evaluation.metric import PAIRS, Embedded
-from plsc.evaluation.output_files import check_place, write_text
+from plsc.evaluation.output_files import require_writable, write_text
 from plsc.evaluation.page import write_page
+from plsc.evaluation.page_data import PageData, page_data
 from plsc.evaluation.results import SetResult
 from plsc.evaluation.verification import pair_distances
 
@@ -32,7 +32,7 @@ class Outputs:
         """Raises DataError where one of them could not be made."""
         for what, path in (("--json", self.json_file), ("--html", self.html_file)):
             if path:
-                check_place(path, what)
+                require_writable(path, what)
 
 
 @dataclass
@@ -41,7 +41,7 @@ class OutputWriter:
 
     config: Config
     outputs: Outputs
-    sets: list[Judged] = field(default_factory=list)
+    sets: list[PageData] = field(default_factory=list)
 
     def add(
         self,
@@ -57,7 +57,7 @@ class OutputWriter:
         pictures = found.pictures if isinstance(found, IdentitySet) else np.arange(len(pairs.embeddings))
         distance = pair_distances(pairs.embeddings)
         self.sets.append(
-            judged(one.name, one.verification, distance, pairs.issame, lambda i: pixels(read(int(pictures[i])), std))
+            page_data(one.name, one.verification, distance, pairs.issame, lambda i: pixels(read(int(pictures[i])), std))
         )
 
     def write(self, net: str, step: int, results: Mapping[str, SetResult]) -> list[str]:

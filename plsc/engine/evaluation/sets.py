@@ -16,8 +16,8 @@ from plsc.errors import DataError, PlscError
 from plsc.evaluation.bin_file import PairSet
 from plsc.evaluation.embeddings import combine_flip
 from plsc.evaluation.identity_sets import AnySet, IdentitySet, load_set, too_few
-from plsc.evaluation.metric import IDENTITIES, PAIRS, Embedded, Metric, given_by
-from plsc.evaluation.sources import place_of
+from plsc.evaluation.metric import IDENTITIES, PAIRS, Embedded, Metric, supported_numbers
+from plsc.evaluation.pair_sets import image_location
 
 NO_EMBEDDINGS = np.zeros((0, 0))
 NO_IDENTITIES = "it has pairs, no identities; a folder of identities or a list of path<TAB>identity has"
@@ -117,7 +117,7 @@ def split_supported(metrics: Sequence[Metric], found: TestSet) -> tuple[list[Met
         labels = labels_of(found, metric.needs)
         if isinstance(labels, str):
             skipped[metric.name] = labels
-        elif not given_by(metric, labels):
+        elif not supported_numbers(metric, labels):
             skipped[metric.name] = f"its {metric.needs} support none of {', '.join(metric.better)}"
         else:
             good.append(metric)
@@ -155,7 +155,7 @@ def image_reader(config: Config, found: AnySet) -> Callable[[int], np.ndarray]:
     shape, std = tuple(config.model.image_shape), config.data.pixel_std
 
     def read(index: int) -> np.ndarray:
-        name = place_of(found, index)
+        name = image_location(found, index)
         image = normalise(decode_image(found.images[index], name, shape[1:], shape[0]), std)
         if image.shape != shape:
             raise DataError(f"{name}: is {list(image.shape)}, must be model.image_shape {list(shape)}")

@@ -26,7 +26,7 @@ from plsc.engine.evaluation.sets import (
 from plsc.engine.run.start import Run, threads
 from plsc.errors import DataError
 from plsc.evaluation.identity_sets import AnySet
-from plsc.evaluation.metric import PAIRS, Metric, given_by, make_metrics, rehearse
+from plsc.evaluation.metric import PAIRS, Metric, dry_run, make_metrics, supported_numbers
 from plsc.evaluation.spread import split
 
 LONG_SECONDS = 1.0  # what takes longer is told
@@ -83,7 +83,7 @@ def _check_goal(run: Run, found: TestSet, metrics: Sequence[Metric], all_known: 
         return
     goal = parse_best_metric(run.config, run.user_objects)
     if goal.name == found.name and (all_known or goal.metric in [metric.name for metric in metrics]):
-        given = [number for metric in metrics for number in given_by(metric, labels_of(found, metric.needs))]
+        given = [number for metric in metrics for number in supported_numbers(metric, labels_of(found, metric.needs))]
         check_best_metric(run.config, goal, given)
 
 
@@ -92,7 +92,7 @@ def _try_user_metrics(run: Run, found: TestSet, metrics: Sequence[Metric]) -> No
     theirs = [metric for metric in metrics if not type(metric).__module__.startswith("plsc.")]
     for metric in theirs if run.env.rank == 0 else []:
         try:
-            rehearse(metric, labels_of(found, metric.needs), run.config.model.embedding_size)
+            dry_run(metric, labels_of(found, metric.needs), run.config.model.embedding_size)
         except DataError as error:
             raise DataError(f"{found.name}: {error}; it was tried with made-up embeddings") from None
 

@@ -13,7 +13,7 @@ from plsc.engine.program.trained_backbone import TrainedBackbone
 from plsc.errors import ExportError
 from plsc.evaluation.embeddings import normalize
 from plsc.parallel.environment import Environment
-from plsc.serving import Predictor, find_pictures, resized
+from plsc.serving import Predictor, find_images, resize_image
 from plsc.serving.description import Description
 
 IMAGES = 8
@@ -60,9 +60,11 @@ def check_images(config: Config) -> tuple[np.ndarray, str]:
     if unsupported_channels(channels):
         trained = ""
     if config.export.images or (config.data.dataset == "list" and os.path.isfile(trained)):
-        paths, _ = find_pictures(config.export.images or trained)
+        paths, _ = find_images(config.export.images or trained)
         chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, IMAGES).astype(int))]
-        pixels = [resized(decode_image(path, channels=channels), height, width, "stretch", path) for path in chosen]
+        pixels = [
+            resize_image(decode_image(path, channels=channels), height, width, "stretch", path) for path in chosen
+        ]
         return np.stack([normalise(image, config.data.pixel_std) for image in pixels]), "pictures"
     draw = np.random.Generator(np.random.Philox(key=[0, 0]))
     pixels = draw.integers(0, 256, (IMAGES, height, width, channels), dtype=np.uint8)

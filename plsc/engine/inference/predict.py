@@ -20,7 +20,7 @@ from plsc.engine.run.consistency import require_same
 from plsc.engine.run.run_log import clock
 from plsc.engine.run.start import Run
 from plsc.errors import DataError, ExportError
-from plsc.serving import find_pictures, resized
+from plsc.serving import find_images, resize_image
 from plsc.serving.gallery import FEATURES, TABLE, read_features
 
 CHUNK = 512  # pictures between two writes, at least: what a kill loses
@@ -122,13 +122,13 @@ def find(run: Run, config: Config) -> ImageList:
         return ImageList([str(i) for i in range(len(dataset))], lambda i: read_test_image(dataset, i, shape), False)
     require_image_input(config)
     source = config.predict.images or _training_images(config)
-    paths, others = find_pictures(source)
+    paths, others = find_images(source)
     if others:
         run.log.info(f"predict: {others} files in {source} are no pictures by their names and are passed over")
 
     def read(index: int) -> np.ndarray:
         picture = decode_image(paths[index], channels=shape[0])
-        image = resized(picture, shape[1], shape[2], config.predict.resize, repr(paths[index]))
+        image = resize_image(picture, shape[1], shape[2], config.predict.resize, repr(paths[index]))
         return normalise(image, config.data.pixel_std)
 
     return ImageList(paths, read, True, source if os.path.isdir(source) else os.path.dirname(source))

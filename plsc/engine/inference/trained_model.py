@@ -23,10 +23,10 @@ from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run, threads
 from plsc.errors import ExportError, PlscError, first_line
 from plsc.evaluation.results import Verifications
-from plsc.evaluation.table import tables
+from plsc.evaluation.tables import metric_tables
 from plsc.parallel.environment import Environment
 from plsc.serving import Predictor, is_exported
-from plsc.serving.runtimes import PaddleRuntime
+from plsc.serving.runtimes import PaddleRuntime, RuntimeOptions
 
 Features = Callable[[np.ndarray], np.ndarray]  # images float32 [B, C, H, W] -> features float32 [B, E]
 
@@ -97,7 +97,7 @@ def _by_paddle_inference(run: Run, backbone: TrainedBackbone) -> Features:
         with tempfile.TemporaryDirectory() as directory:
             files = save_inference_model(config, run.user_objects, backbone, None, alone, directory)
             paths = [os.path.join(directory, name) for name in files]
-            runtime = PaddleRuntime(*paths, threads(config, run.env), "cpu", 0)
+            runtime = PaddleRuntime(*paths, RuntimeOptions(threads(config, run.env), "cpu"))
             distance("Paddle Inference", "the evaluation", runtime.run(images), [backbone.features(images)])
     except (PlscError, RuntimeError, ValueError, OSError) as error:
         run.log.info(f"Paddle Inference cannot run this model, so the evaluation program does: {first_line(error)}")
@@ -138,7 +138,7 @@ def test(run: Run, outputs: Outputs) -> Verifications:
         for line in one.lines():
             run.log.info(f"test: {line}")
         run.log.scalars(model.info.step, {"test": name, **one.record})
-    for line in tables(results):
+    for line in metric_tables(results):
         run.log.info(line)
     for path in writer.write(model.info.name, model.info.step, results) if writer else []:
         run.log.info(f"test: {path} was written")

@@ -91,7 +91,7 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
         if continues:
             _watch_stalls(config, group, log)
         run = Run(config, user_objects, env, group, log, seed=0, data=data)
-        run = replace(run, start_dir=remote.fetch_start(run, continues))
+        run = replace(run, start_dir=remote.fetch_initial_checkpoint(run, continues))
         yield replace(run, seed=_shared_seed(run, continues))
         group.barrier("end of the run")
         group.watch_stalls(0)

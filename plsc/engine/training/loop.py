@@ -31,7 +31,7 @@ from plsc.engine.training.saver import Saver, Target
 from plsc.engine.training.steps import Progress, TrainingSteps
 from plsc.errors import ConfigError, DataError, TrainingError
 from plsc.evaluation.results import Verifications
-from plsc.evaluation.table import table, tables
+from plsc.evaluation.tables import metric_tables, verification_table
 from plsc.models import require_same_parameters
 
 
@@ -57,7 +57,7 @@ class Result:
         lines = [f"{end} step {self.step}, loss {self.loss:.4f}", f"checkpoint {self.checkpoint or 'none'}"]
         found = self.verification
         if found or isinstance(found, Verifications) and found.sets:
-            lines += tables(found.sets) if isinstance(found, Verifications) else table(found)
+            lines += metric_tables(found.sets) if isinstance(found, Verifications) else verification_table(found)
         return "\n".join([*lines, *(f"not verified at step {step}: {why}" for step, why in self.unverified.items())])
 
     __repr__ = __str__

@@ -25,14 +25,14 @@ class IdentificationMetric(Metric):
         self.better = {**dict.fromkeys(names, LARGER), "num_mated": None, "num_unmated": None}
 
     def gives(self, data: Embedded) -> tuple[str, ...]:
-        known, mated, strangers = roles(data.identities)
+        known, mated, strangers = split_roles(data.identities)
         if not len(mated):
             return ()
         few = [rate for rate in self.fpirs if not allowed_errors(rate, len(strangers))]
         return tuple(name for name in self.better if name not in [f"tpir@{rate:g}" for rate in few])
 
     def compute(self, data: Embedded) -> dict[str, float | None]:
-        known, mated, strangers = roles(data.identities)
+        known, mated, strangers = split_roles(data.identities)
         if not len(mated):
             return {**dict.fromkeys(self.better), "num_mated": 0, "num_unmated": len(strangers)}
         looked_up = np.concatenate([mated, strangers])
@@ -53,7 +53,7 @@ class IdentificationMetric(Metric):
         }
 
 
-def roles(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_roles(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pictures that are known, that are looked up and known, and of strangers, each int64 and rising."""
     names, first, which, counts = np.unique(identities, return_index=True, return_inverse=True, return_counts=True)
     several = (counts > 1) & (names != DISTRACTOR)

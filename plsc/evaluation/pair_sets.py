@@ -14,7 +14,7 @@ from plsc.errors import DataError
 from plsc.evaluation.bin_file import PairSet, load_bin
 from plsc.evaluation.folders import find_identities
 from plsc.evaluation.output_files import whole_file
-from plsc.evaluation.pairs import choose_pairs, most_pairs
+from plsc.evaluation.pairs import choose_pairs, max_pairs
 from plsc.evaluation.verification import FOLDS
 from plsc.files import safe_open
 
@@ -22,11 +22,11 @@ FOLDER_PAIRS = 6000  # as many as LFW has; of a smaller folder as many as it giv
 FOLDER_SEED = 0
 
 
-class PictureFiles(Sequence):
+class ImageFiles(Sequence):
     """The bytes of picture files, each read when it is asked for. places: what messages call them."""
 
-    def __init__(self, paths: Sequence[str], places: Sequence[str]):
-        self._paths, self._places = paths, places
+    def __init__(self, paths: Sequence[str], locations: Sequence[str]):
+        self._paths, self._locations = paths, locations
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -36,18 +36,18 @@ class PictureFiles(Sequence):
         try:
             return safe_open.read_bytes(self._paths[index], safe_open.PICTURE)
         except OSError as error:
-            raise DataError(f"{self.place(index)}: cannot be read: {error.strerror or error}") from error
+            raise DataError(f"{self.location(index)}: cannot be read: {error.strerror or error}") from error
 
     def name(self, index: int) -> str:
         """The file's name without its directory, which may be another on each machine."""
         return os.path.basename(self._paths[index])
 
-    def select(self, which: Sequence[int] | np.ndarray) -> PictureFiles:
+    def select(self, which: Sequence[int] | np.ndarray) -> ImageFiles:
         """Those of the numbers ``which``, in that order."""
-        return PictureFiles([self._paths[i] for i in which], [self._places[i] for i in which])
+        return ImageFiles([self._paths[i] for i in which], [self._locations[i] for i in which])
 
-    def place(self, index: int) -> str:
-        return f"{self._places[index]}: picture {printable(self._paths[index])}"
+    def location(self, index: int) -> str:
+        return f"{self._locations[index]}: picture {printable(self._paths[index])}"
 
 
 def load_pairs(path: str | os.PathLike[str], name: str) -> PairSet:
@@ -58,10 +58,10 @@ def load_pairs(path: str | os.PathLike[str], name: str) -> PairSet:
     return load_pair_list(path, name) if path.suffix == ".txt" else replace(load_bin(path), name=name)
 
 
-def place_of(pairs: Any, index: int) -> str:
+def image_location(pairs: Any, index: int) -> str:
     """What messages call a picture of a PairSet or IdentitySet: its set and number, its file where it has one."""
     files = pairs.images
-    return files.place(index) if isinstance(files, PictureFiles) else f"{pairs.name}, image {index}"
+    return files.location(index) if isinstance(files, ImageFiles) else f"{pairs.name}, image {index}"
 
 
 def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
@@ -72,20 +72,20 @@ def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
     Raises DataError that names the first bad line and how many there are: other fields, a file that is missing; and for
     a list that cannot be judged: fewer pairs than folds, none of one kind.
     """
-    home, paths, places, same, bad = Path(path).parent, [], [], [], []
+    home, paths, locations, same, bad = Path(path).parent, [], [], [], []
     for number, line in enumerate(read_lines(path), 1):
         line = line.rstrip("\r\n")
         if not line.strip():
             continue
         fields = line.split("\t")
-        place = f"{os.path.basename(path)}:{number}"
+        location = f"{os.path.basename(path)}:{number}"
         if len(fields) != 3 or not fields[0] or not fields[1] or fields[2] not in ("0", "1"):
-            bad.append(f"{place}: {printable(line)}; path_a<TAB>path_b<TAB>0 or 1 is needed")
+            bad.append(f"{location}: {printable(line)}; path_a<TAB>path_b<TAB>0 or 1 is needed")
             continue
         files = [os.path.join(home, field) for field in fields[:2]]
-        bad += [f"{place}: picture {printable(file)} is not there" for file in files if not os.path.isfile(file)]
+        bad += [f"{location}: picture {printable(file)} is not there" for file in files if not os.path.isfile(file)]
         paths += files
-        places += [place, place]
+        locations += [location, location]
         same.append(fields[2] == "1")
     if bad:
         raise DataError(f"pair list {os.fspath(path)}: {len(bad)} problem(s), the first: {bad[0]}")
@@ -94,7 +94,7 @@ def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
             f"pair list {os.fspath(path)}: {sum(same)} same and {len(same) - sum(same)} different pairs; at least "
             f"{FOLDS} pairs and one of each kind are needed"
         )
-    return PairSet(name, PictureFiles(paths, places), np.array(same))
+    return PairSet(name, ImageFiles(paths, locations), np.array(same))
 
 
 def save_pair_list(path: str | os.PathLike[str], pictures: Sequence[str], issame: Sequence[bool]) -> None:
@@ -120,7 +120,7 @@ def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
     Raises DataError for a folder without identities, or too small for a pair of each kind in every fold.
     """
     found = find_identities(path)
-    num_pairs = min(FOLDER_PAIRS, most_pairs(found.sizes, FOLDS))
+    num_pairs = min(FOLDER_PAIRS, max_pairs(found.sizes, FOLDS))
     if not num_pairs:
         raise DataError(
             f"{os.fspath(path)}: {len(found.paths)} pictures of {len(found.names)} identities; at least {FOLDS} pairs "
@@ -128,7 +128,7 @@ def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
         )
     pictures, issame = choose_pairs(found.sizes, num_pairs, FOLDS, FOLDER_SEED)
     paths = [found.paths[index] for index in pictures.reshape(-1)]
-    return PairSet(name, PictureFiles(paths, [name] * len(paths)), issame)
+    return PairSet(name, ImageFiles(paths, [name] * len(paths)), issame)
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:

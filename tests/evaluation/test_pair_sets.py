@@ -11,8 +11,8 @@ from PIL import Image
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import find_targets, save_bin
 from plsc.evaluation.folders import find_identities
-from plsc.evaluation.pairs import choose_pairs, most_pairs
-from plsc.evaluation.sources import load_pairs, place_of
+from plsc.evaluation.pair_sets import image_location, load_pairs
+from plsc.evaluation.pairs import choose_pairs, max_pairs
 
 
 def make_identities(folder, sizes):
@@ -52,7 +52,7 @@ def test_every_pair_can_be_drawn_and_no_more():
     assert {tuple(pair) for pair in pictures[issame]} == kinds[True]  # all 20 there are
     seen = {tuple(pair) for seed in range(40) for pair in choose_pairs(SIZES, 40, 2, seed)[0][~issame]}
     assert seen == kinds[False]  # 40 draws of 20 of 85: one is missed with probability 85 * (65/85)^40 = 2e-3
-    assert most_pairs(SIZES, 2) == 40 and most_pairs(SIZES, 3) == 36 and most_pairs([1, 1], 2) == 0
+    assert max_pairs(SIZES, 2) == 40 and max_pairs(SIZES, 3) == 36 and max_pairs([1, 1], 2) == 0
     with pytest.raises(DataError, match="5 identities give 20 distinct pairs of one .* 85 of two; at most 40 pairs"):
         choose_pairs(SIZES, 44, 2, seed=0)
 
@@ -107,7 +107,7 @@ def test_a_pair_list(tmp_path):
     (tmp_path / "sets" / "faces" / "p005" / "000.jpg").unlink()
     with pytest.raises(DataError, match=r"own pairs.txt:7: picture '.*p005/000.jpg': cannot be read: No such file"):
         pairs.images[10]
-    assert place_of(pairs, 10).startswith("own pairs.txt:7: picture ")  # the sixth pair, after the blank line
+    assert image_location(pairs, 10).startswith("own pairs.txt:7: picture ")  # the sixth pair, after the blank line
 
 
 @pytest.mark.parametrize(("line", "said"), [
@@ -153,7 +153,7 @@ def test_a_bin_is_called_as_it_was_asked_for(tmp_path):
     save_bin(tmp_path / "sub" / "lfw.bin", [b"a", b"b"], [True])
     (path,) = find_targets(tmp_path, ["sub/lfw"])
     pairs = load_pairs(path, "sub/lfw")
-    assert pairs.name == "sub/lfw" and place_of(pairs, 1) == "sub/lfw, image 1"
+    assert pairs.name == "sub/lfw" and image_location(pairs, 1) == "sub/lfw, image 1"
 
 
 def test_a_bad_list_is_said_before_training(tmp_path):

@@ -16,7 +16,7 @@ PLAIN = ("accuracy", "accuracy_std", "threshold", "auc", "eer", "xnorm", "num_sa
 
 
 @dataclass(frozen=True)
-class Recorded:
+class LoggedResult:
     """The last line of a set: its step, its verification if it had one, and the numbers of the other metrics."""
 
     step: int
@@ -31,7 +31,7 @@ class Recorded:
         return {"step": self.step, **found, **self.numbers}
 
 
-def recorded(line: Mapping[str, Any]) -> Recorded:
+def parse_logged(line: Mapping[str, Any]) -> LoggedResult:
     """From a line that tells of a set. Raises KeyError, TypeError, ValueError for one that no run writes."""
     verified = "roc" in line
     of_verification = (*PLAIN, *ROC) if verified else ()
@@ -40,7 +40,7 @@ def recorded(line: Mapping[str, Any]) -> Recorded:
         for name, value in line.items()
         if name not in (*ABOUT, *of_verification) and (value is None or isinstance(value, (int, float)))
     }
-    return Recorded(int(line["step"]), _verification(line) if verified else None, numbers)
+    return LoggedResult(int(line["step"]), _verification(line) if verified else None, numbers)
 
 
 def _verification(line: Mapping[str, Any]) -> Verification:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from plsc.errors import ConfigError, DataError
-from plsc.evaluation import report
+from plsc.evaluation import plot
 from plsc.evaluation.verification import verify
 
 
@@ -30,20 +30,20 @@ def _colours(path):
 def test_picture(tmp_path):
     path = tmp_path / "report.png"
     losses = [(step, 40.0 / (1 + step)) for step in range(100)] + [(100, float("nan"))]
-    report.plot_report(path, losses, {"easy": _result(0.3), "hard": _result(1.5)})
+    plot.plot_run(path, losses, {"easy": _result(0.3), "hard": _result(1.5)})
     colours, size = _colours(path)
     assert size == (1560, 624) and os.listdir(tmp_path) == ["report.png"]
     blue, orange = (31, 119, 180), (255, 127, 14)
     assert blue in colours and orange in colours  # the loss and the first set, the second set
-    report.plot_report(path, losses[:1], {"one": _result(1.0)})  # over the old one
+    plot.plot_run(path, losses[:1], {"one": _result(1.0)})  # over the old one
     assert orange not in _colours(path)[0]
-    report.plot_report(path, [], {})
+    plot.plot_run(path, [], {})
     assert blue not in _colours(path)[0]
 
 
 def test_it_cannot_be_written(tmp_path):
     with pytest.raises(DataError, match="cannot be written"):
-        report.plot_report(tmp_path / "no" / "report.png", [], {})
+        plot.plot_run(tmp_path / "no" / "report.png", [], {})
 
 
 def test_without_matplotlib(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_without_matplotlib(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match="`pip install 'matplotlib>=3.5'`"):
-        report.plot_report(tmp_path / "report.png", [], {})
+        plot.plot_run(tmp_path / "report.png", [], {})
     assert not os.listdir(tmp_path)
 
 
@@ -59,4 +59,4 @@ def test_smoothing_against_a_loop():
     values = np.random.default_rng(0).normal(size=50)
     for width in (2, 5):
         expected = [np.mean(values[max(i - width // 2, 0) : i + (width + 1) // 2]) for i in range(50)]
-        assert np.allclose(report._smoothed(values, width), expected, rtol=0, atol=1e-12)
+        assert np.allclose(plot._smoothed(values, width), expected, rtol=0, atol=1e-12)

@@ -12,20 +12,20 @@ from plsc.errors import ConfigError, DataError
 from plsc.evaluation.folders import SUFFIXES
 from plsc.files import safe_open
 
-RESIZES = ("stretch", "crop", "refuse")
+RESIZE_MODES = ("stretch", "crop", "refuse")
 
 _LABEL = re.compile(r"[ \t]+[+-]?[0-9]+$")
 
 
-def resized(image: np.ndarray, height: int, width: int, how: str, name: str) -> np.ndarray:
+def resize_image(image: np.ndarray, height: int, width: int, how: str, name: str) -> np.ndarray:
     """uint8 [H, W, C] of any size -> [height, width, C], C = 1 or 3.
 
     A picture of this size stays as it is. Another is sampled anew with Pillow's bilinear filter, which averages where
     it makes smaller: "stretch" each side by itself; "crop" first cuts both ends of the longer side off, to whole
     pixels, so that the proportions are those of the net; "refuse" raises DataError.
     """
-    if how not in RESIZES:
-        raise ConfigError(f"resize={how!r}: must be one of {', '.join(RESIZES)}")
+    if how not in RESIZE_MODES:
+        raise ConfigError(f"resize={how!r}: must be one of {', '.join(RESIZE_MODES)}")
     if image.shape[:2] == (height, width):
         return image
     if how == "refuse":
@@ -39,14 +39,14 @@ def resized(image: np.ndarray, height: int, width: int, how: str, name: str) -> 
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
 
 
-def find_pictures(source: str) -> tuple[list[str], int]:
+def find_images(source: str) -> tuple[list[str], int]:
     """(paths, number of files passed over) of a folder or a list. Raises DataError where there is no picture.
 
     A folder is read with all that is below it, in the order of the paths, as far as the names end as pictures do.
     A list has a path a line, relative to where the list lies; a label behind a tab or a space may follow.
     """
     if os.path.isdir(source):
-        paths, others = _walk(source)
+        paths, others = _list_folder(source)
     else:
         paths, others = _read_list(source), 0
     if not paths:
@@ -54,7 +54,7 @@ def find_pictures(source: str) -> tuple[list[str], int]:
     return paths, others
 
 
-def _walk(folder: str) -> tuple[list[str], int]:
+def _list_folder(folder: str) -> tuple[list[str], int]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: {error.strerror}")
 

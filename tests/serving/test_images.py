@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 from plsc.errors import ConfigError, DataError
-from plsc.serving import Gallery, find_pictures, gallery
+from plsc.serving import Gallery, find_images, gallery
 from tests import using_kit as kit
 
 
 def test_a_folder_in_order_of_its_paths(tmp_path):
     paths = kit.make_folder(tmp_path / "p", 6)
     (tmp_path / "p" / "a.JPEG").write_bytes(b"")  # "a.JPEG" > "a/...": folder by folder
-    assert find_pictures(str(tmp_path / "p")) == ([*paths[:3], str(tmp_path / "p" / "a.JPEG"), *paths[3:]], 1)
+    assert find_images(str(tmp_path / "p")) == ([*paths[:3], str(tmp_path / "p" / "a.JPEG"), *paths[3:]], 1)
 
 
 def test_a_list(tmp_path):
     lines = ["a.png\t3", "b c.png 17", "d.png", "e f.png", "", "/abs/g.png\t1", "h 5.png\t-1", "\ti\xe9.png  "]
     (tmp_path / "l.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
     expected = ["a.png", "b c.png", "d.png", "e f.png", "/abs/g.png", "h 5.png", "i\xe9.png"]
-    assert find_pictures(str(tmp_path / "l.txt")) == ([str(tmp_path / name) for name in expected], 0)
+    assert find_images(str(tmp_path / "l.txt")) == ([str(tmp_path / name) for name in expected], 0)
 
 
 def test_nothing_to_read(tmp_path):
@@ -29,7 +29,7 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "d" / "y.txt").write_text("y")
     for source, message in (("x.txt", "no picture in it"), ("d", r"no picture in it \(1 other"), ("z", "No such file")):
         with pytest.raises(DataError, match=message):
-            find_pictures(str(tmp_path / source))
+            find_images(str(tmp_path / source))
 
 
 def test_search_against_a_plain_loop(monkeypatch):

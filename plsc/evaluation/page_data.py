@@ -28,7 +28,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Judged:
+class PageData:
     """One set. Scores are cosines; "same" is score > threshold.
 
     edges: float64 [BINS + 1], rising. same, different: int64 [BINS], numbers of pairs with a score in each bin.
@@ -45,14 +45,14 @@ class Judged:
     num_mistakes: int
 
 
-def judged(
+def page_data(
     name: str,
     result: Verification,
     distance: np.ndarray,
     issame: Sequence[bool],
     picture: Callable[[int], np.ndarray],
     worst: int = WORST,
-) -> Judged:
+) -> PageData:
     """What to show of a set with squared distances [P] (``pair_distances``) and flags [P].
 
     picture(i): image i of 2P as uint8 [H, W, 3], asked only for those of the worst pairs (0 <= worst <= 20).
@@ -68,7 +68,7 @@ def judged(
     first = wrong[np.argsort(-by_how_much, kind="stable")][:worst]
     score, threshold = 1.0 - distance / 2, 1.0 - result.threshold / 2
     edges = np.linspace(*_range(score, threshold), BINS + 1)
-    return Judged(
+    return PageData(
         name,
         result,
         threshold,

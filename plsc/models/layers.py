@@ -14,7 +14,7 @@ PRELU_SLOPE = 0.25
 LAYOUTS = ("NCHW", "NHWC")
 
 
-class NetBuilder:
+class LayerBuilder:
     """Makes layers whose parameters are called ``backbone.<name>.<part>`` and applies them at once.
 
     The names depend on nothing but ``name``, so the same net built into another program has the same ones.
@@ -25,18 +25,18 @@ class NetBuilder:
         self.data_format: Any = data_format
         self.is_train = is_train
 
-    def enter(self, image):
+    def to_layout(self, image):
         """[B, C, H, W] -> the net's own layout."""
         return image if self.data_format == "NCHW" else image.transpose([0, 2, 3, 1])
 
-    def leave(self, x):
+    def to_nchw(self, x):
         """The net's own layout -> [B, C, H, W], so that a following fc sees one order of its inputs."""
         return x if self.data_format == "NCHW" else x.transpose([0, 3, 1, 2])
 
     def channels(self, x) -> int:
         return x.shape[1 if self.data_format == "NCHW" else 3]
 
-    def size(self, x) -> list[int]:
+    def spatial_size(self, x) -> list[int]:
         """[H, W] of ``x``."""
         return list(x.shape[2:4] if self.data_format == "NCHW" else x.shape[1:3])
 
@@ -108,7 +108,7 @@ def _attr(name: str, part: str, initializer=None):
     return paddle.ParamAttr(name=f"backbone.{name}.{part}", initializer=initializer)
 
 
-class Backbone(BaseModel):
+class BuiltInModel(BaseModel):
     """A built-in net: its settings, checked. Subclasses write ``network(builder, x)`` on the net's own layout.
 
     ``image_shape`` is (C, H, W); any H, W of 1 or more works, as every stride-2 convolution is padded and
@@ -117,7 +117,7 @@ class Backbone(BaseModel):
     proportional to it. Raises ConfigError for a value out of range.
     """
 
-    published_dropout = 0.0
+    default_dropout = 0.0
 
     def __init__(
         self,
@@ -129,10 +129,10 @@ class Backbone(BaseModel):
         base_width: int = 64,
     ):
         self.name = name
-        self.embedding_size = _whole("embedding_size", embedding_size)
-        self.image_shape = _shape(image_shape)
-        self.base_width = _whole("base_width", base_width)
-        self.dropout = self.published_dropout if dropout is None else dropout
+        self.embedding_size = _positive_int("embedding_size", embedding_size)
+        self.image_shape = _image_shape(image_shape)
+        self.base_width = _positive_int("base_width", base_width)
+        self.dropout = self.default_dropout if dropout is None else dropout
         self.data_format = data_format
         if data_format not in LAYOUTS:
             raise ConfigError(f"model.data_format: {data_format!r} is not a layout; allowed: {', '.join(LAYOUTS)}")
@@ -144,21 +144,21 @@ class Backbone(BaseModel):
         fed = list(input.shape[1:])
         if fed != self.image_shape:
             raise ConfigError(f"model.image_shape: {self.image_shape}, but the image fed is {fed}; make them equal")
-        builder = NetBuilder(self.data_format, is_train)
-        return self.network(builder, builder.enter(input))
+        builder = LayerBuilder(self.data_format, is_train)
+        return self.network(builder, builder.to_layout(input))
 
-    def network(self, builder: NetBuilder, x):
+    def network(self, builder: LayerBuilder, x):
         """x [B, C, H, W] or [B, H, W, C] -> feature [B, embedding_size]."""
         raise NotImplementedError
 
 
-def _whole(key: str, value) -> int:
+def _positive_int(key: str, value) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"model.{key}: {value!r} is not allowed; it must be a whole number of 1 or more")
     return value
 
 
-def _shape(value) -> list[int]:
+def _image_shape(value) -> list[int]:
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         raise ConfigError(f"model.image_shape: {value!r} is not allowed; give [channels, height, width]")
     whole = all(isinstance(v, int) and not isinstance(v, bool) for v in value)

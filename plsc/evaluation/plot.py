@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INK, GRID = "#333333", "#dddddd"
 
 
-def plot_report(
+def plot_run(
     path_png: str | os.PathLike[str],
     loss_points: Sequence[tuple[int, float]],
     verifications: Mapping[str, Verification],
@@ -48,7 +48,7 @@ def _draw_loss(axes: Axes, points: Sequence[tuple[int, float]]) -> None:
     table = np.array([point for point in points if np.isfinite(point[1])], np.float64).reshape(-1, 2)
     _style(axes, "Training loss", "step", "loss (nats per image, mean of the global batch)")
     if not len(table):
-        _say(axes, "no loss was logged")
+        _write_note(axes, "no loss was logged")
         return
     steps, losses = table[np.argsort(table[:, 0], kind="stable")].T
     marker = "o" if len(steps) <= 30 else ""
@@ -65,7 +65,7 @@ def _draw_loss(axes: Axes, points: Sequence[tuple[int, float]]) -> None:
 def _draw_roc(axes: Axes, verifications: Mapping[str, Verification]) -> None:
     _style(axes, "Verification (ROC)", "FAR: share of different pairs accepted", "TAR: share of same pairs accepted")
     if not verifications:
-        _say(axes, "no verification set")
+        _write_note(axes, "no verification set")
         return
     left = min(1.0 / result.num_different for result in verifications.values()) / 2
     lowest = 1.0
@@ -73,9 +73,7 @@ def _draw_roc(axes: Axes, verifications: Mapping[str, Verification]) -> None:
         # FAR 0 is off a logarithmic axis: it goes to the left edge. Steps: the TAR reached at an FAR of at most x.
         label = f"{name}: accuracy {100 * result.accuracy:.2f} %, AUC {result.auc:.4f}, EER {100 * result.eer:.2f} %"
         start = int(np.count_nonzero(result.fpr == 0)) - 1
-        axes.plot(
-            np.maximum(result.fpr[start:], left), result.tpr[start:], drawstyle="steps-post", lw=1.8, label=label
-        )
+        axes.plot(np.maximum(result.fpr[start:], left), result.tpr[start:], drawstyle="steps-post", lw=1.8, label=label)
         lowest = min(lowest, float(result.tpr[start]))
     axes.plot(np.geomspace(left, 1, 200), np.geomspace(left, 1, 200), color="#999999", ls="--", lw=1, label="chance")
     bottom = max(0.0, np.floor(10 * lowest - 1) / 10)
@@ -95,7 +93,7 @@ def _style(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _say(axes: Axes, text: str) -> None:
+def _write_note(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#888888")
 
 
