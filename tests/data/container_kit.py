@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +73,25 @@ def insightface(pictures: list[bytes], labels: list[int]) -> dict[int, bytes]:
 def plain(pictures: list[bytes], labels: list[int], first: int = 0) -> dict[int, bytes]:
     """Records as im2rec writes them: one label each, keys from ``first`` on."""
     return {first + i: image_data(labels[i], pictures[i], i) for i in range(len(pictures))}
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def write_shards(directory: Path, pictures: list[bytes], labels: list[int], shards: int = 2, kind=None) -> Path:
+    """train-0000.tar, ... by Python's tarfile: labels in .cls, or in .json as a number, or in a mapping, by turns."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for shard in range(shards):
+        path = directory / f"train-{shard:04d}.tar"
+        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT if kind is None else kind) as tar:
+            for number in range(shard * len(labels) // shards, (shard + 1) * len(labels) // shards):
+                name, label = f"{number:06d}", labels[number]
+                add_member(tar, f"{name}.{('png', 'jpg')[number % 2]}", pictures[number])
+                forms = ((".cls", f"{label}"), (".cls", f"{label}\n"), (".json", f"{label}"),
+                         (".json", json.dumps({"label": label, "who": "x"})))  # fmt: skip
+                ending, text = forms[number % 4]
+                add_member(tar, name + ending, text.encode())
+    return directory

@@ -11,6 +11,7 @@ import pytest
 from plsc.data.containers import recordio
 from plsc.data.containers.files import Scanner
 from plsc.data.record import difference
+from plsc.data.sources.auto import Auto
 from plsc.data.sources.recordio import RecordIOSource
 from plsc.data.workers import call_in_fork
 from plsc.errors import DataError
@@ -20,7 +21,7 @@ LABELS = [3, 0, 0, 2, 4, 3, 1]
 PICTURES = images(len(LABELS))
 
 
-def opened(directory, classes: int = 5, **options) -> RecordIOSource:
+def opened(directory, classes: int | None = 5, **options) -> RecordIOSource:
     source = RecordIOSource(directory, classes, (3, 8, 8), **options)
     source.check(check_files=True)
     source.open_files()
@@ -300,6 +301,21 @@ def test_a_million_images_take_sixteen_bytes_each(tmp_path):
     assert kept - before < 20e6 + 16 * count, (kept - before) / count
     # keys 8, labels as float32 4, and truth values; the blocks of 1 MB, as Python's numbers, do not grow with the file
     assert peak - before < 80e6 + 30 * count, (peak - before) / count
+
+
+def test_classes_are_counted_or_those_of_property(tmp_path):
+    write_records(tmp_path, plain(PICTURES, LABELS))
+    assert opened(tmp_path, None).num_classes == 5
+    (tmp_path / "property").write_text("7,8,8")
+    assert opened(tmp_path, None).num_classes == 7
+    (tmp_path / "property").write_text("3,8,8")
+    with pytest.raises(DataError, match="3 of 7 images have a label outside 0..2"):
+        opened(tmp_path, None)
+
+
+def test_its_directory_is_recognised(tmp_path):
+    write_records(tmp_path, plain(PICTURES, LABELS))
+    assert Auto(tmp_path, "label.txt").choose().line.endswith("auto takes recordio: %s has train.rec" % tmp_path)
 
 
 def test_walking_is_in_the_order_of_the_file(tmp_path):

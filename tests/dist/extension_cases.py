@@ -23,7 +23,7 @@ def train(env, payload) -> dict:
         "lr_schedule": {"kind": "exponential", "warmup_steps": 2, "options": {"final": 0.1}},
         "model": {"image_shape": [3, 16, 16], "embedding_size": 8, "base_width": 4},
         "classifier": {"num_classes": 12, "scale": 8.0},
-        "data": {"dataset": "tar", "dataset_dir": "data", "options": {"file": "train.tar"}, "num_workers": 2,
+        "data": {"dataset": "class_tar", "dataset_dir": "data", "options": {"file": "train.tar"}, "num_workers": 2,
                  "augmentations": ["flip", {"brightness": {"most": 0.3}}]},
     })  # fmt: skip
     entry.set_model_name("TinyNet")

@@ -87,7 +87,7 @@ def test_options_and_data_are_in_the_checkpoint(trained):
         assert results[0]["manifest"]["data"]["options"] == {"file": "train.tar"}
         assert results[0]["manifest"]["data"]["augmentations"] == ["flip", {"brightness": {"most": 0.3}}]
         data = results[0]["data"]
-        assert (data["kind"], data["images"], data["num_classes"]) == ("tar", IMAGES, CLASSES) and data["digest"]
+        assert (data["kind"], data["images"], data["num_classes"]) == ("class_tar", IMAGES, CLASSES) and data["digest"]
 
 
 def test_a_trained_model_is_used_with_the_options_in_its_checkpoint(trained):

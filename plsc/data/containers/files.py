@@ -13,6 +13,7 @@ from plsc.errors import DataError
 from plsc.files import safe_open
 
 BLOCK_BYTES = 1 << 20
+MOST_OPEN = 64
 
 
 def shown(path: str | os.PathLike) -> str:
@@ -82,17 +83,19 @@ def pread(file: BinaryIO, path: str, offset: int, size: int) -> bytes:
 class Files:
     """Several files as one long row of bytes: a position is an offset in the files one after the other.
 
-    paths: of the files. sizes: in bytes, when they were indexed.
+    paths: of the files. sizes: in bytes, when they were indexed. At most MOST_OPEN are open at a time.
     """
 
     def __init__(self, paths: Sequence[str], sizes: Sequence[int]) -> None:
         self.paths = list(paths)
         self._starts = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
-        self._open: list[BinaryIO] = []
+        self._open: dict[int, BinaryIO] = {}  # by number, the last used at the end
 
     def open(self) -> None:
-        """Open all of them in this process. Raises DataError."""
-        self._open = [open_container(path) for path in self.paths]
+        """Read by files of this process from now on. Raises DataError where the first cannot be opened."""
+        self._open = {}
+        if self.paths:
+            self._file(0)
 
     def place(self, position: int) -> tuple[int, int]:
         """(number of the file, offset in it)."""
@@ -103,7 +106,16 @@ class Files:
         """Exactly ``size`` bytes. Raises DataError, also where the file has become shorter."""
         number, offset = self.place(position)
         path = self.paths[number]
-        data = pread(self._open[number], path, offset, size)
+        data = pread(self._file(number), path, offset, size)
         if len(data) != size:
             raise DataError(f"{shown(path)}: byte {offset}: the file has become shorter since the run began")
         return data
+
+    def _file(self, number: int) -> BinaryIO:
+        file = self._open.pop(number, None)
+        if file is None:
+            if len(self._open) >= MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+            file = open_container(self.paths[number])
+        self._open[number] = file
+        return file

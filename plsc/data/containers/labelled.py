@@ -15,13 +15,18 @@ _NAME = np.dtype([("number", "<i8"), ("size", "<u4")])
 
 
 class LabelledSource(Source):
-    """A source with ``labels``, int [n], and ``num_classes``; a subclass sets both, and writes ``numbers``.
+    """A source that has ``labels``, int [n], by ``_set_labels``; a subclass calls it, and writes ``numbers``.
 
     numbers(which): two arrays [m] for consecutive images: what an image is known by, such as its key, and its bytes.
     """
 
     labels: np.ndarray
     num_classes: int
+
+    def _set_labels(self, labels: np.ndarray, num_classes: int | None) -> None:
+        """num_classes: None counts them, the largest label + 1."""
+        self.labels = labels
+        self.num_classes = int(labels.max(initial=-1)) + 1 if num_classes is None else num_classes
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -13,7 +13,7 @@ from plsc.data.containers.labelled import ExtentSource
 from plsc.data.containers.recordio import image_of, payload
 from plsc.data.containers.recordio_index import read_index
 from plsc.data.label_list import printable
-from plsc.data.sources import register_source
+from plsc.data.sources import Directory, register_source
 from plsc.errors import DataError
 from plsc.files import safe_open
 
@@ -25,23 +25,31 @@ class RecordIOSource(ExtentSource):
     """MXNet's `train.rec`, as MS1MV3, Glint360K and others are published; mxnet is not needed.
 
     dataset_dir: the directory. file: the records; `train.idx` beside it is used where it is there, and `property`
-    (classes, height, width) is compared with the settings. Images come by their keys ascending. Memory: 16 bytes an
+    (classes, height, width) is compared with the settings. num_classes: None takes those of `property`, or counts them,
+    the largest label + 1. Images come by their keys ascending. Memory: 16 bytes an
     image, and 8 more while the file is indexed; where keys have gaps, 8 more.
     """
+
+    looks_for = "train.rec (recordio)"
+
+    @classmethod
+    def recognise(cls, directory: Directory) -> str:
+        return "train.rec" if "train.rec" in directory.files else ""
 
     def __init__(
         self,
         dataset_dir: str | os.PathLike,
-        num_classes: int,
+        num_classes: int | None,
         image_shape: Sequence[int],
         file: str = "train.rec",
     ) -> None:
         self._path = os.path.join(os.fspath(dataset_dir), file)
-        self.num_classes = num_classes
-        _require_property(os.path.join(os.path.dirname(self._path), "property"), num_classes, image_shape)
+        beside = os.path.join(os.path.dirname(self._path), "property")
+        classes = _require_property(beside, num_classes, image_shape)
         index = read_index(self._path)
         self.files = Files([self._path], [index.size])
-        self.positions, self.sizes, self.labels = index.offsets, index.sizes, index.labels
+        self.positions, self.sizes = index.offsets, index.sizes
+        self._set_labels(index.labels, classes if num_classes is None else num_classes)
         self._first_key = int(index.keys[0]) if len(index.keys) else 0
         in_a_row = np.array_equal(index.keys, np.arange(len(index.keys)) + self._first_key)
         self._keys = None if in_a_row else index.keys
@@ -63,16 +71,16 @@ class RecordIOSource(ExtentSource):
         return shown(self._path)
 
 
-def _require_property(path: str, num_classes: int, image_shape: Sequence[int]) -> None:
-    """Raise DataError where `property` is there and says something else than the settings."""
+def _require_property(path: str, num_classes: int | None, image_shape: Sequence[int]) -> int | None:
+    """The classes in `property`, None where it is not there. Raises DataError where the settings say something else."""
     if not os.path.lexists(path):
-        return
+        return None
     text = read_small(path, safe_open.SETTINGS)
     found = _PROPERTY.fullmatch(text)
     if found is None:
         raise DataError(f"{shown(path)}: {printable(text)} does not begin with 'classes,height,width'; correct it")
     classes, height, width = map(int, found.groups())
-    if classes > num_classes:
+    if num_classes is not None and classes > num_classes:
         raise DataError(
             f"{shown(path)}: says {classes} classes, classifier.num_classes={num_classes}: set classifier.num_classes: "
             f"{classes}"
@@ -83,3 +91,4 @@ def _require_property(path: str, num_classes: int, image_shape: Sequence[int]) -
             f"{shown(path)}: says images of {width} x {height} pixels (width x height), model.image_shape="
             f"{list(image_shape)}: set model.image_shape: [{channels}, {height}, {width}]"
         )
+    return classes

@@ -1,0 +1,82 @@
+"""Shards of tar files, as WebDataset writes them."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterator
+
+from plsc.data.containers.files import Files, shown
+from plsc.data.containers.labelled import ExtentSource
+from plsc.data.containers.samples import Samples, add_shard
+from plsc.data.sources import Directory, register_source
+from plsc.errors import DataError
+
+_MOST_SHARDS = 1_000_000
+_BRACES = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
+
+
+@register_source("tar", source="WebDataset's shards")
+class TarSource(ExtentSource):
+    """Shards of tar files by WebDataset's conventions: `00001.jpg` with `00001.cls` or `00001.json`.
+
+    dataset_dir: the directory. shards: their names in it, `train-{000000..000123}.tar` or `train-*.tar`; all `*.tar`
+    by default, sorted by name. label_key: the key of the label in a .json that is a mapping. num_classes: None counts them, the
+    largest label + 1. Images come in the order
+    of shards and members. Memory: 16 bytes an image.
+    """
+
+    looks_for = "*.tar (tar)"
+
+    @classmethod
+    def recognise(cls, directory: Directory) -> str:
+        return directory.first(".tar")
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike,
+        num_classes: int | None,
+        shards: str = "*.tar",
+        label_key: str = "label",
+    ) -> None:
+        self._directory = os.fspath(dataset_dir)
+        paths, sizes, samples = list(find_shards(self._directory, shards)), [], Samples()
+        for path in paths:
+            sizes.append(add_shard(samples, path, sum(sizes), label_key))
+        self.files = Files(paths, sizes)
+        self.positions, self.sizes, labels = samples.arrays()
+        self._set_labels(labels, num_classes)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        return self.bytes_of(index), int(self.labels[index])
+
+    @property
+    def place(self) -> str:
+        return f"{shown(self._directory)} ({len(self.files.paths)} shards)"
+
+
+def find_shards(directory: str, pattern: str) -> Iterator[str]:
+    """The paths of shards: of a range in braces all, of `*` and `?` those that are there. Raises DataError."""
+    braces = _BRACES.search(pattern)
+    if braces is not None:
+        first, last = int(braces[1]), int(braces[2])
+        if not first <= last < first + _MOST_SHARDS or _BRACES.search(pattern, braces.end()):
+            raise DataError(
+                f"data.options: shards={pattern!r}: one range in braces, from less to more, of at most "
+                f"{_MOST_SHARDS:,} shards"
+            )
+        for number in range(first, last + 1):
+            name = f"{pattern[: braces.start()]}{number:0{len(braces[1])}d}{pattern[braces.end() :]}"
+            yield os.path.join(directory, name)
+        return
+    folder, _, names = os.path.join(directory, pattern).rpartition("/")
+    try:
+        found = [name for name in os.listdir(folder) if fnmatch.fnmatchcase(name, names) and not name.startswith(".")]
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{shown(folder)}: cannot be listed: {reason}; check data.dataset_dir") from error
+    if not found:
+        raise DataError(f"{shown(folder)}: has no file {names!r}; check data.dataset_dir and data.options: shards")
+    for name in sorted(found, key=os.fsencode):
+        yield os.path.join(folder, name)
