@@ -315,7 +315,7 @@ def test_classes_are_counted_or_those_of_property(tmp_path):
 
 def test_its_directory_is_recognised(tmp_path):
     write_records(tmp_path, plain(PICTURES, LABELS))
-    assert Auto(tmp_path, "label.txt").choose().line.endswith("auto takes recordio: %s has train.rec" % tmp_path)
+    assert Auto(tmp_path, "label.txt").choose().line == f"data.dataset: auto takes recordio: {tmp_path} has train.rec"
 
 
 def test_walking_is_in_the_order_of_the_file(tmp_path):

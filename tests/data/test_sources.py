@@ -260,7 +260,7 @@ def test_options_of_a_source():
 def test_what_is_no_source_is_refused_where_it_is_registered(value, text):
     with pytest.raises(ConfigError, match=text):
         register_source("x")(value)
-    with pytest.raises(ConfigError, match="data.dataset='x': is not a data source; .*list, .*synthetic, or one of"):
+    with pytest.raises(ConfigError, match="data.dataset='x': is not a data source; .*list, .*synthetic, .*or one of"):
         Config().set("data.dataset", "x")
 
 

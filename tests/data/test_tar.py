@@ -96,8 +96,8 @@ def tar_of(tmp_path, *samples) -> object:
 
 def test_what_makes_a_sample(tmp_path):
     tar_of(tmp_path, ("./a/1.seg.png", b"not used"), ("./a/1.JPG", b"one"), ("./a/1.cls", b" 4\n"),
-           ("a/._1.jpg", b"mac"), ("b/1.json", b'{"label": 2, "more": [1]}'), ("b/1.txt", b"a text"), ("b/1.webp", b"two"),
-           ("c.png", b"three"), ("c.json", b"0"), ("c.cls", b"0"))  # fmt: skip
+           ("a/._1.jpg", b"mac"), ("b/1.json", b'{"label": 2, "more": [1]}'), ("b/1.txt", b"a text"),
+           ("b/1.webp", b"two"), ("c.png", b"three"), ("c.json", b"0"), ("c.cls", b"0"))  # fmt: skip
     assert contents(opened(tmp_path)) == [(b"one", 4), (b"two", 2), (b"three", 0)]
     tar_of(tmp_path, ("1.jpg", b"one"), ("1.json", b'{"label": "x", "id": 3}'))
     assert contents(opened(tmp_path, label_key="id")) == [(b"one", 3)]
@@ -242,7 +242,7 @@ def test_which_files_are_shards(tmp_path):
 
 def test_its_directory_is_recognised_and_classes_are_counted(tmp_path):
     write_shards(tmp_path, PICTURES, LABELS, 3)
-    assert Auto(tmp_path, "label.txt").choose().line.endswith("auto takes tar: %s has train-0000.tar" % tmp_path)
+    assert Auto(tmp_path, "label.txt").choose().line == f"data.dataset: auto takes tar: {tmp_path} has train-0000.tar"
     assert opened(tmp_path, None).num_classes == 5
 
 

@@ -22,9 +22,8 @@ class TarSource(ExtentSource):
     """Shards of tar files by WebDataset's conventions: `00001.jpg` with `00001.cls` or `00001.json`.
 
     dataset_dir: the directory. shards: their names in it, `train-{000000..000123}.tar` or `train-*.tar`; all `*.tar`
-    by default, sorted by name. label_key: the key of the label in a .json that is a mapping. num_classes: None counts them, the
-    largest label + 1. Images come in the order
-    of shards and members. Memory: 16 bytes an image.
+    by default, sorted by name. label_key: the key of the label in a .json that is a mapping. num_classes: None
+    counts them, the largest label + 1. Images come in the order of shards and members. Memory: 16 bytes an image.
     """
 
     looks_for = "*.tar (tar)"
@@ -41,7 +40,8 @@ class TarSource(ExtentSource):
         label_key: str = "label",
     ) -> None:
         self._directory = os.fspath(dataset_dir)
-        paths, sizes, samples = list(find_shards(self._directory, shards)), [], Samples()
+        paths, samples = list(find_shards(self._directory, shards)), Samples()
+        sizes: list[int] = []
         for path in paths:
             sizes.append(add_shard(samples, path, sum(sizes), label_key))
         self.files = Files(paths, sizes)
