@@ -25,7 +25,7 @@ def _in_rooms(names: dict[str, str]) -> frozenset[str]:
 
 
 PLAIN = _in_rooms({
-    "checkpoint": "link memory read retention run_lock save",
+    "checkpoint": "class_names link memory read retention run_lock save",
     "cli": "list main reshard",
     "config": "config extensions limits rules yaml",
     "data": "augmentations folders hostile_images label_map lists loader record recordio sampler sources tar"

@@ -10,7 +10,15 @@ from plsc.checkpoint.intact import newest_intact, restore_newest
 from plsc.checkpoint.links import link
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
-from plsc.checkpoint.read import ReshardSource, check_fits, read_replicated, read_rows, read_window, verify_files
+from plsc.checkpoint.read import (
+    ReshardSource,
+    check_fits,
+    read_class_names,
+    read_replicated,
+    read_rows,
+    read_window,
+    verify_files,
+)
 from plsc.checkpoint.reshard import merge, reshard
 from plsc.checkpoint.retention import remove_old
 from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
@@ -34,6 +42,7 @@ __all__ = [
     "newest_intact",
     "open_checkpoint",
     "restore_newest",
+    "read_class_names",
     "read_manifest",
     "read_replicated",
     "read_rows",

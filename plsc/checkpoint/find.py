@@ -6,7 +6,7 @@ import logging
 import os
 
 from plsc.checkpoint.collective import on_all_ranks
-from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, file_names, replaced_dirs, step_dirs
+from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, replaced_dirs, step_dirs
 from plsc.checkpoint.manifest import Manifest, read_manifest
 from plsc.checkpoint.read import check_fits, verify_files
 from plsc.checkpoint.tensors import TensorSpec
@@ -41,7 +41,7 @@ def open_checkpoint(
     on_all_ranks(group, what, read_and_compare)
     require_same_manifest(group, what, found)
     manifest = read_manifest(found)
-    mine = file_names(manifest.num_shards)[group.rank :: group.world_size]
+    mine = list(manifest.files)[group.rank :: group.world_size]
     if not hashed:
         on_all_ranks(group, what, lambda: verify_files(found, manifest, mine))
     return found, manifest

@@ -7,7 +7,7 @@ import os
 
 from plsc.checkpoint.collective import describe, on_all_ranks
 from plsc.checkpoint.find import latest, require_same_manifest
-from plsc.checkpoint.layout import DAMAGED, REPLACED, checkpoints_dir, damaged_dirs, file_names, step_dirs
+from plsc.checkpoint.layout import DAMAGED, REPLACED, checkpoints_dir, damaged_dirs, step_dirs
 from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.read import Damaged, verify_files
 from plsc.errors import CheckpointError
@@ -57,7 +57,7 @@ def _damage(path: str, group: Ranks) -> str | None:
     def look() -> str | None:
         manifest = read_manifest(path)
         try:
-            verify_files(path, manifest, file_names(manifest.num_shards)[group.rank :: group.world_size])
+            verify_files(path, manifest, list(manifest.files)[group.rank :: group.world_size])
         except Damaged as error:
             return describe(error)
         return None

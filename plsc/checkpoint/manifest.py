@@ -13,6 +13,7 @@ from plsc.checkpoint.pending_rows import pending_tensors, touched_spec, window_s
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.errors import CheckpointError
 from plsc.files import plain_json, safe_open
+from plsc.files.class_names import CLASS_NAMES
 from plsc.files.hashes import FileEntry, hash_bytes
 from plsc.parallel.shards import class_range
 
@@ -228,6 +229,7 @@ def _files(data: dict[str, Any]) -> dict[str, FileEntry]:
     _check(isinstance(data["files"], dict), "files", data["files"], "an object")
     # Only these names are ever opened, so a manifest cannot point outside its directory.
     names = file_names(len(data["class_ranges"]))
+    names += [CLASS_NAMES] if CLASS_NAMES in data["files"] else []
     _same_keys("file", set(names), set(data["files"]))
     found = {}
     for name in names:

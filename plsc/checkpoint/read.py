@@ -18,6 +18,7 @@ from plsc.checkpoint.pending_rows import TOUCHED, WINDOW, PendingRows
 from plsc.checkpoint.tensor_file import TensorFile
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.errors import CheckpointError
+from plsc.files import class_names
 from plsc.files.hashes import hash_file
 from plsc.parallel.shards import overlaps
 
@@ -49,6 +50,17 @@ def read_replicated(path: str, manifest: Manifest) -> dict[str, np.ndarray]:
     verify_files(path, manifest, [REPLICATED])
     with _open(path, manifest, REPLICATED, manifest.replicated_specs()) as file:
         return {spec.name: file.read(spec.name) for spec in manifest.replicated_tensors}
+
+
+def read_class_names(path: str, manifest: Manifest) -> list[str]:
+    """The names of the classes, by label, after checking the file's hash; none where the checkpoint has none."""
+    entry, file = manifest.files.get(class_names.CLASS_NAMES), os.path.join(path, class_names.CLASS_NAMES)
+    try:
+        return [] if entry is None else class_names.read(file, entry, manifest.num_classes)
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise Damaged(f"{file}: {error}") from None
 
 
 def read_window(path: str, manifest: Manifest) -> np.ndarray:

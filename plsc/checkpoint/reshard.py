@@ -12,7 +12,7 @@ from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.lock import exclusive_run_dir
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.pending_rows import WINDOW
-from plsc.checkpoint.read import ReshardSource, read_replicated, read_rows, read_window, verify_files
+from plsc.checkpoint.read import ReshardSource, read_class_names, read_replicated, read_rows, read_window, verify_files
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.write import save_shards
@@ -38,6 +38,7 @@ def reshard(path: str, run_dir: str, num_shards: int) -> str:
     ranges = [class_range(manifest.num_classes, rank, num_shards) for rank in range(num_shards)]
     sources = [ReshardSource(path, manifest, first, last) for first, last in ranges]
     meta = {key: getattr(manifest, key) for key in META_KEYS}
+    meta["class_names"] = read_class_names(path, manifest)
     replicated = read_replicated(path, manifest)
     if manifest.row_history is not None:
         replicated[WINDOW] = read_window(path, manifest)

@@ -18,7 +18,9 @@ from plsc.checkpoint.retention import aside_path, check_not_foreign, clean_up
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import ShardSource, TensorSpec
 from plsc.errors import CheckpointError
+from plsc.files import class_names
 from plsc.files.atomic import put_directory, sync_dir
+from plsc.files.class_names import CLASS_NAMES
 from plsc.files.hashes import FileEntry, write_new
 from plsc.parallel.ranks import OneRank, Ranks
 from plsc.version import __version__
@@ -43,7 +45,8 @@ def save(
     which `data` may be left out, and holds plain JSON. `shard`: the first k ranks give one, following
     `class_range(num_classes, rank, k)`; k is world_size for a sharded classifier, 1 for a replicated one (its matrix
     then is a shard), 0 for none. Where rows are pending (plsc.checkpoint.pending_rows) `replicated` holds WINDOW,
-    TOUCHED is the first tensor of each shard, and `meta` has `row_history`: what `describe_optimizer` returns.
+    TOUCHED is the first tensor of each shard, and `meta` has `row_history`: what `describe_optimizer` returns. `meta`
+    may have `class_names`, by label, which become a file of their own (plsc.files.class_names).
     `checksum`: that of what each rank holds of what is the same on all; another one on some rank is an error.
     A checkpoint of the same step is replaced, and deleted only when the new one is in place.
     Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
@@ -71,7 +74,7 @@ def save(
         def publish() -> None:
             if group.rank == 0:
                 fields = _manifest_fields(step, replicated, summaries, meta, group.world_size)
-                _finish(aside, fields, replicated or {}, entries)
+                _finish(aside, fields, replicated or {}, entries, _class_names(meta))
                 publish_dir(aside, final)
 
         on_all_ranks(group, what, publish)
@@ -98,7 +101,7 @@ def save_shards(
         prepare_dirs(run_dir, final, aside)
         names = [layout.shard_name(index, len(shards)) for index in range(len(shards))]
         entries = [_write_shard(aside, step, name, shard) for name, shard in zip(names, shards)]
-        _finish(aside, fields, replicated, entries)
+        _finish(aside, fields, replicated, entries, _class_names(meta))
         publish_dir(aside, final)
 
     try:
@@ -151,6 +154,8 @@ def _manifest_fields(
         raise CheckpointError("rank 0 must give the replicated tensors, got None")
     meta = {"data": {}, **meta}
     optimizer_fields = meta.pop("row_history", {})
+    named = _class_names(meta)
+    meta.pop("class_names", None)
     if set(meta) != set(META_KEYS):
         raise CheckpointError(f"meta must have the keys {', '.join(META_KEYS)}; got {', '.join(map(str, meta))}")
     _check_plain("meta", meta)
@@ -159,6 +164,7 @@ def _manifest_fields(
     ends = np.cumsum([0, *classes]).tolist()
     history = _row_history(replicated, shards, optimizer_fields)
     first = [] if not shards else shards[0][history is not None :]
+    files = [*layout.file_names(len(shards)), *([CLASS_NAMES] if named else [])]
     fields = {
         **({} if history is None else {"row_history": history}),
         **meta,
@@ -168,7 +174,7 @@ def _manifest_fields(
         "class_ranges": [list(pair) for pair in zip(ends[:-1], ends[1:])],
         "replicated_tensors": [spec.to_json() for spec in _replicated_specs(replicated) if spec.name != WINDOW],
         "shard_tensors": [_with_rows(tensor, ends[-1]) for tensor in first],
-        "files": {name: {"bytes": 0, "sha256": "0" * 64} for name in layout.file_names(len(shards))},
+        "files": {name: {"bytes": 0, "sha256": "0" * 64} for name in files},
     }
     for rank, tensors in enumerate(shards):
         if tensors != [_with_rows(tensor, classes[rank]) for tensor in shards[0]]:
@@ -221,14 +227,26 @@ def _write_shard(aside: str, step: int, name: str | None, shard: ShardSource | N
     return [entry.num_bytes, entry.sha256]
 
 
-def _finish(aside: str, fields: dict[str, Any], replicated: Mapping[str, np.ndarray], entries: list[Any]) -> None:
-    """Write what is rank 0's."""
-    names = layout.file_names(len(fields["class_ranges"]))
+def _class_names(meta: Mapping[str, Any]) -> bytes:
+    """The contents of the file of class names; empty where the classes have none."""
+    names = meta.get("class_names")
+    try:
+        return class_names.to_bytes(names, meta.get("num_classes", 0)) if names else b""
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _finish(
+    aside: str, fields: dict[str, Any], replicated: Mapping[str, np.ndarray], entries: list[Any], named: bytes
+) -> None:
+    """Write what is rank 0's. named: the contents of the file of class names, empty for none."""
+    names = list(fields["files"])
     specs = _replicated_specs(replicated)
     path = os.path.join(aside, layout.REPLICATED)
     blocks: Iterator = ((spec.name, 0, np.asarray(replicated[spec.name])) for spec in specs)
     files = [write_tensors(path, specs, blocks, layout.file_identity(fields["step"], layout.REPLICATED))]
     files += [FileEntry(*entry) for entry in entries if entry is not None]
+    files += [write_new(os.path.join(aside, CLASS_NAMES), named)] if named else []
     for name, entry in zip(names, files):
         path = os.path.join(aside, name)
         size = os.path.getsize(path) if os.path.exists(path) else 0

@@ -73,6 +73,11 @@ class SourceDataset:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """The names of the classes, by label, where the source has them."""
+        return self._source.class_names
+
     def record(self, count: int | None = None) -> dict[str, Any]:
         """What there is to remember of the data, or of the first ``count`` images (see plsc.data.record)."""
         found = self._source.record() if count is None else self._source.record(count)

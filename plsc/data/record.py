@@ -7,7 +7,7 @@ half the time that reading the list takes. None of it is made for who wants to d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -115,6 +115,18 @@ def _between_lists(old: dict, new: dict, first_images: Callable[[int], dict] | N
             text = f"a list of {new_count} lines instead of {old_count}, the first {old_count} with other labels"
             return Difference(text, relabelled=True)
     return _by_sample(old, new)
+
+
+def moved_classes(old: Sequence[str], new: Sequence[str]) -> Difference | None:
+    """Whether classes have other labels than before, by their names, which stand in the order of the labels."""
+    before = {name: label for label, name in enumerate(old)}
+    moved = [(name, label) for label, name in enumerate(new) if before.get(name, label) != label]
+    if not moved:
+        return None
+    name, label = moved[0]
+    both = sum(name in before for name in new)
+    text = f"{len(moved):,} of {both:,} classes that are in both have other labels, such as {name!r:.80}: {label}"
+    return Difference(f"{text} instead of {before[name]}", relabelled=True)
 
 
 def _by_sample(old: dict, new: dict) -> Difference:

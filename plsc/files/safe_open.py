@@ -22,6 +22,7 @@ SETTINGS = 4 * MIB  # meta.json, plsc.json, the state of predictions
 MANIFEST = 64 * MIB
 PICTURE = 256 * MIB
 PICTURES = 64 * GIB  # a set of them, in one .bin
+CLASS_NAMES = GIB
 LIST = 4 * GIB  # of pairs, of labels, of templates
 TRAINING_LIST = 64 * GIB
 TENSORS = 1024 * GIB

@@ -33,6 +33,7 @@ from plsc.evaluation.identity_sets import AnySet, load_set
 from plsc.evaluation.metric import PAIRS, make_metrics
 from plsc.evaluation.pair_sets import ImageFiles, image_location
 from plsc.evaluation.verification import FOLDS
+from plsc.files import class_names
 from plsc.parallel.environment import Environment
 from plsc.registry import SOURCES
 
@@ -92,6 +93,8 @@ def _open_source(config: Config, seed: int, check_files: bool, notes: list[str])
     preparation = Preparation((channels, height, width), Augmentations(steps, seed), section.pixel_std)
     _call_source(config, lambda: source.check(check_files))
     left_open.settle_classes(config, source.num_classes, source.place, notes)
+    if source.class_names:  # now, not at the first save
+        _call_source(config, lambda: class_names.to_bytes(source.class_names, config.classifier.num_classes))
     notes += _call_source(config, lambda: [str(note) for note in source.notes])
     data = SourceDataset(source, config.classifier.num_classes, preparation, section.dataset)
     check_image_count(config, len(data), source.place)

@@ -34,7 +34,8 @@ class Run:
 
     seed: the one used, also where the configuration leaves it open. start_dir: the checkpoint, or the directory of a
     run, that it starts from, on this machine: ``checkpoint_dir``, or a copy of what lies at its address; "" for none.
-    data: records of the data that the run reads, by what they are ("training", a verification set).
+    data: records of the data that the run reads, by what they are ("training", a verification set). class_names: the
+    names of the classes, by label, where the training data or the checkpoint have them.
     """
 
     config: Config
@@ -45,6 +46,7 @@ class Run:
     seed: int
     start_dir: str = ""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.pending_rows import describe_optimizer
 from plsc.classifiers import ClassifierSpec
 from plsc.data import difference
+from plsc.data.record import moved_classes
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
 from plsc.engine.training.steps import Progress
@@ -60,11 +61,34 @@ def compare_data(run: Run, data, path: str, manifest: Manifest) -> None:
     if found is None:
         return
     if found.relabelled and not run.config.accept_new_labels:
-        raise DataError(
-            f"{path} was trained with other labels: {found.text}; give each class the label that it had, begin a new "
-            "run by init_from: classes with a label_map, or set accept_new_labels: true"
-        )
+        raise DataError(_relabelled(path, found.text))
     run.log.info(f"going on with other data than {path} was trained with: {found.text}")
+
+
+def class_names_of(run: Run, data, opened: tuple[str, Manifest] | None) -> tuple[str, ...]:
+    """The names of the classes: those of the data, else those of the checkpoint ``opened``.
+
+    Raises DataError on every rank where a class of the checkpoint has another label in the data, unless
+    ``accept_new_labels`` is set.
+    """
+    own = tuple(getattr(data, "class_names", None) or ())
+    if opened is None:
+        return own
+    path, manifest = opened
+    stored = run.group.agree(lambda: checkpoint.read_class_names(path, manifest))
+    found = moved_classes(stored, own)
+    if found is not None:
+        if not run.config.accept_new_labels:
+            raise DataError(_relabelled(path, found.text))
+        run.log.info(f"going on with other labels than {path} was trained with: {found.text}")
+    return own or tuple(stored)
+
+
+def _relabelled(path: str, text: str) -> str:
+    return (
+        f"{path} was trained with other labels: {text}; give each class the label that it had, begin a new run by "
+        "init_from: classes with a label_map, or set accept_new_labels: true"
+    )
 
 
 def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
@@ -116,6 +140,7 @@ def manifest_fields(
         "random_states": {"seed": run.seed},
         "lr_state": plain(scheduler.state_dict()) if scheduler is not None else {},
         "extra": extra,
+        "class_names": run.class_names,
     }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -90,6 +90,7 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     opened = checkpointing.open_start_checkpoint(run, program.spec)
     if opened is not None:
         checkpointing.compare_data(run, data, *opened)
+    run = replace(run, class_names=checkpointing.class_names_of(run, data, opened))
     best = Best(run, opened)
     progress = checkpointing.stored_progress(opened)
     steps = TrainingSteps.of(config, run.env.world_size, len(data), progress)
