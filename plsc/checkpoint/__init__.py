@@ -11,6 +11,8 @@ from plsc.checkpoint.links import link
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
 from plsc.checkpoint.read import (
+    Expected,
+    ReadOptions,
     ReshardSource,
     check_fits,
     read_class_names,
@@ -22,7 +24,7 @@ from plsc.checkpoint.read import (
 from plsc.checkpoint.reshard import merge, reshard
 from plsc.checkpoint.retention import remove_old
 from plsc.checkpoint.tensors import ArrayShard, ShardSource, TensorSpec
-from plsc.checkpoint.write import save
+from plsc.checkpoint.write import RankTensors, save
 from plsc.parallel.ranks import OneRank
 
 __all__ = [
@@ -30,8 +32,11 @@ __all__ = [
     "TOUCHED",
     "WINDOW",
     "ArrayShard",
+    "Expected",
     "Manifest",
     "OneRank",
+    "RankTensors",
+    "ReadOptions",
     "ReshardSource",
     "ShardSource",
     "TensorSpec",

@@ -8,8 +8,7 @@ import os
 from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, replaced_dirs, step_dirs
 from plsc.checkpoint.manifest import Manifest, read_manifest
-from plsc.checkpoint.read import check_fits, verify_files
-from plsc.checkpoint.tensors import TensorSpec
+from plsc.checkpoint.read import NOTHING_EXPECTED, Expected, check_fits, verify_files
 from plsc.errors import CheckpointError
 from plsc.files.hashes import hash_file
 from plsc.parallel.ranks import Ranks
@@ -18,31 +17,25 @@ log = logging.getLogger(__name__)
 
 
 def open_checkpoint(
-    path: str,
-    group: Ranks,
-    num_classes: int | None = None,
-    embedding_size: int | None = None,
-    replicated: list[TensorSpec] | None = None,
-    shard: list[TensorSpec] | None = None,
-    hashed: bool = False,
+    path: str, group: Ranks, expected: Expected = NOTHING_EXPECTED, verified: bool = False
 ) -> tuple[str, Manifest]:
-    """(checkpoint directory, manifest) on every rank, fit to be read; to be called by all ranks, before training.
+    """(checkpoint directory, manifest) on every rank, checked against what the run expects. All ranks call it.
 
-    `path` as in `resolve`, decided by rank 0; the other arguments as in `check_fits`. Every file is hashed, by one of
-    the ranks, unless it was before (`hashed`), and the ranks compare what manifest they read: on disks of their own
-    they may hold checkpoints of one name that are not one. What is wrong for one rank raises CheckpointError on all.
+    `path` as in `resolve`, decided by rank 0. Every file is hashed by one of the ranks, unless the hashes were
+    `verified` before. The ranks compare their manifests: on local disks they may hold different checkpoints of the same
+    name. An error on one rank raises CheckpointError on all.
     """
     what = f"cannot open checkpoint {path}"
     found = on_all_ranks(group, what, lambda: resolve(path) if group.rank == 0 else None)[0]
 
     def read_and_compare() -> None:
-        check_fits(found, read_manifest(found), num_classes, embedding_size, replicated, shard)
+        check_fits(found, read_manifest(found), expected)
 
     on_all_ranks(group, what, read_and_compare)
     require_same_manifest(group, what, found)
     manifest = read_manifest(found)
     mine = list(manifest.files)[group.rank :: group.world_size]
-    if not hashed:
+    if not verified:
         on_all_ranks(group, what, lambda: verify_files(found, manifest, mine))
     return found, manifest
 

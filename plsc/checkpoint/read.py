@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -73,44 +74,59 @@ def _waiting(path: str, manifest: Manifest) -> PendingRows:
         return PendingRows(file.path, file.read(WINDOW), manifest.row_history or {})
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """How class rows are read.
+
+    names: only these tensors; None for all. stored: pending rows as they are stored, with the tensor of the steps at
+    which they were last up to date, instead of up to date. block_rows: the most rows of a block.
+    """
+
+    names: Collection[str] | None = None
+    stored: bool = False
+    block_rows: int = 4096
+
+
+READ_ALL = ReadOptions()
+
+
 def read_rows(
     path: str,
     manifest: Manifest,
     first: int,
     last: int,
-    block_rows: int = 4096,
-    names: Iterable[str] | None = None,
-    stored: bool = False,
+    options: ReadOptions = READ_ALL,
 ) -> Iterator[tuple[str, int, np.ndarray]]:
-    """The classes [first, last) from however many shards they lie in, a block of at most `block_rows` rows at once.
+    """The classes [first, last) from however many shards they lie in, in blocks.
 
     Yields (tensor name, row, rows [n, ...]) where `row` counts from `first`: what a rank that owns [first, last) puts
-    at its local row, and what `save` takes. Tensors in the manifest's order (only `names`, if given), rows upwards.
-    Only the bytes asked for are read. Pending rows (plsc.checkpoint.pending_rows) are brought up to date; with `stored`
-    they are returned as stored, together with the tensor of the steps at which they were last up to date. Raises
+    at its local row, and what `save` takes. Tensors in the manifest's order, rows upwards. Only the bytes asked for are
+    read. Pending rows (plsc.checkpoint.pending_rows) are brought up to date, unless the options say otherwise. Raises
     CheckpointError, naming the file; ConfigError for a range outside [0, num_classes].
     """
     if not manifest.num_shards:
         raise CheckpointError(f"{path}: holds no class shards")
-    if block_rows < 1:
-        raise CheckpointError(f"block_rows must be at least 1, got {block_rows}")
+    if options.block_rows < 1:
+        raise CheckpointError(f"block_rows must be at least 1, got {options.block_rows}")
     pieces = overlaps(manifest.num_classes, manifest.num_shards, first, last)
-    specs = manifest.stored_specs(manifest.num_classes) if stored else manifest.shard_tensors
-    specs = [spec for spec in specs if names is None or spec.name in names]
-    return _rows(path, manifest, specs, pieces, first, block_rows, stored)
+    return _rows(path, manifest, pieces, first, options)
 
 
-def _rows(path, manifest, specs, pieces, first, block_rows, stored) -> Iterator[tuple[str, int, np.ndarray]]:
+def _rows(
+    path: str, manifest: Manifest, pieces: list[tuple[int, int, int]], first: int, options: ReadOptions
+) -> Iterator[tuple[str, int, np.ndarray]]:
     waiting = None if manifest.row_history is None else _waiting(path, manifest)
+    specs = manifest.stored_specs(manifest.num_classes) if options.stored else manifest.shard_tensors
+    specs = [spec for spec in specs if options.names is None or spec.name in options.names]
     for spec in specs:
         for index, piece_first, piece_last in pieces:
             start = manifest.class_ranges[index][0]
             name = shard_name(index, manifest.num_shards)
             with _open(path, manifest, name, manifest.shard_specs(index)) as file:
-                for row, block in file.rows(spec.name, piece_first - start, piece_last - start, block_rows):
+                for row, block in file.rows(spec.name, piece_first - start, piece_last - start, options.block_rows):
                     if spec.name == TOUCHED and waiting is not None:
                         waiting.check_steps(file, block)
-                    elif waiting is not None and spec.name in waiting.tensors and not stored:
+                    elif waiting is not None and spec.name in waiting.tensors and not options.stored:
                         block = waiting.up_to_date(file, spec.name, row, block)
                     yield spec.name, start + row - first, block
 
@@ -119,41 +135,50 @@ class ReshardSource:
     """A ShardSource over a stored checkpoint: the classes [first, last) as stored, read while they are written."""
 
     def __init__(self, path: str, manifest: Manifest, first: int, last: int, block_rows: int = 4096):
-        self._args = (path, manifest, first, last, block_rows)
+        self._path, self._manifest, self._first, self._last = path, manifest, first, last
+        self._options = ReadOptions(stored=True, block_rows=block_rows)
 
     def tensors(self) -> list[TensorSpec]:
-        _, manifest, first, last, _ = self._args
-        return manifest.stored_specs(last - first)
+        return self._manifest.stored_specs(self._last - self._first)
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
-        return read_rows(*self._args, stored=True)
+        return read_rows(self._path, self._manifest, self._first, self._last, self._options)
 
 
-def check_fits(
-    path: str,
-    manifest: Manifest,
-    num_classes: int | None = None,
-    embedding_size: int | None = None,
-    replicated: Iterable[TensorSpec] | None = None,
-    shard: Iterable[TensorSpec] | None = None,
-) -> None:
-    """Check a checkpoint against the run that wants to continue it. What is None is not compared.
+@dataclass(frozen=True)
+class Expected:
+    """What a run needs of a checkpoint; None is not compared.
 
-    `replicated` and `shard` are the run's tensors, all of them; a shard's rows do not matter, only names, types and
-    widths. Since when rows wait is not compared: any run can read them. Raises CheckpointError with both values.
+    `replicated` and `shard` are the run's tensors, all of them; of a shard only names, types and widths matter.
+    """
+
+    num_classes: int | None = None
+    embedding_size: int | None = None
+    replicated: Collection[TensorSpec] | None = None
+    shard: Collection[TensorSpec] | None = None
+
+
+NOTHING_EXPECTED = Expected()
+
+
+def check_fits(path: str, manifest: Manifest, expected: Expected) -> None:
+    """Check a checkpoint against the run that wants to continue it. Raises CheckpointError with both values.
+
+    At which step pending rows were last up to date is not compared: any run can read them.
     """
     for key, wanted, advice in (
-        ("num_classes", num_classes, f"set classifier.num_classes: {manifest.num_classes}, or begin a new run with "
-         "other classes by init_from: backbone or classes, and init_checkpoint in place of checkpoint_dir or resume"),
-        ("embedding_size", embedding_size, f"set model.embedding_size: {manifest.embedding_size}"),
+        ("num_classes", expected.num_classes,
+         f"set classifier.num_classes: {manifest.num_classes}, or begin a new run with other classes by init_from: "
+         "backbone or classes, and init_checkpoint in place of checkpoint_dir or resume"),
+        ("embedding_size", expected.embedding_size, f"set model.embedding_size: {manifest.embedding_size}"),
     ):  # fmt: skip
         stored = getattr(manifest, key)
         if wanted is not None and wanted != stored:
             raise CheckpointError(f"{path}: {key} is {stored} in the checkpoint and {wanted} in this run; {advice}")
-    if replicated is not None:
-        _compare(path, "replicated", manifest.replicated_tensors, replicated)
-    if shard is not None:
-        own = [spec.with_rows(manifest.num_classes) for spec in shard if spec.name != TOUCHED]
+    if expected.replicated is not None:
+        _compare(path, "replicated", manifest.replicated_tensors, expected.replicated)
+    if expected.shard is not None:
+        own = [spec.with_rows(manifest.num_classes) for spec in expected.shard if spec.name != TOUCHED]
         _compare(path, "class", manifest.shard_tensors, own)
 
 

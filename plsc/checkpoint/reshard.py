@@ -12,7 +12,15 @@ from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.lock import exclusive_run_dir
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.pending_rows import WINDOW
-from plsc.checkpoint.read import ReshardSource, read_class_names, read_replicated, read_rows, read_window, verify_files
+from plsc.checkpoint.read import (
+    ReadOptions,
+    ReshardSource,
+    read_class_names,
+    read_replicated,
+    read_rows,
+    read_window,
+    verify_files,
+)
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.checkpoint.write import save_shards
@@ -77,7 +85,7 @@ def _blocks(path: str, manifest: Manifest, specs: list[TensorSpec]) -> Iterator[
         if spec.name in replicated:
             yield spec.name, 0, replicated[spec.name]
         else:
-            yield from read_rows(path, manifest, 0, manifest.num_classes, names=[spec.name])
+            yield from read_rows(path, manifest, 0, manifest.num_classes, ReadOptions(names=[spec.name]))
 
 
 def _checked(path: str) -> Manifest:

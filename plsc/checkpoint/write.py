@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,24 +31,28 @@ log = logging.getLogger(__name__)
 SHARED = "model_save_dir must be on a file system that all ranks share"
 
 
-def save(
-    run_dir: str,
-    step: int,
-    replicated: Mapping[str, np.ndarray] | None,
-    shard: ShardSource | None,
-    meta: dict[str, Any],
-    group: Ranks,
-    checksum: str = "",
-) -> str:
+@dataclass(frozen=True)
+class RankTensors:
+    """What one rank saves.
+
+    replicated: rank 0's; None on the others. shard: the first k ranks give one, following
+    `class_range(num_classes, rank, k)`; k is world_size for a sharded classifier, 1 for a replicated one (its matrix
+    then is a shard), 0 for none. checksum: of what must be equal on all ranks; a different one on any rank is an error.
+    Where rows are pending (plsc.checkpoint.pending_rows) `replicated` holds WINDOW, and TOUCHED is the first tensor of
+    each shard.
+    """
+
+    replicated: Mapping[str, np.ndarray] | None
+    shard: ShardSource | None
+    checksum: str = ""
+
+
+def save(run_dir: str, step: int, tensors: RankTensors, meta: dict[str, Any], group: Ranks) -> str:
     """Write the checkpoint of `step` under `run_dir` and return its directory. Every rank must call it.
 
-    `replicated` and `meta` are rank 0's; the other ranks may pass None and {}. `meta` has the keys META_KEYS, of
-    which `data` may be left out, and holds plain JSON. `shard`: the first k ranks give one, following
-    `class_range(num_classes, rank, k)`; k is world_size for a sharded classifier, 1 for a replicated one (its matrix
-    then is a shard), 0 for none. Where rows are pending (plsc.checkpoint.pending_rows) `replicated` holds WINDOW,
-    TOUCHED is the first tensor of each shard, and `meta` has `row_history`: what `describe_optimizer` returns. `meta`
-    may have `class_names`, by label, which become a file of their own (plsc.files.class_names).
-    `checksum`: that of what each rank holds of what is the same on all; another one on some rank is an error.
+    `meta` is rank 0's; the other ranks may pass {}. It has the keys META_KEYS, of which `data` may be left out, and
+    holds plain JSON; where rows are pending it also has `row_history`, what `describe_optimizer` returns. It may have
+    `class_names`, by label, which become a file of their own (plsc.files.class_names).
     A checkpoint of the same step is replaced, and deleted only when the new one is in place.
     Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
     or, where only the flush after the rename failed, complete.
@@ -55,7 +60,9 @@ def save(
     root = layout.checkpoints_dir(run_dir)
     what = f"cannot save the checkpoint of step {step} in {root}"
     try:
-        summaries = on_all_ranks(group, what, lambda: {**_shard_summary(step, shard), "checksum": checksum})
+        summaries = on_all_ranks(
+            group, what, lambda: {**_shard_summary(step, tensors.shard), "checksum": tensors.checksum}
+        )
         _require_same_replicas(what, summaries)
         num_shards = _num_shards(what, summaries)
         final = os.path.join(root, layout.step_name(step))
@@ -64,17 +71,17 @@ def save(
         def prepare() -> None:
             if group.rank == 0:
                 # refuses what cannot be stored before hours of writing
-                _manifest_fields(step, replicated, summaries, meta, group.world_size)
+                _manifest_fields(step, tensors.replicated, summaries, meta, group.world_size)
                 prepare_dirs(run_dir, final, aside)
 
         on_all_ranks(group, what, prepare)
         name = layout.shard_name(group.rank, num_shards) if group.rank < num_shards else None
-        entries = on_all_ranks(group, what, lambda: _write_shard(aside, step, name, shard))
+        entries = on_all_ranks(group, what, lambda: _write_shard(aside, step, name, tensors.shard))
 
         def publish() -> None:
             if group.rank == 0:
-                fields = _manifest_fields(step, replicated, summaries, meta, group.world_size)
-                _finish(aside, fields, replicated or {}, entries, _class_names(meta))
+                fields = _manifest_fields(step, tensors.replicated, summaries, meta, group.world_size)
+                _finish(aside, fields, tensors.replicated or {}, entries, _class_names(meta))
                 publish_dir(aside, final)
 
         on_all_ranks(group, what, publish)
@@ -120,7 +127,7 @@ def _shard_summary(step: int, shard: ShardSource | None) -> dict[str, Any]:
 
 
 def _require_same_replicas(what: str, summaries: list[dict[str, Any]]) -> None:
-    """Every rank sees the same offers, so it returns, or raises, the same on each."""
+    """Every rank sees the same summaries, so it returns, or raises, the same on each."""
     sums = [summary["checksum"] for summary in summaries]
     others = [rank for rank, found in enumerate(sums) if found != sums[0]]
     if others:
@@ -132,7 +139,7 @@ def _require_same_replicas(what: str, summaries: list[dict[str, Any]]) -> None:
 
 
 def _num_shards(what: str, summaries: list[dict[str, Any]]) -> int:
-    """How many ranks give a shard. Every rank sees the same offers, so it returns, or raises, the same on each."""
+    """How many ranks give a shard. Every rank sees the same summaries, so it returns, or raises, the same on each."""
     steps = [summary["step"] for summary in summaries]
     if len(set(steps)) > 1:
         raise CheckpointError(f"{what}: the ranks are at different steps: {steps}")

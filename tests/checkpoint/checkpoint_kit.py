@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from plsc.checkpoint import ArrayShard, OneRank, save
+from plsc.checkpoint import ArrayShard, OneRank, RankTensors, save
 from plsc.parallel.shards import class_range
 
 EMBEDDING_SIZE = 3
@@ -84,7 +84,7 @@ def save_as(run_dir, step, num_classes, world_size, salt=0):
         shard = ArrayShard({name: array[first:last] for name, array in whole.items()}, block_rows=2)
         main = group.rank == 0
         arrays, meta = (replicated_arrays(salt), meta_for(num_classes)) if main else (None, {})
-        return save(str(run_dir), step, arrays, shard, meta, group)
+        return save(str(run_dir), step, RankTensors(arrays, shard), meta, group)
 
     results = [work(OneRank())] if world_size == 1 else on_ranks(world_size, work)
     for result in results:

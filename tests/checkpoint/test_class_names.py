@@ -9,6 +9,7 @@ import pytest
 
 from plsc.checkpoint import (
     OneRank,
+    RankTensors,
     link,
     open_checkpoint,
     read_class_names,
@@ -35,7 +36,9 @@ def saved(run_dir, ranks: int = 1, names=NAMES, step: int = 3):
         first, last = class_range(CLASSES, group.rank, ranks)
         shard = ArrayShard({name: array[first:last] for name, array in class_arrays(CLASSES).items()})
         meta = meta_for(CLASSES, class_names=names) if group.rank == 0 else {}
-        return save(str(run_dir), step, replicated_arrays() if group.rank == 0 else None, shard, meta, group)
+        return save(
+            str(run_dir), step, RankTensors(replicated_arrays() if group.rank == 0 else None, shard), meta, group
+        )
 
     return work(OneRank()) if ranks == 1 else on_ranks(ranks, work)[0]
 

@@ -6,7 +6,16 @@ import tracemalloc
 
 import numpy as np
 
-from plsc.checkpoint import OneRank, TensorSpec, open_checkpoint, read_manifest, read_rows, save
+from plsc.checkpoint import (
+    OneRank,
+    RankTensors,
+    ReadOptions,
+    TensorSpec,
+    open_checkpoint,
+    read_manifest,
+    read_rows,
+    save,
+)
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for
 
 
@@ -28,11 +37,11 @@ def test_memory_stays_at_a_few_blocks(tmp_path):
     rows, block_rows = 1_000_000, 20_000
     block_bytes, total = block_rows * EMBEDDING_SIZE * 4, rows * EMBEDDING_SIZE * 4
     tracemalloc.start()
-    path = save(str(tmp_path), 1, {}, Generated(rows, block_rows), meta_for(rows), OneRank())
+    path = save(str(tmp_path), 1, RankTensors({}, Generated(rows, block_rows)), meta_for(rows), OneRank())
     writing = tracemalloc.get_traced_memory()[1]
     manifest = read_manifest(path)
     tracemalloc.reset_peak()
-    for _, row, block in read_rows(path, manifest, 10, rows, block_rows):
+    for _, row, block in read_rows(path, manifest, 10, rows, ReadOptions(block_rows=block_rows)):
         assert block[0, 0] == (row + 10) // block_rows * block_rows
     reading = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()

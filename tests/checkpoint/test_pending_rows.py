@@ -15,7 +15,10 @@ from plsc.checkpoint import (
     TOUCHED,
     WINDOW,
     ArrayShard,
+    Expected,
     OneRank,
+    RankTensors,
+    ReadOptions,
     check_fits,
     merge,
     open_checkpoint,
@@ -69,7 +72,7 @@ def save_waiting(run_dir, world_size, change=None):
         first, last = class_range(CLASSES, group.rank, world_size)
         shard = ArrayShard({name: array[first:last] for name, array in stored.items()}, block_rows=2)
         given = (arrays, meta_for(CLASSES)) if group.rank == 0 else (None, {})
-        return save(str(run_dir), 40, given[0], shard, given[1], group)
+        return save(str(run_dir), 40, RankTensors(given[0], shard), given[1], group)
 
     results = [work(OneRank())] if world_size == 1 else on_ranks(world_size, work)
     errors = [result for result in results if isinstance(result, Exception)]
@@ -86,11 +89,13 @@ def test_readers_get_rows_that_are_up_to_date(tmp_path, world_size):
     assert set(read_replicated(path, manifest)) == {"conv.w", "count"}
     for name, expected in made()[2].items():
         for first, last in ((0, CLASSES), (3, 9)):
-            rows = np.concatenate([rows for _, _, rows in read_rows(path, manifest, first, last, 2, [name])])
+            rows = np.concatenate(
+                [rows for _, _, rows in read_rows(path, manifest, first, last, ReadOptions([name], block_rows=2))]
+            )
             assert rows.dtype == np.float32
             np.testing.assert_allclose(rows, expected[first:last], rtol=2e-7, atol=1e-7)  # rounded to float32 once
-    check_fits(path, manifest, shard=manifest.stored_specs(4))  # a run that lets rows wait
-    check_fits(path, manifest, shard=list(manifest.shard_tensors))  # and one that does not
+    check_fits(path, manifest, Expected(shard=manifest.stored_specs(4)))  # a run that lets rows wait
+    check_fits(path, manifest, Expected(shard=list(manifest.shard_tensors)))  # and one that does not
 
 
 def test_stored_as_they_are_through_another_number_of_shards_and_back(tmp_path):
@@ -99,7 +104,7 @@ def test_stored_as_they_are_through_another_number_of_shards_and_back(tmp_path):
     manifest, (stored, window, _) = read_manifest(other), made()
     np.testing.assert_array_equal(read_window(other, manifest), window)
     for name, expected in stored.items():
-        blocks = read_rows(other, manifest, 0, CLASSES, names=[name], stored=True)
+        blocks = read_rows(other, manifest, 0, CLASSES, ReadOptions([name], ReadOptions(stored=True)))
         np.testing.assert_array_equal(np.concatenate([rows for _, _, rows in blocks]), expected)
     assert read_manifest(reshard(other, str(tmp_path / "back"), 3)) == read_manifest(path)
 
@@ -149,7 +154,7 @@ def early(rows, arrays):
 def test_what_is_damaged_is_named(tmp_path, change, stored):
     path = save_waiting(tmp_path, 2, change)
     with pytest.raises(CheckpointError, match="shard_0000._of_00002.safetensors: touched names steps outside"):
-        list(read_rows(path, read_manifest(path), 0, CLASSES, stored=stored))
+        list(read_rows(path, read_manifest(path), 0, CLASSES, ReadOptions(stored=stored)))
 
 
 class Adam(RowOptimizer):
@@ -197,7 +202,8 @@ def with_adam(tmp_path, monkeypatch):
             dense["weight"][row] -= rate * (change + DECAY * dense["weight"][row])
     meta = {**meta_for(CLASSES), "row_history": describe_optimizer(build_optimizer("adam", {"beta": beta}), DECAY)}
     shard = ArrayShard({TOUCHED: touched, **stored}, block_rows=2)
-    path = save(str(tmp_path / "adam"), 40, {"conv.w": np.ones(3, np.float32), WINDOW: window}, shard, meta, OneRank())
+    tensors = RankTensors({"conv.w": np.ones(3, np.float32), WINDOW: window}, shard)
+    path = save(str(tmp_path / "adam"), 40, tensors, meta, OneRank())
     return path, dense, monkeypatch
 
 
@@ -213,7 +219,7 @@ def test_rows_that_wait_for_another_optimizer_are_brought_up_to_date_by_its_rule
     assert read_manifest(back) == read_manifest(path)
     for directory in (path, other):
         for name, expected in dense.items():
-            blocks = read_rows(directory, read_manifest(directory), 0, CLASSES, 4, [name])
+            blocks = read_rows(directory, read_manifest(directory), 0, CLASSES, ReadOptions([name], block_rows=4))
             rows = np.concatenate([rows for _, _, rows in blocks])
             np.testing.assert_allclose(rows, expected, rtol=2e-7, atol=1e-7, err_msg=name)
 
@@ -226,7 +232,7 @@ def test_an_optimizer_that_is_not_there_or_another_one_is_one_line(with_adam):
     del OPTIMIZERS._entries["adam"]
     with pytest.raises(CheckpointError, match="wait for the optimizer 'adam', which is not registered here; name its"):
         list(read_rows(path, read_manifest(path), 0, CLASSES))
-    assert list(read_rows(path, read_manifest(path), 0, CLASSES, stored=True))
+    assert list(read_rows(path, read_manifest(path), 0, CLASSES, ReadOptions(stored=True)))
 
 
 def test_a_window_that_is_not_finite_is_refused():

@@ -12,7 +12,10 @@ from safetensors.numpy import load_file
 
 from plsc.checkpoint import (
     ArrayShard,
+    Expected,
     OneRank,
+    RankTensors,
+    ReadOptions,
     ReshardSource,
     TensorSpec,
     check_fits,
@@ -91,7 +94,7 @@ def test_every_number_of_ranks_reads_every_other(tmp_path, num_classes):
         for new in worlds:
             for rank in range(new):
                 first, last = class_range(num_classes, rank, new)
-                blocks = read_rows(path, manifest, first, last, block_rows=3)
+                blocks = read_rows(path, manifest, first, last, ReadOptions(block_rows=3))
                 found = gather_rows(blocks, manifest.shard_tensors, last - first)
                 same_arrays(found, {name: array[first:last] for name, array in whole.items()})
 
@@ -107,7 +110,7 @@ def test_a_checkpoint_resharded_on_disk_equals_one_saved_so(tmp_path, old, new):
         source = ReshardSource(path, manifest, first, last, block_rows=2)
         main = group.rank == 0
         arrays, meta = (read_replicated(path, manifest), meta_for(13)) if main else (None, {})
-        return save(str(tmp_path / "new"), 5, arrays, source, meta, group)
+        return save(str(tmp_path / "new"), 5, RankTensors(arrays, source), meta, group)
 
     made = on_ranks(new, work)[0]
     # the whole manifest: hashes of all files too
@@ -120,7 +123,9 @@ def test_a_checkpoint_resharded_on_disk_equals_one_saved_so(tmp_path, old, new):
 @pytest.mark.parametrize("first, last", [(0, 0), (4, 4), (3, 9), (0, 11), (10, 11)])
 def test_any_range_of_classes(stored, first, last):
     manifest = read_manifest(stored)
-    found = gather_rows(read_rows(stored, manifest, first, last, 2), manifest.shard_tensors, last - first)
+    found = gather_rows(
+        read_rows(stored, manifest, first, last, ReadOptions(block_rows=2)), manifest.shard_tensors, last - first
+    )
     same_arrays(found, {name: array[first:last] for name, array in class_arrays(11).items()})
 
 
@@ -141,7 +146,7 @@ def test_a_classifier_that_is_the_same_on_all_ranks_is_one_shard(tmp_path):
     def work(group):
         main = group.rank == 0
         shard = ArrayShard(class_arrays(5)) if main else None
-        return save(str(tmp_path), 1, {} if main else None, shard, meta_for(5) if main else {}, group)
+        return save(str(tmp_path), 1, RankTensors({} if main else None, shard), meta_for(5) if main else {}, group)
 
     path = on_ranks(4, work)[3]  # 5 classes could not be split over 4 ranks
     manifest = read_manifest(path)
@@ -152,7 +157,7 @@ def test_a_classifier_that_is_the_same_on_all_ranks_is_one_shard(tmp_path):
 
 
 def test_a_checkpoint_without_classes(tmp_path):
-    path = save(str(tmp_path), 1, replicated_arrays(), None, meta_for(5), OneRank())
+    path = save(str(tmp_path), 1, RankTensors(replicated_arrays(), None), meta_for(5), OneRank())
     manifest = read_manifest(path)
     same_arrays(read_replicated(path, manifest), replicated_arrays())
     with pytest.raises(CheckpointError, match="no class shards"):
@@ -201,7 +206,7 @@ SHARD, REPLICATED = "shard_00000_of_00003.safetensors", "replicated.safetensors"
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_every_harm_is_named_on_every_rank(copy, harm, name, world_size):
     harm(copy, name)
-    results = on_ranks(world_size, lambda group: open_checkpoint(copy, group, 11, 3))
+    results = on_ranks(world_size, lambda group: open_checkpoint(copy, group, Expected(11, 3)))
     for error in results:
         assert isinstance(error, CheckpointError), error
         named = [name, "shard_00001_of_00003.safetensors"] if harm is swap else [name]
@@ -344,7 +349,7 @@ def test_a_manifest_that_disagrees_with_its_files(copy):
 def test_mismatches_name_both_values(stored):
     manifest = read_manifest(stored)
     replicated, shard = list(manifest.replicated_tensors), manifest.shard_specs(2)
-    check_fits(stored, manifest, 11, 3, replicated, shard)
+    check_fits(stored, manifest, Expected(11, 3, replicated, shard))
     wider = [TensorSpec("fc.w", "F32", (4, 5)), *[spec for spec in shard if spec.name != "fc.w"]]
     typed = [TensorSpec("conv.w", "F16", (2, 3, 4)), *[spec for spec in replicated if spec.name != "conv.w"]]
     for arguments, words in (
@@ -357,11 +362,11 @@ def test_mismatches_name_both_values(stored):
         ({"shard": shard[:1]}, "2 class tensors that the checkpoint holds"),
     ):
         with pytest.raises(CheckpointError, match=words):
-            check_fits(stored, manifest, **arguments)
+            check_fits(stored, manifest, Expected(**arguments))
 
 
 def test_a_mismatch_on_one_rank_is_an_error_on_all(stored):
-    for error in on_ranks(2, lambda group: open_checkpoint(stored, group, 11 + group.rank)):
+    for error in on_ranks(2, lambda group: open_checkpoint(stored, group, Expected(11 + group.rank))):
         assert isinstance(error, CheckpointError) and "rank 1: " in str(error) and "12 in this run" in str(error)
 
 

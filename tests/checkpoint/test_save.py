@@ -12,6 +12,7 @@ import pytest
 from plsc.checkpoint import (
     ArrayShard,
     OneRank,
+    RankTensors,
     TensorSpec,
     latest,
     read_manifest,
@@ -175,7 +176,7 @@ def test_a_failure_of_one_rank_is_raised_on_all(tmp_path, bad_rank):
         first, last = class_range(NUM_CLASSES, group.rank, 3)
         kind = Broken if group.rank == bad_rank else ArrayShard
         shard = kind({name: array[first:last] for name, array in class_arrays(NUM_CLASSES).items()}, 1)
-        return save(str(tmp_path), 2, {}, shard, meta_for(NUM_CLASSES), group)
+        return save(str(tmp_path), 2, RankTensors({}, shard), meta_for(NUM_CLASSES), group)
 
     for error in on_ranks(3, work):
         assert isinstance(error, CheckpointError), error
@@ -194,7 +195,7 @@ def test_a_file_size_limit_of_the_system(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
     try:
         with pytest.raises(CheckpointError, match="File too large: .*shard_00000_of_00001"):
-            save(str(tmp_path), 2, {}, ArrayShard(big, 1000), meta_for(100_000), OneRank())
+            save(str(tmp_path), 2, RankTensors({}, ArrayShard(big, 1000)), meta_for(100_000), OneRank())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert names(tmp_path) == ["step_00000001"]
@@ -202,7 +203,7 @@ def test_a_file_size_limit_of_the_system(tmp_path):
 
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    for error in on_ranks(2, lambda g: save(str(tmp_path / "file"), 1, {}, None, meta_for(4), g)):
+    for error in on_ranks(2, lambda g: save(str(tmp_path / "file"), 1, RankTensors({}, None), meta_for(4), g)):
         assert isinstance(error, CheckpointError) and "rank 0: Not a directory" in str(error)
 
 
@@ -226,7 +227,8 @@ def test_saving_a_step_again_replaces_it_with_another_number_of_ranks(tmp_path):
 
 
 def one(tmp_path, step=1, replicated=None, shard=None, **changes):
-    return save(str(tmp_path), step, {} if replicated is None else replicated, shard, meta_for(4, **changes), OneRank())
+    tensors = RankTensors({} if replicated is None else replicated, shard)
+    return save(str(tmp_path), step, tensors, meta_for(4, **changes), OneRank())
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -253,19 +255,19 @@ def test_what_a_reader_would_refuse_is_not_written(tmp_path, arguments, words):
 
 def test_ranks_that_disagree(tmp_path):
     def at_step(group):
-        return save(str(tmp_path), group.rank, {}, None, meta_for(4), group)
+        return save(str(tmp_path), group.rank, RankTensors({}, None), meta_for(4), group)
 
     def last_only(group):
         shard = ArrayShard({"w": np.zeros((4, 3))}) if group.rank == 1 else None
-        return save(str(tmp_path), 1, {}, shard, meta_for(4), group)
+        return save(str(tmp_path), 1, RankTensors({}, shard), meta_for(4), group)
 
     def other_tensors(group):
         shard = ArrayShard({"wv"[group.rank]: np.zeros((2, 3))})
-        return save(str(tmp_path), 1, {}, shard, meta_for(4), group)
+        return save(str(tmp_path), 1, RankTensors({}, shard), meta_for(4), group)
 
     def by_another_rule(group):
         shard = ArrayShard({"w": np.zeros((1 + 2 * group.rank, 3))})
-        return save(str(tmp_path), 1, {}, shard, meta_for(4), group)
+        return save(str(tmp_path), 1, RankTensors({}, shard), meta_for(4), group)
 
     for work, words in (
         (at_step, "different steps: [0, 1]"), (last_only, "must be the first ones"),

@@ -92,7 +92,9 @@ def read_back(path):
     manifest = checkpoint.read_manifest(path)
     found = checkpoint.read_replicated(path, manifest)
     for kind in ("weight", "velocity"):
-        rows = [block for _, _, block in checkpoint.read_rows(path, manifest, 0, CLASSES, names=[kind])]
+        rows = [
+            block for _, _, block in checkpoint.read_rows(path, manifest, 0, CLASSES, checkpoint.ReadOptions([kind]))
+        ]
         found[kind] = np.concatenate(rows)
     return manifest, found
 

@@ -275,6 +275,7 @@ def test_the_record_tells_other_labels_other_images_and_what_was_added(tmp_path)
 
 def peak_and_kept(work) -> tuple[int, int, int]:
     """(bytes that the process has before, at most during, and after ``work``), as the kernel counts them."""
+
     def status(name: str) -> int:
         lines = Path("/proc/self/status").read_text().split("\n")
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

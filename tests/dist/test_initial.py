@@ -23,7 +23,10 @@ def stored(run_dir, num_classes):
     manifest = checkpoint.read_manifest(path)
     backbone = {name: array for name, array in checkpoint.read_replicated(path, manifest).items()
                 if name.startswith("backbone.") and "velocity" not in name}  # fmt: skip
-    rows = [block for _, _, block in checkpoint.read_rows(path, manifest, 0, num_classes, names=["weight"])]
+    rows = [
+        block
+        for _, _, block in checkpoint.read_rows(path, manifest, 0, num_classes, checkpoint.ReadOptions(["weight"]))
+    ]
     return backbone, np.concatenate(rows)
 
 

@@ -23,7 +23,9 @@ def values(run_dir):
     found = checkpoint.read_manifest(path)
     tensors = checkpoint.read_replicated(path, found)
     for spec in found.shard_tensors:
-        rows = [block for _, _, block in checkpoint.read_rows(path, found, 0, CLASSES, names=[spec.name])]
+        rows = [
+            block for _, _, block in checkpoint.read_rows(path, found, 0, CLASSES, checkpoint.ReadOptions([spec.name]))
+        ]
         tensors[spec.name] = np.concatenate(rows)
     return tensors
 

@@ -49,7 +49,9 @@ def test_rows_were_waiting(outcome):
     cwd, _ = outcome
     stored = str(cwd / "compiled other" / "checkpoints" / "step_00000008")
     found = checkpoint.read_manifest(stored)
-    blocks = checkpoint.read_rows(stored, found, 0, CLASSES, names=["touched"], stored=True)
+    blocks = checkpoint.read_rows(
+        stored, found, 0, CLASSES, checkpoint.ReadOptions(["touched"], checkpoint.ReadOptions(stored=True))
+    )
     (touched,) = [rows for _, _, rows in blocks]
     assert found.row_history == {"steps": 8} and len(set(touched)) > 4 and touched.max() == 8
     assert manifest(cwd / "compiled other", 15)["row_history"] == {"steps": 15 - WINDOW}
@@ -69,6 +71,6 @@ def test_another_number_of_ranks_reads_what_waits(outcome, name, monkeypatch):
     with np.load(run / "one_rank.npz") as arrays:
         assert {spec.name for spec in found.shard_tensors} == set(arrays)
         for tensor in arrays:
-            blocks = checkpoint.read_rows(path, found, 0, CLASSES, names=[tensor])
+            blocks = checkpoint.read_rows(path, found, 0, CLASSES, checkpoint.ReadOptions([tensor]))
             expected = np.concatenate([rows for _, _, rows in blocks])
             np.testing.assert_allclose(arrays[tensor], expected, rtol=0, atol=3e-7 * np.abs(expected).max())

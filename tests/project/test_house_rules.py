@@ -24,9 +24,6 @@ FIXED = {
 }
 # Of our own, and too long: what belongs together in them is to become one argument. The list may only shrink.
 TOO_LONG = {
-    "plsc/checkpoint/find.py": {"open_checkpoint"},
-    "plsc/checkpoint/read.py": {"read_rows", "_rows"},
-    "plsc/checkpoint/write.py": {"save"},
     "plsc/classifiers/large_scale_classifier.py": {"_check"},
     "plsc/classifiers/sampling.py": {"sample_rows"},
     "plsc/engine/inference/agreement.py": {"compare"},

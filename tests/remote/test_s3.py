@@ -93,7 +93,7 @@ def test_there_and_back(s3, tmp_path, world_size):
     assert len(copies) == 1
     copy = copies.pop()
     assert tree(copy) == tree(local[1])
-    path, manifest = checkpoint.open_checkpoint(copy, checkpoint.OneRank(), num_classes=11)
+    path, manifest = checkpoint.open_checkpoint(copy, checkpoint.OneRank(), checkpoint.Expected(num_classes=11))
     same_arrays(checkpoint.read_replicated(path, manifest), replicated_arrays())
     same_arrays(gather_rows(checkpoint.read_rows(path, manifest, 0, 11), manifest.shard_tensors, 11), class_arrays(11))
     assert not [name for name in os.listdir(os.path.dirname(copy)) if PART in name]

@@ -80,7 +80,9 @@ def read_classes(config: Config, backbone: TrainedBackbone) -> Classes:
             f"{list(shape)}; set loss_type as it was trained, or export.with_classifier: false"
         )
     rows = np.zeros(shape, np.float32)
-    for _, first, block in checkpoint.read_rows(path, manifest, 0, manifest.num_classes, names=["weight"]):
+    for _, first, block in checkpoint.read_rows(
+        path, manifest, 0, manifest.num_classes, checkpoint.ReadOptions(["weight"])
+    ):
         length = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
         unit = np.where(length > ZERO_NORM, block / np.maximum(length, ZERO_NORM), 0.0)
         rows[first : first + len(block)] = block if softmax else unit

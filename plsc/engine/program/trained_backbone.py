@@ -54,7 +54,7 @@ class TrainedBackbone:
         config = run.config
         self.program: EvalProgram = build_eval(config, run.user_objects, env, batch_size)
         self.path, self.manifest = checkpoint.open_checkpoint(
-            run.start_dir, run.group, embedding_size=self.program.feature.shape[1]
+            run.start_dir, run.group, checkpoint.Expected(embedding_size=self.program.feature.shape[1])
         )
         self.variables = Variables(env)
         self.variables.run(self.program.startup, {}, [])

@@ -32,8 +32,8 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
         return None
     if own is None:  # checkpoint_dir may be this run's own directory
         checkpoint.restore_newest(config.model_save_dir, run.group)
-    hashed = own is not None
-    return checkpoint.open_checkpoint(path, run.group, spec.num_classes, spec.embedding_size, hashed=hashed)
+    expected = checkpoint.Expected(spec.num_classes, spec.embedding_size)
+    return checkpoint.open_checkpoint(path, run.group, expected, verified=own is not None)
 
 
 def stored_progress(opened: tuple[str, Manifest] | None) -> Progress:
@@ -96,13 +96,13 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
 
     def fill() -> None:
         specs = session.replicated_specs()
-        checkpoint.check_fits(path, manifest, replicated=specs, shard=session.tensors())
+        checkpoint.check_fits(path, manifest, checkpoint.Expected(replicated=specs, shard=session.tensors()))
         shard = session.program.shard
         session.load_replicated(checkpoint.read_replicated(path, manifest))
         mine = shard.first, shard.first + shard.num_local
         # rows that wait go on waiting, to be brought up to date when they would have been in the run that saved them
         waits = _can_resume_history(session.history, manifest)
-        session.load_rows(checkpoint.read_rows(path, manifest, *mine, stored=waits))
+        session.load_rows(checkpoint.read_rows(path, manifest, *mine, checkpoint.ReadOptions(stored=waits)))
         if waits:
             session.history.resume(checkpoint.read_window(path, manifest))
 

@@ -24,7 +24,8 @@ def load_initial_weights(run: Run, session: Session) -> None:
     config, spec = run.config, session.program.spec
     if config.init_from == "none":
         return
-    path, manifest = checkpoint.open_checkpoint(config.init_checkpoint, run.group, embedding_size=spec.embedding_size)
+    expected = checkpoint.Expected(embedding_size=spec.embedding_size)
+    path, manifest = checkpoint.open_checkpoint(config.init_checkpoint, run.group, expected)
     what = f"cannot start from {path}"
     on_all_ranks(run.group, what, lambda: _load_backbone(session, path, manifest))
     kept = ""
@@ -98,7 +99,9 @@ def _select_rows(
     if not len(old):
         return
     start = int(old[0])
-    for _, row, block in checkpoint.read_rows(path, manifest, start, int(old[-1]) + 1, names=["weight"]):
+    for _, row, block in checkpoint.read_rows(
+        path, manifest, start, int(old[-1]) + 1, checkpoint.ReadOptions(["weight"])
+    ):
         low, high = np.searchsorted(old, [start + row, start + row + len(block)])
         if high > low:
             yield local[low:high], block[old[low:high] - start - row]

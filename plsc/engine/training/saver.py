@@ -69,11 +69,11 @@ class Saver:
                 meta["row_history"] = describe_optimizer(session.history.optimizer, session.history.weight_decay)
         if self._is_async and has_shard:
             shard = snapshot(session)
-        checksum = session.checksum()
+        tensors = checkpoint.RankTensors(replicated, shard, session.checksum())
 
         def write() -> None:
             for target in targets:
-                path = checkpoint.save(target.run_dir, progress.step, replicated, shard, meta, self._group, checksum)
+                path = checkpoint.save(target.run_dir, progress.step, tensors, meta, self._group)
                 checkpoint.remove_old(target.run_dir, target.keep, self._group, [*self._protect, path])
                 run.log.info(f"Save model to {path}, {time.monotonic() - began:.3f} s")
             self._grace.saved(time.monotonic() - began)
