@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plsc.serving.classification import TopClasses
 from plsc.serving.description import DESCRIPTION, Description, is_exported, read_description
 from plsc.serving.gallery import Gallery, Matches
 from plsc.serving.images import RESIZE_MODES, find_images, resize_image
@@ -14,6 +15,7 @@ __all__ = [
     "Gallery",
     "Matches",
     "Predictor",
+    "TopClasses",
     "find_images",
     "is_exported",
     "read_description",

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from plsc.errors import ExportError
-from plsc.files import plain_json, safe_open
-from plsc.files.hashes import hash_file, measure_file
+from plsc.files import class_names, plain_json, safe_open
+from plsc.files.class_names import CLASS_NAMES
+from plsc.files.hashes import FileEntry, hash_file, measure_file
 
 DESCRIPTION = "plsc.json"
 FORMAT, VERSION = "plsc-exported-model", 1
@@ -29,8 +30,9 @@ class Description:
     [B, embedding_size], then "scores" [B, num_classes] if the classifier was exported (num_classes else None).
     l2_normalised: embeddings have length 1. flip_fused: the embedding is the mean of those of the picture and of its
     mirror image (before it is normalised). models: {"paddle": [program file, weights file], "onnx": [file]}, those
-    that are there. files: {name: {"bytes", "sha256"}}. step: training steps of the checkpoint; checkpoint: its
-    identity. agreement: how far the outputs were from the training program's when the model was exported.
+    that are there. files: {name: {"bytes", "sha256"}}, with that of the class names if there are names.
+    step: training steps of the checkpoint; checkpoint: its identity. agreement: how far the outputs were from the
+    training program's when the model was exported.
     """
 
     plsc_version: str
@@ -149,6 +151,19 @@ def check_files(path: str, description: Description, kind: str) -> list[str]:
             raise ExportError(f"{file}: {error.strerror}; export the model again") from None
         found.append(file)
     return found
+
+
+def read_class_names(path: str, description: Description) -> list[str] | None:
+    """The names of the classes, by label; None where the model has none. Raises ExportError."""
+    entry, file = description.files.get(CLASS_NAMES), os.path.join(path, CLASS_NAMES)
+    if entry is None or description.num_classes is None:
+        return None
+    try:
+        return class_names.read(file, FileEntry(entry["bytes"], entry["sha256"]), description.num_classes)
+    except OSError as error:
+        raise ExportError(f"{file}: {error.strerror}; export the model again") from None
+    except ValueError as error:
+        raise ExportError(f"{file}: {error}; export the model again") from None
 
 
 def describe_files(path: str, names: list[str]) -> dict[str, dict[str, Any]]:

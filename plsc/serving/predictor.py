@@ -12,13 +12,15 @@ from PIL import Image
 from plsc.data import decode_image, normalise
 from plsc.errors import ConfigError, DataError, ExportError
 from plsc.parallel.environment import cores
-from plsc.serving.description import read_description
+from plsc.serving.classification import TopClasses, top_classes
+from plsc.serving.description import read_class_names, read_description
 from plsc.serving.gallery import Gallery, Matches, cosines
 from plsc.serving.images import RESIZE_MODES, resize_image
 from plsc.serving.runtimes import RuntimeOptions, open_runtime
 from plsc.terminal import open_standard_streams
 
 CALLERS = 2
+NO_CLASSIFIER = "was exported without its classes; set export.with_classifier: true"
 
 MAX_BATCH, MAX_THREADS = 1_000_000, 1024
 
@@ -36,6 +38,9 @@ class Predictor:
     with memory of its own for a batch, and on Paddle 3 for the weights; 0 is one for each core, at most 2; others wait.
     `close()`, or leaving a `with` block, frees the model: batches that are being computed are finished, later ones
     raise ExportError. So does a fork that uses its parent's: open one in each process.
+
+    class_names: the names of the classes, by label, if the model was exported with its classifier and the training
+    data had names; else None.
 
     A picture is a path, encoded bytes, a PIL image, or pixels: an array uint8 or uint16 [H, W] or [H, W, 3] in RGB.
     Raises ExportError for a model that cannot be opened, ConfigError for a wrong argument; the methods raise DataError
@@ -64,6 +69,7 @@ class Predictor:
         path = os.fspath(model_dir)
         self.description = read_description(path)
         self._path, self._batch_size, self._resize = path, batch_size, resize
+        self.class_names = read_class_names(path, self.description)
         callers = callers or min(CALLERS, cores())
         options = RuntimeOptions(threads or cores(), device, card, callers)
         self._runtime = open_runtime(path, self.description, runtime, options)
@@ -95,8 +101,23 @@ class Predictor:
     def scores(self, pictures) -> np.ndarray:
         """float32 [N, C]: how well each class fits; a softmax makes shares of them. Raises ExportError without FC."""
         if self.description.num_classes is None:
-            raise ExportError(f"{self._path}: was exported without its classes; set export.with_classifier: true")
+            raise ExportError(f"{self._path}: {NO_CLASSIFIER}")
         return self._collect(pictures, 1, self.description.num_classes)
+
+    def classify(self, pictures, k: int = 1) -> TopClasses:
+        """The k best classes of each picture, with their names if the training data had any.
+
+        Raises ExportError for a model without its classifier, ConfigError for k < 1.
+        """
+        if self.description.num_classes is None:
+            raise ExportError(f"{self._path}: {NO_CLASSIFIER}")
+        parts = [top_classes(self.run(images)[1], k, self.class_names) for images in self._batches(pictures)]
+        if not parts:
+            return top_classes(np.zeros((0, self.description.num_classes), np.float32), k, self.class_names)
+        names = None if self.class_names is None else [row for part in parts for row in part.names or []]
+        return TopClasses(
+            np.concatenate([part.label for part in parts]), np.concatenate([part.score for part in parts]), names
+        )
 
     def similarity(self, a, b) -> np.ndarray:
         """Cosines float32 [M, N] of each of ``a`` with each of ``b``: pictures, or embeddings (arrays of float)."""

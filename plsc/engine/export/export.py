@@ -20,6 +20,9 @@ from plsc.engine.inference.saved_model import Classes, save_inference_model
 from plsc.engine.program.trained_backbone import TrainedBackbone, weights_identity
 from plsc.engine.run.start import Run, threads
 from plsc.errors import CheckpointError, ConfigError, ExportError
+from plsc.files import class_names
+from plsc.files.class_names import CLASS_NAMES
+from plsc.files.hashes import write_new
 from plsc.parallel.environment import Environment
 from plsc.serving.description import DESCRIPTION, KINDS, Description, describe_files
 from plsc.version import __version__
@@ -60,6 +63,9 @@ def _write(run: Run, backbone: TrainedBackbone, env: Environment, final: str) ->
     if "paddle" not in kinds:
         for name in models.pop("paddle"):
             os.remove(os.path.join(unfinished, name))
+    names = [] if classes is None else checkpoint.read_class_names(backbone.path, backbone.manifest)
+    if names:
+        write_new(os.path.join(unfinished, CLASS_NAMES), class_names.to_bytes(names, len(classes.centres)))
     description = _describe(config, backbone, classes, models, unfinished)
     _write_description(unfinished, description)
     agreement = compare(config, backbone, classes, unfinished, description, env, threads(config, run.env))
@@ -110,9 +116,13 @@ def _describe(
         flip_fused=section.fuse_flip,
         outputs=["embedding"] if classes is None else ["embedding", "scores"],
         models=models,
-        files=describe_files(where, [name for names in models.values() for name in names]),
+        files=describe_files(where, [*(name for names in models.values() for name in names), *_named(where)]),
         agreement={},
     )
+
+
+def _named(where: str) -> list[str]:
+    return [CLASS_NAMES] if os.path.exists(os.path.join(where, CLASS_NAMES)) else []
 
 
 def _write_description(where: str, description: Description) -> None:

@@ -14,6 +14,7 @@ from plsc.config import Config
 from plsc.data import decode_image, normalise, read_test_image
 from plsc.engine.evaluation import left_open
 from plsc.engine.evaluation.data import require_image_input
+from plsc.engine.inference import best_class
 from plsc.engine.inference.predictions import PredictionFiles
 from plsc.engine.inference.trained_model import TrainedModel, open_model
 from plsc.engine.run.consistency import require_same
@@ -57,7 +58,7 @@ def predict(run: Run) -> Prediction:
 
     The files are in ``model_save_dir``/predictions. What an interrupted run has done is not done again.
     """
-    model = open_model(run)
+    model = open_model(run, with_classes=True)
     pictures = run.group.agree(lambda: find(run, model.config))
     require_same(run.group, DataError, {"what there is to predict": pictures.digest()})
     directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
@@ -74,9 +75,11 @@ def _embed(run: Run, model: TrainedModel, pictures: ImageList, directory: str) -
     count, config = len(pictures.paths), model.config
     made_by = {"weights": model.info.identity, "image_shape": list(config.model.image_shape),
                "pixel_std": config.data.pixel_std, "resize": config.predict.resize}  # fmt: skip
-    files = None
+    files, names = None, model.info.class_names
+    made_by = made_by if names is None else {**made_by, "classes": True}
     if run.env.rank == 0:
-        files = PredictionFiles(directory, pictures.paths, model.info.embedding_size, made_by, pictures.is_file)
+        size = model.info.embedding_size
+        files = PredictionFiles(directory, pictures.paths, size, made_by, pictures.is_file, names)
     done, complete = run.group.broadcast([files.done, files.is_complete] if files else None)
     if complete:
         run.log.info(f"{count} features of {model.info.name} are in {directory} already")
@@ -90,7 +93,7 @@ def _embed(run: Run, model: TrainedModel, pictures: ImageList, directory: str) -
         last = min(first + chunk, count)
         features, _ = embedder.embed(lambda index, first=first: pictures.read(first + index), last - first, flip=False)
         if files is not None:
-            files.append(features)
+            files.append(*(best_class.unpack(features) if names is not None else [features]))
         now = time.monotonic()
         left = clock((now - begun) / (last - done) * (count - last))
         run.log.progress(f"pictures, {left} left", last, count)

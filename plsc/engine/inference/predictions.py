@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ import numpy as np
 from plsc.engine.inference import output_dir
 from plsc.files import plain_json, safe_open
 from plsc.files.atomic import flush, write_bytes
+from plsc.serving.classification import name_of
 from plsc.serving.gallery import FEATURES, TABLE
 
 STATE = "predictions.json"
+CLASSES = "classes.part"  # beside unfinished features: label and score of each
+_CLASS = np.dtype([("label", "<i8"), ("score", "<f4")])
 
 
 class PredictionFiles:
@@ -25,20 +28,38 @@ class PredictionFiles:
 
     Until all is there it is written aside. ``made_by`` says with what: plain JSON, in which the weights are named by
     their hashes. What lies there is continued if it was made by the same, and the pictures so far are the same files:
-    path, size and time of change. ``has_files``: the paths are files; otherwise nothing is continued.
+    path, size and time of change. ``has_files``: the paths are files; otherwise nothing is continued. ``class_names``:
+    None for a model that gives no classes; else the table also says label, name and score of the best class.
     """
 
-    def __init__(self, final: str, paths: Sequence[str], size: int, made_by: dict[str, Any], has_files: bool):
+    def __init__(
+        self,
+        final: str,
+        paths: Sequence[str],
+        size: int,
+        made_by: dict[str, Any],
+        has_files: bool,
+        class_names: Sequence[str] | None = None,
+    ):
         output_dir.check_free(final, STATE)
         self._final, self._paths, self._size, self._has_files = final, paths, size, has_files
+        self._class_names = class_names
         self._made_by = json.loads(json.dumps(made_by))
         self._header = npy_header(len(paths), size)
         self._prints = Fingerprints(paths)
         self.is_complete = has_files and self._continues(final) == len(paths)
         self.done = len(paths) if self.is_complete else self._open()
 
-    def append(self, features: np.ndarray) -> None:
-        """The features of the next pictures, on the disk when this returns."""
+    def append(
+        self, features: np.ndarray, labels: np.ndarray | None = None, scores: np.ndarray | None = None
+    ) -> None:
+        """The features of the next pictures, and if there are classes their labels and scores, on the disk when this
+        returns."""
+        if self._class_names is not None:
+            classes = np.zeros(len(features), _CLASS)
+            classes["label"], classes["score"] = labels, scores
+            self._classes.write(classes.tobytes())
+            flush(self._classes)
         self._file.write(np.ascontiguousarray(features, "<f4").tobytes())
         flush(self._file)
         self.done += len(features)
@@ -49,17 +70,36 @@ class PredictionFiles:
         self._file.close()
         with open(self._aside(TABLE), "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["row", "path"])
-            table.writerows(enumerate(self._paths))
+            table.writerow(["row", "path", *([] if self._class_names is None else ["label", "name", "score"])])
+            table.writerows(self._rows())
+        if self._class_names is not None:
+            os.unlink(self._aside(CLASSES))
         output_dir.publish(self._final)
+
+    def _rows(self) -> Iterator[tuple]:
+        """The lines of the table."""
+        if self._class_names is None:
+            yield from enumerate(self._paths)
+            return
+        self._classes.close()
+        with safe_open.open_bytes(self._aside(CLASSES), safe_open.TENSORS) as file:
+            for row, path in enumerate(self._paths):
+                label, score = np.frombuffer(file.read(_CLASS.itemsize), _CLASS)[0].item()
+                yield row, path, label, name_of(self._class_names, label), f"{score:.6g}"
 
     def _open(self) -> int:
         """Open the features to append to; returns how many are there."""
         unfinished = output_dir.unfinished_dir(self._final)
         done = self._continues(unfinished) if self._has_files else None
+        if done and self._class_names is not None and _size_of(self._aside(CLASSES)) < _CLASS.itemsize * done:
+            done = None
         if done is None:
             output_dir.create_unfinished(self._final)
             done = 0
+        if self._class_names is not None:
+            self._classes = open(self._aside(CLASSES), "r+b" if done else "wb")
+            self._classes.truncate(_CLASS.itemsize * done)
+            self._classes.seek(0, os.SEEK_END)
         self._file = open(self._aside(FEATURES), "r+b" if done else "wb")
         self._file.write(self._header)
         self._file.truncate(len(self._header) + 4 * self._size * done)
@@ -92,6 +132,13 @@ class PredictionFiles:
 
     def _aside(self, name: str) -> str:
         return os.path.join(output_dir.unfinished_dir(self._final), name)
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
 
 
 class Fingerprints:

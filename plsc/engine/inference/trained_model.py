@@ -15,6 +15,7 @@ from plsc.backend import collectives
 from plsc.config import Config
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.outputs import Outputs, OutputWriter
+from plsc.engine.inference import best_class
 from plsc.engine.inference.agreement import distance
 from plsc.engine.inference.saved_model import save_inference_model
 from plsc.engine.program.build import EvalProgram
@@ -35,18 +36,24 @@ Features = Callable[[np.ndarray], np.ndarray]  # images float32 [B, C, H, W] -> 
 class ModelInfo:
     """What is known of a trained model. identity: the same for the same weights, another for other weights.
 
-    name: for messages. step: the number of training steps.
+    name: for messages. step: the number of training steps. class_names: None where the model gives no classes; of one
+    that does the names by label, none of them where it has none.
     """
 
     embedding_size: int
     identity: str
     name: str
     step: int
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Images to features on all ranks. ``config`` is the run's, with the input that the model itself describes."""
+    """Images to features on all ranks. ``config`` is the run's, with the input that the model itself describes.
+
+    If ``info.class_names`` is not None a row is embedding, then the best class as plsc.engine.inference.best_class
+    packs it.
+    """
 
     config: Config
     program: EvalProgram
@@ -57,10 +64,13 @@ class TrainedModel:
         return Embedder(self.config, env, self.program, self.run)
 
 
-def open_model(run: Run) -> TrainedModel:
-    """The model that the run starts from. Every rank calls it. Raises CheckpointError, ExportError."""
+def open_model(run: Run, with_classes: bool = False) -> TrainedModel:
+    """The model that the run starts from. Every rank calls it. Raises CheckpointError, ExportError.
+
+    with_classes: its rows also say the best class, if it is an exported model with its classifier.
+    """
     if run.group.broadcast(is_exported(run.start_dir)):
-        return _open_exported(run)
+        return _open_exported(run, with_classes)
     backbone = TrainedBackbone(run, replace(run.env, rank=0, world_size=1), -1)
     features = backbone.features if run.env.on_gpu else _by_paddle_inference(run, backbone)
     manifest = backbone.manifest
@@ -68,7 +78,7 @@ def open_model(run: Run) -> TrainedModel:
     return _make_trained_model(run.env, run.config, features, info)
 
 
-def _open_exported(run: Run) -> TrainedModel:
+def _open_exported(run: Run, with_classes: bool) -> TrainedModel:
     env, config = run.env, run.config.copy()
     path = os.path.abspath(run.start_dir)
     predictor = Predictor(path, device=env.device, threads=threads(config, env), card=env.device_id)
@@ -82,7 +92,10 @@ def _open_exported(run: Run) -> TrainedModel:
         path,
     )
     info = ModelInfo(about.embedding_size, about.identity, f"{path} ({predictor.runtime})", about.step)
-    return _make_trained_model(env, config, lambda images: predictor.run(images)[0], info)
+    if not with_classes or about.num_classes is None:
+        return _make_trained_model(env, config, lambda images: predictor.run(images)[0], info)
+    info = replace(info, class_names=tuple(predictor.class_names or ()))
+    return _make_trained_model(env, config, lambda images: best_class.pack(*predictor.run(images)), info)
 
 
 def _by_paddle_inference(run: Run, backbone: TrainedBackbone) -> Features:
@@ -107,7 +120,8 @@ def _by_paddle_inference(run: Run, backbone: TrainedBackbone) -> Features:
 
 def _make_trained_model(env: Environment, config: Config, features: Features, info: ModelInfo) -> TrainedModel:
     """Computes the features of this rank's images by ``features`` and gathers those of all ranks."""
-    program, variables = _gather_program(env, config.test_batch_size, info.embedding_size), Variables(env)
+    size = info.embedding_size + (0 if info.class_names is None else best_class.COLUMNS)
+    program, variables = _gather_program(env, config.test_batch_size, size), Variables(env)
 
     def compute(main, feed: dict, fetches: list) -> list[np.ndarray]:
         (images,) = feed.values()
