@@ -3,7 +3,7 @@ by whom (loader)."""
 
 from __future__ import annotations
 
-# Paddle 2.6 exports its own zlib to the whole process. Where Python's zlib is loaded after it, PNG pictures and
+# Paddle 2.6 exports its own zlib to the whole process. Where Python's zlib is loaded after it, PNG images and
 # np.random fail or crash; loaded before, it keeps to its own library. Hence first, and plsc.data before paddle.
 import zlib  # noqa: F401
 

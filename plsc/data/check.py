@@ -29,7 +29,7 @@ def check_label_list(
 ) -> LabelList:
     """Read the list and check it: not empty, every line a path and a label, labels integers in [0, num_classes).
 
-    check_files: also look whether every picture exists (one directory listing per directory, not one question per
+    check_files: also look whether every image exists (one directory listing per directory, not one question per
     file). Raises one DataError with the number of problems of each kind and the first ten by file and line.
     """
     labels = read_label_list(os.path.join(os.fspath(root), os.fspath(label_file)), num_classes)
@@ -48,7 +48,7 @@ def require_good_lines(root: bytes, labels: LabelList, check_files: bool) -> Non
 def _missing(root: bytes, labels: LabelList) -> np.ndarray:
     """Indices of the lines whose image is missing, ascending.
 
-    Paths are compared by Python's hash of 64 bits: millions of names take 8 bytes each. That a missing picture is
+    Paths are compared by Python's hash of 64 bits: millions of names take 8 bytes each. That a missing image is
     passed over because its hash is that of another has a chance of one in 10**12 for ten million names; then reading
     it says so.
     """
@@ -101,7 +101,7 @@ def _message(labels: LabelList) -> str:
         NO_LABEL: "without a label",
         NOT_INTEGER: "with a label that is no integer",
         OUT_OF_RANGE: f"with a label outside {limit} ({by})",
-        NO_FILE: "whose picture is missing",
+        NO_FILE: "whose image is missing",
     }
     counts = {bit: int(np.count_nonzero(labels.problems & bit)) for bit in kinds}
     total = sum(counts.values())
@@ -123,4 +123,4 @@ def _explain(labels: LabelList, index: int, bit: int, limit: str) -> str:
         return f"the label in {labels.line_text(index)} is no integer"
     if bit == OUT_OF_RANGE:
         return f"the label in {labels.line_text(index)} is not in {limit}"
-    return f"picture {printable(labels.path(index))} is missing"
+    return f"image {printable(labels.path(index))} is missing"

@@ -44,7 +44,7 @@ class Preparation:
     def prepare(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
         """Encoded bytes, or pixels uint8, to float32 [C, H, W]: decoded, augmented, normalised. Raises DataError."""
         channels, height, width = self.image_shape
-        pixels = decode_image(image, name="picture", size=(height, width), channels=channels)
+        pixels = decode_image(image, name="image", size=(height, width), channels=channels)
         return normalise(self.augmentations(pixels, epoch, index), self.pixel_std)
 
 
@@ -106,7 +106,7 @@ class SourceDataset:
         try:
             return self._preparation.prepare(image, epoch, index), np.int64(label)
         except DataError as error:
-            reason = str(error).removeprefix("picture: ")
+            reason = str(error).removeprefix("image: ")
             raise DataError(f"{name(index)}: {reason}") from error
 
     def _check_input(self, image: Any, name: str) -> np.ndarray:

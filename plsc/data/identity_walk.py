@@ -1,7 +1,7 @@
 """Walking a folder of identities: which files are images of whom, in an order that is the same on every machine.
 
 A class is a folder directly in the root. Its images are the files in it, and in folders inside it, whose names end as
-pictures do (plsc.files.suffixes). Names that begin with a dot, other files, files in the root itself, folders without
+images do (plsc.files.suffixes). Names that begin with a dot, other files, files in the root itself, folders without
 images and links that lead out of the root or in a circle are passed over, and counted.
 """
 

@@ -61,7 +61,7 @@ class LabelList:
         return len(self.labels)
 
     def path(self, index: int) -> bytes:
-        """The picture's path as it stands in the list."""
+        """The image's path as it stands in the list."""
         start = int(self._starts[index])
         return self._blob[start : start + int(self._lengths[index])]
 
@@ -85,8 +85,8 @@ class LabelList:
         return f"{os.path.basename(self.file)}:{self.line_number(index)}"
 
     def name(self, index: int) -> str:
-        """`label.txt:12: picture 'a/b.jpg'`"""
-        return f"{self.location(index)}: picture {printable(self.path(index))}"
+        """`label.txt:12: image 'a/b.jpg'`"""
+        return f"{self.location(index)}: image {printable(self.path(index))}"
 
     def line_text(self, index: int) -> str:
         """The line as it is written, cut to a length that fits into a message."""
@@ -108,7 +108,7 @@ def read_label_list(file: str, num_classes: int | None) -> LabelList:
     except OSError as error:
         raise DataError(f"label list {file!r} cannot be read: {error.strerror or error}") from error
     if not blob.removeprefix(_BOM).strip():
-        raise DataError(f"label list {file!r} is empty: it needs one line 'path<TAB>label' per picture")
+        raise DataError(f"label list {file!r} is empty: it needs one line 'path<TAB>label' per image")
     return LabelList(file, blob, num_classes)
 
 

@@ -15,14 +15,14 @@ import numpy as np
 
 from plsc.data.label_list import LabelList
 
-SAMPLE = 256  # pictures whose labels are kept: those whose paths have the smallest hashes, whatever their order
+SAMPLE = 256  # images whose labels are kept: those whose paths have the smallest hashes, whatever their order
 _BLOCK = 1 << 16  # lines
 _WORD = 8  # bytes
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How other data differ, for a message. ``relabelled``: the same pictures have other labels."""
+    """How other data differ, for a message. ``relabelled``: the same images have other labels."""
 
     text: str
     relabelled: bool = False

@@ -1,4 +1,4 @@
-"""From any picture to RGB bytes, and from RGB bytes to the network's input."""
+"""From any image to RGB bytes, and from RGB bytes to the network's input."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from plsc.files import safe_open
 ImageSource = Union[bytes, bytearray, memoryview, str, os.PathLike, np.ndarray, Image.Image]
 
 PIXEL_MEAN = 127.5
-# What is a picture here. Pillow knows some thirty formats more, and one of them, EPS, it gives to a program that runs
+# What is an image here. Pillow knows some thirty formats more, and one of them, EPS, it gives to a program that runs
 # what stands in the file.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
-# A kilobyte can say that it is a picture of 65,535 x 65,535. While it is decoded one of 50 million pixels takes 0.4 GB,
+# A kilobyte can say that it is an image of 65,535 x 65,535. While it is decoded one of 50 million pixels takes 0.4 GB,
 # as WebP 0.9 GB.
 MAX_PIXELS = 50_000_000
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
@@ -28,16 +28,16 @@ _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 def decode_image(
     source: ImageSource, name: str | None = None, size: tuple[int, int] | None = None, channels: int = 3
 ) -> np.ndarray:
-    """Any picture as uint8 [H, W, 3] RGB, or [H, W, 1] grey with channels=1.
+    """Any image as uint8 [H, W, 3] RGB, or [H, W, 1] grey with channels=1.
 
     source: encoded bytes (also as a one-dimensional uint8 array), a path (str or os.PathLike), a PIL image, or pixels:
     an array uint8 or uint16 [H,W], [H,W,1], [H,W,3] (RGB) or [H,W,4] (RGBA).
-    name: what an error calls the picture; default: the path, or what kind of source it is.
-    size: (height, width) that it must have. Without them it may have up to MAX_PIXELS pixels. Encoded pictures that
+    name: what an error calls the image; default: the path, or what kind of source it is.
+    size: (height, width) that it must have. Without them it may have up to MAX_PIXELS pixels. Encoded images that
     are too large, or can have no such size, are refused by what stands at their head, before they are decoded.
     channels: 1 weighs colours as Pillow's mode "L" does, and leaves grey as it is; other than 1 and 3 is refused.
 
-    Grey and palette pictures become RGB, CMYK is converted without a colour profile, of 16 bits the upper 8 are kept
+    Grey and palette images become RGB, CMYK is converted without a colour profile, of 16 bits the upper 8 are kept
     (grey like colour), alpha is dropped and the stored colour kept, of an animation the first frame is taken. The
     EXIF orientation is applied: the network sees what a viewer shows. An unreadable EXIF block counts as none.
     Raises DataError (file missing, none of FORMATS, truncated, size, pixels without a fixed range: 32-bit integer,
@@ -55,17 +55,17 @@ def decode_image(
 
 
 def unsupported_channels(channels: int) -> str:
-    """Why pictures cannot be read for a net of so many channels; "" where they can."""
+    """Why images cannot be read for a net of so many channels; "" where they can."""
     if channels in (1, 3):
         return ""
     return (
-        f"pictures are read with 3 channels (RGB) or 1 (grey), model.image_shape has {channels}; give such data as a "
+        f"images are read with 3 channels (RGB) or 1 (grey), model.image_shape has {channels}; give such data as a "
         "train_dataset and a test_dataset of your own"
     )
 
 
 def read_image(path: str | bytes | os.PathLike) -> bytes:
-    """The bytes of a picture's file. Raises OSError, also for what is no regular file or more than 256 MiB."""
+    """The bytes of an image's file. Raises OSError, also for what is no regular file or more than 256 MiB."""
     return safe_open.read_bytes(path, safe_open.PICTURE)
 
 
@@ -82,9 +82,9 @@ def _decode(source: ImageSource, name: str, size: tuple[int, int] | None) -> np.
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not a picture in one of {', '.join(FORMATS)}, or damaged at its head") from error
+        raise DataError(f"{name}: not an image in one of {', '.join(FORMATS)}, or damaged at its head") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, higher than ours
-        raise DataError(f"{name}: has far more than the {MAX_PIXELS} pixels a picture may have: {error}") from error
+        raise DataError(f"{name}: has far more than the {MAX_PIXELS} pixels an image may have: {error}") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error and others
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: cannot be decoded: {reason}") from error
@@ -96,14 +96,14 @@ def _check_header(image: Image.Image, name: str, size: tuple[int, int] | None) -
         raise _wrong_size(name, width, height, size)
     if size is None and width * height > MAX_PIXELS:
         raise DataError(
-            f"{name}: is {width} x {height} pixels (width x height), a picture may have {MAX_PIXELS}; make it smaller"
+            f"{name}: is {width} x {height} pixels (width x height), an image may have {MAX_PIXELS}; make it smaller"
         )
 
 
 def _wrong_size(name: str, width: int, height: int, size: tuple[int, int]) -> DataError:
     return DataError(
         f"{name}: is {width} x {height} pixels (width x height), model.image_shape asks for {size[1]} x {size[0]}: "
-        "crop or resize the pictures first, or change it"
+        "crop or resize the images first, or change it"
     )
 
 
@@ -129,10 +129,10 @@ def _read(source: object) -> bytes:
     if isinstance(source, (str, os.PathLike)):
         return read_image(source)
     if isinstance(source, np.ndarray) and source.dtype != np.uint8:
-        raise DataError(f"an encoded picture must be bytes or uint8, not an array of {source.dtype}")
+        raise DataError(f"an encoded image must be bytes or uint8, not an array of {source.dtype}")
     if isinstance(source, (bytes, bytearray, memoryview, np.ndarray)):
         return bytes(source)
-    raise DataError(f"a picture must be bytes, a path, an array or a PIL image, not {type(source).__name__}")
+    raise DataError(f"an image must be bytes, a path, an array or a PIL image, not {type(source).__name__}")
 
 
 def _describe_source(source: object) -> str:
@@ -140,10 +140,10 @@ def _describe_source(source: object) -> str:
         shown = repr(os.fsencode(source).decode("utf-8", "backslashreplace"))
         return shown if len(shown) <= 300 else f"{shown[:297]}..."
     if isinstance(source, np.ndarray):
-        return f"picture given as an array {source.dtype} {list(source.shape)}"
+        return f"image given as an array {source.dtype} {list(source.shape)}"
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"picture of {len(source)} bytes"
-    return f"picture given as {type(source).__name__}"
+        return f"image of {len(source)} bytes"
+    return f"image given as {type(source).__name__}"
 
 
 def _pixels_to_rgb(pixels: np.ndarray, name: str) -> np.ndarray:

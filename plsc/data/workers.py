@@ -1,7 +1,7 @@
 """Worker processes that read whole batches into shared memory.
 
 Why fork: a worker needs no import of the user's script (so no `if __name__ == "__main__"`), a data set need not be
-picklable, a list of millions of pictures is shared and not copied, and it starts in milliseconds. Fork beside Paddle's
+picklable, a list of millions of images is shared and not copied, and it starts in milliseconds. Fork beside Paddle's
 threads is safe as long as the child stays away from them: it runs Python, Pillow and NumPy only.
 
 Why an anonymous mapping: it has no name in /dev/shm, so nothing can leak, whatever kills the process, and a container's

@@ -23,9 +23,9 @@ WHAT = "verification set"
 
 @dataclass(frozen=True)
 class PairSet:
-    """P pairs of pictures.
+    """P pairs of images.
 
-    name: what the set is called. images: 2P pictures, each the bytes of a picture file (JPEG, PNG, ...) or a uint8
+    name: what the set is called. images: 2P images, each the bytes of an image file (JPEG, PNG, ...) or a uint8
     array [H, W] or [H, W, 3] (read-only). issame: bool [P], whether pair i shows one identity twice.
     """
 
@@ -35,10 +35,10 @@ class PairSet:
 
 
 def load_bin(path: PathLike) -> PairSet:
-    """Reads a `.bin` of Python 2 or 3. Memory: the file's size, the pictures stay encoded.
+    """Reads a `.bin` of Python 2 or 3. Memory: the file's size, the images stay encoded.
 
     Raises DataError, naming the file, if it is missing, damaged, of another structure, or tries to load anything that
-    pictures and flags do not need.
+    images and flags do not need.
     """
     path = Path(path)
     try:
@@ -74,8 +74,8 @@ def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) ->
     path = Path(path)
     content: tuple[list[Image], list[bool]]
     try:
-        pictures, flags = _check_content((list(images), list(issame)))
-        content = (pictures, flags.tolist())
+        checked_images, flags = _check_content((list(images), list(issame)))
+        content = (checked_images, flags.tolist())
     except DataError as error:
         raise DataError(f"verification set {path}: not written: {error}") from error
     with whole_file(path, WHAT) as file:

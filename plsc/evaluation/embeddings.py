@@ -57,13 +57,13 @@ def _scaled(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def combine_flip(original: np.ndarray, flipped: np.ndarray) -> tuple[np.ndarray, float]:
     """The flip test: (embeddings float64 [M, E] of length 1, xnorm).
 
-    original, flipped [M, E]: embeddings of each picture and of its mirror image, as the model gives them. They are
+    original, flipped [M, E]: embeddings of each image and of its mirror image, as the model gives them. They are
     added and the sum is divided by its length (zero stays zero). xnorm is the mean length of all 2M given embeddings.
 
     Raises DataError if they differ in shape, are not floating point, or hold values that are not finite.
     """
     original = check_embeddings(original, "embeddings")
-    flipped = check_embeddings(flipped, "embeddings of the flipped pictures")
+    flipped = check_embeddings(flipped, "embeddings of the flipped images")
     if original.shape != flipped.shape or not len(original):
         raise DataError(f"embeddings: {list(original.shape)}, flipped {list(flipped.shape)}; must be equal, not empty")
     xnorm = float((norms(original).mean() + norms(flipped).mean()) / 2)

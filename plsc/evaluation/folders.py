@@ -1,4 +1,4 @@
-"""Folders of identities: one sub-folder per identity, its pictures directly in it."""
+"""Folders of identities: one sub-folder per identity, its images directly in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIXES = PICTURES
 
 @dataclass(frozen=True)
 class Identities:
-    """names: the sub-folders, sorted. sizes: how many pictures each has. paths: all pictures, identity by identity."""
+    """names: the sub-folders, sorted. sizes: how many images each has. paths: all images, identity by identity."""
 
     names: list[str]
     sizes: list[int]
@@ -21,27 +21,27 @@ class Identities:
 
 
 def find_identities(folder: str | os.PathLike[str]) -> Identities:
-    """The identities of a folder, in the order of the bytes of their names, and so their pictures.
+    """The identities of a folder, in the order of the bytes of their names, and so their images.
 
-    Files that are no pictures by their endings, hidden names and empty sub-folders are passed over. Raises DataError
-    for a folder that cannot be read or has no identity with pictures, and for folders inside an identity's.
+    Files that are no images by their endings, hidden names and empty sub-folders are passed over. Raises DataError
+    for a folder that cannot be read or has no identity with images, and for folders inside an identity's.
     """
     names, sizes, paths = [], [], []
     for identity in _entries(folder):
         if not identity.is_dir():
             continue
-        pictures = []
+        images = []
         for entry in _entries(identity.path):
             if entry.is_dir():
-                raise DataError(f"{entry.path}: is a folder inside an identity's; pictures lie directly in FOLDER/NAME")
+                raise DataError(f"{entry.path}: is a folder inside an identity's; images lie directly in FOLDER/NAME")
             if entry.name.lower().endswith(SUFFIXES):
-                pictures.append(entry.path)
-        if pictures:
+                images.append(entry.path)
+        if images:
             names.append(identity.name)
-            sizes.append(len(pictures))
-            paths += pictures
+            sizes.append(len(images))
+            paths += images
     if not names:
-        raise DataError(f"{os.fspath(folder)}: has no sub-folder with pictures; one per identity is needed")
+        raise DataError(f"{os.fspath(folder)}: has no sub-folder with images; one per identity is needed")
     return Identities(names, sizes, paths)
 
 

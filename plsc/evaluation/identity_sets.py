@@ -1,4 +1,4 @@
-"""Sets whose pictures have an identity each: a folder with a sub-folder per identity, or a list of files."""
+"""Sets whose images have an identity each: a folder with a sub-folder per identity, or a list of files."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from plsc.evaluation.verification import FOLDS
 
 @dataclass(frozen=True)
 class IdentitySet:
-    """M pictures, those of an identity together, distractors last.
+    """M images, those of an identity together, distractors last.
 
-    images: their bytes. identities: int64 [M], from 0 in the order of the pictures; DISTRACTOR (-1) for pictures of
-    nobody. pictures: int64 [2P], the pictures of pair i are 2i and 2i + 1; issame: bool [P]; both None where no pairs
+    images: their bytes. identities: int64 [M], from 0 in the order of the images; DISTRACTOR (-1) for images of
+    nobody. pair_images: int64 [2P], the images of pair i are 2i and 2i + 1; issame: bool [P]; both None where no pairs
     were asked for, or there are too few for them.
     """
 
     name: str
     images: ImageFiles
     identities: np.ndarray
-    pictures: np.ndarray | None = None
+    pair_images: np.ndarray | None = None
     issame: np.ndarray | None = None
 
     def as_pairs(self) -> PairSet:
-        """The pictures of the pairs alone. Raises DataError where there are none."""
-        if self.pictures is None or self.issame is None:
+        """The images of the pairs alone. Raises DataError where there are none."""
+        if self.pair_images is None or self.issame is None:
             raise DataError(f"{self.name}: {too_few(self)}")
-        return PairSet(self.name, self.images.select(self.pictures), self.issame)
+        return PairSet(self.name, self.images.select(self.pair_images), self.issame)
 
 
 AnySet = Union[PairSet, IdentitySet]
@@ -59,7 +59,7 @@ def load_set(path: str | os.PathLike[str], name: str, kinds: Collection[str]) ->
 
 
 def load_identity_folder(path: str | os.PathLike[str], name: str) -> IdentitySet:
-    """All pictures of a folder with a sub-folder per identity, without pairs. Raises DataError, see find_identities."""
+    """All images of a folder with a sub-folder per identity, without pairs. Raises DataError, see find_identities."""
     found = find_identities(path)
     identities = np.repeat(np.arange(len(found.sizes)), found.sizes)
     return IdentitySet(name, ImageFiles(found.paths, [name] * len(found.paths)), identities)
@@ -91,7 +91,7 @@ def load_identity_list(path: str | os.PathLike[str], name: str) -> IdentitySet:
             continue
         file = os.path.join(home, fields[0])
         if not os.path.isfile(file):
-            bad.append(f"{location}: picture {printable(file)} is not there")
+            bad.append(f"{location}: image {printable(file)} is not there")
         rows.append((numbers.setdefault(fields[1].strip(), len(numbers) - 1), file, location))
     if bad or not rows:
         problem = f"{len(bad)} problem(s), the first: {bad[0]}" if bad else "is empty"
@@ -105,7 +105,7 @@ def too_few(found: IdentitySet) -> str:
     """Why there are no pairs."""
     known = found.identities[found.identities != DISTRACTOR]
     return (
-        f"{len(known)} pictures of {len(np.unique(known))} identities; at least {FOLDS} pairs of one identity and "
+        f"{len(known)} images of {len(np.unique(known))} identities; at least {FOLDS} pairs of one identity and "
         f"{FOLDS} of two are needed"
     )
 
@@ -116,5 +116,5 @@ def _with_pairs(found: IdentitySet) -> IdentitySet:
     number = min(FOLDER_PAIRS, max_pairs(sizes, FOLDS))
     if not number:
         return found
-    pictures, issame = choose_pairs(sizes, number, FOLDS, FOLDER_SEED)
-    return IdentitySet(found.name, found.images, found.identities, pictures.reshape(-1), issame)
+    pair_images, issame = choose_pairs(sizes, number, FOLDS, FOLDER_SEED)
+    return IdentitySet(found.name, found.images, found.identities, pair_images.reshape(-1), issame)

@@ -1,4 +1,4 @@
-"""The template protocol of IJB-B and IJB-C (1:1): the pictures of a person are one template, templates are compared."""
+"""The template protocol of IJB-B and IJB-C (1:1): the images of a person are one template, templates are compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = 1 << 15  # pairs compared at a time
 
 @dataclass(frozen=True)
 class Faces:
-    """M pictures: their file names, and int64 [M] the template and the medium (a photo, or all frames of a video)."""
+    """M images: their file names, and int64 [M] the template and the medium (a photo, or all frames of a video)."""
 
     names: list[str]
     template: np.ndarray
@@ -84,7 +84,7 @@ def read_pairs(path: str | os.PathLike[str]) -> TemplatePairs:
 def read_scores(path: str | os.PathLike[str], faces: Faces) -> np.ndarray:
     """The detector's scores, float64 [M], from `ijbc_name_5pts_score.txt`: the name, ten coordinates and the score.
 
-    Raises DataError that names the first bad line, or where it is not the same pictures in the same order.
+    Raises DataError that names the first bad line, or where it is not the same images in the same order.
     """
     scores = []
     for line, fields in enumerate(_read_fields(path), 1):
@@ -99,7 +99,7 @@ def read_scores(path: str | os.PathLike[str], faces: Faces) -> np.ndarray:
             )
         scores.append(score)
     if len(scores) != len(faces.names):
-        raise DataError(f"{os.fspath(path)}: {len(scores)} scores for {len(faces.names)} pictures")
+        raise DataError(f"{os.fspath(path)}: {len(scores)} scores for {len(faces.names)} images")
     return np.array(scores)
 
 
@@ -108,7 +108,7 @@ def build_templates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(template numbers, rising int64 [T]; their features, float64 [T, E] of length 1, zero stays zero).
 
-    features [M, E] as the net gives them, row i of picture i; they are not normalised here, so that longer ones weigh
+    features [M, E] as the net gives them, row i of image i; they are not normalised here, so that longer ones weigh
     more. With scores each is first multiplied by its own. The features of one medium are averaged, those of the media
     of a template added, the sum is divided by its length.
 
@@ -116,7 +116,7 @@ def build_templates(
     """
     features = check_embeddings(features, "features")
     if len(features) != len(faces.names) or (scores is not None and len(scores) != len(features)):
-        raise DataError(f"IJB: {len(features)} features for {len(faces.names)} pictures; one for each line is needed")
+        raise DataError(f"IJB: {len(features)} features for {len(faces.names)} images; one for each line is needed")
     order = np.lexsort((faces.medium, faces.template))
     numbers, starts = np.unique(faces.template[order], return_index=True)
     sums = np.zeros((len(numbers), features.shape[1]))
@@ -135,7 +135,7 @@ def evaluate_templates(
 ) -> IjbResult:
     """TAR at FAR of all pairs of templates by cosine.
 
-    Raises DataError as `templates` does, for a pair that names a template without pictures, and for pairs of one kind.
+    Raises DataError as `templates` does, for a pair that names a template without images, and for pairs of one kind.
     """
     numbers, units = build_templates(features, faces, scores)
     similarity = np.empty(len(pairs.same))
@@ -152,7 +152,7 @@ def _rows_of(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     missing = np.flatnonzero(numbers[places] != wanted)
     if len(missing):
         raise DataError(
-            f"IJB: pair {missing[0] + 1} names template {wanted[missing[0]]}, of which there is no picture "
+            f"IJB: pair {missing[0] + 1} names template {wanted[missing[0]]}, of which there is no image "
             f"({len(missing)} such pairs)"
         )
     return places

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 LARGER, SMALLER = "larger", "smaller"
 PAIRS, IDENTITIES = NEEDS = "pairs", "identities"
-DISTRACTOR = -1  # the identity of pictures of nobody
+DISTRACTOR = -1  # the identity of images of nobody
 RESERVED = ("step", "test", "roc", "tar_at_far")  # of a line of scalars.jsonl
 _NAME, _NUMBER = re.compile(r"[A-Za-z]\w*"), re.compile(r"[A-Za-z][\w@+-]*(\.\w+)*")
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A set of pictures after the model.
+    """A set of images after the model.
 
     name: of the set. embeddings: float64 [M, E] of length 1 (a zero embedding stays zero). identities: int64 [M], for
-    metrics that need identities; DISTRACTOR (-1) marks pictures of nobody, to be found but not to be looked for.
+    metrics that need identities; DISTRACTOR (-1) marks images of nobody, to be found but not to be looked for.
     issame: bool [M / 2], for metrics that need pairs: rows 2i and 2i + 1 are pair i. xnorm: the mean length of the
     embeddings before they were normalised.
     """

@@ -154,7 +154,7 @@ def _card(mistake: Mistake) -> str:
     actual, predicted = ("same", "different") if mistake.same else ("different", "same")
     images = "".join(
         f'<img alt="image {2 * mistake.pair + side}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
-        for side, jpeg in enumerate(mistake.pictures)
+        for side, jpeg in enumerate(mistake.images)
     )
     return (
         f'<figure><div class="two">{images}</div><figcaption>pair {mistake.pair}: score {mistake.score:.4f}<br>'

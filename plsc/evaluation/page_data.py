@@ -12,19 +12,19 @@ from plsc.errors import ConfigError, DataError
 from plsc.evaluation.verification import Verification
 
 WORST = 20  # pairs that are shown, at most
-SIDE = 112  # pixels: the longer side of a picture that is shown, at most
+SIDE = 112  # pixels: the longer side of an image that is shown, at most
 BINS = 80
 QUALITY = 85  # of JPEG
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A pair that the threshold answers wrongly: its number, its cosine, what is true, both pictures as JPEG."""
+    """A pair that the threshold answers wrongly: its number, its cosine, what is true, both images as JPEG."""
 
     pair: int
     score: float
     same: bool
-    pictures: tuple[bytes, bytes]
+    images: tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def page_data(
     result: Verification,
     distance: np.ndarray,
     issame: Sequence[bool],
-    picture: Callable[[int], np.ndarray],
+    load_image: Callable[[int], np.ndarray],
     worst: int = WORST,
 ) -> PageData:
     """What to show of a set with squared distances [P] (``pair_distances``) and flags [P].
 
-    picture(i): image i of 2P as uint8 [H, W, 3], asked only for those of the worst pairs (0 <= worst <= 20).
+    load_image(i): image i of 2P as uint8 [H, W, 3], asked only for those of the worst pairs (0 <= worst <= 20).
     Raises ConfigError for another ``worst``, DataError for lengths that differ.
     """
     if not 0 <= worst <= WORST:
@@ -76,7 +76,7 @@ def page_data(
         np.histogram(score[same], edges)[0],
         np.histogram(score[~same], edges)[0],
         tuple(
-            Mistake(int(i), float(score[i]), bool(same[i]), (_jpeg(picture(2 * i)), _jpeg(picture(2 * i + 1))))
+            Mistake(int(i), float(score[i]), bool(same[i]), (_jpeg(load_image(2 * i)), _jpeg(load_image(2 * i + 1))))
             for i in map(int, first)
         ),
         len(wrong),

@@ -1,4 +1,4 @@
-"""Where verification pairs come from: a `.bin`, a list of pairs of picture files, or a folder of identities."""
+"""Where verification pairs come from: a `.bin`, a list of pairs of image files, or a folder of identities."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOLDER_SEED = 0
 
 
 class ImageFiles(Sequence):
-    """The bytes of picture files, each read when it is asked for. places: what messages call them."""
+    """The bytes of image files, each read when it is asked for. places: what messages call them."""
 
     def __init__(self, paths: Sequence[str], locations: Sequence[str]):
         self._paths, self._locations = paths, locations
@@ -47,7 +47,7 @@ class ImageFiles(Sequence):
         return ImageFiles([self._paths[i] for i in which], [self._locations[i] for i in which])
 
     def location(self, index: int) -> str:
-        return f"{self._locations[index]}: picture {printable(self._paths[index])}"
+        return f"{self._locations[index]}: image {printable(self._paths[index])}"
 
 
 def load_pairs(path: str | os.PathLike[str], name: str) -> PairSet:
@@ -59,7 +59,7 @@ def load_pairs(path: str | os.PathLike[str], name: str) -> PairSet:
 
 
 def image_location(pairs: Any, index: int) -> str:
-    """What messages call a picture of a PairSet or IdentitySet: its set and number, its file where it has one."""
+    """What messages call an image of a PairSet or IdentitySet: its set and number, its file where it has one."""
     files = pairs.images
     return files.location(index) if isinstance(files, ImageFiles) else f"{pairs.name}, image {index}"
 
@@ -67,7 +67,7 @@ def image_location(pairs: Any, index: int) -> str:
 def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
     """A list with `path_a<TAB>path_b<TAB>0|1` a line (1: one identity), paths relative to the list's directory.
 
-    UTF-8; blank lines do not count. Memory: the paths; the pictures are read when they are asked for.
+    UTF-8; blank lines do not count. Memory: the paths; the images are read when they are asked for.
 
     Raises DataError that names the first bad line and how many there are: other fields, a file that is missing; and for
     a list that cannot be judged: fewer pairs than folds, none of one kind.
@@ -83,7 +83,7 @@ def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
             bad.append(f"{location}: {printable(line)}; path_a<TAB>path_b<TAB>0 or 1 is needed")
             continue
         files = [os.path.join(home, field) for field in fields[:2]]
-        bad += [f"{location}: picture {printable(file)} is not there" for file in files if not os.path.isfile(file)]
+        bad += [f"{location}: image {printable(file)} is not there" for file in files if not os.path.isfile(file)]
         paths += files
         locations += [location, location]
         same.append(fields[2] == "1")
@@ -97,13 +97,13 @@ def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
     return PairSet(name, ImageFiles(paths, locations), np.array(same))
 
 
-def save_pair_list(path: str | os.PathLike[str], pictures: Sequence[str], issame: Sequence[bool]) -> None:
-    """Writes a list that `load_pair_list` takes, whole or not at all; pictures: 2P paths, issame: P flags.
+def save_pair_list(path: str | os.PathLike[str], images: Sequence[str], issame: Sequence[bool]) -> None:
+    """Writes a list that `load_pair_list` takes, whole or not at all; images: 2P paths, issame: P flags.
 
     Raises DataError for a path with a tab or a line end in it, and when the file cannot be written.
     """
     home = os.path.dirname(os.path.abspath(path))
-    names = [os.path.relpath(picture, home) for picture in pictures]
+    names = [os.path.relpath(image, home) for image in images]
     for name in names:
         if any(mark in name for mark in "\t\r\n"):
             raise DataError(f"pair list {os.fspath(path)}: {printable(name)} has a tab or a line end; rename it")
@@ -115,7 +115,7 @@ def save_pair_list(path: str | os.PathLike[str], pictures: Sequence[str], issame
 def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
     """Pairs of a folder with a sub-folder per identity: FOLDER_PAIRS of them, or as many as there are, half "same".
 
-    They are `choose_pairs` with FOLDS folds and FOLDER_SEED: always the same for the same numbers of pictures.
+    They are `choose_pairs` with FOLDS folds and FOLDER_SEED: always the same for the same numbers of images.
 
     Raises DataError for a folder without identities, or too small for a pair of each kind in every fold.
     """
@@ -123,11 +123,11 @@ def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
     num_pairs = min(FOLDER_PAIRS, max_pairs(found.sizes, FOLDS))
     if not num_pairs:
         raise DataError(
-            f"{os.fspath(path)}: {len(found.paths)} pictures of {len(found.names)} identities; at least {FOLDS} pairs "
+            f"{os.fspath(path)}: {len(found.paths)} images of {len(found.names)} identities; at least {FOLDS} pairs "
             f"of one identity and {FOLDS} of two are needed"
         )
-    pictures, issame = choose_pairs(found.sizes, num_pairs, FOLDS, FOLDER_SEED)
-    paths = [found.paths[index] for index in pictures.reshape(-1)]
+    images, issame = choose_pairs(found.sizes, num_pairs, FOLDS, FOLDER_SEED)
+    paths = [found.paths[index] for index in images.reshape(-1)]
     return PairSet(name, ImageFiles(paths, [name] * len(paths)), issame)
 
 

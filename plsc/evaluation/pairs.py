@@ -12,11 +12,11 @@ from plsc.errors import ConfigError, DataError
 
 
 def choose_pairs(sizes: Sequence[int], num_pairs: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(pictures int64 [P, 2], issame bool [P]): P = num_pairs distinct pairs, laid out in folds as in LFW.
+    """(images int64 [P, 2], issame bool [P]): P = num_pairs distinct pairs, laid out in folds as in LFW.
 
-    sizes: pictures of each identity; pictures are numbered through, identity by identity. Every fold has P / folds
+    sizes: images of each identity; images are numbered through, identity by identity. Every fold has P / folds
     pairs, the first half of them "same". Each possible pair of a kind is equally likely, so that an identity with many
-    pictures is in many of the same pairs; a picture may be in several pairs. The draw is Philox's raw stream, which
+    images is in many of the same pairs; an image may be in several pairs. The draw is Philox's raw stream, which
     NumPy keeps from version to version.
 
     Raises ConfigError for num_pairs that the folds cannot share, folds < 2 or a seed outside [0, 2^64); DataError,
@@ -39,9 +39,9 @@ def choose_pairs(sizes: Sequence[int], num_pairs: int, folds: int, seed: int) ->
     other = [_other_pair(index, other_before, first) for index in draw.distinct(other_before[-1], half)]
     per_fold = half // folds
     shape = (folds, per_fold, 2)
-    pictures = np.concatenate([np.reshape(same, shape), np.reshape(other, shape)], axis=1)
+    images = np.concatenate([np.reshape(same, shape), np.reshape(other, shape)], axis=1)
     issame = np.tile(np.arange(2 * per_fold) < per_fold, folds)
-    return pictures.reshape(num_pairs, 2).astype(np.int64), issame
+    return images.reshape(num_pairs, 2).astype(np.int64), issame
 
 
 def max_pairs(sizes: Sequence[int], folds: int) -> int:
@@ -65,11 +65,11 @@ def _check(num_pairs: int, folds: int, seed: int) -> None:
 
 def _count_pairs_before(sizes: Sequence[int]) -> tuple[list[int], list[int]]:
     """Before identity i: how many pairs within one identity there are, and how many of two; the totals at the end."""
-    same, other, pictures = [0], [0], 0
+    same, other, images = [0], [0], 0
     for size in sizes:
         same.append(same[-1] + size * (size - 1) // 2)
-        other.append(other[-1] + size * pictures)
-        pictures += size
+        other.append(other[-1] + size * images)
+        images += size
     return same, other
 
 

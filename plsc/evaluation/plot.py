@@ -1,4 +1,4 @@
-"""One picture of a run: the loss curve and the ROC of each verification set. Needs matplotlib, loaded only here."""
+"""One image of a run: the loss curve and the ROC of each verification set. Needs matplotlib, loaded only here."""
 
 from __future__ import annotations
 

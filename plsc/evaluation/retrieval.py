@@ -1,4 +1,4 @@
-"""Retrieval: are the nearest pictures of the same identity? recall@k, precision@1, R-precision and mAP@R.
+"""Retrieval: are the nearest images of the same identity? recall@k, precision@1, R-precision and mAP@R.
 
 Definitions: Musgrave, Belongie and Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv:2003.08505), section 3.2;
 recall@k as in Oh Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016.
@@ -25,12 +25,12 @@ GRID = 2.0**26
 class Retrieval:
     """Means over the queries that have a reference, each in [0, 1]; None where no query has one.
 
-    A reference is another picture of the query's identity in the gallery; R is their number, which differs from query
+    A reference is another image of the query's identity in the gallery; R is their number, which differs from query
     to query. recall: {k: share of queries with a reference among the k nearest}. precision_at_1: the share whose
     nearest is a reference, the same as recall[1]. r_precision: the share of references among the R nearest. map_at_r:
     sum over i = 1 .. R of P(i), divided by R; P(i) is the share of references among the i nearest where the i-th is
     one, else 0. num_queries: queries with a reference. num_lone: queries without one, which count for nothing.
-    num_gallery: pictures that are searched.
+    num_gallery: images that are searched.
     """
 
     recall: dict[int, float | None]
@@ -73,10 +73,10 @@ def retrieve(
     ks: Sequence[int] = KS,
     block: int = BLOCK,
 ) -> Retrieval:
-    """Search the gallery, embeddings [N, E], for each query [M, E] by cosine; without queries each picture of the
+    """Search the gallery, embeddings [N, E], for each query [M, E] by cosine; without queries each image of the
     gallery is one, and does not find itself.
 
-    Identities are integers; DISTRACTOR (-1) marks pictures of the gallery that are nobody's reference and no query.
+    Identities are integers; DISTRACTOR (-1) marks images of the gallery that are nobody's reference and no query.
     Equal cosines count against the query. Cosines are exact on a grid of 2^-26 (see ``_on_grid``), so that the result
     depends neither on ``block``, the number of similarities held at a time, nor on the machine. Memory beyond the
     inputs: the gallery once in float64, and twice the block.

@@ -14,7 +14,7 @@ def split(num_images: int, rank: int, world_size: int, batch_size: int) -> tuple
 
     Step k covers images k*N*B .. (k+1)*N*B - 1, of which rank r has the r-th B. All ranks take equally many steps, each
     of a full batch, so that collectives inside a step never wait for a missing partner. Places past the end hold the
-    index of the last image (a picture that can be decoded) and `real` is False there; what they give is thrown away.
+    index of the last image (an image that can be decoded) and `real` is False there; what they give is thrown away.
     Example: 5 images, 2 ranks, batches of 2: rank 0 [[0, 1], [4, 4]], rank 1 [[2, 3], [4, 4]].
 
     Raises ConfigError for num_images < 0, batch_size < 1, world_size < 1 or a rank outside [0, world_size).

@@ -1,4 +1,4 @@
-"""Verification: do two pictures show the same identity? The protocol of LFW with exact thresholds.
+"""Verification: do two images show the same identity? The protocol of LFW with exact thresholds.
 
 docs/verification.md has the formulas and what differs from PLSC 0.x, 2.x and insightface.
 """

@@ -165,6 +165,6 @@ def _image_shape(value) -> list[int]:
     if not whole or min(value) < 1:
         raise ConfigError(
             f"model.image_shape: {list(value)} is not allowed; channels, height and width must be whole numbers, "
-            f"the smallest picture is 1x1"
+            f"the smallest image is 1x1"
         )
     return list(value)

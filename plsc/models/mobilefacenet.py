@@ -12,7 +12,7 @@ BOTTLENECKS = ((2, 1, 5, 2), (4, 2, 1, 2), (2, 2, 6, 1), (4, 2, 1, 2), (2, 2, 2,
 
 @register_model("MobileFaceNet", source="MobileFaceNets, arXiv:1804.07573, table 1")
 class MobileFaceNet(BuiltInModel):
-    """image [B, C, H, W] -> feature [B, E]. The paper's net has E = 128 and 112x112 pictures.
+    """image [B, C, H, W] -> feature [B, E]. The paper's net has E = 128 and 112x112 images.
 
     The global depthwise convolution is as large as the last map, ceil(H/16) x ceil(W/16): 7x7 at 112x112. The paper
     has no dropout; one that is asked for comes before the last layer.

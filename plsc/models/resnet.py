@@ -11,7 +11,7 @@ from plsc.models.registry import register_model
 # Residual units in each of the four stages. Every depth has the basic unit of two 3x3 convolutions; why 101 and
 # 152 have it too is in docs/add_a_backbone.md.
 UNITS = {
-    "ResNet10": (1, 1, 1, 1),  # not published; the smallest of the family, for small pictures and the CPU
+    "ResNet10": (1, 1, 1, 1),  # not published; the smallest of the family, for small images and the CPU
     "ResNet18": (2, 2, 2, 2),
     "ResNet34": (3, 4, 6, 3),
     "ResNet50": (3, 4, 14, 3),

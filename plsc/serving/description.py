@@ -28,7 +28,7 @@ class Description:
     input_name: the name of the input, float32 [B, C, H, W] RGB, any B; a pixel x in 0..255 enters as
     (x - pixel_mean) / pixel_std. image_shape: [C, H, W]. outputs: what comes out, in order: "embedding"
     [B, embedding_size], then "scores" [B, num_classes] if the classifier was exported (num_classes else None).
-    l2_normalised: embeddings have length 1. flip_fused: the embedding is the mean of those of the picture and of its
+    l2_normalised: embeddings have length 1. flip_fused: the embedding is the mean of those of the image and of its
     mirror image (before it is normalised). models: {"paddle": [program file, weights file], "onnx": [file]}, those
     that are there. files: {name: {"bytes", "sha256"}}, with that of the class names if there are names.
     step: training steps of the checkpoint; checkpoint: its identity. agreement: how far the outputs were from the

@@ -1,4 +1,4 @@
-"""Known pictures to look others up in."""
+"""Known images to look others up in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Matches:
 
 
 class Gallery:
-    """Embeddings [N, E] of known pictures and, if given, their names. They are normalised here, held as float32.
+    """Embeddings [N, E] of known images and, if given, their names. They are normalised here, held as float32.
 
     Raises DataError for a wrong shape, values that are not finite, or another number of names.
     """
@@ -47,7 +47,7 @@ class Gallery:
 
     @classmethod
     def load(cls, directory: str) -> Gallery:
-        """What predict() wrote: its features, named by the paths of the pictures. Raises DataError."""
+        """What predict() wrote: its features, named by the paths of the images. Raises DataError."""
         return cls(*read_predictions(directory))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Which pictures a folder or a list names, and how one of another size becomes one of the net's."""
+"""Which images a folder or a list names, and how one of another size becomes one of the net's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LABEL = re.compile(r"[ \t]+[+-]?[0-9]+$")
 def resize_image(image: np.ndarray, height: int, width: int, how: str, name: str) -> np.ndarray:
     """uint8 [H, W, C] of any size -> [height, width, C], C = 1 or 3.
 
-    A picture of this size stays as it is. Another is sampled anew with Pillow's bilinear filter, which averages where
+    An image of this size stays as it is. Another is sampled anew with Pillow's bilinear filter, which averages where
     it makes smaller: "stretch" each side by itself; "crop" first cuts both ends of the longer side off, to whole
     pixels, so that the proportions are those of the net; "refuse" raises DataError.
     """
@@ -35,14 +35,14 @@ def resize_image(image: np.ndarray, height: int, width: int, how: str, name: str
         kept = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (image.shape[0] - kept[0]) // 2, (image.shape[1] - kept[1]) // 2
         image = np.ascontiguousarray(image[top : top + kept[0], left : left + kept[1]])
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
+    resized = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    return np.asarray(resized.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
 
 
 def find_images(source: str) -> tuple[list[str], int]:
-    """(paths, number of files passed over) of a folder or a list. Raises DataError where there is no picture.
+    """(paths, number of files passed over) of a folder or a list. Raises DataError where there is no image.
 
-    A folder is read with all that is below it, in the order of the paths, as far as the names end as pictures do.
+    A folder is read with all that is below it, in the order of the paths, as far as the names end as images do.
     A list has a path a line, relative to where the list lies; a label behind a tab or a space may follow.
     """
     if os.path.isdir(source):
@@ -50,7 +50,7 @@ def find_images(source: str) -> tuple[list[str], int]:
     else:
         paths, others = _read_list(source), 0
     if not paths:
-        raise DataError(f"{source}: no picture in it ({others} other files); names must end in {', '.join(SUFFIXES)}")
+        raise DataError(f"{source}: no image in it ({others} other files); names must end in {', '.join(SUFFIXES)}")
     return paths, others
 
 
@@ -68,7 +68,7 @@ def _read_list(source: str) -> list[str]:
         with safe_open.open_text(source, safe_open.LIST, "utf-8-sig", "surrogateescape", "\n") as file:
             lines = [line.strip("\r\n") for line in file]
     except OSError as error:
-        raise DataError(f"{source}: {error.strerror}; give a folder of pictures or a list of their paths") from None
+        raise DataError(f"{source}: {error.strerror}; give a folder of images or a list of their paths") from None
     root = os.path.dirname(source)
     return [os.path.join(root, _path(line)) for line in lines if line.strip()]
 

@@ -1,4 +1,4 @@
-"""`Predictor`: pictures to embeddings with a model that was exported."""
+"""`Predictor`: images to embeddings with a model that was exported."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MAX_BATCH, MAX_THREADS = 1_000_000, 1024
 
 
 class Predictor:
-    """An exported model, ready for pictures.
+    """An exported model, ready for images.
 
     model_dir: what `convert_for_prediction()` or `plsc export` wrote. runtime: "paddle" (Paddle Inference), "onnx"
     (ONNX Runtime), or "auto", the first of the two that was exported and is installed. resize: what is done to a
-    picture of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.images.resize_image).
+    image of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.images.resize_image).
     device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU for a batch; 0
     is one for each core that this process may use.
 
@@ -42,9 +42,9 @@ class Predictor:
     class_names: the names of the classes, by label, if the model was exported with its classifier and the training
     data had names; else None.
 
-    A picture is a path, encoded bytes, a PIL image, or pixels: an array uint8 or uint16 [H, W] or [H, W, 3] in RGB.
+    An image is a path, encoded bytes, a PIL image, or pixels: an array uint8 or uint16 [H, W] or [H, W, 3] in RGB.
     Raises ExportError for a model that cannot be opened, ConfigError for a wrong argument; the methods raise DataError
-    for a picture that cannot be read.
+    for an image that cannot be read.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Predictor:
         return self.description.embedding_size
 
     def embed(self, pictures) -> np.ndarray:
-        """float32 [N, E]: the embeddings of one picture or of any number, in order; an iterator is read as it goes."""
+        """float32 [N, E]: the embeddings of one image or of any number, in order; an iterator is read as it goes."""
         return self._collect(pictures, 0, self.embedding_size)
 
     def scores(self, pictures) -> np.ndarray:
@@ -105,7 +105,7 @@ class Predictor:
         return self._collect(pictures, 1, self.description.num_classes)
 
     def classify(self, pictures, k: int = 1) -> TopClasses:
-        """The k best classes of each picture, with their names if the training data had any.
+        """The k best classes of each image, with their names if the training data had any.
 
         Raises ExportError for a model without its classifier, ConfigError for k < 1.
         """
@@ -120,11 +120,11 @@ class Predictor:
         )
 
     def similarity(self, a, b) -> np.ndarray:
-        """Cosines float32 [M, N] of each of ``a`` with each of ``b``: pictures, or embeddings (arrays of float)."""
+        """Cosines float32 [M, N] of each of ``a`` with each of ``b``: images, or embeddings (arrays of float)."""
         return cosines(self._embeddings(a), self._embeddings(b))
 
     def search(self, gallery: Gallery | np.ndarray, pictures, k: int = 1) -> Matches:
-        """The k most similar entries of ``gallery`` (a Gallery, or embeddings [N, E]) for pictures or embeddings."""
+        """The k most similar entries of ``gallery`` (a Gallery, or embeddings [N, E]) for images or embeddings."""
         gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
         return gallery.search(self._embeddings(pictures), k)
 
@@ -147,10 +147,10 @@ class Predictor:
         return outputs
 
     def prepare(self, picture) -> np.ndarray:
-        """Any picture as the net takes it: float32 [C, H, W]."""
+        """Any image as the net takes it: float32 [C, H, W]."""
         channels, height, width = self.description.image_shape
         image = decode_image(picture, channels=channels)
-        name = repr(picture) if isinstance(picture, (str, os.PathLike)) else "a picture"
+        name = repr(picture) if isinstance(picture, (str, os.PathLike)) else "an image"
         return normalise(resize_image(image, height, width, self._resize, name), self.description.pixel_std)
 
     def _embeddings(self, given) -> np.ndarray:
@@ -168,7 +168,7 @@ class Predictor:
 
 
 def _several(pictures) -> Iterable:
-    """The pictures as an iterable, where one alone may have been given."""
+    """The images as an iterable, where one alone may have been given."""
     single = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
     if isinstance(pictures, single):
         return [pictures]
@@ -176,5 +176,5 @@ def _several(pictures) -> Iterable:
         # [n]: the bytes of a file; [H, W] and [H, W, channels]: pixels; [N, H, W, channels]: several
         return [pictures] if pictures.ndim < 4 else pictures
     if not isinstance(pictures, Iterable):
-        raise DataError(f"pictures: {type(pictures).__name__} is neither a picture nor several")
+        raise DataError(f"images: {type(pictures).__name__} is neither an image nor several")
     return pictures

@@ -76,10 +76,10 @@ def ghostscript(tmp_path, monkeypatch):
 def test_eps_starts_no_ghostscript(tmp_path, ghostscript):
     (tmp_path / "x.jpg").write_bytes(EPS)
     for source in (EPS, tmp_path / "x.jpg"):
-        with pytest.raises(DataError, match="not a picture in one of JPEG, PNG"):
+        with pytest.raises(DataError, match="not an image in one of JPEG, PNG"):
             decode_image(source)
     (tmp_path / "label.txt").write_text("x.jpg\t0\n")
-    with pytest.raises(DataError, match=r"label.txt:1: picture 'x.jpg': not a picture in one of"):
+    with pytest.raises(DataError, match=r"label.txt:1: image 'x.jpg': not an image in one of"):
         ImageListDataset(tmp_path, "label.txt", 2, (3, 8, 8), 0).get(0, 0)
     assert not ghostscript.exists()
 
@@ -90,10 +90,10 @@ def test_every_format_is_taken(tmp_path):
     for kind in FORMATS:
         stream = io.BytesIO()
         Image.fromarray(colour).save(stream, kind)
-        found = decode_image(stream.getvalue(), sides=(8, 8)).astype(int)
+        found = decode_image(stream.getvalue(), size=(8, 8)).astype(int)
         assert found.shape == (8, 8, 3) and abs(found - 200).max() <= 3, kind  # JPEG rounds
     for kind in ("TGA", "ICO", "PCX", "SGI"):
-        with pytest.raises(DataError, match="not a picture in one of"):
+        with pytest.raises(DataError, match="not an image in one of"):
             decode_image(encoded(8, 8, kind))
 
 
@@ -117,7 +117,7 @@ def test_a_huge_picture_is_refused_by_its_head(tmp_path, not_decoded, kind, side
 def test_in_training_only_its_own_size_is_decoded(tmp_path, not_decoded, kind):
     (tmp_path / "x.jpg").write_bytes(HUGE[kind](300, 200))
     (tmp_path / "label.txt").write_text("x.jpg\t0\n")
-    with pytest.raises(DataError, match="label.txt:1: picture 'x.jpg': is 300 x 200 .* asks for 112 x 113"):
+    with pytest.raises(DataError, match="label.txt:1: image 'x.jpg': is 300 x 200 .* asks for 112 x 113"):
         ImageListDataset(tmp_path, "label.txt", 2, (3, 113, 112), 0).get(0, 0)
 
 
@@ -126,11 +126,11 @@ def test_the_sides_are_those_after_turning():
     turned[0x0112] = 6
     stream = io.BytesIO()
     Image.new("RGB", (5, 9)).save(stream, "JPEG", exif=turned)
-    assert decode_image(stream.getvalue(), sides=(5, 9)).shape == (5, 9, 3)
+    assert decode_image(stream.getvalue(), size=(5, 9)).shape == (5, 9, 3)
     with pytest.raises(DataError, match="is 9 x 5 pixels .* asks for 5 x 9"):
-        decode_image(stream.getvalue(), sides=(9, 5))
+        decode_image(stream.getvalue(), size=(9, 5))
     with pytest.raises(DataError, match="asks for 3 x 2"):
-        decode_image(np.zeros((4, 4), np.uint8), sides=(2, 3))
+        decode_image(np.zeros((4, 4), np.uint8), size=(2, 3))
 
 
 def test_a_picture_of_the_users_own_is_bounded_too(not_decoded):

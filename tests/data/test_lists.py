@@ -61,8 +61,8 @@ def test_lines(tmp_path, line: str, path: str, label: int, around: str) -> None:
         ("a.png 10", "not in 0..9"),
         ("a.png 99999999999999999999999", "not in 0..9"),
         ("a.png 4294967296", "not in 0..9"),
-        ("gone.png 1", "picture 'gone.png' is missing"),
-        ("dir 1", "picture 'dir' is missing"),
+        ("gone.png 1", "image 'gone.png' is missing"),
+        ("dir 1", "image 'dir' is missing"),
         ("dir/../dir/ 1", "is missing"),
         ("none/gone.png 1", "is missing"),
         ("a\0.png 1", "is missing"),
@@ -91,7 +91,7 @@ def test_a_list_is_the_same_however_it_is_cut_up(tmp_path, monkeypatch, chunk: i
     expected = [(i + 1, *line.split()) for i, line in enumerate(lines) if line]
     assert [(labels.line_number(i), labels.path(i).decode(), str(labels.labels[i])) for i in range(40)] == expected
     assert labels.paths(slice(5, 9)) == labels.paths(np.arange(5, 9)) == [labels.path(i) for i in range(5, 9)]
-    with pytest.raises(DataError, match="40 whose picture is missing"):
+    with pytest.raises(DataError, match="40 whose image is missing"):
         check_label_list(tmp_path, "label.txt", 40)
 
 
@@ -115,7 +115,7 @@ def test_all_problems_are_counted_and_ten_named(tmp_path) -> None:
         check_label_list(tmp_path, "label.txt", 20)
     message = str(caught.value)
     assert "23 problem(s), lines 1 without a label, 1 with a label outside 0..19" in message
-    assert "21 whose picture is missing" in message
+    assert "21 whose image is missing" in message
     assert re.findall(r"label.txt:(\d+)", message) == ["2", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
     assert message.endswith("; and 13 more")
 
@@ -166,10 +166,10 @@ def test_bad_pictures_are_named(tmp_path) -> None:
     data = ImageListDataset(tmp_path, "label.txt", 2, (3, 6, 4), seed=1)
     data.get(0, 0)
     texts = [
-        "label.txt:2: picture 'wide.png': is 6 x 4 pixels",
-        "label.txt:3: picture 'cut.png': cannot be decoded",
-        "label.txt:4: picture 'text.png': not a picture",
-        "label.txt:5: picture 'gone.png' cannot be read: No such",
+        "label.txt:2: image 'wide.png': is 6 x 4 pixels",
+        "label.txt:3: image 'cut.png': cannot be decoded",
+        "label.txt:4: image 'text.png': not an image",
+        "label.txt:5: image 'gone.png' cannot be read: No such",
     ]
     for index, text in enumerate(texts, start=1):
         with pytest.raises(DataError, match=re.escape(text)):
@@ -180,7 +180,7 @@ def test_a_list_with_bad_labels_or_a_strange_shape_is_refused(tmp_path) -> None:
     _write(tmp_path, "a.png 5")
     with pytest.raises(DataError, match="not in 0..4"):
         ImageListDataset(tmp_path, "label.txt", 5, (3, 6, 4), seed=1)
-    with pytest.raises(ConfigError, match=r"image_shape=\[2, 6, 4\]: pictures are read with 3 channels .RGB. or 1"):
+    with pytest.raises(ConfigError, match=r"image_shape=\[2, 6, 4\]: images are read with 3 channels .RGB. or 1"):
         ImageListDataset(tmp_path, "label.txt", 6, (2, 6, 4), seed=1)
 
 

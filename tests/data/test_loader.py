@@ -92,7 +92,7 @@ def test_flipped_pictures_are_the_same_for_any_workers_and_ranks(tmp_path) -> No
 
 
 def _data_error() -> None:
-    raise DataError("label.txt:7: picture 'a.png' is broken")
+    raise DataError("label.txt:7: image 'a.png' is broken")
 
 
 def _bug() -> None:
@@ -105,7 +105,7 @@ def test_an_error_comes_in_its_step_as_what_it_was(workers: int) -> None:
     loader = Loader(_Numbers(16, _data_error), _sampler(), workers, 0, 5)
     pids = _pids(loader) if workers else []
     assert [next(loader)[0], next(loader)[0]] == [0, 1]
-    with pytest.raises(DataError, match=r"^label.txt:7: picture 'a.png' is broken$"):
+    with pytest.raises(DataError, match=r"^label.txt:7: image 'a.png' is broken$"):
         next(loader)
     if pids:
         _assert_gone(pids, seconds=0)  # already, without close()

@@ -81,7 +81,7 @@ def test_a_ready_source_is_not_touched():
 @pytest.mark.parametrize(
     ("sample", "text"),
     [
-        ((b"no image", 1), "image 0: not a picture in one of JPEG"),
+        ((b"no image", 1), "image 0: not an image in one of JPEG"),
         ((pixels(1)[:5], 1), "image 0: is 5 x 5 pixels"),
         ((pixels(1).astype(np.float32), 1), "image 0: pixels must be uint8 or uint16"),
         (("a/path.jpg", 1), "image 0: an image must be bytes or an array uint8, not str"),
@@ -100,7 +100,7 @@ def test_samples_that_cannot_be_used(sample, text):
 
 
 def test_an_image_shape_that_no_image_has():
-    with pytest.raises(ConfigError, match=r"^model.image_shape=\[2, 6, 5\]: pictures are read with 3 channels"):
+    with pytest.raises(ConfigError, match=r"^model.image_shape=\[2, 6, 5\]: images are read with 3 channels"):
         dataset(Given((pixels(1), 0)), (2, 6, 5))
 
 

@@ -80,8 +80,8 @@ def test_damaged_exif_counts_as_none() -> None:
 @pytest.mark.parametrize(
     "source, text",
     [
-        (b"", "not a picture"),
-        (b"this is text", "not a picture"),
+        (b"", "not an image"),
+        (b"this is text", "not an image"),
         (_encode(Image.fromarray(np.repeat(RGB, 40, axis=0)), "JPEG")[:-300], "truncated"),
         (_encode(Image.fromarray(RGB))[:-40], "cannot be decoded"),
         ("/nowhere/x.png", "/nowhere/x.png.*No such file"),

@@ -147,7 +147,8 @@ CASES = {
     "save on one": (save_below_a_file_on_rank_1, ["model_save_dir=", "label.txt/out", "Not a directory"]),
     "list on one": (list_missing_on_rank_1, ["rank 1", "elsewhere.txt", "not found", "data.label_file"]),
     "no set to verify": (
-        setting(with_test=True, data__val_targets=["lfw"]), ["lfw.bin", "data.val_targets", "with_test: false"],
+        setting(with_test=True, data__val_targets=["lfw"]),
+        ["lfw.bin", "data.val_targets", "with_test: false"],
     ),
     "no checkpoint": (setting(checkpoint_dir="/nowhere"), ["/nowhere", "checkpoint"]),
     "embedding": (setting(model__embedding_size=6), ["model.embedding_size=6", "features of 4", "change the model"]),
@@ -268,7 +269,7 @@ def again(entry: Entry, root: Path) -> None:
 
 # Those that only one rank runs into, and those that end a rank.
 ONE_RANK = {
-    "picture cut": (cut_picture, ["cut.txt:8: picture 'cut.jpg'", "cannot be decoded"]),
+    "picture cut": (cut_picture, ["cut.txt:8: image 'cut.jpg'", "cannot be decoded"]),
     "one of three": (data_raises_on_rank_2, ["rank 2", "train_dataset[", "KeyError", "bad_input_parts.py:"]),
     "out of memory": (out_of_memory_on_rank_1, ["rank 1", "the program stopped", "memory"]),
     "killed 0": (killed_on(0), ["stopped, because of rank 0", "has gone"]),

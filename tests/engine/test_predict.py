@@ -161,7 +161,7 @@ def test_a_picture_that_cannot_be_read_stops_it_and_it_goes_on_once_put_right(tr
     Path(paths[4]).write_bytes(b"")
     counting = Counting(monkeypatch)
     run = entry(trained_run, tmp_path / "out", predict={"images": str(tmp_path / "p")})
-    with pytest.raises(DataError, match="004.png': not a picture"):
+    with pytest.raises(DataError, match="004.png': not an image"):
         run.predict()
     os.remove(paths[4])
     counting.seen = []

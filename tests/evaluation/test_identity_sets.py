@@ -41,9 +41,9 @@ def test_a_folder_has_all_its_pictures_and_the_pairs_that_verification_has(tmp_p
     assert [bytes(image).split(b"/")[0] for image in found.images] == [b"%d" % i for i in found.identities]
     alone = load_set(tmp_path / "faces", "faces/", (PAIRS,))
     assert isinstance(alone, PairSet) and list(alone.images) == list(load_pairs(tmp_path / "faces", "faces/").images)
-    assert [found.images[int(at)] for at in found.pictures] == list(alone.images)
+    assert [found.images[int(at)] for at in found.pair_images] == list(alone.images)
     assert found.issame.tolist() == alone.issame.tolist()
-    assert load_set(tmp_path / "faces", "faces/", (IDENTITIES,)).pictures is None
+    assert load_set(tmp_path / "faces", "faces/", (IDENTITIES,)).pair_images is None
 
 
 def test_a_list_has_its_identities_together_and_nobody_last(tmp_path):
@@ -57,12 +57,12 @@ def test_a_list_has_its_identities_together_and_nobody_last(tmp_path):
     assert (np.diff(found.identities[:-2]) >= 0).all()
     # 35 pairs of one identity, of which 30 fit into ten folds
     pictures, issame = choose_pairs(np.bincount(found.identities[:-2]).tolist(), 60, 10, 0)
-    assert found.pictures.tolist() == pictures.reshape(-1).tolist() and found.issame.tolist() == issame.tolist()
+    assert found.pair_images.tolist() == pictures.reshape(-1).tolist() and found.issame.tolist() == issame.tolist()
     for pair, same in enumerate(found.issame):
-        one, other = (found.identities[found.pictures[2 * pair + side]] for side in (0, 1))
+        one, other = (found.identities[found.pair_images[2 * pair + side]] for side in (0, 1))
         assert (one == other) == same and one != DISTRACTOR != other
     alone = load_set(tmp_path / "list.txt", "list.txt", (PAIRS,))
-    assert list(alone.images) == [found.images[int(at)] for at in found.pictures]
+    assert list(alone.images) == [found.images[int(at)] for at in found.pair_images]
     assert image_location(alone, 0).startswith("list.txt:") and "faces/p" in image_location(alone, 0)
 
 
@@ -80,14 +80,14 @@ def test_too_few_for_pairs(tmp_path):
         (tmp_path / f"{number}.png").write_bytes(b"x")
     (tmp_path / "few.txt").write_text("0.png\ta\n1.png\ta\n2.png\tb\n3.png\tb\n")
     assert load_set(tmp_path / "few.txt", "few.txt", BOTH).issame is None
-    with pytest.raises(DataError, match="few.txt: 4 pictures of 2 identities; at least 10 pairs"):
+    with pytest.raises(DataError, match="few.txt: 4 images of 2 identities; at least 10 pairs"):
         load_set(tmp_path / "few.txt", "few.txt", (PAIRS,))
 
 
 @pytest.mark.parametrize("line, message", [
     ("a.png", r"1 problem\(s\), the first: x.txt:3: 'a.png'; path<TAB>identity is needed"),
     ("a.png\t", "x.txt:3"), ("\tb", "x.txt:3"), ("a.png\tb\t1", "x.txt:3"),
-    ("c.png\tb", "x.txt:3: picture '.*c.png' is not there"),
+    ("c.png\tb", "x.txt:3: image '.*c.png' is not there"),
 ])  # fmt: skip
 def test_a_bad_line_is_named(tmp_path, line, message):
     (tmp_path / "a.png").write_bytes(b"x")

@@ -109,7 +109,7 @@ def test_a_bad_line_is_named(meta, file, line, said):
 def test_what_does_not_fit_is_refused(meta):
     folder, features = meta
     faces, pairs = read_faces(folder / "faces.txt"), read_pairs(folder / "pairs.txt")
-    with pytest.raises(DataError, match="features for .* pictures"):
+    with pytest.raises(DataError, match="features for .* images"):
         evaluate_templates(features[1:], faces, pairs)
     write(folder / "pairs.txt", ["107 100 0", "100 101 1"])
     with pytest.raises(DataError, match=r"pair 2 names template 101, .* \(1 such pairs\)"):

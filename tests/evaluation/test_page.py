@@ -53,7 +53,7 @@ def test_pictures_are_small_and_keep_their_shape():
     one, _, _ = kit.made_up(600, worst=2)
     assert len(one.mistakes) == 2
     for mistake in one.mistakes:
-        for side, jpeg in enumerate(mistake.pictures):
+        for side, jpeg in enumerate(mistake.images):
             with Image.open(io.BytesIO(jpeg)) as image:
                 assert image.format == "JPEG" and image.size == (112, 75)  # of 300 x 200
                 # JPEG turns a colour by a few of 255
@@ -142,7 +142,7 @@ def test_names_are_text_and_nothing_is_fetched():
     assert not reader.open and "script" not in reader.tags and "link" not in reader.tags
     assert reader.heard.count(name) == 6  # title, line below the head, two rows of the table, two heads
     assert len(reader.sources) == 12 and all(source.startswith("data:image/jpeg;base64,") for source in reader.sources)
-    assert base64.b64decode(reader.sources[0].split(",")[1]) == one.mistakes[0].pictures[0]
+    assert base64.b64decode(reader.sources[0].split(",")[1]) == one.mistakes[0].images[0]
     assert "url(" not in text and "@import" not in text
     assert "default-src 'none'" in text
 

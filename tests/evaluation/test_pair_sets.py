@@ -105,9 +105,9 @@ def test_a_pair_list(tmp_path):
     assert pairs.issame.tolist() == [True, False] * 5
     assert list(pairs.images)[:4] == [b"0/0", b"0/1", b"1/0", b"2/1"]
     (tmp_path / "sets" / "faces" / "p005" / "000.jpg").unlink()
-    with pytest.raises(DataError, match=r"own pairs.txt:7: picture '.*p005/000.jpg': cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"own pairs.txt:7: image '.*p005/000.jpg': cannot be read: No such file"):
         pairs.images[10]
-    assert image_location(pairs, 10).startswith("own pairs.txt:7: picture ")  # the sixth pair, after the blank line
+    assert image_location(pairs, 10).startswith("own pairs.txt:7: image ")  # the sixth pair, after the blank line
 
 
 @pytest.mark.parametrize(("line", "said"), [
@@ -115,8 +115,8 @@ def test_a_pair_list(tmp_path):
     ("a.jpg\tb.jpg\t2", "p.txt:11"),
     ("a.jpg\t\t1", "p.txt:11"),
     ("a.jpg\tb.jpg\t1\t", "p.txt:11"),
-    ("a.jpg\tc.jpg\t1", "p.txt:11: picture '.*c.jpg' is not there"),
-    ("c\0.jpg\ta.jpg\t1", "p.txt:11: picture .* is not there"),
+    ("a.jpg\tc.jpg\t1", "p.txt:11: image '.*c.jpg' is not there"),
+    ("c\0.jpg\ta.jpg\t1", "p.txt:11: image .* is not there"),
 ])  # fmt: skip
 def test_a_bad_line_is_named(tmp_path, line, said):
     for name in ("a.jpg", "b.jpg"):
@@ -136,13 +136,13 @@ def test_what_cannot_be_judged_is_refused(tmp_path):
         with pytest.raises(DataError, match="at least 10 pairs and one of each kind"):
             load_pairs(tmp_path / "p.txt", "p.txt")
     make_identities(tmp_path / "few", [2, 2])
-    with pytest.raises(DataError, match="4 pictures of 2 identities; at least 10 pairs"):
+    with pytest.raises(DataError, match="4 images of 2 identities; at least 10 pairs"):
         load_pairs(tmp_path / "few", "few/")
     (tmp_path / "few" / "p000" / "deeper").mkdir()
     with pytest.raises(DataError, match="folder inside an identity's"):
         load_pairs(tmp_path / "few", "few/")
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="no sub-folder with pictures"):
+    with pytest.raises(DataError, match="no sub-folder with images"):
         load_pairs(tmp_path / "none", "none/")
     with pytest.raises(DataError, match=r"no faces/, x\.txt, few\.bin; .*: p\.txt, few/, none/"):
         find_targets(tmp_path, ["faces/", "x.txt", "few"])
@@ -166,7 +166,7 @@ def test_a_bad_list_is_said_before_training(tmp_path):
     for path in (tmp_path / "faces").rglob("*.jpg"):
         Image.new("RGB", (112, 112)).save(path)
     (tmp_path / "p.txt").write_text("faces/p000/000.jpg\tfaces/p000/9.jpg\t1\n")
-    for names, said in ((["faces/"], None), (["faces/", "p.txt"], "p.txt:1: picture '.*9.jpg' is not there")):
+    for names, said in ((["faces/"], None), (["faces/", "p.txt"], "p.txt:1: image '.*9.jpg' is not there")):
         data = {"dataset": "synthetic", "dataset_dir": str(tmp_path), "val_targets": names}
         config = Config.from_dict({"data": data, "with_test": True})
         if said is None:

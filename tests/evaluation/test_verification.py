@@ -225,7 +225,7 @@ def test_wrong_folds_and_flips():
             verify(embeddings, same, folds=folds)
     with pytest.raises(DataError, match="must be equal"):
         combine_flip(embeddings, embeddings[:-1])
-    with pytest.raises(DataError, match="flipped pictures: 1 of 120 are not finite"):
+    with pytest.raises(DataError, match="flipped images: 1 of 120 are not finite"):
         combine_flip(embeddings, np.where(embeddings == embeddings[3, 2], np.inf, embeddings))
 
 

@@ -94,7 +94,7 @@ def test_own_data_may_have_any_channels(tmp_path):
 
 def test_pictures_for_a_net_of_two_channels_are_refused_in_one_line(folder, tmp_path):
     wrong = Entry(config=settings(folder, 2, model_save_dir=str(tmp_path / "run")))
-    line = r"image_shape=\[2, 32, 48\]: pictures are read with 3 channels .RGB. or 1 .grey.*train_dataset"
+    line = r"image_shape=\[2, 32, 48\]: images are read with 3 channels .RGB. or 1 .grey.*train_dataset"
     with pytest.raises(ConfigError, match=line):
         wrong.train()
     wrong.train_dataset = Numbers(2)

@@ -27,7 +27,7 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "x.txt").write_text("\n\n")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "y.txt").write_text("y")
-    for source, message in (("x.txt", "no picture in it"), ("d", r"no picture in it \(1 other"), ("z", "No such file")):
+    for source, message in (("x.txt", "no image in it"), ("d", r"no image in it \(1 other"), ("z", "No such file")):
         with pytest.raises(DataError, match=message):
             find_images(str(tmp_path / source))
 

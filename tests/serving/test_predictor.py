@@ -83,9 +83,9 @@ def test_similarity_and_search(predictor):
 
 
 @pytest.mark.parametrize("given, message", [
-    (b"no picture", "not a picture in one of JPEG"),
+    (b"no picture", "not an image in one of JPEG"),
     ("/nowhere/x.png", "'/nowhere/x.png': cannot be decoded: No such file"),
-    (7, "int is neither a picture nor several"),
+    (7, "int is neither an image nor several"),
     ([kit.pixels(0), None], "must be bytes, a path, an array or a PIL image, not NoneType"),
     (np.zeros((32, 48, 3), np.float32), "pixels must be uint8 or uint16"),
 ])  # fmt: skip

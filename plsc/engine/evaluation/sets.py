@@ -138,7 +138,7 @@ def embedded_views(
         if kind not in kinds or isinstance(labels, str):
             continue
         if kind == PAIRS and isinstance(found, IdentitySet):
-            combined = combine_flip(plain[found.pictures], mirrored[found.pictures])
+            combined = combine_flip(plain[found.pair_images], mirrored[found.pair_images])
         else:
             combined = whole = combine_flip(plain, mirrored) if whole is None else whole
         made[kind] = replace(labels, embeddings=combined[0], xnorm=combined[1])

@@ -13,9 +13,9 @@ from plsc.evaluation.roc import allowed_errors
 
 @register_metric("identification", source="Grother and Ngan, Face Recognition Vendor Test, NIST IR 8009, 2014")
 class IdentificationMetric(Metric):
-    """Rank-k and TPIR at FPIR: the first picture of each identity is known, the others are looked up.
+    """Rank-k and TPIR at FPIR: the first image of each identity is known, the others are looked up.
 
-    An identity with one picture is a stranger: nobody knows it, and its picture is looked up. Distractors are known.
+    An identity with one image is a stranger: nobody knows it, and its image is looked up. Distractors are known.
     """
 
     def __init__(self, ranks: Sequence[int] = RANKS, fpirs: Sequence[float] = FPIRS):
@@ -54,7 +54,7 @@ class IdentificationMetric(Metric):
 
 
 def split_roles(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pictures that are known, that are looked up and known, and of strangers, each int64 and rising."""
+    """The images that are known, that are looked up and known, and of strangers, each int64 and rising."""
     names, first, which, counts = np.unique(identities, return_index=True, return_inverse=True, return_counts=True)
     several = (counts > 1) & (names != DISTRACTOR)
     is_first = np.zeros(len(identities), bool)

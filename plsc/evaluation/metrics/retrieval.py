@@ -1,4 +1,4 @@
-"""Retrieval as a metric: every picture of a set is searched for among all others."""
+"""Retrieval as a metric: every image of a set is searched for among all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification as a metric: do two pictures show the same identity?"""
+"""Verification as a metric: do two images show the same identity?"""
 
 from __future__ import annotations
 
