@@ -152,6 +152,27 @@ def _to_input(item: Any) -> dict:
     return {"name": name, "shape": shape, "dtype": dtype}
 
 
+SOURCE_KEYS = ("dataset", "dataset_dir", "label_file", "options", "class_offset", "num_classes")
+
+
+def to_sources(value: Any) -> list[dict[str, Any]]:
+    """[{"dataset_dir": "a", "class_offset": 0}, ...]: mappings of SOURCE_KEYS, the directory in each."""
+    return [_to_source(item) for item in to_list(value)]
+
+
+def _to_source(item: Any) -> dict[str, Any]:
+    found = to_options(item) if isinstance(item, Mapping) else {}
+    unknown = [name for name in found if name not in SOURCE_KEYS]
+    if unknown or "dataset_dir" not in found:
+        what = f"it has {unknown[0]}" if unknown else "one has no dataset_dir"
+        raise ValueError(f"{what}; a source has the keys {', '.join(SOURCE_KEYS)}")
+    for name, least in (("class_offset", 0), ("num_classes", 1)):
+        number = found.get(name)
+        if number is not None and not least <= to_int(number) < 2**31:
+            raise ValueError(f"{name} must be from {least} to {2**31 - 1}")
+    return found
+
+
 CONVERTERS = {
     "int": to_int,
     "float": to_float,
@@ -160,6 +181,7 @@ CONVERTERS = {
     "list[int]": to_int_list,
     "list[str]": to_str_list,
     "list[dict]": to_inputs,
+    "list[dict[str, Any]]": to_sources,
     "dict": to_options,
     "list[str | dict]": to_augmentations,
 }
@@ -172,6 +194,7 @@ TYPE_NAMES = {
     "list[int]": "a list of integers",
     "list[str]": "a list of texts or one text with commas",
     "list[dict]": "a list of {name, shape, dtype}, one of them named label",
+    "list[dict[str, Any]]": "a list of {dataset_dir, dataset, label_file, options, class_offset, num_classes}",
     "dict": "a mapping of names to values",
     "list[str | dict]": "a list of names, or of {name: {option: value}}",
 }

@@ -76,7 +76,7 @@ class Option:
     """A key of the schema with its full dotted name. See `option` for the fields."""
 
     key: str
-    kind: str  # "int", "float", "bool", "str", "list[int]", "list[str]", "list[dict]", "list[str | dict]", "dict"
+    kind: str  # a key of CONVERTERS, such as "list[int]"
     optional: bool  # None is allowed
     default: Any
     doc: str

@@ -167,6 +167,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
             not make_loss(settings.classifier).normalised,
             ("classifier.scale",),
         ),
+        ("data.sources", bool(data.sources), ("data.dataset", "data.label_file", "data.options")),
         (f"data.dataset: {data.dataset}", SOURCE.chosen(settings).ready, ("data.random_flip", "data.augmentations")),
         ("data.augmentations", data.augmentations is not None, ("data.random_flip",)),
         ("fs_dir_for_save and fs_checkpoint_dir null", not on_fs, ("remote.fs_name",)),

@@ -36,7 +36,7 @@ class UserObjects:
             )
         if self.model is None:
             MODEL.check(config.settings)
-        if self.train_dataset is None and self.train_reader is None:
+        if self.train_dataset is None and self.train_reader is None and not config.data.sources:
             SOURCE.check(config.settings)
         SCHEDULE.check(config.settings)
         if self.optimizer is None:
@@ -55,8 +55,8 @@ class UserObjects:
     def without_effect(self, config: Config) -> list[str]:
         """A line for every key that was changed from its default and has no effect because of a part."""
         rate = ["lr", "lr_reference_batch", "momentum", "weight_decay", *_keys("lr_schedule."), *_keys("optimizer.")]
-        source = ["data.dataset", "data.options", "data.label_file", "data.random_flip", "data.augmentations",
-                  "data.pixel_std"]  # fmt: skip
+        source = ["data.dataset", "data.options", "data.label_file", "data.sources", "data.random_flip",
+                  "data.augmentations", "data.pixel_std"]  # fmt: skip
         own_data = self.train_dataset is not None or self.train_reader is not None
         idle = [
             (self.optimizer is not None, "an optimizer of your own (set_optimizer)", rate),

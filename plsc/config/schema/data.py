@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from plsc.config import augmentations
 from plsc.config.option import option
@@ -22,6 +23,12 @@ class Data:
         "try the speed (synthetic), or a source of your own, from a module in `plugins`.", registry=SOURCES,
     )  # fmt: skip
     options: dict = option({}, "Options that the data source has beyond these keys: parameters of its constructor.")
+    sources: list[dict[str, Any]] | None = option(
+        None, "Several sources as one, in place of `dataset`, `label_file` and `options`: a list of mappings with "
+        "`dataset_dir` and, where they are needed, these keys, `num_classes` (null counts them) and `class_offset`, "
+        "which is added to the labels (null: the classes of those before). Verification sets are looked for in "
+        "`data.dataset_dir`.", per_rank="what is in them is compared",
+    )  # fmt: skip
     dataset_dir: str = option(
         "./train_data", "The directory of the pictures, the list and the verification sets.", filled=True,
         per_rank="each machine may keep a copy of its own; what is in it is compared",

@@ -26,6 +26,7 @@ class LabelledSource(Source):
     def _set_labels(self, labels: np.ndarray, num_classes: int | None) -> None:
         """num_classes: None counts them, the largest label + 1."""
         self.labels = labels
+        self.label_index = self
         self.num_classes = int(labels.max(initial=-1)) + 1 if num_classes is None else num_classes
 
     def __len__(self) -> int:

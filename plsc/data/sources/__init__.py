@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from plsc.data.directory import Directory
 from plsc.errors import ConfigError
 from plsc.registry import SOURCES
 from plsc.signatures import require_signature
+
+if TYPE_CHECKING:
+    from plsc.data.record import LabelIndex
 
 __all__ = ["CONTAINER", "FOLDER", "LIST", "Directory", "Source", "register_source"]
 
@@ -37,6 +40,8 @@ class Source:
     num_classes: int | None = None
     # The names of the classes, by label, where the data name them; kept in the checkpoint and in the exported model.
     class_names: Sequence[str] | None = None
+    # The labels and names of all images, where the labels are known without reading the images.
+    label_index: LabelIndex | None = None
     # Lines for the log of what was found and passed over, each said once.
     notes: Sequence[str] = ()
     # When ``data.dataset: auto`` takes it: LIST, CONTAINER or FOLDER.

@@ -38,6 +38,7 @@ class FolderSource(Source):
         self._require_classes(found, num_classes)
         self._index = found.index(len(found.names) if num_classes is None else num_classes)
         self.num_classes = len(found.names)
+        self.label_index = self._index
         self.class_names = [name.decode("utf-8", "backslashreplace") for name in found.names]
         self.notes = [f"{self.place}: {line}" for line in found.notes()]
 

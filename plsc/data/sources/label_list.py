@@ -34,6 +34,7 @@ class LabelListSource(Source):
         self._root = os.fsencode(dataset_dir)
         self._list = read_label_list(os.path.join(os.fspath(dataset_dir), os.fspath(label_file)), num_classes)
         self.num_classes = self._list.num_classes
+        self.label_index = self._list
 
     def __len__(self) -> int:
         return len(self._list)

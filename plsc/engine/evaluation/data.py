@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from plsc.config import Config
-from plsc.config.extensions import SOURCE
 from plsc.config.user_objects import UserObjects, qualified_name
 from plsc.data import (
     Augmentations,
@@ -22,6 +21,7 @@ from plsc.data import (
     decode_image,
     unsupported_channels,
 )
+from plsc.data.opening import open_source
 from plsc.data.sample_agreement import require_equal_samples, sample_fingerprint
 from plsc.data.workers import call_in_fork
 from plsc.engine.evaluation import left_open
@@ -35,7 +35,6 @@ from plsc.evaluation.pair_sets import ImageFiles, image_location
 from plsc.evaluation.verification import FOLDS
 from plsc.files import class_names
 from plsc.parallel.environment import Environment
-from plsc.registry import SOURCES
 
 Records = dict[str, dict[str, Any]]  # by what they are records of
 
@@ -83,7 +82,7 @@ def _check_source(config: Config, env: Environment, notes: list[str]) -> dict[st
 def _open_source(config: Config, seed: int, check_files: bool, notes: list[str]) -> SourceDataset:
     """The data source that ``data.dataset`` names, checked. Raises DataError, ConfigError."""
     section = config.data
-    source = _call_source(config, lambda: SOURCES.find(section.dataset)(**SOURCE.arguments(config.settings, seed=seed)))
+    source = _call_source(config, lambda: open_source(config, seed))
     if not source.ready:
         require_image_input(config)
     steps = section.augmentations

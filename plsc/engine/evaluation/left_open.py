@@ -8,27 +8,32 @@ from __future__ import annotations
 
 from plsc.config import OPTIONS, Config
 from plsc.data.directory import list_directory
-from plsc.data.sources.auto import Auto, Choice
+from plsc.data.opening import AUTO, choose_source, part_config, part_key
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import is_bin
-
-AUTO = "auto"
-
-
-def choice_of(config: Config) -> Choice:
-    """What `auto` takes. Raises DataError where it finds nothing, or too much."""
-    section = config.data
-    if "data.label_file" in config.given:  # then no folder is meant
-        return Choice("list", f"data.dataset: auto takes list: data.label_file={section.label_file!r} is set")
-    return Auto(section.dataset_dir, section.label_file).choose()
 
 
 def settle_source(config: Config, notes: list[str]) -> None:
     """The data source, where it is to be found out. Raises DataError."""
-    if config.data.dataset == AUTO:
-        choice = choice_of(config)
+    if config.data.sources:
+        _settle_parts(config, notes)
+    elif config.data.dataset == AUTO:
+        choice = choose_source(config)
         config.set("data.dataset", choice.name)
         notes.append(choice.line)
+
+
+def _settle_parts(config: Config, notes: list[str]) -> None:
+    """The same for each entry of ``data.sources``."""
+    entries = []
+    for number, entry in enumerate(config.data.sources):
+        part = part_config(config, number, entry)
+        if part.data.dataset == AUTO:
+            choice = choose_source(part)
+            entry = {**entry, "dataset": choice.name}
+            notes.append(f"{part_key(number)}: {choice.line}")
+        entries.append(entry)
+    config.set("data.sources", entries)
 
 
 def settle_classes(config: Config, counted: int | None, place: str, notes: list[str]) -> None:

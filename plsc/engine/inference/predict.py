@@ -12,7 +12,7 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.data import decode_image, normalise, read_test_image
-from plsc.engine.evaluation import left_open
+from plsc.data.opening import AUTO, choose_source
 from plsc.engine.evaluation.data import require_image_input
 from plsc.engine.inference import best_class
 from plsc.engine.inference.predictions import PredictionFiles
@@ -110,7 +110,7 @@ def _training_images(config: Config) -> str:
     section = config.data
     listed = os.path.join(section.dataset_dir, section.label_file)
     try:
-        kind = left_open.choice_of(config).name if section.dataset == left_open.AUTO else section.dataset
+        kind = choose_source(config).name if section.dataset == AUTO else section.dataset
     except DataError:
         return listed  # which is not there, and told so
     return section.dataset_dir if kind == "folder" else listed

@@ -1,0 +1,54 @@
+"""Which data source the settings name, and how it is made: one, or several as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plsc.config import Config
+from plsc.config.extensions import SOURCE
+from plsc.data.several import Part, SeveralSources
+from plsc.data.sources import Source
+from plsc.data.sources.auto import Auto, Choice
+from plsc.registry import SOURCES
+
+AUTO = "auto"
+
+
+def choose_source(config: Config) -> Choice:
+    """What `data.dataset: auto` takes. Raises DataError where it finds nothing, or too much."""
+    section = config.data
+    if "data.label_file" in config.given:  # then no folder is meant
+        return Choice("list", f"data.dataset: auto takes list: data.label_file={section.label_file!r} is set")
+    return Auto(section.dataset_dir, section.label_file).choose()
+
+
+def open_source(config: Config, seed: int) -> Source:
+    """The source of ``data``, or those of ``data.sources`` as one. Raises DataError, ConfigError."""
+    if not config.data.sources:
+        return _make(config, seed)
+    parts = []
+    for number, entry in enumerate(config.data.sources):
+        part = part_config(config, number, entry)
+        if part.data.dataset == AUTO:
+            part.set("data.dataset", choose_source(part).name)
+        parts.append(Part(part_key(number), _make(part, seed), entry.get("class_offset")))
+    return SeveralSources(parts, config.classifier.num_classes)
+
+
+def part_config(config: Config, number: int, entry: dict[str, Any]) -> Config:
+    """The settings of one entry of ``data.sources``: those of the run, with its own in ``data``. Raises ConfigError."""
+    part = Config()
+    part.update({"model": {"image_shape": config.model.image_shape}}, "model.image_shape")
+    own = {f"data.{key}": value for key, value in entry.items() if key not in ("class_offset", "num_classes")}
+    for key, value in {**own, "classifier.num_classes": entry.get("num_classes")}.items():
+        part.set(key, value, part_key(number))
+    return part
+
+
+def part_key(number: int) -> str:
+    """What messages call an entry."""
+    return f"data.sources[{number}]"
+
+
+def _make(config: Config, seed: int) -> Source:
+    return SOURCES.find(config.data.dataset)(**SOURCE.arguments(config.settings, seed=seed))

@@ -1,0 +1,157 @@
+"""Several sources as one: `data.sources`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from plsc.data.record import LabelIndex, index_record
+from plsc.data.sources import Source
+from plsc.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several sources. key: the setting it is from, for messages. class_offset: added to its labels; None: the
+    classes of the parts before it."""
+
+    key: str
+    source: Source
+    class_offset: int | None = None
+
+
+class SeveralSources(Source):
+    """The images of all parts, one part after the other.
+
+    num_classes: of all; None counts them. Raises ConfigError for parts that cannot be one: a part that does not know
+    its number of classes before another one without an offset, and pixels ready for the model beside images.
+    """
+
+    def __init__(self, parts: Sequence[Part], num_classes: int | None) -> None:
+        self._parts = list(parts)
+        self.ready = parts[0].source.ready
+        self._sources = [part.source for part in parts]
+        for part in parts:
+            if part.source.ready != self.ready:
+                raise ConfigError(f"{part.key}: gives {_given(part.source)}, {parts[0].key} {_given(parts[0].source)}")
+        self._offsets, ends = _class_ranges(self._parts)
+        known = [end for end in ends if end is not None]
+        counted = max(known) if len(known) == len(ends) else None
+        self._num_classes = num_classes
+        self.num_classes = counted if num_classes is None else num_classes
+        self._ends = ends
+        self._starts = np.concatenate([[0], np.cumsum([len(source) for source in self._sources])]).astype(np.int64)
+        self.notes = [note for source in self._sources for note in source.notes]
+        if all(source.class_names for source in self._sources) and self._is_in_a_row():
+            self.class_names = [name for source in self._sources for name in source.class_names or ()]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        number, place = self._find(index)
+        image, label = self._sources[number].read(place)
+        moved: Any = np.int64(self._offsets[number]) + label  # int32 might overflow
+        return image, moved
+
+    def record(self, count: int | None = None) -> dict[str, Any]:
+        """By the labels of all parts where each knows its own; else by the records of the parts."""
+        if all(source.label_index is not None for source in self._sources):
+            return {"kind": "several sources", **index_record(_Joined(self), count)}
+        records = [[offset, source.record()] for offset, source in zip(self._offsets, self._sources)]
+        text = json.dumps(records, sort_keys=True, default=str)
+        return {"kind": "several sources", "digest": hashlib.sha256(text.encode()).hexdigest()[:32]}
+
+    def check(self, check_files: bool) -> None:
+        for part, source, end in zip(self._parts, self._sources, self._ends):
+            source.check(check_files)
+            if end is not None and self._num_classes is not None and end > self._num_classes:
+                raise DataError(
+                    f"{part.key}: the classes of {source.place} go to {end - 1}, classifier.num_classes="
+                    f"{self._num_classes}: set it to {max(filter(None, self._ends))}, or to null, which counts them"
+                )
+
+    def open_files(self) -> None:
+        for source in self._sources:
+            source.open_files()
+
+    def name(self, index: int) -> str:
+        number, place = self._find(index)
+        return self._sources[number].name(place)
+
+    @property
+    def place(self) -> str:
+        return " and ".join(source.place for source in self._sources)
+
+    def labels(self) -> np.ndarray:
+        """int64 [n], of all parts; they are not kept."""
+        offsets = zip(self._sources, self._offsets)
+        return np.concatenate([_index_of(source).labels + np.int64(offset) for source, offset in offsets])
+
+    def pieces(self, which: slice) -> list[tuple[Source, slice]]:
+        """The parts that consecutive images lie in, and which of each."""
+        first, last, _ = which.indices(len(self))
+        found = []
+        for source, start, end in zip(self._sources, self._starts[:-1].tolist(), self._starts[1:].tolist()):
+            if max(first, start) < min(last, end):
+                found.append((source, slice(max(first, start) - start, min(last, end) - start)))
+        return found
+
+    def _find(self, index: int) -> tuple[int, int]:
+        """(number of the part, index in it)."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return number, index - int(self._starts[number])
+
+    def _is_in_a_row(self) -> bool:
+        """Whether the classes of the parts follow each other, so that their names do."""
+        return all(offset == end for offset, end in zip(self._offsets, [0, *self._ends[:-1]]))
+
+
+class _Joined:
+    """The labels and names of all parts, as plsc.data.record.LabelIndex; lives as long as a record is made."""
+
+    def __init__(self, sources: SeveralSources) -> None:
+        self._sources = sources
+        self.labels = sources.labels()
+        self.num_classes = sources.num_classes or 0
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
+        blocks = [_index_of(source).block(part) for source, part in self._sources.pieces(which)]
+        shifts = np.cumsum([0, *(len(text) for text, _, _ in blocks)])
+        starts = [starts + shift for (_, starts, _), shift in zip(blocks, shifts)]
+        return b"".join(text for text, _, _ in blocks), np.concatenate(starts), np.concatenate([b[2] for b in blocks])
+
+
+def _index_of(source: Source) -> LabelIndex:
+    assert source.label_index is not None
+    return source.label_index
+
+
+def _given(source: Source) -> str:
+    return "input of the model" if source.ready else "images"
+
+
+def _class_ranges(parts: Sequence[Part]) -> tuple[list[int], list[int | None]]:
+    """(offset, end) of each part's classes; an end is None where a part does not know. Raises ConfigError."""
+    offsets: list[int] = []
+    ends: list[int | None] = []
+    for number, part in enumerate(parts):
+        before = max((end for end in ends if end is not None), default=0)
+        if part.class_offset is None and None in ends:
+            unknown = parts[ends.index(None)]
+            raise ConfigError(
+                f"{part.key}: the classes of {unknown.key} are not known before its images are read; set num_classes "
+                "there, or class_offset here"
+            )
+        offsets.append(before if part.class_offset is None else part.class_offset)
+        classes = part.source.num_classes
+        ends.append(None if classes is None else offsets[number] + classes)
+    return offsets, ends
