@@ -17,7 +17,7 @@ if not static.is_pir():
     pytest.skip("programs of Paddle 2.6 are read by tests/gpu", allow_module_level=True)
 
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import BuildOptions, build_train
 from tests.gpu.cases import BATCH, EMBEDDING, GLOBAL_BATCH, WORLD, Case, environment, rows_of_a_step
 
 paddle.enable_static()
@@ -31,7 +31,7 @@ def built(request, monkeypatch):
     if not paddle.is_compiled_with_cuda():
         monkeypatch.setattr(ops, "margin_cross_entropy", around_the_kernel(ops.margin_cross_entropy))
     env = environment(request.param.rank)
-    program = build_train(request.param.config(), UserObjects(), env, seed=7, bucket_bytes=BUCKET)
+    program = build_train(request.param.config(), UserObjects(), env, seed=7, options=BuildOptions(bucket_bytes=BUCKET))
     return request.param, program, list(program.main.global_block().ops)
 
 

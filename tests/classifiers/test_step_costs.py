@@ -21,7 +21,7 @@ import pytest
 from plsc.backend import program_view
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import BuildOptions, build_train
 from plsc.engine.program.session import Session
 from plsc.models import BaseModel
 from plsc.optim.gradients import BUCKET_BYTES
@@ -60,7 +60,8 @@ def built(classes, ratio, ranks=1, model_parallel=True, calc_acc=False, bucket_b
                        "compiled": compiled},
         "calc_acc": calc_acc,
     })  # fmt: skip
-    program = build_train(config, UserObjects(model=Linear()), Environment(0, ranks), 0, block_rows, bucket_bytes)
+    options = BuildOptions(block_rows, bucket_bytes)
+    program = build_train(config, UserObjects(model=Linear()), Environment(0, ranks), 0, options)
     return program, program_view.operations(program.main)
 
 

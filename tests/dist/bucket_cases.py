@@ -7,7 +7,7 @@ import numpy as np
 from plsc.backend.cpu import run_in_order
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import BuildOptions, build_train
 from plsc.engine.program.session import Session
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import connected_group
@@ -32,7 +32,7 @@ def train(env, bucket_bytes, steps, options, alone=False):
         "classifier": {"num_classes": CLASSES}, "train_batch_size": BATCH, **options,
     })  # fmt: skip
     place = Environment() if alone else env
-    program = build_train(config, UserObjects(), place, seed=5, bucket_bytes=bucket_bytes)
+    program = build_train(config, UserObjects(), place, seed=5, options=BuildOptions(bucket_bytes=bucket_bytes))
     session = Session(program, place, seed=5)
     session.start(connected_group(place))
     rng = np.random.default_rng(100 + env.rank)  # other pictures on each rank

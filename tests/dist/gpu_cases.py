@@ -12,7 +12,7 @@ import paddle
 from plsc.backend.cpu import run_in_order
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import BuildOptions, build_train
 from plsc.engine.program.session import Session
 from plsc.parallel.group import connected_group
 from tests.dist import classifier_cases, training_cases
@@ -64,7 +64,7 @@ def both_devices(env, cases):
     found = []
     for case in cases:
         programs = [build_train(Config.from_dict(case["config"]), UserObjects(), replace(env, device=device), seed=7,
-                                bucket_bytes=20_000) for device in ("gpu", "cpu")]  # fmt: skip
+                                options=BuildOptions(bucket_bytes=20_000)) for device in ("gpu", "cpu")]  # fmt: skip
         found.append([_steps(env, program, case) for program in programs])
     return found
 

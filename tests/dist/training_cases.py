@@ -14,7 +14,7 @@ from plsc.backend.cpu import run_in_order
 from plsc.classifiers import Shard
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import build_train, make_spec
+from plsc.engine.program.build import BuildOptions, build_train, make_spec
 from plsc.engine.program.session import Session
 from plsc.models import BaseModel
 from plsc.optim.gradients import BUCKET_BYTES
@@ -61,7 +61,7 @@ def run_case(env, case):
     bucket_bytes, block_rows = case.get("bucket_bytes", BUCKET_BYTES), rows_of_a_block(case, config, env)
     with mock.patch.object(row_blocks, "FEW_BLOCKS", case.get("few_blocks", row_blocks.FEW_BLOCKS)):
         device = case.get("device", "cpu")  # gpu: see tests/kernels
-        program = build_train(config, parts, replace(env, device=device), 7, block_rows, bucket_bytes)
+        program = build_train(config, parts, replace(env, device=device), 7, BuildOptions(block_rows, bucket_bytes))
     section = config.classifier
     one_way = section.model_parallel or env.world_size == 1
     compiled = section.compiled and one_way and program.shard.samples and section.storage == "float32"

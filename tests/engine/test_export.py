@@ -111,15 +111,19 @@ def test_the_description_says_what_another_program_needs(trained_run, exported):
 def test_real_pictures_are_compared_where_given(trained_run, tmp_path):
     kit.make_folder(tmp_path / "pictures", 10)
     directory = entry(trained_run, tmp_path / "out", images=str(tmp_path / "pictures")).convert_for_prediction()
-    assert read_description(directory).agreement["images"] == "8 pictures"
+    assert read_description(directory).agreement["images"] == "8 images"
 
 
-def test_pictures_of_the_training_list_are_compared_otherwise(trained_run, tmp_path):
-    paths = kit.make_folder(tmp_path / "pictures", 3)
-    (tmp_path / "label.txt").write_text("".join(f"{os.path.relpath(path, tmp_path)}\t0\n" for path in paths))
-    data = {"data": {"dataset": "list", "dataset_dir": str(tmp_path)}}
+@pytest.mark.parametrize("dataset", ["list", "folder", "auto"])
+def test_images_of_the_training_data_are_compared_otherwise(dataset, trained_run, tmp_path):
+    """Whatever source reads them: the source is asked, not the name of the data set."""
+    paths = kit.make_folder(tmp_path / "data", 3)
+    if dataset == "list":
+        lines = "".join(f"{os.path.relpath(path, tmp_path / 'data')}\t0\n" for path in paths)
+        (tmp_path / "data" / "label.txt").write_text(lines)
+    data = {"data": {"dataset": dataset, "dataset_dir": str(tmp_path / "data")}}
     directory = entry(trained_run, tmp_path / "out", data).convert_for_prediction()
-    assert read_description(directory).agreement["images"] == "3 pictures"
+    assert read_description(directory).agreement["images"] == "3 images"
 
 
 def test_the_checkpoints_are_only_read(tmp_path):
@@ -154,7 +158,7 @@ def test_a_wrong_net_is_never_seen(trained_run, tmp_path, monkeypatch, name, wro
     directory = entry(trained_run, tmp_path).convert_for_prediction()
     before = tree(directory)
     monkeypatch.setattr(export.paddle, name, wrong)
-    with pytest.raises(ExportError, match="the exported model (differs from the trained net by|gives)"):
+    with pytest.raises(ExportError, match="the exported model (differs from the trained model by|gives)"):
         entry(trained_run, tmp_path, fuse_flip=True).convert_for_prediction()
     assert tree(directory) == before
 

@@ -232,7 +232,7 @@ def test_the_commands_take_the_settings_from_the_checkpoint(trained_run, tmp_pat
     sets = ["-o", f"data.dataset_dir={tmp_path}", "-o", "data.val_targets=[own]"]
     done = tool("verify", "--checkpoint", trained_run, "--output", out, *sets)
     assert done.returncode == 0 and "test: [own] Accuracy-Flip:" in done.stdout, done.stderr
-    assert json.loads(Path(out, "inference", "plsc.json").read_text())["agreement"]["images"] == "3 pictures"
+    assert json.loads(Path(out, "inference", "plsc.json").read_text())["agreement"]["images"] == "3 images"
 
 
 def test_the_commands_say_in_one_line_what_is_wrong(tmp_path):

@@ -9,7 +9,7 @@ from plsc.backend import program_view
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.memory.estimate import estimate_memory
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import BuildOptions, build_train
 from plsc.engine.program.variables import Role
 from plsc.parallel.environment import Environment
 
@@ -21,7 +21,11 @@ def built(optimizer=None, rank=0, **classifier):
         "classifier": {"num_classes": 53, **classifier}, "train_batch_size": 4,
     })  # fmt: skip
     env = Environment(rank, 2)
-    return config, env, build_train(config, UserObjects(optimizer=optimizer), env, seed=1, dry_run=True)
+    return (
+        config,
+        env,
+        build_train(config, UserObjects(optimizer=optimizer), env, seed=1, options=BuildOptions(dry_run=True)),
+    )
 
 
 @pytest.mark.parametrize("own, classifier", [

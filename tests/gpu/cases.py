@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import BuildOptions, build_train
 from plsc.parallel.environment import Environment
 from tests.gpu.graph import Graph
 
@@ -74,7 +74,9 @@ class Built:
 
     def __init__(self, case: Case):
         self.case = case
-        self.program = build_train(case.config(), UserObjects(), environment(case.rank), seed=7, bucket_bytes=BUCKET)
+        self.program = build_train(
+            case.config(), UserObjects(), environment(case.rank), seed=7, options=BuildOptions(bucket_bytes=BUCKET)
+        )
         self.graph = Graph(self.program.main)
         self.weight = self.program.rows.tensors["weight"]
         self.velocity = self.program.rows.tensors["velocity"]

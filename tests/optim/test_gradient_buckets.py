@@ -16,7 +16,7 @@ import pytest
 from plsc.backend import collectives, program_view, static
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import BuildOptions, build_train
 from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, group_into_buckets
 from plsc.parallel.environment import Environment
 
@@ -50,7 +50,9 @@ def built(ranks, bucket_bytes, name="ResNet18", width=4, side=32):
         "model": {"name": name, "base_width": width, "image_shape": [3, side, side], "embedding_size": 24},
         "train_batch_size": 2, "classifier": {"num_classes": 101},
     })  # fmt: skip
-    program = build_train(config, UserObjects(), Environment(0, ranks), seed=0, bucket_bytes=bucket_bytes)
+    program = build_train(
+        config, UserObjects(), Environment(0, ranks), seed=0, options=BuildOptions(bucket_bytes=bucket_bytes)
+    )
     return program, program_view.operations(program.main)
 
 

@@ -26,10 +26,6 @@ FIXED = {
 TOO_LONG = {
     "plsc/classifiers/large_scale_classifier.py": {"_check"},
     "plsc/classifiers/sampling.py": {"sample_rows"},
-    "plsc/engine/inference/agreement.py": {"compare"},
-    "plsc/engine/program/build.py": {"build_train"},
-    "plsc/engine/program/gradients.py": {"Gradients.build"},
-    "plsc/engine/training/loop.py": {"Loop.__init__"},
 }
 
 

@@ -10,7 +10,7 @@ from plsc.backend import program_view, static
 from plsc.classifiers.initializer import BLOCK_CLASSES
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import build_train
+from plsc.engine.program.build import BuildOptions, build_train
 from plsc.engine.program.session import Session
 from plsc.errors import ConfigError
 from plsc.models import BaseModel
@@ -94,7 +94,9 @@ def build(storage, ratio=0.2, classes=CLASSES, parts=None, block_rows=5):
         "model": {"image_shape": [3, 4, 4], "embedding_size": EMBEDDING}, "train_batch_size": BATCH,
         "classifier": {"num_classes": classes, "sample_ratio": ratio, "storage": storage},
     })  # fmt: skip
-    return build_train(config, parts or UserObjects(model=Linear()), Environment(0, 1), seed=3, block_rows=block_rows)
+    return build_train(
+        config, parts or UserObjects(model=Linear()), Environment(0, 1), seed=3, options=BuildOptions(block_rows)
+    )
 
 
 def start(storage, ratio=0.2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from plsc.files import class_names
 from plsc.files.class_names import CLASS_NAMES
 from plsc.files.hashes import write_new
 from plsc.parallel.environment import Environment
+from plsc.serving import Predictor
 from plsc.serving.description import DESCRIPTION, KINDS, Description, describe_files
 from plsc.version import __version__
 
@@ -49,7 +51,7 @@ def export(run: Run) -> str:
 
 
 def _write(run: Run, backbone: TrainedBackbone, env: Environment, final: str) -> str:
-    """Write model and description aside and compare; returns what the comparison says."""
+    """Write model and description aside and compare; returns a summary of the comparison."""
     config, section = run.config, run.config.export
     kinds = KINDS if section.format == "both" else (section.format,)
     classes = read_classes(config, backbone) if section.with_classifier else None
@@ -68,7 +70,10 @@ def _write(run: Run, backbone: TrainedBackbone, env: Environment, final: str) ->
         write_new(os.path.join(unfinished, CLASS_NAMES), class_names.to_bytes(names, len(classes.centres)))
     description = _describe(config, backbone, classes, models, unfinished)
     _write_description(unfinished, description)
-    agreement = compare(config, backbone, classes, unfinished, description, env, threads(config, run.env))
+    open_predictor = functools.partial(
+        Predictor, unfinished, device=env.device, threads=threads(config, run.env), card=env.device_id
+    )
+    agreement = compare(config, backbone, classes, models, open_predictor)
     _write_description(unfinished, replace(description, agreement=agreement))
     return ", ".join(f"{kind} differs by {agreement[kind]:.1e}" for kind in models)
 

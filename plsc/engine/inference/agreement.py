@@ -1,20 +1,21 @@
-"""Does an exported model give what the trained one gives? Asked before anybody can use it."""
+"""Compares an exported model with the trained one, before the export becomes visible."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from plsc.config import Config
+from plsc.config.extensions import SOURCE
 from plsc.data import decode_image, normalise, unsupported_channels
+from plsc.engine.evaluation import left_open
 from plsc.engine.program.trained_backbone import TrainedBackbone
-from plsc.errors import ExportError
+from plsc.errors import ExportError, PlscError
 from plsc.evaluation.embeddings import normalize
-from plsc.parallel.environment import Environment
+from plsc.registry import SOURCES
 from plsc.serving import Predictor, find_images, resize_image
-from plsc.serving.description import Description
 
 IMAGES = 8
 # Of the length of an embedding. Float32 sums of some 5000 terms in another order differ by 1e-6 to 1e-5.
@@ -25,13 +26,12 @@ def compare(
     config: Config,
     backbone: TrainedBackbone,
     classes,
-    where: str,
-    description: Description,
-    env: Environment,
-    threads: int,
+    runtimes: Iterable[str],
+    open_predictor: Callable[[str], Predictor],
 ) -> dict[str, Any]:
-    """How far the exported models in ``where`` are from the trained one, and from each other, on up to 8 images.
+    """How far the exported models are from the trained one, and from each other, on up to 8 images.
 
+    runtimes: "paddle", "onnx" or both. open_predictor(runtime): the exported model in that runtime.
     Returns {"images": how many and which, "paddle", "onnx", "between": the largest |difference| / |embedding|}, and
     "scores" in the same way. Raises ExportError where one is above TOLERANCE, or a runtime fails.
     """
@@ -39,41 +39,62 @@ def compare(
     expected = trained_outputs(config, backbone, classes, images)
     agreement: dict[str, Any] = {"images": f"{len(images)} {kind}", "tolerance": TOLERANCE}
     found = {}
-    for model in description.models:
-        predictor = Predictor(where, model, device=env.device, threads=threads, card=env.device_id)
+    for runtime in runtimes:
+        predictor = open_predictor(runtime)
         try:
-            found[model] = predictor.run(images)
+            found[runtime] = predictor.run(images)
         except (RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[-300:]
-            raise ExportError(f"the exported model does not run in {model}: {reason}; nothing was exported") from error
-        agreement[model] = distance(model, "the trained net", found[model], expected)
+            raise ExportError(
+                f"the exported model does not run in {runtime}: {reason}; nothing was exported"
+            ) from error
+        agreement[runtime] = distance(runtime, "the trained model", found[runtime], expected)
     if len(found) == 2:
         agreement["between"] = distance("onnx", "paddle", found["onnx"], found["paddle"])
     return agreement
 
 
 def check_images(config: Config) -> tuple[np.ndarray, str]:
-    """(images float32 [8 or fewer, C, H, W], "pictures" or "random images"): those of ``export.images``, else of the
-    training list, else random pixels."""
+    """(images float32 [8 or fewer, C, H, W], "images" or "random images"): those of ``export.images``, else of the
+    training data, else random pixels."""
     channels, height, width = config.model.image_shape
-    trained = os.path.join(config.data.dataset_dir, config.data.label_file)
-    if unsupported_channels(channels):
-        trained = ""
-    if config.export.images or (config.data.dataset == "list" and os.path.isfile(trained)):
-        paths, _ = find_images(config.export.images or trained)
-        chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, IMAGES).astype(int))]
-        pixels = [
-            resize_image(decode_image(path, channels=channels), height, width, "stretch", path) for path in chosen
-        ]
-        return np.stack([normalise(image, config.data.pixel_std) for image in pixels]), "pictures"
+    if config.export.images:
+        paths, _ = find_images(config.export.images)
+        chosen = [(paths[i], paths[i]) for i in _spread(len(paths))]
+    else:
+        chosen = [] if unsupported_channels(channels) else _training_images(config)
+    if chosen:
+        decoded = [(decode_image(image, name, channels=channels), name) for image, name in chosen]
+        pixels = [resize_image(image, height, width, "stretch", name) for image, name in decoded]
+        return np.stack([normalise(image, config.data.pixel_std) for image in pixels]), "images"
     draw = np.random.Generator(np.random.Philox(key=[0, 0]))
     pixels = draw.integers(0, 256, (IMAGES, height, width, channels), dtype=np.uint8)
     return np.stack([normalise(image, config.data.pixel_std) for image in pixels]), "random images"
 
 
-def trained_outputs(config: Config, backbone: TrainedBackbone, classes, images: np.ndarray) -> list[np.ndarray]:
-    """What should come out: features by the evaluation program of the training, all that follows in float64."""
+def _training_images(config: Config) -> list[tuple[Any, str]]:
+    """[(image, its name)], up to 8 that the data source reads; none where its data are not on this machine, or where
+    it generates the input of the model itself."""
+    config = config.copy()
+    try:
+        left_open.settle_source(config, [])
+        source = SOURCES.find(config.data.dataset)(**SOURCE.arguments(config.settings, seed=0))
+        count = len(source)
+    except (PlscError, OSError):
+        return []
+    if source.ready:
+        return []
+    source.open_files()
+    return [(source.read(index)[0], source.name(index)) for index in _spread(count)]
 
+
+def _spread(count: int) -> list[int]:
+    """Up to IMAGES different places below ``count``, evenly spaced."""
+    return [int(place) for place in np.unique(np.linspace(0, count - 1, min(IMAGES, count)).astype(int))]
+
+
+def trained_outputs(config: Config, backbone: TrainedBackbone, classes, images: np.ndarray) -> list[np.ndarray]:
+    """The expected outputs: features by the evaluation program of the training, the rest in float64."""
     feature = backbone.features(images).astype(np.float64)
     if config.export.fuse_flip:
         feature = (feature + backbone.features(np.ascontiguousarray(images[:, :, :, ::-1]))) / 2

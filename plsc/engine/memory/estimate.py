@@ -16,7 +16,7 @@ from plsc.backend import onednn, program_view, static
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program import session
-from plsc.engine.program.build import EvalProgram, TrainProgram, build_eval, build_train
+from plsc.engine.program.build import BuildOptions, EvalProgram, TrainProgram, build_eval, build_train
 from plsc.engine.program.variables import Role
 from plsc.errors import ConfigError, PlscError
 from plsc.parallel.environment import Environment
@@ -85,7 +85,7 @@ class MemoryEstimator:
         config, user_objects = self._config.copy(), self._user_objects.for_one_run()
         env = Environment(0, self._ranks, device=self._device)
         config.set("classifier.num_classes", num_classes, "plan")
-        program = build_train(config, user_objects, env, seed=0, dry_run=True)
+        program = build_train(config, user_objects, env, seed=0, options=BuildOptions(dry_run=True))
         evaluation = build_eval(config, user_objects, env, config.test_batch_size) if config.with_test else None
         try:
             return estimate_memory(config, env, program, evaluation, self._process)

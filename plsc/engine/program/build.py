@@ -17,7 +17,7 @@ from plsc.classifiers.initializer import ShardInitializer, bias_value, default_d
 from plsc.config import Config
 from plsc.config.extensions import MODEL, OPTIMIZER
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.gradients import Gradients
+from plsc.engine.program.gradients import Gradients, Reduction
 from plsc.engine.program.variables import Role, Variable, variables
 from plsc.errors import ConfigError
 from plsc.models import build_feature, build_model
@@ -100,30 +100,35 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
     )
 
 
-def build_train(
-    config: Config,
-    user_objects: UserObjects,
-    env: Environment,
-    seed: int,
-    block_rows: int | None = BLOCK_ROWS,
-    bucket_bytes: int = BUCKET_BYTES,
-    dry_run: bool = False,
-) -> TrainProgram:
-    """The training program of ``env.rank``. Raises ConfigError for what cannot be built.
+@dataclass(frozen=True)
+class BuildOptions:
+    """How the training program is built.
 
-    ``block_rows``: how many rows the classifier works on at a time; on GPUs, and where a user's optimizer wants one
-    dense gradient, it works on all. ``bucket_bytes``: the least that one sum of the backbone's gradients carries.
-    ``dry_run``: the program is not run; that of a GPU can then be built by any Paddle (plsc.engine.memory.estimate).
+    block_rows: how many rows the classifier processes at a time; on GPUs, and where a user's optimizer needs one dense
+    gradient, it processes all at once. bucket_bytes: the smallest all-reduce of the backbone's gradients. dry_run: the
+    program is not run; any Paddle can then build that of a GPU (plsc.engine.memory.estimate).
     """
-    if env.on_gpu or user_objects.optimizer is not None:
-        block_rows = None
+
+    block_rows: int | None = BLOCK_ROWS
+    bucket_bytes: int = BUCKET_BYTES
+    dry_run: bool = False
+
+
+DEFAULT_OPTIONS = BuildOptions()
+
+
+def build_train(
+    config: Config, user_objects: UserObjects, env: Environment, seed: int, options: BuildOptions = DEFAULT_OPTIONS
+) -> TrainProgram:
+    """The training program of ``env.rank``. Raises ConfigError for what cannot be built."""
+    block_rows = None if env.on_gpu or user_objects.optimizer is not None else options.block_rows
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
         inputs = make_inputs(config, config.train_batch_size, with_label=True)
         feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
         feature = _build_backbone(config, user_objects, inputs, main)
         backbone = static.persistables(main)
-        spec = replace(make_spec(config, feature.shape[1], seed), dry_run=dry_run)
+        spec = replace(make_spec(config, feature.shape[1], seed), dry_run=options.dry_run)
         shard = Shard.of(spec, env)
         _check_kernel_size(config, spec, shard, env)
         optimizer = None if user_objects.optimizer is not None else make_optimizer(config)
@@ -139,9 +144,8 @@ def build_train(
         move = rows.mover(update) if block_rows is not None and _can_update_in_backward(config, env) else None
         context = StepContext(spec, shard, env, step, loss_scale, block_rows, move)
         output = classify(feature, inputs["label"], rows, context)
-        gradients = Gradients.build(
-            feature, output, backbone, feeds["stop"], env, spec, scaling, config.grad_clip_norm, bucket_bytes
-        )
+        reduction = Reduction(env, spec.model_parallel, config.grad_clip_norm, options.bucket_bytes)
+        gradients = Gradients.build(feature, output, backbone, feeds["stop"], scaling, reduction)
         optimizer_states = _append_update(user_objects, gradients, rows, update)
         if count is not None:
             _count_step(count, gradients.found)

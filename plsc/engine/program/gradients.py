@@ -6,12 +6,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from plsc.backend import autodiff, static
-from plsc.classifiers import ClassifierSpec, StepOutput
+from plsc.classifiers import StepOutput
 from plsc.errors import ConfigError
 from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, clip_by_global_norm
 from plsc.optim.loss_scaling import LossScaling, any_not_finite
 from plsc.parallel.environment import Environment
 from plsc.rows.gradients import RowGradients
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How gradients are summed over the ranks and clipped.
+
+    model_parallel: each rank holds its own classes. clip_norm: the largest global norm; None does not clip.
+    bucket_bytes: the smallest all-reduce.
+    """
+
+    env: Environment
+    model_parallel: bool
+    clip_norm: float | None
+    bucket_bytes: int = BUCKET_BYTES
 
 
 @dataclass(frozen=True)
@@ -39,17 +53,15 @@ class Gradients:
         output: StepOutput,
         backbone: dict[str, Any],
         stop,
-        env: Environment,
-        spec: ClassifierSpec,
         scaling: LossScaling | None,
-        clip_norm: float | None,
-        bucket_bytes: int = BUCKET_BYTES,
+        reduction: Reduction,
     ) -> Gradients:
         """Append the backward pass of the backbone with its all-reduces, the check and the clipping.
 
         ``stop`` [1] float32: 1 where this rank was asked to stop; it travels along with the gradients.
         """
         parameters = [value for value in backbone.values() if static.is_trainable(value)]
+        env = reduction.env
         own = autodiff.gradients_from(feature, output.dfeature, parameters)
         unused = [parameter.name for parameter, gradient in zip(parameters, own) if gradient is None]
         if unused:
@@ -59,13 +71,13 @@ class Gradients:
             )
         statistics = [value for value in backbone.values() if static.is_statistic(value)]
         replicated, (*means, stop) = all_reduce_in_buckets(
-            own, [*statistics, stop], env.world_size, env.on_gpu, bucket_bytes
+            own, [*statistics, stop], env.world_size, env.on_gpu, reduction.bucket_bytes
         )
         rows, found = output.row_gradients, None
         if scaling is not None:
             replicated = [gradient / scaling.scale for gradient in replicated]
             found = any_not_finite(replicated, rows, env.world_size)
-        if clip_norm is not None:
-            shard_world = env.world_size if spec.model_parallel else 1
-            replicated, rows = clip_by_global_norm(replicated, rows, clip_norm, shard_world)
+        if reduction.clip_norm is not None:
+            shard_world = env.world_size if reduction.model_parallel else 1
+            replicated, rows = clip_by_global_norm(replicated, rows, reduction.clip_norm, shard_world)
         return cls(parameters, replicated, rows, statistics, means, stop, found)

@@ -109,7 +109,8 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             run.log.info(f"continue from {opened[0]}, step {progress.step}")
         protect = opened[0] if opened else None
         with request, Saver(run, session, protect) as saver:
-            return Loop(run, session, evaluation, steps, request, saver, best, protect).run(loader)
+            checkpoints = Checkpoints(saver, best, protect)
+            return Loop(run, session, evaluation, steps, request, checkpoints).run(loader)
 
 
 def _loader(run: Run, data, steps: TrainingSteps, request: StopRequest) -> Loader:
@@ -118,8 +119,17 @@ def _loader(run: Run, data, steps: TrainingSteps, request: StopRequest) -> Loade
     return Loader(data, sampler, run.config.data.num_workers, *steps.data_steps(), options)
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """What the loop saves with. start: the checkpoint that the run started from, None for a new run."""
+
+    saver: Saver
+    best: Best
+    start: str | None
+
+
 class Loop:
-    """Step after step: train, tell, verify, save."""
+    """Step after step: train, log, verify, save."""
 
     def __init__(
         self,
@@ -128,12 +138,10 @@ class Loop:
         evaluation: EvalProgram | None,
         steps: TrainingSteps,
         request: StopRequest,
-        saver: Saver,
-        best: Best,
-        protect: str | None,
+        checkpoints: Checkpoints,
     ):
-        self._run, self._session, self._steps, self._protect = run, session, steps, protect
-        self._request, self._saver, self._best = request, saver, best
+        self._run, self._session, self._steps, self._request = run, session, steps, request
+        self._saver, self._best, self._start = checkpoints.saver, checkpoints.best, checkpoints.start
         self._run_target = Target(run.config.model_save_dir, run.config.max_last_checkpoint_num)
         self._embedder = None
         if evaluation is not None:
@@ -150,7 +158,7 @@ class Loop:
         run.log.info(self._headline())
         loss, path = math.nan, ""
         if self._best.resume(steps.first.step) and steps.first.step < steps.last:
-            self._verify_if_due(steps.first.step, self._protect)
+            self._verify_if_due(steps.first.step, self._start)
         for step, (_, images, labels) in enumerate(self._meter.timed(loader), start=steps.first.step):
             rate = steps.schedule.lr(step)
             run.group.begin_step(step + 1)
@@ -174,8 +182,8 @@ class Loop:
                 return Result(done, loss, path, self._verified, stopped=True, unverified=self._unverified)
         if steps.first.step >= steps.last:
             run.log.info(f"nothing to do: the checkpoint is at step {steps.first.step} of {steps.last}")
-            path = self._protect or ""
-            self._verify(steps.first.step, self._protect)
+            path = self._start or ""
+            self._verify(steps.first.step, self._start)
         self._saver.finish()
         return Result(steps.last, loss, path, self._verified, unverified=self._unverified)
 
