@@ -24,6 +24,7 @@ COMMANDS = {
     "ijb": ("ijb", "TAR@FAR by the 1:1 protocol of IJB-B and IJB-C"),
     "reshard": ("reshard", "copy a checkpoint for another number of ranks, or into one file"),
     "import": ("import_old", "read a checkpoint of PLSC 0.2 or 2.2"),
+    "pack": ("pack", "write the images of a data source into RecordIO, tar shards or LMDB"),
     "list": ("listing", "the models, losses and so on that settings may name"),
     "report": ("report", "the metrics of a run as a table, its curves as a picture"),
 }

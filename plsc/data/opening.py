@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from plsc.config import Config
@@ -33,6 +34,23 @@ def open_source(config: Config, seed: int) -> Source:
             part.set("data.dataset", choose_source(part).name)
         parts.append(Part(part_key(number), _make(part, seed), entry.get("class_offset")))
     return SeveralSources(parts, config.classifier.num_classes)
+
+
+def open_to_read(config: Config, log: Callable[[str], None]) -> Source:
+    """The source of the settings, checked, outside of a run; the log says what was found. Classes are counted where
+    classifier.num_classes is not set. Raises DataError, ConfigError."""
+    config = config.copy()
+    if "classifier.num_classes" not in config.given:
+        config.set("classifier.num_classes", None)
+    if config.data.dataset == AUTO and not config.data.sources:
+        choice = choose_source(config)
+        config.set("data.dataset", choice.name)
+        log(choice.line)
+    source = open_source(config, config.seed or 0)
+    source.check(check_files=True)
+    for note in source.notes:
+        log(str(note))
+    return source
 
 
 def part_config(config: Config, number: int, entry: dict[str, Any]) -> Config:

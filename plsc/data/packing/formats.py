@@ -1,0 +1,9 @@
+"""The containers that can be written, by the word of `--to`."""
+
+from __future__ import annotations
+
+from plsc.data.packing.recordio import RecordIOWriter
+from plsc.data.packing.tar import TarWriter
+from plsc.data.packing.writer import Writer
+
+WRITERS: dict[str, type[Writer]] = {"recordio": RecordIOWriter, "tar": TarWriter}

@@ -1,0 +1,156 @@
+"""Packing: read every image of a source, write it, remember how far it is, and read all of it back at the end."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from plsc.data.containers.files import shown
+from plsc.data.datasets import count_images
+from plsc.data.packing.formats import WRITERS
+from plsc.data.packing.writer import Writer
+from plsc.data.sources import Source
+from plsc.data.transforms import decode_image
+from plsc.errors import DataError
+from plsc.files import plain_json, safe_open
+from plsc.files.atomic import put_directory, write_bytes
+
+STATE = "pack.json"
+FLUSH_IMAGES = 5_000
+LOG_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was written. path: the directory. images, classes: numbers."""
+
+    path: str
+    images: int
+    classes: int
+
+
+def pack(source: Source, to: str, output: str, log: Callable[[str], None] = lambda line: None) -> Packed:
+    """Write all images of ``source`` into the directory ``output``, which appears when all of it was read back.
+
+    source: checked. to: a word of WRITERS. What was not finished lies beside the directory, in ``output.unfinished``,
+    and is continued. Images are copied as they are encoded; arrays become PNG. Raises DataError: the place is taken,
+    other data are unfinished there, an image or a label cannot be written, or is not the same when it is read back.
+    """
+    final = os.path.abspath(output)
+    if os.path.lexists(final):
+        raise DataError(f"--output {shown(output)}: is there already; give another place, or remove it")
+    aside, count = f"{final}.unfinished", count_images(source)
+    classes = _classes(source)
+    source.open_files()
+    try:
+        state = _begin(aside, {"to": to, "images": count, "source": source.record()})
+        height, width, _ = decode_image(_encoded(source, 0)[0], source.name(0)).shape
+        writer = WRITERS[to](aside, state["writer"])
+        _write(source, writer, _Progress(aside, state, count, log))
+        writer.finish(count, classes, (height, width))
+        _compare(source, writer.reader(aside, classes, (height, width)), count, log)
+        os.unlink(os.path.join(aside, STATE))
+        put_directory(aside, final)
+    except OSError as error:
+        raise DataError(f"--output {shown(output)}: cannot be written: {error.strerror or error}") from error
+    return Packed(final, count, classes)
+
+
+def _begin(aside: str, job: dict[str, Any]) -> dict[str, Any]:
+    """The state to go on from: that of the same job, where there is one. Raises DataError for that of another."""
+    path = os.path.join(aside, STATE)
+    fresh = {"job": job, "done": 0, "writer": {}}
+    if os.path.lexists(path):
+        try:
+            state = plain_json.loads(safe_open.read_bytes(path, safe_open.SETTINGS))
+        except ValueError as error:
+            raise DataError(f"{shown(path)}: {error}; remove {shown(aside)}") from None
+        same = isinstance(state, dict) and state.keys() == fresh.keys() and state["job"] == plain_json.loads(_text(job))
+        if not same or not isinstance(state["done"], int) or not isinstance(state["writer"], dict):
+            raise DataError(f"{shown(aside)}: holds other data or another format half packed; remove it")
+        return state
+    os.makedirs(aside, exist_ok=True)
+    if os.listdir(aside):
+        raise DataError(f"{shown(aside)}: is there, and no packing that could be continued; remove it to begin anew")
+    write_bytes(path, _text(fresh))
+    return fresh
+
+
+def _text(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+class _Progress:
+    """How far it is: on disk every FLUSH_IMAGES images, in the log every LOG_SECONDS."""
+
+    def __init__(self, aside: str, state: dict[str, Any], count: int, log: Callable[[str], None]) -> None:
+        self.first, self.count = state["done"], count
+        self._path, self._state, self._log = os.path.join(aside, STATE), state, log
+        self._told = time.monotonic()
+        if self.first:
+            log(f"goes on behind {self.first:,} of {count:,} images")
+
+    def after(self, index: int, writer: Writer) -> None:
+        done = index + 1
+        if done % FLUSH_IMAGES == 0 and done < self.count:
+            self._state = {**self._state, "done": done, "writer": writer.flush()}
+            write_bytes(self._path, _text(self._state))
+        self._told = tell(self._log, self._told, f"{done:,} of {self.count:,} images written")
+
+
+def tell(log: Callable[[str], None], last: float, line: str) -> float:
+    """Log a line where the last one is LOG_SECONDS old; when the last one was."""
+    now = time.monotonic()
+    if now - last < LOG_SECONDS:
+        return last
+    log(line)
+    return now
+
+
+def _write(source: Source, writer: Writer, progress: _Progress) -> None:
+    for index in range(progress.first, progress.count):
+        writer.add(index, *_encoded(source, index))
+        progress.after(index, writer)
+
+
+def _compare(source: Source, written: Source, count: int, log: Callable[[str], None]) -> None:
+    """Raise DataError where what was written is not what the source gives."""
+    written.check(check_files=True)
+    written.open_files()
+    if len(written) != count:
+        raise DataError(f"{written.place}: {len(written)} images are read back, {count} were written")
+    told = time.monotonic()
+    for index in range(count):
+        if _encoded(source, index) != _encoded(written, index):
+            raise DataError(
+                f"{written.name(index)}: is not what was written of {source.name(index)}: the disk, or the source has "
+                "changed meanwhile; remove the output and pack it again"
+            )
+        told = tell(log, told, f"{index + 1:,} of {count:,} images read back")
+
+
+def _encoded(source: Source, index: int) -> tuple[bytes, int]:
+    """(encoded image, label). Raises DataError for what is no image."""
+    image, label = source.read(index)
+    if source.ready:
+        raise DataError(f"{source.place}: gives input of the model, not images; it cannot be packed")
+    if isinstance(image, np.ndarray) and image.ndim > 1:
+        file = io.BytesIO()
+        Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(file, "PNG")
+        return file.getvalue(), int(label)
+    return bytes(image), int(label)
+
+
+def _classes(source: Source) -> int:
+    """How many classes there are. Raises DataError for a source that does not know."""
+    if source.num_classes is None:
+        raise DataError(f"{source.place}: does not tell how many classes it has; set classifier.num_classes")
+    return source.num_classes

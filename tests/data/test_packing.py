@@ -1,0 +1,226 @@
+"""plsc pack: what is written is what the source gives, also after an interruption; nothing is taken away."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plsc.cli.main import main
+from plsc.config import Config
+from plsc.data.opening import open_source
+from plsc.data.packing import pack as packing
+from plsc.data.packing import tar as tar_packing
+from plsc.data.packing.pack import pack
+from plsc.data.packing.recordio import encode
+from plsc.data.sources import Source
+from plsc.data.sources.label_list import LabelListSource
+from plsc.errors import DataError
+from tests.data import container_kit
+from tests.data.container_kit import MAGIC, images
+
+LABELS = [number * 7 % 5 for number in range(23)]
+PICTURES = images(len(LABELS))
+FORMATS = ("recordio", "tar")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Several states and shards in a few images."""
+    monkeypatch.setattr(packing, "FLUSH_IMAGES", 4)
+    monkeypatch.setattr(tar_packing, "SHARD_IMAGES", 6)
+
+
+def listed(directory, labels=LABELS, pictures=PICTURES) -> LabelListSource:
+    directory.mkdir(exist_ok=True)
+    for number, picture in enumerate(pictures):
+        (directory / f"{number}.png").write_bytes(picture)
+    (directory / "label.txt").write_text("".join(f"{n}.png\t{label}\n" for n, label in enumerate(labels)))
+    return LabelListSource(directory, "label.txt", None)
+
+
+def contents(directory, kind: str = "auto") -> list:
+    config = Config.from_dict({"data": {"dataset": kind, "dataset_dir": str(directory)},
+                               "model": {"image_shape": [3, 8, 8]}, "classifier": {"num_classes": None}})  # fmt: skip
+    config.set("data.dataset", kind)
+    source = open_source(config, 0)
+    source.check(check_files=True)
+    source.open_files()
+    return [source.read(index) for index in range(len(source))]
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_packed_images_are_those_of_the_source(tmp_path, to):
+    packed = pack(listed(tmp_path / "list"), to, str(tmp_path / "out"))
+    assert (packed.path, packed.images, packed.classes) == (str(tmp_path / "out"), 23, 5)
+    assert contents(tmp_path / "out", to) == list(zip(PICTURES, LABELS))
+    assert not (tmp_path / "out.unfinished").exists() and "pack.json" not in os.listdir(tmp_path / "out")
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("stop", [0, 3, 4, 6, 11, 12, 17, 22])
+def test_an_interrupted_packing_goes_on(tmp_path, to, stop):
+    """Killed while image ``stop`` is read, then once more at the end: the same bytes as without a break."""
+    source = listed(tmp_path / "list")
+    pack(source, to, str(tmp_path / "straight"))
+    read = LabelListSource.read
+
+    class Killed(BaseException):
+        pass
+
+    def once(self, index):
+        if index == stop and reads.append(index) is None and len(reads) == (2 if stop == 0 else 1):
+            raise Killed
+        return read(self, index)
+
+    for _ in range(1 if stop == 0 else 2):
+        reads = []
+        source.read = once.__get__(source)
+        with pytest.raises(Killed):
+            pack(source, to, str(tmp_path / "out"))
+        assert (tmp_path / "out.unfinished").is_dir() and not (tmp_path / "out").exists()
+    del source.read
+    lines = []
+    pack(source, to, str(tmp_path / "out"), lines.append)
+    assert lines == ([f"goes on behind {stop // 4 * 4} of 23 images"] if stop >= 4 else [])
+    files = sorted(os.listdir(tmp_path / "straight"))
+    assert sorted(os.listdir(tmp_path / "out")) == files
+    for name in files:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_kill_after_all_is_written(tmp_path, to, monkeypatch):
+    source = listed(tmp_path / "list")
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "put_directory", lambda *_: 1 / 0)
+        patch.setattr(packing.os, "unlink", lambda *_: None)
+        with pytest.raises(ZeroDivisionError):
+            pack(source, to, str(tmp_path / "out"))
+    pack(source, to, str(tmp_path / "out"))
+    assert contents(tmp_path / "out", to) == list(zip(PICTURES, LABELS))
+
+
+def test_records_are_those_of_the_description(tmp_path):
+    """Byte for byte what the kit writes from the layout, with the magic at every place of a picture."""
+    for data in (b"", b"abc", MAGIC, MAGIC * 3, b"a" + MAGIC, b"abcd" + MAGIC + b"x", MAGIC[:2] * 2 + MAGIC + MAGIC[1:],
+                 b"abc" + MAGIC + b"z" + MAGIC):  # fmt: skip
+        assert encode(data) == container_kit.record(data), data
+    pack(listed(tmp_path / "list"), "recordio", str(tmp_path / "out"))
+    container_kit.write_records(tmp_path / "kit", container_kit.plain(PICTURES, LABELS))
+    for name in ("train.rec", "train.idx"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "kit" / name).read_bytes()
+    assert (tmp_path / "out" / "property").read_text() == "5,8,8\n"
+
+
+def test_shards_have_a_wids_index(tmp_path):
+    pack(listed(tmp_path / "list"), "tar", str(tmp_path / "out"))
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert index["wids_version"] == 1
+    expected = [(f"train-{number:06d}.tar", images) for number, images in enumerate((6, 6, 6, 5))]
+    assert [(one["url"], one["nsamples"]) for one in index["shardlist"]] == expected
+
+
+class Given(Source):
+    def __init__(self, *samples, classes=3, ready=False):
+        self.samples, self.num_classes, self.ready = samples, classes, ready
+
+    def __len__(self):
+        return len(self.samples)
+
+    def read(self, index):
+        return self.samples[index]
+
+    def record(self, count=None):
+        return {"digest": "d"}
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_pixels_become_png(tmp_path, to):
+    colour, grey = np.arange(48, dtype=np.uint8).reshape(4, 4, 3), np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    pack(Given((colour, 0), (grey, 2)), to, str(tmp_path / "out"))
+    assert to == "tar" or (tmp_path / "out" / "property").read_text() == "3,4,4\n"
+    found = Config.from_dict({"data": {"dataset": to, "dataset_dir": str(tmp_path / "out")},
+                              "model": {"image_shape": [3, 4, 4]}})  # fmt: skip
+    source = open_source(found, 0)
+    source.open_files()
+    for index, pixels in enumerate((colour, grey[:, :, 0])):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(source.read(index)[0]))), pixels)
+
+
+@pytest.mark.parametrize("source, to, said", [
+    (Given((b"no image", 0)), "recordio", "image 0: not an image in one of"),
+    (Given((PICTURES[0], 0), (b"??", 1)), "tar", "image 1: is in no image format that can be read again"),
+    (Given((PICTURES[0], 2**24), classes=2**25), "recordio", "the label 16777216 is not in 0..16777215"),
+    (Given((np.zeros((3, 4, 4), "f4"), 0), ready=True), "tar", "gives input of the model, not images"),
+    (Given((PICTURES[0], 0), classes=None), "tar", "does not tell how many classes it has; set classifier.num_classes"),
+    (Given(), "tar", "has no images"),
+])  # fmt: skip
+def test_what_cannot_be_packed(tmp_path, source, to, said):
+    with pytest.raises(DataError, match=said) as caught:
+        pack(source, to, str(tmp_path / "out"))
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_nothing_that_is_there_is_replaced(tmp_path):
+    source = listed(tmp_path / "list")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="is there already; give another place"):
+        pack(source, "tar", str(tmp_path / "out"))
+    (tmp_path / "mine.unfinished").mkdir()
+    (tmp_path / "mine.unfinished" / "precious").write_text("x")
+    with pytest.raises(DataError, match="no packing that could be continued; remove it"):
+        pack(source, "tar", str(tmp_path / "mine"))
+    assert (tmp_path / "mine.unfinished" / "precious").read_text() == "x"
+
+
+@pytest.mark.parametrize("change", ["other labels", "other format", "no JSON", "other keys"])
+def test_what_is_half_packed_of_other_data_is_not_continued(tmp_path, change, monkeypatch):
+    source = listed(tmp_path / "list")
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_compare", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pack(source, "tar", str(tmp_path / "out"))
+    state = tmp_path / "out.unfinished" / "pack.json"
+    if change == "other labels":
+        source = listed(tmp_path / "list", LABELS[::-1])
+    if change == "no JSON":
+        state.write_text("{")
+    if change == "other keys":
+        state.write_text('{"job": 1}')
+    with pytest.raises(DataError, match=r"out.unfinished.*remove"):
+        pack(source, "recordio" if change == "other format" else "tar", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("to, name", [("recordio", "train.rec"), ("tar", "train-000001.tar")])
+def test_what_is_read_back_is_compared(tmp_path, to, name, monkeypatch):
+    """A bit that the disk lost, in the picture or in the label."""
+    real = packing._compare
+
+    def with_a_lost_bit(source, written, *rest):
+        path = tmp_path / "out.unfinished" / name
+        whole = bytearray(path.read_bytes())
+        whole[whole.index(PICTURES[7]) + 30] ^= 1
+        path.write_bytes(bytes(whole))
+        real(source, written, *rest)
+
+    monkeypatch.setattr(packing, "_compare", with_a_lost_bit)
+    with pytest.raises(DataError, match="is not what was written of label.txt:8"):
+        pack(listed(tmp_path / "list"), to, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(tmp_path, capsys):
+    listed(tmp_path / "list")
+    data = ["-o", f"data.dataset_dir={tmp_path / 'list'}"]
+    assert main(["pack", "--to", "recordio", "--output", str(tmp_path / "out"), *data]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("data.dataset: auto takes list: ")
+    assert lines[-1] == f"{tmp_path / 'out'}: 23 images of 5 classes, read back and equal"
+    assert contents(tmp_path / "out", "recordio") == list(zip(PICTURES, LABELS))
+    assert main(["pack", "--to", "tar", "--output", str(tmp_path / "again"), "--quiet", *data]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
