@@ -1,4 +1,7 @@
-"""`Entry`, the public face: settings in; train, test, predict, convert, plan out. The work is done in plsc.engine."""
+"""`Entry`, the public interface: settings, and the methods train, test, predict, convert_for_prediction and plan.
+
+The work is done in plsc.engine.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plsc.backend.paddle_version import require_paddle
 from plsc.config import OLD_NAMES, Config
@@ -18,9 +21,15 @@ from plsc.parallel.excepthook import install_excepthook
 from plsc.setters import Setters
 from plsc.terminal import open_standard_streams
 
+if TYPE_CHECKING:  # importing them imports Paddle
+    from plsc.engine.inference.predict import Prediction
+    from plsc.engine.memory.plan import MemoryPlan
+    from plsc.engine.training.loop import Result
+    from plsc.evaluation.results import Verifications
+
 _OBJECT_NAMES = tuple(field.name for field in dataclasses.fields(UserObjects))
 
-# What PLSC 0.x kept on Entry and is not settable any more, and what to use.
+# Attributes of PLSC 0.x that no longer exist, and what to use instead.
 _REMOVED = {
     "test_reader": "set test_dataset",
     "predict_reader": "give predict() what to read",
@@ -38,13 +47,13 @@ _REMOVED = {
 class Entry(Setters):
     """One run: its settings and the user's own objects.
 
-    config_file: a YAML file. config: a Config or a nested mapping. Both left out: the defaults. What differs from the
-    defaults can then be set by the setters, by `set(key, value)`, or by assigning the attributes of PLSC 0.1 and 0.2
-    (`lr`, `scale`, `margin`, `lr_steps`, `train_reader`, `train_dataset`, `test_dataset`, ...), which do the same as
-    the setters. Any other attribute is refused: an assignment never does nothing.
+    config_file: a YAML file. config: a Config or a nested mapping. Without either, the defaults. Settings are changed
+    by the setters, by `set(key, value)`, or by assigning the attributes of PLSC 0.1 and 0.2 (`lr`, `scale`, `margin`,
+    `lr_steps`, `train_reader`, `train_dataset`, `test_dataset`, ...), which do the same as the setters. Assigning any
+    other attribute raises AttributeError.
 
-    The constructor also sees to it that an uncaught PlscError is printed as one line (plsc.parallel.excepthook), and
-    that standard streams that are closed go to /dev/null (plsc.terminal).
+    The constructor installs a hook that prints an uncaught PlscError as one line (plsc.parallel.excepthook), and opens
+    closed standard streams as /dev/null (plsc.terminal).
     """
 
     def __init__(self, config_file: str | os.PathLike | None = None, config: Config | Mapping | None = None) -> None:
@@ -66,30 +75,30 @@ class Entry(Setters):
         """All settings as nested plain data, without secrets. It is a copy: changing it changes nothing."""
         return self._config.to_dict()
 
-    def train(self) -> Any:
-        """Train, verify and save as set. Raises a PlscError for whatever the user can put right."""
+    def train(self) -> Result:
+        """Train, verify and save as configured. Raises a PlscError for any error that the user can correct."""
         return _engine().train(self._config, self._user_objects)
 
-    def test(self, json_file: str | os.PathLike = "", html_file: str | os.PathLike = "") -> Any:
-        """Verify the net in checkpoint_dir on val_targets or test_dataset.
+    def test(self, json_file: str | os.PathLike = "", html_file: str | os.PathLike = "") -> Verifications:
+        """Verify the model in checkpoint_dir on val_targets or test_dataset.
 
-        json_file, html_file: where to write the figures, and a page with curves and the worst mistaken pairs.
+        json_file, html_file: where to write the metrics, and a page with curves and the worst errors.
         """
         return _engine().test(self._config, self._user_objects, os.fspath(json_file), os.fspath(html_file))
 
-    def predict(self) -> Any:
-        """The features of the pictures that are to be read, by the net in checkpoint_dir."""
+    def predict(self) -> Prediction:
+        """The features of images by the model in checkpoint_dir; predict.images says which images."""
         return _engine().predict(self._config, self._user_objects)
 
-    def convert_for_prediction(self) -> Any:
-        """Write the backbone in checkpoint_dir as a net for prediction."""
+    def convert_for_prediction(self) -> str:
+        """Export the backbone in checkpoint_dir as a model for prediction; returns its directory."""
         return _engine().convert_for_prediction(self._config, self._user_objects)
 
-    def plan(self, ranks: int | None = None, memory_gb: float | None = None) -> Any:
-        """What each rank of ``train()`` will need in memory; runs nothing. The result prints as a table with a verdict.
+    def plan(self, ranks: int | None = None, memory_gb: float | None = None) -> MemoryPlan:
+        """The memory that each rank of ``train()`` will need; nothing is run. The result prints as a table.
 
-        ranks: None for those of this launch. memory_gb: of each rank, in 1e9 bytes; None for an equal part of what this
-        machine has free. Its fields: plsc.engine.memory.plan.MemoryPlan. Raises a ConfigError.
+        ranks: None for those of this launch. memory_gb: of each rank, in 1e9 bytes; None for an equal part of the free
+        memory of this machine. Raises ConfigError.
         """
         return _engine().plan(self._config, self._user_objects, ranks, memory_gb)
 
@@ -116,7 +125,7 @@ class Entry(Setters):
 
 
 def _engine() -> ModuleType:
-    """The module that does the work. Raises LaunchError where Paddle is missing or another one than supported."""
+    """The module that does the work. Raises LaunchError where Paddle is missing or its version is not supported."""
     quiet_paddle_logs()
     require_paddle()
     from plsc.engine import actions as run

@@ -20,15 +20,15 @@ class DataError(PlscError):
 
 
 class CheckpointError(PlscError):
-    """A checkpoint that cannot be written, is damaged, or does not fit the run."""
+    """A checkpoint that cannot be written, is damaged, or does not match the run."""
 
 
 class ExportError(PlscError):
-    """An exported model that cannot be written or read, or that does not agree with the one that was trained."""
+    """An exported model that cannot be written or read, or differs from the trained model."""
 
 
 class LaunchError(PlscError):
-    """The process was started in a way that cannot work: ranks, devices, Paddle's version."""
+    """The process was launched wrongly: ranks, devices or the version of Paddle."""
 
 
 class TrainingError(PlscError):
@@ -36,11 +36,11 @@ class TrainingError(PlscError):
 
 
 class PeerError(TrainingError):
-    """Work with the other ranks broke off, most likely because one of them has ended."""
+    """Communication with the other ranks failed, most likely because one of them has ended."""
 
 
 class VerificationError(PlscError):
-    """All is trained and saved, but verifications failed. ``result``: what ``train`` would have returned."""
+    """The run was trained and saved, but verification failed. ``result``: what ``train`` would have returned."""
 
     def __init__(self, message: str, result: object = None):
         super().__init__(message)
@@ -48,7 +48,7 @@ class VerificationError(PlscError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first telling line of an error; Paddle's begin with banners and C++ traces."""
+    """The first informative line of an error; Paddle's errors begin with banners and C++ traces."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for line in lines:
         if "Error:" in line or "Error Message" not in line and not line.startswith(("-", "C++", "0 ", "1 ")):

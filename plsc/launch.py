@@ -1,18 +1,19 @@
-"""Paddle's launcher with an end that saves: python -m plsc.launch --nproc_per_node 2 train.py
+"""Paddle's launcher, with a stop that saves: python -m plsc.launch --nproc_per_node 2 train.py
 
-Every option is that of `python -m paddle.distributed.launch`. What is other: SIGTERM, SIGHUP and Ctrl-C to the launcher
-are passed on to the ranks, it waits for them however long they save, and it ends with 75 where they do (stopped and
-saved). Paddle's own kills the ranks after 30 seconds and ends with the number of the signal.
+The options are those of `python -m paddle.distributed.launch`. The difference: SIGTERM, SIGHUP and Ctrl-C are forwarded
+to the ranks, the launcher waits until they have saved, and exits with 75 (stopped and saved). Paddle's launcher kills
+the ranks after 30 seconds and exits with the number of the signal. The log of a failed rank is printed once.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
@@ -23,7 +24,8 @@ from plsc.parallel.launcher import mark_as_launcher
 from plsc.terminal import flush_or_discard, write_stderr
 
 _POLL_SECONDS = 0.2
-# What the ranks get; a closed terminal (SIGHUP) is a request to stop like any other.
+_REASON_SECONDS = 2.0
+# Which signal the ranks get for one; a closed terminal (SIGHUP) is a request to stop like any other.
 _FORWARDED = {signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM, signal.SIGINT: signal.SIGINT}
 
 
@@ -53,6 +55,7 @@ def launch(arguments: list[str]) -> int:
     # Paddle's would write all variables of the environment, keys and passwords too, to files that everybody can read.
     controller.save_pod_env, controller.save_pod_log = lambda: None, lambda info: None
     Container.__str__ = _container_status  # Paddle 2.6 prints them where a rank fails
+    Container.tail = functools.partialmethod(_print_failed_log, controller.pod, Container.tail)
     stop = StopForwarder(controller, handled)
     try:
         controller.run()
@@ -67,7 +70,7 @@ def launch(arguments: list[str]) -> int:
 
 
 def handled_signals() -> list[signal.Signals]:
-    """Those of _PASSED_ON that this process hears: not SIGHUP under nohup, nor Ctrl-C as a script's `command &`."""
+    """Those of _FORWARDED that this process handles: not SIGHUP under nohup, nor Ctrl-C as a script's `command &`."""
     return [n for n in _FORWARDED if n == signal.SIGTERM or signal.getsignal(n) is not signal.SIG_IGN]
 
 
@@ -75,16 +78,28 @@ def _container_status(container: Any) -> str:
     return f"rank {container.rank}: status {container.exit_code}, log {container.errfile}"
 
 
+def _print_failed_log(container: Any, pod: Any, print_end: Callable[[Any], None]) -> None:
+    """In place of Container.tail, which Paddle calls for the first failed rank: prints no line twice.
+
+    The log of rank 0 is printed as it grows, so only its last lines are missing. ``print_end`` prints the end of the
+    log of another rank.
+    """
+    if container is pod.containers[0]:
+        container.logs()
+    else:
+        print_end(container)
+
+
 def _make_private(log_dir: str) -> None:
-    """What is there of the logs is this user's alone; a directory that is there already stays as it is."""
+    """Make the log directory readable by this user only; an existing directory stays as it is."""
     if log_dir and not os.path.isdir(log_dir):
         os.makedirs(log_dir, mode=0o700, exist_ok=True)
 
 
 class StopForwarder:
-    """The request to stop, on its way from the launcher's ``controller`` to its ranks.
+    """Forwards a request to stop from the launcher's ``controller`` to its ranks.
 
-    heard: the signals that ask for it; the others of _PASSED_ON are ignored, here and by the ranks.
+    handled: the signals that request it; the others of _FORWARDED are ignored, here and by the ranks.
     """
 
     def __init__(self, controller: Any, handled: Iterable[signal.Signals] = tuple(_FORWARDED)):
@@ -92,25 +107,26 @@ class StopForwarder:
         self._asked = 0
         self._asked_at = -math.inf
         self._last = signal.SIGTERM
-        self._forwarded: dict[int, int] = {}  # process -> how often it was told
+        self._forwarded: dict[int, int] = {}  # process id -> how many signals it got
         self._watch, controller.pod.watch = controller.pod.watch, self.watch
         for number in _FORWARDED:
             signal.signal(number, self._handle_signal if number in handled else signal.SIG_IGN)
 
     def watch(self, *args, **options) -> Any:
-        """In place of the pod's own, which Paddle calls again and again, and which has one failed rank kill the rest.
+        """Replaces the pod's own watch, which Paddle calls in a loop and which kills all ranks when one has failed.
 
-        Ends the process once it was asked to and the ranks have ended, also where the ranks were asked by others.
+        Ends the process after a requested stop, when the ranks have ended; also where others asked the ranks to stop.
         """
         found = self._watch(*args, **options)
+        self._await_first()
         if self._asked or {EXIT_STOPPED, EXIT_UNVERIFIED} & set(self._codes()):
             self._await_all()
             raise SystemExit(self.status())
         return found
 
     def status(self) -> int:
-        """That of the first rank with an error, before those that a signal ended for it; else 75 if one was stopped;
-        else 0."""
+        """The status of the first rank with an error, which goes before ranks ended by a signal; else 75 if a rank was
+        stopped; else 0."""
         codes = [EXIT_STOPPED if code is None else code for code in self._codes()]
         failed = sorted((code for code in codes if code not in (0, EXIT_STOPPED)), key=lambda code: code < 0)
         if failed:
@@ -131,11 +147,21 @@ class StopForwarder:
             raise SystemExit(EXIT_STOPPED)
 
     def _forward(self) -> None:
-        """Tell each rank as often as this process was told, those too that started since."""
+        """Signal each rank as often as this process was signalled, also ranks that started since."""
         for process in self._processes():
             if self._forwarded.get(process.pid, 0) < self._asked and process.returncode is None:
                 self._forwarded[process.pid] = self._asked
                 process.send_signal(self._last if self._asked < 3 else signal.SIGKILL)
+
+    def _await_first(self) -> None:
+        """Where a rank has failed, give rank 0 a moment to say why: it hears the reason of the others."""
+        deadline = time.monotonic() + _REASON_SECONDS
+        while self._failed_before_first() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def _failed_before_first(self) -> bool:
+        first, *others = self._codes() or [0]
+        return first is None and any(others)
 
     def _await_all(self) -> None:
         while None in self._codes():

@@ -1,4 +1,4 @@
-"""Modules of the user's that register losses, models and so on: what the setting ``plugins`` names is imported here."""
+"""Imports the modules of the setting ``plugins``: a user's code that registers losses, models and so on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plsc.errors import ConfigError, reason_of
 def load(plugin: str) -> ModuleType:
     """Import a module by its name (``my_package.nets``) or a file by its path (``nets.py``), once in a process.
 
-    This runs the user's code. Raises ConfigError, on one line, for what is not there and for what its code raises.
+    This runs the user's code. Raises ConfigError, on one line, for a missing module and for any exception of its code.
     """
     is_file = plugin.endswith(".py") or os.sep in plugin
     try:

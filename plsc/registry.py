@@ -1,8 +1,8 @@
-"""What is found by its name: losses, models, data sources and so on, those of PLSC and those of a user's package.
+"""Registries: losses, models, data sources and so on by name, built-in ones and those of a user's package.
 
-An author writes one file with one decorated class or function. The built-in ones are the files of one package, which
-is imported when the first name is asked for: a new file there is found without being named anywhere. Those of others
-are registered when their module is imported (see plsc.plugins).
+An author writes one file with one decorated class or function. The built-in ones are the modules of one package, all
+imported at the first lookup: a new file there needs no entry anywhere. Those of a user are registered when their module
+is imported (see plsc.plugins).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Registry:
         self._complete = False
 
     def register(self, name: str, *, source: str = "") -> Callable:
-        """Decorator: the class or function becomes known as ``name``. ``source``: the paper it is from.
+        """Decorator that registers a class or function as ``name``. ``source``: the paper it is from.
 
-        Raises ConfigError for a name that is taken, and for a value that cannot be used. A module that is imported
-        anew (a notebook, a reload) may register its own names again.
+        Raises ConfigError for a name that is taken, and for a value that cannot be used. A module that is reloaded (in
+        a notebook) may register its own names again.
         """
 
         def add(value: Any) -> Any:
@@ -71,19 +71,19 @@ class Registry:
         return add
 
     def names(self) -> list[str]:
-        """All names: those of PLSC by their files, in the order of the alphabet, then a user's as they came."""
+        """All names: the built-in ones sorted by their files, then a user's in order of registration."""
         return [entry.name for entry in self.entries()]
 
     def entries(self) -> list[RegistryEntry]:
-        """All of them, in the same order whichever module was imported first."""
+        """All entries, in the order of ``names``."""
         self._import_builtins()
-        def sort_key(one: RegistryEntry) -> tuple[int, str]:  # whichever file was imported first
+        def sort_key(one: RegistryEntry) -> tuple[int, str]:  # does not depend on the order of imports
             return (0, one.module) if one.module.startswith(f"{self._builtins}.") else (1, "")
 
         return sorted(self._entries.values(), key=sort_key)
 
     def find(self, name: str) -> Any:
-        """The class or function called ``name``. Raises ConfigError that lists the names there are."""
+        """The class or function registered as ``name``. Raises ConfigError that lists the known names."""
         self._import_builtins()
         if name not in self._entries:
             raise ConfigError(f"{name!r}: {self.unknown_message(name)}")
@@ -94,7 +94,7 @@ class Registry:
         return name in self._entries
 
     def unknown_message(self, name: str) -> str:
-        """What to say of a name that is not one of them."""
+        """The error message for a name that is not registered."""
         names = self.names()
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -105,14 +105,14 @@ class Registry:
     def _import_builtins(self) -> None:
         if self._complete:
             return
-        self._complete = True  # a built-in module may ask for the names that are there so far
+        self._complete = True  # a built-in module may look up the names registered so far
         package = importlib.import_module(self._builtins)
         for found in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._builtins}.{found.name}")
 
 
 def _is_reloaded(before: RegistryEntry, value: Any) -> bool:
-    """True where ``value`` is what the same lines have made before."""
+    """True where ``value`` comes from the same lines of code as ``before``."""
     name = _qualified_name(value)
     same_place = (before.module, _qualified_name(before.value)) == (getattr(value, "__module__", ""), name)
     return same_place and before.value is not value and "<" not in name
@@ -129,7 +129,7 @@ AUGMENTATIONS = Registry("augmentation", "plsc.data.augmentations")
 SCHEDULES = Registry("schedule", "plsc.optim.schedules")
 METRICS = Registry("metric", "plsc.evaluation.metrics")
 OPTIMIZERS = Registry("optimizer", "plsc.rows.optimizers")
-REGISTRIES = {  # by the word of `plsc list`
+REGISTRIES = {  # by the argument of `plsc list`
     "losses": LOSSES, "models": MODELS, "sources": SOURCES, "augmentations": AUGMENTATIONS, "schedules": SCHEDULES,
     "optimizers": OPTIMIZERS, "metrics": METRICS,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The setters of Entry: each changes configuration keys, or a part, and nothing else. The checks are in plsc.config.
+"""The setters of Entry: each changes configuration keys or one user object, nothing else. plsc.config checks them.
 
 A wrong value is refused at once with a ConfigError. Units, ranges and defaults: docs/configuration.md.
 """
@@ -14,7 +14,7 @@ from plsc.errors import ConfigError
 
 
 class Setters:
-    """What Entry inherits its setters from. The names and the order of arguments are those of PLSC 0.1 and 0.2."""
+    """The base class of Entry with its setters. Names and argument order are those of PLSC 0.1 and 0.2."""
 
     _config: Config
     _user_objects: UserObjects
@@ -24,7 +24,7 @@ class Setters:
         self._config.set(key, value, "set()")
 
     def set_seed(self, seed: int | None) -> None:
-        """The seed of everything random; None draws one at the start."""
+        """The random seed; None draws one at the start."""
         self._set("seed", seed)
 
     def set_device(self, device: str) -> None:
@@ -32,7 +32,7 @@ class Setters:
         self._set("device", device)
 
     def set_model_save_dir(self, model_save_dir: str) -> None:
-        """Where checkpoints, logs and exported nets go."""
+        """The directory of checkpoints, logs and exported models."""
         self._set("model_save_dir", model_save_dir)
 
     def set_checkpoint_dir(self, checkpoint_dir: str) -> None:
@@ -64,31 +64,31 @@ class Setters:
         self._set("lr", lr)
 
     def set_momentum(self, momentum: float) -> None:
-        """The share of the last update that is kept."""
+        """The momentum coefficient."""
         self._set("momentum", momentum)
 
     def set_weight_decay(self, weight_decay: float) -> None:
-        """The factor of the L2 decay."""
+        """The coefficient of the L2 penalty."""
         self._set("weight_decay", weight_decay)
 
     def set_warmup_epochs(self, num: float) -> None:
-        """The rate rises from 0 to its full value over this many epochs."""
+        """The learning rate rises from 0 to its full value over this many epochs."""
         self._set("lr_schedule.warmup_epochs", num)
 
     def set_step_boundaries(self, boundaries: tuple[int, ...]) -> None:
-        """The steps at which the rate falls; boundaries in epochs are a matter of `lr_schedule.unit`."""
+        """The steps at which the learning rate falls. For boundaries in epochs set `lr_schedule.unit`."""
         self._update("set_step_boundaries", {"lr_schedule.boundaries": boundaries, "lr_schedule.unit": "step"})
 
     def set_lr_decay_factor(self, factor: float) -> None:
-        """The factor at each boundary."""
+        """The factor of the learning rate at each boundary."""
         self._set("lr_schedule.decay_factor", factor)
 
     def set_log_period(self, period: int) -> None:
-        """A line in the log every so many steps."""
+        """Log a line every `period` steps."""
         self._set("log_period", period)
 
     def set_test_period(self, period: int) -> None:
-        """Verification every so many steps; 0 only at the end."""
+        """Verify every `period` steps; 0 verifies only at the end."""
         self._set("test_period", period)
 
     def set_with_test(self, with_test: bool) -> None:
@@ -100,16 +100,16 @@ class Setters:
         self._set("calc_acc", calc)
 
     def set_model_name(self, model_name: str) -> None:
-        """A backbone by its name; replaces a net given by set_model."""
+        """The backbone by its name; replaces a model given by set_model."""
         self._set("model.name", model_name)
         self._user_objects.model = None
 
     def set_model(self, model: Any) -> None:
-        """A net of your own, an instance of plsc.models.BaseModel; None takes that of set_model_name again."""
+        """Your own model, an instance of plsc.models.BaseModel; None returns to the one of set_model_name."""
         self._user_objects.model = checked_object("model", model)
 
     def set_emb_size(self, emb_size: int) -> None:
-        """The length of the feature. A net of your own must give features of this length."""
+        """The length of the feature. Your own model must return features of this length."""
         self._set("model.embedding_size", emb_size)
 
     def set_image_shape(self, shape: tuple[int, int, int]) -> None:
@@ -121,7 +121,7 @@ class Setters:
         self._set("model.data_format", data_format)
 
     def set_input_info(self, input_info: list[dict]) -> None:
-        """The inputs of a net of your own: a list of {"name", "shape", "dtype"}, one of them named label."""
+        """The inputs of your own model: a list of {"name", "shape", "dtype"}, one of them named label."""
         self._set("model.input_info", input_info)
 
     def set_class_num(self, num: int) -> None:
@@ -136,9 +136,9 @@ class Setters:
         margin3: float | None = None,
         **options: Any,
     ) -> None:
-        """A loss by name: arcface, cosface, sphereface, softmax, 0.1's dist_arcface and dist_softmax, one of your own
-        from a module in `plugins`, or any other name with three margins. Margins left out are those of the name.
-        options: those that a loss of your own has."""
+        """The loss by name: arcface, cosface, sphereface, softmax, dist_arcface and dist_softmax of PLSC 0.1, your own
+        loss from a module in `plugins`, or any other name with three margins. Omitted margins are the loss's defaults.
+        options: options of your own loss."""
         loss = {"loss_type": loss_type, "margin1": margin1, "margin2": margin2, "margin3": margin3}
         self._update("set_loss_type", {"classifier": {**loss, "loss_options": options}})
 
@@ -147,7 +147,7 @@ class Setters:
         self._set("classifier.scale", scale)
 
     def set_sample_ratio(self, sample_ratio: float) -> None:
-        """The share of the classes used in a step; below 1 it is Partial FC."""
+        """The fraction of the classes used in a step; below 1 this is Partial FC."""
         self._set("classifier.sample_ratio", sample_ratio)
 
     def set_model_parallel(self, model_parallel: bool) -> None:
@@ -155,16 +155,16 @@ class Setters:
         self._set("classifier.model_parallel", model_parallel)
 
     def set_distfc_attr(self, param_attr: Any = None, bias_attr: Any = None) -> None:
-        """paddle.ParamAttr of the classifier's weight and, for softmax, of its bias; None is the usual one."""
+        """paddle.ParamAttr of the classifier's weight and, for softmax, of its bias; None for the defaults."""
         param, bias = checked_object("param_attr", param_attr), checked_object("bias_attr", bias_attr)
         self._user_objects.param_attr, self._user_objects.bias_attr = param, bias
 
     def set_optimizer(self, optimizer: Any) -> None:
-        """An instance of paddle.optimizer.Optimizer, with its own rate; None goes back to momentum."""
+        """An instance of paddle.optimizer.Optimizer with its own learning rate; None returns to momentum."""
         self._user_objects.optimizer = checked_object("optimizer", optimizer)
 
     def set_dataset_dir(self, dataset_dir: str) -> None:
-        """The directory of the pictures, the list and the verification sets."""
+        """The directory of the images, the list and the verification sets."""
         self._set("data.dataset_dir", dataset_dir)
 
     def set_train_image_num(self, num: int | None) -> None:
@@ -172,7 +172,7 @@ class Setters:
         self._set("data.train_image_num", num)
 
     def set_num_workers(self, num_workers: int) -> None:
-        """Processes per rank that read and decode."""
+        """Worker processes per rank that read and decode images."""
         self._set("data.num_workers", num_workers)
 
     def set_val_targets(self, targets: str | list[str]) -> None:
@@ -190,8 +190,8 @@ class Setters:
         use_dynamic_loss_scaling: bool | None = None,
         amp_lists: Any = None,
     ) -> None:
-        """Mixed precision; what is None stays as it is. amp_lists: paddle.static.amp.AutoMixedPrecisionLists, or a
-        mapping of custom_white_list and custom_black_list."""
+        """Mixed precision; settings that are None stay unchanged. amp_lists:
+        paddle.static.amp.AutoMixedPrecisionLists, or a mapping of custom_white_list and custom_black_list."""
         values = {
             "init_loss_scaling": init_loss_scaling,
             "incr_every_n_steps": incr_every_n_steps,
@@ -207,8 +207,8 @@ class Setters:
     def set_hdfs_info(
         self, fs_name: str, fs_ugi: str | None, fs_dir_for_save: str | None = None, fs_checkpoint_dir: str | None = None
     ) -> None:
-        """The Hadoop file system to copy checkpoints and exported nets to and the checkpoint to start from. fs_ugi is
-        "user,password", or None."""
+        """The Hadoop file system for copies of checkpoints and exported models, and for the checkpoint to start from.
+        fs_ugi is "user,password", or None."""
         values = {
             "fs_name": fs_name,
             "fs_ugi": fs_ugi,
@@ -218,7 +218,7 @@ class Setters:
         self._update("set_hdfs_info", {"remote": values})
 
     def set_use_quant(self, use_quant: bool) -> None:
-        """PLSC 0.2 stored this and never used it. False is accepted; anything else is a ConfigError."""
+        """Has no effect, as in PLSC 0.2: only False is accepted."""
         if use_quant is not False:
             raise ConfigError(f"set_use_quant(): use_quant={use_quant!r}: there is no quantised training; only False")
 
@@ -229,7 +229,7 @@ class Setters:
         self._config.update(mapping, f"{setter}()")
 
     def _attribute_setters(self) -> dict[str, Callable[[Any], None]]:
-        """The attributes of PLSC 0.x that are more than one key, and what sets them."""
+        """The attributes of PLSC 0.x that set more than one key, and their setters."""
         return {
             "model": self.set_model,
             "optimizer": self.set_optimizer,
@@ -240,7 +240,7 @@ class Setters:
 
 
 def _op_lists(amp_lists: Any) -> dict[str, list[str]]:
-    """Paddle's lists as the two keys. Its full lists, given as the custom ones, make the same lists again."""
+    """Paddle's lists as the two configuration keys."""
     if amp_lists is None:
         return {}
     if isinstance(amp_lists, Mapping):

@@ -1,7 +1,7 @@
-"""What a registered class or function takes: the settings that it is given, and options of its own.
+"""The arguments of a registered class or function: the settings that it accepts, and its own options.
 
-Its signature says so: of the settings that there are it gets those whose names it has as parameters; its other
-parameters are its options, which a user gives by name. One with ``**keywords`` takes all settings and any option.
+Its signature decides: it gets the settings whose names are among its parameters; its other parameters are options,
+which a user sets by name. One with ``**keywords`` accepts all settings and any option.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from plsc.errors import ConfigError
 
-# The annotations whose values are checked; of another one nothing is known.
+# The annotations whose values are checked; others are not.
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "int": lambda value: isinstance(value, numbers.Integral) and not isinstance(value, bool),
     "float": lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool),
@@ -25,9 +25,9 @@ _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_
 
 
 def require_signature(what: str, value: Any, first: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError unless ``value`` can be called with so many values by place and all others by name.
+    """Raise ConfigError unless ``value`` can be called with the arguments ``first`` by position and all others by name.
 
-    what: for the message ("augmentation 'blur'"). first: what the values by place are ("image", "generator").
+    what: for the message ("augmentation 'blur'"). first: the names of the positional arguments ("image", "generator").
     """
     wanted = f"it must take {', '.join(first)}, then options by name" if first else "it must take its options by name"
     if not callable(value):
@@ -45,13 +45,13 @@ def require_signature(what: str, value: Any, first: tuple[str, ...] = ()) -> Non
 
 
 def accepted(value: Any, names: Iterable[str], skip: int = 0) -> set[str]:
-    """Which of these settings ``value`` is given; all where it takes any keyword. skip: values given by place."""
+    """The settings that ``value`` accepts; all for one with ``**keywords``. skip: how many arguments are positional."""
     parameters = _named(value, skip)
     return set(names) if _takes_all(value) else {name for name in names if name in parameters}
 
 
 def select_arguments(value: Any, settings: Mapping[str, Any], skip: int = 0) -> dict[str, Any]:
-    """Those settings that ``value`` takes; one that is None only where the parameter has no default of its own."""
+    """The settings to pass to ``value``; one that is None only where the parameter has no default."""
     parameters, names = _named(value, skip), accepted(value, settings, skip)
     has_default = {name for name, one in parameters.items() if one.default is not one.empty}
     return {name: settings[name] for name in names if settings[name] is not None or name not in has_default}
@@ -60,9 +60,9 @@ def select_arguments(value: Any, settings: Mapping[str, Any], skip: int = 0) -> 
 def problem_with_options(
     value: Any, options: Mapping[str, Any], settings: Mapping[str, str] | None = None, skip: int = 0
 ) -> str:
-    """What is wrong with options for ``value``, on one line; "" where nothing is.
+    """The error in options for ``value``, on one line; "" for valid options.
 
-    settings: those that it may be given, as {name of the parameter: its key}. skip: values given by place.
+    settings: those that it may accept, as {name of the parameter: its key}. skip: number of positional arguments.
     """
     settings, parameters = settings or {}, _named(value, skip)
     own = {name: parameter for name, parameter in parameters.items() if name not in settings}

@@ -1,6 +1,6 @@
-"""The standard streams, which may be closed, gone or None: `2>&-`, a service, a terminal that was shut.
+"""Writing to the standard streams, which may be closed or None: `2>&-`, a service, a closed terminal.
 
-What goes there is for whoever looks on: that nobody does never ends a run.
+A stream that cannot be written to never ends a run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _GONE = (OSError, ValueError, AttributeError)  # a pipe without a reader, a stre
 
 
 def print_stderr(line: str) -> None:
-    """A line on stderr, if there is one."""
+    """Print a line to stderr, if it is open."""
     try:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
@@ -22,7 +22,7 @@ def print_stderr(line: str) -> None:
 
 
 def print_stdout(text: str) -> None:
-    """Text and a line end on stdout, which nobody may read any more: `plsc list | head`."""
+    """Print text and a newline to stdout, whose reader may be gone: `plsc list | head`."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -31,7 +31,7 @@ def print_stdout(text: str) -> None:
 
 
 def write_stderr(line: str) -> None:
-    """A line on stderr from a signal's handler, where Python's own streams may be in the middle of a line."""
+    """Write a line to stderr from a signal handler, where Python's streams are not safe to use."""
     try:
         os.write(2, line.encode() + b"\n")
     except OSError:
@@ -39,7 +39,7 @@ def write_stderr(line: str) -> None:
 
 
 def flush_or_discard() -> None:
-    """Before the end of the process: what nobody reads goes nowhere, or Python would end it with status 120."""
+    """Flush both streams at the end of the process; discard what cannot be written, or Python would exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -52,7 +52,7 @@ def flush_or_discard() -> None:
 
 
 def flush() -> None:
-    """What was printed so far leaves the process."""
+    """Flush both streams."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -61,7 +61,7 @@ def flush() -> None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """True if somebody can watch a line change there."""
+    """True if the stream is a terminal."""
     try:
         return bool(stream.isatty())
     except _GONE:
@@ -69,10 +69,10 @@ def is_terminal(stream: Any) -> bool:
 
 
 def open_standard_streams() -> None:
-    """Give what is closed of the descriptors 0, 1 and 2 to /dev/null.
+    """Open closed descriptors 0, 1 and 2 as /dev/null.
 
-    The next file that is opened would get the number else: a checkpoint as descriptor 2 would hold what Paddle's C++
-    side writes to stderr.
+    Otherwise the next opened file would get the number: a checkpoint as descriptor 2 would receive what Paddle's C++
+    code writes to stderr.
     """
     for descriptor in range(3):
         try:

@@ -65,15 +65,21 @@ def test_a_stop_waits_for_the_save_and_ends_with_75(tmp_path):
     assert "SIGTERM: the ranks save and end" in told(tmp_path) and "Container failed" not in told(tmp_path)
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_without_a_stop_it_ends_as_the_ranks_do(tmp_path, code):
+@pytest.mark.parametrize(("code", "first"), [(0, 0), (3, 0), (1, 1)])
+def test_without_a_stop_it_ends_as_the_ranks_do(tmp_path, code, first):
+    """A failed rank's line is printed once: that of rank 0, or that of another rank where rank 0 has not failed."""
     script = tmp_path / "script.py"
-    script.write_text(f"import os\nraise SystemExit({code} * int(os.environ['PADDLE_TRAINER_ID']))\n")
+    script.write_text(
+        "import os\nrank = int(os.environ['PADDLE_TRAINER_ID'])\nprint(f'refused by {rank}', flush=True)\n"
+        f"raise SystemExit({code} if rank else {first})\n"
+    )
     command = [sys.executable, "-m", "plsc.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log"), script]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == code, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
+    shown = [done.stdout.count(f"refused by {rank}") for rank in (0, 1)]
+    assert shown == [1, 1 if code and not first else 0], done.stdout
 
 
 @pytest.mark.parametrize("module", ["paddle.distributed.launch", "plsc.launch"])
@@ -158,7 +164,7 @@ class Process:
 @pytest.fixture
 def stop_of(monkeypatch):
     monkeypatch.setattr(plsc.launch.signal, "signal", lambda number, handler: None)
-    monkeypatch.setattr(plsc.launch, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(plsc.launch, "_POLL_SECONDS", 0.0)
 
     def make(*processes: Process) -> plsc.launch.StopForwarder:
         containers = [types.SimpleNamespace(_proc=types.SimpleNamespace(_proc=process)) for process in processes]
@@ -173,6 +179,13 @@ def stop_of(monkeypatch):
 ])  # fmt: skip
 def test_the_status_is_that_of_the_cause(stop_of, codes, status):
     assert stop_of(*map(Process, codes)).status() == status
+
+
+def test_a_failed_rank_waits_for_the_first_one_to_say_why(stop_of, monkeypatch):
+    slow = Process(1, looks=5)
+    assert stop_of(slow, Process(1)).watch() == "failed" and slow.returncode == 1
+    monkeypatch.setattr(plsc.launch, "_REASON_SECONDS", 0.1)
+    assert stop_of(Process(None), Process(1)).watch() == "failed"  # but not for ever
 
 
 @pytest.mark.parametrize("code", [65, 75])

@@ -82,7 +82,7 @@ def numbers_beside_verification(one: SetResult) -> dict[str, dict[str, float | N
 def as_json(net: str, step: int, results: Mapping[str, SetResult]) -> str:
     """{"net": ..., "step": ..., "sets": {name: numbers as in scalars.jsonl}}, one line."""
     content: dict[str, Any] = {"net": net, "step": step, "sets": {name: one.record for name, one in results.items()}}
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def pixels(image: np.ndarray, pixel_std: float) -> np.ndarray:
