@@ -15,7 +15,7 @@ from plsc.terminal import print_stdout
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--images", metavar="PATH",
-                        help="images on which the two are compared; sets export.images")  # fmt: skip
+                        help="images on which exported and trained model are compared; sets export.images")  # fmt: skip
     add_quiet(parser)
 
 

@@ -1,9 +1,9 @@
-"""Who is it? plsc identify --gallery known --probes new --distractors others --checkpoint run --output out
+"""Identification: plsc identify --gallery known --probes new --distractors others --checkpoint run --output out
 
-GALLERY, PROBES and DISTRACTORS are folders of images, which the model in --checkpoint turns into features below OUTPUT,
-or directories that `plsc predict` wrote. An identity is the name of the folder that an image lies in; those of
-distractors do not count. With distractors MegaFace's metrics are given, too; without a gallery the mates of a probe are
-then the other probes of its identity.
+GALLERY, PROBES and DISTRACTORS are folders of images, which the model in --checkpoint embeds into OUTPUT, or
+directories that `plsc predict` wrote. The identity of an image is the name of its folder;
+identities of distractors are ignored. With distractors MegaFace's metrics are computed as well; without a gallery the
+mates of a probe are then the other probes of its identity.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from plsc.terminal import print_stdout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gallery", metavar="PATH", help="the known ones")
-    parser.add_argument("--probes", metavar="PATH", required=True, help="those to look up")
-    parser.add_argument("--distractors", metavar="PATH", help="images of nobody in gallery or probes")
+    parser.add_argument("--gallery", metavar="PATH", help="images of known identities")
+    parser.add_argument("--probes", metavar="PATH", required=True, help="images to identify")
+    parser.add_argument(
+        "--distractors", metavar="PATH", help="images of identities that are in neither gallery nor probes"
+    )
     add_image_model(parser)
     add_json(parser)
     add_quiet(parser)
@@ -77,18 +79,18 @@ def plain(rates: dict) -> dict[str, float | None]:
 def table_lines(metrics: dict) -> list[str]:
     """The table."""
     lines = [
-        f"{side}: {metrics[side]['images']} images of {metrics[side]['identities']} identities"
+        f"{side}: {metrics[side]['images']:,} images of {metrics[side]['identities']:,} identities"
         for side in ("gallery", "probes", "distractors")
         if side in metrics
     ]
     if "identification" in metrics:
         part = metrics["identification"]
-        lines.append(f"identification: {part['num_mated']} mated and {part['num_unmated']} unmated probes")
+        lines.append(f"identification: {part['num_mated']:,} mated and {part['num_unmated']:,} unmated probes")
         lines += [f"  rank-{rank:9} {format_rate(rate)}" for rank, rate in part["rank_rate"].items()]
         lines += [f"  TPIR@FPIR={rate:4} {format_rate(tpir)}" for rate, tpir in part["tpir_at_fpir"].items()]
     if "megaface" in metrics:
         part = metrics["megaface"]
-        lines.append(f"MegaFace: {part['num_trials']} trials of a probe and one mate")
+        lines.append(f"MegaFace: {part['num_trials']:,} trials of a probe and one mate")
         lines += [f"  rank-{rank:9} {format_rate(rate)}" for rank, rate in part["rank_rate"].items()]
     return lines
 

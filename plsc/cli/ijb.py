@@ -1,8 +1,8 @@
 """IJB-B or IJB-C, 1:1: plsc ijb --features out/predictions --faces META/ijbc_face_tid_mid.txt --pairs PAIRS
 
 PAIRS is ijbc_template_pair_label.txt. --features is a .npy file with a row for each line of --faces, a directory that
-`plsc predict` wrote, or with --checkpoint and --output a folder of images, cut out and aligned; the images are then
-found by their file names.
+`plsc predict` wrote, or, with --checkpoint and --output, a folder of cropped and aligned images, which are matched by
+their file names.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", metavar="PATH", required=True, help="features, or images for --checkpoint")
-    parser.add_argument("--faces", metavar="FILE", required=True, help="image, template and medium a line")
-    parser.add_argument("--pairs", metavar="FILE", required=True, help="template, template and 0 or 1 a line")
-    parser.add_argument("--scores", metavar="FILE", help="ijbc_name_5pts_score.txt: weigh by the detector's scores")
+    parser.add_argument("--faces", metavar="FILE", required=True, help="lines of image, template and medium")
+    parser.add_argument("--pairs", metavar="FILE", required=True, help="lines of template, template and 0 or 1")
+    parser.add_argument("--scores", metavar="FILE", help="ijbc_name_5pts_score.txt: weight by the detector's scores")
     add_image_model(parser)
     add_json(parser)
     add_quiet(parser)
@@ -51,18 +51,20 @@ def run(options: argparse.Namespace) -> None:
 
 
 def print_text(result: IjbResult) -> None:
-    print_stdout(f"{result.num_templates} templates, {result.num_same} same and {result.num_different} different pairs")
+    print_stdout(
+        f"{result.num_templates:,} templates, {result.num_same:,} same and {result.num_different:,} different pairs"
+    )
     for far, tar in result.tar_at_far.items():
         print_stdout(f"  TAR@FAR={far:g}: {'too few pairs' if tar is None else f'{100 * tar:.2f} %'}")
     print_stdout(f"  AUC {result.auc:.5f}, EER {result.eer:.5f}")
 
 
 def read_npy(path: str) -> np.ndarray:
-    """The array, read from the file as it is used. Raises DataError."""
+    """The array, memory-mapped. Raises DataError."""
     import numpy as np
 
     try:
-        safe_open.open_bytes(path, safe_open.TENSORS).close()  # what is no regular file is refused before it is read
+        safe_open.open_bytes(path, safe_open.TENSORS).close()  # refuse what is not a regular file before reading it
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
@@ -75,7 +77,7 @@ def in_order(features: np.ndarray, paths: list[str], names: list[str]) -> np.nda
     rows: dict[str, int] = {}
     for row, path in enumerate(paths):
         if rows.setdefault(os.path.basename(path), row) != row:
-            raise DataError(f"{path}: another image of that name is there; IJB's images go by their file names")
+            raise DataError(f"{path}: another image has the same file name; IJB's images are matched by file name")
     missing = [name for name in names if name not in rows]
     if missing:
         raise DataError(f"{len(missing)} of {len(names)} images have no features, the first is {missing[0]}")

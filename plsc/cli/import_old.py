@@ -1,6 +1,6 @@
-"""A checkpoint of PLSC 0.2 or 2.2 (static graph) as one of this PLSC: plsc import OLD/24 --from 2.2 --to RUN
+"""Import a checkpoint of PLSC 0.2 or 2.2 (static graph): plsc import OLD/24 --from 2.2 --to RUN
 
-Says what an old checkpoint does not tell. What cannot be imported: docs/checkpoints.md.
+Prints what an old checkpoint does not contain. What cannot be imported: docs/checkpoints.md.
 """
 
 from __future__ import annotations

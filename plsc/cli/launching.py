@@ -17,18 +17,18 @@ _LAUNCHER = {"ranks": "nproc_per_node", "devices": "devices", "nnodes": "nnodes"
 def add_launch(parser: argparse.ArgumentParser) -> None:
     """--ranks, --devices, --nnodes, --master, --log-dir."""
     group = parser.add_argument_group(
-        "several ranks", "starts them as plsc.launch does; `python -m paddle.distributed.launch` works as well"
+        "several ranks", "started as by plsc.launch; `python -m paddle.distributed.launch` works as well"
     )
     group.add_argument("--ranks", metavar="N", type=int, help="processes on this machine")
-    group.add_argument("--devices", metavar="0,1,...", help="GPUs of this machine, a process each")
-    group.add_argument("--nnodes", metavar="N", type=int, help="machines; the same command is given on each")
-    group.add_argument("--master", metavar="HOST:PORT", help="where the machines meet: an address of one of them")
-    group.add_argument("--log-dir", metavar="DIR", help="what each rank prints; model_save_dir/launch by default")
+    group.add_argument("--devices", metavar="0,1,...", help="GPUs of this machine, one process each")
+    group.add_argument("--nnodes", metavar="N", type=int, help="number of machines; run the same command on each")
+    group.add_argument("--master", metavar="HOST:PORT", help="the rendezvous address, on one of the machines")
+    group.add_argument("--log-dir", metavar="DIR", help="the output of each rank; default: model_save_dir/launch")
     parser.set_defaults(refuse=parser.error)
 
 
 def wants_launch(options: argparse.Namespace) -> bool:
-    """Whether ranks are to be started. Ends the process for options that do not go together."""
+    """Whether to start ranks. Exits for options that contradict each other."""
     given = [name for name in (*_LAUNCHER, "log_dir") if getattr(options, name) is not None]
     if not given:
         return False
@@ -52,7 +52,7 @@ def launch(options: argparse.Namespace, config: Config) -> int:
     if is_rank():
         raise LaunchError("this process is a rank of a launcher already: leave out --ranks and the like")
     ranks = len(options.devices.split(",")) if options.devices else options.ranks
-    config.check(ranks * (options.nnodes or 1))  # rather here, in one line, than by every rank
+    config.check(ranks * (options.nnodes or 1))  # here once, not on every rank
     words = []
     for name, theirs in _LAUNCHER.items():
         if getattr(options, name) is not None:
@@ -65,7 +65,7 @@ def launch(options: argparse.Namespace, config: Config) -> int:
 
 
 def _arguments(options: argparse.Namespace) -> list[str]:
-    """What each rank is given: all but how to launch."""
+    """The arguments of each rank: all but those of the launch."""
     words = ["-c", options.config] if options.config is not None else []
     for text in options.override:
         words += ["-o", text]
@@ -73,10 +73,10 @@ def _arguments(options: argparse.Namespace) -> list[str]:
 
 
 def _program() -> list[str]:
-    """This command, for Paddle's launcher, which gives to Python only what ends in .py.
+    """The command line of this program, for Paddle's launcher, which runs only files ending in .py with Python.
 
-    As this process was started: the installed script `plsc` looks for its package beside itself, `python -m` begins in
-    the working directory, where a checkout of another version may lie.
+    It is started as this process was: the installed script `plsc` finds its own package, while `python -m` first
+    searches the working directory, which may be a checkout of another version.
     """
     script = os.path.abspath(sys.argv[0])
     if os.path.basename(script) == "plsc" and os.path.isfile(script):

@@ -1,6 +1,6 @@
-"""What may be named in a setting: plsc list models, plsc list schedules, or plsc list for all kinds
+"""Names that settings accept: plsc list models, plsc list schedules, or plsc list for all kinds
 
-Those of your own are listed too, where -c or -o plugins=[...] names the module that they are in.
+Your own are listed as well if -c or -o plugins=[...] names their module.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WIDTH = 100  # of a line
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", metavar="KIND", nargs="?", help=f"one of {', '.join(REGISTRIES)}; all without one")
+    parser.add_argument("kind", metavar="KIND", nargs="?", help=f"one of {', '.join(REGISTRIES)}; default: all")
     add_config(parser)
     add_json(parser)
     parser.set_defaults(refuse=parser.error)
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def entries(kind: str) -> list[dict[str, Any]]:
-    """Name, one line, source and module of all of a kind, as plain data."""
+    """Name, summary, source and module of each entry of a kind, as plain data."""
     return [
         {"name": entry.name, "summary": entry.summary, "source": entry.source, "module": entry.module}
         for entry in REGISTRIES[kind].entries()
@@ -49,7 +49,7 @@ def entries(kind: str) -> list[dict[str, Any]]:
 
 
 def table_lines(found: list[dict[str, Any]]) -> list[str]:
-    """A table of names, what they are, and below it the paper where there is one."""
+    """A table of names and summaries, with the paper below."""
     width = max((len(entry["name"]) for entry in found), default=0)
     lines = []
     for entry in found:

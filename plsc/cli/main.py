@@ -25,13 +25,13 @@ COMMANDS = {
     "reshard": ("reshard", "copy a checkpoint for another number of ranks, or into one file"),
     "import": ("import_old", "read a checkpoint of PLSC 0.2 or 2.2"),
     "pack": ("pack", "write the images of a data source into RecordIO, tar shards or LMDB"),
-    "list": ("listing", "the models, losses and so on that settings may name"),
+    "list": ("listing", "names of models, losses and so on that settings accept"),
     "report": ("report", "the metrics of a run as a table, its curves as a picture"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; arguments: those of the process without its name by default. Returns the status of the process.
+    """Run one command and return the exit status. arguments: by default those of the process.
 
     Raises a PlscError, which plsc.parallel.excepthook prints as one line; SystemExit for --help and wrong options.
     """
@@ -52,7 +52,7 @@ def module_of(name: str) -> ModuleType:
 
 
 def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
-    """What reads the options of the command."""
+    """The option parser of a command."""
     parser = argparse.ArgumentParser(
         prog=f"plsc {name}",
         description=command.__doc__,
@@ -64,7 +64,7 @@ def parser_of(name: str, command: ModuleType) -> argparse.ArgumentParser:
 
 
 def _command(words: list[str]) -> tuple[str, list[str]]:
-    """(the command, its own arguments). Ends the process for --help, --version and what is no command."""
+    """(the command, its arguments). Exits for --help, --version and an unknown command."""
     width = max(map(len, COMMANDS))
     table = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items())
     parser = argparse.ArgumentParser(

@@ -1,4 +1,4 @@
-"""The options that commands share, and what they mean: -c, -o, --checkpoint, --output, --json, --quiet."""
+"""The options that commands share: -c, -o, --checkpoint, --output, --json, --quiet."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from plsc.terminal import print_stdout
 STDOUT = "-"
 
 
-def add_config(parser: argparse.ArgumentParser, without: str = "the defaults without one") -> None:
-    """-c and -o. without: what holds where -c is left out."""
+def add_config(parser: argparse.ArgumentParser, without: str = "without one, the defaults") -> None:
+    """Add -c and -o. without: what applies without -c, for --help."""
     parser.add_argument(
         "-c", "--config", metavar="FILE",
         help=f"a YAML file, or the name of one that comes with PLSC, such as ms1mv3_r50; {without}",
@@ -32,43 +32,43 @@ def add_config(parser: argparse.ArgumentParser, without: str = "the defaults wit
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """-c, -o, --checkpoint and --output of a command that uses a trained model; its settings: model_config."""
+    """Add -c, -o, --checkpoint and --output to a command that uses a trained model; see model_config."""
     parser.add_argument(
         "--checkpoint", metavar="DIR",
         help="a checkpoint, the directory of a run or an exported model; sets checkpoint_dir",
     )  # fmt: skip
-    parser.add_argument("--output", metavar="DIR", help="where results go; sets model_save_dir")
-    add_config(parser, "the settings that the checkpoint was trained with without one")
+    parser.add_argument("--output", metavar="DIR", help="the directory for results; sets model_save_dir")
+    add_config(parser, "without one, the settings that the checkpoint was trained with")
     parser.set_defaults(refuse=parser.error)
 
 
 def add_image_model(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint and --output of a command that takes features, or images and a model that makes them."""
+    """Add --checkpoint and --output to a command that takes features, or images and a model."""
     parser.add_argument("--checkpoint", metavar="DIR", help="the model, for folders of images")
-    parser.add_argument("--output", metavar="DIR", help="where the features of images go")
+    parser.add_argument("--output", metavar="DIR", help="the directory for the features of images")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json [FILE]; what to do with it: check_json, print_json."""
+    """Add --json [FILE]; see check_json and print_json."""
     parser.add_argument("--json", metavar="FILE", nargs="?", const=STDOUT,
-                        help="write all numbers as JSON to FILE, or print them in place of the text")  # fmt: skip
+                        help="write all values as JSON to FILE, or print them instead of the text")  # fmt: skip
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """--quiet; what to do with it: log_lines."""
+    """Add --quiet; see log_lines."""
     parser.add_argument("--quiet", action="store_true",
                         help="print no log lines, only results and errors; the log file has them all")  # fmt: skip
 
 
 def read_config(options: argparse.Namespace) -> Config:
-    """What -c and -o say. Raises ConfigError."""
+    """The configuration of -c and -o. Raises ConfigError."""
     config = Config() if options.config is None else Config.from_yaml(find_config(options.config))
     config.override(options.override)
     return config
 
 
 def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = None) -> Config:
-    """What -c, -o, --checkpoint and --output say. paths: {option: the key it sets}, for more of their kind.
+    """The configuration of -c, -o, --checkpoint and --output. paths: {option: the key it sets}, for further options.
 
     Without -c the settings are those of the checkpoint. Raises ConfigError, CheckpointError.
     """
@@ -77,8 +77,7 @@ def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = 
     if options.config is None and not (options.checkpoint and options.output):
         options.refuse("give -c FILE, or both --checkpoint and --output")
     if options.config is None:
-        Config().override([text for text in options.override if text.startswith("plugins=")])  # the model may be theirs
-        # the checkpoint's model may be one of theirs
+        # the checkpoint's model may be registered by a plugin
         Config().override(item for item in options.override if item.partition("=")[0].strip() == "plugins")
         config = stored_config(options.checkpoint)
         config.override(options.override)
@@ -92,7 +91,7 @@ def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = 
 
 @contextlib.contextmanager
 def log_lines(options: argparse.Namespace) -> Iterator[None]:
-    """Within it log lines go to stdout; nowhere with --quiet; to stderr where --json needs stdout for itself."""
+    """Log lines go to stdout; nowhere with --quiet; to stderr where --json prints to stdout."""
     if getattr(options, "quiet", False):
         with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
@@ -105,7 +104,7 @@ def log_lines(options: argparse.Namespace) -> Iterator[None]:
 
 @contextlib.contextmanager
 def json_file(options: argparse.Namespace) -> Iterator[str]:
-    """A file for what --json asks for, to be written within; "" for none; printed at the end for stdout."""
+    """The file that --json names, to be written in the context; "" for none. For stdout it is printed at the end."""
     if options.json != STDOUT:
         yield options.json or ""
         return
@@ -117,7 +116,7 @@ def json_file(options: argparse.Namespace) -> Iterator[str]:
 
 
 def check_json(options: argparse.Namespace) -> None:
-    """Raise DataError for a place of --json that cannot be written, before the work."""
+    """Raise DataError where the file of --json cannot be written, before the work."""
     if options.json and options.json != STDOUT:
         from plsc.evaluation.output_files import require_writable
 
@@ -125,7 +124,7 @@ def check_json(options: argparse.Namespace) -> None:
 
 
 def print_json(options: argparse.Namespace, values: Any) -> bool:
-    """Write what --json asks for. Returns True where it took the place of the text. Raises DataError."""
+    """Write the values as --json says. Returns True where they replace the text. Raises DataError."""
     if not options.json:
         return False
     text = json.dumps(values, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""The YAML files that come with PLSC, found by name: in a wheel plsc/configs, in a checkout configs."""
+"""The YAML files that PLSC ships: plsc/configs in a wheel, configs in a checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def directory() -> Path | None:
-    """Where they are; None where they were not installed."""
+    """Their directory; None where they are not installed."""
     checkout = _PACKAGE.parent
     if (_PACKAGE / "configs").is_dir():
         return _PACKAGE / "configs"
@@ -20,15 +20,15 @@ def directory() -> Path | None:
 
 
 def names() -> list[str]:
-    """What -c takes besides files, in order."""
+    """The names that -c accepts besides files, sorted."""
     found = directory()
     return sorted(path.stem for path in found.glob("*.yaml")) if found else []
 
 
 def find_config(text: str) -> str:
-    """The path of a file as it is; else that of the packaged file of this name, with or without .yaml.
+    """The path itself if it is a file, else that of the packaged file of this name, with or without .yaml.
 
-    A path that is not there stays as it is, for whoever opens it to say so. Raises ConfigError for an unknown name.
+    A path that does not exist is returned unchanged; opening it then fails. Raises ConfigError for an unknown name.
     """
     name = text[: -len(".yaml")] if text.endswith(".yaml") else text
     if os.path.isfile(text) or os.path.basename(text) != text or not text:
@@ -38,5 +38,5 @@ def find_config(text: str) -> str:
         return str(found / f"{name}.yaml")
     close = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {close[0]}? " if close else ""
-    raise ConfigError(f"-c {text}: there is no such file, and none of that name comes with PLSC; {meant}"
-                      f"those that do: {', '.join(known) or 'none'}")  # fmt: skip
+    raise ConfigError(f"-c {text}: there is no such file, and PLSC ships none of this name; {meant}"
+                      f"shipped: {', '.join(known) or 'none'}")  # fmt: skip

@@ -1,7 +1,7 @@
-"""What a training run will need in memory: plsc plan -c ms1mv3_r50 --ranks 8 --memory-gb 32
+"""The memory that a training run will need: plsc plan -c ms1mv3_r50 --ranks 8 --memory-gb 32
 
-Says what each rank needs and the most classes that fit; runs nothing and reads no data. The status is 1 where the
-memory is too small.
+Prints what each rank needs and the largest number of classes that fits; runs nothing and reads no data. The exit status
+is 1 where the memory is too small.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from plsc.terminal import print_stdout
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--ranks", metavar="N", type=int, help="how many there will be; 1 by default")
+    parser.add_argument("--ranks", metavar="N", type=int, help="number of ranks; default: 1")
     parser.add_argument(
         "--memory-gb", metavar="GB", type=float,
-        help="memory of a rank in 1e9 bytes; an equal part of what is free here by default",
+        help="memory of a rank in 1e9 bytes; default: an equal part of the free memory here",
     )  # fmt: skip
     add_json(parser)
 

@@ -1,8 +1,8 @@
 """Features of images: plsc predict --checkpoint exported/inference --images photos --output out
 
-OUTPUT/predictions holds features.npy and pictures.csv (row, path) in the same order. A run that was stopped goes on
-where it was. --checkpoint is a checkpoint, the directory of a run (its newest checkpoint) or an exported model; without
--c the settings are those that it was trained with.
+OUTPUT/predictions holds features.npy and pictures.csv (row, path) in the same order. A run that was stopped
+continues where it was. --checkpoint is a checkpoint, the directory of a run (its newest checkpoint) or an exported
+model. Without -c the settings are those that it was trained with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from plsc.terminal import print_stdout
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--images", metavar="PATH",
-                        help="a folder, or a list with a path a line; sets predict.images")  # fmt: skip
+                        help="a folder, or a list with one path per line; sets predict.images")  # fmt: skip
     add_quiet(parser)
 
 

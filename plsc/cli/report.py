@@ -35,14 +35,14 @@ def run(options: argparse.Namespace) -> None:
 
 
 def as_plain(losses: list[tuple[int, float]], tests: dict[str, LoggedResult]) -> dict:
-    """{"loss": [[step, mean loss], ...], "sets": {name: metrics, as in scalars.jsonl but without the curve}}."""
+    """{"loss": [[step, mean loss], ...], "sets": {name: metrics as in scalars.jsonl, without the curve}}."""
     return {"loss": losses, "sets": {name: one.plain() for name, one in tests.items()}}
 
 
 def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, LoggedResult]]:
-    """([(step, mean loss)], {set: what its last line says}). Of a step that was done twice the last counts.
+    """([(step, mean loss)], {set: its last metrics}). A step that was logged twice counts once, the last time.
 
-    Raises DataError for a file that is missing or is not what a run writes.
+    Raises DataError for a missing file, and for one that no run wrote.
     """
     from plsc.evaluation.logged_results import parse_logged
 
@@ -65,7 +65,7 @@ def read_scalars(path: str) -> tuple[list[tuple[int, float]], dict[str, LoggedRe
 
 def print_table(losses: list[tuple[int, float]], tests: dict[str, LoggedResult]) -> None:
     if losses:
-        print_stdout(f"loss {losses[0][1]:.4f} at step {losses[0][0]}, {losses[-1][1]:.4f} at step {losses[-1][0]}")
+        print_stdout(f"loss {losses[0][1]:.4f} at step {losses[0][0]:,}, {losses[-1][1]:.4f} at step {losses[-1][0]:,}")
     if not tests:
         print_stdout("no verification in this run")
         return

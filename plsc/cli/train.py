@@ -3,8 +3,8 @@
 On several ranks:    plsc train -c x.yaml --ranks 2, or on GPUs --devices 0,1,2,3
 On several machines: plsc train -c x.yaml --ranks 8 --nnodes 2 --master 10.0.0.1:6170, on each of them
 
-The status is 0 for a run that was trained, 75 for one that was stopped and saved (`-o resume=auto` goes on there), 65
-for one that was trained and saved but not verified, 1 for an error of one line.
+The exit status is 0 after training, 75 for a run that was stopped and saved (`-o resume=auto` continues it), 65 for a
+run that was trained and saved but not verified, and 1 after an error, which is one line.
 """
 
 from __future__ import annotations

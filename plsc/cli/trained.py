@@ -1,4 +1,4 @@
-"""A trained model on the command line: the settings that it was trained with, and features of images by it."""
+"""A trained model on the command line: its stored settings, and features of images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from plsc.serving.gallery import FEATURES, read_predictions
 
 
 def embed(source: str, checkpoint_dir: str | None, output: str | None) -> tuple[np.ndarray, list[str]]:
-    """(features [M, E], their paths) of what `plsc predict` wrote into ``source``, or of a folder or list of images.
+    """(features [M, E], their paths) of a directory that `plsc predict` wrote, or of a folder or list of images.
 
-    The images go through the model in ``checkpoint_dir``; ``output``/predictions then holds what predict writes.
-    Raises DataError, and ConfigError for images without a model or without an output.
+    The model in ``checkpoint_dir`` embeds the images into ``output``/predictions. Raises DataError, and ConfigError for
+    images without a model or an output.
     """
     if os.path.isfile(os.path.join(source, FEATURES)):
         return read_predictions(source)
     if not checkpoint_dir or not output:
-        raise ConfigError(f"{source}: has no {FEATURES}; for images give --checkpoint and --output, too")
+        raise ConfigError(f"{source}: has no {FEATURES}; for images give --checkpoint and --output as well")
     config = stored_config(checkpoint_dir)
     config.update({"checkpoint_dir": checkpoint_dir, "model_save_dir": output, "predict": {"images": source}}, "plsc")
     prediction = Entry(config=config).predict()
@@ -32,9 +32,9 @@ def embed(source: str, checkpoint_dir: str | None, output: str | None) -> tuple[
 
 
 def stored_config(path: str) -> Config:
-    """What the checkpoint was trained with; the defaults for an exported model, which says itself what it needs.
+    """The settings that the checkpoint was trained with; the defaults for an exported model, which describes itself.
 
-    Only the settings of model, classes, images and device count here; how it was trained does not.
+    Only settings of the model, the classes, the images and the device are returned.
     """
     if is_exported(path):
         return Config()
@@ -44,4 +44,4 @@ def stored_config(path: str) -> Config:
     try:
         return Config.from_dict({key: stored[key] for key in keys if key in stored})
     except ConfigError as error:
-        raise ConfigError(f"{resolved}: holds settings that this PLSC does not take ({error}); use -c") from None
+        raise ConfigError(f"{resolved}: holds settings that this PLSC does not accept ({error}); use -c") from None

@@ -1,7 +1,7 @@
 """Verify a trained model: plsc verify --checkpoint output/run --output out -o data.dataset_dir=faces
 
 --checkpoint is a checkpoint, the directory of a run (its newest checkpoint) or an exported model. The sets are
-data.val_targets in data.dataset_dir; without -c the settings are those that it was trained with.
+data.val_targets in data.dataset_dir. Without -c the settings are those that the checkpoint was trained with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_json(parser)
     parser.add_argument("--html", metavar="FILE",
-                        help="write a page: metrics, curves, the worst mistaken pairs as pictures")  # fmt: skip
+                        help="write a page with metrics, curves and images of the worst errors")  # fmt: skip
     add_quiet(parser)
 
 

@@ -94,7 +94,7 @@ def test_ijb_finds_pictures_by_their_names(tmp_path):
     few = write_predictions(tmp_path / "few", features[:29], [f"crops/{name}" for name in names[:29]])
     twice = write_predictions(tmp_path / "twice", features[:2], ["a/1.jpg", "b/1.jpg"])
     for source, said in ((few, "1 of 30 images have no features, the first is 30.jpg"),
-                         (twice, "b/1.jpg: another image of that name"), (tmp_path / "no.npy", "No such file"),
+                         (twice, "b/1.jpg: another image has the same file"), (tmp_path / "no.npy", "No such file"),
                          (tmp_path, "for images give --checkpoint and --output")):  # fmt: skip
         done = tool("ijb", "--features", source, *meta)
         assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr

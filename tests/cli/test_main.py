@@ -119,7 +119,7 @@ def test_installed_configs_are_beside_the_modules(monkeypatch, tmp_path):
     (package.parent / "configs" / "other.yaml").touch()
     monkeypatch.setattr(packaged_configs, "_PACKAGE", package)
     assert packaged_configs.directory() is None and packaged_configs.names() == []
-    with pytest.raises(ConfigError, match="those that do: none"):
+    with pytest.raises(ConfigError, match="shipped: none"):
         packaged_configs.find_config("other")
     (package / "configs").mkdir()
     (package / "configs" / "mine.yaml").touch()
