@@ -1,4 +1,4 @@
-"""Verification, identification and retrieval: the numbers that judge embeddings, and how they are shown."""
+"""Metrics of embeddings (verification, identification, retrieval) and their tables, plots and pages."""
 
 from plsc.evaluation.metric import DISTRACTOR, Embedded, Metric, register_metric
 

@@ -25,8 +25,8 @@ WHAT = "verification set"
 class PairSet:
     """P pairs of images.
 
-    name: what the set is called. images: 2P images, each the bytes of an image file (JPEG, PNG, ...) or a uint8
-    array [H, W] or [H, W, 3] (read-only). issame: bool [P], whether pair i shows one identity twice.
+    name: the name of the set. images: 2P images, each the bytes of an image file (JPEG, PNG, ...) or a read-only uint8
+    array [H, W] or [H, W, 3]. issame: bool [P], whether both images of pair i show the same identity.
     """
 
     name: str
@@ -35,10 +35,10 @@ class PairSet:
 
 
 def load_bin(path: PathLike) -> PairSet:
-    """Reads a `.bin` of Python 2 or 3. Memory: the file's size, the images stay encoded.
+    """Read a `.bin` written by Python 2 or 3. Memory: the size of the file, as the images stay encoded.
 
-    Raises DataError, naming the file, if it is missing, damaged, of another structure, or tries to load anything that
-    images and flags do not need.
+    Raises DataError that names the file if it is missing or damaged, has another structure, or tries to load objects
+    other than images and flags.
     """
     path = Path(path)
     try:
@@ -66,10 +66,10 @@ def is_bin(path: PathLike) -> bool:
 
 
 def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) -> None:
-    """Writes a `.bin` that `load_bin` and insightface's readers (Python 3) take: all of it or nothing.
+    """Write a `.bin` that `load_bin` and insightface's readers (Python 3) can read. The write is atomic.
 
-    images: 2P bytes or uint8 arrays; issame: P flags. Bytes are the portable form: an array is readable only by a NumPy
-    of about the writer's age. Raises DataError for wrong lengths or types, and when the file cannot be written.
+    images: 2P bytes or uint8 arrays; issame: P flags. Prefer bytes: an array may not be readable by a much older or
+    newer NumPy. Raises DataError for wrong lengths or types, and if the file cannot be written.
     """
     path = Path(path)
     content: tuple[list[Image], list[bool]]
@@ -86,14 +86,14 @@ def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
     """Paths of the sets, in the order of `names`: `lfw` is lfw.bin in dataset_dir, `pairs.txt` that pair list, `lfw/`
     that folder of identities.
 
-    Raises ConfigError if `names` is one string, has an empty name or one twice; DataError naming all that are missing
-    and what the directory has instead.
+    Raises ConfigError if `names` is a string, or has an empty or duplicate name; DataError that lists the missing sets
+    and those in the directory.
     """
     if isinstance(names, str):
-        raise ConfigError(f"val_targets: {names!r} is one string; a list of names is needed")
+        raise ConfigError(f"val_targets: {names!r} is one string; give a list of names")
     wanted = [name.strip() for name in names]
     if "" in wanted or len(set(wanted)) != len(wanted):
-        raise ConfigError(f"val_targets: {wanted}: every name must be there once and not be empty")
+        raise ConfigError(f"val_targets: {wanted}: names must be unique and not empty")
     directory = Path(dataset_dir)
     if not directory.is_dir():
         raise DataError(f"dataset_dir: {directory} is not a directory; needed for val_targets {', '.join(wanted)}")
@@ -123,7 +123,7 @@ def _check_content(content: Any) -> tuple[list[Image], np.ndarray]:
     images, issame = _sequence("images", content[0]), _sequence("issame", content[1])
     if len(issame) == 0 or len(images) != 2 * len(issame):
         raise DataError(f"{len(images)} images for {len(issame)} pairs, expected two per pair, at least one pair")
-    # An array that stands there twice is made bytes once: a small file may name a large one a million times.
+    # Each distinct array is converted once: a small file may refer to one large array a million times.
     arrays = [as_array(image) for image in images]
     done: dict[int, Image] = {}
     for i, array in enumerate(arrays):
@@ -141,7 +141,7 @@ def _sequence(what: str, value: Any) -> Any:
 
 def _check_image(index: int, image: Any) -> Image:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
-        # cv2.imencode hands out the bytes of a file as [n] or [n, 1]
+        # cv2.imencode returns the bytes of a file as [n] or [n, 1]
         if image.ndim == 1 or image.ndim == 2 and image.shape[1] == 1:
             return image.tobytes()
         if image.ndim == 2 or image.ndim == 3 and image.shape[2] in (1, 3):

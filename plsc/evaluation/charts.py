@@ -1,4 +1,4 @@
-"""The two charts of a verification set as SVG: text in, text out. Colours are CSS variables of the page."""
+"""The ROC curve and the score histograms of a verification set as SVG. Colours are CSS variables of the page."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from plsc.evaluation.page_data import PageData
 from plsc.evaluation.verification import Verification
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 66, 466, 14, 252  # of the frame that is drawn into
-FLOORS = (0.0, 0.5, 0.8, 0.9, 0.95)  # of the axis of TAR, cut into fifths
-RESOLUTION = 0.5  # pixels: finer steps of a curve are not drawn, so that its text stays short for any number of pairs
+LEFT, RIGHT, TOP, BOTTOM = 66, 466, 14, 252  # the plot area
+FLOORS = (0.0, 0.5, 0.8, 0.9, 0.95)  # lowest values of the TAR axis, which has five intervals
+RESOLUTION = 0.5  # pixels: finer steps of a curve are left out, which keeps the SVG small for any number of pairs
 
 
 def roc_chart(result: Verification) -> str:
-    """TAR over FAR (logarithmic). An FAR of 0 is drawn at the left edge, half of one false accept.
+    """TAR over FAR (logarithmic). An FAR of 0 is drawn at the left edge, at half of one false accept.
 
-    Drawn in steps, as TAR at FAR is read: what no threshold reaches is not on the curve.
+    The curve has steps, so that it shows only values that a threshold reaches, as ``tar_at_far`` does.
     """
     low = math.log10(0.5 / result.num_different)
     first = float(result.tpr[result.fpr == 0].max())  # accepted without one false accept
@@ -37,12 +37,12 @@ def roc_chart(result: Verification) -> str:
         parts.append(_grid_line_y(float(y(tar)), f"{tar:.2f}"))
     points = _points(x(np.repeat(result.fpr, 2)[1:]), y(np.repeat(result.tpr, 2)[:-1]))
     parts.append(f'<polyline class="roc" points="{points}"/>')
-    names = "FAR: share of different pairs accepted", "TAR: share of same pairs accepted"
+    names = "FAR: fraction of different pairs accepted", "TAR: fraction of same pairs accepted"
     return _chart("ROC curve, TAR over FAR", *names, parts)
 
 
 def score_chart(data: PageData) -> str:
-    """Histograms of the cosines of same and of different pairs, each as shares of its kind, and the threshold."""
+    """Histograms of the cosines of same and of different pairs, each normalized by its own count, and the threshold."""
     low, high = float(data.edges[0]), float(data.edges[-1])
     shares = [counts / max(1, counts.sum()) for counts in (data.different, data.same)]
     top = max(float(share.max()) for share in shares)
@@ -65,7 +65,7 @@ def score_chart(data: PageData) -> str:
         parts.append(f'<polygon class="{kind}" points="{_points(across, up)}"/>')
     at = float(x(data.threshold))
     parts.append(f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{BOTTOM}"/>')
-    return _chart("Scores of same and different pairs", "score: cosine of the pair", "share of its kind", parts)
+    return _chart("Scores of same and different pairs", "score: cosine of the pair", "fraction of its kind", parts)
 
 
 def _ticks(top: float) -> np.ndarray:
@@ -76,7 +76,7 @@ def _ticks(top: float) -> np.ndarray:
 
 
 def _points(across: np.ndarray, up: np.ndarray) -> str:
-    """Points of a curve on a grid of GRAIN pixels, each once in a row, the middle ones of straight runs left out."""
+    """Points of a curve on a grid of GRAIN pixels, without repeated points and the inner points of lines."""
     grid = np.round(np.stack([across, up], axis=1) / RESOLUTION).astype(np.int64)
     grid = grid[np.append(True, (np.diff(grid, axis=0) != 0).any(axis=1))]
     step = np.diff(grid, axis=0)

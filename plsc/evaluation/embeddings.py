@@ -1,4 +1,4 @@
-"""What verification and identification do with embeddings before they compare them."""
+"""Checks and normalization of embeddings, before they are compared."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from plsc.errors import DataError
 
-ROWS = 2048  # taken at a time, so that a gallery of millions is never copied whole; even, for pairs
+ROWS = 2048  # rows per block, so that a gallery of millions is never copied whole; even, for pairs
 
 
 def check_embeddings(embeddings: Any, what: str) -> np.ndarray:
-    """The embeddings [M, E] as an array, E >= 1, floating point and finite; else DataError naming `what`."""
+    """Return the embeddings [M, E] as an array. Raises DataError that begins with `what` unless they are
+    floating point and finite and E >= 1."""
     array = np.asarray(embeddings)
     if array.ndim != 2 or not array.shape[1] or array.dtype.kind != "f":
         raise DataError(f"{what}: {array.dtype} {list(array.shape)}, expected floating point [images, embedding_size]")
@@ -35,7 +36,7 @@ def norms(embeddings: np.ndarray) -> np.ndarray:
 
 
 def normalize(embeddings: np.ndarray) -> np.ndarray:
-    """Each row divided by its length, float64 [M, E]; a zero row stays zero."""
+    """Divide each row by its length: float64 [M, E]. A zero row stays zero."""
     units = np.empty(embeddings.shape, np.float64)
     for start in range(0, len(embeddings), ROWS):
         _, scaled, length = _scaled(embeddings[start : start + ROWS])
@@ -46,7 +47,7 @@ def normalize(embeddings: np.ndarray) -> np.ndarray:
 def _scaled(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Largest absolute entry [M, 1], the rows divided by it [M, E], and the length of those [M, 1]; all float64.
 
-    That length lies between 1 and sqrt(E), or is 0 for a zero row: no square overflows or vanishes.
+    That length is between 1 and sqrt(E), or 0 for a zero row, so squares neither overflow nor underflow.
     """
     wide = np.asarray(embeddings, np.float64)
     largest = np.abs(wide).max(axis=1, keepdims=True)
@@ -55,12 +56,12 @@ def _scaled(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def combine_flip(original: np.ndarray, flipped: np.ndarray) -> tuple[np.ndarray, float]:
-    """The flip test: (embeddings float64 [M, E] of length 1, xnorm).
+    """Combine embeddings for the flip test: (embeddings float64 [M, E] of length 1, xnorm).
 
-    original, flipped [M, E]: embeddings of each image and of its mirror image, as the model gives them. They are
+    original, flipped [M, E]: embeddings of each image and of its mirror image, as the model returns them. They are
     added and the sum is divided by its length (zero stays zero). xnorm is the mean length of all 2M given embeddings.
 
-    Raises DataError if they differ in shape, are not floating point, or hold values that are not finite.
+    Raises DataError if they differ in shape, are not floating point, or are not finite.
     """
     original = check_embeddings(original, "embeddings")
     flipped = check_embeddings(flipped, "embeddings of the flipped images")

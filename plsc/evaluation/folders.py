@@ -1,4 +1,4 @@
-"""Folders of identities: one sub-folder per identity, its images directly in it."""
+"""Folders with one sub-folder of images per identity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIXES = PICTURES
 
 @dataclass(frozen=True)
 class Identities:
-    """names: the sub-folders, sorted. sizes: how many images each has. paths: all images, identity by identity."""
+    """names: the sub-folders, sorted. sizes: the number of images of each. paths: all images, identity by identity."""
 
     names: list[str]
     sizes: list[int]
@@ -21,10 +21,10 @@ class Identities:
 
 
 def find_identities(folder: str | os.PathLike[str]) -> Identities:
-    """The identities of a folder, in the order of the bytes of their names, and so their images.
+    """Find the identities of a folder and their images, both sorted by the bytes of their names.
 
-    Files that are no images by their endings, hidden names and empty sub-folders are passed over. Raises DataError
-    for a folder that cannot be read or has no identity with images, and for folders inside an identity's.
+    Files without an image suffix, hidden names and empty sub-folders are skipped. Raises DataError for a folder that
+    cannot be read or has no identity with images, and for folders inside an identity's folder.
     """
     names, sizes, paths = [], [], []
     for identity in _entries(folder):
@@ -33,7 +33,9 @@ def find_identities(folder: str | os.PathLike[str]) -> Identities:
         images = []
         for entry in _entries(identity.path):
             if entry.is_dir():
-                raise DataError(f"{entry.path}: is a folder inside an identity's; images lie directly in FOLDER/NAME")
+                raise DataError(
+                    f"{entry.path}: is a folder inside an identity's folder; images must be directly in FOLDER/NAME"
+                )
             if entry.name.lower().endswith(SUFFIXES):
                 images.append(entry.path)
         if images:
@@ -41,7 +43,7 @@ def find_identities(folder: str | os.PathLike[str]) -> Identities:
             sizes.append(len(images))
             paths += images
     if not names:
-        raise DataError(f"{os.fspath(folder)}: has no sub-folder with images; one per identity is needed")
+        raise DataError(f"{os.fspath(folder)}: has no sub-folder with images; each identity needs one")
     return Identities(names, sizes, paths)
 
 

@@ -1,4 +1,4 @@
-"""Identification: who is it? Probes are looked up in a gallery that may hold strangers (distractors) too."""
+"""Identification: probes are searched for in a gallery, which may also hold distractors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ FPIRS = (1e-1, 1e-2, 1e-3)
 
 @dataclass(frozen=True)
 class Identification:
-    """Shares in [0, 1], None where the probes do not support the figure.
+    """Rates in [0, 1]; None if the probes do not support the value.
 
-    rank_rate: {k: share of mated probes with one of their own among the k most similar}; None without mated probes.
-    tpir_at_fpir: {f: share of mated probes whose most similar entry is their own and lies above the lowest threshold
-    that at most f of the unmated probes reach}; None with fewer than 1/f unmated probes or no mated ones.
-    num_mated, num_unmated: probes whose identity is in the gallery, and those whose is not.
+    rank_rate: {k: fraction of mated probes with an entry of their identity among the k most similar}; None without
+    mated probes.
+    tpir_at_fpir: {f: fraction of mated probes whose most similar entry has their identity and is above the lowest
+    threshold that at most a fraction f of the unmated probes reach}; None with fewer than 1/f unmated probes, or
+    without mated ones.
+    num_mated, num_unmated: number of probes whose identity is, or is not, in the gallery.
     """
 
     rank_rate: dict[int, float | None]
@@ -41,12 +43,12 @@ def identify(
     fpirs: Sequence[float] = FPIRS,
     block: int = 1 << 22,
 ) -> Identification:
-    """Looks each probe [M, E] up among gallery [N, E] and distractors [D, E] (identities in neither list) by cosine.
+    """Search for each probe [M, E] among gallery [N, E] and distractors [D, E] (of other identities) by cosine.
 
-    Identities are integers. Equal similarities count against the probe. Memory beyond the inputs: a few arrays of
-    `block` similarities (of one probe's, if that is more), in the dtype of the inputs.
+    Identities are integers. Ties count against the probe. Memory beyond the inputs: a few arrays of `block`
+    similarities, at least those of one probe, in the dtype of the inputs.
 
-    Raises DataError for wrong shapes or values that are not finite; ConfigError for ranks < 1 or rates outside (0, 1).
+    Raises DataError for wrong shapes or values that are not finite; ConfigError for ranks < 1 or FPIRs outside (0, 1).
     """
     check_options(ranks, fpirs)
     gallery, gallery_ids = check_labelled(gallery, gallery_id, "gallery")
@@ -54,7 +56,10 @@ def identify(
     parts = [gallery] if distractors is None else [gallery, check_embeddings(distractors, "distractors")]
     if len({part.shape[1] for part in [probes, *parts]}) != 1 or not len(gallery):
         shapes = [list(part.shape) for part in [probes, *parts]]
-        raise DataError(f"identification: probes, gallery, distractors are {shapes}; sizes must agree, gallery filled")
+        raise DataError(
+            f"identification: probes, gallery, distractors are {shapes}; embedding sizes must be equal and the gallery "
+            "not empty"
+        )
     lengths = [norms(part) for part in parts]
     mate_cosine, mate_rank, best_cosine = _find_mates(parts, lengths, gallery_ids, probes, probe_ids, block)
     mated = np.isin(probe_ids, gallery_ids)
@@ -74,7 +79,7 @@ def identify(
 
 
 def check_options(ranks: Sequence[int], fpirs: Sequence[float]) -> None:
-    """Raise ConfigError for ranks or rates that cannot be."""
+    """Raise ConfigError for ranks < 1 and for FPIRs outside (0, 1)."""
     if any(rank < 1 for rank in ranks) or not all(0 < rate < 1 for rate in fpirs):
         raise ConfigError(f"identification: ranks {list(ranks)}, FPIR {list(fpirs)}; allowed: ranks >= 1, 0 < FPIR < 1")
 
@@ -87,7 +92,7 @@ def _find_mates(
     probe_id: np.ndarray,
     block: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per probe [M]: cosine with the nearest of its own identity (or -inf), its place from 1, top cosine."""
+    """Per probe [M]: highest cosine with its identity (or -inf), rank of that entry from 1, highest cosine."""
     total = sum(len(part) for part in parts)
     mate_cosine, mate_rank, best_cosine = (
         np.full(len(probes), -np.inf),
@@ -108,9 +113,9 @@ def _find_mates(
 
 
 def cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndarray) -> np.ndarray:
-    """Of probes [b, E] with the parts [N, E] and so on, side by side [b, N + ...]; 0 with a zero embedding.
+    """Cosines of probes [b, E] with all parts [N, E], ..., side by side: [b, N + ...]; 0 for a zero embedding.
 
-    lengths: `norms` of each part. In the dtype of the inputs.
+    lengths: `norms` of each part. The dtype is that of the inputs.
     """
     length = norms(probes)
     units = (probes / np.where(length > 0, length, 1.0)[:, None]).astype(probes.dtype)
@@ -125,9 +130,9 @@ def cosines(parts: list[np.ndarray], lengths: list[np.ndarray], probes: np.ndarr
 
 
 def check_labelled(embeddings: np.ndarray, ids: Sequence[int] | np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """The embeddings, checked, and their identities as an array. Raises DataError naming `what`."""
+    """Return the checked embeddings and their identities as arrays. Raises DataError that begins with `what`."""
     array, identity = check_embeddings(embeddings, what), np.asarray(ids)
     if identity.shape != (len(array),) or (len(identity) and identity.dtype.kind not in "ui"):
         kind = f"{identity.dtype} {list(identity.shape)}"
-        raise DataError(f"{what}: identities are {kind} for {len(array)} embeddings, expected one integer each")
+        raise DataError(f"{what}: identities are {kind} for {len(array)} embeddings, expected one integer for each")
     return array, identity

@@ -1,4 +1,4 @@
-"""Sets whose images have an identity each: a folder with a sub-folder per identity, or a list of files."""
+"""Evaluation sets with an identity for each image: a folder with a sub-folder per identity, or a list of files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class IdentitySet:
     """M images, those of an identity together, distractors last.
 
     images: their bytes. identities: int64 [M], from 0 in the order of the images; DISTRACTOR (-1) for images of
-    nobody. pair_images: int64 [2P], the images of pair i are 2i and 2i + 1; issame: bool [P]; both None where no pairs
-    were asked for, or there are too few for them.
+    nobody. pair_images: int64 [2P], images of the pairs: pair i is entries 2i and 2i + 1. issame: bool [P]. Both are
+    None without pairs.
     """
 
     name: str
@@ -35,7 +35,7 @@ class IdentitySet:
     issame: np.ndarray | None = None
 
     def as_pairs(self) -> PairSet:
-        """The images of the pairs alone. Raises DataError where there are none."""
+        """The pairs as a PairSet. Raises DataError if there are none."""
         if self.pair_images is None or self.issame is None:
             raise DataError(f"{self.name}: {too_few(self)}")
         return PairSet(self.name, self.images.select(self.pair_images), self.issame)
@@ -45,9 +45,9 @@ AnySet = Union[PairSet, IdentitySet]
 
 
 def load_set(path: str | os.PathLike[str], name: str, kinds: Collection[str]) -> AnySet:
-    """What is needed of a set: ``kinds`` holds "pairs", "identities" or both; a set of pairs has no identities.
+    """Load a set for ``kinds``: "pairs", "identities" or both. A set of pairs has no identities.
 
-    Raises DataError for a set that cannot be read, and for one without pairs where nothing else is needed.
+    Raises DataError for a set that cannot be read, and for one without pairs if only pairs are needed.
     """
     path, is_list = Path(path), is_identity_list(path)
     if not is_list and (IDENTITIES not in kinds or not path.is_dir()):
@@ -66,7 +66,7 @@ def load_identity_folder(path: str | os.PathLike[str], name: str) -> IdentitySet
 
 
 def is_identity_list(path: str | os.PathLike[str]) -> bool:
-    """True for a .txt whose first line that is not blank has two fields, not the three of a list of pairs."""
+    """True for a .txt whose first non-blank line has two fields; a list of pairs has three."""
     if Path(path).suffix != ".txt" or not os.path.isfile(path):
         return False
     first = next((line for line in read_lines(path) if line.strip()), "")
@@ -74,10 +74,10 @@ def is_identity_list(path: str | os.PathLike[str]) -> bool:
 
 
 def load_identity_list(path: str | os.PathLike[str], name: str) -> IdentitySet:
-    """A list with `path<TAB>identity` a line, paths relative to its directory.
+    """Read a list with one `path<TAB>identity` per line; paths are relative to its directory.
 
-    An identity is any text; -1 is a distractor. UTF-8; blank lines do not count. Raises DataError that names the first
-    bad line and how many there are.
+    An identity is any text; -1 is a distractor. UTF-8; blank lines are ignored. Raises DataError that names the first
+    bad line and the number of bad lines.
     """
     home, rows, bad = Path(path).parent, [], []
     numbers: dict[str, int] = {str(DISTRACTOR): DISTRACTOR}
@@ -87,11 +87,11 @@ def load_identity_list(path: str | os.PathLike[str], name: str) -> IdentitySet:
             continue
         location, fields = f"{os.path.basename(path)}:{line_number}", line.split("\t")
         if len(fields) != 2 or not fields[0] or not fields[1].strip():
-            bad.append(f"{location}: {printable(line)}; path<TAB>identity is needed")
+            bad.append(f"{location}: {printable(line)}; expected path<TAB>identity")
             continue
         file = os.path.join(home, fields[0])
         if not os.path.isfile(file):
-            bad.append(f"{location}: image {printable(file)} is not there")
+            bad.append(f"{location}: image {printable(file)} does not exist")
         rows.append((numbers.setdefault(fields[1].strip(), len(numbers) - 1), file, location))
     if bad or not rows:
         problem = f"{len(bad)} problem(s), the first: {bad[0]}" if bad else "is empty"
@@ -102,7 +102,7 @@ def load_identity_list(path: str | os.PathLike[str], name: str) -> IdentitySet:
 
 
 def too_few(found: IdentitySet) -> str:
-    """Why there are no pairs."""
+    """The reason why a set has no pairs."""
     known = found.identities[found.identities != DISTRACTOR]
     return (
         f"{len(known)} images of {len(np.unique(known))} identities; at least {FOLDS} pairs of one identity and "
@@ -111,7 +111,7 @@ def too_few(found: IdentitySet) -> str:
 
 
 def _with_pairs(found: IdentitySet) -> IdentitySet:
-    """With FOLDER_PAIRS pairs, or as many as there are, drawn as those of a folder."""
+    """Add FOLDER_PAIRS pairs, or as many as possible, drawn as those of a folder."""
     sizes: Sequence[int] = np.bincount(found.identities[found.identities != DISTRACTOR]).tolist()
     number = min(FOLDER_PAIRS, max_pairs(sizes, FOLDS))
     if not number:

@@ -1,4 +1,4 @@
-"""The template protocol of IJB-B and IJB-C (1:1): the images of a person are one template, templates are compared."""
+"""The 1:1 template protocol of IJB-B and IJB-C: each template is a set of images of a person."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plsc.evaluation.roc import auc, eer, roc_curve, tar_at_far
 from plsc.evaluation.verification import FARS
 from plsc.files import safe_open
 
-BLOCK = 1 << 15  # pairs compared at a time
+BLOCK = 1 << 15  # pairs per block
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Faces:
 
 @dataclass(frozen=True)
 class TemplatePairs:
-    """P comparisons of templates: int64 [P] first and second, bool [P] whether they show one person."""
+    """P pairs of templates: int64 [P] first and second, bool [P] whether both show the same person."""
 
     first: np.ndarray
     second: np.ndarray
@@ -37,7 +37,7 @@ class TemplatePairs:
 
 @dataclass(frozen=True)
 class IjbResult:
-    """Shares in [0, 1]. tar_at_far: {far: tar}, None where there are fewer than 1/far different pairs."""
+    """Rates in [0, 1]. tar_at_far: {far: tar}; None with fewer than 1/far different pairs."""
 
     tar_at_far: dict[float, float | None]
     auc: float
@@ -48,11 +48,13 @@ class IjbResult:
 
 
 def read_faces(path: str | os.PathLike[str]) -> Faces:
-    """`ijbc_face_tid_mid.txt`: `name template medium` a line. Raises DataError that names the first bad line."""
+    """Read `ijbc_face_tid_mid.txt`, one `name template medium` per line. Raises DataError that names a bad line."""
     names, numbers = [], []
     for line, fields in enumerate(_read_fields(path), 1):
         if len(fields) != 3 or not _integers(fields[1:]):
-            raise DataError(f"{os.fspath(path)}:{line}: {_quote(fields)}; name, template and medium number are needed")
+            raise DataError(
+                f"{os.fspath(path)}:{line}: {_quote(fields)}; expected name, template number and medium number"
+            )
         names.append(fields[0])
         numbers.append((int(fields[1]), int(fields[2])))
     template, medium = np.array(numbers, np.int64).T
@@ -60,13 +62,13 @@ def read_faces(path: str | os.PathLike[str]) -> Faces:
 
 
 def read_pairs(path: str | os.PathLike[str]) -> TemplatePairs:
-    """`ijbc_template_pair_label.txt`: `template template 0|1` a line; blank lines do not count.
+    """Read `ijbc_template_pair_label.txt`, one `template template 0|1` per line; blank lines are ignored.
 
     Raises DataError that names the first bad line.
     """
     try:
         with safe_open.open_text(path, safe_open.LIST, "utf-8-sig") as file, warnings.catch_warnings():
-            warnings.simplefilter("error")  # of an empty file, of 1.0 taken for 1
+            warnings.simplefilter("error")  # for an empty file, and for 1.0 read as 1
             table = np.loadtxt(file, dtype=np.int64, comments=None, ndmin=2)
         good = table.shape[1:] == (3,) and len(table) > 0 and bool(np.isin(table[:, 2], (0, 1)).all())
     except OSError as error:
@@ -76,15 +78,15 @@ def read_pairs(path: str | os.PathLike[str]) -> TemplatePairs:
     if not good:
         for line, fields in enumerate(_read_fields(path), 1):
             if len(fields) != 3 or not _integers(fields) or fields[2] not in ("0", "1"):
-                raise DataError(f"{os.fspath(path)}:{line}: {_quote(fields)}; two templates and 0 or 1 are needed")
+                raise DataError(f"{os.fspath(path)}:{line}: {_quote(fields)}; expected two template numbers and 0 or 1")
         raise DataError(f"{os.fspath(path)}: is not a list of `template template 0|1`")
     return TemplatePairs(table[:, 0], table[:, 1], table[:, 2] == 1)
 
 
 def read_scores(path: str | os.PathLike[str], faces: Faces) -> np.ndarray:
-    """The detector's scores, float64 [M], from `ijbc_name_5pts_score.txt`: the name, ten coordinates and the score.
+    """Read the detector's scores, float64 [M], from `ijbc_name_5pts_score.txt`: name, ten coordinates, score per line.
 
-    Raises DataError that names the first bad line, or where it is not the same images in the same order.
+    Raises DataError that names the first bad line, also if the images or their order differ from ``faces``.
     """
     scores = []
     for line, fields in enumerate(_read_fields(path), 1):
@@ -95,7 +97,7 @@ def read_scores(path: str | os.PathLike[str], faces: Faces) -> np.ndarray:
             score = np.nan
         if not np.isfinite(score):
             raise DataError(
-                f"{os.fspath(path)}:{line}: {_quote(fields)}; {expected!r}, ten coordinates and a score are needed"
+                f"{os.fspath(path)}:{line}: {_quote(fields)}; expected {expected!r}, ten coordinates and a score"
             )
         scores.append(score)
     if len(scores) != len(faces.names):
@@ -106,17 +108,17 @@ def read_scores(path: str | os.PathLike[str], faces: Faces) -> np.ndarray:
 def build_templates(
     features: np.ndarray, faces: Faces, scores: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(template numbers, rising int64 [T]; their features, float64 [T, E] of length 1, zero stays zero).
+    """Aggregate features into templates: (template numbers, ascending int64 [T]; float64 [T, E] of length 1).
 
-    features [M, E] as the net gives them, row i of image i; they are not normalised here, so that longer ones weigh
-    more. With scores each is first multiplied by its own. The features of one medium are averaged, those of the media
-    of a template added, the sum is divided by its length.
+    features [M, E]: the model's outputs, not normalized, so that longer ones weigh more; row i belongs to image i. With
+    scores, each is first multiplied by its score. Features are averaged over each medium, then summed over the media of
+    the template, and the sum is divided by its length (zero stays zero).
 
-    Raises DataError for shapes that do not fit and for values that are not finite.
+    Raises DataError for wrong shapes and for values that are not finite.
     """
     features = check_embeddings(features, "features")
     if len(features) != len(faces.names) or (scores is not None and len(scores) != len(features)):
-        raise DataError(f"IJB: {len(features)} features for {len(faces.names)} images; one for each line is needed")
+        raise DataError(f"IJB: {len(features)} features for {len(faces.names)} images; expected one feature per line")
     order = np.lexsort((faces.medium, faces.template))
     numbers, starts = np.unique(faces.template[order], return_index=True)
     sums = np.zeros((len(numbers), features.shape[1]))
@@ -133,9 +135,9 @@ def build_templates(
 def evaluate_templates(
     features: np.ndarray, faces: Faces, pairs: TemplatePairs, scores: np.ndarray | None = None
 ) -> IjbResult:
-    """TAR at FAR of all pairs of templates by cosine.
+    """Compute TAR at FAR, AUC and EER over all pairs of templates, by cosine.
 
-    Raises DataError as `templates` does, for a pair that names a template without images, and for pairs of one kind.
+    Raises DataError as ``build_templates`` does, for a pair of an unknown template, and if all pairs are of one kind.
     """
     numbers, units = build_templates(features, faces, scores)
     similarity = np.empty(len(pairs.same))
@@ -152,14 +154,14 @@ def _rows_of(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     missing = np.flatnonzero(numbers[places] != wanted)
     if len(missing):
         raise DataError(
-            f"IJB: pair {missing[0] + 1} names template {wanted[missing[0]]}, of which there is no image "
-            f"({len(missing)} such pairs)"
+            f"IJB: pair {missing[0] + 1} names template {wanted[missing[0]]}, which has no images "
+            f"({len(missing):,} such pairs)"
         )
     return places
 
 
 def _read_fields(path: str | os.PathLike[str]) -> list[list[str]]:
-    """The words of each line, up to the last that is not blank. Raises DataError for none."""
+    """The fields of each line, without blank lines at the end. Raises DataError for an empty file."""
     try:
         with safe_open.open_text(path, safe_open.LIST, "utf-8-sig", "surrogateescape") as file:
             lines = [line.split() for line in file]

@@ -1,4 +1,4 @@
-"""What scalars.jsonl says of a set, read back."""
+"""Results of evaluation sets, parsed from scalars.jsonl."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PLAIN = ("accuracy", "accuracy_std", "threshold", "auc", "eer", "xnorm", "num_sa
 
 @dataclass(frozen=True)
 class LoggedResult:
-    """The last line of a set: its step, its verification if it had one, and the numbers of the other metrics."""
+    """The last line of a set: its step, its verification if it was computed, and the numbers of other metrics."""
 
     step: int
     verification: Verification | None
     numbers: dict[str, float | None]
 
     def plain(self) -> dict[str, Any]:
-        """As in scalars.jsonl, but without the curve."""
+        """The data as in scalars.jsonl, but without the ROC curve."""
         found = {} if self.verification is None else {name: getattr(self.verification, name) for name in PLAIN}
         if self.verification is not None:
             found["tar_at_far"] = {f"{far:g}": tar for far, tar in self.verification.tar_at_far.items()}
@@ -32,7 +32,7 @@ class LoggedResult:
 
 
 def parse_logged(line: Mapping[str, Any]) -> LoggedResult:
-    """From a line that tells of a set. Raises KeyError, TypeError, ValueError for one that no run writes."""
+    """Parse a line of an evaluation set. Raises KeyError, TypeError or ValueError for an invalid line."""
     verified = "roc" in line
     of_verification = (*PLAIN, *ROC) if verified else ()
     numbers = {

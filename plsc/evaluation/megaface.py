@@ -1,4 +1,4 @@
-"""Identification as MegaFace does it: each probe has to find one mate at a time among all distractors."""
+"""Identification in the protocol of MegaFace: each probe is searched for one mate among all distractors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plsc.errors import ConfigError, DataError
 from plsc.evaluation.embeddings import check_embeddings, norms
 from plsc.evaluation.identification import RANKS, check_labelled, cosines
 
-BLOCK = 1 << 22  # similarities held at a time
+BLOCK = 1 << 22  # similarities per block
 
 
 def megaface(
@@ -22,19 +22,18 @@ def megaface(
     ranks: Sequence[int] = RANKS,
     block: int = BLOCK,
 ) -> tuple[dict[int, float | None], int]:
-    """({k: share of trials that find the mate among the k most similar}, number of trials), by cosine.
+    """Return ({k: fraction of trials with the mate among the k most similar}, number of trials), by cosine.
 
-    A trial is a probe [M, E] and one mate [N, E] of its identity: the gallery is that mate and all distractors [D, E].
-    Without mates, those of a probe are the other probes of its identity (MegaFace's own set-up with FaceScrub). The
-    share is over trials, so an identity counts by its number of them; None without any. `identify` differs: there the
-    gallery holds everybody, and one of several entries of an identity is enough. A distractor as similar as the mate
-    counts against the probe.
+    A trial is a probe [M, E] and one mate [N, E] of its identity; its gallery is that mate and all distractors [D, E].
+    Without mates, the mates of a probe are the other probes of its identity, as in MegaFace with FaceScrub. Rates are
+    over trials, so an identity with many trials counts more; None without trials. In `identify`, by contrast, the
+    gallery holds all identities, and one of several entries of an identity is enough. Ties count against the probe.
 
     Source: Kemelmacher-Shlizerman et al., "The MegaFace Benchmark", CVPR 2016, section 4 (rank-k with N distractors).
     Raises DataError for wrong shapes, values that are not finite or no distractors; ConfigError for ranks < 1.
     """
     if any(rank < 1 for rank in ranks) or not ranks:
-        raise ConfigError(f"identification: ranks {list(ranks)}; at least one is needed, each at least 1")
+        raise ConfigError(f"identification: ranks {list(ranks)}; give at least one, each at least 1")
     probes, probe_ids = check_labelled(probes, probe_id, "probes")
     distractors = check_embeddings(distractors, "distractors")
     others = mates is None
@@ -44,7 +43,10 @@ def megaface(
         mates, mate_ids = check_labelled(mates, () if mate_id is None else mate_id, "mates")
     if len({part.shape[1] for part in (probes, mates, distractors)}) != 1 or not len(distractors):
         shapes = [list(part.shape) for part in (probes, mates, distractors)]
-        raise DataError(f"identification: probes, mates, distractors are {shapes}; sizes must agree, some distractors")
+        raise DataError(
+            f"identification: probes, mates, distractors are {shapes}; embedding sizes must be equal and distractors "
+            "not empty"
+        )
     lengths, mate_lengths = [norms(distractors)], [norms(mates)]
     hits, trials = np.zeros(len(ranks), np.int64), 0
     step = max(1, block // (len(distractors) + len(mates)))
@@ -61,7 +63,7 @@ def megaface(
 
 
 def _kth_distractor(cosine: np.ndarray, ranks: Sequence[int]) -> list[np.ndarray]:
-    """For each rank k the k-th largest of every row: what a mate must exceed; -inf with fewer than k distractors."""
+    """For each rank k, the k-th largest value of every row, which a mate must exceed; -inf with fewer distractors."""
     count = cosine.shape[1]
     places = sorted({count - rank for rank in ranks if rank <= count})
     if places:

@@ -1,7 +1,7 @@
-"""What a metric is: one class, from embeddings and identities (or pairs) to named numbers.
+"""The base class of metrics, their registry, and their checked calls.
 
-docs/add_a_metric.md shows how to write one. The numbers are in the log, the scalars, the table, the JSON and the page,
-and ``best_metric`` may name them, by what the class declares.
+A metric computes named numbers from embeddings and identities or pairs. They appear in the log, the scalars, the table,
+the JSON and the page, and ``best_metric`` may name them. See docs/add_a_metric.md.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 LARGER, SMALLER = "larger", "smaller"
 PAIRS, IDENTITIES = NEEDS = "pairs", "identities"
-DISTRACTOR = -1  # the identity of images of nobody
-RESERVED = ("step", "test", "roc", "tar_at_far")  # of a line of scalars.jsonl
+DISTRACTOR = -1  # the identity of images that belong to no identity
+RESERVED = ("step", "test", "roc", "tar_at_far")  # keys of a line of scalars.jsonl
 _NAME, _NUMBER = re.compile(r"[A-Za-z]\w*"), re.compile(r"[A-Za-z][\w@+-]*(\.\w+)*")
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A set of images after the model.
+    """The embeddings of an evaluation set.
 
-    name: of the set. embeddings: float64 [M, E] of length 1 (a zero embedding stays zero). identities: int64 [M], for
-    metrics that need identities; DISTRACTOR (-1) marks images of nobody, to be found but not to be looked for.
+    name: the name of the set. embeddings: float64 [M, E] of length 1 (a zero embedding stays zero). identities:
+    int64 [M], for metrics that need identities; DISTRACTOR (-1) marks gallery images that are never a query.
     issame: bool [M / 2], for metrics that need pairs: rows 2i and 2i + 1 are pair i. xnorm: the mean length of the
-    embeddings before they were normalised.
+    embeddings before normalization.
     """
 
     name: str
@@ -50,12 +50,11 @@ class Embedded:
 
 
 class Metric:
-    """Base class. A subclass writes ``compute`` and says which numbers it gives; the rest has defaults.
+    """Base class of metrics. A subclass defines ``compute`` and ``better``; the rest has defaults.
 
-    needs: "identities" or "pairs", what a set must have. better: {name of a number: "larger", "smaller" or None};
-    ``best_metric`` takes those that have a direction. on_every_rank: compute on every rank instead of on rank 0.
-    name: the one that it is registered under, set when it is made. The parameters of the constructor are options, set
-    by ``metric_options``.
+    needs: "identities" or "pairs": what a set must have. better: {name of a number: "larger", "smaller" or None};
+    ``best_metric`` accepts names with a direction. on_every_rank: compute on every rank instead of rank 0 only.
+    name: the registered name, set by PLSC. The parameters of the constructor are options, set by ``metric_options``.
     """
 
     needs: str = IDENTITIES
@@ -64,31 +63,31 @@ class Metric:
     name: str = ""
 
     def compute(self, data: Embedded) -> Any:
-        """{name: number} for every name in ``better``; None for a number that the set does not support."""
+        """Return {name: number} for every name in ``better``; None for a number that the set does not support."""
         raise NotImplementedError
 
     def gives(self, data: Embedded) -> Collection[str]:
-        """The numbers that a set can give. Called before training: ``data.embeddings`` is empty, the rest is there."""
+        """Return the names of the numbers that a set supports. Called before training, with empty embeddings."""
         return tuple(self.better)
 
     def numbers(self, result: Any) -> Mapping[str, float | None]:
-        """The numbers of what ``compute`` returned, where that is more than numbers."""
+        """Return the numbers of a result of ``compute``, if ``compute`` returns more than numbers."""
         return result
 
     def describe(self, values: Mapping[str, float | None]) -> str:
-        """What the log says after the name of the set."""
+        """Return the text of the log line, after the name of the set."""
         known = ", ".join(f"{name}: {format_number(value)}" for name, value in values.items() if value is not None)
         return f"{self.name}: {known or 'the set supports none of its numbers'}"
 
     def record(self, result: Any) -> dict[str, Any] | None:
-        """What is written to scalars.jsonl and JSON, as plain data; None for the numbers."""
+        """Return plain data for scalars.jsonl and JSON; None to write the numbers."""
         return None
 
 
 def register_metric(name: str, *, source: str = "") -> Callable[[type[Metric]], type[Metric]]:
-    """Decorator: the subclass of ``Metric`` becomes known as ``name`` to the setting ``metrics``. source: the paper.
+    """Decorator that registers a subclass of ``Metric`` under ``name`` for the setting ``metrics``. source: the paper.
 
-    Raises ConfigError for a name that is taken and for a class that cannot be used.
+    Raises ConfigError for a name that is already registered and for an invalid class.
     """
 
     def add(kind: type[Metric]) -> type[Metric]:
@@ -101,8 +100,10 @@ def register_metric(name: str, *, source: str = "") -> Callable[[type[Metric]], 
 
 
 def make_metrics(config: Config) -> list[Metric]:
-    """The metrics of a run, by ``metrics`` and ``metric_options``. Raises ConfigError for one that cannot be made, and
-    for numbers of two that have the same name."""
+    """Create the metrics of a run from ``metrics`` and ``metric_options``.
+
+    Raises ConfigError for a metric that cannot be created, and for two numbers of the same name.
+    """
     made: dict[str, Metric] = {}
     owner: dict[str, str] = {}
     for name in config.metrics:
@@ -123,8 +124,8 @@ def make_metrics(config: Config) -> list[Metric]:
 
 @dataclass(frozen=True)
 class Computed:
-    """What a metric made of a set: its numbers, what the log says, what JSON holds, and what ``compute`` returned (None
-    on a rank that did not compute it)."""
+    """A metric of a set: its numbers, its log text, its JSON data, and the result of ``compute`` (None on a rank that
+    did not compute it)."""
 
     values: dict[str, float | None]
     text: str
@@ -133,7 +134,7 @@ class Computed:
 
 
 def compute_metric(metric: Metric, data: Embedded) -> Computed:
-    """All of it, checked. Raises DataError, on one line, for whatever is wrong."""
+    """Compute ``metric`` and check all that it returns. Raises DataError, in one line, for any error."""
     result = _call(metric, "compute", data)
     values = _check_numbers(metric, _call(metric, "numbers", result))
     text, record = _call(metric, "describe", values), _call(metric, "record", result)
@@ -145,10 +146,10 @@ def compute_metric(metric: Metric, data: Embedded) -> Computed:
 
 
 def supported_numbers(metric: Metric, data: Embedded) -> list[str]:
-    """The numbers that a set can give, in order. Raises DataError for whatever is wrong with ``gives``."""
+    """The names of the numbers that a set supports, in order. Raises DataError if ``gives`` fails."""
     names = _call(metric, "gives", data)
     if isinstance(names, str) or not isinstance(names, Collection) or not set(names) <= set(metric.better):
-        raise DataError(f"metric {metric.name}: gives returned {names!r}; names out of `better` are needed")
+        raise DataError(f"metric {metric.name}: gives returned {names!r}; expected names of `better`")
     return [name for name in metric.better if name in names]
 
 
@@ -162,22 +163,21 @@ def _call(metric: Metric, method: str, argument: Any) -> Any:
 
 
 def dry_run(metric: Metric, data: Embedded, size: int) -> None:
-    """Compute ``metric`` once from made-up embeddings of ``size`` numbers, for the labels of ``data``. Raises
-    DataError for what a metric does wrong."""
+    """Compute ``metric`` once on random embeddings [M, size] with the labels of ``data``. Raises DataError."""
     count = 2 * len(data.issame) if metric.needs == PAIRS else len(data.identities)
     draw = np.random.Generator(np.random.Philox(key=[0, 0]))
-    made_up = draw.standard_normal((count, size))
-    made_up /= np.linalg.norm(made_up, axis=1, keepdims=True)
-    compute_metric(metric, replace(data, embeddings=made_up, xnorm=1.0))
+    random_units = draw.standard_normal((count, size))
+    random_units /= np.linalg.norm(random_units, axis=1, keepdims=True)
+    compute_metric(metric, replace(data, embeddings=random_units, xnorm=1.0))
 
 
 def format_number(value: float) -> str:
-    """A number for people: integers as they are, others with five digits."""
+    """Format a number: integers unchanged, others with five digits."""
     return str(value) if isinstance(value, int) else f"{value:.5f}"
 
 
 def resolve_number(name: str, known: Collection[str]) -> str | None:
-    """The one of ``known`` that ``name`` means: tar@1e-3 is tar@0.001."""
+    """Return the entry of ``known`` that ``name`` denotes: tar@1e-3 is tar@0.001. None if there is none."""
     if name in known:
         return name
     base, at, number = name.partition("@")

@@ -1,4 +1,4 @@
-"""Writing a result: the whole file or the one that was there before."""
+"""Atomic writes of result files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from plsc.files import atomic
 
 
 def require_writable(path: str | os.PathLike[str], what: str) -> None:
-    """Raises DataError, which begins with ``what``, where no file can be made at ``path``: before hours of work."""
+    """Raise DataError that begins with ``what`` if no file can be written at ``path``. Called before long work."""
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{what} {path}: is a directory; give the name of a file")
     if not path.parent.is_dir():
-        raise DataError(f"{what} {path}: there is no directory {path.parent}; make it first")
+        raise DataError(f"{what} {path}: the directory {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):
-        raise DataError(f"{what} {path}: the directory {path.parent} cannot be written to")
+        raise DataError(f"{what} {path}: the directory {path.parent} is not writable")
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], what: str) -> Iterator[BinaryIO]:
-    """`plsc.files.atomic.whole_file`, whose errors are a DataError that begins with ``what``."""
+    """`plsc.files.atomic.whole_file` that raises DataError, which begins with ``what``, instead of OSError."""
     try:
         with atomic.whole_file(path) as file:
             yield file
@@ -34,6 +34,6 @@ def whole_file(path: str | os.PathLike[str], what: str) -> Iterator[BinaryIO]:
 
 
 def write_text(path: str | os.PathLike[str], text: str, what: str) -> None:
-    """Writes UTF-8, whole or not at all. Raises DataError that begins with ``what``."""
+    """Write UTF-8 text atomically. Raises DataError that begins with ``what``."""
     with whole_file(path, what) as file:
         file.write(text.encode())

@@ -1,4 +1,4 @@
-"""Verification as one HTML file: figures, curves, and the pairs that were mistaken. No script, nothing is fetched."""
+"""A verification report as one HTML file: metrics, curves and misclassified pairs. No scripts, no external files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ svg .same { fill: var(--same); stroke: var(--same); }
 svg .different { fill: var(--different); stroke: var(--different); }
 svg .threshold { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 5 4; }
 """
-# Whatever a name might smuggle in: the page may not run or fetch anything.
+# Names from users must not make the page run or load anything.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -63,16 +63,16 @@ def write_page(
     title: str = "Verification",
     numbers: Numbers | None = None,
 ) -> None:
-    """Writes one self-contained HTML file for all sets, replacing ``path`` at once.
+    """Write one self-contained HTML file for all sets. The write is atomic.
 
-    Size: below 60 kB and 40 small JPEGs a set. title: what was judged. numbers: those of other metrics, shown under the
-    name of the set. Raises DataError if it cannot be written.
+    Size: below 60 kB and 40 small JPEGs per set. title: the name of the model. numbers: values of other metrics, shown
+    under the name of the set. Raises DataError if the file cannot be written.
     """
     write_text(path, page(results, title, numbers), "page")
 
 
 def page(results: Sequence[PageData], title: str, numbers: Numbers | None = None) -> str:
-    """The text of the page."""
+    """Return the HTML of the page."""
     numbers = numbers or {}
     parts = [_section(one, numbers.get(one.name, {})) for one in results]
     others = {name: metrics for name, metrics in numbers.items() if name not in [one.name for one in results]}
@@ -114,7 +114,7 @@ def _section(one: PageData, metrics: Mapping[str, Mapping[str, float | None]]) -
     keys += '<span class="key dashed">threshold</span>'
     return (
         f"<section><h2>{_text(one.name)}</h2>"
-        f"<p>{result.num_same} pairs of the same, {result.num_different} of different identities</p>"
+        f"<p>{result.num_same:,} pairs of the same, {result.num_different:,} of different identities</p>"
         f'{_list(values)}<div class="charts"><figure><figcaption>ROC</figcaption>{roc_chart(result)}</figure>'
         f"<figure><figcaption>Scores{keys}</figcaption>{score_chart(one)}</figure></div>"
         f"{_metrics(metrics)}{_mistakes(one)}</section>"
@@ -143,11 +143,11 @@ def _list(values: dict[str, str | None], none: str = "too few pairs") -> str:
 
 def _mistakes(one: PageData) -> str:
     total = one.result.num_same + one.result.num_different
-    text = f"{one.num_mistakes} of {total} pairs are on the wrong side of the threshold"
+    text = f"{one.num_mistakes:,} of {total:,} pairs are on the wrong side of the threshold"
     if one.mistakes:
         text += f"; the {len(one.mistakes)} farthest from it" if len(one.mistakes) < one.num_mistakes else ""
     cards = "".join(map(_card, one.mistakes))
-    return f'<h3>Worst mistaken pairs</h3><p>{text}.</p><div class="pairs">{cards}</div>'
+    return f'<h3>Worst misclassified pairs</h3><p>{text}.</p><div class="pairs">{cards}</div>'
 
 
 def _card(mistake: Mistake) -> str:

@@ -1,4 +1,4 @@
-"""What a page shows of one verification set: small, whatever the size of the set."""
+"""The data of one verification set for the HTML page. Its size does not depend on the size of the set."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.verification import Verification
 
-WORST = 20  # pairs that are shown, at most
-SIDE = 112  # pixels: the longer side of an image that is shown, at most
+WORST = 20  # most pairs that are shown
+SIDE = 112  # pixels: the longer side of an image on the page, at most
 BINS = 80
 QUALITY = 85  # of JPEG
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A pair that the threshold answers wrongly: its number, its cosine, what is true, both images as JPEG."""
+    """A misclassified pair: its number, its cosine, whether it is a same pair, both images as JPEG."""
 
     pair: int
     score: float
@@ -31,8 +31,8 @@ class Mistake:
 class PageData:
     """One set. Scores are cosines; "same" is score > threshold.
 
-    edges: float64 [BINS + 1], rising. same, different: int64 [BINS], numbers of pairs with a score in each bin.
-    mistakes: the worst ones, the farthest on the wrong side of the threshold first. num_mistakes: all there are.
+    edges: float64 [BINS + 1], ascending. same, different: int64 [BINS], numbers of pairs with a score in each bin.
+    mistakes: the worst ones, those farthest from the threshold first. num_mistakes: the number of all.
     """
 
     name: str
@@ -53,16 +53,18 @@ def page_data(
     load_image: Callable[[int], np.ndarray],
     worst: int = WORST,
 ) -> PageData:
-    """What to show of a set with squared distances [P] (``pair_distances``) and flags [P].
+    """Return the page data of a set with squared distances [P] (see ``pair_distances``) and flags [P].
 
-    load_image(i): image i of 2P as uint8 [H, W, 3], asked only for those of the worst pairs (0 <= worst <= 20).
-    Raises ConfigError for another ``worst``, DataError for lengths that differ.
+    load_image(i): image i of 2P as uint8 [H, W, 3]; called for the worst pairs only. worst: 0 to 20 pairs.
+    Raises ConfigError for another ``worst``, DataError for different lengths.
     """
     if not 0 <= worst <= WORST:
         raise ConfigError(f"page: {worst} worst pairs; allowed: 0 to {WORST}")
     distance, same = np.asarray(distance, np.float64), np.asarray(issame, bool)
     if distance.ndim != 1 or distance.shape != same.shape:
-        raise DataError(f"page: distances {list(distance.shape)} for flags {list(same.shape)}; one each per pair")
+        raise DataError(
+            f"page: distances {list(distance.shape)} for flags {list(same.shape)}; expected one of each per pair"
+        )
     wrong = np.flatnonzero((distance < result.threshold) != same)
     by_how_much = np.abs(distance[wrong] - result.threshold)
     first = wrong[np.argsort(-by_how_much, kind="stable")][:worst]
@@ -84,14 +86,14 @@ def page_data(
 
 
 def _range(score: np.ndarray, threshold: float) -> tuple[float, float]:
-    """Multiples of 0.1 in [-1, 1] that hold all scores and the threshold; at least 0.1 apart."""
+    """Multiples of 0.1 in [-1, 1] that enclose all scores and the threshold; at least 0.1 apart."""
     low = np.floor(10 * min(score.min(), threshold)) / 10
     high = np.ceil(10 * max(score.max(), threshold)) / 10
     return max(-1.0, min(low, 0.9)), min(1.0, max(high, low + 0.1))
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:
-    from PIL import Image  # as matplotlib elsewhere here: the figures alone need NumPy only
+    from PIL import Image  # imported here, so that the metrics need NumPy only
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((SIDE, SIDE))

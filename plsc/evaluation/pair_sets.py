@@ -1,4 +1,4 @@
-"""Where verification pairs come from: a `.bin`, a list of pairs of image files, or a folder of identities."""
+"""Loaders of verification pairs: from a `.bin`, a list of pairs of image files, or a folder of identities."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from plsc.evaluation.pairs import choose_pairs, max_pairs
 from plsc.evaluation.verification import FOLDS
 from plsc.files import safe_open
 
-FOLDER_PAIRS = 6000  # as many as LFW has; of a smaller folder as many as it gives
+FOLDER_PAIRS = 6000  # as many as LFW has; a smaller folder gives fewer
 FOLDER_SEED = 0
 
 
 class ImageFiles(Sequence):
-    """The bytes of image files, each read when it is asked for. places: what messages call them."""
+    """A sequence of the bytes of image files, read on access. locations: their names in messages."""
 
     def __init__(self, paths: Sequence[str], locations: Sequence[str]):
         self._paths, self._locations = paths, locations
@@ -32,14 +32,14 @@ class ImageFiles(Sequence):
         return len(self._paths)
 
     def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # without slices
-        """Raises DataError that names the file."""
+        """Read a file. Raises DataError that names it."""
         try:
             return safe_open.read_bytes(self._paths[index], safe_open.PICTURE)
         except OSError as error:
             raise DataError(f"{self.location(index)}: cannot be read: {error.strerror or error}") from error
 
     def name(self, index: int) -> str:
-        """The file's name without its directory, which may be another on each machine."""
+        """The file's name without its directory, which may differ between machines."""
         return os.path.basename(self._paths[index])
 
     def select(self, which: Sequence[int] | np.ndarray) -> ImageFiles:
@@ -59,18 +59,18 @@ def load_pairs(path: str | os.PathLike[str], name: str) -> PairSet:
 
 
 def image_location(pairs: Any, index: int) -> str:
-    """What messages call an image of a PairSet or IdentitySet: its set and number, its file where it has one."""
+    """The name of an image of a PairSet or IdentitySet in messages: its file if it has one, else set and number."""
     files = pairs.images
     return files.location(index) if isinstance(files, ImageFiles) else f"{pairs.name}, image {index}"
 
 
 def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
-    """A list with `path_a<TAB>path_b<TAB>0|1` a line (1: one identity), paths relative to the list's directory.
+    """Read a list with one `path_a<TAB>path_b<TAB>0|1` per line (1: same identity), paths relative to its directory.
 
-    UTF-8; blank lines do not count. Memory: the paths; the images are read when they are asked for.
+    UTF-8; blank lines are ignored. Memory: the paths; images are read on access.
 
-    Raises DataError that names the first bad line and how many there are: other fields, a file that is missing; and for
-    a list that cannot be judged: fewer pairs than folds, none of one kind.
+    Raises DataError that names the first bad line and the number of bad lines: wrong fields, missing files. Also for a
+    list with fewer pairs than folds, or without pairs of one kind.
     """
     home, paths, locations, same, bad = Path(path).parent, [], [], [], []
     for number, line in enumerate(read_lines(path), 1):
@@ -80,10 +80,10 @@ def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
         fields = line.split("\t")
         location = f"{os.path.basename(path)}:{number}"
         if len(fields) != 3 or not fields[0] or not fields[1] or fields[2] not in ("0", "1"):
-            bad.append(f"{location}: {printable(line)}; path_a<TAB>path_b<TAB>0 or 1 is needed")
+            bad.append(f"{location}: {printable(line)}; expected path_a<TAB>path_b<TAB>0 or 1")
             continue
         files = [os.path.join(home, field) for field in fields[:2]]
-        bad += [f"{location}: image {printable(file)} is not there" for file in files if not os.path.isfile(file)]
+        bad += [f"{location}: image {printable(file)} does not exist" for file in files if not os.path.isfile(file)]
         paths += files
         locations += [location, location]
         same.append(fields[2] == "1")
@@ -98,9 +98,9 @@ def load_pair_list(path: str | os.PathLike[str], name: str) -> PairSet:
 
 
 def save_pair_list(path: str | os.PathLike[str], images: Sequence[str], issame: Sequence[bool]) -> None:
-    """Writes a list that `load_pair_list` takes, whole or not at all; images: 2P paths, issame: P flags.
+    """Write a list for `load_pair_list`. The write is atomic. images: 2P paths; issame: P flags.
 
-    Raises DataError for a path with a tab or a line end in it, and when the file cannot be written.
+    Raises DataError for a path that contains a tab or a line end, and if the file cannot be written.
     """
     home = os.path.dirname(os.path.abspath(path))
     names = [os.path.relpath(image, home) for image in images]
@@ -113,9 +113,9 @@ def save_pair_list(path: str | os.PathLike[str], images: Sequence[str], issame: 
 
 
 def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
-    """Pairs of a folder with a sub-folder per identity: FOLDER_PAIRS of them, or as many as there are, half "same".
+    """Draw FOLDER_PAIRS pairs, or as many as possible, half of them "same", from a folder of identities.
 
-    They are `choose_pairs` with FOLDS folds and FOLDER_SEED: always the same for the same numbers of images.
+    They are drawn by `choose_pairs` with FOLDS folds and FOLDER_SEED, so they depend only on the numbers of images.
 
     Raises DataError for a folder without identities, or too small for a pair of each kind in every fold.
     """
@@ -132,7 +132,7 @@ def load_folder(path: str | os.PathLike[str], name: str) -> PairSet:
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """The lines of a list, with their ends. Raises DataError for a file that cannot be read."""
+    """Read the lines of a list, including line ends. Raises DataError for a file that cannot be read."""
     try:
         with safe_open.open_text(path, safe_open.LIST, "utf-8-sig", "surrogateescape", "\n") as file:
             return file.readlines()
@@ -141,6 +141,6 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """For a message: quoted, on one line, at most 200 characters."""
+    """Quote a text for a message: on one line, at most 200 characters."""
     shown = repr(os.fsencode(text).decode("utf-8", "backslashreplace"))
     return shown if len(shown) <= 200 else f"{shown[:197]}..."

@@ -1,4 +1,4 @@
-"""Which pairs of a folder of identities are judged: drawn without repetition, the same on every machine."""
+"""Pairs of a folder of identities, drawn without repetition, the same on every machine."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from plsc.errors import ConfigError, DataError
 
 
 def choose_pairs(sizes: Sequence[int], num_pairs: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(images int64 [P, 2], issame bool [P]): P = num_pairs distinct pairs, laid out in folds as in LFW.
+    """Draw num_pairs = P distinct pairs: (images int64 [P, 2], issame bool [P]), in folds as in LFW.
 
-    sizes: images of each identity; images are numbered through, identity by identity. Every fold has P / folds
-    pairs, the first half of them "same". Each possible pair of a kind is equally likely, so that an identity with many
-    images is in many of the same pairs; an image may be in several pairs. The draw is Philox's raw stream, which
-    NumPy keeps from version to version.
+    sizes: number of images of each identity; images are numbered consecutively, identity by identity. Every fold has
+    P / folds pairs, the first half of them "same". All possible pairs of a kind are equally likely, so an identity with
+    many images is in many same pairs; an image may be in several pairs. The draw uses Philox's raw stream, which does
+    not change between versions of NumPy.
 
-    Raises ConfigError for num_pairs that the folds cannot share, folds < 2 or a seed outside [0, 2^64); DataError,
-    saying how many there are, where the identities do not give that many distinct pairs.
+    Raises ConfigError if num_pairs is not a multiple of 2 * folds, for folds < 2 and a seed outside [0, 2^64);
+    DataError, with the largest possible number, if there are not so many distinct pairs.
     """
     _check(num_pairs, folds, seed)
     same_before, other_before = _count_pairs_before(sizes)
@@ -45,14 +45,14 @@ def choose_pairs(sizes: Sequence[int], num_pairs: int, folds: int, seed: int) ->
 
 
 def max_pairs(sizes: Sequence[int], folds: int) -> int:
-    """The largest number of pairs that `choose_pairs` can give; 0 where not one of each kind fits into every fold."""
+    """The largest number of pairs that `choose_pairs` can draw; 0 if a fold cannot have one pair of each kind."""
     same_before, other_before = _count_pairs_before(sizes)
     return 2 * folds * (min(same_before[-1], other_before[-1]) // folds)
 
 
 def _check(num_pairs: int, folds: int, seed: int) -> None:
     if folds < 2:
-        raise ConfigError(f"folds: {folds}; at least 2 are needed, a threshold is chosen on the others")
+        raise ConfigError(f"folds: {folds}; at least 2 are needed, as each threshold is chosen on the other folds")
     if num_pairs < 2 * folds or num_pairs % (2 * folds):
         near = max(1, round(num_pairs / (2 * folds))) * 2 * folds
         raise ConfigError(
@@ -64,7 +64,7 @@ def _check(num_pairs: int, folds: int, seed: int) -> None:
 
 
 def _count_pairs_before(sizes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Before identity i: how many pairs within one identity there are, and how many of two; the totals at the end."""
+    """Numbers of same and of different pairs before each identity; the last entries are the totals."""
     same, other, images = [0], [0], 0
     for size in sizes:
         same.append(same[-1] + size * (size - 1) // 2)
@@ -87,17 +87,17 @@ def _other_pair(index: int, before: list[int], first: list[int]) -> tuple[int, i
 
 
 class _Draw:
-    """Numbers from Philox's raw 64-bit stream."""
+    """Random integers from Philox's raw 64-bit stream."""
 
     def __init__(self, seed: int):
         self._bits = np.random.Philox(key=[seed, 0])
 
     def below(self, limit: int) -> int:
-        """0 <= number < limit; uniform but for limit / 2^64."""
+        """A random integer in [0, limit); uniform up to limit / 2^64."""
         return int(self._bits.random_raw()) * limit >> 64
 
     def distinct(self, limit: int, count: int) -> list[int]:
-        """`count` different numbers below limit, every choice and order equally likely (Floyd, Fisher and Yates)."""
+        """`count` distinct integers below limit; all choices and orders are equally likely (Floyd; Fisher-Yates)."""
         taken: set[int] = set()
         chosen = []
         for top in range(limit - count, limit):

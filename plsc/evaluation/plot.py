@@ -1,4 +1,4 @@
-"""One image of a run: the loss curve and the ROC of each verification set. Needs matplotlib, loaded only here."""
+"""A plot of a run: the loss curve and the ROC of each verification set. Needs matplotlib, imported only here."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def plot_run(
     loss_points: Sequence[tuple[int, float]],
     verifications: Mapping[str, Verification],
 ) -> None:
-    """Writes a PNG: left the loss over the steps, right TAR over FAR (logarithmic) per set. Replaces the file at once.
+    """Write a PNG: on the left the loss over the steps, on the right TAR over FAR (logarithmic) per set. Atomic.
 
-    loss_points: (step, loss); points that are not finite are left out. verifications: {name of the set: result}.
-    Either may be empty; its half says so.
+    loss_points: (step, loss); non-finite points are left out. verifications: {name of the set: result}.
+    Either may be empty; its plot then says so.
 
-    Raises ConfigError if matplotlib is not there, DataError if it cannot be written.
+    Raises ConfigError if matplotlib is not installed, DataError if the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError(f"report: matplotlib cannot be loaded ({error}); {install('report')}") from error
+        raise ConfigError(f"report: matplotlib cannot be imported ({error}); {install('report')}") from error
     figure = Figure(figsize=(13, 5.2), dpi=120, layout="constrained")  # not pyplot: no window, no global state
     loss_axes, roc_axes = figure.subplots(1, 2)
     _draw_loss(loss_axes, loss_points)
@@ -63,14 +63,16 @@ def _draw_loss(axes: Axes, points: Sequence[tuple[int, float]]) -> None:
 
 
 def _draw_roc(axes: Axes, verifications: Mapping[str, Verification]) -> None:
-    _style(axes, "Verification (ROC)", "FAR: share of different pairs accepted", "TAR: share of same pairs accepted")
+    _style(
+        axes, "Verification (ROC)", "FAR: fraction of different pairs accepted", "TAR: fraction of same pairs accepted"
+    )
     if not verifications:
         _write_note(axes, "no verification set")
         return
     left = min(1.0 / result.num_different for result in verifications.values()) / 2
     lowest = 1.0
     for name, result in verifications.items():
-        # FAR 0 is off a logarithmic axis: it goes to the left edge. Steps: the TAR reached at an FAR of at most x.
+        # FAR 0 is drawn at the left edge of the logarithmic axis. Steps: the TAR at an FAR of at most x.
         label = f"{name}: accuracy {100 * result.accuracy:.2f} %, AUC {result.auc:.4f}, EER {100 * result.eer:.2f} %"
         start = int(np.count_nonzero(result.fpr == 0)) - 1
         axes.plot(np.maximum(result.fpr[start:], left), result.tpr[start:], drawstyle="steps-post", lw=1.8, label=label)
@@ -98,7 +100,7 @@ def _write_note(axes: Axes, text: str) -> None:
 
 
 def _smoothed(values: np.ndarray, width: int) -> np.ndarray:
-    """Mean over up to `width` values around each one; the window shrinks at the ends instead of inventing values."""
+    """Moving average over `width` values; the window is smaller at both ends."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
     low, high = np.maximum(at - width // 2, 0), np.minimum(at + (width + 1) // 2, len(values))

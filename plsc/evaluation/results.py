@@ -1,4 +1,4 @@
-"""What was found of one set, by all of its metrics."""
+"""The results of all metrics on an evaluation set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plsc.evaluation.verification import Verification
 
 @dataclass
 class SetResult:
-    """computed: by metric, in the order of the setting ``metrics``. skipped: {metric: why it was not computed}."""
+    """computed: {metric: result}, in the order of the setting ``metrics``. skipped: {metric: reason}."""
 
     name: str
     computed: dict[str, Computed] = field(default_factory=dict)
@@ -25,22 +25,22 @@ class SetResult:
 
     @property
     def values(self) -> dict[str, float | None]:
-        """All numbers by their names."""
+        """{name: number} of all metrics."""
         return {name: value for one in self.computed.values() for name, value in one.values.items()}
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is written to scalars.jsonl and JSON."""
+        """The data for scalars.jsonl and JSON."""
         return {key: value for one in self.computed.values() for key, value in one.record.items()}
 
     def lines(self) -> Iterator[str]:
-        """A line for the log of each metric."""
+        """Yield a log line for each metric."""
         for one in self.computed.values():
             yield f"[{self.name}] {one.text}"
 
 
 class Verifications(dict):
-    """{set: Verification}, of the sets that were verified. sets: {set: SetResult}, of all."""
+    """{set: Verification} of the sets with verification. sets: {set: SetResult} of all sets."""
 
     def __init__(self, results: Mapping[str, SetResult]):
         super().__init__({name: one.verification for name, one in results.items() if one.verification is not None})
@@ -48,5 +48,5 @@ class Verifications(dict):
 
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
-        """{set: {name of a number: number}}, of all sets and metrics."""
+        """{set: {name: number}} of all sets and metrics."""
         return {name: one.values for name, one in self.sets.items()}

@@ -1,4 +1,4 @@
-"""Retrieval: are the nearest images of the same identity? recall@k, precision@1, R-precision and mAP@R.
+"""Retrieval metrics: recall@k, precision@1, R-precision and mAP@R.
 
 Definitions: Musgrave, Belongie and Lim, "A Metric Learning Reality Check", ECCV 2020 (arXiv:2003.08505), section 3.2;
 recall@k as in Oh Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016.
@@ -17,7 +17,7 @@ from plsc.evaluation.identification import check_labelled
 from plsc.evaluation.metric import DISTRACTOR
 
 KS = (1, 5, 10)
-BLOCK = 1 << 24  # similarities held at a time: 128 MB
+BLOCK = 1 << 24  # similarities per block: 128 MB
 GRID = 2.0**26
 
 
@@ -25,12 +25,12 @@ GRID = 2.0**26
 class Retrieval:
     """Means over the queries that have a reference, each in [0, 1]; None where no query has one.
 
-    A reference is another image of the query's identity in the gallery; R is their number, which differs from query
-    to query. recall: {k: share of queries with a reference among the k nearest}. precision_at_1: the share whose
-    nearest is a reference, the same as recall[1]. r_precision: the share of references among the R nearest. map_at_r:
-    sum over i = 1 .. R of P(i), divided by R; P(i) is the share of references among the i nearest where the i-th is
-    one, else 0. num_queries: queries with a reference. num_lone: queries without one, which count for nothing.
-    num_gallery: images that are searched.
+    A reference is another image of the query's identity in the gallery; R is the number of references of a query.
+    recall: {k: fraction of queries with a reference among the k nearest}. precision_at_1: the fraction whose nearest
+    image is a reference, equal to recall[1]. r_precision: the fraction of references among the R nearest. map_at_r: the
+    sum over i = 1 .. R of P(i), divided by R; P(i) is the fraction of references among the i nearest if the i-th is
+    one, else 0. num_queries: queries with a reference. num_lone: queries without one, which are ignored. num_gallery:
+    images in the gallery.
     """
 
     recall: dict[int, float | None]
@@ -43,9 +43,9 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
-class _Search:
-    """Unit vectors on the grid, float64. identity: of the gallery's rows, rising. asking: rows of ``queries``, of which
-    each has an entry in asking_id. within: the queries are rows of the gallery, and do not find themselves."""
+class _SearchSpace:
+    """Unit vectors on the grid, float64. identity: of the gallery's rows, ascending. query_rows, query_ids: the rows of
+    ``queries`` to search for, and their identities. among_gallery: queries are gallery rows, and skip themselves."""
 
     gallery: np.ndarray
     identity: np.ndarray
@@ -57,7 +57,7 @@ class _Search:
 
 @dataclass(frozen=True)
 class _QueryResults:
-    """Of each query, [M]: number of references, place of the nearest from 1, R-precision, average precision at R."""
+    """Per query [M]: number of references, rank of the nearest from 1, R-precision, average precision at R."""
 
     references: np.ndarray
     nearest: np.ndarray
@@ -73,37 +73,40 @@ def retrieve(
     ks: Sequence[int] = KS,
     block: int = BLOCK,
 ) -> Retrieval:
-    """Search the gallery, embeddings [N, E], for each query [M, E] by cosine; without queries each image of the
-    gallery is one, and does not find itself.
+    """Search the gallery, embeddings [N, E], for each query [M, E] by cosine.
 
-    Identities are integers; DISTRACTOR (-1) marks images of the gallery that are nobody's reference and no query.
-    Equal cosines count against the query. Cosines are exact on a grid of 2^-26 (see ``_on_grid``), so that the result
-    depends neither on ``block``, the number of similarities held at a time, nor on the machine. Memory beyond the
-    inputs: the gallery once in float64, and twice the block.
+    Without queries, each image of the gallery is a query among the others.
 
-    Raises DataError for wrong shapes or values that are not finite; ConfigError for ks that are not at least 1.
+    Identities are integers; DISTRACTOR (-1) marks gallery images that are neither a reference nor a query. Ties count
+    against the query. Cosines are exact on a grid of 2^-26 (see ``_on_grid``), so the result depends neither on
+    ``block``, the number of similarities per block, nor on the machine. Memory beyond the inputs: the gallery in
+    float64, and two blocks.
+
+    Raises DataError for wrong shapes or values that are not finite; ConfigError for ks below 1.
     """
     ks = check_ks(ks)
     embeddings, identity = check_labelled(embeddings, identities, "gallery")
-    order = np.argsort(identity, kind="stable")  # so that each identity is a run of columns
+    order = np.argsort(identity, kind="stable")  # makes the columns of an identity contiguous
     identity, gallery = identity[order], _on_grid(embeddings, order)
     if queries is None:
         query_rows = np.flatnonzero(identity != DISTRACTOR)
-        search = _Search(gallery, identity, gallery, query_rows, identity[query_rows], among_gallery=True)
+        search = _SearchSpace(gallery, identity, gallery, query_rows, identity[query_rows], among_gallery=True)
     else:
         queries, query_ids = check_labelled(queries, [] if query_id is None else query_id, "queries")
         if queries.shape[1] != gallery.shape[1] or (query_ids == DISTRACTOR).any():
             raise DataError(
-                f"retrieval: queries {list(queries.shape)} for a gallery {list(gallery.shape)}; sizes must agree, and "
-                f"no query may be a distractor ({DISTRACTOR})"
+                f"retrieval: queries {list(queries.shape)} for a gallery {list(gallery.shape)}; embedding sizes must be "
+                f"equal, and no query may be a distractor ({DISTRACTOR})"
             )
         query_rows = np.arange(len(queries))
-        search = _Search(gallery, identity, _on_grid(queries, query_rows), query_rows, query_ids, among_gallery=False)
+        search = _SearchSpace(
+            gallery, identity, _on_grid(queries, query_rows), query_rows, query_ids, among_gallery=False
+        )
     return _average(_search(search, max(ks), block), ks, len(gallery))
 
 
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
-    """The ks of recall@k, rising and each once. Raises ConfigError unless they are integers of at least 1."""
+    """Return the ks of recall@k, ascending and unique. Raises ConfigError unless they are integers of at least 1."""
     good = isinstance(ks, Sequence) and all(isinstance(k, int) and not isinstance(k, bool) and k >= 1 for k in ks)
     if not good or not ks:
         raise ConfigError(f"retrieval: ks={ks!r}; a list of integers of at least 1 is needed")
@@ -111,11 +114,10 @@ def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
 
 
 def _on_grid(embeddings: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Unit vectors of the rows ``order`` in steps of 2^-26, as whole numbers, float64 [M, E].
+    """Unit vectors of the rows ``order``, rounded to multiples of 2^-26, as integers in float64 [M, E].
 
-    Products of such numbers and their sums are whole numbers below 2^53 (by the inequality of Cauchy and Schwarz): in
-    float64 a dot product is exact, in whatever order it is added up. A cosine moves by less than 1e-7, as it does from
-    rounding embeddings to float32.
+    Dot products of such integers are integers below 2^53 (by the Cauchy-Schwarz inequality), so float64 computes them
+    exactly, in any order of summation. A cosine changes by less than 1e-7, as from rounding embeddings to float32.
     """
     grid = np.empty((len(order), embeddings.shape[1]), np.float64)
     for start in range(0, len(order), ROWS):
@@ -124,8 +126,8 @@ def _on_grid(embeddings: np.ndarray, order: np.ndarray) -> np.ndarray:
     return grid
 
 
-def _search(search: _Search, max_rank: int, block: int) -> _QueryResults:
-    """What each query finds; the place of the nearest reference is right up to ``deepest``."""
+def _search(search: _SearchSpace, max_rank: int, block: int) -> _QueryResults:
+    """The results of each query; the rank of the nearest reference is exact up to ``max_rank``."""
     first, last = (np.searchsorted(search.identity, search.query_ids, side=side) for side in ("left", "right"))
     count = len(search.query_rows)
     found = _QueryResults(
@@ -149,8 +151,8 @@ def _search(search: _Search, max_rank: int, block: int) -> _QueryResults:
 
 
 def _ranks(targets: np.ndarray, others: np.ndarray, max_rank: int) -> np.ndarray:
-    """The places from 1 of ``own`` [R], falling, among them and ``others``; those beyond R and ``deepest`` are only
-    known to be beyond."""
+    """The ranks from 1 of ``targets`` [R], descending, among themselves and ``others``. Ranks beyond both R and
+    ``max_rank`` are lower bounds."""
     limit = max(max_rank, len(targets))
     closer = others[others >= targets[-1]]
     if len(closer) > limit:

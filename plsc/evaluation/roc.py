@@ -1,4 +1,4 @@
-"""The ROC curve and the figures read from it, exact: every distinct score is a threshold, equal scores are one step."""
+"""The exact ROC curve and metrics of it. Every distinct score is a threshold; equal scores are one step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from plsc.errors import DataError
 class Roc:
     """Counts at each threshold, from none accepted to all accepted (T points, T - 1 distinct scores).
 
-    false_accepts, true_accepts: int64 [T], how many different and same pairs have a score >= threshold.
-    thresholds: float64 [T], falling; the first is infinite. num_different, num_same: the totals.
+    false_accepts, true_accepts: int64 [T], numbers of different and same pairs with a score >= threshold.
+    thresholds: float64 [T], descending; the first is infinite. num_different, num_same: the totals.
     """
 
     false_accepts: np.ndarray
@@ -27,19 +27,19 @@ class Roc:
 
     @property
     def fpr(self) -> np.ndarray:
-        """False accept rate, float64 [T]: the share of different pairs that are accepted."""
+        """False accept rate, float64 [T]: the fraction of different pairs that are accepted."""
         return self.false_accepts / self.num_different
 
     @property
     def tpr(self) -> np.ndarray:
-        """True accept rate, float64 [T]: the share of same pairs that are accepted."""
+        """True accept rate, float64 [T]: the fraction of same pairs that are accepted."""
         return self.true_accepts / self.num_same
 
 
 def roc_curve(scores: np.ndarray, same: np.ndarray) -> Roc:
-    """scores [P], higher means more alike; same [P] bool. One sort, O(P log P).
+    """Compute the ROC curve of scores [P], where higher means more similar, and same [P] bool, in O(P log P).
 
-    Raises DataError for lengths that differ, scores that are not finite, or a set without same or different pairs.
+    Raises DataError for different lengths, scores that are not finite, or a set without same or different pairs.
     """
     scores, same = np.asarray(scores, np.float64), np.asarray(same, bool)
     if scores.ndim != 1 or scores.shape != same.shape:
@@ -52,7 +52,7 @@ def roc_curve(scores: np.ndarray, same: np.ndarray) -> Roc:
         raise DataError(f"ROC: {num_same} same and {num_different} different pairs; at least one of each is needed")
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]
-    last = np.append(falling[1:] != falling[:-1], True)  # the last of each run of equal scores
+    last = np.append(falling[1:] != falling[:-1], True)  # the last of equal scores
     true_accepts = np.cumsum(same[order])[last]
     false_accepts = np.flatnonzero(last) + 1 - true_accepts
     return Roc(
@@ -65,12 +65,10 @@ def roc_curve(scores: np.ndarray, same: np.ndarray) -> Roc:
 
 
 def corners(roc: Roc) -> Roc:
-    """The same curve without the points that lie inside a straight run of equal steps."""
+    """The same curve without the inner points of straight lines."""
     bend = (np.diff(roc.false_accepts, 2) != 0) | (np.diff(roc.true_accepts, 2) != 0)
     keep = np.concatenate([[True], bend, [True]])
-    return Roc(
-        roc.false_accepts[keep], roc.true_accepts[keep], roc.thresholds[keep], roc.num_different, roc.num_same
-    )
+    return Roc(roc.false_accepts[keep], roc.true_accepts[keep], roc.thresholds[keep], roc.num_different, roc.num_same)
 
 
 def auc(roc: Roc) -> float:
@@ -90,15 +88,14 @@ def eer(roc: Roc) -> float:
 
 
 def allowed_errors(rate: float, trials: int) -> int:
-    """The largest number of errors in `trials` whose share is at most `rate`: floor(rate * trials)."""
+    """The largest number of errors in `trials` with an error rate of at most `rate`: floor(rate * trials)."""
     return math.floor(rate * trials + 1e-9)  # 1e-9: 0.29 * 100 is 28.999... in binary
 
 
 def tar_at_far(roc: Roc, fars: Sequence[float]) -> dict[float, float | None]:
-    """The highest TPR of a threshold whose FPR is at most f, for each f; nothing is interpolated.
+    """For each f, the highest TPR of a threshold whose FPR is at most f, without interpolation.
 
-    None where there are fewer than 1/f different pairs: not one false accept fits under f, so that the set cannot tell
-    f from 0.
+    None with fewer than 1/f different pairs: one false accept already exceeds f, so the set cannot tell f from 0.
     """
     found: dict[float, float | None] = {}
     for far in fars:

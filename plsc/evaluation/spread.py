@@ -1,4 +1,4 @@
-"""Which images of a set each rank embeds, and how the parts become one array again. Pure arithmetic."""
+"""Distributes the images of a set over the ranks, and assembles the results. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from plsc.errors import ConfigError, DataError
 def split(num_images: int, rank: int, world_size: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The batches of one rank: (indices int64 [K, B], real bool [K, B]), with K = ceil(M / (N * B)) on every rank.
 
-    Step k covers images k*N*B .. (k+1)*N*B - 1, of which rank r has the r-th B. All ranks take equally many steps, each
-    of a full batch, so that collectives inside a step never wait for a missing partner. Places past the end hold the
-    index of the last image (an image that can be decoded) and `real` is False there; what they give is thrown away.
+    Step k covers images k*N*B .. (k+1)*N*B - 1; rank r gets the r-th B of them. All ranks make the same number of steps
+    with full batches, so that collectives inside a step have all partners. Entries past the end repeat the last image
+    with `real` False; their results are discarded.
     Example: 5 images, 2 ranks, batches of 2: rank 0 [[0, 1], [4, 4]], rank 1 [[2, 3], [4, 4]].
 
     Raises ConfigError for num_images < 0, batch_size < 1, world_size < 1 or a rank outside [0, world_size).
@@ -31,9 +31,9 @@ def split(num_images: int, rank: int, world_size: int, batch_size: int) -> tuple
 
 
 def assemble(parts: Sequence[np.ndarray], num_images: int) -> np.ndarray:
-    """The inverse of `split`: parts[r] is what rank r made of its batches, [K, B, ...]; returns [num_images, ...].
+    """The inverse of `split`: from parts[r], the results of rank r [K, B, ...], to one array [num_images, ...].
 
-    Raises DataError if the parts differ in shape or do not have the number of places that `split` gave out.
+    Raises DataError if the parts differ in shape, or do not have the number of entries that `split` returned.
     """
     shapes = sorted({part.shape for part in parts})
     if len(shapes) != 1 or len(shapes[0]) < 2:

@@ -13,7 +13,7 @@ FAR = 1e-3  # of the column TAR@FAR
 
 
 def verification_table(results: Mapping[str, Verification]) -> list[str]:
-    """A head and a line for each set, without line ends; columns are as wide as the longest name needs."""
+    """A header and a line for each set, without line ends."""
     width = max([len("set"), *map(len, results)])
     lines = [f"{'set':{width}}  {'accuracy':16}  {'AUC':7}  {'EER':7}  TAR@FAR={FAR:g}"]
     for name, result in results.items():
@@ -26,7 +26,7 @@ def verification_table(results: Mapping[str, Verification]) -> list[str]:
 
 
 def metric_tables(results: Mapping[str, SetResult]) -> list[str]:
-    """A table for each metric, as `table` for verification; the others have a column for each of their numbers."""
+    """A table for each metric: `verification_table`, and one with a column for each number for other metrics."""
     verified = {name: one.verification for name, one in results.items() if one.verification is not None}
     lines = verification_table(verified) if verified or not results else []
     for metric in dict.fromkeys(metric for one in results.values() for metric in one.computed):
@@ -38,7 +38,7 @@ def metric_tables(results: Mapping[str, SetResult]) -> list[str]:
 
 
 def logged_tables(results: Mapping[str, LoggedResult]) -> list[str]:
-    """The same of what scalars.jsonl says: a table of verification, and one for each set of other numbers."""
+    """The tables of results from scalars.jsonl: one of verification, and one for each set of other numbers."""
     verified = {name: one.verification for name, one in results.items() if one.verification is not None}
     lines = verification_table(verified) if verified else []
     alike: dict[tuple[str, ...], dict[str, Mapping[str, float | None]]] = {}
@@ -49,7 +49,7 @@ def logged_tables(results: Mapping[str, LoggedResult]) -> list[str]:
 
 
 def numbers_table(metric: str, numbers: Mapping[str, Mapping[str, float | None]]) -> list[str]:
-    """A head and a line for each set: {set: {name: number}}, the same names for all sets."""
+    """A header and a line for each set, from {set: {name: number}} with the same names for all sets."""
     rows = [[metric, *next(iter(numbers.values()))]]
     rows += [
         [name, *("-" if value is None else format_number(value) for value in values.values())]
@@ -60,5 +60,5 @@ def numbers_table(metric: str, numbers: Mapping[str, Mapping[str, float | None]]
 
 
 def format_accuracy(result: Verification) -> str:
-    """Accuracy and its deviation over the folds: "99.82 % +- 0.21"."""
+    """Accuracy and its standard deviation over the folds: "99.82 % +- 0.21"."""
     return f"{100 * result.accuracy:.2f} % +- {100 * result.accuracy_std:.2f}"

@@ -1,6 +1,6 @@
-"""Verification: do two images show the same identity? The protocol of LFW with exact thresholds.
+"""Verification of pairs of images: the protocol of LFW with exact thresholds.
 
-docs/verification.md has the formulas and what differs from PLSC 0.x, 2.x and insightface.
+See docs/verification.md for the formulas and the differences from PLSC 0.x, 2.x and insightface.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from plsc.evaluation.roc import auc, corners, eer, roc_curve, tar_at_far
 
 FOLDS = 10  # as in the protocol of LFW
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-ORTHOGONAL = 2.0  # squared distance of unit vectors at a right angle
-FARTHEST = 4.0  # and of opposite ones
+ORTHOGONAL = 2.0  # squared distance of orthogonal unit vectors
+FARTHEST = 4.0  # squared distance of opposite ones
 EXACT, INSIGHTFACE = PROTOCOLS = ("exact", "insightface")
-GRID = np.arange(0, 4, 0.01)  # the thresholds that insightface tries
+GRID = np.arange(0, 4, 0.01)  # the thresholds of insightface
 
 
 @dataclass(frozen=True)
 class Verification:
-    """How well one set of pairs is told apart. Shares are in [0, 1], distances are squared and in [0, 4].
+    """Verification metrics of one set of pairs. Rates are in [0, 1]; distances are squared, in [0, 4].
 
     accuracy, accuracy_std: mean and standard deviation (divided by folds, not folds - 1) over the folds.
-    threshold: the one for use: best on all pairs; "same" is distance < threshold, cosine > 1 - threshold / 2.
-    tar_at_far: {far: tar}, None where the set has too few different pairs to tell.
-    auc, eer: area under the ROC curve; the error rate where both kinds of error are equal.
-    xnorm: mean length of the embeddings before normalisation. fpr, tpr: float64, the corners of the ROC curve.
+    threshold: the best threshold on all pairs; "same" is distance < threshold, or cosine > 1 - threshold / 2.
+    tar_at_far: {far: tar}; None with too few different pairs.
+    auc, eer: area under the ROC curve; equal error rate.
+    xnorm: mean length of the embeddings before normalization. fpr, tpr: float64, the corners of the ROC curve.
     num_same, num_different: the numbers of pairs.
     """
 
@@ -55,21 +55,21 @@ def verify(
     xnorm: float | None = None,
     protocol: str = EXACT,
 ) -> Verification:
-    """Judges P pairs from embeddings [2P, E] (floating point; pair i is rows 2i and 2i+1) and issame [P].
+    """Verify P pairs from embeddings [2P, E] (floating point; pair i is rows 2i and 2i+1) and issame [P].
 
-    The embeddings are normalised here; with a flip test pass what `combine_flip` gives, and its xnorm. xnorm None is
-    measured on `embeddings`, which is right when these are the model's own. protocol "insightface": accuracy and
-    accuracy_std are those of insightface's verification, to the digit; all other figures stay the same.
+    The embeddings are normalized here. With a flip test, pass the results of `combine_flip`. With xnorm None it is
+    computed from `embeddings`, which must then be the unmodified outputs of the model. protocol "insightface":
+    accuracy and accuracy_std equal those of insightface's verification to the digit; other values do not change.
 
     Raises DataError for wrong shapes, values that are not finite, fewer pairs than folds, or a set without same or
-    without different pairs; ConfigError for folds < 2 and another protocol.
+    without different pairs; ConfigError for folds < 2 and an unknown protocol.
     """
     embeddings = check_embeddings(embeddings, "embeddings")
     same = _flags(issame)
     if len(embeddings) != 2 * len(same):
         raise DataError(f"verification: {len(embeddings)} embeddings for {len(same)} pairs, expected two per pair")
     if protocol not in PROTOCOLS:
-        raise ConfigError(f"protocol: {protocol!r}; {' or '.join(PROTOCOLS)} is needed")
+        raise ConfigError(f"protocol: {protocol!r}; allowed: {', '.join(PROTOCOLS)}")
     distance = pair_distances(embeddings)
     if protocol == INSIGHTFACE:
         accuracies = fold_accuracies(pair_distances(embeddings, zero=None), same, folds, insightface_threshold)
@@ -94,10 +94,11 @@ def verify(
 
 
 def pair_distances(embeddings: np.ndarray, zero: float | None = ORTHOGONAL) -> np.ndarray:
-    """Squared distance of the normalised rows 2i and 2i+1, float64 [P], in [0, 4]; [2P, E] given.
+    """Squared distances of the normalized rows 2i and 2i+1 of embeddings [2P, E]: float64 [P], in [0, 4].
 
-    A zero embedding has no direction: its pair counts as being at a right angle (2), so that a model that answers zero
-    to everything does not pass for one that is sure. With ``zero`` None it is the point 0, as insightface has it.
+    A zero embedding has no direction: the distance of its pair is ``zero``, by default that of orthogonal vectors, so
+    that a model whose output is always zero does not look certain. With ``zero`` None the embedding is the point 0, as
+    in insightface.
     """
     distance = np.empty(len(embeddings) // 2)
     for start in range(0, len(embeddings), ROWS):
@@ -111,10 +112,10 @@ def pair_distances(embeddings: np.ndarray, zero: float | None = ORTHOGONAL) -> n
 
 
 def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
-    """The threshold that answers most pairs rightly by distance < threshold; distance [P] rising, same [P], P >= 1.
+    """The threshold with the highest accuracy of distance < threshold; distance [P] ascending, same [P], P >= 1.
 
-    Candidates: the middle of every gap between distinct distances, 0 (accept nothing), and above all. Of equally good
-    ones the middle of the widest gap wins, then the lowest.
+    Candidates: the middle of every gap between distinct distances, 0 (accept none), and one above all. Ties: the widest
+    gap wins, then the lowest threshold.
     """
     cut = np.concatenate([[0], np.flatnonzero(distance[1:] > distance[:-1]) + 1, [len(distance)]])  # numbers accepted
     same_below = np.concatenate([[0], np.cumsum(same)])[cut]
@@ -127,11 +128,11 @@ def best_threshold(distance: np.ndarray, same: np.ndarray) -> float:
     if best == len(cut) - 1:
         return float(high[best])
     middle = (low[best] + high[best]) / 2
-    return float(middle if middle > low[best] else high[best])  # neighbouring numbers have nothing between them
+    return float(middle if middle > low[best] else high[best])  # adjacent floats have no value between them
 
 
 def insightface_threshold(distance: np.ndarray, same: np.ndarray) -> float:
-    """The lowest of insightface's thresholds that answers most pairs rightly; arguments as of best_threshold."""
+    """The lowest of insightface's thresholds with the highest accuracy; arguments as in best_threshold."""
     accepted = np.searchsorted(distance, GRID, side="left")  # distances below
     same_accepted = np.concatenate([[0], np.cumsum(same)])[accepted]
     right = same_accepted + (len(same) - same.sum()) - (accepted - same_accepted)
@@ -144,18 +145,18 @@ def fold_accuracies(
     folds: int,
     choose: Callable[[np.ndarray, np.ndarray], float] = best_threshold,
 ) -> np.ndarray:
-    """Accuracy on each fold with the threshold that is best on the others, as ``choose`` finds it, float64 [folds].
+    """Accuracy on each fold, float64 [folds], with the threshold that ``choose`` returns for the other folds.
 
-    Folds are contiguous and not shuffled; the first P % folds have one pair more (as scikit-learn's KFold).
+    Folds are contiguous and not shuffled; the first P % folds have one more pair, as in scikit-learn's KFold.
     """
     try:
         folds = operator.index(folds)
     except TypeError:
-        raise ConfigError(f"folds: {folds!r}; an integer of at least 2 is needed") from None
+        raise ConfigError(f"folds: {folds!r}; expected an integer of at least 2") from None
     if folds < 2:
-        raise ConfigError(f"folds: {folds}; at least 2 are needed, a threshold is chosen on the others")
+        raise ConfigError(f"folds: {folds}; at least 2 are needed, as each threshold is chosen on the other folds")
     if len(distance) < folds:
-        raise DataError(f"verification: {len(distance)} pairs for {folds} folds; at least one pair per fold is needed")
+        raise DataError(f"verification: {len(distance)} pairs for {folds} folds; each fold needs at least one pair")
     order = np.argsort(distance, kind="stable")
     accuracies = np.zeros(folds)
     for i, (start, stop) in enumerate(_folds(len(distance), folds)):

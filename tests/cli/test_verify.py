@@ -78,7 +78,9 @@ def no_work(monkeypatch):
 @pytest.mark.parametrize("option", ["json", "html"])
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(trained_run, tmp_path, no_work, option):
     write_bin(tmp_path / "own.bin")
-    with pytest.raises(DataError, match=rf"--{option} .*nowhere/x: there is no directory .*nowhere; make it first"):
+    with pytest.raises(
+        DataError, match=rf"--{option} .*nowhere/x: the directory .*nowhere does not exist; create it first"
+    ):
         run(trained_run, tmp_path, **{option: tmp_path / "nowhere" / "x"})
 
 

@@ -126,7 +126,7 @@ def test_log_scalars_table_json_and_page_say_the_same(trained, ranks):
     assert judged["faces/"]["spread"] == told[0]["tested"]["faces/"]["spread"] and "spread" not in judged["lfw"]
     page = (directory / "judged.html").read_text()
     assert "<h3>class_means</h3>" in page and f"<dd>{judged['faces/']['spread']:.5f}</dd>" in page
-    assert page.count("<h2>") == 2 and "<h3>Worst mistaken pairs</h3>" in page
+    assert page.count("<h2>") == 2 and "<h3>Worst misclassified pairs</h3>" in page
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

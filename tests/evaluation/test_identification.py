@@ -105,9 +105,9 @@ def test_wrong_input():
         identify(gallery, gallery_id[:-1], probes, probe_id)
     with pytest.raises(DataError, match="probes: identities are float64"):
         identify(gallery, gallery_id, probes, probe_id + 0.5)
-    with pytest.raises(DataError, match="sizes must agree"):
+    with pytest.raises(DataError, match="embedding sizes must be equal"):
         identify(gallery, gallery_id, probes, probe_id, distractors[:, :5])
-    with pytest.raises(DataError, match="gallery filled"):
+    with pytest.raises(DataError, match="gallery not empty"):
         identify(gallery[:0], [], probes, probe_id)
     with pytest.raises(DataError, match="distractors: 1 of 50 are not finite"):
         identify(gallery, gallery_id, probes, probe_id, np.where(distractors == distractors[4, 4], np.nan, distractors))

@@ -85,9 +85,9 @@ def test_too_few_for_pairs(tmp_path):
 
 
 @pytest.mark.parametrize("line, message", [
-    ("a.png", r"1 problem\(s\), the first: x.txt:3: 'a.png'; path<TAB>identity is needed"),
+    ("a.png", r"1 problem\(s\), the first: x.txt:3: 'a.png'; expected path<TAB>identity"),
     ("a.png\t", "x.txt:3"), ("\tb", "x.txt:3"), ("a.png\tb\t1", "x.txt:3"),
-    ("c.png\tb", "x.txt:3: image '.*c.png' is not there"),
+    ("c.png\tb", "x.txt:3: image '.*c.png' does not exist"),
 ])  # fmt: skip
 def test_a_bad_line_is_named(tmp_path, line, message):
     (tmp_path / "a.png").write_bytes(b"x")

@@ -82,16 +82,16 @@ def test_against_a_loop(meta, weighted, monkeypatch):
 
 
 @pytest.mark.parametrize(("file", "line", "said"), [
-    ("faces", "9.jpg 100", "faces.txt:3: '9.jpg 100'; name, template and medium"),
+    ("faces", "9.jpg 100", "faces.txt:3: '9.jpg 100'; expected name, template number and medium"),
     ("faces", "9.jpg 100 x", "faces.txt:3"),
     ("faces", "", "faces.txt:3: ''"),
-    ("pairs", "100 107", "pairs.txt:3: '100 107'; two templates and 0 or 1"),
+    ("pairs", "100 107", "pairs.txt:3: '100 107'; expected two template numbers and 0 or 1"),
     ("pairs", "100 107 2", "pairs.txt:3"),
     ("pairs", "100 107.0 1", "pairs.txt:3"),
     ("pairs", "100 1x7 1", "pairs.txt:3"),
     ("pairs", "100 99999999999999999999 1", "pairs.txt:3"),
-    ("scores", "3.jpg 1 2 3 0.5", "scores.txt:3: '3.jpg 1 2 3 0.5'; '3.jpg', ten coordinates and a score"),
-    ("scores", "4.jpg " + "1 " * 11, "scores.txt:3: .*; '3.jpg', ten"),
+    ("scores", "3.jpg 1 2 3 0.5", "scores.txt:3: '3.jpg 1 2 3 0.5'; expected '3.jpg', ten coordinates and a score"),
+    ("scores", "4.jpg " + "1 " * 11, "scores.txt:3: .*; expected '3.jpg', ten"),
     ("scores", "3.jpg " + "1 " * 10 + "nan", "scores.txt:3"),
 ])  # fmt: skip
 def test_a_bad_line_is_named(meta, file, line, said):

@@ -63,9 +63,9 @@ def test_what_it_cannot_say_and_what_it_refuses():
     assert megaface(rows, [0, 1, 2], rows, ranks=(1,)) == ({1: None}, 0)
     with pytest.raises(ConfigError, match="ranks"):
         megaface(rows, [0, 1, 2], rows, ranks=(0,))
-    with pytest.raises(DataError, match="some distractors"):
+    with pytest.raises(DataError, match="distractors not empty"):
         megaface(rows, [0, 1, 2], rows[:0])
-    with pytest.raises(DataError, match="sizes must agree"):
+    with pytest.raises(DataError, match="embedding sizes must be equal"):
         megaface(rows, [0, 1, 2], rows[:, :2])
     with pytest.raises(DataError, match="mates: identities"):
         megaface(rows, [0, 1, 2], rows, rows, [0])

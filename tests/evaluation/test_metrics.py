@@ -223,7 +223,7 @@ def test_metrics_of_pairs_are_given_pairs():
 
 
 @pytest.mark.parametrize("body, message", [
-    ({"gives": lambda self, data: ["y"]}, "gives returned .*; names out of `better`"),
+    ({"gives": lambda self, data: ["y"]}, "gives returned .*; expected names of `better`"),
     ({"gives": lambda self, data: "x"}, "gives returned 'x'"),
     ({"gives": lambda self, data: data.faces}, "gives raised AttributeError"),
 ])  # fmt: skip

@@ -115,8 +115,8 @@ def test_a_pair_list(tmp_path):
     ("a.jpg\tb.jpg\t2", "p.txt:11"),
     ("a.jpg\t\t1", "p.txt:11"),
     ("a.jpg\tb.jpg\t1\t", "p.txt:11"),
-    ("a.jpg\tc.jpg\t1", "p.txt:11: image '.*c.jpg' is not there"),
-    ("c\0.jpg\ta.jpg\t1", "p.txt:11: image .* is not there"),
+    ("a.jpg\tc.jpg\t1", "p.txt:11: image '.*c.jpg' does not exist"),
+    ("c\0.jpg\ta.jpg\t1", "p.txt:11: image .* does not exist"),
 ])  # fmt: skip
 def test_a_bad_line_is_named(tmp_path, line, said):
     for name in ("a.jpg", "b.jpg"):
@@ -166,7 +166,7 @@ def test_a_bad_list_is_said_before_training(tmp_path):
     for path in (tmp_path / "faces").rglob("*.jpg"):
         Image.new("RGB", (112, 112)).save(path)
     (tmp_path / "p.txt").write_text("faces/p000/000.jpg\tfaces/p000/9.jpg\t1\n")
-    for names, said in ((["faces/"], None), (["faces/", "p.txt"], "p.txt:1: image '.*9.jpg' is not there")):
+    for names, said in ((["faces/"], None), (["faces/", "p.txt"], "p.txt:1: image '.*9.jpg' does not exist")):
         data = {"dataset": "synthetic", "dataset_dir": str(tmp_path), "val_targets": names}
         config = Config.from_dict({"data": data, "with_test": True})
         if said is None:

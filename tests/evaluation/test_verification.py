@@ -270,5 +270,5 @@ def test_the_protocol_of_insightface_to_the_digit(pairs, noise, zeros):
 
 
 def test_another_protocol_is_refused():
-    with pytest.raises(ConfigError, match="protocol: 'lfw'; exact or insightface is needed"):
+    with pytest.raises(ConfigError, match="protocol: 'lfw'; allowed: exact, insightface"):
         verify(np.eye(40, dtype="float32"), np.arange(20) < 10, protocol="lfw")

@@ -1,4 +1,4 @@
-"""Identification as a metric: who is it, of those that are known?"""
+"""The identification metric."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from plsc.evaluation.roc import allowed_errors
 
 @register_metric("identification", source="Grother and Ngan, Face Recognition Vendor Test, NIST IR 8009, 2014")
 class IdentificationMetric(Metric):
-    """Rank-k and TPIR at FPIR: the first image of each identity is known, the others are looked up.
+    """Rank-k rate and TPIR at FPIR. The first image of each identity is in the gallery, the others are mated probes.
 
-    An identity with one image is a stranger: nobody knows it, and its image is looked up. Distractors are known.
+    The image of an identity with one image is an unmated probe. Distractors are in the gallery.
     """
 
     def __init__(self, ranks: Sequence[int] = RANKS, fpirs: Sequence[float] = FPIRS):
@@ -25,41 +25,41 @@ class IdentificationMetric(Metric):
         self.better = {**dict.fromkeys(names, LARGER), "num_mated": None, "num_unmated": None}
 
     def gives(self, data: Embedded) -> tuple[str, ...]:
-        known, mated, strangers = split_roles(data.identities)
+        gallery, mated, unmated = split_roles(data.identities)
         if not len(mated):
             return ()
-        few = [rate for rate in self.fpirs if not allowed_errors(rate, len(strangers))]
+        few = [rate for rate in self.fpirs if not allowed_errors(rate, len(unmated))]
         return tuple(name for name in self.better if name not in [f"tpir@{rate:g}" for rate in few])
 
     def compute(self, data: Embedded) -> dict[str, float | None]:
-        known, mated, strangers = split_roles(data.identities)
+        gallery, mated, unmated = split_roles(data.identities)
         if not len(mated):
-            return {**dict.fromkeys(self.better), "num_mated": 0, "num_unmated": len(strangers)}
-        looked_up = np.concatenate([mated, strangers])
+            return {**dict.fromkeys(self.better), "num_mated": 0, "num_unmated": len(unmated)}
+        probes = np.concatenate([mated, unmated])
         found = identify(
-            data.embeddings[known],
-            data.identities[known],
-            data.embeddings[looked_up],
-            data.identities[looked_up],
+            data.embeddings[gallery],
+            data.identities[gallery],
+            data.embeddings[probes],
+            data.identities[probes],
             data.embeddings[data.identities == DISTRACTOR],
             self.ranks,
             self.fpirs,
         )
         return {
             **{f"rank@{rank}": rate for rank, rate in found.rank_rate.items()},
-            **{f"tpir@{rate:g}": share for rate, share in found.tpir_at_fpir.items()},
+            **{f"tpir@{fpir:g}": rate for fpir, rate in found.tpir_at_fpir.items()},
             "num_mated": found.num_mated,
             "num_unmated": found.num_unmated,
         }
 
 
 def split_roles(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The images that are known, that are looked up and known, and of strangers, each int64 and rising."""
-    names, first, which, counts = np.unique(identities, return_index=True, return_inverse=True, return_counts=True)
-    several = (counts > 1) & (names != DISTRACTOR)
+    """Indices of the gallery images, the mated probes and the unmated probes, each int64 and ascending."""
+    ids, first, which, counts = np.unique(identities, return_index=True, return_inverse=True, return_counts=True)
+    is_mated = (counts > 1) & (ids != DISTRACTOR)
     is_first = np.zeros(len(identities), bool)
     is_first[first] = True
-    known = is_first & several[which]
-    stranger = ((counts == 1) & (names != DISTRACTOR))[which]
-    mated = several[which] & ~is_first
-    return np.flatnonzero(known), np.flatnonzero(mated), np.flatnonzero(stranger)
+    gallery = is_first & is_mated[which]
+    is_unmated = ((counts == 1) & (ids != DISTRACTOR))[which]
+    mated = is_mated[which] & ~is_first
+    return np.flatnonzero(gallery), np.flatnonzero(mated), np.flatnonzero(is_unmated)

@@ -1,4 +1,4 @@
-"""Retrieval as a metric: every image of a set is searched for among all others."""
+"""The retrieval metric: every image of a set is a query among all others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from plsc.evaluation.retrieval import KS, check_ks, retrieve
 
 @register_metric("retrieval", source="Musgrave et al., A Metric Learning Reality Check, ECCV 2020")
 class RetrievalMetric(Metric):
-    """recall@k, precision@1, R-precision and mAP@R: are the nearest images of the same identity?
+    """recall@k, precision@1, R-precision and mAP@R.
 
-    ks: those of recall@k.
+    ks: the values of k of recall@k.
     """
 
     def __init__(self, ks: Sequence[int] = KS):

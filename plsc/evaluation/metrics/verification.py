@@ -1,4 +1,4 @@
-"""Verification as a metric: do two images show the same identity?"""
+"""The verification metric."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class VerificationMetric(Metric):
     """
 
     needs = PAIRS
-    on_every_rank = True  # each returns the whole result
+    on_every_rank = True  # every rank returns the full result
     better = {
         "accuracy": LARGER,
         "accuracy_std": None,
