@@ -95,13 +95,11 @@ def retrieve(
         queries, query_ids = check_labelled(queries, [] if query_id is None else query_id, "queries")
         if queries.shape[1] != gallery.shape[1] or (query_ids == DISTRACTOR).any():
             raise DataError(
-                f"retrieval: queries {list(queries.shape)} for a gallery {list(gallery.shape)}; embedding sizes must be "
-                f"equal, and no query may be a distractor ({DISTRACTOR})"
+                f"retrieval: queries {list(queries.shape)} for a gallery {list(gallery.shape)}; embedding sizes must "
+                f"be equal, and no query may be a distractor ({DISTRACTOR})"
             )
         query_rows = np.arange(len(queries))
-        search = _SearchSpace(
-            gallery, identity, _on_grid(queries, query_rows), query_rows, query_ids, among_gallery=False
-        )
+        search = _SearchSpace(gallery, identity, _on_grid(queries, query_rows), query_rows, query_ids, False)
     return _average(_search(search, max(ks), block), ks, len(gallery))
 
 

@@ -1,4 +1,4 @@
-"""Backbones: image [B, C, H, W] -> feature [B, E]. Imports without Paddle; building a net needs it."""
+"""Backbones: image [B, C, H, W] -> feature [B, E]. Importing needs no Paddle; building a network does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BaseModel, what users subclass, and build_feature, the one way by which the engine builds any model."""
+"""BaseModel, the base class of users' models, and build_feature, which builds any model."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from plsc.errors import ConfigError, PlscError, reason_of
 
 
 class BaseModel:
-    """A backbone: ``build_network`` appends the net to the program being built and returns the feature.
+    """Base class of backbones. ``build_network`` appends the network to the default program and returns the feature.
 
-    A subclass writes one of the two forms:
+    A subclass defines it in one of two forms:
 
     - ``build_network(self, input, label, is_train=True)``: ``input`` is the image [B, C, H, W] float32,
-      ``label`` [B] int64, or None where a program has no labels (evaluation, export);
+      ``label`` [B] int64, or None in programs without labels (evaluation, export);
     - ``build_network(self, input, is_train=True)``: ``input`` has one attribute for each input of the program,
       such as ``input.image`` and ``input.label``.
 
-    It returns the feature [B, E] float32. The method is called once for each program, so the layers are made
-    inside of it, the same ones in the same order whatever ``is_train`` says; with ``is_train`` False
-    every layer is switched by ``layer.eval()``.
+    It returns the feature [B, E] float32. It is called once for each program and must create its layers each time, the
+    same ones in the same order for either value of ``is_train``. With ``is_train`` False, call ``layer.eval()`` on
+    every layer.
     """
 
     def build_network(self, input, label, is_train: bool = True):
-        raise ConfigError(f"model {type(self).__name__}: write build_network in the subclass")
+        raise ConfigError(f"model {type(self).__name__}: define build_network in the subclass")
 
 
 class InputField:
-    """The inputs of a program, one attribute for each name."""
+    """The inputs of a program as attributes."""
 
     def __init__(self, inputs: Mapping[str, Any]):
         self.__dict__.update(inputs)
@@ -42,10 +42,9 @@ class InputField:
 def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
     """Append ``model`` to the default main program and return its feature [B, E].
 
-    ``inputs`` maps the program's input names ("image", "label", ...) to its data variables. Layers without an
-    explicit name get the same names at every call, because each call counts them from zero; so a training
-    and an evaluation program built by two calls share their variables in one scope. Raises ConfigError for a
-    model that cannot work.
+    ``inputs`` maps the program's input names ("image", "label", ...) to its data variables. Unnamed layers get the
+    same names in every call, as each call numbers them from zero, so training and evaluation programs share their
+    variables in one scope. Raises ConfigError for an invalid model.
     """
     import paddle
 
@@ -54,9 +53,9 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
 
     takes_label = _takes_label(model)
     _refuse_premade_layers(model, paddle.nn.Layer)
-    # The prefix keeps these names apart from those that the rest of the program counts from zero as well.
+    # The prefix separates these names from those of the rest of the program, which are numbered from zero, too.
     with paddle.utils.unique_name.guard("backbone."), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="When training, we now always track")  # the statistics: they must be
+        warnings.filterwarnings("ignore", message="When training, we now always track")  # the statistics, as intended
         given: list[Any] = [_image(inputs), inputs.get("label")] if takes_label else [InputField(inputs)]
         try:
             feature = model.build_network(*given, is_train=is_train)  # type: ignore[misc]  # one of two forms
@@ -77,11 +76,11 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
 
 
 def _image(inputs: Mapping[str, Any]):
-    """The input named image, or the only one that is not the label."""
+    """The input "image", or the only input besides the label."""
     others = [name for name in inputs if name != "label"]
     if "image" not in inputs and len(others) != 1:
         raise ConfigError(
-            f"model: build_network(input, label, is_train) needs one input beside the label, the program has {others}; "
+            f"model: build_network(input, label, is_train) needs one input besides label, the program has {others}; "
             "name it `image` or write build_network(input, is_train)"
         )
     return inputs["image"] if "image" in inputs else inputs[others[0]]
@@ -93,9 +92,9 @@ def _takes_label(model: BaseModel) -> bool:
 
 
 def require_build_network(what: str, build_network: Callable, skip: int = 0) -> list[str]:
-    """The names of its inputs. Raises ConfigError that begins with ``what`` for neither of the two forms.
+    """Return the input names of ``build_network``. Raises ConfigError that begins with ``what`` for other forms.
 
-    skip: 1 for the function of a class, whose first parameter is the model.
+    skip: 1 for an unbound method, whose first parameter is the model.
     """
     parameters = list(inspect.signature(build_network).parameters.values())[skip:]
     names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -109,10 +108,10 @@ def require_build_network(what: str, build_network: Callable, skip: int = 0) -> 
 
 
 def _refuse_premade_layers(model: BaseModel, layer_type: type) -> None:
-    """Layers made before the program exists own variables that are not in it."""
+    """Raise ConfigError for layers created before the program: their variables are not in it."""
     ready = [name for name, value in vars(model).items() if isinstance(value, layer_type)]
     if ready or isinstance(model, layer_type):
         raise ConfigError(
-            f"model {type(model).__name__}: {', '.join(ready) or 'it'} is a paddle.nn.Layer made before the program; "
-            "make the layers inside build_network"
+            f"model {type(model).__name__}: {', '.join(ready) or 'it'} is a paddle.nn.Layer created before the "
+            "program; create the layers inside build_network"
         )

@@ -1,4 +1,4 @@
-"""NetBuilder: named layers, made and applied one after the other; and Backbone, what the built-in nets share."""
+"""LayerBuilder, which creates and applies named layers, and BuiltInModel, the base class of the built-in models."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from plsc.errors import ConfigError
 from plsc.models.base_model import BaseModel
 
-BN_EPSILON = 2e-5  # the published one of the InsightFace nets, also PLSC 0.x (PLSC 2.2 has 1e-5)
+BN_EPSILON = 2e-5  # as published for the InsightFace models, and in PLSC 0.x (PLSC 2.2 has 1e-5)
 BN_MOMENTUM = 0.9  # running := 0.9 * running + 0.1 * batch
 PRELU_SLOPE = 0.25
 LAYOUTS = ("NCHW", "NHWC")
 
 
 class LayerBuilder:
-    """Makes layers whose parameters are called ``backbone.<name>.<part>`` and applies them at once.
+    """Creates layers with parameters ``backbone.<name>.<part>`` and applies them at once.
 
-    The names depend on nothing but ``name``, so the same net built into another program has the same ones.
-    The shapes of the weights do not depend on ``data_format``.
+    The names depend only on ``name``, so a model has the same names in every program. The shapes of the weights do not
+    depend on ``data_format``.
     """
 
     def __init__(self, data_format: str, is_train: bool):
@@ -26,11 +26,11 @@ class LayerBuilder:
         self.is_train = is_train
 
     def to_layout(self, image):
-        """[B, C, H, W] -> the net's own layout."""
+        """[B, C, H, W] -> the layout of the network."""
         return image if self.data_format == "NCHW" else image.transpose([0, 2, 3, 1])
 
     def to_nchw(self, x):
-        """The net's own layout -> [B, C, H, W], so that a following fc sees one order of its inputs."""
+        """The layout of the network -> [B, C, H, W], so that the inputs of a following fc have a fixed order."""
         return x if self.data_format == "NCHW" else x.transpose([0, 3, 1, 2])
 
     def channels(self, x) -> int:
@@ -58,7 +58,7 @@ class LayerBuilder:
         return layer(x)
 
     def bn(self, x, name: str):
-        """Batch norm over the channels of [B, ..] in the net's layout, or over E of [B, E]."""
+        """Batch norm over the channels of a 4-D ``x`` in the layout of the network, or over E of [B, E]."""
         import paddle
 
         flat = len(x.shape) == 2
@@ -71,7 +71,7 @@ class LayerBuilder:
         return self._mode(layer)(x)
 
     def prelu(self, x, name: str):
-        """One slope for each channel."""
+        """PReLU with one slope per channel."""
         import paddle
 
         layer = paddle.nn.PReLU(
@@ -80,13 +80,13 @@ class LayerBuilder:
         return layer(x)
 
     def dropout(self, x, rate: float):
-        """Zero with probability ``rate`` and scale the rest by 1 / (1 - rate) in training; nothing in evaluation."""
+        """Dropout with probability ``rate``; in training, other values are scaled by 1 / (1 - rate)."""
         import paddle
 
         return self._mode(paddle.nn.Dropout(rate))(x) if rate > 0 else x
 
     def fc(self, x, name: str, out: int):
-        """Fully connected with bias; initial weights N(0, 2 / fan_out), bias 0."""
+        """Fully connected layer with bias; initial weights N(0, 2 / fan_out), bias 0."""
         import paddle
 
         initial = paddle.nn.initializer
@@ -109,12 +109,12 @@ def _attr(name: str, part: str, initializer=None):
 
 
 class BuiltInModel(BaseModel):
-    """A built-in net: its settings, checked. Subclasses write ``network(builder, x)`` on the net's own layout.
+    """Base class of the built-in models, with checked settings. Subclasses define ``network(builder, x)``.
 
-    ``image_shape`` is (C, H, W); any H, W of 1 or more works, as every stride-2 convolution is padded and
-    halves rounding up. ``data_format`` is the layout inside; the image is fed as NCHW in both. ``dropout`` None
-    means what the net was published with. ``base_width`` 64 is the published net; all widths are
-    proportional to it. Raises ConfigError for a value out of range.
+    image_shape: (C, H, W) with any H, W >= 1, as every convolution of stride 2 is padded and rounds up.
+    data_format: the layout inside the network; the image is NCHW in any case. dropout: None for the published value.
+    base_width: 64 for the published model; all widths are proportional to it. Raises ConfigError for a value out of
+    range.
     """
 
     default_dropout = 0.0
@@ -143,12 +143,12 @@ class BuiltInModel(BaseModel):
         """image [B, C, H, W] float32 -> feature [B, embedding_size] float32."""
         fed = list(input.shape[1:])
         if fed != self.image_shape:
-            raise ConfigError(f"model.image_shape: {self.image_shape}, but the image fed is {fed}; make them equal")
+            raise ConfigError(f"model.image_shape: {self.image_shape}, but the input image is {fed}; make them equal")
         builder = LayerBuilder(self.data_format, is_train)
         return self.network(builder, builder.to_layout(input))
 
     def network(self, builder: LayerBuilder, x):
-        """x [B, C, H, W] or [B, H, W, C] -> feature [B, embedding_size]."""
+        """Build the layers: x [B, C, H, W] or [B, H, W, C] -> feature [B, embedding_size]."""
         raise NotImplementedError
 
 

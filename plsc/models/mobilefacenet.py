@@ -12,10 +12,10 @@ BOTTLENECKS = ((2, 1, 5, 2), (4, 2, 1, 2), (2, 2, 6, 1), (4, 2, 1, 2), (2, 2, 2,
 
 @register_model("MobileFaceNet", source="MobileFaceNets, arXiv:1804.07573, table 1")
 class MobileFaceNet(BuiltInModel):
-    """image [B, C, H, W] -> feature [B, E]. The paper's net has E = 128 and 112x112 images.
+    """image [B, C, H, W] -> feature [B, E]. The paper has E = 128 and 112x112 images.
 
-    The global depthwise convolution is as large as the last map, ceil(H/16) x ceil(W/16): 7x7 at 112x112. The paper
-    has no dropout; one that is asked for comes before the last layer.
+    The kernel of the global depthwise convolution is as large as the last map, ceil(H/16) x ceil(W/16): 7x7 at 112x112.
+    The paper has no dropout; with ``dropout`` it is before the last layer.
     """
 
     def network(self, builder: LayerBuilder, x):
@@ -33,7 +33,7 @@ class MobileFaceNet(BuiltInModel):
 
 
 def bottleneck(builder: LayerBuilder, x, name: str, expansion: int, out: int, stride: int):
-    """1x1 expansion, 3x3 depthwise (stride), linear 1x1 projection; plus x where the shape stays."""
+    """1x1 expansion, 3x3 depthwise (stride), linear 1x1 projection; plus x if the shape is unchanged."""
     hidden = expansion * builder.channels(x)
     y = _conv(builder, x, f"{name}.expand", hidden, 1)
     y = _conv(builder, y, f"{name}.depthwise", hidden, 3, stride=stride, padding=1, groups=hidden)

@@ -1,4 +1,4 @@
-"""Models by name: a decorator that registers, a function that builds."""
+"""The registry of models: register_model and build_model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from plsc.signatures import accepted, problem_with_options, require_signature
 
 
 def register_model(name: str, *, source: str = "") -> Callable:
-    """Decorator: make a class or function buildable as ``build_model(name, ...)``. ``source``: the paper.
+    """Decorator that registers a class or function for ``build_model(name, ...)``. source: the paper.
 
-    Its signature says what it is given: the settings of the section ``model`` whose names it has as parameters, and
-    ``model.options``. Raises ConfigError for a name that is taken, and for what is no model.
+    It is called with the settings of the section ``model`` that it has as parameters, and with ``model.options``.
+    Raises ConfigError for a name that is already registered, and for an invalid model.
     """
     add = MODELS.register(name, source=source)
 
@@ -31,7 +31,7 @@ def _check(name: str, value: Any) -> None:
     require_signature(what, value)
     if isinstance(value, type):
         if not issubclass(value, BaseModel):
-            raise ConfigError(f"{what}: {value.__qualname__} is no subclass of plsc.models.BaseModel; derive it")
+            raise ConfigError(f"{what}: {value.__qualname__} is not a subclass of plsc.models.BaseModel; derive it")
         require_build_network(what, value.build_network, skip=1)
 
 
@@ -41,10 +41,10 @@ def list_models() -> list[str]:
 
 
 def build_model(name: str, **options: Any) -> BaseModel:
-    """The model registered as ``name``, made with these keywords, and with ``name`` where it takes that.
+    """Build the model registered as ``name`` with these options, and with ``name`` if it has that parameter.
 
-    Options of the built-in nets: embedding_size, image_shape (C, H, W), data_format, dropout, base_width.
-    Raises ConfigError for an unknown name, an option that the model does not take, and what its constructor raises.
+    Options of the built-in models: embedding_size, image_shape (C, H, W), data_format, dropout, base_width.
+    Raises ConfigError for an unknown name, an unknown option, and for exceptions of its constructor.
     """
     if name not in MODELS:
         raise ConfigError(f"model.name: {name!r} {MODELS.unknown_message(name)}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from plsc.models.layers import BuiltInModel, LayerBuilder
 from plsc.models.registry import register_model
 
-# Residual units in each of the four stages. Every depth has the basic unit of two 3x3 convolutions; why 101 and
-# 152 have it too is in docs/add_a_backbone.md.
+# Numbers of residual units in the four stages. All depths use the basic unit of two 3x3 convolutions; for 101 and 152
+# see docs/add_a_backbone.md.
 UNITS = {
     "ResNet10": (1, 1, 1, 1),  # not published; the smallest of the family, for small images and the CPU
     "ResNet18": (2, 2, 2, 2),
@@ -38,7 +38,7 @@ class ResNet(BuiltInModel):
 
 
 def residual_unit(builder: LayerBuilder, x, name: str, width: int, stride: int):
-    """BN - conv3x3 - BN - PReLU - conv3x3(stride) - BN, plus x, by a 1x1 conv-BN where the shape changes."""
+    """BN - conv3x3 - BN - PReLU - conv3x3(stride) - BN, plus x, through a 1x1 conv-BN if the shape changes."""
     y = builder.bn(x, f"{name}.bn1")
     y = builder.conv(y, f"{name}.conv1", width, 3, padding=1)
     y = builder.prelu(builder.bn(y, f"{name}.bn2"), f"{name}.prelu")

@@ -1,4 +1,4 @@
-"""Copies of checkpoints and exported nets on other machines: docs/remote.md."""
+"""Copies of checkpoints and exported models in remote storage: see docs/remote.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run copies from and to, and what this room needs to know of a run."""
+"""The addresses that a run copies from and to, and the protocol of a run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from plsc.config.urls import is_url
 from plsc.parallel.environment import Environment
 from plsc.parallel.ranks import Ranks
 
-FETCHED = "fetched"  # <model_save_dir>/fetched: copies of what was elsewhere
+FETCHED = "fetched"  # <model_save_dir>/fetched: local copies
 
 
 class Run(Protocol):
-    """A run as far as copying needs it; plsc.engine.run.start.Run is one."""
+    """The attributes of a run that copying needs, such as plsc.engine.run.start.Run."""
 
     config: Config
     env: Environment
@@ -22,13 +22,13 @@ class Run(Protocol):
 
 
 def save_url(config: Config) -> str | None:
-    """The address that checkpoints and exports are copied to, or None."""
+    """The address to which checkpoints and exports are copied, or None."""
     remote = config.remote
     return remote.save_url or _on_fs(remote.fs_name, remote.fs_dir_for_save)
 
 
 def start_url(config: Config) -> str | None:
-    """The address of the checkpoint to start from, or None where it is on this machine or there is none."""
+    """The address of the checkpoint to start from; None if it is local or there is none."""
     if is_url(config.checkpoint_dir):
         return config.checkpoint_dir
     return _on_fs(config.remote.fs_name, config.remote.fs_checkpoint_dir)

@@ -1,4 +1,4 @@
-"""From an address to this machine: a checkpoint or an exported net, once per machine, visible only when whole."""
+"""Download of a checkpoint or an exported model, once per machine and atomic."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ from plsc.remote.transfer import measure_local, with_retries
 
 log = logging.getLogger(__name__)
 
-PART = ".part_"  # a copy that is not complete
+PART = ".part_"  # suffix of an incomplete copy
 
 _STEP = re.compile(rf"({layout.CHECKPOINTS}/step_(\d{{8,}}))/{layout.MANIFEST}")
 
 
 def fetch_initial_checkpoint(run: Run, continues: bool) -> str:
-    """The directory on this machine that the run starts from, "" for none: `checkpoint_dir`, or a copy of what lies at
-    its address.
+    """Return the local directory to start from: `checkpoint_dir`, or a copy if it is an address; "" for none.
 
-    `continues`: with `resume: auto` a checkpoint in `model_save_dir` comes first, and nothing is copied.
+    continues: with `resume: auto` a checkpoint in `model_save_dir` takes precedence, and nothing is copied.
     """
     url = start_url(run.config)
     if url is None:
@@ -46,12 +45,12 @@ def fetch_initial_checkpoint(run: Run, continues: bool) -> str:
 
 
 def fetch_checkpoint(run: Run, url: str) -> str:
-    """Copy a checkpoint, the newest complete one of a run, or an exported net; returns its directory on this machine.
+    """Download a checkpoint, the newest complete one of a run, or an exported model; return its local directory.
 
     Every rank must call it. The first rank of each machine copies, the others wait. The copy is
-    `<model_save_dir>/fetched/<name>_<hash of its list of files>`, or `checkpoint_dir` where PLSC 0.x's
-    fs_checkpoint_dir names the source and checkpoint_dir the place; one that is there is checked and used again.
-    Raises CheckpointError on every rank when any of them fails; ConfigError where a driver is missing.
+    `<model_save_dir>/fetched/<name>_<hash of its list of files>`, or `checkpoint_dir` if the source is PLSC
+    0.x's fs_checkpoint_dir. An existing copy is checked and reused.
+    Raises CheckpointError on every rank if any rank fails; ConfigError if a driver is missing.
     """
     what = f"cannot fetch checkpoint {masked(url)}"
     store = open_store(url, run.config)
@@ -65,7 +64,7 @@ def fetch_checkpoint(run: Run, url: str) -> str:
     try:
         if any(copying):
             run.log.info(f"copying {masked(source.url)} to {target}")
-            for name in source.entries():  # a step for each file: nobody waits longer than one file takes
+            for name in source.entries():  # one collective per file: no rank waits longer than for one file
                 on_all_ranks(
                     run.group, what, functools.partial(source.copy, name, part) if is_copying else lambda: None
                 )
@@ -73,12 +72,12 @@ def fetch_checkpoint(run: Run, url: str) -> str:
         on_all_ranks(run.group, what, lambda: _require_visible(source, target))
     finally:
         if is_copying:
-            shutil.rmtree(part, ignore_errors=True)  # gone by now, unless something failed
+            shutil.rmtree(part, ignore_errors=True)  # it exists only after an error
     return target
 
 
 def _find(store: Store) -> dict[str, Any]:
-    """What an address means, as JSON data: a checkpoint, an export, or the newest complete checkpoint of a run."""
+    """Find a checkpoint, an export, or the newest complete checkpoint of a run at an address. Returns JSON data."""
     files = with_retries(store, store.url, store.files)
     if layout.MANIFEST in files or UPLOADED in files:
         prefixes = [""]
@@ -90,15 +89,15 @@ def _find(store: Store) -> dict[str, Any]:
         try:
             source = read_source(store, prefix, files)
         except CheckpointError as error:
-            log.warning("checkpoint passed over: %s", error)
+            log.warning("checkpoint skipped: %s", error)
             problems.append(str(error))
         else:
             return {"prefix": prefix, "markers": source.markers, "nonce": secrets.token_hex(8)}
     raise CheckpointError(
         problems[0]
         if problems
-        else f"nothing there is a checkpoint (no {layout.MANIFEST}), the directory of a run "
-        f"(no {layout.CHECKPOINTS}/step_.../{layout.MANIFEST}) or an exported net (no {UPLOADED})"
+        else f"found no checkpoint (no {layout.MANIFEST}), no directory of a run "
+        f"(no {layout.CHECKPOINTS}/step_.../{layout.MANIFEST}) and no exported model (no {UPLOADED})"
     )
 
 
@@ -110,38 +109,40 @@ def _local_directory(run: Run, source: Source) -> str:
 
 
 def _start_copy(source: Source, target: str, part: str) -> bool:
-    """Whether this rank copies: not where the copy is there, nor where another machine copies to the same disk."""
+    """Whether this rank copies: False if the copy exists, or if another machine copies to the same disk."""
     if os.path.isdir(target) and os.listdir(target):
         _require_same(source, target)
         return False
     os.makedirs(os.path.dirname(part), exist_ok=True)
-    if os.path.basename(os.path.dirname(target)) == FETCHED:  # ours: what a killed start left goes
+    if os.path.basename(os.path.dirname(target)) == FETCHED:  # our own directory: remove the leftovers of killed runs
         for leftover in glob.glob(glob.escape(target + PART) + "*"):
             if leftover != part:
                 shutil.rmtree(leftover, ignore_errors=True)
     try:
         os.mkdir(part)
-    except FileExistsError:  # the name is of this start alone
+    except FileExistsError:  # the name is unique to this start
         return False
     return True
 
 
 def _require_same(source: Source, target: str) -> None:
-    """Raise CheckpointError unless `target` is a whole copy of the source."""
+    """Raise CheckpointError unless `target` is a complete copy of the source."""
     if not source.has_markers(target):
-        raise CheckpointError(f"{target} holds something else; choose another directory or empty it")
+        raise CheckpointError(f"{target} has other contents; choose another directory or empty it")
     for name, entry in source.entries().items():
         path = os.path.join(target, name)
         if measure_local(path) != entry:
-            raise CheckpointError(f"{path}: damaged, its SHA-256 differs; remove {target} to have it copied again")
+            raise CheckpointError(f"{path}: damaged, its SHA-256 differs; remove {target} to copy it again")
 
 
 def _finish_copy(source: Source, part: str, target: str) -> None:
-    """What makes it complete, then one rename."""
+    """Write the markers, then rename the directory."""
     source.write_markers(part)
     put_directory(part, target)
 
 
 def _require_visible(source: Source, target: str) -> None:
     if not source.has_markers(target):
-        raise CheckpointError(f"{target}: not there; the first rank of each machine copies, is its disk seen by all?")
+        raise CheckpointError(
+            f"{target}: not found; the first rank of each machine copies, do all ranks of the machine see its disk?"
+        )

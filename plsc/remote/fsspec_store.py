@@ -1,4 +1,4 @@
-"""S3 and directories, through fsspec."""
+"""S3 and local directories, through fsspec."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from plsc.errors import ConfigError
 from plsc.extras import install
 from plsc.files.hashes import READ_BYTES, FileEntry, Measure
 
-# The package that an address needs besides fsspec itself.
+# The package that each scheme needs besides fsspec.
 DRIVERS = {"s3": "s3fs", "file": "fsspec"}
 
 
 class FsspecStore:
-    """See plsc.remote.stores.Store. S3 takes key, region and endpoint from AWS's variables or files."""
+    """See plsc.remote.stores.Store. S3 reads key, region and endpoint from AWS's environment variables or files."""
 
     def __init__(self, url: str):
         self.url = url.rstrip("/")
@@ -26,7 +26,7 @@ class FsspecStore:
             raise ConfigError(
                 f"{self.url}: needs the package {DRIVERS[scheme]} ({error}): {install('remote')}"
             ) from None
-        # Listings must be fresh: other ranks and other runs write there, too.
+        # No cached listings: other ranks and runs write to the same place.
         options = {"auto_mkdir": True} if scheme == "file" else {}
         self._fs = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **options)
         self._root = self._fs._strip_protocol(self.url)

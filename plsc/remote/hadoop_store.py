@@ -1,9 +1,8 @@
-"""HDFS, and what else Hadoop reaches, through its own command `hadoop fs` (Hadoop 2 or later), as PLSC 0.x did.
+"""HDFS and Hadoop's other file systems, through the command `hadoop fs` (Hadoop 2 or later), as in PLSC 0.x.
 
-Why not fsspec here: its driver for HDFS is pyarrow's, which loads libhdfs and a Java machine into the training process
-and takes no password. libhdfs comes with the same installation of Hadoop as the command, and a command that fails
-cannot take the training along. The command reads the user and password (hadoop.job.ugi) from a file that only this
-user may read, so that they are in no list of processes.
+Why not fsspec: its HDFS driver, pyarrow, loads libhdfs and a Java VM into the training process and accepts no password.
+libhdfs comes from the same Hadoop installation as the command, and a failing command cannot end the training. User and
+password (hadoop.job.ugi) are in a file that only this user can read, so they do not appear in the list of processes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from plsc.config.urls import masked
 from plsc.errors import ConfigError
 from plsc.files.hashes import READ_BYTES, FileEntry, Measure
 
-COMMAND_SECONDS = 3000  # a command that hangs ends before the other ranks stop waiting (plsc.parallel.group)
+COMMAND_SECONDS = 3000  # a hanging command is killed before the other ranks time out (plsc.parallel.group)
 
 
 class HadoopStore:
@@ -36,8 +35,8 @@ class HadoopStore:
         command = shutil.which("hadoop")
         if command is None:
             raise ConfigError(
-                f"{self.url}: there is no command `hadoop` on the PATH; install Hadoop's client and configure it, or "
-                "copy the files yourself and set a directory of this machine"
+                f"{self.url}: the command `hadoop` is not on the PATH; install and configure Hadoop's client, or copy "
+                "the files yourself and set a local directory"
             )
         self._command = command
 
@@ -88,16 +87,16 @@ class HadoopStore:
         return f"{self.url}/{name}"
 
     def _relative(self, listed: str) -> str:
-        """The name of a listed file; Hadoop lists whole addresses, or paths where the file system is the usual one."""
+        """The name of a listed file. Hadoop lists full addresses, or paths on its default file system."""
         root = "/" + self.url.partition("://")[2].partition("/")[2]
         path = "/" + listed.partition("://")[2].partition("/")[2] if "://" in listed else listed
         start = root.rstrip("/") + "/"
         return path[len(start) :] if path.startswith(start) else ""
 
     def _run(self, *arguments: str, on_block: Callable[[bytes], None] | None = None) -> bytes:
-        """What the command prints, or nothing where `take` is given it in pieces.
+        """Run a command and return its output; with `on_block` the output is passed to it in blocks instead.
 
-        Raises OSError with the command's reason and without secrets.
+        Raises OSError with the command's error message, without secrets.
         """
         printed = bytearray()
         with self._configuration() as path, tempfile.TemporaryFile() as errors:
@@ -105,7 +104,7 @@ class HadoopStore:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
             )
-            assert process.stdout is not None  # a pipe, as asked for
+            assert process.stdout is not None  # stdout=PIPE
             timer = threading.Timer(self._seconds, _kill, [process])
             timer.start()
             try:
@@ -114,7 +113,7 @@ class HadoopStore:
                 status = process.wait()
             finally:
                 timer.cancel()
-                _kill(process)  # where reading was broken off
+                _kill(process)  # if reading was interrupted
                 process.stdout.close()
                 process.wait()
             errors.seek(0)
@@ -122,7 +121,7 @@ class HadoopStore:
         if status == 0:
             return bytes(printed)
         if status < 0:
-            reason = f"stopped, it did not end within {self._seconds:g} seconds or was killed; {reason}"
+            reason = f"killed, after the limit of {self._seconds:g} s or by another process; {reason}"
         text = f"hadoop fs {arguments[0]}: exit status {status}: {reason}"
         if "No such file or directory" in reason:
             raise FileNotFoundError(text)
@@ -130,7 +129,7 @@ class HadoopStore:
 
     @contextmanager
     def _configuration(self) -> Iterator[str | None]:
-        """A file of Hadoop settings, readable by this user alone, for as long as a command runs."""
+        """A temporary file of Hadoop settings that only this user can read."""
         given = {name: value for name, value in self._settings.items() if value is not None}
         if not given:
             yield None
@@ -145,13 +144,13 @@ class HadoopStore:
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """End a command that still runs, and what it started."""
+    """Kill a command that still runs, with its child processes."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_line(text: str) -> str:
-    """The line that says what went wrong: the last one that is not a line of a Java stack or of the log."""
+    """The last line that is not part of a Java stack trace or of the log: the reason of the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("\t", " "))]
     telling = [line for line in lines if " WARN " not in line and " INFO " not in line]
     return (telling or lines or ["no reason given"])[-1][:300]

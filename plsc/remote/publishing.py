@@ -1,7 +1,7 @@
-"""Checkpoints and exported nets from this machine to an address: checked, complete only with their last file.
+"""Upload of checkpoints and exported models, with checks.
 
-A checkpoint's `manifest.json`, or the `upload.json` that is made for anything else, is written after all other files
-have been read back and compared. What is half copied lacks it.
+The last file, a checkpoint's `manifest.json` or else an `upload.json`, is written after all other files have been read
+back and compared. An incomplete copy lacks it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PROBE = ".plsc_write_test"
 
 
 def check_destination(run: Run) -> None:
-    """Write and delete a small file where results are to be copied, so that a wrong address is known before training.
+    """Write and delete a small file at the address for results, to detect a wrong address before training.
 
-    Every rank must call it. Raises CheckpointError on every rank; ConfigError where a driver is missing.
+    Every rank must call it. Raises CheckpointError on every rank; ConfigError if a driver is missing.
     """
     url = save_url(run.config)
     if url is None:
@@ -46,7 +46,7 @@ def check_destination(run: Run) -> None:
 
 
 def publish_checkpoints(run: Run) -> None:
-    """Copy every complete checkpoint of the run that is not there yet. Every rank must call it; as `publish`."""
+    """Upload every complete checkpoint of the run that is not there yet. Every rank must call it. See `publish`."""
     if save_url(run.config) is None:
         return
     what = "cannot list the checkpoints to copy"
@@ -55,11 +55,11 @@ def publish_checkpoints(run: Run) -> None:
 
 
 def publish(run: Run, local_dir: str) -> None:
-    """Copy a checkpoint, or a directory of anything else, to the address for results; nothing happens without one.
+    """Upload a checkpoint or another directory to the address for results; does nothing without an address.
 
-    Below the address it lies as below `model_save_dir`. Every rank must call it; those that see the files share the
-    work. A checkpoint that is there already is left alone, anything else of that name is replaced.
-    Raises CheckpointError on every rank when any of them fails; what is on this machine is untouched.
+    Its path relative to the address is that relative to `model_save_dir`. Every rank must call it; ranks that see the
+    files share the work. An existing equal checkpoint is kept, other contents of that name are replaced.
+    Raises CheckpointError on every rank if any rank fails; local files are not changed.
     """
     base = save_url(run.config)
     if base is None:
@@ -69,7 +69,7 @@ def publish(run: Run, local_dir: str) -> None:
     store = open_store(url, run.config)
     found = on_all_ranks(group, what, lambda: _prepare(store, local_dir) if group.rank == 0 else None)[0]
     if found["done"]:
-        run.log.info(f"{masked(url)} is there already")
+        run.log.info(f"{masked(url)} is already there")
         return
     files = {name: FileEntry(*entry) for name, entry in found["files"].items()}
     sees = on_all_ranks(group, what, lambda: group.rank == 0 or _has_files(local_dir, files))
@@ -80,11 +80,13 @@ def publish(run: Run, local_dir: str) -> None:
         on_all_ranks(group, what, functools.partial(_upload, store, local_dir, mine, files))
     on_all_ranks(group, what, lambda: _write_markers(store, local_dir, files) if group.rank == 0 else None)
     total = sum(entry.num_bytes for entry in files.values())
-    run.log.info(f"copied {local_dir} to {masked(url)}: {len(files)} files, {total} bytes, read back and compared")
+    run.log.info(
+        f"copied {local_dir} to {masked(url)}: {len(files):,} files, {total / 1e6:,.1f} MB, read back and compared"
+    )
 
 
 def _complete_checkpoints(run: Run) -> list[str]:
-    """The run's complete checkpoints, at one or two levels below `model_save_dir`; not what was fetched, nor hidden."""
+    """The run's complete checkpoints, one or two levels below `model_save_dir`, except fetched and hidden ones."""
     root = os.path.abspath(run.config.model_save_dir)
     levels = [f"{glob.escape(root)}/{level}/{layout.MANIFEST}" for level in ("*", "*/*")]
     found = sorted(os.path.dirname(path) for level in levels for path in glob.glob(level))
@@ -95,12 +97,12 @@ def _complete_checkpoints(run: Run) -> list[str]:
 def _relative_path(run: Run, local_dir: str) -> str:
     root, path = os.path.abspath(run.config.model_save_dir), os.path.abspath(local_dir)
     if path == root or not path.startswith(root + os.sep):
-        raise CheckpointError(f"{local_dir}: only what lies below model_save_dir {root} is copied")
+        raise CheckpointError(f"{local_dir}: only directories below model_save_dir {root} are copied")
     return os.path.relpath(path, root).replace(os.sep, "/")
 
 
 def _prepare(store: Store, local_dir: str) -> dict:
-    """{"done": there already, "files": {name: [bytes, SHA-256]}}; takes away the mark of what is to be replaced."""
+    """Return {"done": already uploaded, "files": {name: [bytes, SHA-256]}}; delete the marker of a copy to replace."""
     if carries_manifest(local_dir):
         mark = layout.MANIFEST
         entries = checkpoint.read_manifest(local_dir).files
@@ -110,13 +112,13 @@ def _prepare(store: Store, local_dir: str) -> dict:
         mark = UPLOADED
         entries = {name: measure_local(os.path.join(local_dir, name)) for name in _list_files(local_dir)}
         if not entries:
-            raise CheckpointError(f"{local_dir} holds no files")
+            raise CheckpointError(f"{local_dir} has no files")
     with_retries(store, f"{store.url}/{mark}", lambda: store.delete(mark))
     return {"done": False, "files": {name: [entry.num_bytes, entry.sha256] for name, entry in entries.items()}}
 
 
 def _is_uploaded(store: Store, local_dir: str, entries: dict[str, FileEntry]) -> bool:
-    """Whether the same checkpoint lies there, by its manifest and the sizes of its files."""
+    """Whether the same checkpoint is at the address, by its manifest and the sizes of its files."""
     there = with_retries(store, store.url, store.files)
     if {name: there.get(name) for name in entries} != {name: entry.num_bytes for name, entry in entries.items()}:
         return False
@@ -130,7 +132,7 @@ def _is_uploaded(store: Store, local_dir: str, entries: dict[str, FileEntry]) ->
 
 
 def _list_files(directory: str) -> list[str]:
-    """The files below a directory, with slashes, without what is hidden or unfinished."""
+    """The files below a directory, with slashes, except hidden and temporary ones."""
     found = []
     for place, directories, names in os.walk(directory):
         directories[:] = sorted(name for name in directories if not name.startswith("."))
@@ -151,7 +153,7 @@ def _upload(store: Store, local_dir: str, name: str | None, files: dict[str, Fil
 
 
 def _write_markers(store: Store, local_dir: str, files: dict[str, FileEntry]) -> None:
-    """Write what makes the copy complete, the mark itself last."""
+    """Write the files that mark the copy as complete, in their order."""
     if carries_manifest(local_dir):
         for name in (layout.MANIFEST_SUM, layout.MANIFEST):
             upload_bytes(store, name, _read_file(local_dir, name))

@@ -1,4 +1,4 @@
-"""What lies complete at an address, by its list of files: a checkpoint's manifest, an export's `upload.json`."""
+"""A complete checkpoint or export at an address, with its list of files: the manifest, or `upload.json`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Such as step_00012000_0a1b2c3d4e5f; the end is from the list's SHA-256: another one has another name."""
+        """A name such as step_00012000_0a1b2c3d4e5f, which ends with the hash of the list of files."""
         last = list(self.markers.values())[-1]
         kind = "export" if UPLOADED in self.markers else layout.step_name(json.loads(last)["step"])
         return f"{kind}_{hash_bytes(last.encode())[:12]}"
@@ -60,12 +60,12 @@ class Source:
                 raise CheckpointError(str(error).replace(directory, self.url)) from None
 
     def write_markers(self, directory: str) -> None:
-        """Write what makes a copy complete."""
+        """Write the files that mark a copy as complete."""
         for name, text in self.markers.items():
             write_new(os.path.join(directory, name), text.encode())
 
     def has_markers(self, directory: str) -> bool:
-        """Whether a directory has the same list of files."""
+        """Whether a directory has the same markers."""
         for name, text in self.markers.items():
             try:
                 if safe_open.read_bytes(os.path.join(directory, name), safe_open.MANIFEST) != text.encode():
@@ -75,19 +75,19 @@ class Source:
         return True
 
     def copy(self, name: str, part: str) -> None:
-        """Copy one file into a directory, checked. Raises CheckpointError."""
+        """Download one file into a directory and check it. Raises CheckpointError."""
         local = os.path.join(part, name)
         os.makedirs(os.path.dirname(local), exist_ok=True)
         download(self.store, self.prefix + name, local, self.entries()[name])
 
 
 def read_source(store: Store, prefix: str, files: dict[str, int]) -> Source:
-    """What lies below `prefix`. Raises CheckpointError unless every one of its files is there with the right size."""
+    """Read the source at `prefix`. Raises CheckpointError unless all of its files exist with the right size."""
 
     def read(name: str) -> str:
         url = f"{store.url}/{prefix}{name}"
         if files.get(prefix + name, 0) > safe_open.MANIFEST:
-            raise CheckpointError(f"{url}: has {files[prefix + name]} bytes; it may have {safe_open.MANIFEST}")
+            raise CheckpointError(f"{url}: has {files[prefix + name]:,} bytes; allowed: {safe_open.MANIFEST:,}")
         return with_retries(store, url, lambda: store.read(prefix + name)).decode(errors="replace")
 
     is_export = prefix + layout.MANIFEST not in files
@@ -96,13 +96,13 @@ def read_source(store: Store, prefix: str, files: dict[str, int]) -> Source:
     for name, entry in source.entries().items():
         found = files.get(prefix + name)
         if found != entry.num_bytes:
-            size = "missing" if found is None else f"{found} bytes"
-            raise CheckpointError(f"{source.url}/{name}: {size}, expected {entry.num_bytes} bytes: incomplete")
+            size = "missing" if found is None else f"{found:,} bytes"
+            raise CheckpointError(f"{source.url}/{name}: {size}, expected {entry.num_bytes:,} bytes: incomplete")
     return source
 
 
 def _parse_upload_list(where: str, text: str) -> dict[str, FileEntry]:
-    """The files of an `upload.json`. Only plain names below its directory are accepted."""
+    """Parse an `upload.json`. Only plain names below its directory are accepted."""
     try:
         data = plain_json.loads(text)
         if data["format"] != FORMAT or data["version"] != VERSION:

@@ -1,4 +1,4 @@
-"""A directory on another machine: what can be done with it, and which driver does it."""
+"""The protocol of remote directories, and the driver of each address."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from plsc.remote.hadoop_store import HadoopStore
 
 
 class Store(Protocol):
-    """The files below one address, named by their paths relative to it, with slashes.
+    """The files below one address, named by their relative paths with slashes.
 
-    A method that fails raises whatever its driver does; FileNotFoundError and PermissionError mean what they say.
+    Methods raise the exceptions of their driver, FileNotFoundError and PermissionError among them.
     """
 
     url: str
 
     def files(self) -> dict[str, int]:
-        """{name: bytes} of every file, at any depth; empty where the address does not exist."""
+        """Return {name: size in bytes} of all files, at any depth; empty if the address does not exist."""
 
     def read(self, name: str) -> bytes:
-        """The whole of a small file."""
+        """Read a small file."""
 
     def write(self, name: str, data: bytes) -> None:
-        """A small file, in place of the one that is there."""
+        """Write a small file, or replace it."""
 
     def get(self, name: str, local: str) -> None:
-        """Copy a file to a path of this machine."""
+        """Download a file to a local path."""
 
     def put(self, local: str, name: str) -> None:
-        """Copy a file of this machine, in place of the one that is there."""
+        """Upload a local file, or replace it."""
 
     def measure(self, name: str) -> FileEntry:
-        """Size and SHA-256 of a file as it is read back."""
+        """Read a file back and return its size and SHA-256."""
 
     def delete(self, name: str) -> None:
-        """Remove a file; nothing happens where there is none."""
+        """Remove a file, if it exists."""
 
     def redact(self, text: str) -> str:
-        """A text without what must not be printed."""
+        """Return a text without secrets."""
 
 
 def open_store(url: str, config: Config) -> Store:
-    """The store at an address. Raises ConfigError where what it needs is not installed."""
+    """Open the store of an address. Raises ConfigError if its driver is not installed."""
     remote = config.remote
     on_fs = remote.fs_name is not None and url.startswith(remote.fs_name.rstrip("/") + "/")
     if on_fs or url.startswith("hdfs://"):

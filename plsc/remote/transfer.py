@@ -1,4 +1,4 @@
-"""One file from or to a store: copied, checked by size and SHA-256, tried again when that fails."""
+"""Copies of single files from and to a store, checked by size and SHA-256, with retries."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from plsc.remote.stores import Store
 
 log = logging.getLogger(__name__)
 
-RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds before the second, third, fourth and fifth try; there is no sixth
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry
 
-# What another try does not change.
+# Errors that a retry does not fix.
 PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, PlscError)
 PERMANENT_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound")
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def with_retries(store: Store, what: str, action: Callable[[], T]) -> T:
-    """The result of `action`, tried five times at most. Raises CheckpointError "<what>: <reason>", without secrets."""
+    """Return the result of `action`, with at most five tries. Raises CheckpointError "<what>: <reason>", redacted."""
     for pause in (*RETRY_DELAYS, None):
         try:
             return action()
@@ -35,13 +35,13 @@ def with_retries(store: Store, what: str, action: Callable[[], T]) -> T:
         if permanent or pause is None:
             tries = "" if permanent else f" (tried {len(RETRY_DELAYS) + 1} times)"
             raise CheckpointError(f"{what}: {reason}{tries}")
-        log.warning("%s: %s; again in %g s", what, reason, pause)
+        log.warning("%s: %s; retry in %g s", what, reason, pause)
         time.sleep(pause)
     raise AssertionError("the last try either returns or raises")
 
 
 def upload(store: Store, local: str, name: str, expected: FileEntry) -> None:
-    """Copy a file to the store and read it back. Raises CheckpointError, also where the local file is damaged."""
+    """Upload a file and read it back. Raises CheckpointError, also if the local file is damaged."""
     _require_undamaged(local, measure_local(local), expected)
 
     def copy() -> None:
@@ -57,13 +57,13 @@ def upload_bytes(store: Store, name: str, data: bytes) -> None:
     def copy() -> None:
         store.write(name, data)
         if store.read(name) != data:
-            raise OSError("what is read back is not what was written")
+            raise OSError("the data read back differ from the data written")
 
     with_retries(store, f"{store.url}/{name}", copy)
 
 
 def download(store: Store, name: str, local: str, expected: FileEntry) -> None:
-    """Copy a file from the store to a new one of this machine. Raises CheckpointError."""
+    """Download a file to a local path. Raises CheckpointError."""
 
     def copy() -> None:
         if os.path.lexists(local):
@@ -75,7 +75,7 @@ def download(store: Store, name: str, local: str, expected: FileEntry) -> None:
 
 
 def measure_local(path: str) -> FileEntry:
-    """Size and SHA-256 of a file of this machine. Raises CheckpointError."""
+    """Size and SHA-256 of a local file. Raises CheckpointError."""
     try:
         return measure_file(path)
     except OSError as error:
@@ -84,11 +84,11 @@ def measure_local(path: str) -> FileEntry:
 
 def _require_undamaged(path: str, found: FileEntry, expected: FileEntry) -> None:
     if found != expected:
-        raise CheckpointError(f"{path}: size or SHA-256 differs from the manifest: damaged, and not copied")
+        raise CheckpointError(f"{path}: size or SHA-256 differs from the manifest: damaged, not copied")
 
 
 def _require_equal(found: FileEntry, expected: FileEntry) -> None:
     if found.num_bytes != expected.num_bytes:
-        raise OSError(f"{found.num_bytes} of {expected.num_bytes} bytes arrived")
+        raise OSError(f"received {found.num_bytes:,} of {expected.num_bytes:,} bytes")
     if found.sha256 != expected.sha256:
-        raise OSError("the SHA-256 of what arrived differs")
+        raise OSError("the SHA-256 of the received data differs")

@@ -1,4 +1,4 @@
-"""An exported model in use: images of any kind in, embeddings and scores out. Needs Paddle or ONNX Runtime."""
+"""Inference with exported models: images in, embeddings and scores out. Needs Paddle or ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`plsc.json`, which lies beside an exported model: what goes in, what comes out, which files it is made of."""
+"""`plsc.json`, the description of an exported model: its input, outputs and files."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from plsc.files.hashes import FileEntry, hash_file, measure_file
 
 DESCRIPTION = "plsc.json"
 FORMAT, VERSION = "plsc-exported-model", 1
-# The endings of a model's files, in the order in which its runtime takes them.
+# The suffixes of a model's files, in the order of the arguments of its runtime.
 ENDINGS: dict[str, list[tuple[str, ...]]] = {"paddle": [(".pdmodel", ".json"), (".pdiparams",)], "onnx": [(".onnx",)]}
 KINDS = tuple(ENDINGS)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a program needs to know to use the model.
+    """The facts that a program needs to run an exported model.
 
-    input_name: the name of the input, float32 [B, C, H, W] RGB, any B; a pixel x in 0..255 enters as
-    (x - pixel_mean) / pixel_std. image_shape: [C, H, W]. outputs: what comes out, in order: "embedding"
-    [B, embedding_size], then "scores" [B, num_classes] if the classifier was exported (num_classes else None).
-    l2_normalised: embeddings have length 1. flip_fused: the embedding is the mean of those of the image and of its
-    mirror image (before it is normalised). models: {"paddle": [program file, weights file], "onnx": [file]}, those
-    that are there. files: {name: {"bytes", "sha256"}}, with that of the class names if there are names.
-    step: training steps of the checkpoint; checkpoint: its identity. agreement: how far the outputs were from the
-    training program's when the model was exported.
+    input_name: the name of the input, float32 [B, C, H, W] RGB, any B; a pixel x in 0..255 is fed as
+    (x - pixel_mean) / pixel_std. image_shape: [C, H, W]. outputs: the names of the outputs, in order: "embedding"
+    [B, embedding_size], then "scores" [B, num_classes] if the classifier was exported (else num_classes is None).
+    l2_normalised: embeddings have length 1. flip_fused: the embedding is the mean of the embeddings of the image and
+    its mirror image, before normalization. models: {"paddle": [program file, weights file], "onnx": [file]}, the
+    exported ones. files: {name: {"bytes", "sha256"}}, including the file of class names if there is one.
+    step: training steps of the checkpoint; checkpoint: its identity. agreement: the difference between the outputs of
+    the exported model and of the training program, measured at the export.
     """
 
     plsc_version: str
@@ -59,7 +59,7 @@ class Description:
 
     @property
     def identity(self) -> str:
-        """The same for the same files and never for others."""
+        """A text that is equal only for equal files."""
         return " ".join(sorted(entry["sha256"] for entry in self.files.values()))
 
 
@@ -80,7 +80,7 @@ def read_description(path: str) -> Description:
     except ValueError as error:
         raise ExportError(f"{name}: damaged, {error}; export the model again") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise ExportError(f"{name}: does not describe a model that PLSC exported")
+        raise ExportError(f"{name}: does not describe a model exported by PLSC")
     if data.get("version") != VERSION:
         raise ExportError(f"{name}: version {data.get('version')!r:.40} is unknown, this PLSC reads {VERSION}")
     missing = [field.name for field in dataclasses.fields(Description) if field.name not in data]
@@ -92,7 +92,7 @@ def read_description(path: str) -> Description:
 
 
 def _check(name: str, found: Description) -> None:
-    """The fields that decide which files are opened and how numbers are read. Raises ExportError."""
+    """Check the fields on which opened files and the format of numbers depend. Raises ExportError."""
     files_good = isinstance(found.files, dict) and all(_is_file(*item) for item in found.files.items())
     models_good = files_good and isinstance(found.models, dict) and found.models and all(
         kind in KINDS and _are_files_of(kind, files) and set(files) <= set(found.files)
@@ -126,27 +126,29 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _is_file(name: str, entry: Any) -> bool:
-    """Whether it is a plain name beside the description, with what is known of the file."""
+    """Whether ``name`` is a plain file name and ``entry`` has size and hash."""
     plain = name.isprintable() and os.path.basename(name) == name and name not in ("", ".", "..")
     good = plain and isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry)
     return good and type(entry["bytes"]) is int and isinstance(entry["sha256"], str)
 
 
 def _are_files_of(kind: str, files: Any) -> bool:
-    """Whether they are those that a runtime takes, in its order: it may crash over others."""
+    """Whether the files have the suffixes of a runtime, in its order: it may crash on other files."""
     if not isinstance(files, list) or len(files) != len(ENDINGS[kind]):
         return False
     return all(isinstance(file, str) and file.endswith(ends) for file, ends in zip(files, ENDINGS[kind]))
 
 
 def check_files(path: str, description: Description, kind: str) -> list[str]:
-    """The files of one kind of model, by their full paths, unchanged since the export. Raises ExportError."""
+    """Return the paths of the files of one kind of model. Raises ExportError if a file changed since the export."""
     found = []
     for name in description.models[kind]:
         file, entry = os.path.join(path, name), description.files[name]
         try:
             if os.path.getsize(file) != entry["bytes"] or hash_file(file) != entry["sha256"]:
-                raise ExportError(f"{file}: is not the file that was exported: damaged or exchanged; export again")
+                raise ExportError(
+                    f"{file}: differs from the exported file: damaged or replaced; export the model again"
+                )
         except OSError as error:
             raise ExportError(f"{file}: {error.strerror}; export the model again") from None
         found.append(file)

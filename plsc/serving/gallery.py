@@ -1,4 +1,4 @@
-"""Known images to look others up in."""
+"""A gallery of embeddings, and search in it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from plsc.evaluation.embeddings import check_embeddings, normalize
 from plsc.files import safe_open
 
 FEATURES, TABLE = "features.npy", "pictures.csv"
-BLOCK = 1 << 22  # similarities held at a time
+BLOCK = 1 << 22  # similarities per block
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The most similar entries of a gallery for M probes, best first; of equal ones the one that stands earlier.
+    """The k most similar gallery entries for M probes, best first; ties in the order of the gallery.
 
-    index int64 [M, k]: their rows. cosine float32 [M, k]. names: their names, M lists of k, if the gallery has names.
+    index: int64 [M, k], rows of the gallery. cosine: float32 [M, k]. names: M lists of k, None without names.
     """
 
     index: np.ndarray
@@ -30,16 +30,18 @@ class Matches:
 
 
 class Gallery:
-    """Embeddings [N, E] of known images and, if given, their names. They are normalised here, held as float32.
+    """Embeddings [N, E] to search in, with optional names. They are normalized here and stored as float32.
 
-    Raises DataError for a wrong shape, values that are not finite, or another number of names.
+    Raises DataError for a wrong shape, values that are not finite, or a wrong number of names.
     """
 
     def __init__(self, embeddings: np.ndarray, names: Sequence[str] | None = None):
         given = check_embeddings(embeddings, "gallery")
         if not len(given) or (names is not None and len(names) != len(given)):
             count = "no" if names is None else len(names)
-            raise DataError(f"gallery: {len(given)} embeddings and {count} names; give at least one, and a name each")
+            raise DataError(
+                f"gallery: {len(given)} embeddings and {count} names; give at least one, and a name for each"
+            )
         self.unit: np.ndarray = np.empty(given.shape, np.float32)
         for start in range(0, len(given), 4096):
             self.unit[start : start + 4096] = normalize(given[start : start + 4096])
@@ -47,16 +49,16 @@ class Gallery:
 
     @classmethod
     def load(cls, directory: str) -> Gallery:
-        """What predict() wrote: its features, named by the paths of the images. Raises DataError."""
+        """Load the features that predict() wrote, with the paths of the images as names. Raises DataError."""
         return cls(*read_predictions(directory))
 
     def __len__(self) -> int:
         return len(self.unit)
 
     def search(self, probes: np.ndarray, k: int = 1) -> Matches:
-        """The k (at most N) most similar entries for each of probes [M, E]. An embedding of zeros is like none: 0.
+        """Find the k (at most N) most similar entries for each probe [M, E]. The cosine with a zero embedding is 0.
 
-        Raises DataError for probes of another size, ConfigError for k < 1.
+        Raises DataError for another embedding size, ConfigError for k < 1.
         """
         probes = _check_size(probes, self.unit.shape[1])
         if k < 1:
@@ -72,14 +74,14 @@ class Gallery:
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The cosine of each of a [M, E] with each of b [N, E], float32 [M, N]; 0 with an embedding of zeros."""
+    """Cosines of all rows of a [M, E] with all rows of b [N, E], float32 [M, N]; 0 for a zero embedding."""
     a = check_embeddings(a, "embeddings")
     b = _check_size(b, a.shape[1])
     return (normalize(a) @ normalize(b).T).astype(np.float32)
 
 
 def read_predictions(directory: str) -> tuple[np.ndarray, list[str]]:
-    """What predict() wrote: features [M, E], read from the file as they are used, and M paths. Raises DataError."""
+    """Read the output of predict(): features [M, E], memory-mapped, and M paths. Raises DataError."""
     file = os.path.join(directory, FEATURES)
     try:
         features = read_features(file)
@@ -89,22 +91,22 @@ def read_predictions(directory: str) -> tuple[np.ndarray, list[str]]:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise DataError(f"{where}: {reason}; give a directory that predict() wrote") from None
     if len(features) != len(paths):
-        raise DataError(f"{file}: {len(features)} features, {TABLE} beside it has {len(paths)} paths")
+        raise DataError(f"{file}: {len(features)} features, but {TABLE} in the same directory has {len(paths)} paths")
     return features, paths
 
 
 def read_features(file: str) -> np.ndarray:
-    """The array of an .npy file that predict() wrote, float32 [M, E], read as it is used. Raises OSError, ValueError.
+    """Memory-map an .npy file of predict(), float32 [M, E]. Raises OSError, ValueError.
 
-    As numpy.load with mmap_mode, which would open the file by itself.
+    It is opened by safe_open, which numpy.load with mmap_mode would bypass.
     """
     with safe_open.open_bytes(file, safe_open.TENSORS) as opened:
         if np.lib.format.read_magic(opened) != (1, 0):
-            raise ValueError("is no .npy file of version 1.0")
+            raise ValueError("is not an .npy file of version 1.0")
         try:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(opened)
-        except Exception:  # it is Python's own syntax, and what is none raises many things
-            raise ValueError("damaged at its head") from None
+        except Exception:  # the header is a Python literal, and a damaged one may raise anything
+            raise ValueError("has a damaged header") from None
         if len(shape) != 2 or fortran or dtype != np.float32:
             raise ValueError(f"holds {dtype} {list(shape)}, features are float32 [M, E]")
         if not all(shape):  # nothing to map
@@ -113,7 +115,7 @@ def read_features(file: str) -> np.ndarray:
 
 
 def read_paths(table: str) -> list[str]:
-    """The column "path" of a table that predict() wrote."""
+    """Read the column "path" of the table of predict()."""
     with safe_open.open_text(table, safe_open.LIST, "utf-8", "surrogateescape", "") as file:
         return [row["path"] for row in csv.DictReader(file)]
 
@@ -128,5 +130,5 @@ def _similarity_blocks(probes: np.ndarray, gallery: np.ndarray) -> Iterator[tupl
 def _check_size(embeddings: np.ndarray, size: int) -> np.ndarray:
     array = check_embeddings(embeddings, "embeddings")
     if array.shape[1] != size:
-        raise DataError(f"embeddings: have {array.shape[1]} numbers, those to compare with {size}")
+        raise DataError(f"embeddings: size {array.shape[1]}, but those to compare with have size {size}")
     return array

@@ -1,4 +1,4 @@
-"""Which images a folder or a list names, and how one of another size becomes one of the net's."""
+"""Finds the images of a folder or a list, and resizes images to the model's input size."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LABEL = re.compile(r"[ \t]+[+-]?[0-9]+$")
 
 
 def resize_image(image: np.ndarray, height: int, width: int, how: str, name: str) -> np.ndarray:
-    """uint8 [H, W, C] of any size -> [height, width, C], C = 1 or 3.
+    """Resize uint8 [H, W, C] to [height, width, C], C = 1 or 3.
 
-    An image of this size stays as it is. Another is sampled anew with Pillow's bilinear filter, which averages where
-    it makes smaller: "stretch" each side by itself; "crop" first cuts both ends of the longer side off, to whole
-    pixels, so that the proportions are those of the net; "refuse" raises DataError.
+    An image of this size is returned unchanged. Others are resized with Pillow's bilinear filter, with antialiasing:
+    "stretch" changes the aspect ratio; "crop" first crops the longer side at both ends, to whole pixels, to the aspect
+    ratio of the model's input; "refuse" raises DataError.
     """
     if how not in RESIZE_MODES:
         raise ConfigError(f"resize={how!r}: must be one of {', '.join(RESIZE_MODES)}")
@@ -40,17 +40,17 @@ def resize_image(image: np.ndarray, height: int, width: int, how: str, name: str
 
 
 def find_images(source: str) -> tuple[list[str], int]:
-    """(paths, number of files passed over) of a folder or a list. Raises DataError where there is no image.
+    """Find the images of a folder or a list: (paths, number of skipped files). Raises DataError if there are none.
 
-    A folder is read with all that is below it, in the order of the paths, as far as the names end as images do.
-    A list has a path a line, relative to where the list lies; a label behind a tab or a space may follow.
+    A folder is searched recursively, in the order of the paths, for names with an image suffix. A list has one path per
+    line, relative to its directory; a label may follow after a tab or a space.
     """
     if os.path.isdir(source):
         paths, others = _list_folder(source)
     else:
         paths, others = _read_list(source), 0
     if not paths:
-        raise DataError(f"{source}: no image in it ({others} other files); names must end in {', '.join(SUFFIXES)}")
+        raise DataError(f"{source}: has no images ({others:,} other files); names must end in {', '.join(SUFFIXES)}")
     return paths, others
 
 
@@ -74,5 +74,5 @@ def _read_list(source: str) -> list[str]:
 
 
 def _path(line: str) -> str:
-    """What stands before the last tab, or before a number at the end, or the whole line."""
+    """The text before the last tab, or before an integer at the end, or the whole line."""
     return line.rpartition("\t")[0].strip() if "\t" in line.strip() else _LABEL.sub("", line.strip())

@@ -1,4 +1,4 @@
-"""`Predictor`: images to embeddings with a model that was exported."""
+"""`Predictor`: embeddings of images, by an exported model."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ MAX_BATCH, MAX_THREADS = 1_000_000, 1024
 
 
 class Predictor:
-    """An exported model, ready for images.
+    """Runs an exported model on images.
 
-    model_dir: what `convert_for_prediction()` or `plsc export` wrote. runtime: "paddle" (Paddle Inference), "onnx"
-    (ONNX Runtime), or "auto", the first of the two that was exported and is installed. resize: what is done to a
-    image of another size than the net's: "stretch", "crop" or "refuse" (see plsc.serving.images.resize_image).
-    device: "cpu", "gpu", or "auto", a GPU where there is one; card: which of them. threads: of the CPU for a batch; 0
-    is one for each core that this process may use.
+    model_dir: the directory that `convert_for_prediction()` or `plsc export` wrote. runtime: "paddle" (Paddle
+    Inference), "onnx" (ONNX Runtime), or "auto": the first of them that was exported and is installed. resize: for
+    images of another size than the model's input: "stretch", "crop" or "refuse" (see plsc.serving.images.resize_image).
+    device: "cpu", "gpu", or "auto": a GPU if there is one; card: its number. threads: CPU threads for a batch; 0 means
+    one for each core that this process may use.
 
-    Any number of threads may use a Predictor at once. callers: how many of them Paddle Inference serves at a time, each
-    with memory of its own for a batch, and on Paddle 3 for the weights; 0 is one for each core, at most 2; others wait.
-    `close()`, or leaving a `with` block, frees the model: batches that are being computed are finished, later ones
-    raise ExportError. So does a fork that uses its parent's: open one in each process.
+    A Predictor may be used by any number of threads at once. callers: how many of them Paddle Inference serves in
+    parallel, each with its own memory for a batch, and on Paddle 3 its own weights; 0 means one per core, at most 2.
+    Other threads wait. `close()`, or leaving a `with` block, frees the model: running batches finish, later calls raise
+    ExportError. A fork cannot use the Predictor of its parent (ExportError): open one in each process.
 
     class_names: the names of the classes, by label, if the model was exported with its classifier and the training
     data had names; else None.
@@ -86,20 +86,23 @@ class Predictor:
 
     @property
     def runtime(self) -> str:
-        """ "paddle" or "onnx"."""
+        """The runtime in use: "paddle" or "onnx"."""
         return self._runtime.kind
 
     @property
     def embedding_size(self) -> int:
-        """The length of an embedding."""
+        """E, the size of an embedding."""
         return self.description.embedding_size
 
     def embed(self, pictures) -> np.ndarray:
-        """float32 [N, E]: the embeddings of one image or of any number, in order; an iterator is read as it goes."""
+        """Embeddings, float32 [N, E], of one image or several, in order. An iterator is consumed batch by batch."""
         return self._collect(pictures, 0, self.embedding_size)
 
     def scores(self, pictures) -> np.ndarray:
-        """float32 [N, C]: how well each class fits; a softmax makes shares of them. Raises ExportError without FC."""
+        """Class scores, float32 [N, C]; a softmax turns them into probabilities.
+
+        Raises ExportError for a model without its classifier.
+        """
         if self.description.num_classes is None:
             raise ExportError(f"{self._path}: {NO_CLASSIFIER}")
         return self._collect(pictures, 1, self.description.num_classes)
@@ -120,18 +123,18 @@ class Predictor:
         )
 
     def similarity(self, a, b) -> np.ndarray:
-        """Cosines float32 [M, N] of each of ``a`` with each of ``b``: images, or embeddings (arrays of float)."""
+        """Cosines, float32 [M, N], of all of ``a`` with all of ``b``: images, or embeddings (arrays of float)."""
         return cosines(self._embeddings(a), self._embeddings(b))
 
     def search(self, gallery: Gallery | np.ndarray, pictures, k: int = 1) -> Matches:
-        """The k most similar entries of ``gallery`` (a Gallery, or embeddings [N, E]) for images or embeddings."""
+        """Find the k most similar entries of ``gallery`` (a Gallery or embeddings [N, E]) for images or embeddings."""
         gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
         return gallery.search(self._embeddings(pictures), k)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs for images that are prepared already: float32 [B, C, H, W], as the description says.
+        """Return the model's outputs for preprocessed images, float32 [B, C, H, W] (see ``description``).
 
-        Raises DataError for another shape.
+        Raises DataError for another shape or dtype.
         """
         shape = self.description.image_shape
         if images.ndim != 4 or list(images.shape[1:]) != shape or images.dtype != np.float32:
@@ -141,13 +144,13 @@ class Predictor:
         found = [output.shape for output in outputs]
         if found != wanted:
             raise ExportError(
-                f"{self._path}: its model gives {found}, its plsc.json says {wanted}: the files are of two models; "
-                "export again"
+                f"{self._path}: the outputs are {found}, but plsc.json says {wanted}: the files are of two models; "
+                "export the model again"
             )
         return outputs
 
     def prepare(self, picture) -> np.ndarray:
-        """Any image as the net takes it: float32 [C, H, W]."""
+        """Preprocess an image into the model's input, float32 [C, H, W]."""
         channels, height, width = self.description.image_shape
         image = decode_image(picture, channels=channels)
         name = repr(picture) if isinstance(picture, (str, os.PathLike)) else "an image"
@@ -168,7 +171,7 @@ class Predictor:
 
 
 def _several(pictures) -> Iterable:
-    """The images as an iterable, where one alone may have been given."""
+    """The images as an iterable; a single image becomes a list of one."""
     single = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
     if isinstance(pictures, single):
         return [pictures]
@@ -176,5 +179,5 @@ def _several(pictures) -> Iterable:
         # [n]: the bytes of a file; [H, W] and [H, W, channels]: pixels; [N, H, W, channels]: several
         return [pictures] if pictures.ndim < 4 else pictures
     if not isinstance(pictures, Iterable):
-        raise DataError(f"images: {type(pictures).__name__} is neither an image nor several")
+        raise DataError(f"images: {type(pictures).__name__} is neither an image nor an iterable of images")
     return pictures

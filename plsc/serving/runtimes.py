@@ -1,4 +1,4 @@
-"""The two programs that can run an exported model: Paddle Inference and ONNX Runtime."""
+"""The runtimes of exported models: Paddle Inference and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class RuntimeOptions:
 
 
 class PaddleRuntime:
-    """Paddle Inference, for any number of threads: ``callers`` of them are served at a time, on a GPU one, each by a
-    copy of the predictor in a thread of its own (Paddle's clone: 2.6 shares the weights, 3.3 loads them again)."""
+    """Paddle Inference, for any number of threads: ``callers`` of them run in parallel (one on a GPU), each with a
+    clone of the predictor in its own thread. Clones share the weights in Paddle 2.6; Paddle 3.3 loads them again."""
 
     kind = "paddle"
 
@@ -44,29 +44,31 @@ class PaddleRuntime:
         has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
         _check_device(options.device, has_gpu, "Paddle")
         if program.endswith(".json") and version.startswith("2."):
-            raise ExportError(f"{program}: was exported by Paddle 3, which Paddle {version} cannot read; use Paddle 3")
+            raise ExportError(
+                f"{program}: was exported with Paddle 3 and cannot be read by Paddle {version}; use Paddle 3"
+            )
         config = inference.Config(program, weights)
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(options.threads)
         on_gpu = has_gpu and options.device != "cpu"
         if on_gpu:
-            config.enable_use_gpu(256, options.card)  # MB of memory to begin with
+            config.enable_use_gpu(256, options.card)  # MB of initial memory
         predictor, limit = inference.create_predictor(config), 1 if on_gpu else options.callers
-        # now, not when they are needed: Paddle 3 reads the program's file for each, and it may be another one by then
+        # clone now, not later: Paddle 3 reads the program file for each clone, and it may change
         copies = [predictor, *(predictor.clone() for _ in range(limit - 1))]
         self._workers = ObjectPool(lambda: _Copy(copies.pop()), limit)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """images float32 [B, C, H, W] -> the outputs, in order."""
+        """Return the outputs, in order, for images float32 [B, C, H, W]."""
         return self._workers.run(lambda copy: copy.run(images))
 
     def close(self) -> None:
-        """Let callers finish, then free it."""
+        """Wait for running calls, then free the model."""
         self._workers.close()
 
 
 class _Copy:
-    """A predictor with its input and outputs, for one thread."""
+    """A predictor with its input and output handles, for one thread."""
 
     def __init__(self, predictor: Any):
         self._predictor = predictor
@@ -80,7 +82,7 @@ class _Copy:
 
 
 class OnnxRuntime:
-    """ONNX Runtime; needs no Paddle. Its session may be run by any number of threads at once."""
+    """ONNX Runtime, without Paddle. Any number of threads may run its session at once."""
 
     kind = "onnx"
 
@@ -103,23 +105,23 @@ class OnnxRuntime:
         self._input = self._session.get_inputs()[0].name
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """images float32 [B, C, H, W] -> the outputs, in order."""
-        session = self._session  # kept until this call is over, whoever closes meanwhile
+        """Return the outputs, in order, for images float32 [B, C, H, W]."""
+        session = self._session  # keeps it alive for this call if another thread closes it
         self._lifetime.require_usable()
         try:
             return session.run(None, {self._input: np.ascontiguousarray(images, np.float32)})
-        except Exception as error:  # ONNX Runtime's own have no base but this
-            raise ExportError(f"{self._file}: onnx cannot run it: {_one_line(error)}") from error
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
+            raise ExportError(f"{self._file}: ONNX Runtime cannot run it: {_one_line(error)}") from error
 
     def close(self) -> None:
-        """Free it when the last caller is done."""
+        """Free the session after the last running call."""
         self._lifetime.closed = True
         if self._lifetime.in_own_process:
             self._session = None
 
 
 def open_runtime(path: str, description: Description, kind: str, options: RuntimeOptions):
-    """The runtime for one kind ("paddle", "onnx") or the first that can be used ("auto"). Raises ExportError."""
+    """Open the runtime of ``kind``: "paddle", "onnx", or "auto" for the first usable one. Raises ExportError."""
     if kind not in ("auto", "paddle", "onnx") or options.device not in DEVICES:
         raise ConfigError(
             f"runtime={kind!r}, device={options.device!r}: must be one of auto, paddle, onnx and one of "
@@ -138,17 +140,17 @@ def open_runtime(path: str, description: Description, kind: str, options: Runtim
         return OnnxRuntime(file, options)
     except PlscError:
         raise
-    except Exception as error:  # ONNX Runtime's own have no base but this
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ExportError(f"{files[0]}: {kind} cannot open it: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:
-    """What a runtime says, the end of it: it begins with places in its source."""
+    """The end of a runtime's message, in one line; its beginning is source locations."""
     return " ".join(str(error).split())[-300:]
 
 
 def _installed() -> list[str]:
-    """The runtimes that are installed, by what can be found without importing it."""
+    """The installed runtimes, found without importing them."""
     from importlib.util import find_spec
 
     return [kind for kind, package in (("paddle", "paddle"), ("onnx", "onnxruntime")) if find_spec(package)]

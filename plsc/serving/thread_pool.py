@@ -1,4 +1,4 @@
-"""Threads that own what only one thread may use."""
+"""A pool of threads, each with an object that only it may use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from plsc.errors import ExportError
 
 
 class Lifetime:
-    """Whether what ``owner`` holds may be used: it is open, and this is the process that opened it.
+    """Whether the native objects of ``owner`` may be used: they are open, and this process opened them.
 
-    A fork has none of its parent's threads, and native objects that are freed there wait for them or crash. So in a
-    fork the owner is never freed.
+    A fork has none of its parent's threads; freeing native objects there would wait for these threads or crash. So the
+    owner is never freed in a fork.
     """
 
     def __init__(self, owner: object) -> None:
@@ -28,40 +28,40 @@ class Lifetime:
 
     @property
     def in_own_process(self) -> bool:
-        """False in a fork of the process that opened it, which has none of its threads."""
+        """False in a fork of the process that opened the objects."""
         return os.getpid() == self._process
 
     def require_usable(self) -> None:
-        """Raise ExportError where it must not be used."""
+        """Raise ExportError after ``close`` and in a fork."""
         if not self.in_own_process:
             raise ExportError(
                 f"the model was opened in process {self._process} and cannot be used in its fork {os.getpid()}; open "
                 "a Predictor in each process, after the fork"
             )
         if self.closed:
-            raise ExportError("the model is closed; open another Predictor")
+            raise ExportError("the model is closed; open a new Predictor")
 
 
 class ObjectPool:
-    """Threads that each have an object of their own, which is made and used in that thread only.
+    """Threads with one object each, which is made and used in that thread only.
 
-    ``make()`` gives such an object; a thread is started where all others are busy, up to ``limit``, then callers wait
-    for their turn. They may come from any threads.
+    ``make()`` returns such an object. A new thread is started if all others are busy, up to ``limit``; further callers
+    wait. Callers may be any threads.
 
-    Why not a lock: oneDNN's primitives keep scratch memory by thread, and running those of another thread ends with
-    "could not execute a primitive"; OpenMP has a team of threads for each thread that ever called it.
+    Why not a lock: oneDNN's primitives have scratch memory per thread, and running those of another thread fails with
+    "could not execute a primitive"; OpenMP keeps a team of threads for each thread that ever called it.
     """
 
     def __init__(self, make: Callable[[], Any], limit: int):
         self._lifetime = Lifetime(self)
         self._make: Callable[[], Any] | None = make
         self._make_lock = threading.Lock()
-        self._made: list[Any] = []  # held here and not by the threads: a fork would free what those hold
+        self._made: list[Any] = []  # held here, as a fork frees the objects that threads hold
         self._local = threading.local()
         self._threads = ThreadPoolExecutor(limit, "plsc-predictor")
 
     def run(self, work: Callable[[Any], Any]) -> Any:
-        """``work(object)`` in one of the threads. Raises what it raises, and ExportError when closed or in a fork."""
+        """Run ``work(object)`` in one of the threads and return its result. Raises ExportError if closed or forked."""
         self._lifetime.require_usable()
         try:
             future = self._threads.submit(self._call, work)
@@ -71,7 +71,7 @@ class ObjectPool:
         return future.result()
 
     def close(self) -> None:
-        """Let those that wait or run finish, then drop all objects. In a fork there is nothing to do."""
+        """Wait for running and waiting calls, then free all objects. Does nothing in a fork."""
         if not self._lifetime.in_own_process:
             return
         self._lifetime.closed = True
@@ -91,7 +91,7 @@ class ObjectPool:
 
 
 def _never_free(owner: weakref.ref) -> None:
-    """Count one reference more than there is."""
+    """Add a reference, so that the object is never freed."""
     alive = owner()
     if alive is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(alive))

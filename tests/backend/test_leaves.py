@@ -167,5 +167,5 @@ def test_a_users_net_gets_its_gradients(of):
 
 
 def test_a_net_that_writes_over_its_values_is_refused():
-    with pytest.raises(ConfigError, match="model Net: paddle.assign.*writes over a value"):
+    with pytest.raises(ConfigError, match="model Net: paddle.assign.*overwrites a value"):
         run_of(written_over)

@@ -177,7 +177,7 @@ def only_by_place(depth, /):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (Config, "model 'x': Config is no subclass of plsc.models.BaseModel"),
+        (Config, "model 'x': Config is not a subclass of plsc.models.BaseModel"),
         (int, "model 'x': has no signature that Python knows"),
         (3, "model 'x': is int, neither a class nor a function"),
         (only_by_place, r"model 'x': takes \(depth\); it must take its options by name"),

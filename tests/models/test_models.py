@@ -187,7 +187,7 @@ def test_a_wrong_option_is_one_clear_line(options, words):
 
 
 def test_a_picture_of_another_size_is_refused():
-    with pytest.raises(ConfigError, match=r"model.image_shape: \[3, 33, 20\], but the image fed is \[3, 32, 20\]"):
+    with pytest.raises(ConfigError, match=r"model.image_shape: \[3, 33, 20\], but the input image is \[3, 32, 20\]"):
         build(narrow("ResNet18"), (3, 32, 20), False)
 
 

@@ -128,13 +128,16 @@ def forgets_dropout(self, input, is_train=True):
 @pytest.mark.parametrize(
     ("mine", "words"),
     [
-        (model(), "write build_network in the subclass"),
+        (model(), "define build_network in the subclass"),
         (model(build_network=lambda self, x: x), r"takes \(x\); allowed: \(input, label, is_train=True\)"),
         (model(build_network=lambda self, a, b, c, is_train: a), r"takes \(a, b, c, is_train\)"),
         (model(build_network=lambda self, x, is_train: x.image), r"returned \[-1, 3, 8, 8\], expected one variable"),
         (model(build_network=lambda self, x, is_train: None), "returned NoneType"),
-        (model(build_network=forgets_eval), "batch_norm trains although is_train is False; call layer.eval()"),
-        (model(build_network=forgets_dropout), "dropout trains although is_train is False"),
+        (
+            model(build_network=forgets_eval),
+            "batch_norm is in training mode although is_train is False; call layer.eval()",
+        ),
+        (model(build_network=forgets_dropout), "dropout is in training mode although is_train is False"),
     ],
 )
 def test_mistakes(mine, words):
@@ -146,7 +149,7 @@ def test_mistakes(mine, words):
 def test_layers_made_before_the_program():
     mine = WithFields()
     mine.fc = paddle.nn.Linear(2, 2)
-    with pytest.raises(ConfigError, match="fc is a paddle.nn.Layer made before the program"):
+    with pytest.raises(ConfigError, match="fc is a paddle.nn.Layer created before the program"):
         build(mine, SHAPE, True)
 
 

@@ -75,13 +75,13 @@ def test_an_upload_that_is_broken_off_never_looks_complete(remote, tmp_path, mon
 
 
 DAMAGES = [
-    ("shard_00001_of_00002.safetensors", lambda data: data[:-1] + b"X", "the SHA-256 of what arrived differs"),
+    ("shard_00001_of_00002.safetensors", lambda data: data[:-1] + b"X", "the SHA-256 of the received data differs"),
     ("shard_00001_of_00002.safetensors", lambda data: data[:-1], "bytes, expected .*: incomplete"),
     ("replicated.safetensors", lambda data: None, "missing, expected .* bytes: incomplete"),
     ("manifest.json", lambda data: data.replace(b'"step": 4', b'"step": 5'), "its SHA-256 is not the one in"),
     ("manifest.json", lambda data: b"[", "damaged, not JSON"),
     ("manifest.sha256", lambda data: None, "manifest.sha256"),
-    ("manifest.json", lambda data: None, "nothing there is a checkpoint"),
+    ("manifest.json", lambda data: None, "found no checkpoint"),
 ]
 
 
@@ -136,7 +136,7 @@ def test_what_a_killed_start_left_goes_and_what_is_damaged_here_is_named(remote,
     with open(os.path.join(copy, "replicated.safetensors"), "r+b") as file:
         file.seek(-1, 2)
         file.write(b"X")
-    with pytest.raises(CheckpointError, match=f"SHA-256 differs; remove {copy} to have it copied again"):
+    with pytest.raises(CheckpointError, match=f"SHA-256 differs; remove {copy} to copy it again"):
         fetch_checkpoint(FakeRun(tmp_path / "other"), f"file://{remote}")
 
 
@@ -181,7 +181,7 @@ def test_a_directory_that_holds_something_else_is_left_alone(remote, tmp_path):
     publish(FakeRun(tmp_path / "run", to(remote)), save_as(tmp_path / "run", 4, 7, 2))
     copy.mkdir()
     (copy / "mine.txt").write_bytes(b"precious")
-    with pytest.raises(CheckpointError, match=f"{copy} holds something else"):
+    with pytest.raises(CheckpointError, match=f"{copy} has other contents"):
         fetch_checkpoint(FakeRun(tmp_path / "other", {"checkpoint_dir": str(copy)}), f"file://{remote}")
     assert tree(copy) == {"mine.txt": b"precious"}
 

@@ -118,7 +118,7 @@ def test_what_is_there_is_not_copied_again_and_another_checkpoint_replaces_it(s3
     time.sleep(1.1)  # moto's dates have whole seconds
     run = FakeRun(tmp_path / "run", SAVE)
     publish(run, local)
-    assert run.log.lines == ["s3://bucket/runs/one/checkpoints/step_00000004 is there already"]
+    assert run.log.lines == ["s3://bucket/runs/one/checkpoints/step_00000004 is already there"]
     again = {entry["Key"]: entry["LastModified"] for entry in s3.client.list_objects_v2(Bucket="bucket")["Contents"]}
     assert again == dates
     other = save_as(tmp_path / "run", 4, 7, 2, salt=5)

@@ -158,5 +158,5 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch):
     with pytest.raises(ConfigError, match=r"s3://b: needs the package s3fs \(.*\): `pip install 'fsspec.*' 's3fs"):
         open_store("s3://b", Config())
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigError, match="hdfs://h/x: there is no command `hadoop` on the PATH; install"):
+    with pytest.raises(ConfigError, match="hdfs://h/x: the command `hadoop` is not on the PATH; install"):
         open_store("hdfs://h/x", Config())

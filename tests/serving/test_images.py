@@ -27,7 +27,7 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "x.txt").write_text("\n\n")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "y.txt").write_text("y")
-    for source, message in (("x.txt", "no image in it"), ("d", r"no image in it \(1 other"), ("z", "No such file")):
+    for source, message in (("x.txt", "has no images"), ("d", r"has no images \(1 other"), ("z", "No such file")):
         with pytest.raises(DataError, match=message):
             find_images(str(tmp_path / source))
 
@@ -58,7 +58,7 @@ def test_wrong_galleries(tmp_path):
                            ((good * np.nan,), "not finite"), ((good[0],), "expected floating point")):  # fmt: skip
         with pytest.raises(DataError, match=message):
             Gallery(*wrong)
-    with pytest.raises(DataError, match="have 2 numbers, those to compare with 3"):
+    with pytest.raises(DataError, match="size 2, but those to compare with have size 3"):
         Gallery(good).search(np.ones((1, 2), np.float32))
     with pytest.raises(ConfigError, match="k=0"):
         Gallery(good).search(good, 0)
@@ -67,8 +67,8 @@ def test_wrong_galleries(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    (lambda data: data.replace(b"(2, 3)", b"(2, 3 "), "damaged at its head"),
-    (lambda data: data.replace(b"<f4", b"|O "), "damaged at its head|holds"),
+    (lambda data: data.replace(b"(2, 3)", b"(2, 3 "), "damaged header"),
+    (lambda data: data.replace(b"<f4", b"|O "), "damaged header|holds"),
     (lambda data: data.replace(b"<f4", b"<f8"), "holds float64"),
     (lambda data: data.replace(b"False", b"True "), "features are float32"),
     (lambda data: data.replace(b"(2, 3)", b"(6, ) "), "features are float32"),

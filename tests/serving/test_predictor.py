@@ -85,7 +85,7 @@ def test_similarity_and_search(predictor):
 @pytest.mark.parametrize("given, message", [
     (b"no picture", "not an image in one of JPEG"),
     ("/nowhere/x.png", "'/nowhere/x.png': cannot be decoded: No such file"),
-    (7, "int is neither an image nor several"),
+    (7, "int is neither an image nor an iterable of images"),
     ([kit.pixels(0), None], "must be bytes, a path, an array or a PIL image, not NoneType"),
     (np.zeros((32, 48, 3), np.float32), "pixels must be uint8 or uint16"),
 ])  # fmt: skip
@@ -111,7 +111,7 @@ def test_wrong_arguments(exported, predictor):
 @pytest.mark.parametrize("damage, message", [
     (lambda d: (d / "plsc.json").unlink(), "No such file or directory; give the directory that `plsc export`"),
     (lambda d: (d / "plsc.json").write_text("{"), "damaged, not JSON"),
-    (lambda d: (d / "plsc.json").write_text("[]"), "does not describe a model that PLSC exported"),
+    (lambda d: (d / "plsc.json").write_text("[]"), "does not describe a model exported by PLSC"),
     (lambda d: edit(d, version=9), "version 9 is unknown"),
     (lambda d: edit(d, image_shape=[3, 0, 1]), "damaged at image_shape"),
     (lambda d: edit(d, files={"../x": {"bytes": 1, "sha256": ""}}), "damaged at files"),

@@ -87,7 +87,7 @@ def test_closed_while_others_run(trained_run, exported):
         except ExportError as error:
             return str(error)
 
-    assert in_threads(work) == ["closed"] + ["the model is closed; open another Predictor"] * (THREADS - 1)
+    assert in_threads(work) == ["closed"] + ["the model is closed; open a new Predictor"] * (THREADS - 1)
     predictor.close()
     with pytest.raises(ExportError, match="is closed"):
         predictor.embed(kit.pixels(1))
@@ -186,7 +186,7 @@ def test_who_waits_when_it_is_closed_is_served():
 
     first, closed, *others = in_threads(work, 5)
     assert (first, closed) == (1, "closed")
-    assert all(found in (2 + i, "the model is closed; open another Predictor") for i, found in enumerate(others))
+    assert all(found in (2 + i, "the model is closed; open a new Predictor") for i, found in enumerate(others))
 
 
 def test_onnx_closed_and_in_a_fork(monkeypatch):

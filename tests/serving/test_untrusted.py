@@ -60,7 +60,7 @@ def test_what_is_no_onnx(tmp_path, data):
 
 def test_another_model_whose_input_is_other(tmp_path):
     predictor = Predictor(directory(tmp_path, net(tmp_path, [[3]], [3, 16, 16])), "onnx")
-    assert "backbone.onnx: onnx cannot run it: " in refusal(predictor.embed, np.zeros((8, 8, 3), np.uint8))
+    assert "backbone.onnx: ONNX Runtime cannot run it: " in refusal(predictor.embed, np.zeros((8, 8, 3), np.uint8))
 
 
 @pytest.mark.parametrize(("outputs", "changes"), [
@@ -70,7 +70,9 @@ def test_another_model_whose_input_is_other(tmp_path):
 ])  # fmt: skip
 def test_another_model_whose_outputs_are_other(tmp_path, outputs, changes):
     predictor = Predictor(directory(tmp_path, net(tmp_path, outputs, [3, 8, 8]), **changes), "onnx")
-    assert "the files are of two models; export again" in refusal(predictor.embed, np.zeros((8, 8, 3), np.uint8))
+    assert "the files are of two models; export the model again" in refusal(
+        predictor.embed, np.zeros((8, 8, 3), np.uint8)
+    )
 
 
 FILE = {"bytes": 1, "sha256": "0" * 64}
