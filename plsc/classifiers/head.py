@@ -1,9 +1,9 @@
-"""What the two heads share: their result, directions of vectors, the accuracy before the margin.
+"""What the two heads share: their result, inverse norms, the accuracy before the margin.
 
-A head goes from features, rows of class centres and labels to the loss and its true gradients. There are two with one
-meaning: ``PlainHead`` writes loss and gradient out in ordinary operations and runs anywhere, block by block of rows;
-``gpu_head`` uses Paddle's ``margin_cross_entropy`` kernel, which exists for GPUs only. Both end at leaves: no
-collective is ever differentiated.
+A head computes the loss and its true gradients from features, rows of class centres and labels. There are two, which
+compute the same: ``PlainHead`` uses ordinary operations and runs on any device, block by block of rows; ``gpu_head``
+uses Paddle's kernel ``margin_cross_entropy``, which exists for GPUs only. Both compute gradients with respect to
+features and rows as leaves; no collective is differentiated.
 
 G features, E embedding, S rows, R rows of a block. With ``shard_world`` > 1 the rows are one rank's part of the classes
 and the features are those of all ranks; the softmax then runs over the rows of all ranks.
@@ -18,7 +18,7 @@ import paddle
 
 from plsc.rows.gradients import RowGradients
 
-ZERO_NORM = 1e-6  # a vector shorter than this has no direction: its cosines are 0 and it gets no gradient
+ZERO_NORM = 1e-6  # a shorter vector is treated as zero: its cosines are 0 and it gets no gradient
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class HeadOutput:
 
     ``loss`` [1]: mean of the negative log-likelihoods of the global batch, the same on all ranks that share the
     classes. ``dfeature`` [G, E]: this shard's contribution to d loss / d feature (sum it over the ranks).
-    ``row_gradients`` is None where the rows have been moved already.
-    ``larger`` [G] float32, if asked for: how many of the shard's rows have at least the cosine of the own class,
-    which is counted as well; before the margin.
+    ``row_gradients`` is None where the rows have been updated already.
+    ``num_larger`` [G] float32, or None: how many of the shard's rows have at least the cosine of the target class,
+    before the margin; the target class is counted too.
     """
 
     loss: Any
     dfeature: Any
     row_gradients: RowGradients | None
-    larger: Any
+    num_larger: Any
 
 
 def inverse_norm(x):
@@ -44,11 +44,11 @@ def inverse_norm(x):
 
 
 def inverse_root(square):
-    """1 / |row| from |row|**2; NaN where that is infinite: float32 squares end at a length of 1.8e19."""
-    has_direction = square > ZERO_NORM * ZERO_NORM
+    """1 / |row| from |row|**2; NaN where the square is infinite (in float32 from a length of 1.8e19 on)."""
+    not_zero = square > ZERO_NORM * ZERO_NORM
     one = paddle.ones_like(square)
-    inverse = paddle.rsqrt(paddle.where(has_direction, square, one)) * paddle.cast(has_direction, square.dtype)
-    return inverse + (square - square)  # inf - inf is NaN: without it such a row would be taken for one of length 0
+    inverse = paddle.rsqrt(paddle.where(not_zero, square, one)) * paddle.cast(not_zero, square.dtype)
+    return inverse + (square - square)  # inf - inf is NaN; without it an infinite row would count as one of length 0
 
 
 def row_numbers(x):
@@ -57,10 +57,10 @@ def row_numbers(x):
     return paddle.arange(count, dtype="int64")
 
 
-def top_k_accuracy(larger, k: int, divisor):
-    """Share of the features whose own class is among the k largest cosines (before the margin) of all rows. [1].
+def top_k_accuracy(num_larger, k: int, divisor):
+    """The fraction [1] of features whose target class has one of the k largest cosines (before the margin) of all rows.
 
-    ``larger`` [G]: see HeadOutput, summed over the ranks that share the classes. Another class with the same cosine
-    counts as larger: a net whose features are all zero has recognised nothing.
+    ``num_larger`` [G]: see HeadOutput, summed over the ranks that share the classes. Another class with the same cosine
+    counts as larger, so a model whose features are all zero has an accuracy of 0.
     """
-    return paddle.reshape(paddle.sum(paddle.cast(larger <= k, "float32")) / divisor, [1])
+    return paddle.reshape(paddle.sum(paddle.cast(num_larger <= k, "float32")) / divisor, [1])

@@ -1,7 +1,7 @@
 """Initial class centres that depend on the class, not on the number of ranks.
 
-The classes are cut into blocks of BLOCK_CLASSES, each with a generator seeded by (seed, block number). A rank
-draws the blocks that overlap its range and keeps its own rows: no more than its shard and one block is ever held.
+The classes are split into blocks of BLOCK_CLASSES, each with a generator seeded by (seed, block number). A rank
+draws the blocks that overlap its range and keeps its own rows. It never holds more than its shard and one block.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Distribution:
 class ShardInitializer(paddle.nn.initializer.Initializer):
     """Fills a shard with the rows first .. first + L of a random matrix [all classes, E].
 
-    ``bias``, if given, is the value of one more column at the end of each row. ``storage`` is the type of the shard,
-    see plsc.rows.storage; the numbers are drawn in float32. With a ``stride`` the rows are every so many of the
-    variable, beginning with the first; the others are 0.
+    ``bias``, if given, is the value of an additional last column. ``storage`` is the type of the shard (see
+    plsc.rows.storage); the numbers are drawn in float32. Row i of the shard is row ``stride`` * i of the variable; all
+    other rows of the variable are 0.
     """
 
     def __init__(
@@ -84,15 +84,15 @@ class ShardInitializer(paddle.nn.initializer.Initializer):
 
 
 def default_distribution(num_classes: int, embedding_size: int) -> Distribution:
-    """N(0, sqrt(2 / (embedding_size + num_classes))), PLSC 0.x's, with the number of all classes."""
+    """N(0, sqrt(2 / (embedding_size + num_classes))) as in PLSC 0.x; num_classes: of all ranks."""
     return Distribution("normal", 0.0, math.sqrt(2.0 / (embedding_size + num_classes)))
 
 
-def distribution_of(param_attr, usual: Distribution) -> Distribution:
-    """The distribution that a user's ParamAttr asks for. Raises ConfigError where a shard cannot honour it."""
+def distribution_of(param_attr, default: Distribution) -> Distribution:
+    """The distribution of a user's ParamAttr. Raises ConfigError for one that a shard cannot draw by itself."""
     given = getattr(param_attr, "initializer", None)
     if given is None:
-        return usual
+        return default
     kinds = paddle.nn.initializer
     if isinstance(given, kinds.Constant):
         return Distribution("constant", float(given._value))
@@ -107,7 +107,7 @@ def distribution_of(param_attr, usual: Distribution) -> Distribution:
 
 
 def bias_value(bias_attr) -> float:
-    """The value that a user's ParamAttr gives every bias, 0 by default. Raises ConfigError for a random one."""
+    """The initial value of all biases by a user's ParamAttr, 0 by default. Raises ConfigError for a random one."""
     given = distribution_of(bias_attr, Distribution("constant", 0.0))
     if given.kind != "constant":
         raise ConfigError("set_distfc_attr: the initializer of bias_attr must be Constant")

@@ -24,18 +24,18 @@ from plsc.rows.operations import squared_length
 class LargeScaleClassifier:
     """Margin softmax over classes that are split over the ranks, with the signature of PLSC 2.2.
 
-    ``feature`` [B, E] float32 and ``label`` [B] or [B, 1] int64 are values of the program being built; every rank
-    feeds the same B. ``output_dict['loss']`` [1] is the mean over the global batch of all ranks. It can be given to
-    ``append_backward``, ``paddle.static.gradients`` or an optimizer's ``minimize``: the gradient of ``feature`` and
-    of the rank's ``weight`` [num_local, embedding_size] is then the true one on any number of ranks. Gradients of
-    whatever made the feature are this rank's part, to be summed (not averaged) over the ranks by the caller.
+    ``feature`` [B, E] float32 and ``label`` [B] or [B, 1] int64 are values of the program being built; B is the same
+    on every rank. ``output_dict['loss']`` [1] is the mean over the global batch of all ranks. Pass it to
+    ``append_backward``, ``paddle.static.gradients`` or an optimizer's ``minimize``: the gradients of ``feature`` and
+    of the rank's ``weight`` [num_local, embedding_size] are then the true ones on any number of ranks. Gradients of
+    the layers that compute the feature are this rank's part; the caller sums (not averages) them over the ranks.
 
-    ``num_local`` classes live on this rank, ``num_sample`` of them take part in a step (more where the batch holds
-    more of them). Run programs on more than one rank after ``plsc.parallel.Group(environment)`` has connected them.
-    The gradient of the weight is dense here, as any optimizer expects; ``Entry`` updates sampled rows only.
+    This rank holds ``num_local`` classes and uses ``num_sample`` of them in a step (more where the batch contains
+    more of them). On more than one rank, connect them by ``plsc.parallel.group.Group(env).connect(env)`` before the
+    program runs. The gradient of the weight is dense, as optimizers expect; ``Entry`` updates sampled rows only.
 
-    Raises ConfigError for sizes, margins, ratios, shapes or types that cannot work. A label outside [0, num_classes)
-    makes the loss NaN, and the gradients of its feature and of all rows.
+    Raises ConfigError for invalid sizes, margins, ratios, shapes or types. A label outside [0, num_classes) makes the
+    loss NaN, as well as the gradients of its feature and of all rows.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class LargeScaleClassifier:
         name=None,
     ):
         margins = tuple(_number(f"margin{place}", value) for place, value in enumerate((margin1, margin2, margin3), 1))
-        _check(feature, label, rank, world_size, num_classes, scale, sample_ratio, embedding_size)
+        _check_numbers(rank, world_size, num_classes, scale, sample_ratio)
+        _check_inputs(feature, label, embedding_size)
         spec = ClassifierSpec(num_classes, embedding_size, Combined(*margins), float(scale), float(sample_ratio))
         on_gpu = paddle.device.get_device().startswith("gpu")
         env = Environment(rank=rank, world_size=world_size, device="gpu" if on_gpu else "cpu")
@@ -63,8 +64,8 @@ class LargeScaleClassifier:
         self.num_local = shard.num_local
         self.num_sample = shard.num_sample
         prefix = f"dist@{name or 'fc'}@rank@{rank:05d}"
-        usual = default_distribution(num_classes, embedding_size)
-        attr = paddle.ParamAttr(name=prefix + ".w", initializer=ShardInitializer(shard.first, spec.seed, usual))
+        initializer = ShardInitializer(shard.first, spec.seed, default_distribution(num_classes, embedding_size))
+        attr = paddle.ParamAttr(name=prefix + ".w", initializer=initializer)
         self.weight = paddle.static.create_parameter([shard.num_local, embedding_size], "float32", attr=attr)
         self.weight.is_distributed = True
         self.input_dict = OrderedDict([("feature", feature), ("label", label)])
@@ -78,7 +79,7 @@ class LargeScaleClassifier:
         values = _frozen(feature)
         frozen = _FrozenRows(self.weight)
         output = classify(values, label, frozen, context)
-        # loss + (x - frozen x) * gradient: the value of the loss, and by construction its gradient by x
+        # loss + (x - frozen x) * gradient has the value of the loss and, by construction, its gradient by x
         carrier = paddle.sum((feature - values) * _freeze(output.dfeature))
         piece = output.row_gradients.blocks.only_piece
         index = piece.block.index
@@ -89,7 +90,7 @@ class LargeScaleClassifier:
 
 
 class _FrozenRows:
-    """The rows of a step, through which no gradient flows."""
+    """The rows of a step; no gradient flows through them."""
 
     def __init__(self, weight):
         self._weight = weight
@@ -111,7 +112,7 @@ def _freeze(value):
 
 
 def _frozen(value):
-    """The same numbers, through which no gradient flows."""
+    """A copy of ``value``; no gradient flows through it."""
     return _freeze(paddle.assign(value))
 
 
@@ -121,7 +122,7 @@ def _number(name: str, value) -> float:
     return float(value)
 
 
-def _check(feature, label, rank, world_size, num_classes, scale, sample_ratio, embedding_size) -> None:
+def _check_numbers(rank, world_size, num_classes, scale, sample_ratio) -> None:
     if not 0 <= rank < world_size:
         raise ConfigError(f"rank={rank}: must be in [0, world_size={world_size})")
     if num_classes < 1:
@@ -130,6 +131,9 @@ def _check(feature, label, rank, world_size, num_classes, scale, sample_ratio, e
         raise ConfigError(f"sample_ratio={sample_ratio}: must be above 0 and at most 1")
     if not _number("scale", scale) > 0.0:
         raise ConfigError(f"scale={scale}: must be above 0")
+
+
+def _check_inputs(feature, label, embedding_size) -> None:
     if len(feature.shape) != 2 or feature.shape[1] != embedding_size:
         raise ConfigError(
             f"feature has the shape {list(feature.shape)}: must be [batch, embedding_size={embedding_size}]"

@@ -1,7 +1,7 @@
-"""What a loss (plsc.losses) says in one step, put into what the head works with.
+"""The values of a loss (plsc.losses) in one step, in the form that the head needs.
 
-A loss is written for the global batch on one rank. A rank holds the own classes of some features only, or, in
-data-parallel mode, some features only; what is missing is fetched here, where the loss asks for it.
+A loss is written for the global batch on one rank. But a rank holds the target classes of some features only or, in
+data-parallel mode, some features only. Values of other ranks are fetched here, when the loss reads them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from plsc.classifiers.target_class import TargetClass
 from plsc.losses import Batch
 from plsc.rows.blocks import length
 
-DRAWS = 1 << 31  # the streams of Batch.uniform begin here: those below are the samples of the ranks
+UNIFORM_STREAMS = 1 << 31  # first stream of Batch.uniform; the streams below are those of the ranks' samples
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Values [G] float32 of the features at hand; those of the target count where this rank holds the own class.
+    """Values [G] float32 of this rank's features; those of the target are used where this rank holds the target class.
 
-    ``logit`` of the own class with its margin; ``slope``, ``norm_slope``: its derivatives by cosine and norm, without
-    the factor scale. ``penalty``, ``penalty_slope``: what is added to the loss of each, and its derivative by the norm.
-    ``others``: a function of cosines [R, G] with other classes -> (what stands for them, the derivative by them).
-    Those that the loss does not have are None.
+    ``logit``: of the target class, with its margin. ``slope``, ``norm_slope``: its derivatives by cosine and norm,
+    without the factor scale. ``penalty``, ``penalty_slope``: what is added to the loss of each feature, and its
+    derivative by the norm. ``others``: a function of cosines [R, G] with other classes -> (their replacements, the
+    derivative by them). Values that the loss does not define are None.
     """
 
     logit: Any
@@ -44,7 +44,7 @@ class Terms:
 class LossTerms:
     """``spec.loss`` in the program of ``env``'s rank. ``step`` [1] int64 counts the steps.
 
-    ``changes``: [(a state of the loss, its next value)], known after ``of``; the caller assigns them.
+    ``changes``: [(state of the loss, its next value)], known after ``compute``; the caller assigns them.
     """
 
     def __init__(self, spec, env, step=None):
@@ -62,78 +62,78 @@ class LossTerms:
 
     @property
     def has_others_rule(self) -> bool:
-        """Whether ``of`` has a rule for the other classes, and so must be called before these are worked on."""
-        return self._loss.has("others")
+        """Whether the loss changes the cosines of other classes; ``compute`` must then be called before their use."""
+        return self._loss.overrides("others")
 
-    def of(self, own: TargetClass, position) -> Terms:
-        """``position`` [G]: -1 where another rank holds the own class."""
-        batch = self._global_batch(own, position)
+    def compute(self, target: TargetClass, position) -> Terms:
+        """``position`` [G]: -1 where another rank holds the target class."""
+        batch = self._global_batch(target, position)
         if self._states:
-            batch.states = self._updated(batch)
+            batch.states = self._update_states(batch)
         if self._loss.elementwise and not self.has_others_rule:
-            at_hand = self._batch(lambda: own.cosine, own.norm, batch.states, lambda: self._index(own.cosine))
-            target = self._loss.target(at_hand, own.cosine.shape)
+            local = self._batch(lambda: target.cosine, target.norm, batch.states, lambda: self._index(target.cosine))
+            values = self._loss.target(local, target.cosine.shape)
         else:
-            target = self._at_hand(self._loss.target(batch, batch.cosine.shape))
+            values = self._local_part(self._loss.target(batch, batch.cosine.shape))
         penalty = None, None
-        if self._loss.has("penalty"):
-            penalty = self._at_hand(self._loss.penalty(batch, batch.norm.shape))
-        others = self._others(batch, target[0]) if self.has_others_rule else None
-        cosine, *slopes = target
+        if self._loss.overrides("penalty"):
+            penalty = self._local_part(self._loss.penalty(batch, batch.norm.shape))
+        others = self._others(batch, values[0]) if self.has_others_rule else None
+        cosine, *slopes = values
         logit = cosine if self.scale == 1.0 else self.scale * cosine
         return Terms(*map(_float32, (logit, *slopes, *penalty)), others)
 
-    def _global_batch(self, own: TargetClass, position) -> Batch:
+    def _global_batch(self, target: TargetClass, position) -> Batch:
         states = {name: paddle.cast(state, "float64") for name, state in self._states.items()}
 
         def cosine():
-            known = own.cosine
-            if self._splits_classes:  # one rank knows each
+            known = target.cosine
+            if self._splits_classes:  # each cosine is known by one rank
                 known = paddle.where(position >= 0, known, paddle.zeros_like(known))
                 known = collectives.all_reduce(known, self._env.world_size)
-            return self._gathered(known)
+            return self._gather(known)
 
         def index():
-            return self._gathered(self._index(own.cosine))
+            return self._gather(self._index(target.cosine))
 
-        return self._batch(cosine, lambda: self._gathered(own.norm()), states, index)
+        return self._batch(cosine, lambda: self._gather(target.norm()), states, index)
 
     def _batch(self, cosine: Callable, norm: Callable, states: dict, index: Callable) -> Batch:
-        """``index``: which of the global batch the features are, [n] int64."""
+        """``index``: the positions of the features in the global batch, [n] int64."""
 
         def draw(stream: int):
-            return sampling.uniform(index(), self._step, sampling.stream_key(self._seed, DRAWS + stream))
+            return sampling.uniform(index(), self._step, sampling.stream_key(self._seed, UNIFORM_STREAMS + stream))
 
         return Batch(cosine, norm, states, draw)
 
     def _index(self, like):
-        """Which of the global batch the features at hand are, whose values are ``like`` [n]."""
+        """The positions in the global batch of this rank's features; ``like`` [n] has one value for each."""
         numbers = row_numbers(like)
         return numbers + self._env.rank * length(like) if self._splits_batch else numbers
 
-    def _gathered(self, value):
+    def _gather(self, value):
         return collectives.all_gather(value, self._env.world_size) if self._splits_batch else value
 
-    def _at_hand(self, values: tuple) -> tuple:
-        """Of values of the global batch those of the features of this rank."""
+    def _local_part(self, values: tuple) -> tuple:
+        """The part of values of the global batch that belongs to this rank's features."""
         if not self._splits_batch:
             return values
         ranks, rank = self._env.world_size, self._env.rank
         return tuple(None if value is None else paddle.split(value, ranks)[rank] for value in values)
 
-    def _updated(self, batch: Batch) -> dict[str, Any]:
-        """The next states, rounded as they are kept, so that a resumed run sees the same."""
-        kept = {name: _float32(value) for name, value in self._loss.update(batch, tuple(self._states)).items()}
-        self.changes = [(self._states[name], kept[name]) for name in self._states]
-        return {name: paddle.cast(value, "float64") for name, value in kept.items()}
+    def _update_states(self, batch: Batch) -> dict[str, Any]:
+        """The next states, rounded to float32 as they are stored, so that a resumed run sees the same values."""
+        stored = {name: _float32(value) for name, value in self._loss.update(batch, tuple(self._states)).items()}
+        self.changes = [(self._states[name], stored[name]) for name in self._states]
+        return {name: paddle.cast(value, "float64") for name, value in stored.items()}
 
     def _others(self, batch: Batch, target) -> Callable:
-        # made here: what is first made within a loop over blocks is not known outside of it
-        cosine, norm = (_float32(*self._at_hand((value,))) for value in (batch.cosine, batch.norm))
+        # computed here: a value that is created inside a loop over blocks does not exist outside of it
+        cosine, norm = (_float32(*self._local_part((value,))) for value in (batch.cosine, batch.norm))
         states = {name: _float32(value) for name, value in batch.states.items()}
-        at_hand = self._batch(lambda: cosine, lambda: norm, states, lambda: self._index(cosine))
-        at_hand.target = _float32(target)
-        return lambda block: self._loss.others(block, at_hand)
+        local = self._batch(lambda: cosine, lambda: norm, states, lambda: self._index(cosine))
+        local.target = _float32(target)
+        return lambda block: self._loss.others(block, local)
 
 
 def _float32(value):

@@ -1,15 +1,17 @@
 """Which rows of the shard take part in a step (Partial FC, An et al. 2021, section 3.2), in plain operations.
 
-Every class of the global batch that the shard owns is in the sample; the rest is drawn uniformly without
-replacement: the first numbers of a permutation that is a function of (seed, rank, step), the same on every machine and
-Paddle, with no generator whose state would have to be saved. A permutation repeats nothing, so nothing has to be
-sorted or searched; and as it can be turned round, it tells where it holds the positives, which are taken out of it.
-The cost follows the sample, not the shard.
+The sample holds every class of the global batch that the shard owns (the positives). The rest is drawn uniformly
+without replacement: it is the start of a permutation that is a function of (seed, rank, step), the same on every
+machine and every version of Paddle. There is no generator whose state would have to be saved. A permutation has no
+duplicates, so nothing is sorted or searched; its inverse gives the positions of the positives, which are removed from
+it. The cost depends on the size of the sample, not on that of the shard.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import paddle
@@ -19,7 +21,27 @@ from plsc.backend import collectives, ops
 MASK = 0xFFFFFFFF
 MULTIPLIER = 0x119DE1F3  # odd, and below 2**31, so that the product with 32 bits stays within int64
 ROUNDS = 4
-FEWEST_BITS = 16  # of the numbers that are permuted: fewer would allow for few permutations
+MIN_BITS = 16  # of the permuted numbers: with fewer bits there would be too few permutations
+
+
+@dataclass(frozen=True)
+class ShardLabels:
+    """Labels [n] relative to a shard. ``row`` int64: the label minus the first class of the shard. ``owned`` bool:
+    whether the label is one of its classes."""
+
+    row: Any
+    owned: Any
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Size and random numbers of a sample: at least ``num_sample`` of ``num_local`` rows. ``step`` [1] int64 and
+    ``key`` (see stream_key) select the random numbers."""
+
+    num_local: int
+    num_sample: int
+    step: Any
+    key: int
 
 
 def num_sample(num_local: int, sample_ratio: float) -> int:
@@ -28,11 +50,11 @@ def num_sample(num_local: int, sample_ratio: float) -> int:
 
 
 def mix(x, bits: int = 32, keys=(0, 0)):
-    """A bijection of the numbers of ``bits`` bits (at most 32) that scatters them, with one round for each key.
+    """A bijection of the numbers of ``bits`` bits (at most 32) that scrambles them, with one round for each key.
 
     ``x`` int64 in [0, 2**bits) and the keys: numbers, NumPy arrays or static values.
     """
-    xor, low_bits, constant = _operations(x, bits)
+    xor, low_bits, constant = _bit_operations(x, bits)
     half, multiplier = constant(1 << (bits + 1) // 2), constant(MULTIPLIER)
     for key in keys:
         x = xor(x, key)
@@ -41,8 +63,8 @@ def mix(x, bits: int = 32, keys=(0, 0)):
 
 
 def unmix(x, bits: int, keys):
-    """What ``mix`` made ``x`` of. (x xor its upper half is turned round by doing it again.)"""
-    xor, low_bits, constant = _operations(x, bits)
+    """The inverse of ``mix``. (``x xor its upper half`` is its own inverse.)"""
+    xor, low_bits, constant = _bit_operations(x, bits)
     half, inverse = constant(1 << (bits + 1) // 2), constant(pow(MULTIPLIER, -1, 1 << bits))
     x = xor(x, x // half)
     for key in reversed(keys):
@@ -51,8 +73,8 @@ def unmix(x, bits: int, keys):
     return x
 
 
-def _operations(x, bits: int):
-    """(xor, the lowest bits, a constant) for NumPy or for static values."""
+def _bit_operations(x, bits: int):
+    """(xor, keep the lowest bits, make a constant) for NumPy or for static values."""
     mask = (1 << bits) - 1
     if isinstance(x, (int, np.ndarray, np.integer)):
         return np.bitwise_xor, lambda value: value & np.int64(mask), np.int64
@@ -67,50 +89,51 @@ def _operations(x, bits: int):
 
 
 def stream_key(seed: int, rank: int) -> int:
-    """32 bits that name the stream of draws of one shard of one run."""
+    """32 bits that identify the random numbers of one shard of one run."""
     return int(mix(np.int64(int(mix(np.int64(seed & MASK))) ^ rank)))
 
 
-def sample_rows(local, owned, own_local, own_owned, num_local: int, num_sample: int, step, key: int):
+def sample_rows(batch: ShardLabels, queries: ShardLabels, options: SampleOptions) -> tuple:
     """(index, position). ``index`` [S] int64: distinct rows of the shard, the positives first; S = num_sample, or the
     number of positives where there are more.
 
-    ``local`` [G] int64: label minus the first class of the shard; ``owned`` [G] bool: the label is one of the
-    shard's. ``position`` [B] int64: where each of ``own_local`` (labels out of ``local``, with ``own_owned``) stands in
-    the index, -1 where it is not the shard's. ``step`` [1] int64 and ``key`` (see stream_key) choose the draws.
+    ``batch``: the labels of the global batch [G]. ``position`` [n] int64: the position in ``index`` of each label of
+    ``queries`` [n], which are labels of the batch; -1 where the shard does not own it.
     """
-    positives = paddle.sort(paddle.where(owned, local, paddle.full_like(local, num_local)))
+    num_local, num_sample = options.num_local, options.num_sample
+    positives = paddle.sort(paddle.where(batch.owned, batch.row, paddle.full_like(batch.row, num_local)))
     previous = paddle.concat([paddle.full([1], -1, "int64"), positives[:-1]])
     is_first = paddle.logical_and(positives != previous, positives < num_local)
-    drawn = _draw(num_local, num_sample, step, key, positives)
+    drawn = _draw(options, positives)
     candidates = paddle.concat([positives, drawn])
     counts = paddle.concat([is_first, drawn < num_local])
     number = paddle.cumsum(paddle.cast(counts, "int64"))
     num_positive = paddle.sum(paddle.cast(is_first, "int64"), keepdim=True)
     size = paddle.maximum(paddle.reshape(num_positive, [1]), _int64(num_sample))
     index = paddle.masked_select(candidates, paddle.logical_and(counts, number <= size))
-    if 0 <= local.shape[0] <= num_sample:
-        index = paddle.reshape(index, [num_sample])  # there cannot be more positives: S is known while building
-    wanted = paddle.where(own_owned, own_local, paddle.zeros_like(own_local))
-    position = paddle.gather(number, paddle.searchsorted(positives, wanted)) - 1
-    return index, paddle.where(own_owned, position, paddle.full_like(own_local, -1))
+    if 0 <= batch.row.shape[0] <= num_sample:
+        index = paddle.reshape(index, [num_sample])  # there cannot be more positives, so S is known at build time
+    rows = paddle.where(queries.owned, queries.row, paddle.zeros_like(queries.row))
+    position = paddle.gather(number, paddle.searchsorted(positives, rows)) - 1
+    return index, paddle.where(queries.owned, position, paddle.full_like(queries.row, -1))
 
 
-def _draw(num_local: int, num_sample: int, step, key: int, positives):
-    """The first numbers of a permutation of [0, 2**bits) [D] int64: num_sample of them are rows of the shard with a
-    probability above 1 - 1e-15. Those that are not, or are one of ``positives``, are num_local or more."""
-    bits = max(FEWEST_BITS, (num_local - 1).bit_length())
-    wanted = num_sample + 8.0 * math.sqrt(num_sample) + 32.0  # eight standard deviations, and some for small numbers
-    count = min(1 << bits, math.ceil(wanted * (1 << bits) / num_local))
-    step_key = _step_key(step, key)
+def _draw(options: SampleOptions, positives):
+    """The start of a permutation of [0, 2**bits), [D] int64. With a probability above 1 - 1e-15 at least num_sample of
+    the numbers are rows of the shard. Numbers that are no row, or one of ``positives``, are replaced by num_local."""
+    num_local, num_sample = options.num_local, options.num_sample
+    bits = max(MIN_BITS, (num_local - 1).bit_length())
+    needed = num_sample + 8.0 * math.sqrt(num_sample) + 32.0  # eight standard deviations, and more for small numbers
+    count = min(1 << bits, math.ceil(needed * (1 << bits) / num_local))
+    step_key = _step_key(options.step, options.key)
     keys = [paddle.bitwise_and(mix(step_key, keys=(turn,)), _int64((1 << bits) - 1)) for turn in range(1, ROUNDS + 1)]
     drawn = mix(paddle.arange(count, dtype="int64"), bits, keys)
-    # what is no row has its place behind the last number; several may share it, they all write the same
+    # a number that is no row is written past the end; several may go there, all with the same value
     is_row = positives < num_local
-    place = unmix(paddle.where(is_row, positives, paddle.zeros_like(positives)), bits, keys)
-    place = paddle.where(paddle.logical_and(is_row, place < count), place, paddle.full_like(place, count))
+    position = unmix(paddle.where(is_row, positives, paddle.zeros_like(positives)), bits, keys)
+    position = paddle.where(paddle.logical_and(is_row, position < count), position, paddle.full_like(position, count))
     drawn = paddle.concat([drawn, paddle.full([1], num_local, "int64")])
-    return paddle.scatter(drawn, place, paddle.full_like(place, num_local))
+    return paddle.scatter(drawn, position, paddle.full_like(position, num_local))
 
 
 def _step_key(step, key: int):
@@ -128,36 +151,38 @@ def _int64(number: int):
     return paddle.full([1], number, dtype="int64")
 
 
-def sample_with_kernel(local, owned, num_local: int, num_sample: int, step, key: int):
-    """The same by ``class_center_sample``, with the draws of Paddle's generator; the rows are in any order."""
-    # the kernel takes every label for one of the shard: those that are not stand for one that is, or, where the
-    # batch has none, for a row drawn uniformly, so that no row is favoured
-    largest = paddle.max(paddle.where(owned, local, paddle.full_like(local, -1)), axis=0, keepdim=True)
-    drawn = mix(_step_key(step, key)) * _int64(num_local) // _int64(1 << 32)
-    stand_in = paddle.where(largest < 0, drawn, largest)
-    positives = paddle.where(owned, local, paddle.expand_as(stand_in, local))
-    return ops.class_center_sample(positives, num_local, num_sample)
+def sample_with_kernel(batch: ShardLabels, options: SampleOptions):
+    """``index`` of sample_rows by the kernel ``class_center_sample``, which uses Paddle's generator; in any order."""
+    # The kernel treats every label as one of the shard. A label of another shard is replaced by one of this shard, or,
+    # where the batch has none, by a row drawn uniformly, so that no row is preferred.
+    row, num_local = batch.row, options.num_local
+    largest = paddle.max(paddle.where(batch.owned, row, paddle.full_like(row, -1)), axis=0, keepdim=True)
+    drawn = mix(_step_key(options.step, options.key)) * _int64(num_local) // _int64(1 << 32)
+    replacement = paddle.where(largest < 0, drawn, largest)
+    positives = paddle.where(batch.owned, row, paddle.expand_as(replacement, row))
+    return ops.class_center_sample(positives, num_local, options.num_sample)
 
 
 def labels_over_ranks(position, index, rank: int, world_size: int):
-    """``position`` (see positions) counted through the sampled rows of all ranks, as ``margin_cross_entropy`` does.
+    """``position`` (see positions) counted over the sampled rows of all ranks, as ``margin_cross_entropy`` expects.
 
-    [G] int64. A label that another rank owns becomes a number outside of this rank's rows: the kernel looks no further.
+    [G] int64. A label of another rank becomes a number outside of this rank's rows, which is all the kernel checks.
     """
     if world_size == 1:
         return position
-    own = paddle.cast(paddle.shape(index)[:1], "int64")
-    counts = collectives.all_gather(own, world_size)
-    first = paddle.sum(counts[:rank], keepdim=True) if rank > 0 else paddle.zeros_like(own)
-    elsewhere = paddle.remainder(first + own, paddle.sum(counts, keepdim=True))
-    return paddle.where(position >= 0, position + first, paddle.expand_as(elsewhere, position))
+    num_rows = paddle.cast(paddle.shape(index)[:1], "int64")
+    counts = collectives.all_gather(num_rows, world_size)
+    first = paddle.sum(counts[:rank], keepdim=True) if rank > 0 else paddle.zeros_like(num_rows)
+    row_of_next_rank = paddle.remainder(first + num_rows, paddle.sum(counts, keepdim=True))
+    return paddle.where(position >= 0, position + first, paddle.expand_as(row_of_next_rank, position))
 
 
-def positions(index, local, owned):
-    """Where each owned label stands in ``index`` [S] (any order), -1 where it is not the shard's. [G] int64."""
+def positions(index, labels: ShardLabels):
+    """The position in ``index`` [S] (any order) of each label, -1 where the shard does not own it. [G] int64."""
+    row = labels.row
     order = paddle.argsort(index)
-    ranked = paddle.gather(index, order)
-    place = paddle.searchsorted(ranked, paddle.where(owned, local, paddle.zeros_like(local)))
-    place = paddle.minimum(place, paddle.shape(index)[:1].astype("int64") - 1)
-    found = paddle.logical_and(owned, paddle.gather(ranked, place) == local)
-    return paddle.where(found, paddle.gather(order, place), paddle.full_like(local, -1))
+    ordered = paddle.gather(index, order)
+    nearest = paddle.searchsorted(ordered, paddle.where(labels.owned, row, paddle.zeros_like(row)))
+    nearest = paddle.minimum(nearest, paddle.shape(index)[:1].astype("int64") - 1)
+    found = paddle.logical_and(labels.owned, paddle.gather(ordered, nearest) == row)
+    return paddle.where(found, paddle.gather(order, nearest), paddle.full_like(row, -1))

@@ -1,4 +1,4 @@
-"""What a step of the classifier is built from: what it computes, which classes are this rank's, and how it is done."""
+"""The description of a classifier step: what it computes, which classes this rank holds, and how it is built."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from plsc.parallel.shards import class_range
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """What the classifier computes. ``with_bias``: for a loss of products; the bias is the last column of the weight,
-    which then is [num_classes, embedding_size + 1]."""
+    """What the classifier computes. ``with_bias``: for a loss of dot products; the bias is the last column of the
+    weight, which then is [num_classes, embedding_size + 1]."""
 
     num_classes: int
     embedding_size: int = 512
@@ -27,25 +27,26 @@ class ClassifierSpec:
     with_bias: bool = False
     seed: int = 0
     calc_acc: bool = False
-    half: bool = False  # the products of features and rows in float16 (GPU)
+    half: bool = False  # matrix products of features and rows in float16 (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
-    compiled: bool = True  # sampled rows by plsc.rows.row_kernels, where these can be used
-    dry_run: bool = False  # by the plan of a run's memory, and never run
+    compiled: bool = True  # use plsc.rows.row_kernels for sampled rows where available
+    dry_run: bool = False  # the program is only built, to estimate memory
 
     @property
     def row_size(self) -> int:
-        """Numbers in a row of the weight."""
+        """The width of the weight."""
         return self.embedding_size + (1 if self.with_bias else 0)
 
     def uses_kernel(self, env: Environment) -> bool:
-        """Whether GPUs compute the loss by margin_cross_entropy, which knows a target cosine of three margins only."""
+        """Whether the loss is computed by margin_cross_entropy: on GPUs, for a loss that is fully described by three
+        margins."""
         more = any(self.loss.overrides(method) for method in ("states", "others", "penalty"))
         return env.on_gpu and self.loss.kernel_margins is not None and not more
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The classes first .. first + num_local of this rank, one of ``world_size`` parts."""
+    """The classes first .. first + num_local - 1 of this rank, one of ``world_size`` parts."""
 
     rank: int
     world_size: int
@@ -55,14 +56,14 @@ class Shard:
 
     @classmethod
     def of(cls, spec: ClassifierSpec, env: Environment) -> Shard:
-        """Raises ConfigError where a rank would be left without a class."""
+        """The shard of ``env``'s rank. Raises ConfigError where a rank would have no class."""
         rank, world_size = (env.rank, env.world_size) if spec.model_parallel else (0, 1)
         first, end = class_range(spec.num_classes, rank, world_size)
         return cls(rank, world_size, first, end - first, sampling.num_sample(end - first, spec.sample_ratio))
 
     @property
     def samples(self) -> bool:
-        """True where a step touches a part of the rows only."""
+        """True where a step uses a sample of the rows."""
         return self.num_sample < self.num_local
 
 
@@ -70,10 +71,10 @@ class Shard:
 class StepContext:
     """How a step is built.
 
-    ``step`` [1] int64 counts the steps: the sample and a loss's random numbers are drawn from it (None where nothing is
-    drawn). ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller divides), so that what flows on in float16
-    does not vanish. ``block_rows``: work on this many rows at a time; None, as the kernel of GPUs needs it: on all at
-    once. ``move``, if given, appends what moves the rows where their gradient is made, see PlainHead.
+    ``step`` [1] int64 counts the steps; it seeds the sample and a loss's random numbers (None where there are none).
+    ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller divides), so that the backbone's float16 gradients
+    do not underflow. ``block_rows``: process this many rows at a time; None: all at once, as the GPU kernel needs it.
+    ``move``, if given, updates the rows in the backward pass, see PlainHead.
     """
 
     spec: ClassifierSpec

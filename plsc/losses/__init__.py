@@ -1,4 +1,4 @@
-"""Losses, one file each: a class that makes a logit of the cosine of a feature and the centre of its own class.
+"""Losses, one file each: a class that computes the target logit from the cosine of a feature and its target centre.
 
 Imports without Paddle; the methods of a loss need it. docs/add_a_loss.md shows how to write one.
 """

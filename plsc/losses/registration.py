@@ -1,4 +1,4 @@
-"""Losses by name: the decorator, and what it looks at."""
+"""The decorator that registers losses by name, and its checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ARGUMENTS = {
 
 
 def register_loss(name: str, *, source: str = "") -> Callable:
-    """Decorator: a class derived from Loss becomes known as ``classifier.loss_type: name``. ``source``: the paper.
+    """Decorator: registers a subclass of Loss as ``classifier.loss_type: name``. ``source``: the paper.
 
     Raises ConfigError for a name that is taken, another class, and methods that are missing or take other arguments.
     """

@@ -1,4 +1,4 @@
-"""The derivatives that a loss gives, compared with finite differences: for the tests of a loss."""
+"""Compares the derivatives of a loss with finite differences, for the tests of a loss."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from plsc.errors import ConfigError
 from plsc.losses.base import Batch, Loss
 
-STEP = 1e-6  # of a difference: it is off by about 1e-10, and by 1e-12 times the third derivative
-TOLERANCE = 1e-6  # of a derivative, times its size where that is above 1
+STEP = 1e-6  # of a difference: its error is about 1e-10, plus 1e-12 times the third derivative
+TOLERANCE = 1e-6  # of a derivative, relative where the derivative is above 1
 
 
 def check_slopes(loss: Loss, cosine=None, norm=None, states: Mapping[str, float] | None = None) -> None:
-    """Raise ConfigError where a derivative of ``loss`` is not that of its value, or where something is not finite.
+    """Raise ConfigError where a derivative of ``loss`` is wrong or a value is not finite.
 
-    cosine, norm: where to look, [n] each; else 200 cosines from -0.99 to 0.99, none of them 0, and norms from 1 to 100.
-    Leave out cosines at which the target has a step. states: other values than the first ones.
+    cosine, norm: the points to check, [n] each; by default 200 cosines from -0.99 to 0.99, none of them 0, and norms
+    from 1 to 100. Leave out cosines at which the target is not continuous. states: values other than the initial ones.
 
-    Random numbers of the batch are 0.5. The check is not for a target that takes something from other features: all are
-    moved together here.
+    Random numbers of the batch are 0.5. The check does not suit a target that depends on other features of the batch:
+    all features change together here.
     """
     cosine = np.linspace(-0.99, 0.99, 200) if cosine is None else np.asarray(cosine, np.float64)
     norm = np.geomspace(1.0, 100.0, len(cosine)) if norm is None else np.asarray(norm, np.float64)
@@ -45,12 +45,12 @@ def check_slopes(loss: Loss, cosine=None, norm=None, states: Mapping[str, float]
 
 
 def _block(cosine) -> np.ndarray:
-    """[2, n]: other cosines than ``cosine``, for two classes."""
+    """[2, n]: cosines that differ from ``cosine``, for two classes."""
     return np.stack([np.roll(cosine, len(cosine) // 3), -0.9 * cosine])
 
 
 def _values(loss: Loss, at: Mapping[str, Any], states: Mapping[str, float]) -> dict:
-    """{name: what the loss gives} for cosines and norms [n], and the block [2, n]."""
+    """{name: value of the loss} for cosines and norms [n] and the block [2, n]."""
     import paddle
 
     was_dynamic = paddle.in_dynamic_mode()
@@ -60,9 +60,9 @@ def _values(loss: Loss, at: Mapping[str, Any], states: Mapping[str, float]) -> d
         with paddle.static.program_guard(main, paddle.static.Program()):
             cosine, norm = (paddle.static.data(name, [len(at[name])], "float64") for name in ("cosine", "norm"))
             block = paddle.static.data("block", list(at["block"].shape), "float64")
-            kept = {name: paddle.full([1], value, "float64") for name, value in states.items()}
-            batch = Batch(lambda: cosine, lambda: norm, kept, lambda stream: paddle.full_like(cosine, 0.5))
-            found = _of(loss, batch, block)
+            known = {name: paddle.full([1], value, "float64") for name, value in states.items()}
+            batch = Batch(lambda: cosine, lambda: norm, known, lambda stream: paddle.full_like(cosine, 0.5))
+            found = _call(loss, batch, block)
         executor = paddle.static.Executor(paddle.CPUPlace())
         got = executor.run(main, feed=dict(at), fetch_list=list(found.values()))
         return dict(zip(found, map(np.asarray, got)))
@@ -71,7 +71,7 @@ def _values(loss: Loss, at: Mapping[str, Any], states: Mapping[str, float]) -> d
             paddle.disable_static()
 
 
-def _of(loss: Loss, batch: Batch, block) -> dict[str, Any]:
+def _call(loss: Loss, batch: Batch, block) -> dict[str, Any]:
     found = dict(zip(("target", "slope", "slope by the norm"), loss.target(batch)))
     batch.target = found["target"]
     if loss.overrides("penalty"):

@@ -8,7 +8,7 @@ from plsc.losses.registration import register_loss
 
 @register_loss("softmax")
 class Softmax(Loss):
-    """Cross entropy of the products with a bias, without directions, margins and scale."""
+    """Softmax cross entropy of dot products with a bias; no normalisation, margin or scale."""
 
     normalised = False
     elementwise = True

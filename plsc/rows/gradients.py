@@ -17,20 +17,21 @@ from plsc.rows.blocks import RowBlocks, RowPiece
 
 @dataclass(frozen=True)
 class RowProduct:
-    """``weights`` [R, G] @ ``feature`` [G, E], and ``own`` [G, E] added to the rows ``place`` [G]; not yet made."""
+    """``weights`` [R, G] @ ``feature`` [G, E], plus ``target`` [G, E] added to the rows ``position`` [G]; not computed
+    yet."""
 
     weights: Any
     feature: Any
-    place: Any
-    own: Any
+    position: Any
+    target: Any
 
     def compute(self):
         """[R, E]."""
-        return ops.add_rows_(paddle.matmul(self.weights, self.feature), self.place, self.own)
+        return ops.add_rows_(paddle.matmul(self.weights, self.feature), self.position, self.target)
 
     def add_to(self, value):
         """``value`` [R, E] + the product."""
-        return ops.add_rows_(paddle.addmm(value, self.weights, self.feature), self.place, self.own)
+        return ops.add_rows_(paddle.addmm(value, self.weights, self.feature), self.position, self.target)
 
 
 class RowGradients:

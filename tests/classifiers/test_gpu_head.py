@@ -70,7 +70,7 @@ def test_loss_and_gradients_are_those_of_the_formula(margins, loss_scale, num_ro
         assert x.stop_gradient and w.stop_gradient  # as they came
     feed = {"feature": feature, "label": label, "rows": rows}
     loss, dfeature, drows, larger = paddle.static.Executor(paddle.CPUPlace()).run(
-        main, feed=feed, fetch_list=[out.loss, out.dfeature, drows, out.larger]
+        main, feed=feed, fetch_list=[out.loss, out.dfeature, drows, out.num_larger]
     )
     expected = margin_softmax(feature.astype("float64"), rows.astype("float64"), label, margins, SCALE)
     close(loss, np.array([expected[0]]))

@@ -21,7 +21,9 @@ class Sampler:
             step = paddle.static.data("step", [1], "int64")
             owned = paddle.logical_and(local >= 0, local < num_local)
             key = sampling.stream_key(seed, rank)
-            self.fetches = sampling.sample_rows(local, owned, local, owned, num_local, num_sample, step, key)
+            labels = sampling.ShardLabels(local, owned)
+            options = sampling.SampleOptions(num_local, num_sample, step, key)
+            self.fetches = sampling.sample_rows(labels, labels, options)
         self.executor = paddle.static.Executor(paddle.CPUPlace())
 
     def __call__(self, local, step):
@@ -78,7 +80,7 @@ def test_pairs_of_rows_are_drawn_independently():
 
 def drawn(num_local, num_sample, seed, rank, steps):
     """[steps, num_local]: 1 where the row is drawn in the step; no positives."""
-    bits = max(sampling.FEWEST_BITS, (num_local - 1).bit_length())
+    bits = max(sampling.MIN_BITS, (num_local - 1).bit_length())
     enough = num_sample + 5.0 * num_sample**0.5 + 5.0
     numbers = np.arange(min(1 << bits, int(enough * (1 << bits) / num_local) + 1))
     key, taken = sampling.stream_key(seed, rank), np.zeros((steps, num_local), np.float32)

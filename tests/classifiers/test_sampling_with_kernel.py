@@ -23,9 +23,10 @@ def run_rank(rank, labels, num_sample, step, counts):
         gathered = paddle.static.data("counts", [len(NUM_LOCAL)], "int64")
         local = value - sum(NUM_LOCAL[:rank])
         owned = paddle.logical_and(local >= 0, local < NUM_LOCAL[rank])
-        key = sampling.stream_key(3, rank)
-        index = sampling.sample_with_kernel(local, owned, NUM_LOCAL[rank], num_sample[rank], now, key)
-        position = sampling.positions(index, local, owned)
+        labels_of_rank = sampling.ShardLabels(local, owned)
+        options = sampling.SampleOptions(NUM_LOCAL[rank], num_sample[rank], now, sampling.stream_key(3, rank))
+        index = sampling.sample_with_kernel(labels_of_rank, options)
+        position = sampling.positions(index, labels_of_rank)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(collectives, "all_gather", lambda own, world_size: gathered)
             label = sampling.labels_over_ranks(position, index, rank, len(NUM_LOCAL))
@@ -66,7 +67,8 @@ def test_a_rank_without_positives_favours_no_row():
     with paddle.static.program_guard(main, paddle.static.Program()):
         local, now = paddle.static.data("local", [BATCH], "int64"), paddle.static.data("step", [1], "int64")
         owned = local < NUM_LOCAL[0]
-        index = sampling.sample_with_kernel(local, owned, NUM_LOCAL[0], 3, now, sampling.stream_key(0, 0))
+        options = sampling.SampleOptions(NUM_LOCAL[0], 3, now, sampling.stream_key(0, 0))
+        index = sampling.sample_with_kernel(sampling.ShardLabels(local, owned), options)
     executor = paddle.static.Executor(paddle.CPUPlace())
     for step in range(steps):
         (rows,) = executor.run(main, feed={"local": labels, "step": np.array([step], np.int64)}, fetch_list=[index])
