@@ -1,4 +1,4 @@
-"""What happens to gradients between the backward pass and the update: summed over the ranks, clipped."""
+"""Gradients between the backward pass and the update: summed over the ranks, clipped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import paddle
 
 from plsc.backend import collectives, static
 
-# The least bytes of a bucket, as in PyTorch (bucket_cap_mb of DistributedDataParallel): enough that sending takes
-# longer than starting a collective, and few enough that most of a ResNet50's 174 MB is sent during its backward pass.
+# The minimum size of a bucket, as in PyTorch (bucket_cap_mb of DistributedDataParallel): large enough that sending
+# takes longer than starting a collective, and small enough that most of a ResNet50's 174 MB is sent during the backward
+# pass.
 BUCKET_BYTES = 25_000_000
 
 
@@ -19,38 +20,38 @@ def all_reduce_in_buckets(
 ) -> tuple[list, list]:
     """(sum of each gradient, mean of each statistic) over the ranks, by one all-reduce of a flat buffer per bucket.
 
-    Each all-reduce stands directly behind the operation that makes the last gradient of its bucket, before the backward
-    pass of the layers below; on a GPU it runs beside them. The sums are taken apart at the end of the program: who
-    waits for a sum must not stand before them. The running statistics of batch normalisation travel in the last
-    bucket, so that all replicated state is the same on every rank after every step.
+    Each all-reduce is inserted directly after the operation that computes the last gradient of its bucket, before the
+    backward pass of the remaining layers; on a GPU it overlaps with them. The sums are split at the end of the program,
+    because an operation that waits for a sum must not precede that backward pass. The running statistics of batch
+    normalisation are in the last bucket, so that all replicated state is the same on every rank after every step.
     """
     if world_size == 1:
         return gradients, statistics
-    places = static.operation_indices(gradients)
-    buckets = group_into_buckets([4 * math.prod(value.shape) for value in gradients], places, bucket_bytes)
+    order = static.operation_indices(gradients)
+    buckets = group_into_buckets([4 * math.prod(value.shape) for value in gradients], order, bucket_bytes)
     values = [[gradients[number] for number in bucket] for bucket in buckets]
     values[-1] += statistics
     totals = []
-    for bucket, members in reversed(list(zip(buckets, values))):  # from the end, so that ``places`` stay right
-        place = max((places[number] for number in bucket), default=None)
-        with contextlib.nullcontext() if place is None else static.insert_after(place):
+    for bucket, members in reversed(list(zip(buckets, values))):  # from the end, so that ``order`` stays valid
+        last = max((order[number] for number in bucket), default=None)
+        with contextlib.nullcontext() if last is None else static.insert_after(last):
             flat = paddle.concat([paddle.reshape(value, [-1]) for value in members]) if members else None
             totals.append(collectives.all_reduce_overlapped(flat, world_size, on_gpu))
-    pieces = [_apart(total, members) for total, members in zip(reversed(totals), values)]
+    pieces = [_split_like(total, members) for total, members in zip(reversed(totals), values)]
     whole = {number: piece for bucket, parts in zip(buckets, pieces) for number, piece in zip(bucket, parts)}
     means = [total / world_size for total in pieces[-1][len(buckets[-1]) :]]
     return [whole[number] for number in range(len(gradients))], means
 
 
-def group_into_buckets(sizes: list[int], places: list[int], least: int) -> list[list[int]]:
-    """The numbers of all gradients in the order of their ``places``, in groups of at least ``least`` bytes.
+def group_into_buckets(sizes: list[int], order: list[int], min_bytes: int) -> list[list[int]]:
+    """The numbers 0, 1, ... of all gradients, sorted by ``order``, in buckets of at least ``min_bytes``.
 
-    A group ends with the gradient that fills it, however large; what is left at the end is a group too.
+    A bucket ends with the gradient that fills it, whatever its size; the last bucket may be smaller.
     """
     buckets: list[list[int]] = [[]]
     filled = 0
-    for number in sorted(range(len(sizes)), key=lambda number: places[number]):
-        if filled >= least:
+    for number in sorted(range(len(sizes)), key=lambda number: order[number]):
+        if filled >= min_bytes:
             buckets.append([])
             filled = 0
         buckets[-1].append(number)
@@ -58,8 +59,8 @@ def group_into_buckets(sizes: list[int], places: list[int], least: int) -> list[
     return buckets
 
 
-def _apart(total, members: list) -> list:
-    """The flat ``total`` in pieces of the shapes of ``members``."""
+def _split_like(total, members: list) -> list:
+    """The flat ``total``, split into arrays with the shapes of ``members``."""
     pieces = paddle.split(total, [math.prod(value.shape) for value in members])
     return [paddle.reshape(piece, list(value.shape)) for piece, value in zip(pieces, members)]
 
@@ -67,7 +68,7 @@ def _apart(total, members: list) -> list:
 def clip_by_global_norm(replicated: list, sharded, limit: float, shard_world: int):
     """Scale all gradients by min(1, limit / norm); returns (replicated, sharded).
 
-    The norm runs over ``replicated`` (the same on every rank, counted once) and ``sharded`` (a
+    The norm is that of ``replicated`` (the same on every rank, counted once) and ``sharded`` (a
     plsc.rows.gradients.RowGradients), of which each of the ``shard_world`` ranks holds a part.
     """
     square = collectives.all_reduce(sharded.sum(_square), shard_world)

@@ -1,8 +1,8 @@
 """Dynamic loss scaling for float16 on GPUs, with one decision for all ranks.
 
-Micikevicius et al. 2018, section 3.2. The scale multiplies the gradients that flow through the backbone and the
-classifier's products; every gradient is divided by it and looked at for inf and NaN, the shard's too, and what one
-rank finds all ranks act on: a step with such a gradient changes no weight on any rank.
+Micikevicius et al. 2018, section 3.2. The scale multiplies the gradients of the backbone and of the classifier's matrix
+products. Every gradient, those of the shard included, is divided by it and checked for inf and NaN. If one rank finds
+any, the step is skipped on all ranks: it changes no weight.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from plsc.backend import collectives, static
 
 @dataclass(frozen=True)
 class LossScaling:
-    """``scale`` [1] float32, ``good`` and ``bad`` [1] int32: steps in a row without and with inf or NaN."""
+    """``scale`` [1] float32; ``good`` and ``bad`` [1] int32: consecutive steps without and with inf or NaN."""
 
     scale: Any
     good: Any
@@ -25,7 +25,7 @@ class LossScaling:
 
     @classmethod
     def create(cls, initial: float) -> LossScaling:
-        """Its states in the program being built."""
+        """Create the states in the program being built."""
         return cls(
             static.create_state("loss_scaling.scale", [1], "float32", initial),
             static.create_state("loss_scaling.good", [1], "int32"),
@@ -37,7 +37,7 @@ class LossScaling:
 
 
 def any_not_finite(replicated: list, sharded, world_size: int):
-    """[1] bool, the same on every rank: some gradient of some rank is inf or NaN.
+    """[1] bool, the same on every rank: whether a gradient of any rank is inf or NaN.
 
     ``replicated``: the backbone's gradients; ``sharded``: those of the rows, plsc.rows.gradients.RowGradients.
     """
@@ -48,13 +48,14 @@ def any_not_finite(replicated: list, sharded, world_size: int):
 
 
 def _not_finite(gradient):
-    """[1] float32: 1 if a number of it is inf or NaN."""
+    """[1] float32: 1 if an element is inf or NaN, else 0."""
     bad = paddle.logical_not(paddle.all(paddle.isfinite(gradient)))
     return paddle.reshape(paddle.cast(bad, "float32"), [1])
 
 
 def update_scale(state: LossScaling, found_inf, options) -> None:
-    """Grow the scale after ``incr_every_n_steps`` good steps, shrink it after ``decr_every_n_nan_or_inf`` bad ones."""
+    """Increase the scale after ``incr_every_n_steps`` good steps, decrease it after ``decr_every_n_nan_or_inf`` bad
+    ones."""
     zero = paddle.zeros([1], "int32")
     good = paddle.where(found_inf, zero, state.good + 1)
     bad = paddle.where(found_inf, state.bad + 1, zero)

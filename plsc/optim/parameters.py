@@ -1,4 +1,4 @@
-"""The optimizer's step on the backbone's parameters, with what a ParamAttr asks for."""
+"""The optimizer's step for the backbone's parameters, with the settings of their ParamAttrs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from plsc.rows.param_attr import weight_decay_of
 
 
 def update_parameters(parameters: list, gradients: list, update: Update) -> list[str]:
-    """Append the update of each parameter, in place; returns the names of the states that the optimizer keeps of them.
+    """Append the update of each parameter, in place; returns the names of the optimizer's states.
 
-    A parameter's own ParamAttr(learning_rate=...) multiplies the rate, its own L2Decay replaces the weight decay.
+    ParamAttr(learning_rate=...) of a parameter multiplies the learning rate; its L2Decay replaces the weight decay.
     """
-    rate, optimizer = update.rate, update.optimizer
+    learning_rate, optimizer = update.rate, update.optimizer
     names = []
     for parameter, gradient in zip(parameters, gradients):
         slots = tuple(
@@ -23,8 +23,8 @@ def update_parameters(parameters: list, gradients: list, update: Update) -> list
         )
         decay = weight_decay_of(parameter, update.weight_decay, f"parameter {parameter.name}")
         factor = (getattr(parameter, "optimize_attr", None) or {}).get("learning_rate", 1.0)
-        own_rate = rate if factor == 1.0 else rate * float(factor)
-        step = Step(own_rate, decay, update.numbers, paddle)
+        scaled = learning_rate if factor == 1.0 else learning_rate * float(factor)
+        step = Step(scaled, decay, update.numbers, paddle)
         optimizer.update_(parameter, slots, gradient, step, update.found_inf)
         names += [slot.name for slot in slots]
     return names

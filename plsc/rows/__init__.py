@@ -1,4 +1,4 @@
-"""Class centres in memory, and the optimizers that move them. Imports without Paddle."""
+"""Class centres in memory, and the optimizers that update them. Imports without Paddle."""
 
 from plsc.rows.optimizer import MissedSteps, RowOptimizer, Slot, Step, register_optimizer
 

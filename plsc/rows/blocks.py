@@ -1,9 +1,9 @@
-"""The rows that take part in a step, worked on block by block and piece by piece.
+"""The rows of a step, processed block by block and piece by piece.
 
-A block has one array of cosines, for the softmax; of the rows themselves one piece after the other is read, multiplied
-and moved, as many as stay in the processor's cache meanwhile. A sample that is not large is one block of a few pieces,
-written one after the other into the program: what was made of a piece is still there when it comes again. Otherwise
-blocks of one piece are a loop, an operation of the program (``while``), whose size does not grow with the rows.
+A block has one array of cosines for the softmax. Its rows are read, multiplied and updated one piece at a time; a piece
+fits the processor's cache. A small sample is one block of a few pieces, unrolled in the program: values computed from a
+piece are still available when it is processed again. Larger samples are blocks of one piece each in a loop (a ``while``
+operation), so that the size of the program does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import paddle
 
 from plsc.backend import ops
 
-# 4 MB of rows of 512 numbers: what is read and written of them at a time stays in the processor's cache
+# 4 MB of rows of 512 numbers: small enough for the processor's cache
 BLOCK_ROWS = 2048
-# a sample of up to 8 times as many is one block of pieces of that size, without a loop: up to 33 MB of rows are kept
+# a sample of up to 8 times as many rows is one block of such pieces, without a loop; it holds up to 33 MB of rows
 FEW_BLOCKS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class RowPiece:
-    """Rows ``first`` .. ``end`` - 1 of those that take part (see RowBlock), piece ``number`` of its ``block``."""
+    """Rows ``first`` .. ``end`` - 1 of the rows of a step (see RowBlock), piece ``number`` of its ``block``."""
 
     block: RowBlock
     number: int
@@ -33,20 +33,20 @@ class RowPiece:
     end: Any
 
     def select(self, values: list):
-        """Of RowBlock.split this piece's."""
+        """The element of RowBlock.split that belongs to this piece."""
         return values[self.number]
 
     def positions(self, position):
-        """(``position`` [G] counted in this piece, 0 where it is not in it; [G] bool: it is)."""
+        """(``position`` [G] relative to this piece, 0 where it is outside; [G] bool: whether it is inside)."""
         return _local_positions(self, position)
 
 
 class RowBlock:
-    """Rows ``first`` .. ``end`` - 1 of those that take part: numbers, in a loop [1] int64 values, both None where the
-    block is all of them.
+    """Rows ``first`` .. ``end`` - 1 of the rows of a step. These are numbers, or in a loop [1] int64 values; both are
+    None where the block holds all rows.
 
-    ``index`` [R] int64 says which rows of the shard they are, None: all. ``pieces`` is what they are worked on by, at
-    most ``piece_rows`` at a time; None: all at once.
+    ``index`` [R] int64: which rows of the shard they are; None: all. ``pieces``: parts of at most ``piece_rows`` rows
+    each; None: one part.
     """
 
     def __init__(self, first, end, index, piece_rows: int | None = None):
@@ -60,33 +60,33 @@ class RowBlock:
 
     @property
     def in_blocks(self) -> bool:
-        """True where rows are worked on in blocks, and so on a CPU."""
+        """True where rows are processed in blocks, which is so on CPUs only."""
         return self.first is not None
 
     def concat(self, values: list):
-        """One array [R, ...] of those of the pieces."""
+        """One array [R, ...] from the arrays of the pieces."""
         return values[0] if len(values) == 1 else paddle.concat(values)
 
     def split(self, values) -> list:
-        """Of ``values`` [R, ...] those of each piece."""
+        """``values`` [R, ...] split into the pieces."""
         return [values] if len(self.pieces) == 1 else paddle.split(values, self._sizes)
 
     def positions(self, position):
-        """(``position`` [G] counted in this block, 0 where it is not in it; [G] bool: it is)."""
+        """(``position`` [G] relative to this block, 0 where it is outside; [G] bool: whether it is inside)."""
         return _local_positions(self, position)
 
 
 class RowBlocks:
-    """``index`` [S] of all rows that take part (None: every row of the shard, ``count`` of them).
+    """All rows of a step. ``index`` [S]: which rows of the shard they are; None: all ``count`` rows.
 
-    ``block_rows`` None: one block of all, in one piece, as GPUs work on them.
+    ``block_rows`` None: one block with one piece, as on GPUs.
     """
 
     def __init__(self, index, count: int, block_rows: int | None):
         self.index = index
         self.block_rows = block_rows
         total = count if index is None else length(index)
-        self._only = None  # the one block, if it is one
+        self._only = None  # the block, where there is one only
         if block_rows is None:
             self._only = RowBlock(None, None, index)
         elif index is not None and isinstance(total, int) and total <= FEW_BLOCKS * block_rows:
@@ -97,36 +97,36 @@ class RowBlocks:
 
     @property
     def only_piece(self) -> RowPiece:
-        """All rows, where they are one block of one piece."""
+        """All rows, where there is one block with one piece."""
         (piece,) = self._only.pieces
         return piece
 
     def piece_at(self, position) -> RowPiece:
-        """The rows at ``position`` [G] int64 of those that take part, some of them several times; -1 stands for any."""
-        place = paddle.clip(position, min=0)
-        (piece,) = RowBlock(0, None, place if self.index is None else paddle.gather(self.index, place)).pieces
+        """The rows at ``position`` [G] int64 of the rows of the step; duplicates are allowed, -1 means any row."""
+        position = paddle.clip(position, min=0)
+        (piece,) = RowBlock(0, None, position if self.index is None else paddle.gather(self.index, position)).pieces
         return piece
 
     @property
     def is_single(self) -> bool:
-        """True where there is no loop: what a body made is still there when the next one goes over the same blocks."""
+        """True where there is no loop: values of one ``for_each`` are still available in the next one."""
         return self._only is not None
 
     def for_each(self, body: Callable, carried: Sequence = ()) -> list:
-        """Append ``carried = body(block, *carried)`` for each block. Returns what is carried last.
+        """Append ``carried = body(block, *carried)`` for each block. Returns the last ``carried``.
 
-        What a body changes in place is seen by the bodies that come later over the same blocks.
+        In-place changes by a body are visible in later calls over the same blocks.
         """
         if self.is_single:
             return list(body(self._only, *carried))
 
-        def turn(first, *carried):
+        def loop_body(first, *carried):
             end = paddle.minimum(first + self.block_rows, self._total)
             index = paddle.arange(first, end) if self.index is None else _slice(self.index, first, end)
             return [end, *body(RowBlock(first, end, index), *carried)]
 
-        last, *carried = ops.while_loop(lambda first, *_: first < self._total, turn, [self._start, *carried])
-        self._start = last - self._total  # 0, and known only when this loop has ended: the next one waits for it
+        last, *carried = ops.while_loop(lambda first, *_: first < self._total, loop_body, [self._start, *carried])
+        self._start = last - self._total  # 0, but computed from the loop's end: the next loop starts after this one
         return carried
 
     def for_each_piece(self, body: Callable, carried: Sequence = ()) -> list:
@@ -140,7 +140,7 @@ class RowBlocks:
         return self.for_each(all_pieces, carried)
 
     def buffer(self, width):
-        """Room for one value [width] of each row, float32."""
+        """Storage for one float32 value [width] of each row."""
         return _ValueStore() if self.is_single else _ArrayStore(self._total, width)
 
 
@@ -153,14 +153,14 @@ def _local_positions(rows: RowBlock | RowPiece, position):
     return paddle.where(inside, local, paddle.zeros_like(local)), inside
 
 
-def _even_sizes(total: int, most: int) -> list[int]:
-    """Sizes that differ by 1 at most, as few as there can be of up to ``most``."""
-    number = -(-total // most)
+def _even_sizes(total: int, largest: int) -> list[int]:
+    """The fewest sizes of up to ``largest`` that sum to ``total``; they differ by 1 at most."""
+    number = -(-total // largest)
     return [total * (piece + 1) // number - total * piece // number for piece in range(number)]
 
 
 class _ArrayStore:
-    """[S, width] in memory, written in place. ``rows``: a block or a piece."""
+    """An array [S, width] that is written in place. ``rows``: a block or a piece."""
 
     def __init__(self, total, width):
         self.values = _zeros([total, width], "float32")
@@ -173,7 +173,7 @@ class _ArrayStore:
 
 
 class _ValueStore:
-    """The values themselves."""
+    """The values of the program themselves, by block or piece."""
 
     def __init__(self):
         self._values: dict[RowBlock | RowPiece, Any] = {}
@@ -186,7 +186,7 @@ class _ValueStore:
 
 
 def length(value):
-    """n of ``value`` [n, ...] as a [1] int64 value, or as a number where it is known while building."""
+    """n of ``value`` [n, ...]: a number if it is known at build time, else a [1] int64 value."""
     return value.shape[0] if value.shape[0] > 0 else paddle.cast(paddle.shape(value)[:1], "int64")
 
 

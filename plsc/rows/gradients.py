@@ -1,4 +1,4 @@
-"""Gradients of rows that are written out one piece at a time, so that they never exist for the whole shard.
+"""Gradients of rows that are computed one piece at a time, so that they never exist for the whole shard.
 
 G features, E embedding, R rows of a piece.
 """
@@ -47,12 +47,12 @@ class RowGradients:
 
     def compute(self, piece: RowPiece, rows):
         """The gradient [R, row size] of a piece, whose values are ``rows``."""
-        if piece not in self._known:  # asked for by the clipping and by the update: made once, but anew in each loop
+        if piece not in self._known:  # used by clipping and by the update: computed once, or once in each loop
             self._known[piece] = self._compute(piece, rows)
         return self._known[piece]
 
     def map(self, change: Callable) -> RowGradients:
-        """``change(gradient)`` of each piece, such as its sum over the ranks."""
+        """RowGradients with ``change`` applied to each gradient, such as its sum over the ranks."""
         return RowGradients(self.blocks, self._fetch, lambda piece, rows: change(self.compute(piece, rows)))
 
     def sum(self, measure: Callable):

@@ -1,4 +1,7 @@
-"""What rows have missed since all of them were last up to date, on the host in float64. Imports without Paddle."""
+"""The steps that rows have missed since all of them were last up to date, on the host in float64.
+
+Imports without Paddle.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ import numpy as np
 
 from plsc.rows.optimizer import RowOptimizer, Step
 
-# steps after which all rows are brought up to date, so that the table stays small (64 KB of momentum); one pass
-# over the shard in 4096 steps costs less than a thousandth of them
+# All rows are brought up to date after this many steps, so that the table stays small (64 KB for momentum). One pass
+# over the shard in 4096 steps costs less than a thousandth of their time.
 WINDOW_STEPS = 4096
 
 
 class RowHistory:
     """The steps of the window: those since all rows were last up to date.
 
-    ``table[k]`` are the numbers that bring a row from step k of the window to now, see RowOptimizer.missed.
+    ``table[k]``: the numbers that bring a row from step k of the window up to date, see RowOptimizer.missed.
     """
 
     def __init__(self, optimizer: RowOptimizer, weight_decay: float):
@@ -26,13 +29,13 @@ class RowHistory:
         self.restart()
 
     def restart(self) -> None:
-        """All rows are up to date."""
+        """Start a new window: all rows are up to date."""
         self._table = np.zeros((WINDOW_STEPS + 1, len(self._nothing)))
         self._table[0] = self._nothing
         self.steps = 0
 
     def advance(self, learning_rate: float, skipped: bool = False, numbers: Sequence[float] = ()) -> None:
-        """One more step was made, with this rate and RowOptimizer.numbers; a skipped one left every row as it was."""
+        """Record a step with this learning rate and RowOptimizer.numbers; a skipped step changed no row."""
         if not skipped:
             step = self.make_step(learning_rate, numbers)
             self._table[: self.steps + 1] = self.optimizer.missed(self._table[: self.steps + 1], step)
@@ -40,26 +43,26 @@ class RowHistory:
         self._table[self.steps] = self._nothing
 
     def make_step(self, learning_rate: float, numbers: Sequence[float] = ()) -> Step:
-        """What the optimizer is given for a step, on the host."""
+        """The Step of the optimizer, on the host."""
         return Step(learning_rate, self.weight_decay, tuple(numbers))
 
     def window(self) -> np.ndarray:
-        """[steps + 1, K] float64: what ``resume`` goes on from."""
+        """[steps + 1, K] float64, to be saved and passed to ``resume``."""
         return self._table[: self.steps + 1].copy()
 
     def can_resume(self, steps: int) -> bool:
-        """True where a window of so many steps fits."""
+        """True where a window of this many steps fits."""
         return 0 <= steps <= WINDOW_STEPS
 
     def resume(self, window: np.ndarray) -> None:
-        """Go on from the window of another history."""
+        """Continue from the ``window`` of another history."""
         self.restart()
         self.steps = len(window) - 1
         self._table[: self.steps + 1] = window
 
     @property
     def full(self) -> bool:
-        """True when the rows have to be brought up to date before the next step."""
+        """True when all rows must be brought up to date before the next step."""
         return self.steps >= WINDOW_STEPS
 
     def table(self) -> np.ndarray:
@@ -68,7 +71,8 @@ class RowHistory:
 
 
 class MissedStepsOnHost:
-    """plsc.rows.optimizer.MissedSteps of rows in NumPy arrays: ``since`` [R] counts in ``window`` [steps + 1, K]."""
+    """plsc.rows.optimizer.MissedSteps of rows in NumPy arrays; ``since`` [R]: an index into ``window`` [steps + 1,
+    K]."""
 
     xp = np
 
@@ -85,13 +89,13 @@ class MissedStepsOnHost:
         values = [np.array(value, np.float64) for value in (weight, *slots)]
         first = int(self._since.min()) if len(self._since) else len(self._window)
         for number in range(first, len(self._window)):
-            made, rate, *numbers = self._window[number].tolist()
-            late = np.flatnonzero(self._since <= number)
-            if not made:
+            applied, learning_rate, *numbers = self._window[number].tolist()
+            missing = np.flatnonzero(self._since <= number)
+            if not applied:
                 continue
-            rows, *others = (value[late] for value in values)
-            step = Step(rate, self.weight_decay, tuple(numbers))
+            rows, *others = (value[missing] for value in values)
+            step = Step(learning_rate, self.weight_decay, tuple(numbers))
             rows, others = optimizer.step(rows, tuple(others), np.zeros_like(rows), step)
             for value, new in zip(values, (rows, *others)):
-                value[late] = new
+                value[missing] = new
         return values[0], tuple(values[1:])

@@ -1,7 +1,7 @@
-"""Rows that momentum moves, in as few passes over them as can be.
+"""Rows updated by momentum, with as few passes over them as possible.
 
-Bringing a sampled row up to date and moving it are one linear map of what is stored, by four factors a row; on CPUs
-with rows of float32 two operations in C++ do it (plsc.rows.row_kernels). The numbers are those of
+Bringing a sampled row up to date and updating it are one linear map of the stored values, with four factors per row.
+For float32 rows on CPUs, two operations in C++ compute it (plsc.rows.row_kernels). The results equal those of
 plsc.rows.optimizers.momentum, up to rounding.
 """
 
@@ -27,7 +27,7 @@ class DenseMomentumRows(DenseRows):
 
     def mover(self, update: Update) -> Callable:
         """See OptimizedRows.mover."""
-        rate, decay, velocities = self._rate(update), self.weight_decay, self.slots["velocity"]
+        learning_rate, decay, velocities = self._learning_rate(update), self.weight_decay, self.slots["velocity"]
 
         def move(block: RowBlock, along) -> Callable:
             along = None if along is None else block.split(along)
@@ -35,10 +35,10 @@ class DenseMomentumRows(DenseRows):
             def move_piece(piece: RowPiece, product) -> None:
                 index, rows = self._index(piece), self.fetch(piece)
                 velocity = velocities.read(index) * self.optimizer.momentum
-                of_rows = paddle.full_like(product.weights[:, :1], decay)
-                of_rows = of_rows if along is None else of_rows - piece.select(along)
-                velocity = product.add_to(velocity + scale_rows(rows, of_rows, by_channel=True))
-                self._write(piece, ops.descend_(rows, velocity, rate), velocity)
+                factor = paddle.full_like(product.weights[:, :1], decay)
+                factor = factor if along is None else factor - piece.select(along)
+                velocity = product.add_to(velocity + scale_rows(rows, factor, by_channel=True))
+                self._write(piece, ops.descend_(rows, velocity, learning_rate), velocity)
 
             return move_piece
 
@@ -51,7 +51,7 @@ class DenseMomentumRows(DenseRows):
             weight, (velocity,) = self._values(piece)
             gradient = gradients.compute(piece, weight)
             values = apply_momentum(self, weight, velocity, gradient, update)
-            if self._index(piece) is not None or self.table.is_half:  # else these are the variables, and have moved
+            if self._index(piece) is not None or self.table.is_half:  # else they are the variables, updated in place
                 self._write(piece, *values)
             return []
 
@@ -59,14 +59,14 @@ class DenseMomentumRows(DenseRows):
 
 
 class SampledMomentumRows(SampledRows):
-    """Only sampled rows are read and written; the others are brought up to date when they are next touched."""
+    """Only sampled rows are read and written; other rows are brought up to date when they are next sampled."""
 
     def _create_state(self, touched) -> RowState:
         return RowState.paired(self.weight, touched) if self.spec.paired else super()._create_state(touched)
 
     def fetch(self, piece: RowPiece):
         """See RowValues."""
-        if not piece.block.in_blocks:  # of all rows the stored ones are not to be kept until the update
+        if not piece.block.in_blocks:  # compute both now, so that the stored rows need not be held until the update
             self._velocity_of(piece)
         return self._now(piece)[0]
 
@@ -91,22 +91,22 @@ class SampledMomentumRows(SampledRows):
 
     def mover(self, update: Update) -> Callable:
         """See OptimizedRows.mover."""
-        rate, decay = self._rate(update), self.weight_decay
+        learning_rate, decay = self._learning_rate(update), self.weight_decay
 
         def move(block: RowBlock, along) -> Callable:
-            # Bringing a row up to date and moving it are one linear map of what is stored, which is gone through once
+            # Bringing a row up to date and updating it are one linear map, so the stored rows are read once.
             stale = self._stale(block)
             of_weight = decay if along is None else decay - along
             combined = stale.factors[:, 2:] * self.optimizer.momentum + stale.factors[:, :2] * of_weight
             if self.state.is_paired:
                 mark_up_to_date(self.state, block, self._step_after)
-                descend = stale.descent(combined, rate)
+                descend = stale.descent(combined, learning_rate)
                 return lambda piece, product: descend(piece, product.compute())
             combine, write = stale.combine(combined), self._writer(block)
 
             def move_piece(piece: RowPiece, product) -> None:
                 velocity = product.add_to(combine(piece)[0])
-                write(piece, ops.descend_(self.fetch(piece), velocity, rate), velocity)
+                write(piece, ops.descend_(self.fetch(piece), velocity, learning_rate), velocity)
 
             return move_piece
 
@@ -126,45 +126,44 @@ class SampledMomentumRows(SampledRows):
 
 
 def apply_momentum(rows: OptimizedRows, weight, velocity, gradient, update: Update) -> tuple:
-    """(weight, velocity) after one step on up-to-date rows [R, row size], in place."""
+    """(weight, velocity) of up-to-date rows [R, row size] after one step, in place."""
     return update.optimizer.apply_(weight, velocity, gradient, rows.make_step(update), update.found_inf)
 
 
 class StaleRows:
-    """The rows of a block, as they are stored and as they are now.
+    """The stored rows of a block, which may have missed steps.
 
-    ``factors`` [R, 4] is the matrix (ww, wv, vw, vv) that brings each row up to date. ``table`` [W, 4]:
-    RowHistory.table.
+    ``factors`` [R, 4]: the matrix (ww, wv, vw, vv) that brings each row up to date. ``table`` [W, 4]: RowHistory.table.
     """
 
     def __init__(self, state: RowState, block: RowBlock, table):
-        when = paddle.reshape(paddle.gather(state.touched, block.index), [-1])
-        self.factors = paddle.gather(table, when)
+        since = paddle.reshape(paddle.gather(state.touched, block.index), [-1])
+        self.factors = paddle.gather(table, since)
         self._state, self._block = state, block
         self._index = block.split(block.index)
         self._stored: dict[Any, list] = {}
         self.weight_now = self.combine(self.factors[:, :2])
 
     def combine(self, factors) -> Callable:
-        """``of(piece)``: (factors[:, 0] * weight + factors[:, 1] * velocity of its rows [R, E], the squared length of
-        each [R, 1], or None where it is not made on the way); ``factors`` [R, 2] of those of the block."""
-        cut = self._block.split(factors)
+        """A function of a piece: (factors[:, 0] * weight + factors[:, 1] * velocity of its rows [R, E], their squared
+        lengths [R, 1] or None where these are not computed on the way). ``factors`` [R, 2]: of the block."""
+        parts = self._block.split(factors)
         if self._state.is_paired:
             table = self._state.tables[0].value
-            return lambda piece: row_kernels.bring_rows(table, piece.select(self._index), piece.select(cut))
-        return lambda piece: (self._combined(piece, piece.select(cut)), None)
+            return lambda piece: row_kernels.bring_rows(table, piece.select(self._index), piece.select(parts))
+        return lambda piece: (self._combined(piece, piece.select(parts)), None)
 
     def velocity_now(self) -> Callable:
-        """``of(piece)``: the velocity [R, E] as the dense optimizer would have left it by now. ``weight_now(piece)``
-        gives the weight in the same way, and its squared length."""
+        """A function of a piece: the velocity [R, E] that dense momentum would have produced by now.
+        ``weight_now(piece)`` is (the weight, its squared length) in the same way."""
         velocity = self.combine(self.factors[:, 2:])
         return lambda piece: velocity(piece)[0]
 
     def _combined(self, piece: RowPiece, factors):
         stored = self._stored.get(piece) or self._read(piece)
         if len(self._block.pieces) == 1:
-            # Of several pieces each is read anew when it is moved: that costs about as much as to keep what was read,
-            # and has the rows in the cache when they are written (docs/performance.md)
+            # With several pieces, each is read again when it is updated. That costs about as much as keeping it in
+            # memory, and the rows are in the cache when they are written (docs/performance.md).
             self._stored[piece] = stored
         return flat(scale_rows(stored[0], factors[:, :1]) + scale_rows(stored[1], factors[:, 1:]))
 
@@ -174,12 +173,12 @@ class StaleRows:
         return [table.read(index) for table in self._state.tables]
 
     def descent(self, combined, learning_rate) -> Callable:
-        """``move(piece, gradient)`` of paired rows, in place: velocity := combined[:, 0] * weight + combined[:, 1] *
-        velocity + gradient, weight := weight_now - learning_rate * velocity; ``combined`` [R, 2] of the block."""
+        """``move(piece, gradient)`` for paired rows, in place: velocity := combined[:, 0] * weight + combined[:, 1] *
+        velocity + gradient, weight := weight_now - learning_rate * velocity. ``combined`` [R, 2]: of the block."""
         table = self._state.tables[0].value
-        cut = self._block.split(paddle.concat([self.factors[:, :2] - learning_rate * combined, combined], axis=1))
+        parts = self._block.split(paddle.concat([self.factors[:, :2] - learning_rate * combined, combined], axis=1))
 
         def move(piece: RowPiece, gradient) -> None:
-            row_kernels.move_rows_(table, piece.select(self._index), piece.select(cut), gradient, learning_rate)
+            row_kernels.move_rows_(table, piece.select(self._index), piece.select(parts), gradient, learning_rate)
 
         return move

@@ -1,7 +1,7 @@
-"""Operations on rows of class centres, by the operations of Paddle that are fast on CPUs for them.
+"""Operations on rows of class centres, by those operations of Paddle that are fast on CPUs.
 
-Rows are [R, E]. In blocks, and so on a CPU, they are the channels of one picture instead, [1, R, 1, E]: so
-each can be scaled by its own factor in one pass. Broadcasting takes four times as long there.
+Rows are [R, E]. In blocks, and so on CPUs, they are treated as the channels of one image, [1, R, 1, E]: each can then
+be scaled by its own factor in one pass. Broadcasting takes four times as long there.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from plsc.backend import ops
 
 
 def gather_rows(table, index):
-    """table[index], a copy: [R, E] for ``index`` [R]. The lookup of embeddings copies with all threads, ``gather`` with
-    one."""
+    """table[index] [R, E], a copy; ``index`` [R]. ``embedding`` copies with all threads, ``gather`` with one."""
     return paddle.nn.functional.embedding(index, table)
 
 
 def as_channels(index):
-    """``index`` [R] such that gather_rows makes channels of the rows."""
+    """``index`` [R] in a shape for which gather_rows returns the rows as channels."""
     return paddle.reshape(index, [1, -1, 1])
 
 
 def scale_rows(rows, factor, by_channel: bool = False):
     """Each row times its ``factor`` [R, 1]; ``rows`` [R, E] or, as channels, [1, R, 1, E].
 
-    ``by_channel``: rows [R, E] are made channels for it.
+    ``by_channel``: treat rows [R, E] as channels.
     """
     if len(rows.shape) == 4:
         return ops.scale_channels(rows, paddle.reshape(factor, [-1]))
@@ -35,10 +34,10 @@ def scale_rows(rows, factor, by_channel: bool = False):
 
 
 def flat(rows):
-    """[R, E] whichever of the two ``rows`` are."""
+    """``rows`` in either form as [R, E]."""
     return rows if len(rows.shape) == 2 else paddle.reshape(rows, [-1, rows.shape[-1]])
 
 
 def squared_length(rows):
-    """|row|**2 [R, 1] of ``rows`` [R, E] by a product: Paddle's sum over [R, E] takes five times as long on the CPU."""
+    """|row|**2 [R, 1] of ``rows`` [R, E], by a matrix product: Paddle's ``sum`` takes five times as long on CPUs."""
     return paddle.matmul(rows * rows, paddle.ones([rows.shape[1], 1], rows.dtype))

@@ -1,4 +1,4 @@
-"""Class centres that a user's optimizer of Paddle moves (Entry.set_optimizer)."""
+"""Class centres updated by a user's Paddle optimizer (Entry.set_optimizer)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plsc.rows.storage import FLOAT32, RowTable
 
 
 class PaddleOptimizerRows(ShardRows):
-    """A paddle.optimizer moves the rows. It gets a dense gradient of the shard, which it expects."""
+    """Rows updated by a paddle.optimizer. It gets a dense gradient of the shard, as it expects."""
 
     def __init__(self, spec: RowsSpec):
         super().__init__(spec)
@@ -25,9 +25,11 @@ class PaddleOptimizerRows(ShardRows):
         return {"weight": self.table, **self._accumulators}
 
     def update_by(self, optimizer, gradients: RowGradients, found_inf) -> dict[str, str | None]:
-        """Returns the optimizer's states that are not per class, {name: name in a checkpoint} of those that belong to
-        this weight, which is the same on every rank, {name: None} of the others. Those that are per class join
-        ``tables``."""
+        """Append the optimizer's update. Its states with one row per class are added to ``tables``.
+
+        Returns its other states: {name: name in a checkpoint} for those of this weight, the same on every rank, and
+        {name: None} for the rest.
+        """
         program = paddle.static.default_main_program()
         index = gradients.blocks.index
         piece = gradients.blocks.only_piece
@@ -37,7 +39,7 @@ class PaddleOptimizerRows(ShardRows):
         before = set(static.persistables(program))
         ops.apply_gradients(optimizer, [(self.weight, gradient)])
         others: dict[str, str | None] = {}
-        own = self.spec.prefix + "."  # Paddle names a state after the weight that it was made for
+        own = self.spec.prefix + "."  # Paddle names a state after the weight it belongs to
         for name, value in static.persistables(program).items():
             if name in before:
                 continue
@@ -49,19 +51,19 @@ class PaddleOptimizerRows(ShardRows):
 
 
 def check_optimizer(optimizer, storage: str) -> None:
-    """Raise ConfigError for what a user's optimizer cannot do in a run."""
+    """Raise ConfigError where a run cannot use this optimizer."""
     if storage != FLOAT32:
         raise ConfigError(
-            f"classifier.storage={storage!r}: a user's optimizer (set_optimizer) works on float32; set "
-            "classifier.storage: float32, or leave the optimizer out for the built-in momentum"
+            f"classifier.storage={storage!r}: an optimizer of your own (set_optimizer) needs float32; set "
+            "classifier.storage: float32, or omit set_optimizer to use the built-in momentum"
         )
     if getattr(optimizer, "_grad_clip", None) is not None:
         raise ConfigError(
-            "set_optimizer: its grad_clip would see a part of the classes only; leave it out and set grad_clip_norm, "
+            "set_optimizer: its grad_clip would see only the classes of one rank; remove it and set grad_clip_norm, "
             "which clips by the norm over all ranks"
         )
     if isinstance(getattr(optimizer, "_learning_rate", None), paddle.optimizer.lr.ReduceOnPlateau):
         raise ConfigError(
-            "set_optimizer: ReduceOnPlateau waits for a metric, which a step does not have; take a scheduler that "
+            "set_optimizer: ReduceOnPlateau needs a metric, which a training step does not have; use a scheduler that "
             "counts steps"
         )

@@ -1,4 +1,4 @@
-"""What a user's ParamAttr asks of the built-in optimizer."""
+"""The settings of a user's ParamAttr for the built-in optimizer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import paddle
 from plsc.errors import ConfigError
 
 
-def weight_decay_of(attr, usual: float, what: str) -> float:
-    """The coefficient of the L2Decay of a ParamAttr or parameter, else ``usual``. Raises ConfigError for another."""
+def weight_decay_of(attr, default: float, what: str) -> float:
+    """The coefficient of the L2Decay of a ParamAttr or parameter; ``default`` if it has no regularizer.
+
+    Raises ConfigError for another regularizer.
+    """
     regularizer = getattr(attr, "regularizer", None)
     if regularizer is None:
-        return usual
+        return default
     if not isinstance(regularizer, paddle.regularizer.L2Decay):
         raise ConfigError(
             f"{what}: regularizer {type(regularizer).__name__} is not supported by the built-in optimizer; "
-            "allowed: paddle.regularizer.L2Decay, or give an optimizer by set_optimizer"
+            "allowed: paddle.regularizer.L2Decay, or an optimizer of your own by set_optimizer"
         )
     return float(regularizer._coeff)

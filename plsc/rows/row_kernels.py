@@ -1,7 +1,7 @@
-"""The two operations of row_kernels.cc: sampled class centres, brought up to date and moved, on CPUs.
+"""The two operations of row_kernels.cc, which bring sampled class centres up to date and update them, on CPUs.
 
 ``table`` [2 L, E] float32 holds weight and velocity of class c in its rows 2 c and 2 c + 1, so that both are read and
-written in one go. Paddle's operations go through the rows several times, in part with one thread (docs/history.md).
+written together. Paddle's operations need several passes over the rows, partly with one thread (docs/history.md).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def available() -> bool:
-    """True where the operations can be used in this process; compiles them where no process has done so before.
+    """True where the operations can be used in this process; compiles them if they are not in the cache.
 
-    Otherwise the log says once why not, and what helps.
+    If they cannot be used, the log says why, once, and what helps.
     """
     try:
         if not static.supports_custom_operations():
-            raise CompileError("this Paddle takes no operations as those known to PLSC do")
+            raise CompileError("this version of Paddle has no known interface for custom operations")
         _load(compiled_library(SOURCE))
     except CompileError as error:
-        log.warning("sampled rows are worked on by Paddle's operations, which is slower: %s", error)
+        log.warning("sampled rows are updated by Paddle's operations, which is slower: %s", error)
         return False
     return True
 
@@ -37,9 +37,9 @@ def available() -> bool:
 def _load(library: Library) -> None:
     try:
         static.load_custom_operations(library.loadable)
-    except (RuntimeError, OSError, ValueError) as error:  # whose text says much, and little of this library
+    except (RuntimeError, OSError, ValueError) as error:  # a long text, with little about this library
         log.debug("%s: %s", library.path, error)
-        raise CompileError(f"Paddle cannot load {library.path} (delete it to have it compiled anew)") from None
+        raise CompileError(f"Paddle cannot load {library.path} (delete it to compile it again)") from None
 
 
 def bring_rows(table, index, factors) -> tuple:
@@ -50,7 +50,7 @@ def bring_rows(table, index, factors) -> tuple:
 
 
 def move_rows_(table, index, steps, gradient, learning_rate) -> None:
-    """In place, of the classes ``index`` [S] int64: (weight, velocity) := M (weight, velocity) + (-learning_rate,
-    1) * gradient. ``steps`` [S, 4] is M of each as (ww, wv, vw, vv); ``gradient`` [S, E]; ``learning_rate`` [1]."""
+    """In place, for the classes ``index`` [S] int64: (weight, velocity) := M (weight, velocity) + (-learning_rate, 1) *
+    gradient. ``steps`` [S, 4]: the matrix M of each as (ww, wv, vw, vv); ``gradient`` [S, E]; ``learning_rate`` [1]."""
     inputs = {"Table": table, "Index": index, "Steps": steps, "Gradient": gradient, "Rate": learning_rate}
     static.custom_operation("plsc_move_rows", inputs, {"Moved": table})

@@ -1,9 +1,9 @@
-"""How the class centres of a shard are held and moved: all of them in every step, or the sampled ones.
+"""The class centres of a shard and their update: all rows in every step, or a sample of them.
 
-Both have one interface: ``fetch`` gives rows of the step to the classifier, ``tables`` are what a checkpoint keeps.
-What moves them is appended by a ``mover``, in the classifier's own loop over blocks of rows; or by ``update``, in a
-loop after it, where all gradients must be known before the first row moves. Values are static; a class is one
-contiguous row. Here any optimizer can move them, by its formulas; one may bring classes of its own that are faster
+Both cases have one interface. ``fetch`` returns rows of the step to the classifier; ``tables`` are saved in
+checkpoints. The update is appended by ``mover``, inside the classifier's loop over blocks of rows, or by ``update``, in
+a loop after it, where all gradients must be known before the first row changes. Values are static; a class is one
+contiguous row. The classes here work with any optimizer, by its formulas; an optimizer may define faster ones
 (RowOptimizer.rows_class).
 """
 
@@ -26,20 +26,19 @@ from plsc.rows.storage import FLOAT16, FLOAT32, RowTable
 
 
 class RowValues(Protocol):
-    """What a classifier needs of rows; those of a shard below have it, and any others may."""
+    """The interface of rows that a classifier uses."""
 
     def fetch(self, piece: RowPiece):
-        """The values [R, row size], to be read only until they move."""
+        """The values [R, row size]; valid until the rows are updated."""
 
     def squares(self, piece: RowPiece):
-        """The squared lengths [R, 1] of the rows of ``fetch``."""
+        """The squared lengths [R, 1] of the rows that ``fetch`` returns."""
 
 
 @dataclass(frozen=True)
 class RowsSpec:
-    """``prefix`` of the variables' names, ``shape`` [L, row size], ``initializer``; ``param_attr`` of the user;
-    ``weight_decay``: the setting; ``storage``: see plsc.rows.storage; ``paired``: sampled rows lie as
-    plsc.rows.row_kernels needs them."""
+    """``prefix``: of the variables' names. ``shape``: [L, row size]. ``param_attr``: the user's. ``weight_decay``: the
+    setting. ``storage``: see plsc.rows.storage. ``paired``: sampled rows have the layout of plsc.rows.row_kernels."""
 
     prefix: str
     shape: list[int]
@@ -52,7 +51,7 @@ class RowsSpec:
 
 
 class ShardRows:
-    """The weight, and what all rows of a shard have in common.
+    """The weight, and the base class of all kinds of rows.
 
     ``table`` holds the rows of the weight; ``tables`` all arrays with one row per class, by their names in a
     checkpoint. ``counts``: {result of a step: its RowTable.cut_count}. ``touched``: the name of the variable of
@@ -64,7 +63,7 @@ class ShardRows:
         attr = paddle.ParamAttr(
             name=spec.prefix + ".w",
             initializer=spec.initializer,
-            learning_rate=getattr(given, "learning_rate", 1.0),  # a user's optimizer reads these off the parameter
+            learning_rate=getattr(given, "learning_rate", 1.0),  # read by a user's optimizer
             regularizer=getattr(given, "regularizer", None),
         )
         stride = 2 if spec.paired else 1
@@ -80,7 +79,7 @@ class ShardRows:
 
     @property
     def tables(self) -> dict[str, RowTable]:
-        """All that is kept of each row; the weight first."""
+        """All arrays with one row per class; the weight first."""
         return {"weight": self.table}
 
     def fetch(self, piece: RowPiece):
@@ -98,14 +97,14 @@ class ShardRows:
         return piece.select(self._cached(block, "index", lambda: block.split(block.index)))
 
     def _cached(self, rows: RowPiece | RowBlock, name: str, make: Callable):
-        """What ``make`` makes; asked for again for the same block or piece, the same value."""
+        """The result of ``make()``, cached for this block or piece."""
         if (rows, name) not in self._cache:
             self._cache[rows, name] = make()
         return self._cache[rows, name]
 
     @property
     def tensors(self) -> dict[str, str]:
-        """The names of the variables that ``tables`` lie in."""
+        """The names of the variables that hold ``tables``."""
         return {name: table.value.name for name, table in self.tables.items()}
 
     @property
@@ -116,23 +115,23 @@ class ShardRows:
 
     @property
     def num_bytes(self) -> int:
-        """Of all variables of the shard."""
+        """The size of all variables of the shard."""
         per_class = sum(table.number_bytes * self.spec.shape[1] for table in self.tables.values())
         return self.spec.shape[0] * (per_class + (0 if self.touched is None else 8))
 
     @property
     def lr_factor(self) -> float:
-        """What the user's ParamAttr multiplies the learning rate with."""
+        """The factor of the learning rate in the user's ParamAttr."""
         return float(getattr(self.spec.param_attr, "learning_rate", 1.0))
 
     @property
     def weight_decay(self) -> float:
-        """The weight decay, with what the user's ParamAttr asks for."""
+        """The weight decay: the user's ParamAttr takes precedence over the setting."""
         return weight_decay_of(self.spec.param_attr, self.spec.weight_decay, "set_distfc_attr")
 
 
 class OptimizedRows(ShardRows):
-    """Rows that a RowOptimizer moves: what those of all rows and those of a sample share."""
+    """Rows updated by a RowOptimizer: the base class of DenseRows and SampledRows."""
 
     def __init__(self, spec: RowsSpec, optimizer: RowOptimizer):
         super().__init__(spec)
@@ -145,7 +144,7 @@ class OptimizedRows(ShardRows):
         return {"weight": self.table, **self.slots}
 
     def mover(self, update: Update) -> Callable:
-        """``move(block, along)`` of plsc.classifiers' PlainHead, which appends one step of the optimizer."""
+        """``move(block, along)`` for plsc.classifiers.plain_head.PlainHead, which appends one step of the optimizer."""
 
         def move(block: RowBlock, along) -> Callable:
             along = None if along is None else block.split(along)
@@ -183,10 +182,10 @@ class OptimizedRows(ShardRows):
         raise NotImplementedError
 
     def make_step(self, update: Update) -> Step:
-        """What the optimizer is given for these rows."""
-        return Step(self._rate(update), self.weight_decay, update.numbers, paddle)
+        """The Step of the optimizer for these rows."""
+        return Step(self._learning_rate(update), self.weight_decay, update.numbers, paddle)
 
-    def _rate(self, update: Update):
+    def _learning_rate(self, update: Update):
         return update.rate if self.lr_factor == 1.0 else update.rate * self.lr_factor
 
     def _create_slot(self, slot: Slot) -> RowTable:
@@ -219,7 +218,7 @@ class DenseRows(OptimizedRows):
 
 
 class SampledRows(OptimizedRows):
-    """Only sampled rows are read and written; the others are brought up to date when they are next touched."""
+    """Only sampled rows are read and written; other rows are brought up to date when they are next sampled."""
 
     def __init__(self, spec: RowsSpec, optimizer: RowOptimizer):
         super().__init__(spec, optimizer)
@@ -234,7 +233,7 @@ class SampledRows(OptimizedRows):
         return RowState((self.table, *map(self._create_slot, self.optimizer.slots)), touched)
 
     def _create_feeds(self) -> dict[str, Any]:
-        """What rows have missed (RowHistory.table), and the step of the window that begins."""
+        """The missed steps of rows (RowHistory.table), and the number of the current step in the window."""
         width = len(self.optimizer.nothing_missed())
         return {
             "row_table": paddle.static.data("row_table", [-1, width], "float32"),
@@ -246,7 +245,7 @@ class SampledRows(OptimizedRows):
         return self._values(piece)[0]
 
     def append_bring_up_to_date(self) -> None:
-        """Append, to another program, what brings the rows ``index`` up to date, for a window that begins anew."""
+        """Append, to another program, operations that bring the rows ``index`` up to date for a new window."""
         index, feeds = paddle.static.data("index", [-1], "int64"), self._create_feeds()
         state, block = self.state.in_current_program(), RowBlock(None, None, index)
         (piece,) = block.pieces
@@ -258,7 +257,7 @@ class SampledRows(OptimizedRows):
         return found[0], tuple(found[1:])
 
     def _up_to_date(self, state: RowState, piece: RowPiece, feeds: dict) -> list:
-        """[weight, *slots] of the rows, as all steps so far would have left them."""
+        """[weight, *slots] of the rows after all steps so far."""
         index = self._index(piece)
         since = paddle.reshape(paddle.gather(state.touched, index), [-1])
         weight, *slots = (table.read(index) for table in state.tables)
@@ -270,5 +269,5 @@ class SampledRows(OptimizedRows):
         self._writer(piece.block)(piece, weight, *slots)
 
     def _writer(self, block: RowBlock) -> Callable:
-        """Rows are written once in a step, at its end, where every row is true for the step after."""
+        """Rows are written once per step, at its end, and are then up to date for the next step."""
         return self._cached(block, "writer", lambda: make_writer(self.state, block, self._step_after))

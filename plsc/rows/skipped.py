@@ -1,4 +1,4 @@
-"""A step that found inf or NaN and changes no weight: what the optimizers are given, or leave, then."""
+"""Steps that are skipped because a gradient is inf or NaN: no weight changes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import paddle
 
 
 def zero_if_skipped(found_inf, gradients: list) -> list:
-    """The gradients, or zeros where ``found_inf``: what a user's optimizer gets to see then.
+    """The gradients for a user's optimizer: zeros in a skipped step.
 
-    Its weights stay finite; they still move by its momentum and weight decay, as under Paddle's own loss scaling.
+    The weights stay finite. They still change by its momentum and weight decay, as with Paddle's own loss scaling.
     """
     if found_inf is None:
         return gradients
@@ -21,7 +21,7 @@ def keep_if_skipped(found_inf, old, new):
 
 
 def gradient_that_keeps_velocity(gradient, parameter, velocity, found_inf, momentum: float, weight_decay: float):
-    """The gradient, or where ``found_inf`` the one with which momentum_ leaves the velocity as it is."""
+    """The gradient; in a skipped step the one for which ops.momentum_ does not change the velocity."""
     keeping = (1.0 - momentum) * velocity - weight_decay * parameter
     return paddle.where(_everywhere(found_inf, gradient), keeping, gradient)
 

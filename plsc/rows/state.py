@@ -1,4 +1,4 @@
-"""The rows of a shard that a step may leave alone: their arrays, and since when each row waits."""
+"""Rows that are not updated in every step: their arrays, and the step at which each was last up to date."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from plsc.rows.storage import RowTable
 
 @dataclass(frozen=True)
 class RowState:
-    """``tables`` of L rows, the weight first; ``touched`` [L, 1] int64, a value of the program: step of the window at
-    which a row was last up to date.
+    """``tables`` of L rows, the weight first. ``touched`` [L, 1] int64: the step of the window at which each row was
+    last up to date.
     """
 
     tables: tuple[RowTable, ...]
@@ -25,12 +25,12 @@ class RowState:
 
     @classmethod
     def paired(cls, value, touched) -> RowState:
-        """``value`` [2 L, E] float32: weight and velocity of each row, as plsc.rows.row_kernels works on them."""
+        """``value`` [2 L, E] float32: weight and velocity of each row, in the layout of plsc.rows.row_kernels."""
         return cls(tuple(RowTable(value, offset=offset, stride=2) for offset in range(2)), touched)
 
     @property
     def is_paired(self) -> bool:
-        """True where weight and velocity of a row lie side by side in one variable."""
+        """True where weight and velocity of a row are stored side by side in one variable."""
         return len(self.tables) == 2 and self.tables[0].value is self.tables[1].value
 
     def in_current_program(self) -> RowState:
@@ -42,20 +42,20 @@ class RowState:
 
 
 def mark_up_to_date(state: RowState, block: RowBlock, window_step) -> None:
-    """All rows of the block will be up to date at ``window_step`` [1] int64."""
-    when = paddle.reshape(paddle.zeros_like(block.index) + window_step, [-1, 1])
-    ops.scatter_rows_(state.touched, block.index, when)
+    """Record that all rows of the block are up to date at ``window_step`` [1] int64."""
+    step = paddle.reshape(paddle.zeros_like(block.index) + window_step, [-1, 1])
+    ops.scatter_rows_(state.touched, block.index, step)
 
 
 def make_writer(state: RowState, block: RowBlock, window_step) -> Callable:
-    """``write(piece, weight, *slots)`` stores rows of a block, in place; all of its rows are then up to date at
+    """``write(piece, weight, *slots)``, which stores rows of a block in place; all of its rows are then up to date at
     ``window_step`` [1] int64."""
-    places = [block.split(table.places(block.index)) for table in state.tables]
+    positions = [block.split(table.positions(block.index)) for table in state.tables]
     mark_up_to_date(state, block, window_step)
 
     def write(piece, *values) -> None:
-        for table, where, rows in zip(state.tables, places, values):
-            table.put(piece.select(where), rows)
+        for table, of_table, rows in zip(state.tables, positions, values):
+            table.write_at(piece.select(of_table), rows)
 
     return write
 
@@ -63,7 +63,7 @@ def make_writer(state: RowState, block: RowBlock, window_step) -> Callable:
 class MissedStepsInProgram:
     """plsc.rows.optimizer.MissedSteps of rows in a program.
 
-    ``since`` [R] int64 counts in ``table`` [W, K], whose rows from ``now`` [1] int64 on no step has filled yet.
+    ``since`` [R] int64: an index into ``table`` [W, K], which is filled up to ``now`` [1] int64 (excluded).
     """
 
     xp = paddle
@@ -78,17 +78,17 @@ class MissedStepsInProgram:
         return paddle.split(found, found.shape[1], axis=1)
 
     def replay(self, optimizer: RowOptimizer, weight, slots: tuple) -> tuple:
-        """See MissedSteps: a loop over the steps since the row that waits longest, for all R rows."""
+        """See MissedSteps; a loop over the steps since the oldest row was up to date, for all R rows."""
         first = paddle.reshape(paddle.min(self._since), [1])
         since = paddle.reshape(self._since, [-1, 1])
 
         def one_step(number, *values):
-            made, rate, *numbers = self._numbers(number)
-            step = Step(rate, self.weight_decay, tuple(numbers), paddle)
+            applied, learning_rate, *numbers = self._numbers(number)
+            step = Step(learning_rate, self.weight_decay, tuple(numbers), paddle)
             weight, others = optimizer.step(values[0], tuple(values[1:]), paddle.zeros_like(values[0]), step)
-            late = paddle.logical_and(since <= number, paddle.reshape(made > 0.5, [1, 1]))
-            other = paddle.logical_not(paddle.logical_and(late, paddle.ones_like(values[0], "bool")))
-            return [number + 1, *(paddle.where(other, old, new) for old, new in zip(values, (weight, *others)))]
+            missing = paddle.logical_and(since <= number, paddle.reshape(applied > 0.5, [1, 1]))
+            unchanged = paddle.logical_not(paddle.logical_and(missing, paddle.ones_like(values[0], "bool")))
+            return [number + 1, *(paddle.where(unchanged, old, new) for old, new in zip(values, (weight, *others)))]
 
         _, *values = ops.while_loop(lambda number, *_: number < self._now, one_step, [first, weight, *slots])
         return values[0], tuple(values[1:])

@@ -84,11 +84,11 @@ def test_wrong_options(options, text):
 @pytest.mark.parametrize(
     ("rate", "text"),
     [
-        (lambda step, base_lr: -base_lr, "lr_schedule.kind='mine': gave -0.4 at step 0; a rate is a number"),
-        (lambda step: math.nan if step == 99 else 1.0, "gave nan at step 99"),
-        (lambda step: math.inf if step == 50 else 1.0, "gave inf at step 50"),
-        (lambda step: None, "gave None at step 0"),
-        (lambda step: True, "gave True at step 0"),
+        (lambda step, base_lr: -base_lr, "lr_schedule.kind='mine': returned -0.4 at step 0; a learning rate must be"),
+        (lambda step: math.nan if step == 99 else 1.0, "returned nan at step 99"),
+        (lambda step: math.inf if step == 50 else 1.0, "returned inf at step 50"),
+        (lambda step: None, "returned None at step 0"),
+        (lambda step: True, "returned True at step 0"),
         (lambda step: 1 / 0, "step 0: raised ZeroDivisionError: division by zero (test_own_schedule.py:"),
     ],
 )

@@ -150,8 +150,9 @@ class Loose(Adam):
 
 @pytest.mark.parametrize("value, message", [
     (NoStep, "lacks step"), (Twice, "slots may not be called a"), (Taken, "slots may not be called weight"),
-    (Half, "has nothing_missed; write all of nothing_missed, missed, bring_up_to_date"), (Loose, "must be a tuple of"),
-    (int, "is not a class made from plsc.rows.RowOptimizer"), (Adam(), "is not a class made from"),
+    (Half, "has nothing_missed; implement all of nothing_missed, missed, bring_up_to_date"),
+    (Loose, "must be a tuple of"),
+    (int, "must be a subclass of plsc.rows.RowOptimizer"), (Adam(), "must be a subclass of"),
 ])  # fmt: skip
 def test_what_cannot_be_an_optimizer_is_refused(value, message):
     with pytest.raises(ConfigError, match=f"optimizer 'x': .*{message}") as caught:

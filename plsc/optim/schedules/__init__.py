@@ -12,11 +12,11 @@ __all__ = ["progress", "register_schedule"]
 
 
 def register_schedule(name: str, *, source: str = "") -> Callable:
-    """Decorator: ``function(step, ...) -> rate`` becomes known as ``name``. ``source``: the paper it is from.
+    """Decorator: registers ``function(step, ...) -> learning rate`` as ``name``. ``source``: the paper.
 
-    It is asked for the steps after the warm-up. Its other parameters get, by their names, what the run is like:
-    base_lr, total_steps, warmup_steps, boundaries (steps), decay_factor, power, end_lr; all others are its options, set
-    by ``lr_schedule.options``. Raises ConfigError for a name that is taken, and for another signature.
+    It is called for the steps after the warm-up. Parameters called base_lr, total_steps, warmup_steps, boundaries
+    (steps), decay_factor, power and end_lr get the values of the run; all others are its options, set by
+    ``lr_schedule.options``. Raises ConfigError for a name that is taken, and for another signature.
     """
     add = SCHEDULES.register(name, source=source)
 
@@ -28,5 +28,5 @@ def register_schedule(name: str, *, source: str = "") -> Callable:
 
 
 def progress(step: int, warmup_steps: int, total_steps: int) -> float:
-    """How much of the time after the warm-up is over: from 0 to 1, and 1 from step ``total_steps`` on."""
+    """The completed fraction of the steps after the warm-up: from 0 to 1, and 1 from step ``total_steps`` on."""
     return 1.0 if step >= total_steps else (step - warmup_steps) / (total_steps - warmup_steps)

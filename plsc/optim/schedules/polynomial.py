@@ -1,4 +1,4 @@
-"""A power of the time that is left."""
+"""Polynomial decay."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from plsc.optim.schedules import progress, register_schedule
 def polynomial(
     step: int, base_lr: float, warmup_steps: int, total_steps: int, power: float, end_lr: float
 ) -> float:
-    """From base_lr to end_lr, as a power of the time that is left."""
+    """From base_lr to end_lr by a power of the remaining fraction of the run."""
     return end_lr + (base_lr - end_lr) * (1.0 - progress(step, warmup_steps, total_steps)) ** power

@@ -1,10 +1,10 @@
-"""Momentum with L2 decay: of the weight w, with velocity v and gradient g,
+"""Momentum with L2 decay, for weight w, velocity v and gradient g:
 
     v := momentum * v + g + weight_decay * w
     w := w - learning_rate * v
 
-Without a gradient a step is one 2x2 matrix for all numbers of all rows, so what a row has missed is a product of such
-matrices, four numbers however many steps there were.
+Without a gradient, a step is the same 2x2 matrix for all numbers of all rows. So any number of missed steps is a
+product of such matrices: four numbers.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from plsc.rows.optimizer import MissedSteps, RowOptimizer, Slot, Step, register_optimizer
 
-# The gradient of a class that is not in the batch is about 1e-7, where float16 has steps of 6e-8, and a large one is
-# about 10: times 1024 both are in the range in which float16 has 11 bits.
+# The gradient of a class that is not in the batch is about 1e-7, where the spacing of float16 is 6e-8; a large one is
+# about 10. Multiplied by 1024, both are in the range in which float16 has 11 bits.
 VELOCITY_FACTOR = 1024.0
 
 
@@ -39,11 +39,11 @@ class Momentum(RowOptimizer):
         return weight - step.learning_rate * velocity, (velocity,)
 
     def nothing_missed(self) -> Sequence[float]:
-        """The unit matrix."""
+        """The identity matrix."""
         return 1.0, 0.0, 0.0, 1.0
 
     def missed(self, table: np.ndarray, step: Step) -> np.ndarray:
-        """``table`` [n, 4]: the matrix (ww, wv, vw, vv) of each step of the window, times that of one more."""
+        """``table`` [n, 4]: the matrix (ww, wv, vw, vv) of each step of the window, multiplied by that of this step."""
         rate, decay, momentum = step.learning_rate, step.weight_decay, self.momentum
         matrix = np.array([[1.0 - rate * decay, -rate * momentum], [decay, momentum]])
         return (matrix @ table.reshape(-1, 2, 2)).reshape(-1, 4)
@@ -53,15 +53,15 @@ class Momentum(RowOptimizer):
         (velocity,), (ww, wv, vw, vv) = slots, missed.factors()
         return ww * weight + wv * velocity, (vw * weight + vv * velocity,)
 
-    # --- the same in fewer passes ---
+    # --- the same results in fewer passes ---
 
     def update_(self, weight, slots: tuple, gradient, step: Step, found_inf=None) -> None:
-        """See RowOptimizer.update_: one operation of Paddle."""
+        """See RowOptimizer.update_; one operation of Paddle."""
         self.apply_(weight, slots[0], gradient, step, found_inf)
 
     def apply_(self, weight, velocity, gradient, step: Step, found_inf=None) -> tuple:
-        """Append one step in place. Returns (weight, velocity). In a step that is skipped the rate is 0, and the
-        gradient such that the velocity stays."""
+        """Append one step in place. Returns (weight, velocity). In a skipped step the learning rate is 0, and the
+        gradient is replaced by one that keeps the velocity."""
         from plsc.backend import ops
         from plsc.rows.skipped import gradient_that_keeps_velocity
 
