@@ -1,1 +1,1 @@
-"""The room that knows ranks: who this process is, which class lives where, what the ranks tell each other."""
+"""Ranks: the rank of this process, which rank holds which class, and communication outside of programs."""

@@ -1,4 +1,4 @@
-"""Who this process is: rank, world size, device. The only reader of the launcher's variables."""
+"""The rank, world size and device of this process. The only module that reads the launcher's variables."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LAUNCH_VARIABLES = (
     "PADDLE_TRAINER_ENDPOINTS",
     "PADDLE_CURRENT_ENDPOINT",
 )
-CARD_VARIABLE = "FLAGS_selected_gpus"
+GPU_VARIABLE = "FLAGS_selected_gpus"
 _ENDPOINT = re.compile(r"[^\s:,/]+:(\d{1,5})|\[[0-9A-Fa-f:.]+\]:(\d{1,5})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The place of this process among the ranks.
+    """The rank of this process and its surroundings.
 
-    ``endpoints`` are the host:port of all ranks in order (empty with one rank). ``device`` is "cpu" or "gpu";
-    ``device_id`` counts the cards that this process sees.
+    ``endpoints``: host:port of all ranks in order (empty with one rank). ``device``: "cpu" or "gpu". ``device_id``: the
+    index of its GPU among those visible to this process.
     """
 
     rank: int = 0
@@ -41,41 +41,42 @@ class Environment:
 
     @classmethod
     def from_launch(cls, device: str = "cpu", environ: Mapping[str, str] | None = None) -> Environment:
-        """Read what ``python -m paddle.distributed.launch`` set; one rank where nothing is set.
+        """Read the variables that ``python -m paddle.distributed.launch`` sets; one rank if there are none.
 
-        Raises LaunchError where the variables are set in part, are not numbers or contradict each other.
+        Raises LaunchError where some variables are missing, are not numbers or contradict each other.
         """
         environ = os.environ if environ is None else environ
         present = [name for name in LAUNCH_VARIABLES if environ.get(name)]
         if not present:
-            return cls(device=device, device_id=_card(environ, 0))
+            return cls(device=device, device_id=_device_id(environ, 0))
         missing = [name for name in LAUNCH_VARIABLES if name not in present]
         world_size = _integer(environ, "PADDLE_TRAINERS_NUM", 0)
         rank = _integer(environ, "PADDLE_TRAINER_ID", 0)
         if world_size == 1 and rank == 0:  # one rank needs no endpoints, and can only be rank 0
-            return cls(device=device, device_id=_card(environ, 0))
+            return cls(device=device, device_id=_device_id(environ, 0))
         if missing:
             raise LaunchError(
-                f"the launch environment is set in part: {', '.join(missing)} missing; start with "
+                f"the launch environment is incomplete: {', '.join(missing)} missing; start with "
                 "`python -m paddle.distributed.launch`, or unset " + ", ".join(present)
             )
         endpoints = tuple(environ["PADDLE_TRAINER_ENDPOINTS"].split(","))
         if not 0 <= rank < world_size or len(endpoints) != world_size:
             raise LaunchError(
                 f"PADDLE_TRAINER_ID={str(rank)[:20]}, PADDLE_TRAINERS_NUM={str(world_size)[:20]} and {len(endpoints)} "
-                "PADDLE_TRAINER_ENDPOINTS contradict each other: every rank in [0, world size) needs one endpoint"
+                "PADDLE_TRAINER_ENDPOINTS contradict each other: each rank in [0, world size) needs one endpoint"
             )
         for endpoint in endpoints:
             _check_endpoint(endpoint)
         if environ["PADDLE_CURRENT_ENDPOINT"] != endpoints[rank] or len(set(endpoints)) < world_size:
             raise LaunchError(
                 f"PADDLE_CURRENT_ENDPOINT={environ['PADDLE_CURRENT_ENDPOINT']!r} and PADDLE_TRAINER_ENDPOINTS="
-                f"{','.join(endpoints)!r} contradict each other: rank {rank} has its entry {rank}, no two the same"
+                f"{','.join(endpoints)!r} contradict each other: rank {rank} must have entry {rank}, and all entries "
+                "must differ"
             )
         host = endpoints[rank].rsplit(":", 1)[0]
         same_host = [r for r, endpoint in enumerate(endpoints) if endpoint.rsplit(":", 1)[0] == host]
         local_rank = same_host.index(rank)
-        return cls(rank, world_size, local_rank, len(same_host), endpoints, device, _card(environ, local_rank))
+        return cls(rank, world_size, local_rank, len(same_host), endpoints, device, _device_id(environ, local_rank))
 
 
 def cores() -> int:
@@ -83,20 +84,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _card(environ: Mapping[str, str], usual: int) -> int:
-    """The launcher names each rank its card; with one rank it may list several, of which the first is used."""
-    text = environ.get(CARD_VARIABLE) or str(usual)
+def _device_id(environ: Mapping[str, str], default: int) -> int:
+    """The GPU that the launcher assigned to this rank. With one rank it may list several; the first is used."""
+    text = environ.get(GPU_VARIABLE) or str(default)
     first = text.split(",")[0].strip()
     if not first.isdecimal() or len(first) > 4:
         raise LaunchError(
-            f"{CARD_VARIABLE}={text[:40]!r}: must be the number of a card; "
+            f"{GPU_VARIABLE}={text[:40]!r}: must be the index of a GPU; "
             "`python -m paddle.distributed.launch` sets it"
         )
     return int(first)
 
 
 def _check_endpoint(endpoint: str) -> None:
-    """Raise LaunchError for what is no host:port. Paddle ends the process over such a one, or waits for it."""
+    """Raise LaunchError for an invalid host:port, for which Paddle would end the process or hang."""
     match = _ENDPOINT.fullmatch(endpoint)
     if match is None or not 1 <= int(match.group(1) or match.group(2)) <= 65535:
         raise LaunchError(
@@ -106,12 +107,12 @@ def _check_endpoint(endpoint: str) -> None:
 
 
 def quiet_paddle_logs() -> None:
-    """Keep the notes of Paddle's C++ side off the terminal, errors not; GLOG_minloglevel=0 brings them back."""
+    """Show only errors of Paddle's C++ code on the terminal. GLOG_minloglevel=0 in the environment shows all."""
     os.environ.setdefault("GLOG_minloglevel", "2")
 
 
-def _integer(environ: Mapping[str, str], name: str, usual: int) -> int:
-    text = environ.get(name) or str(usual)
+def _integer(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
     try:
         return int(text)
     except ValueError:

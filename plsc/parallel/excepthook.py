@@ -1,4 +1,4 @@
-"""How an error that a user can cause reaches the terminal: one line that names the rank, instead of a stack trace."""
+"""Prints errors that a user can cause as one line that names the rank, instead of a stack trace."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from types import TracebackType
 from plsc.errors import PlscError
 from plsc.terminal import print_stderr
 
-# EX_DATAERR of sysexits.h: the run is trained and saved, a verification failed (tools/train.py)
+# EX_DATAERR of sysexits.h: training finished and was saved, but a verification failed (tools/train.py)
 EXIT_UNVERIFIED = 65
 
 
 def one_line(error: PlscError, rank: int | None) -> str:
-    """ "plsc: error: [rank 1] message"; without a known rank the bracket is left out."""
+    """ "plsc: error: [rank 1] message"; without "[rank 1]" where the rank is unknown."""
     message = " ".join(line.strip() for line in str(error).splitlines())
     return f"plsc: error: {message}" if rank is None else f"plsc: error: [rank {rank}] {message}"
 
 
 def install_excepthook() -> None:
-    """Print an uncaught PlscError, and Ctrl-C within PLSC, as one line on stderr; whatever else goes on to the hook
-    that was there.
+    """Print an uncaught PlscError, and Ctrl-C within PLSC, as one line on stderr. The previous hook handles the rest.
 
-    The process still ends with status 1, or by SIGINT. Calling it again changes nothing.
+    The process still ends with status 1, or by SIGINT. Calling it again has no effect.
     """
     previous = sys.excepthook
     if getattr(previous, "prints_plsc_errors", False):
@@ -36,7 +35,7 @@ def install_excepthook() -> None:
         else:
             previous(kind, error, trace)
 
-    setattr(hook, "prints_plsc_errors", True)  # noqa: B010  (a function has no such attribute, says its type)
+    setattr(hook, "prints_plsc_errors", True)  # noqa: B010  (for type checkers, a function has no such attribute)
     sys.excepthook = hook
 
 
@@ -49,7 +48,7 @@ def _passed_through_plsc(trace: TracebackType | None) -> bool:
 
 
 def _rank() -> int | None:
-    """The rank of this process, or None where the launch itself is what is wrong."""
+    """The rank of this process, or None where the launch environment is invalid."""
     try:
         from plsc.parallel.environment import Environment
 

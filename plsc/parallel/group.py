@@ -1,4 +1,4 @@
-"""What the ranks tell each other outside the program: barriers, small objects, and the news of a failure."""
+"""Communication between ranks outside of programs: barriers, small objects, and failures."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from plsc.terminal import flush, print_stderr
 
 CONNECT_SECONDS = 600  # until every rank has started
 LEAVE_SECONDS = 60
-GLOO_SECONDS = 7 * 86400  # how long Gloo itself waits for a rank: who is late is found and named by stalls.py
-GRACE_SECONDS = 1.0  # from the news of a failure until this rank is ended where it does not end by itself
+GLOO_SECONDS = 7 * 86400  # Gloo's own timeout; a late rank is found and named by stalls.py
+GRACE_SECONDS = 1.0  # after another rank's failure, before this rank is ended if it has not ended by itself
 
 
 def connected_group(env: Environment) -> Group:
-    """The group of all ranks, connected once in a process: a script may train, test and export one after the other."""
+    """The group of all ranks, connected once per process: a script may train, test and export in turn."""
     group = open_group(env)
     group.connect(env)
     return group
 
 
 def open_group(env: Environment) -> Group:
-    """The same group before ``connect``: it can do everything but the collectives of a program."""
+    """The same group before ``connect``: everything except the collectives of programs works."""
     return _open_group(replace(env, device="cpu", device_id=0))
 
 
@@ -52,7 +52,7 @@ def _open_group(env: Environment) -> Group:
 
 
 class Group(Ranks):
-    """All ranks of a run, and what ends them together. With one rank every method returns at once and opens nothing.
+    """All ranks of a run. If one fails, all end. With one rank every method returns at once and opens no connection.
 
     A rank that calls ``fail(message)``, or dies, ends the others: each prints the reason and exits with status 1, even
     when it is blocked in a collective, because a separate thread listens for failures (plsc.parallel.failure_channel).
@@ -61,28 +61,28 @@ class Group(Ranks):
 
     def __init__(self, env: Environment):
         super().__init__(env.rank, env.world_size, keys="gather")
-        self.on_stopped: Callable[[str], None] = lambda text: None  # where else to write why this rank is ended
-        self.waits_long = True  # False where the collectives of the program give a rank 30 s that cannot be changed
+        self.on_stopped: Callable[[str], None] = lambda text: None  # called with the reason before this rank is ended
+        self.waits_long = True  # False where collectives have a timeout of 30 s that cannot be changed
         self._failures: FailureChannel | None = None
         self._stalls: StallWatch | None = None
         self._connected = ""
         self._refused = False
         self._closed = threading.Event()
-        self._ending = threading.Lock()  # one of two threads says why this rank ends, not both
+        self._ending = threading.Lock()  # only one of two threads reports why this rank ends
         self._running = threading.Lock()
         if env.world_size > 1:
             self._open(env)
 
     @contextlib.contextmanager
     def exclusive_run(self) -> Iterator[None]:
-        """A run at a time: Paddle's static programs, the log and what the ranks tell each other are the process's.
+        """Allow one run at a time: static programs, the log and the group are shared by the whole process.
 
-        Raises LaunchError where another one, in another thread or around this one, is going on.
+        Raises LaunchError where another run, in another thread or around this one, is in progress.
         """
         if not self._running.acquire(blocking=False):
             raise LaunchError(
-                "a train(), test(), predict() or convert_for_prediction() is going on in this process: call one after "
-                "the other, or in a process each (a plsc.Predictor may be used by many threads)"
+                "a train(), test(), predict() or convert_for_prediction() is in progress in this process: call one "
+                "after the other, or use one process for each (a plsc.Predictor may be used by many threads)"
             )
         try:
             yield
@@ -92,17 +92,17 @@ class Group(Ranks):
     def _open(self, env: Environment) -> None:
         host, port = env.endpoints[0].rsplit(":", 1)
         try:
-            self._store = self._meet(host, int(port))
+            self._store = self._open_store(host, int(port))
             self._failures = FailureChannel(env.rank, env.world_size, host, self.broadcast, self._stop, CONNECT_SECONDS)
         except Exception as error:
             raise LaunchError(
-                f"cannot reach the other ranks by way of rank 0 at {env.endpoints[0]} within {CONNECT_SECONDS} "
+                f"cannot reach the other ranks through rank 0 at {env.endpoints[0]} within {CONNECT_SECONDS} "
                 f"seconds; check that all {env.world_size} ranks run and that the port is free and open "
                 f"({first_line(error)})"
             ) from None
 
-    def _meet(self, host: str, port: int):
-        """The store, once every rank has come. Paddle's own waiting ends the process where it takes too long."""
+    def _open_store(self, host: str, port: int):
+        """The store, once every rank has connected. Paddle's own wait would end the process after its timeout."""
         deadline = time.monotonic() + CONNECT_SECONDS
         while self.rank != 0 and not _is_open(host, port, deadline):
             time.sleep(0.1)
@@ -111,9 +111,9 @@ class Group(Ranks):
         store.add("here", 1)
         while store.add("here", 0) < self.world_size:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"only {store.add('here', 0)} of them have come")
+                raise TimeoutError(f"only {store.add('here', 0)} of them have connected")
             time.sleep(0.01)
-        disable_nagle(port)  # on rank 0 also the ends of the connections of the others, which are there by now
+        disable_nagle(port)  # on rank 0 also its ends of the other ranks' connections, which exist by now
         return store
 
     def connect(self, env: Environment) -> None:
@@ -131,9 +131,9 @@ class Group(Ranks):
         self._connected = env.device
 
     def agree(self, check: Callable[[], Any]) -> Any:
-        """What ``check`` returns on this rank. Where it raises a PlscError on any rank, every rank raises one.
+        """The result of ``check()`` on this rank. If it raises a PlscError on any rank, every rank raises one.
 
-        The group stays as it was, so the process may try again.
+        The group can be used afterwards, so the process may try again.
         """
         value, own, self._refused = None, None, False
         try:
@@ -155,8 +155,8 @@ class Group(Ranks):
             rings.start_nccl(self._store, env.rank, env.world_size, env.device_id)
         except Exception as error:
             message = (
-                f"cannot join the GPUs of the other ranks with card {env.device_id}: "
-                f"{first_line(error)}; check that every rank has a card of its own and that NCCL is installed"
+                f"cannot connect GPU {env.device_id} with those of the other ranks: "
+                f"{first_line(error)}; check that every rank has its own GPU and that NCCL is installed"
             )
             self.fail(message)  # the others wait for this rank
             raise LaunchError(message) from None
@@ -164,13 +164,13 @@ class Group(Ranks):
     def all_gather(self, value: Any) -> list[Any]:
         """See Ranks. Raises LaunchError after this rank has failed."""
         if self._closed.is_set() and self.world_size > 1:
-            raise LaunchError("this process has left the other ranks after an error; start all ranks anew")
+            raise LaunchError("this process has left the other ranks after an error; restart all ranks")
         return super().all_gather(value)
 
     def watch_stalls(self, seconds: float) -> None:
-        """From now on end all ranks, with one reason, when one is late by more than ``seconds``; 0 ends the watch.
+        """From now on, end all ranks with one reason when one is late by more than ``seconds``; 0 stops watching.
 
-        Every rank must call it at the same time, and ``begin_step`` before each step.
+        Every rank must call it at the same time, and call ``begin_step`` before each step.
         """
         if self._stalls is not None:
             self._stalls.close()
@@ -178,16 +178,16 @@ class Group(Ranks):
         if seconds > 0 and self._failures is not None:
             send_step, on_stall = self._failures.send_step, self._failures.report_silent
             self._stalls = StallWatch(self.rank, self.world_size, seconds, send_step, on_stall)
-            self._failures.on_step(self._stalls.hear)
+            self._failures.on_step(self._stalls.record)
             self._stalls.start()
 
     def begin_step(self, step: int) -> None:
-        """This rank begins a step, counted from 1."""
+        """Record that this rank begins ``step``, counted from 1."""
         if self._stalls is not None:
             self._stalls.begin_step(step)
 
     def fail(self, message: str) -> None:
-        """Tell the other ranks why this one ends. One rank alone has nobody to tell, and may try again."""
+        """Report to the other ranks why this one ends. With one rank it does nothing; the process may try again."""
         if self.world_size == 1:
             return
         with self._ending:
@@ -202,11 +202,11 @@ class Group(Ranks):
         return self._failures is not None and bool(self._failures.failure_reason(0))
 
     def failure_reason(self) -> str:
-        """Why another rank has ended, if one has; empty otherwise. Waits a moment for the news."""
+        """Why another rank has ended, or an empty string. Waits a moment for the report."""
         return "" if self._failures is None else self._failures.failure_reason(GRACE_SECONDS)
 
     def close(self) -> None:
-        """Leave: rank 0, which holds the store, waits for the others to go first, for a while."""
+        """Leave the group. Rank 0, which holds the store, waits for the other ranks to leave first."""
         if self._store is None or self._closed.is_set():
             return
         self._closed.set()
@@ -219,22 +219,22 @@ class Group(Ranks):
             while self._store.add("left", 0) < self.world_size - 1 and time.monotonic() < deadline:
                 time.sleep(0.01)
         except (RuntimeError, OSError, ValueError):
-            return  # the store has gone first: nothing left to wait for
+            return  # the store is gone: nothing left to wait for
 
     def _stop(self, reason: str) -> None:
-        """End this process, unless it ends by itself: it may be blocked where nothing else reaches it."""
+        """End this process unless it ends by itself: its main thread may be blocked in a collective."""
         self._closed.wait(GRACE_SECONDS)
         with self._ending:
             if self._closed.is_set():
                 return
-            self.on_stopped(f"stopped, because of {reason}")
-            print_stderr(f"plsc: error: [rank {self.rank}] stopped, because of {reason}")
+            self.on_stopped(f"stopped because of {reason}")
+            print_stderr(f"plsc: error: [rank {self.rank}] stopped because of {reason}")
             flush()
             os._exit(1)
 
 
 def _is_open(host: str, port: int, deadline: float) -> bool:
-    """True if somebody listens there. Raises the reason why not when the time is over."""
+    """True if the port accepts connections. Raises OSError when the deadline has passed."""
     try:
         socket.create_connection((host, port), timeout=5).close()
     except OSError:
@@ -245,7 +245,7 @@ def _is_open(host: str, port: int, deadline: float) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port that is free on this machine now."""
+    """A TCP port that is free on this machine at the moment."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Where Gloo of Paddle 3 listens while its ranks meet."""
+"""The network interface on which Gloo of Paddle 3 listens while its ranks connect."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ INTERFACE = "GLOO_SOCKET_IFNAME"
 
 @contextlib.contextmanager
 def gloo_on_loopback(endpoints: Sequence[str]) -> Iterator[None]:
-    """Within this, where all ranks meet on this machine's loopback, so does Gloo: nobody from elsewhere can come first.
+    """Within this context Gloo listens on the loopback interface if all ranks' endpoints do, so that no other machine
+    can connect.
 
-    A connection of a stranger takes the place of a rank's there, and ends the run. By itself Gloo listens at the
-    address of the machine's name. A user's own GLOO_SOCKET_IFNAME stays. Paddle 2.6 does not read it.
+    A foreign connection would take the place of a rank and end the run. By default Gloo listens on the address of the
+    host name. GLOO_SOCKET_IFNAME set by the user takes precedence. Paddle 2.6 does not read it.
     """
     hosts = {endpoint.rsplit(":", 1)[0] for endpoint in endpoints}
     if os.environ.get(INTERFACE) or not all(host == "localhost" or host.startswith("127.") for host in hosts):

@@ -1,7 +1,7 @@
-"""Small messages go out at once: TCP_NODELAY for connections that are made inside of a library.
+"""Sets TCP_NODELAY for connections that a library has opened.
 
-Paddle's key-value store writes each request in two or three pieces. With Nagle's algorithm, which is on unless a
-program turns it off, the second waits until the first is acknowledged, and the other side acknowledges 40 ms late.
+Paddle's key-value store writes each request in two or three pieces. With Nagle's algorithm, the default, the second
+piece waits until the first is acknowledged, and the other side delays its acknowledgement by 40 ms.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import socket
 
 
 def disable_nagle(port: int) -> None:
-    """Turn the waiting off for every TCP socket of this process with ``port`` on either end.
+    """Set TCP_NODELAY for every TCP socket of this process with ``port`` on either end.
 
-    A listening socket hands the setting to the connections that it accepts later. What cannot be set stays slow; no
-    message depends on it.
+    A listening socket passes the setting on to the connections that it accepts later. Where it cannot be set,
+    connections stay slow but work.
     """
     for name in os.listdir("/proc/self/fd"):
         try:
             if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                continue  # to close a copy of a file's descriptor would drop the locks on the file
+                continue  # closing a copy of a file's descriptor would release the locks on the file
             with socket.socket(fileno=os.dup(int(name))) as connection:
                 if port in _ports(connection):
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -28,7 +28,7 @@ def disable_nagle(port: int) -> None:
 
 
 def _ports(connection: socket.socket) -> list[int]:
-    """Own port, and that of the other end if there is one. Raises OSError for what has none."""
+    """The local port, and the remote one if connected. Raises OSError for a socket without ports."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return []
     ports = [connection.getsockname()[1]]

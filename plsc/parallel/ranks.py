@@ -1,4 +1,4 @@
-"""What ranks tell each other through the key-value store: small JSON values, in the same order on every rank."""
+"""Exchange of small JSON values between ranks through the key-value store, in the same order on every rank."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from plsc.errors import PeerError, TrainingError, first_line
 
-WAIT_SECONDS = 3600  # a barrier may wait for a slow disk, not for ever
+WAIT_SECONDS = 3600  # a barrier may wait for a slow disk, but not for ever
 
 
 class Ranks:
-    """The ranks of a run, as far as saving, loading and copying need them. With one rank every method returns at once.
+    """The ranks of a run, as needed for saving, loading and copying. With one rank every method returns at once.
 
-    ``store`` is Paddle's, connected to by this object alone, and not needed with one rank. ``keys`` begins the names of
-    its entries: two of the same in one process would read each other's values. Not for two threads.
+    ``store``: a connection to Paddle's store used by this object alone; not needed with one rank. ``keys``: the prefix
+    of its entries, which must be unique in the process. Not thread-safe.
     """
 
     def __init__(self, rank: int, world_size: int, keys: str = "", store: Any = None):
@@ -25,7 +25,7 @@ class Ranks:
     def all_gather(self, value: Any) -> list[Any]:
         """[the value of each rank, in order]; values are JSON. Every rank must call it in the same order.
 
-        Raises PeerError where another rank has gone, TrainingError where one does not come for an hour.
+        Raises PeerError if another rank has ended, TrainingError if one does not call it within an hour.
         """
         text = json.dumps(value)
         if self.world_size == 1:
@@ -39,20 +39,20 @@ class Ranks:
             self._await(prefix)
             return [json.loads(bytes(self._store.get(prefix + str(rank)))) for rank in range(self.world_size)]
         except (RuntimeError, OSError, ValueError) as error:  # Paddle 2.6: ValueError where the store is gone
-            raise PeerError(f"another rank has gone: {first_line(error)}") from None
+            raise PeerError(f"another rank has ended: {first_line(error)}") from None
 
     def broadcast(self, value: Any) -> Any:
         """The value of rank 0, on every rank."""
         return self.all_gather(value)[0]
 
     def barrier(self, name: str = "barrier") -> None:
-        """Return when every rank has arrived. Raises TrainingError where they wait at different places."""
-        places = self.all_gather(name)
-        if len(set(places)) > 1:
-            raise TrainingError(f"the ranks are out of step: they wait at {places}")
+        """Wait until every rank has called it. Raises TrainingError if they wait at barriers of different names."""
+        names = self.all_gather(name)
+        if len(set(names)) > 1:
+            raise TrainingError(f"the ranks are out of step: they wait at the barriers {names}")
 
     def _await(self, counter: str) -> None:
-        """Until every rank has added to the counter; the store's own wait polls ten times slower."""
+        """Wait until every rank has added to the counter; the store's own wait polls ten times slower."""
         pause, deadline = 0.001, time.monotonic() + WAIT_SECONDS
         while self._store.add(counter, 0) < self.world_size:
             if time.monotonic() > deadline:
@@ -64,7 +64,7 @@ class Ranks:
 
 
 class OneRank(Ranks):
-    """A program that runs alone, such as a tool."""
+    """The only rank of a program that runs alone, such as a tool."""
 
     def __init__(self) -> None:
         super().__init__(0, 1)

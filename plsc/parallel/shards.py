@@ -1,8 +1,8 @@
-"""Which rank owns which class: one pure rule, used by the classifier, the checkpoint and the tests.
+"""Which rank holds which class: one pure function, used by the classifier, the checkpoint and the tests.
 
 PLSC's rule: every rank holds `ceil(num_classes / world_size)` consecutive classes and the last rank the remainder.
     num_classes 10, world_size 4:  [0, 3) [3, 6) [6, 9) [9, 10)
-    num_classes  9, world_size 4:  [0, 3) [3, 6) [6, 9) and nothing for rank 3, so it is refused.
+    num_classes  9, world_size 4:  [0, 3) [3, 6) [6, 9) and nothing for rank 3, so this is an error.
 A class range is always `first` (included) to `last` (excluded).
 """
 
@@ -12,10 +12,9 @@ from plsc.errors import ConfigError
 
 
 def class_range(num_classes: int, rank: int, world_size: int) -> tuple[int, int]:
-    """The classes [first, last) that live on `rank`.
+    """The classes [first, last) of `rank`.
 
-    Raises ConfigError when a number is out of range or when the rule would leave some rank without a class
-    (on every rank, whichever one asks).
+    Raises ConfigError if a number is out of range or if any rank would have no class.
     """
     width = _width(num_classes, world_size)
     _check_int("rank", rank, 0, world_size - 1)
@@ -23,22 +22,22 @@ def class_range(num_classes: int, rank: int, world_size: int) -> tuple[int, int]
 
 
 def num_local(num_classes: int, rank: int, world_size: int) -> int:
-    """How many classes live on `rank`; at least 1. Raises like `class_range`."""
+    """The number of classes of `rank`, at least 1. Raises like `class_range`."""
     first, last = class_range(num_classes, rank, world_size)
     return last - first
 
 
 def owner(class_id: int, num_classes: int, world_size: int) -> int:
-    """The rank on which `class_id` lives. Raises ConfigError for a class outside [0, num_classes)."""
+    """The rank that holds `class_id`. Raises ConfigError for a class outside [0, num_classes)."""
     width = _width(num_classes, world_size)
     _check_int("class_id", class_id, 0, num_classes - 1)
     return class_id // width
 
 
 def overlaps(num_classes: int, old_world_size: int, first: int, last: int) -> list[tuple[int, int, int]]:
-    """Where the classes [first, last) lie among `old_world_size` ranks: [(old_rank, first, last), ...].
+    """How the classes [first, last) are split over `old_world_size` ranks: [(old_rank, first, last), ...].
 
-    The pieces are global class ids, in order, not empty, and together are exactly [first, last).
+    The pieces are global class ids, in order and not empty; together they are exactly [first, last).
     """
     width = _width(num_classes, old_world_size)
     _check_int("first", first, 0, num_classes)
@@ -50,7 +49,7 @@ def overlaps(num_classes: int, old_world_size: int, first: int, last: int) -> li
 
 
 def _width(num_classes: int, world_size: int) -> int:
-    """Classes per rank (all but the last one), after checking that no rank is left empty."""
+    """Classes per rank (of all but the last one). Raises ConfigError if a rank would have none."""
     _check_int("num_classes", num_classes, 1, None)
     _check_int("world_size", world_size, 1, None)
     if not _fits(num_classes, world_size):
@@ -68,7 +67,7 @@ def _fits(num_classes: int, world_size: int) -> bool:
 
 
 def _check_int(name: str, value: int, low: int, high: int | None) -> None:
-    # `__index__` lets NumPy integers through; a bool is a slip of the caller.
+    # `__index__` accepts NumPy integers; a bool is a mistake of the caller.
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise ConfigError(f"{name} must be an integer, got {value!r}")
     if value < low or (high is not None and value > high):

@@ -1,4 +1,4 @@
-"""A second line between the ranks, for a thread that talks while the program trains."""
+"""A second connection between the ranks, for a thread that communicates during training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from plsc.parallel.ranks import Ranks
 
 
 class SideGroup(Ranks):
-    """The same ranks by a connection and keys of its own, for one thread beside the one that uses ``Group``.
+    """The same ranks with a separate connection and separate keys, for a thread beside the one that uses ``Group``.
 
-    Make it on every rank after ``Group``, whose store it connects to, with another ``name`` each time. Raises
+    Create it on every rank after ``Group``, whose store it connects to, with a new ``name`` each time. Raises
     LaunchError where the store cannot be reached.
     """
 

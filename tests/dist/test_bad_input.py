@@ -129,7 +129,7 @@ def test_the_log_file_says_why_a_rank_ended(outcomes, root):
     for rank in (0, 1):
         log = (root / "out" / "picture_cut" / "logs" / f"rank_{rank:05d}.log").read_text()
         assert "ERROR" in log and "cut.jpg" in log
-    assert "has gone" in (root / "out" / "killed_in_a_wait" / "logs" / "rank_00000.log").read_text()
+    assert "was killed or crashed" in (root / "out" / "killed_in_a_wait" / "logs" / "rank_00000.log").read_text()
 
 
 def test_nothing_stays_behind(outcomes):

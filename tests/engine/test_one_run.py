@@ -35,7 +35,7 @@ def test_a_second_thread_is_told(tmp_path):
     thread.start()
     inside.wait()
     try:
-        with pytest.raises(LaunchError, match="is going on in this process: call one after the other"):
+        with pytest.raises(LaunchError, match="is in progress in this process: call one after the other"):
             with start(settings(tmp_path / "second"), UserObjects(), nothing):
                 said.append("entered")
     finally:
@@ -73,6 +73,6 @@ def test_a_rank_that_another_one_ends_releases_the_directory(tmp_path):
     """Its lease would keep a run on another machine waiting."""
     with start(settings(tmp_path), UserObjects(), nothing, continues=True) as run:
         assert (tmp_path / LOCK).exists()
-        run.group.on_stopped("stopped, because of rank 1: x")
+        run.group.on_stopped("stopped because of rank 1: x")
         assert not (tmp_path / LOCK).exists()
     assert "because of rank 1: x" in (tmp_path / "logs" / "rank_00000.log").read_text()

@@ -71,7 +71,7 @@ def test_a_hello_may_come_in_pieces(server):
 def test_a_rank_that_does_not_come_is_named(server):
     ours = connect(server, hello(1))
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(TimeoutError, match=r"ranks \[2\] have not come"):
+    with pytest.raises(TimeoutError, match=r"ranks \[2\] have not connected"):
         RankAcceptor(server, TOKEN, 3).accept_all(time.monotonic() + 0.5)
     assert len(os.listdir("/proc/self/fd")) == before
     ours.close()

@@ -46,7 +46,7 @@ def test_a_store_that_is_gone_is_another_rank_that_is_gone(make, error, call):
     group._store = GoneStore("", error())
     assert group.all_gather("x") == [None, None]
     group._store = GoneStore(call, error("(InvalidArgument) TCP receive error. Details: Connection reset by peer."))
-    with pytest.raises(PeerError, match="another rank has gone: .*reset by peer"):
+    with pytest.raises(PeerError, match="another rank has ended: .*reset by peer"):
         group.barrier("x")
 
 
@@ -70,6 +70,6 @@ def test_one_line_where_the_news_and_an_error_of_its_own_come_together(monkeypat
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     lines = (tmp_path / "said").read_text().splitlines()
     if first == "the news":
-        assert (code, lines) == (1, ["plsc: error: [rank 0] stopped, because of rank 1: x"])
+        assert (code, lines) == (1, ["plsc: error: [rank 0] stopped because of rank 1: x"])
     else:
         assert (code, lines) == (7, ["plsc: error: [rank 0] y"])

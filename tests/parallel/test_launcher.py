@@ -85,7 +85,7 @@ def test_a_launcher_that_had_ended_before_is_noticed(monkeypatch):
         os._exit(0)
     os.waitpid(child, 0)
     monkeypatch.setenv(launcher.LAUNCHER, str(child))
-    with pytest.raises(LaunchError, match="has ended; start all ranks anew"):
+    with pytest.raises(LaunchError, match="has ended; restart all ranks"):
         launcher.end_with_launcher(TWO)
     monkeypatch.delenv(launcher.LAUNCHER)
     monkeypatch.setattr(launcher.os, "getppid", lambda: 1)

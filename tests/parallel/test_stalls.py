@@ -22,7 +22,7 @@ class Watch:
             self.now += 1.0
             for rank, step in self.steps.items():
                 if rank not in silent:
-                    self.watch.hear(rank, step)
+                    self.watch.record(rank, step)
             reason = self.watch.late()
             if reason:
                 return reason
@@ -42,7 +42,7 @@ def test_who_has_not_begun_the_step_of_the_others_is_late():
     ranks.steps = {1: 7, 2: 6}
     assert ranks.pass_time(SECONDS) is None
     assert ranks.pass_time(2.0) == (
-        "rank 2, which is late: for 100 s it has not begun step 7, in which the others wait for it (stall_timeout=100)"
+        "rank 2, which is late: for 100 s it has not begun step 7, in which the other ranks wait (stall_timeout=100)"
     )
 
 
@@ -67,7 +67,7 @@ def test_a_slow_rank_that_comes_in_time_is_not_late():
 def test_of_whom_nothing_is_heard_is_late(rank, silent):
     ranks = Watch(rank)
     assert ranks.pass_time(SECONDS - 1.0, silent=(silent,)) is None
-    assert f"rank {silent}, which is late: for 100 s nothing was heard" in ranks.pass_time(3.0, silent=(silent,))
+    assert f"rank {silent}, which is late: for 100 s it has sent nothing" in ranks.pass_time(3.0, silent=(silent,))
 
 
 def test_the_other_ranks_do_not_judge_each_other():

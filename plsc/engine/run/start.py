@@ -150,7 +150,7 @@ def _check(config: Config, user_objects: UserObjects, check) -> tuple[Environmen
 def _root_cause(error: PlscError, group: Group) -> PlscError:
     """What is behind an error: where work with the other ranks broke off, the reason of the one that ended."""
     reason = group.failure_reason() if isinstance(error, PeerError) else ""
-    return TrainingError(f"stopped, because of {reason}") if reason else error
+    return TrainingError(f"stopped because of {reason}") if reason else error
 
 
 def _shared_seed(run: Run, continues: bool) -> int:
