@@ -1,4 +1,4 @@
-"""Gradients of a static program, without the cases in which Paddle returns wrong ones and says nothing."""
+"""Gradients of a static program, avoiding the cases in which Paddle silently returns wrong ones."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from plsc.backend.static import is_pir
 
 
 def as_leaf(value):
-    """``value``, or a copy of it where ``gradients`` could not be asked by ``value`` itself.
+    """``value``, or a copy of it where ``gradients`` by ``value`` itself would be wrong.
 
-    Where a value is used several times, Paddle 3 adds up the parts of its gradient only if it comes from nowhere (a
-    parameter, what is fed) or from an operation that has a gradient itself. Of the result of a collective, for one, it
-    returns the first part alone, and says nothing.
+    Where a value is used several times, Paddle 3 sums the parts of its gradient only if the value is an input or a
+    parameter, or the result of an operation that has a gradient itself. For the result of a collective, for example, it
+    silently returns the first part alone.
     """
-    return value if _adds_up(value) else paddle.assign(value)
+    return value if _sums_gradients(value) else paddle.assign(value)
 
 
-def _adds_up(value) -> bool:
+def _sums_gradients(value) -> bool:
     if not is_pir():
         return True
     op = value.get_defining_op()
     if op.num_operands() == 0:
         return True
     has_gradient = private.find("base.core.has_vjp")
-    if has_gradient is None:  # leaf makes a copy then, also of what needs none
+    if has_gradient is None:  # as_leaf then always makes a copy
         return op.name() == "pd_op.assign"
     return has_gradient(op) and not op.name().startswith("builtin.") and not op.name().endswith("_")
 
 
 def gradients(target, leaves: list) -> list:
-    """d target / d leaf for each of ``leaves``, which end as constants: a later backward pass may read them.
+    """d target / d leaf for each of ``leaves``. The results are constants: a later backward pass may use them.
 
-    Each leaf is a parameter or was made by ``leaf``. Paddle 2.6 knows a gradient by the end of its name, and a later
-    pass takes every such value for zero.
+    Each leaf is a parameter or a result of ``as_leaf``. Paddle 2.6 recognises a gradient by the suffix of its name, and
+    a later backward pass would treat it as zero; so the results are renamed.
     """
     found = _gradients(target, leaves, None)
     if not is_pir():
@@ -44,21 +44,22 @@ def gradients(target, leaves: list) -> list:
 
 
 def gradients_from(value, gradient, leaves: list) -> list:
-    """The gradient of each of ``leaves`` where ``gradient`` is that of ``value``; None if it does not depend on it."""
+    """The gradient of each of ``leaves``, given the ``gradient`` of ``value``; None if ``value`` does not depend on
+    it."""
     return _gradients(value, leaves, [gradient])
 
 
 def _gradients(target, leaves: list, given: list | None) -> list:
-    wrong = [value.get_defining_op().name() for value in leaves if not _adds_up(value)]
+    wrong = [value.get_defining_op().name() for value in leaves if not _sums_gradients(value)]
     if wrong:
-        raise ValueError(f"gradients by what {', '.join(wrong)} makes: ask by autodiff.as_leaf of it")
+        raise ValueError(f"gradients by the result of {', '.join(wrong)} may be wrong: use autodiff.as_leaf of it")
     return paddle.static.gradients([target], leaves, target_gradients=given)
 
 
 def share_parameters(program) -> None:
-    """Let layers that ask for a parameter by the same name use one value, as in Paddle 2.6.
+    """Make layers that use a parameter of the same name share one value, as in Paddle 2.6.
 
-    Paddle 3 makes a value for each of them, all of one variable; each would have a part of the gradient.
+    Paddle 3 creates one value per layer for the same variable; each would get a part of the gradient.
     """
     if not is_pir():
         return
@@ -71,10 +72,10 @@ def share_parameters(program) -> None:
 
 
 def has_unsafe_assign(program) -> bool:
-    """True where ``paddle.assign(value, output=target)`` changes a target of which gradients are taken wrongly.
+    """True where the program has a ``paddle.assign(value, output=target)`` for which Paddle computes wrong gradients.
 
-    Paddle 2.6 then computes a gradient from what is there afterwards. Paddle 3 goes back through all of the program,
-    and through what has no gradient, also where the target is a state.
+    Paddle 2.6 computes a gradient from the value after the assignment. Paddle 3 differentiates the whole program, also
+    operations without a gradient, and also where the target is a state.
     """
     if is_pir():
         return any(op.name() == "pd_op.assign_out_" for op in program.global_block().ops)

@@ -1,4 +1,4 @@
-"""Communication between the ranks, appended to the program. Rank and world size are arguments."""
+"""Collectives, appended to the program being built. Rank and world size are arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plsc.backend import private
 from plsc.backend.static import append_op, append_op_out, is_pir, new_value
 
 RING = 0  # one communication ring: all ranks
-STREAM = "plsc_gradients"  # of CUDA, for the sums of the backbone's gradients
+STREAM = "plsc_gradients"  # CUDA stream for the sums of the backbone's gradients
 SUM, MAX = "sum", "max"
 
 
@@ -32,12 +32,13 @@ def all_reduce(value, world_size: int, kind: str = SUM):
     return append_op_out(f"c_allreduce_{kind}", {"X": value}, {"ring_id": RING, "use_calc_stream": True}, value.dtype)
 
 
-def all_reduce_overlapped(value, world_size: int, beside: bool):
-    """all_reduce that the executor starts in its turn, not after all else that is ready (its rule for collectives).
+def all_reduce_overlapped(value, world_size: int, own_stream: bool):
+    """all_reduce that the executor starts in program order. By default it starts collectives after all other operations
+    that are ready.
 
-    ``beside``: on a CUDA stream of its own, beside what is computed (docs/gpu_program.md). ``value`` is read by
-    nobody else: its place takes the sum where that is needed. Paddle 2.6 takes the memory of a result from what is free
-    on the stream that computes, also for an operation on another stream, where somebody may still be reading it.
+    ``own_stream``: use a separate CUDA stream, so that it overlaps with computation (docs/gpu_program.md). ``value``
+    must have no other reader: with Paddle 2.6 the sum may overwrite it. For an operation on another stream, Paddle 2.6
+    would allocate the result from memory that is free on the computing stream but may still be read on the other one.
     """
     if is_pir():
         total = all_reduce(value, world_size)
@@ -46,22 +47,22 @@ def all_reduce_overlapped(value, world_size: int, beside: bool):
             private.warn_missing("pir.Operation.set_scheduling_priority", "gradients are summed at the end of a step")
             return total
         op.set_scheduling_priority(0)
-        if beside:
+        if own_stream:
             op.set_execution_stream(STREAM)
         return total
     attrs = {"ring_id": RING, "use_calc_stream": True}
-    total = value if beside else new_value("c_allreduce_sum", value.dtype)
+    total = value if own_stream else new_value("c_allreduce_sum", value.dtype)
     append_op("c_allreduce_sum", {"X": value}, {"Out": total}, attrs)
     settings = private.require("base.framework").default_main_program().current_block().ops[-1].dist_attr
     settings.scheduling_priority = 0
-    settings.execution_stream = STREAM if beside else settings.execution_stream
+    settings.execution_stream = STREAM if own_stream else settings.execution_stream
     return total
 
 
 def reduce_scatter(value, rank: int, world_size: int, on_gpu: bool):
     """[B * world_size, ...] on each rank -> this rank's [B, ...] of the sum over the ranks.
 
-    Gloo has no reduce-scatter kernel in either Paddle, so the CPU sums everything and keeps its slice.
+    Gloo has no reduce-scatter kernel in either version of Paddle, so CPU ranks all-reduce and keep their slice.
     """
     if world_size == 1:
         return value

@@ -1,4 +1,4 @@
-"""How the process uses the CPU: glibc keeps its blocks, MKL takes the processor's wide instructions, on all threads."""
+"""CPU settings of the process: memory allocation by glibc, MKL's instruction sets, threads, the executor's order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from plsc.backend import onednn, private, static
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # malloc.h of glibc
-NEVER = -1  # for M_TRIM_THRESHOLD; the largest int is 2 GB, and a classifier may leave more than that free
+NEVER = -1  # for M_TRIM_THRESHOLD; the largest int is 2 GB, and a classifier may free more than that
 MADV_HUGEPAGE = 14  # mman.h of Linux
 HUGE_PAGE = 2**21
 GARBAGE_GB = 0.004
@@ -23,12 +23,12 @@ AVX2 = {"avx2", "fma"}
 
 
 def prepare_cpu(threads: int) -> None:
-    """Make this process ready to compute with ``threads`` threads, or to order what a GPU computes. To be called before
-    Paddle's first product."""
+    """Prepare this process to compute with ``threads`` threads, or to control a GPU. Call it before Paddle's first
+    matrix product."""
     use_wide_kernels()
     set_threads = private.find("base.core.set_num_threads")
     if set_threads is None:
-        private.warn_missing("base.core.set_num_threads", "it computes with as many threads as it likes")
+        private.warn_missing("base.core.set_num_threads", "the number of threads is Paddle's default")
     else:
         set_threads(threads)
     run_in_order()
@@ -38,12 +38,12 @@ def prepare_cpu(threads: int) -> None:
 
 
 def run_in_order() -> None:
-    """Let the executor start operations one after the other, each with all threads, as they stand in the program.
+    """Make the executor run operations one after the other in program order, each with all threads.
 
-    Collectives that do not depend on each other then start in the same order on every rank, and initial weights
-    are drawn in the same order. Without the second flag it begins with all that waits for nothing, such as every row
-    that a step will read; and on GPUs Paddle 2.6 would start the sums of the backbone's gradients, which have a stream
-    of their own, behind all that is computed beside them (docs/gpu_program.md).
+    Independent collectives then start in the same order on every rank, and initial weights are drawn in the same order.
+    Without the second flag, the executor first runs all operations without inputs, such as the lookup of every row that
+    a step will read. And on GPUs Paddle 2.6 would start the sums of the backbone's gradients, which have a separate
+    stream, after the computations that they should overlap with (docs/gpu_program.md).
     """
     private.set_flag("FLAGS_new_executor_serial_run", True)
     in_order = "FLAGS_enable_pir_in_executor_trace_run" if static.is_pir() else "FLAGS_new_executor_sequential_run"
@@ -51,20 +51,20 @@ def run_in_order() -> None:
 
 
 def batch_garbage_collection() -> None:
-    """Let the executor drop the tensors that nobody reads any more some MB at a time and not after each operation.
+    """Make the executor free dead tensors when they sum to some MB, instead of after each operation.
 
-    It does so in a thread of its own, which the operation has to wake: on two cores, up to a sixth of the step of a
-    classifier (docs/history.md). Read when a program is first run.
+    It frees them in a separate thread, which the operation has to wake: on two cores this took up to a sixth of the
+    step of a classifier (docs/history.md). The flag is read when a program is first run.
     """
-    private.set_flag("FLAGS_eager_delete_tensor_gb", GARBAGE_GB, without="steps take somewhat longer")
+    private.set_flag("FLAGS_eager_delete_tensor_gb", GARBAGE_GB, without="steps take a little longer")
 
 
 def use_wide_kernels(cpuinfo: str = "/proc/cpuinfo") -> None:
-    """Let the MKL that Paddle's wheels ship use AVX-512 or AVX2 on processors of AMD as well.
+    """Make the MKL in Paddle's wheels use AVX-512 or AVX2 on AMD processors.
 
-    That MKL is of 2019 and looks at the maker first: on any processor but Intel's it takes kernels of 2006, three to
-    five times slower (docs/history.md). It reads this variable at its first product; a value that the user has
-    set stays. numpy and PyTorch bring libraries of their own, which do not read it.
+    That MKL is from 2019 and checks the vendor first: on other processors than Intel's it uses kernels for SSE, which
+    are three to five times slower (docs/history.md). It reads this variable at its first matrix product; a value set by
+    the user takes precedence. NumPy and PyTorch have their own libraries, which do not read it.
     """
     kind = mkl_cpu_type(Path(cpuinfo))
     if kind is not None:
@@ -72,7 +72,7 @@ def use_wide_kernels(cpuinfo: str = "/proc/cpuinfo") -> None:
 
 
 def mkl_cpu_type(cpuinfo: Path) -> str | None:
-    """MKL's number for the widest instructions of an AMD processor; None where MKL chooses rightly by itself."""
+    """MKL's number for the widest instructions of an AMD processor; None where MKL's own choice is right."""
     vendor, flags = _processor(cpuinfo)
     if vendor != "AuthenticAMD":
         return None
@@ -82,14 +82,14 @@ def mkl_cpu_type(cpuinfo: Path) -> str | None:
 
 
 def widest_instructions(cpuinfo: Path) -> str:
-    """What decides how a processor rounds sums: its maker, which MKL asks for, and how wide its vectors are."""
+    """The vendor and vector width of the processor, which determine how MKL's sums are rounded."""
     vendor, flags = _processor(cpuinfo)
     width = "AVX-512" if AVX512 <= flags else "AVX2" if AVX2 <= flags else "no AVX2"
-    return f"{vendor} {width}" if vendor else "of unknown kind"
+    return f"{vendor} {width}" if vendor else "unknown processor"
 
 
 def _processor(cpuinfo: Path) -> tuple[str, set[str]]:
-    """(maker, flags) of the last processor; empty where Linux does not say."""
+    """(vendor, flags) of the last processor in ``cpuinfo``; empty where they are not listed."""
     try:
         lines = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
     except OSError:  # not Linux
@@ -99,7 +99,7 @@ def _processor(cpuinfo: Path) -> tuple[str, set[str]]:
 
 
 def keep_large_blocks() -> bool:
-    """Take big blocks from the heap and do not give them back to the kernel between steps; True if glibc obeyed.
+    """Allocate large blocks on the heap and do not return them to the kernel between steps; True if glibc supports it.
 
     By default glibc maps each block above 32 MB anew at every allocation, and the first use of each page faults: a step
     of a large model or classifier spends more time on that than on arithmetic (measured in docs/design.md). The price
@@ -136,9 +136,9 @@ def map_large_blocks() -> Iterator[None]:
 
 
 def release_free_memory() -> None:
-    """Give what nobody uses back to the kernel, at the end of a run: the process may go on.
+    """Return unused memory to the kernel at the end of a run; the process may continue.
 
-    Executors and programs refer to each other in circles; with them go the layouts that oneDNN keeps.
+    Executors and programs form reference cycles, so the garbage collector runs first; it also frees oneDNN's layouts.
     """
     gc.collect()
     with contextlib.suppress(AttributeError):  # not glibc
@@ -146,12 +146,12 @@ def release_free_memory() -> None:
 
 
 def use_huge_pages(size: int) -> bool:
-    """Let the next ``size`` bytes of big blocks lie in pages of 2 MB. After keep_large_blocks. True if Linux took the
-    wish, which it also does where its administrator has switched such pages off.
+    """Request pages of 2 MB for the next ``size`` bytes of large blocks. Call it after ``keep_large_blocks``. True if
+    Linux accepted the request, which it also does where the administrator has disabled such pages.
 
-    A step of sampled rows goes here and there through all of them, and with pages of 4 KB misses the TLB at nearly
-    every row (docs/history.md). Most systems give larger pages only to who asks. The memory is taken from the heap,
-    marked, and given back to the heap, which keeps it for the blocks to come; nothing is touched.
+    A step of sampled rows accesses rows in random order; with pages of 4 KB nearly every row is a TLB miss
+    (docs/history.md). Most systems use larger pages only on request. The memory is allocated, marked and freed again;
+    the heap keeps it for later blocks. No page is touched.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p

@@ -1,4 +1,4 @@
-"""The executor of Paddle 3, which writes a program out as text in each run unless it is told not to."""
+"""Avoids that the executor of Paddle 3 serialises the whole program to text in every run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ log = logging.getLogger(__name__)
 
 
 def cache_by_program(executor) -> None:
-    """Let ``executor`` find what it made of a program by the program itself, which then must not change any more.
+    """Make the cache of ``executor`` use the identity of a program as its key. The program must not change afterwards.
 
-    Paddle 3 writes the whole program out as text in every run, to look for that: 2 to 4 ms (docs/history.md). This
-    is private in Paddle: with one that has it no more the executor stays as it is, and the log says so, once.
+    Paddle 3 uses the text of the whole program as the key and writes it in every run: 2 to 4 ms (docs/history.md). The
+    cache is private in Paddle: where a version does not have it, the executor is not changed, and the log says so once.
     """
     if not is_pir():
         return
@@ -30,14 +30,14 @@ def _warn_slower() -> None:
     import paddle
 
     log.warning(
-        "Paddle %s has another executor than those known to PLSC: each step takes some milliseconds longer",
+        "Paddle %s has an executor that PLSC does not know: each step takes some milliseconds longer",
         paddle.__version__,
     )
 
 
 @functools.cache
 def _call_type() -> type | None:
-    """The type of a call that is known by its program; None where Paddle has not the parts that it is made of."""
+    """The type of cache entries with the program's identity as key; None where Paddle does not have its base class."""
     try:
         from paddle.base.executor import _ExecutorCache, _get_program_cache_key
 
@@ -46,7 +46,7 @@ def _call_type() -> type | None:
         return None
 
     class Call(base):
-        """One call of Executor.run. In the cache it keeps program and scope alive: no other gets their ids."""
+        """One call of Executor.run. It keeps program and scope alive, so that their ids are not reused."""
 
         def __init__(self, program, feed, fetch_list, feed_var_name, fetch_var_name, place, scope, plan=None):
             self.program, self.feed, self.fetch_list, self.plan = program, feed, fetch_list, plan

@@ -1,7 +1,7 @@
-"""How long a collective on CPUs waits for a rank: on Paddle 3 Gloo ends the program after 30 s, with no reason given.
+"""The timeout of collectives on CPUs: with Paddle 3, Gloo ends the process after 30 s without giving a reason.
 
-Paddle has no setting for it. Gloo's context has, and both are reached by the names that Paddle's library exports: what
-does not look as it does in 3.3.1 is left as it is.
+Paddle has no setting for it. Gloo's context has one, which is accessed here through the symbols that Paddle's library
+exports. Where these differ from 3.3.1, nothing is changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WRITE = "_ZN4gloo7Context10setTimeoutENSt6chrono8durationIlSt5ratioILl1ELl1000E
 
 
 class _String(ctypes.Structure):
-    """std::string of libstdc++ with its text in place, up to 15 bytes."""
+    """std::string of libstdc++ with inline text of up to 15 bytes."""
 
     _fields_ = [("text", ctypes.c_void_p), ("length", ctypes.c_size_t), ("place", ctypes.c_char * 16)]
 
@@ -34,9 +34,10 @@ class _GlooCommContext(ctypes.Structure):
 
 
 def set_timeout(paddle_file: str, ring: int, rank: int, size: int, seconds: int) -> bool:
-    """Let the collectives of a ring wait for ``seconds``; False, and nothing done, where this Paddle is not as known.
+    """Set the timeout of a ring's collectives to ``seconds``; False, without any change, where Paddle's library is not
+    as expected.
 
-    paddle_file: ``paddle.__file__``. Call it when the ring has been made.
+    paddle_file: ``paddle.__file__``. Call it after the ring was created.
     """
     try:
         library = ctypes.CDLL(os.path.join(os.path.dirname(paddle_file), "libs", "libphi_core.so"))

@@ -1,4 +1,4 @@
-"""Which operations of the backbone run in half precision. Paddle 3.x casts while it builds, 2.6 what was built."""
+"""Half precision for operations of the backbone. Paddle 3.x casts while building, Paddle 2.6 the finished program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plsc.backend import static
 
 
 def autocast(enabled: bool, white: list[str], black: list[str]):
-    """The context in which to build what may run in half precision (Paddle 3.x)."""
+    """A context: operations built in it may run in half precision (Paddle 3.x)."""
     if enabled and static.is_pir():
         return paddle.amp.auto_cast(True, white, black, level="O1", dtype="float16")
     return contextlib.nullcontext()

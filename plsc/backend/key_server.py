@@ -1,4 +1,4 @@
-"""The key server through which the ranks of Paddle 2.6 find each other for Gloo."""
+"""The key server with which ranks of Paddle 2.6 connect for Gloo."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from plsc.backend import private
 
 
 def join_gloo(store, rank: int, world_size: int, endpoint: str):
-    """Join the Gloo ring of all ranks; returns what the caller has to keep. For start_gloo of plsc.backend.rings, on
-    Paddle 2.6.
+    """Join the Gloo ring of all ranks, with Paddle 2.6; returns an object that the caller must keep. For start_gloo of
+    plsc.backend.rings.
 
-    What paddle.distributed.gloo_init_parallel_env does, which sleeps in steps of 3 seconds.
+    It does what paddle.distributed.gloo_init_parallel_env does, but without its sleeps of 3 seconds.
     """
     core = private.require("base.core")
     host, port = endpoint.rsplit(":", 1)
@@ -41,8 +41,8 @@ def join_gloo(store, rank: int, world_size: int, endpoint: str):
 
 
 def serve_keys(port: int, world_size: int) -> None:
-    """Serve until this process, which is there for nothing else, is killed or its parent has ended."""
-    # Paddle's module opens http.log in the working directory, whoever's file that may be
+    """Serve until this process is killed or its parent has ended. It runs in a separate process."""
+    # Paddle's module would write to http.log in the working directory, which may be a user's file
     logging.FileHandler = lambda *_, **__: logging.NullHandler()
     from paddle.distributed.fleet.utils.http_server import KVServer
 
@@ -52,7 +52,7 @@ def serve_keys(port: int, world_size: int) -> None:
 
 
 def await_server(host: str, port: int, seconds: float = 120.0) -> None:
-    """Return when somebody listens there. Raises OSError after ``seconds``."""
+    """Wait until the port accepts connections. Raises OSError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -1,10 +1,11 @@
-"""Convolutions and PReLU on the CPU by oneDNN, the rest of a program by Paddle's own kernels.
+"""Convolutions and PReLU on CPUs by oneDNN, all other operations by Paddle's own kernels.
 
-Paddle's switch for oneDNN (FLAGS_use_onednn) moves all that it can and trains wrongly, without a word: the gradient of
-PReLU reads what it is given as if it were laid out like its input (2.6.2 and 3.3.1). And where some operations are
-moved and others not, one that works in place may write over a result of oneDNN that others still read (3.3.1). So the
-operations are chosen here, and each result goes back to Paddle's layout at once: none sees another layout, and each
-block has one owner. What is moved is held against the plain kernels in tests/backend/test_onednn.py.
+Paddle's flag for oneDNN (FLAGS_use_onednn) replaces every operation that it can, and silently trains wrongly: the
+gradient of PReLU reads the incoming gradient as if it had the layout of its input (2.6.2 and 3.3.1). Where only some
+operations are replaced, an in-place operation may overwrite a result of oneDNN that others still read (3.3.1).
+Therefore the operations are selected here, and each result is converted to Paddle's layout at once: no operation sees
+another layout, and each block of memory has one owner. tests/backend/test_onednn.py compares them with the plain
+kernels.
 """
 
 from __future__ import annotations
@@ -15,58 +16,63 @@ import paddle
 
 from plsc.backend import private, static
 
-TESTED = ("2.6.", "3.3.")  # other versions keep the plain kernels: the names below are not an interface of Paddle
+TESTED = ("2.6.", "3.3.")  # other versions use the plain kernels: the names below are private in Paddle
 CONV = ("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format")
 PRELU = ("mode", "data_format")
 TYPES = {"mkldnn_data_type": "float32", "onednn_data_type": "float32"}
 
 
 @dataclass(frozen=True)
-class Kind:
-    """An operation of Paddle 3 and the one of oneDNN that takes its place. ``sets``: attributes it has in addition."""
+class Replacement:
+    """An operation of Paddle 3, ``name``, and the one of oneDNN that replaces it, ``onednn``.
+
+    ``inputs``, ``outputs``, ``attributes``: the names of both. ``extra``: additional attributes of the second.
+    """
 
     name: str
-    becomes: str
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
+    onednn: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     attributes: tuple[str, ...]
-    sets: dict[str, bool | str]
+    extra: dict[str, bool | str]
 
 
 _CONV_GRAD = ("x", "filter", "dout"), ("dx", "dfilter"), CONV, {"is_test": False}
 _CONV = ("x", "filter"), ("out",), CONV, {"is_test": False, "force_fp32_output": False, **TYPES}
-KINDS = (
-    Kind("conv2d", "conv2d", *_CONV),
-    Kind("depthwise_conv2d", "conv2d", *_CONV),
-    Kind("conv2d_grad", "conv2d_grad", *_CONV_GRAD),
-    Kind("depthwise_conv2d_grad", "conv2d_grad", *_CONV_GRAD),
-    Kind("prelu", "prelu", ("x", "alpha"), ("out",), PRELU, {"is_test": False, **TYPES}),
-    Kind("prelu_grad", "prelu_grad", ("x", "alpha", "dout"), ("dx", "dalpha"), PRELU, {"is_test": False, **TYPES}),
+REPLACEMENTS = (
+    Replacement("conv2d", "conv2d", *_CONV),
+    Replacement("depthwise_conv2d", "conv2d", *_CONV),
+    Replacement("conv2d_grad", "conv2d_grad", *_CONV_GRAD),
+    Replacement("depthwise_conv2d_grad", "conv2d_grad", *_CONV_GRAD),
+    Replacement("prelu", "prelu", ("x", "alpha"), ("out",), PRELU, {"is_test": False, **TYPES}),
+    Replacement(
+        "prelu_grad", "prelu_grad", ("x", "alpha", "dout"), ("dx", "dalpha"), PRELU, {"is_test": False, **TYPES}
+    ),
 )
 
 
 def is_available() -> bool:
-    """True where this Paddle has oneDNN and its operations are known to be right."""
+    """True where this Paddle has oneDNN and its version is tested."""
     is_built_with_it = private.find("base.core.is_compiled_with_mkldnn")
     return paddle.__version__.startswith(TESTED) and is_built_with_it is not None and is_built_with_it()
 
 
 def disable_paddle_flags() -> None:
-    """Switch off Paddle's own choice of operations for oneDNN, also where the user's environment switches it on."""
+    """Disable Paddle's own use of oneDNN, also where the user's environment enables it."""
     names = ("FLAGS_use_mkldnn", "FLAGS_use_onednn") if static.is_pir() else ("FLAGS_use_mkldnn",)
     for name in names:
-        private.set_flag(name, False, without="it is not switched off")
+        private.set_flag(name, False, without="it cannot be disabled")
 
 
 def clear_cache(loops: int) -> None:
-    """Make what oneDNN keeps of an executor go with it, where its programs have run ``loops`` loops.
+    """Free oneDNN's cache of an executor whose programs have run ``loops`` loops.
 
-    Paddle clears it when an executor goes, but each loop that was run makes it pass over one such clearing, whoever's
-    that is: 2 GB of a ResNet50's layouts would stay (batch 16). An executor that has run nothing has a clearing too, of
-    0.7 us; one too many does no harm.
+    Paddle clears the cache when an executor is destroyed, but each ``while`` loop that has run makes it skip one such
+    clearing, of whichever executor: 2 GB of a ResNet50's layouts would stay allocated (batch 16). So ``loops`` empty
+    executors are created and destroyed, 0.7 us each; one too many does no harm.
     """
     if not is_available():
-        return  # nothing was moved to it
+        return  # oneDNN was not used
     core = private.require("base.core")
     place = core.Place()
     place.set_place(core.CPUPlace())
@@ -75,43 +81,44 @@ def clear_cache(loops: int) -> None:
 
 
 def use_onednn(program) -> int:
-    """Move the operations of ``KINDS`` in a finished ``program`` that has not run yet; returns how many were moved.
+    """Replace the operations of ``REPLACEMENTS`` in a finished ``program`` that has not run yet; returns their number.
 
-    Only those on [B, C, H, W] float32 in the layout NCHW. Values of a moved operation that somebody keeps in Python are
-    no longer in the program; features, losses and parameters are not among them.
+    Only operations on [B, C, H, W] float32 in NCHW layout are replaced. Python references to their values become
+    invalid; features, losses and parameters are not among these.
     """
     if not is_available():
         return 0
-    return _move_pir(program) if static.is_pir() else _move_legacy(program)
+    return _replace_pir(program) if static.is_pir() else _replace_legacy(program)
 
 
 # --- Paddle 3: a pass of pattern and replacement ----------------------------------------------------------
 
 
-def _move_pir(program) -> int:
-    # the operations of oneDNN are known to Paddle from the first program that an executor prepares
+def _replace_pir(program) -> int:
+    # Paddle registers the operations of oneDNN when an executor prepares its first program
     paddle.static.Executor(paddle.CPUPlace()).run(paddle.static.Program())
     manager = paddle.pir.PassManager()
-    rules = [_rule(kind) for kind in KINDS]  # must outlive the pass
-    for kind, rule in zip(KINDS, rules):
-        manager.register_pass(f"plsc_{kind.name}_pass", rule)
+    rules = [_rule(each) for each in REPLACEMENTS]  # must outlive the pass
+    for each, rule in zip(REPLACEMENTS, rules):
+        manager.register_pass(f"plsc_{each.name}_pass", rule)
     manager.run(program)
     return sum(op.name().startswith("onednn_op.") for op in program.global_block().ops)
 
 
-def _rule(kind: Kind):
+def _rule(each: Replacement):
     context = paddle.pir.DrrPatternContext()
     source = context.SourcePattern()
-    attributes = {name: source.Attr(name) for name in kind.attributes}
-    tensors = [[source.Tensor(name) for name in names] for names in (kind.reads, kind.writes)]
-    source.Op(f"pd_op.{kind.name}", attributes)(*tensors)
-    source.AddConstraint(lambda found: _fits(found, "mode" in kind.attributes))
+    attributes = {name: source.Attr(name) for name in each.attributes}
+    tensors = [[source.Tensor(name) for name in names] for names in (each.inputs, each.outputs)]
+    source.Op(f"pd_op.{each.name}", attributes)(*tensors)
+    source.AddConstraint(lambda found: _fits(found, "mode" in each.attributes))
     result = source.ResultPattern()
-    sets = {n: result.BoolAttr(v) if isinstance(v, bool) else result.StrAttr(v) for n, v in kind.sets.items()}
-    made = [result.Tensor(f"{name}_of_onednn") for name in kind.writes]
-    result.Op(f"onednn_op.{kind.becomes}", {**attributes, **sets})([result.Tensor(name) for name in kind.reads], made)
-    for name, value in zip(kind.writes, made):
-        # an operation of Paddle's that costs nothing: to reach it the value is converted to Paddle's layout
+    extra = {n: result.BoolAttr(v) if isinstance(v, bool) else result.StrAttr(v) for n, v in each.extra.items()}
+    made = [result.Tensor(f"{name}_of_onednn") for name in each.outputs]
+    inputs = [result.Tensor(name) for name in each.inputs]
+    result.Op(f"onednn_op.{each.onednn}", {**attributes, **extra})(inputs, made)
+    for name, value in zip(each.outputs, made):
+        # an operation of Paddle's that costs nothing; its input is converted to Paddle's layout
         result.Op("pd_op.share_data_")([value], [result.Tensor(name)])
     return context
 
@@ -132,22 +139,22 @@ LEGACY = {  # operation: (its image, its results)
 LEGACY |= {f"depthwise_{kind}": slots for kind, slots in LEGACY.items() if kind.startswith("conv")}
 
 
-def _move_legacy(program) -> int:
-    block, moved, place = program.global_block(), 0, 0
-    while place < len(block.ops):
-        op = block.ops[place]
-        place += 1
+def _replace_legacy(program) -> int:
+    block, replaced, position = program.global_block(), 0, 0
+    while position < len(block.ops):
+        op = block.ops[position]
+        position += 1
         if op.type not in LEGACY or not _fits_legacy(block, op):
             continue
-        moved += 1
+        replaced += 1
         op._set_attr("use_mkldnn", True)
         for name in [name for slot in LEGACY[op.type][1] for name in op.output(slot) if name]:
             variable = block.var(name)
             made = block.create_var(name=f"{name}.of_onednn", dtype=variable.dtype, shape=variable.shape)
             op._rename_output(name, made.name)
-            block._insert_op(place, type="share_data", inputs={"X": [made.name]}, outputs={"Out": [name]})
-            place += 1
-    return moved
+            block._insert_op(position, type="share_data", inputs={"X": [made.name]}, outputs={"Out": [name]})
+            position += 1
+    return replaced
 
 
 def _fits_legacy(block, op) -> bool:

@@ -1,5 +1,5 @@
-"""Operations of which Paddle 2.6 and 3.x have other forms. One whose name ends in ``_`` changes its first argument in
-place, without a copy.
+"""Operations that differ between Paddle 2.6 and 3.x. A name ending in ``_`` means: changes its first argument in place,
+without a copy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def increment_(target, by: int = 1) -> None:
 
 
 def scatter_rows_(table, index, rows) -> None:
-    """table[index] := rows, in place; costs the rows it writes, not the table. ``index`` has no duplicates."""
+    """table[index] := rows, in place. The cost depends on the rows only. ``index`` must have no duplicates."""
     if is_pir():
         by_copy = lambda: _put(table, paddle.scatter(table, index, rows, True))  # noqa: E731
         private.fast_or_public("_C_ops.scatter_", (table, index, rows, True), by_copy)
@@ -26,7 +26,7 @@ def scatter_rows_(table, index, rows) -> None:
 
 
 def add_rows_(table, index, rows):
-    """table[index] += rows, in place; ``index`` may name a row several times. Returns the table."""
+    """table[index] += rows, in place; ``index`` may have duplicates. Returns the table."""
     if is_pir():
         by_copy = lambda: _put(table, paddle.index_add(table, index, 0, rows))  # noqa: E731
         return private.fast_or_public("_C_ops.index_add_", (table, index, rows, 0), by_copy)
@@ -35,7 +35,7 @@ def add_rows_(table, index, rows):
 
 
 def scale_channels(value, factor):
-    """``value`` [1, C, 1, n], each channel times its ``factor`` [C], in one pass and without a copy of the factors."""
+    """``value`` [1, C, 1, n] with each channel multiplied by its ``factor`` [C], in one pass."""
     zeros = paddle.zeros_like(factor)
     if is_pir():
         arguments = (value, factor, zeros, "NCHW")
@@ -46,7 +46,7 @@ def scale_channels(value, factor):
 
 
 def gaussian(shape: list[int], mean: float, deviation: float, seed: int):
-    """float32 from a normal distribution, by a generator of its own: the same numbers for the same ``seed``, not 0."""
+    """float32 from a normal distribution, by a separate generator: the same numbers for the same ``seed``, not 0."""
     return private.require("tensor.random.gaussian")(shape, mean, deviation, seed, "float32")
 
 
@@ -54,13 +54,14 @@ BITS_LOST = {"float16": 13, "bfloat16": 16}  # of the 24 of float32
 
 
 def round_to(value, dtype: str):
-    """float32 ``value`` as float16 or bfloat16, to the nearest. On CPUs the cast of Paddle 2.6 rounds towards 0.
+    """float32 ``value`` as float16 or bfloat16, rounded to the nearest. On CPUs the cast of Paddle 2.6 rounds towards
+    0.
 
-    Below 6e-5, where float16 has steps of 6e-8, Paddle 2.6 still does.
+    Below 6e-5, where the spacing of float16 is 6e-8, this still rounds towards 0 with Paddle 2.6.
     """
     if not is_pir():
-        # Splitting: what is left has the bits of the type, so that the cast has nothing to round (T. J. Dekker, A
-        # floating-point technique for extending the available precision, 1971)
+        # Splitting: the result fits the type, so that the cast is exact (T. J. Dekker, A floating-point technique for
+        # extending the available precision, 1971)
         large = value * float(2 ** BITS_LOST[dtype] + 1)
         value = large - (large - value)
     return paddle.cast(value, dtype)
@@ -77,8 +78,8 @@ def put_half_rows_(table, index, rows) -> None:
 
 
 def while_loop(condition, body, carried: list) -> list:
-    """carried = body(*carried) while condition(*carried) [1] bool; no gradient flows through."""
-    if not is_pir():  # the loop of 2.6 changes the very values it is given
+    """carried = body(*carried) while condition(*carried) [1] bool; no gradient flows through it."""
+    if not is_pir():  # the loop of 2.6 changes its inputs in place
         carried = [paddle.assign(value) for value in carried]
     return paddle.static.nn.while_loop(lambda *values: paddle.reshape(condition(*values), []), body, carried, True)
 
@@ -86,7 +87,7 @@ def while_loop(condition, body, carried: list) -> list:
 def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, weight_decay: float) -> tuple:
     """velocity := momentum * velocity + gradient + weight_decay * parameter; parameter -= learning_rate * velocity.
 
-    One pass, in place; returns (parameter, velocity) as they are afterwards. ``learning_rate`` is a [1] float32 value.
+    One pass, in place; returns the new (parameter, velocity). ``learning_rate`` is a [1] float32 value.
     """
     if is_pir():
         settings = (None, momentum, False, "l2_decay", weight_decay, False, 1.0)
@@ -102,7 +103,7 @@ def momentum_(parameter, gradient, velocity, learning_rate, momentum: float, wei
 
 
 def descend_(parameter, gradient, learning_rate):
-    """parameter -= learning_rate * gradient, in place and in one pass; returns the parameter."""
+    """parameter -= learning_rate * gradient, in place and in one pass. Returns the parameter."""
     if is_pir():
         return private.fast_or_public(
             "_C_ops.sgd_", (parameter, learning_rate, gradient, None, False),
@@ -116,8 +117,8 @@ def descend_(parameter, gradient, learning_rate):
 def apply_gradients(optimizer, pairs: list) -> None:
     """Append the update of a user's optimizer for (parameter, gradient) pairs.
 
-    The optimizer's own ``minimize`` would have told it the type of its states; Paddle 3.x does not build the rate of a
-    scheduler without it.
+    ``minimize`` of an optimizer would have set the type of its states; without it Paddle 3.x cannot build the learning
+    rate of a scheduler.
     """
     if not pairs:
         return
@@ -127,12 +128,12 @@ def apply_gradients(optimizer, pairs: list) -> None:
 
 
 def class_center_sample(local, num_local: int, num_sample: int):
-    """local [G] int64, classes of one shard counted from its first -> sampled rows [S] of the shard, in any order.
+    """A sample of rows [S] of a shard, in any order; ``local`` [G] int64: the positives, relative to its first class.
 
-    All of ``local`` are among them, the rest is drawn from Paddle's generator; S grows beyond ``num_sample`` when
-    there are more positives. The operation is used as with one rank, without communication: its kernel for several
-    ranks counts wrongly when many positives meet a small sample or when the ranks sample different numbers of rows
-    (see docs/gpu_program.md).
+    It contains all of ``local``; the rest is drawn by Paddle's generator. S is ``num_sample``, or the number of
+    positives where there are more. The operation is called as with one rank, without communication: its kernel for
+    several ranks computes wrong labels when there are many positives for a small sample, or when the ranks sample
+    different numbers of rows (see docs/gpu_program.md).
     """
     if is_pir():
         draw = private.require("_C_ops.class_center_sample")
@@ -146,7 +147,8 @@ def class_center_sample(local, num_local: int, num_sample: int):
 
 
 def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int, world_size: int):
-    """GPU only. cosine [G, S] of this rank, remapped label [G, 1] -> loss [G, 1], the same on every rank."""
+    """The loss [G, 1], the same on every rank, from cosines [G, S] of this rank and remapped labels [G, 1]. GPU
+    only."""
     if is_pir():
         kernel = private.require("_C_ops.margin_cross_entropy")
         return kernel(cosine, label, False, RING, rank, world_size, *margins, scale)[1]
@@ -158,8 +160,8 @@ def margin_cross_entropy(cosine, label, margins: tuple, scale: float, rank: int,
 
 
 def cross_entropy_of_same_memory(cosine, label):
-    """margin_cross_entropy for a program that is only looked at, where no kernel is there whose gradient can be built:
-    it makes, keeps and overwrites tensors of the same sizes, but keeps no cosines for its gradient."""
+    """A substitute for margin_cross_entropy in programs that are only analysed, where that kernel does not exist. It
+    creates, keeps and overwrites tensors of the same sizes, except that it keeps no cosines for its gradient."""
     if is_pir():
         return private.require("_C_ops.cross_entropy_with_softmax")(cosine, label, False, True, True, -100, -1)[1]
     softmax, loss = (new_value("softmax_with_cross_entropy", cosine.dtype) for _ in range(2))
@@ -168,19 +170,19 @@ def cross_entropy_of_same_memory(cosine, label):
     return loss
 
 
-# --- the public way, for a Paddle 3 that has the operations above no more ---------------------------------
+# --- slower, by public operations, for versions of Paddle 3 without the private ones above -----------------
 
 
 def _put(target, value):
-    """target := value, by a copy of all of it; returns the target as it is then.
+    """target := value, by a full copy; returns the new target.
 
-    Not by ``paddle.assign(value, output=target)``: where that stands, Paddle 3 takes gradients of all that is there.
+    Not by ``paddle.assign(value, output=target)``, for which Paddle 3 computes wrong gradients (see autodiff).
     """
     return paddle.static.setitem(target, (slice(None),), value)
 
 
 def _put_half_rows(table, index, rows) -> None:
-    """By way of float32, which keeps every number of the half types."""
+    """Through float32, which represents every number of the half types."""
     whole = paddle.scatter(paddle.cast(table, "float32"), index, paddle.cast(rows, "float32"), True)
     _put(table, paddle.cast(whole, table.dtype))
 

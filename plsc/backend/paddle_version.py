@@ -1,4 +1,4 @@
-"""Whether the Paddle that is installed can be used, asked only when something is to be computed."""
+"""Checks that a supported Paddle is installed, when it is first needed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _INSTALL = f"install it with {install('cpu')}, or {install('gpu')} for GPUs"
 
 
 def require_paddle() -> str:
-    """The version of Paddle. Raises LaunchError where there is none, a broken one or one that is not supported."""
+    """The version of Paddle. Raises LaunchError if it is missing, broken or not supported."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="No ccache found")  # of a compiler that is not used
+            warnings.filterwarnings("ignore", message="No ccache found")  # about a compiler that is not used
             import paddle
     except ImportError as error:
         if error.name == "paddle":
             raise LaunchError(f"PaddlePaddle is not installed; {_INSTALL}") from None
         raise _broken(error) from error
-    except Exception as error:  # the wrong protobuf, for one, fails in its own ways while Paddle is imported
+    except Exception as error:  # for example, a wrong protobuf raises its own exceptions while Paddle is imported
         raise _broken(error) from error
     version = str(getattr(paddle, "__version__", "without a version"))
     if not _SUPPORTED.match(version):
@@ -38,13 +38,13 @@ def _broken(error: Exception) -> LaunchError:
 
 
 def load_zlib() -> None:
-    """Load Python's zlib before Paddle 2.6, which shows its own zlib to the whole process.
+    """Load Python's zlib before Paddle 2.6, which exports the symbols of its own zlib to the whole process.
 
-    A zlib that is loaded after it mixes the two and crashes, in PNG files and in numpy.random among others. Raises
-    LaunchError where it is too late for that.
+    A zlib that is loaded later mixes the two and crashes, for example in PNG files and in numpy.random. Raises
+    LaunchError if Paddle was imported first.
     """
     paddle = sys.modules.get("paddle")
     too_late = "zlib" not in sys.modules and "zlib" not in sys.builtin_module_names
     if too_late and str(getattr(paddle, "__version__", "")).startswith("2."):
-        raise LaunchError("Paddle 2.6 came before zlib, which will crash: import plsc, or zlib, before paddle")
+        raise LaunchError("Paddle 2.6 was imported before zlib, which will crash: import plsc, or zlib, before paddle")
     importlib.import_module("zlib")

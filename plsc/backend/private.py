@@ -1,7 +1,7 @@
-"""The one door to Paddle's private side: what lies behind it may be gone in another 3.x.
+"""The only access to Paddle's private API, any part of which may be missing in another 3.x.
 
-``find`` where there is another way, ``need`` where there is none; ``fast`` takes the private operation, or the slower
-public way with a line in the log. tests/backend/test_private.py takes names away and trains.
+``find`` where there is an alternative, ``require`` where there is none; ``fast_or_public`` uses the private operation
+or a slower public one, with a line in the log. tests/backend/test_private.py removes names and trains.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ log = logging.getLogger(__name__)
 
 
 class Missing(LaunchError):
-    """What this Paddle has no more, and PLSC cannot do without."""
+    """A private name that PLSC needs and this Paddle does not have."""
 
     def __init__(self, what: str):
         super().__init__(
-            f"PaddlePaddle {paddle.__version__} has no {what}, which PLSC cannot do without; PLSC is tested with "
+            f"PaddlePaddle {paddle.__version__} has no {what}, which PLSC needs; PLSC is tested with "
             f"{' and '.join(TESTED)}: {install('cpu')}, or {install('gpu')} for GPUs"
         )
 
 
 def find(name: str) -> Any | None:
-    """What Paddle has under ``name``, such as "_C_ops.scatter_" or "base.core.TCPStore"; None where it has nothing."""
+    """The attribute ``name`` of Paddle, such as "_C_ops.scatter_" or "base.core.TCPStore"; None if it does not
+    exist."""
     value: Any = paddle
     for part in name.split("."):
         value = getattr(value, part, None)
@@ -42,30 +43,30 @@ def find(name: str) -> Any | None:
 
 
 def require(name: str) -> Any:
-    """What Paddle has under ``name``. Raises Missing where it has nothing, and PLSC no other way."""
+    """The attribute ``name`` of Paddle. Raises Missing if it does not exist."""
     value = find(name)
     if value is None:
         raise Missing(f"paddle.{name}")
     return value
 
 
-def fast_or_public(name: str, arguments: tuple, slow: Callable[[], Any]) -> Any:
-    """The result of Paddle's private operation ``name``; where this Paddle has it no more, or it takes other arguments,
-    that of ``slow``, and the log says so once."""
+def fast_or_public(name: str, arguments: tuple, public: Callable[[], Any]) -> Any:
+    """The result of Paddle's private operation ``name``. If it does not exist, or takes other arguments, the result of
+    ``public()``, and the log says so once."""
     operation = find(name)
     if operation is not None:
         try:
             return operation(*arguments)
         except (TypeError, ValueError):
             if paddle.__version__ in TESTED:
-                raise  # these arguments are right there: it is what they hold
-    warn_missing(name, "a slower public way is taken")
-    return slow()
+                raise  # there the arguments are right in number and type; their values are wrong
+    warn_missing(name, "a slower public operation is used")
+    return public()
 
 
 def set_flag(name: str, value: Any, without: str | None = None) -> None:
-    """Set one of Paddle's flags. Where this Paddle has it no more the log says once what comes of it (``without``).
-    Raises Missing where nothing is given."""
+    """Set one of Paddle's flags. If it does not exist, the log says once what follows (``without``); raises Missing if
+    that is None."""
     try:
         paddle.set_flags({name: value})
     except ValueError:
@@ -76,8 +77,8 @@ def set_flag(name: str, value: Any, without: str | None = None) -> None:
 
 @functools.cache
 def warn_missing(name: str, consequence: str) -> None:
-    """A line in the log, once in a process."""
+    """Log a warning, once per process and name."""
     log.warning(
-        "Paddle %s has no paddle.%s as PLSC knows it from %s: %s",
+        "Paddle %s has no paddle.%s as in %s: %s",
         paddle.__version__, name, " and ".join(TESTED), consequence,
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""What a built program consists of: its operations in order, the tensors they read and write, and their bytes.
+"""The contents of a built program: its operations in order, the tensors they read and write, and their sizes.
 
-Works on programs of both Paddles (2.6: legacy IR, 3.x: PIR) and runs nothing. A tensor stands for a block of memory:
-the result of an operation that works in place is the tensor that it changed, and a list of tensors is its members.
+Supports programs of both versions of Paddle (2.6: legacy IR, 3.x: PIR) and runs nothing. A tensor represents a block of
+memory: the result of an in-position operation is the tensor that it changes, and a list of tensors is its elements.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from plsc.backend import private, static
 
 BYTES = {"bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16": 2, "float64": 8, "int64": 8}
-INSIDE = "inside"  # the key of what a loop or branch makes while it runs, see peak
+INSIDE = "inside"  # the key of the tensors inside a loop or branch, see peak_memory
 COLLECTIVES = {
     "c_allgather": "all_gather", "c_allreduce_sum": "all_reduce", "c_allreduce_max": "all_reduce",
     "c_reducescatter": "reduce_scatter", "all_gather": "all_gather", "all_reduce": "all_reduce",
@@ -24,9 +24,9 @@ COLLECTIVES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """A block of memory. ``key`` tells it from others; a size that is known at run time only is -1 in ``shape``.
+    """A block of memory, identified by ``key``. A size that is unknown at build time is -1 in ``shape``.
 
-    ``name`` is that of a persistable variable, "" for what a step makes and drops.
+    ``name``: of a persistable variable; "" for a temporary tensor of a step.
     """
 
     key: str
@@ -35,15 +35,15 @@ class Tensor:
     name: str = ""
 
     def size(self, unknown: int = 1) -> int:
-        """Bytes, where every size that is not known counts as ``unknown``."""
+        """The size in bytes, with ``unknown`` for every unknown size."""
         return math.prod(unknown if side < 0 else side for side in self.shape) * BYTES.get(self.dtype, 4)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """``kind`` without dialect and without the _ of operations in place. ``needs`` are those of ``reads`` whose numbers
-    are used (a gradient may read a shape only). ``reuses``: the executor may write the result over an argument that
-    nobody reads later. ``blocks``: the bodies of a loop or branch.
+    """``kind``: the name without dialect and without the _ of in-position operations. ``needs``: those of ``reads``
+    whose values are used (a gradient may read a shape only). ``reuses``: the executor may overwrite an argument that is
+    not read later with the result. ``blocks``: the bodies of a loop or branch.
     """
 
     kind: str
@@ -55,61 +55,60 @@ class Operation:
 
 
 def operations(program) -> list[Operation]:
-    """The operations of ``program`` in the order in which they run. Raises private.Missing where this Paddle does not
-    show them."""
+    """The operations of ``program`` in program order. Raises private.Missing where this Paddle does not expose them."""
     block = program.global_block()
     return list(_pir_operations(block, {}) if static.is_pir() else _legacy_operations(program, block))
 
 
 def count_loops(program) -> int:
-    """The loops of ``program`` that are not inside of others; 0 where this Paddle does not show what is in it."""
+    """The number of outermost loops of ``program``; 0 where this Paddle does not expose its operations."""
     try:
         return sum(op.kind == "while" for op in operations(program))
     except private.Missing:
         return 0
 
 
-def every(ops: Iterable[Operation]) -> Iterator[Operation]:
-    """All of ``ops`` and what is inside their blocks."""
+def walk(ops: Iterable[Operation]) -> Iterator[Operation]:
+    """All of ``ops`` and, recursively, those in their blocks."""
     for op in ops:
         yield op
         for block in op.blocks:
-            yield from every(block)
+            yield from walk(block)
 
 
-def traffic(ops: Iterable[Operation], unknown: int = 1) -> list[tuple[str, int]]:
-    """(collective, bytes that this rank puts into it) in the order of the program.
+def collective_bytes(ops: Iterable[Operation], unknown: int = 1) -> list[tuple[str, int]]:
+    """(collective, bytes of its input on this rank) in program order.
 
-    One in a loop stands once, with the bytes of all turns where these share ``unknown`` rows out among them.
+    One inside a loop is listed once, with the bytes of all iterations if these process ``unknown`` rows in total.
     """
     found = []
-    for op in every(ops):
+    for op in walk(ops):
         if op.kind in COLLECTIVES:
             found.append((COLLECTIVES[op.kind], sum(tensor.size(unknown) for tensor in op.reads)))
     return found
 
 
-def peak(ops: list[Operation], unknown: int = 1, inside: int | None = None) -> dict[str, int]:
-    """{key: bytes} of the tensors that exist together at the moment of most bytes, persistable ones left out.
+def peak_memory(ops: list[Operation], unknown: int = 1, inside: int | None = None) -> dict[str, int]:
+    """{key: bytes} of the tensors that exist when the total is largest, without persistable ones.
 
-    An operation's results exist together with its arguments; an argument goes after the last operation that needs it.
-    What is fed stays to the end. What kernels need inside of themselves is not counted. What one turn of a loop, or a
-    branch, makes stands under the key INSIDE; there a size that is not known counts as ``inside``, if that is given.
+    An operation's results exist together with its arguments; an argument is freed after the last operation that needs
+    it. Inputs of the program exist to the end. Workspace inside kernels is not counted. The tensors of one iteration of
+    a loop, or of a branch, are summed under the key INSIDE; ``inside``, if given, replaces unknown sizes there.
     """
-    made: set[str] = set()
-    fed: dict[str, int] = {}
+    written: set[str] = set()
+    inputs: dict[str, int] = {}
     for op in ops:
-        come = op.writes if op.kind == "data" else [tensor for tensor in op.reads if tensor.key not in made]
-        fed.update({tensor.key: tensor.size(unknown) for tensor in come if not tensor.name})
-        made.update(tensor.key for tensor in op.writes)
-    return _peak(ops, unknown, unknown if inside is None else inside, fed)
+        new = op.writes if op.kind == "data" else [tensor for tensor in op.reads if tensor.key not in written]
+        inputs.update({tensor.key: tensor.size(unknown) for tensor in new if not tensor.name})
+        written.update(tensor.key for tensor in op.writes)
+    return _peak(ops, unknown, unknown if inside is None else inside, inputs)
 
 
 def _peak(ops: Iterable[Operation], unknown: int, unknown_inside: int, kept: dict[str, int]) -> dict[str, int]:
-    last = {tensor.key: place for place, op in enumerate(ops) for tensor in _needed(op)}
+    last = {tensor.key: position for position, op in enumerate(ops) for tensor in _needed(op)}
     sizes, most = dict(kept), dict(kept)
-    for place, op in enumerate(ops):
-        dying = {t.key for t in _needed(op) if last[t.key] == place and t.key in sizes and t.key not in kept}
+    for position, op in enumerate(ops):
+        dying = {t.key for t in _needed(op) if last[t.key] == position and t.key in sizes and t.key not in kept}
         for tensor in op.writes:
             if tensor.name or tensor.key in sizes:
                 continue
@@ -122,7 +121,7 @@ def _peak(ops: Iterable[Operation], unknown: int, unknown_inside: int, kept: dic
         bodies = [sum(_peak(block, unknown_inside, unknown_inside, {}).values()) for block in op.blocks]
         if sum(sizes.values()) + max(bodies, default=0) > sum(most.values()):
             most = {**sizes, INSIDE: max(bodies)} if bodies else dict(sizes)
-        unread = {tensor.key for tensor in op.writes if last.get(tensor.key, -1) <= place}
+        unread = {tensor.key for tensor in op.writes if last.get(tensor.key, -1) <= position}
         for key in (dying | unread) - kept.keys():
             sizes.pop(key, None)
     return most
@@ -130,13 +129,13 @@ def _peak(ops: Iterable[Operation], unknown: int, unknown_inside: int, kept: dic
 
 def persistables(ops: Iterable[Operation]) -> dict[str, Tensor]:
     """The persistable tensors by name: parameters, statistics, states."""
-    return {tensor.name: tensor for op in every(ops) for tensor in (*op.reads, *op.writes) if tensor.name}
+    return {tensor.name: tensor for op in walk(ops) for tensor in (*op.reads, *op.writes) if tensor.name}
 
 
 def _needed(op: Operation) -> Iterator[Tensor]:
-    """What must exist when ``op`` runs, also for the operations inside of it."""
+    """The tensors that must exist when ``op`` runs, also for the operations in its blocks."""
     yield from op.needs
-    for inner in every(inner for block in op.blocks for inner in block):
+    for inner in walk(inner for block in op.blocks for inner in block):
         yield from inner.needs
 
 
@@ -147,7 +146,7 @@ def _pir_operations(block, known: dict[str, tuple[Tensor, ...]]) -> Iterator[Ope
     """``known`` holds the tensors of each value so far."""
     for op in block.ops:
         kind = op.name().split(".", 1)[-1]
-        sources = [value for value in op.operands_source() if value.initialized()]  # an option left out is none
+        sources = [value for value in op.operands_source() if value.initialized()]  # omitted options are not
         reads = [_pir_tensors(value, known) for value in sources]
         if kind == "combine":
             known[op.results()[0].id] = tuple(tensor for tensors in reads for tensor in tensors)
@@ -180,7 +179,7 @@ def _pir_tensors(value, known: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, .
     if value.id not in known:
         vector = value.type().as_vec_type()
         types = [value] if vector is None else vector.as_list()
-        if vector is None and not value.is_dense_tensor_type():  # a result that nobody asked for
+        if vector is None and not value.is_dense_tensor_type():  # an unused optional result
             types = []
         known[value.id] = tuple(_pir_tensor(f"{value.id}/{number}", kind, value) for number, kind in enumerate(types))
     return known[value.id]
@@ -215,7 +214,7 @@ def _legacy_unused(op) -> set[str]:
 
 
 def _legacy_tensors(block, names: list[str]) -> tuple[Tensor, ...]:
-    """The tensors among the variables named; a gradient that nobody asked for has a name and no variable."""
+    """The tensors among these variables; an unused gradient has a name but no variable."""
     found = [block._find_var_recursive(name) for name in names]
     kind = private.require("base.core").VarDesc.VarType.LOD_TENSOR
     return tuple(_legacy_tensor(variable) for variable in found if variable is not None and variable.type == kind)

@@ -1,4 +1,4 @@
-"""The start of the communication: the ring of all ranks by Gloo (CPU) or NCCL (GPU)."""
+"""Initialises communication: the ring of all ranks by Gloo (CPU) or NCCL (GPU)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from plsc.backend.static import is_pir
 
 
 def open_store(host: str, port: int, is_server: bool, world_size: int, timeout: int):
-    """A key-value store on the server rank; blocks until it is reachable, at most ``timeout`` seconds."""
+    """A key-value store on the server rank; blocks until it is reachable, for at most ``timeout`` seconds."""
     return private.require("base.core.TCPStore")(host, port, is_server, world_size, timeout)
 
 
 def start_gloo(store, rank: int, world_size: int, endpoint: str):
-    """Join the Gloo ring of all ranks (CPU); returns what the caller has to keep as long as the ring is used.
+    """Join the Gloo ring of all ranks (CPU). Returns an object that the caller must keep while the ring is used.
 
-    ``endpoint`` is a free host:port of rank 0, used by Paddle 2.6.
+    ``endpoint``: a free host:port of rank 0, used by Paddle 2.6.
     """
     if is_pir():
         create = private.require("base.core.CommContextManager.create_gloo_comm_context")
@@ -28,18 +28,18 @@ def start_gloo(store, rank: int, world_size: int, endpoint: str):
 
 
 def set_gloo_timeout(rank: int, world_size: int, seconds: int) -> bool:
-    """Let the collectives of the ring of ``start_gloo`` wait for ``seconds``; False where it stays at Paddle 3's 30.
+    """Set the timeout of collectives in the ring of ``start_gloo``; False where it remains at Paddle 3's 30 s.
 
-    Paddle 2.6 waits for months.
+    With Paddle 2.6 it is months already.
     """
     return not is_pir() or set_timeout(paddle.__file__, RING, rank, world_size, seconds)
 
 
 def start_nccl(store, rank: int, world_size: int, device_id: int) -> None:
-    """Join the NCCL ring of all ranks (GPU) with card ``device_id``; blocks until every rank has joined.
+    """Join the NCCL ring of all ranks (GPU) with GPU ``device_id``; blocks until every rank has joined.
 
-    The collectives of both Paddles look for their ring, by its number, in the CommContextManager; those of 2.6 do so
-    under a flag that is on unless the user's environment says otherwise.
+    In both versions of Paddle, collectives find their ring by its number in the CommContextManager; in 2.6 only with a
+    flag that is on by default but may be off in the user's environment.
     """
     if not is_pir():
         paddle.set_flags({"FLAGS_dynamic_static_unified_comm": True})

@@ -1,4 +1,4 @@
-"""Static programs: how they are built, what is in them, and which of Paddle's two forms they have.
+"""Static programs: building, states and persistable values, for Paddle's two representations.
 
 Paddle 2.6 has the legacy static IR, Paddle 3.x has PIR. The functions append operations to the program that is being
 built (``paddle.static.program_guard``) and return its values.
@@ -31,15 +31,18 @@ def new_value(kind: str, dtype):
 
 
 def append_op_out(kind: str, inputs: dict, attrs: dict, dtype):
-    """The value "Out" of a new operation of the legacy IR."""
+    """Append an operation of the legacy IR and return its output "Out"."""
     out = new_value(kind, dtype)
     append_op(kind, inputs, {"Out": out}, attrs)
     return out
 
 
 def custom_operation(kind: str, inputs: dict, outputs: dict):
-    """Append an operation of a library that was loaded. ``outputs`` names its float32 results in order: with None for a
-    new value, or with the input that it changes in place (Paddle 3 knows both by itself). Returns the results."""
+    """Append an operation of a loaded library. Returns its results.
+
+    ``outputs``: {name: None} for each new float32 result, {name: input} for one that is an input changed in place
+    (Paddle 3 knows both from the library).
+    """
     if is_pir():
         return private.require("_C_ops._run_custom_op")(kind, *inputs.values())
     made = {name: new_value(kind, "float32") if value is None else value for name, value in outputs.items()}
@@ -48,26 +51,27 @@ def custom_operation(kind: str, inputs: dict, outputs: dict):
 
 
 def supports_custom_operations() -> bool:
-    """True where ``custom_operation`` can append one that ``load_custom_operations`` has loaded."""
+    """True where ``load_custom_operations`` and ``custom_operation`` work."""
     loads = private.find("utils.cpp_extension.load_op_meta_info_and_register_op") is not None
     return loads and (not is_pir() or private.find("_C_ops._run_custom_op") is not None)
 
 
 def load_custom_operations(path: str) -> None:
-    """Load a library of operations. Raises what Paddle raises."""
+    """Load a library of operations. Raises the exceptions of Paddle."""
     private.require("utils.cpp_extension.load_op_meta_info_and_register_op")(path)
 
 
 def free_scope(scope) -> None:
-    """Free the variables of a scope, which must not be used any more. Without this Paddle keeps them to the end."""
+    """Free the variables of a scope, which must not be used afterwards. Paddle would keep them until the process
+    ends."""
     if hasattr(scope, "_remove_from_pool"):
         scope._remove_from_pool()
     else:
-        private.warn_missing("static.Scope._remove_from_pool", "the variables of a run stay until the process ends")
+        private.warn_missing("static.Scope._remove_from_pool", "the variables of a run are freed at the process end")
 
 
 def operation_indices(values: list) -> list[int]:
-    """The number, in the program, of the operation that makes each value; of several the last."""
+    """The index, in the program, of the operation that computes each value; the last one if there are several."""
     ops = paddle.static.default_main_program().global_block().ops
     if is_pir():
         numbers = {op.id(): number for number, op in enumerate(ops)}
@@ -77,9 +81,9 @@ def operation_indices(values: list) -> list[int]:
 
 
 @contextlib.contextmanager
-def insert_after(place: int):
-    """What is built inside stands directly behind operation number ``place`` of the program, or, where this Paddle
-    cannot do that, at its end."""
+def insert_after(index: int):
+    """Operations built in this context are inserted directly after operation number ``index`` of the program, or, where
+    this Paddle cannot do that, appended at its end."""
     block = paddle.static.default_main_program().global_block()
     if is_pir():
         begin, end = private.find("pir.set_insertion_point_after"), private.find("pir.reset_insertion_point_to_end")
@@ -87,14 +91,14 @@ def insert_after(place: int):
             private.warn_missing("pir.set_insertion_point_after", "gradients are summed at the end of a step")
             yield
             return
-        begin(block.ops[place])
+        begin(block.ops[index])
         yield
         end()
         return
     count = len(block.ops)
     yield
     made = block.ops[count:]
-    for number, op in enumerate(made, place + 1):
+    for number, op in enumerate(made, index + 1):
         block._insert_op_without_sync(number, type="nop").desc.copy_from(op.desc)
     for _ in made:
         block._remove_op(len(block.ops) - 1, sync=False)
@@ -102,7 +106,7 @@ def insert_after(place: int):
 
 @contextlib.contextmanager
 def building(main, startup):
-    """Build into these programs, with names counted from zero and without Paddle 3.3's note on each ``zeros_like``."""
+    """Build into these programs, with names counted from 0 and without Paddle 3.3's warning for each ``zeros_like``."""
     with warnings.catch_warnings(), _short_stacks():
         warnings.filterwarnings("ignore", message="Tensor do not have .place.|The Attr.force_cpu.")
         with paddle.static.program_guard(main, startup), paddle.utils.unique_name.guard():
@@ -110,8 +114,8 @@ def building(main, startup):
 
 
 def create_state(name: str, shape: list[int], dtype: str, value: float = 0.0):
-    """A persistable variable that no optimizer touches, filled with ``value`` by the startup program (or, where that
-    is not run, one of another program by its name)."""
+    """A persistable variable that no optimizer changes, initialised to ``value`` by the startup program; if that is not
+    run, the existing variable of this name."""
     constant = paddle.nn.initializer.Constant(value)
     state = paddle.static.create_parameter(shape, dtype, name=name, default_initializer=constant)
     state.stop_gradient = True
@@ -125,7 +129,7 @@ def persistables(program) -> dict:
     if is_pir():
         block = program.global_block()
         values = list(block.all_parameters())
-        for op in block.ops:  # the states of Paddle's own optimizers are no parameters but persistable data
+        for op in block.ops:  # states of Paddle's optimizers are not parameters but persistable data
             values += [value for value in op.results() if op.name() == "pd_op.data" and value.persistable]
         return {value.name: value for value in values}
     skip = ("feed", "fetch")
@@ -133,20 +137,20 @@ def persistables(program) -> dict:
 
 
 def is_trainable(value) -> bool:
-    """True for a parameter that an optimizer should move."""
+    """True for a parameter that an optimizer should update."""
     return bool(getattr(value, "trainable", False)) and not value.stop_gradient
 
 
 def is_statistic(value) -> bool:
-    """True for a float state that no optimizer moves, such as a running mean."""
+    """True for a float state that no optimizer updates, such as a running mean."""
     return not is_trainable(value) and "float32" in str(value.dtype).lower().replace("fp32", "float32")
 
 
 @contextlib.contextmanager
 def _short_stacks():
-    """Let Paddle 3 keep nothing of Python's stack with each operation, which only its own error messages show.
+    """Prevent Paddle 3 from storing Python's stack with each operation, which it only uses in error messages.
 
-    It never frees what it keeps: whole stacks are a megabyte of each training that a process has run.
+    It never frees these stacks: about 1 MB for each training in a process.
     """
     if not is_pir():
         yield

@@ -31,7 +31,7 @@ class Directory:
         """A path for other programs while they are started by this process."""
         return f"/proc/self/fd/{self.handle}"
 
-    def handle_of(self, name: str) -> int | None:
+    def open_file(self, name: str) -> int | None:
         """A regular file of the user's own that nobody else can write to, open for reading; None where there is none.
 
         Raises PermissionError for a file that is something else.
@@ -51,7 +51,7 @@ class Directory:
         return handle
 
     @contextlib.contextmanager
-    def alone(self, lock: str) -> Iterator[None]:
+    def locked(self, lock: str) -> Iterator[None]:
         """Only one process at a time is inside of this for a ``lock``, the name of a file."""
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | _FILE, 0o600, dir_fd=self.handle)
         try:

@@ -36,7 +36,7 @@ def available() -> bool:
 
 def _load(library: Library) -> None:
     try:
-        static.load_custom_operations(library.loadable)
+        static.load_custom_operations(library.load_path)
     except (RuntimeError, OSError, ValueError) as error:  # a long text, with little about this library
         log.debug("%s: %s", library.path, error)
         raise CompileError(f"Paddle cannot load {library.path} (delete it to compile it again)") from None

@@ -24,7 +24,7 @@ def view(build):
 
 
 def most(build, unknown=1):
-    return sum(program_view.peak(view(build)[0], unknown).values())
+    return sum(program_view.peak_memory(view(build)[0], unknown).values())
 
 
 def about(number):
@@ -91,7 +91,7 @@ def test_states_are_persistable_and_changed_in_place():
     assert list(program_view.persistables(operations)) == ["state"]
     (scatter,) = [op for op in operations if op.kind == "scatter"]
     assert [tensor.name for tensor in scatter.writes] == ["state"] and scatter.writes[0] in scatter.reads
-    assert sum(program_view.peak(operations).values()) < 1.1 * ONE + 4096  # x, and two rows of it
+    assert sum(program_view.peak_memory(operations).values()) < 1.1 * ONE + 4096  # x, and two rows of it
 
 
 def test_a_gradient_that_needs_no_numbers_keeps_none():
@@ -115,7 +115,7 @@ def test_traffic_of_each_collective():
         collectives.all_reduce(paddle.max(x, axis=1), 4, collectives.MAX)
         collectives.reduce_scatter(gathered, 0, 4, on_gpu=True)
 
-    assert program_view.traffic(view(build)[0]) == [
+    assert program_view.collective_bytes(view(build)[0]) == [
         ("all_gather", ONE), ("all_reduce", 4 * ONE), ("all_reduce", 4 * SIDE), ("reduce_scatter", 4 * ONE)
     ]  # fmt: skip
 

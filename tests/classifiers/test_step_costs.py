@@ -66,16 +66,16 @@ def built(classes, ratio, ranks=1, model_parallel=True, calc_acc=False, bucket_b
 
 
 def number_of_operations(case, block_rows=LOOP, compiled=True):
-    return sum(1 for _ in program_view.every(built(*case, block_rows=block_rows, compiled=compiled)[1]))
+    return sum(1 for _ in program_view.walk(built(*case, block_rows=block_rows, compiled=compiled)[1]))
 
 
 def step_bytes(case, block_rows=LOOP, compiled=True):
     program, ops = built(*case, block_rows=block_rows, compiled=compiled)
-    return sum(program_view.peak(ops, program.shard.num_sample, block_rows).values())
+    return sum(program_view.peak_memory(ops, program.shard.num_sample, block_rows).values())
 
 
 def loops(case, block_rows):
-    return [op.kind for op in program_view.every(built(*case, block_rows=block_rows)[1]) if op.kind == "while"]
+    return [op.kind for op in program_view.walk(built(*case, block_rows=block_rows)[1]) if op.kind == "while"]
 
 
 def test_the_samples_are_in_loops_or_in_a_few_blocks():
@@ -128,7 +128,7 @@ def test_only_what_is_kept_has_the_rows_of_the_shard(block_rows, case, compiled)
     kept = {*program.rows.tensors.values(), program.rows.touched}
     whole = [
         (op.kind, tensor)
-        for op in program_view.every(ops)
+        for op in program_view.walk(ops)
         for tensor in (*op.reads, *op.writes)
         if {program.shard.num_local, 2 * program.shard.num_local} & set(tensor.shape)
     ]
@@ -147,7 +147,7 @@ def passes(case, block_rows, compiled=True):
     program, ops = built(*case, block_rows=block_rows, compiled=compiled)
     found = {}
     for variable in set(program.rows.tensors.values()):
-        kinds = [op.kind for op in program_view.every(ops) if variable in {t.name for t in (*op.reads, *op.writes)}]
+        kinds = [op.kind for op in program_view.walk(ops) if variable in {t.name for t in (*op.reads, *op.writes)}]
         found[variable.rsplit(".", 1)[1]] = [sum(map(kinds.count, passing)) for passing in (READS, WRITES)]
     return found
 
@@ -215,18 +215,18 @@ def test_collectives_are_those_of_the_formula(ranks, ratio, model_parallel, calc
     program, ops = built(30_011, ratio, ranks, model_parallel, calc_acc)
     sample = program.shard.num_sample
     rows = sample if ratio < 1 else None
-    assert sorted(program_view.traffic(ops, sample)) == formula(ranks, rows, model_parallel, calc_acc)
+    assert sorted(program_view.collective_bytes(ops, sample)) == formula(ranks, rows, model_parallel, calc_acc)
 
 
 def test_each_bucket_is_one_collective():
     """The gradient of the bias is made first, in the backward pass."""
     program, ops = built(30_011, 1.0, 2, bucket_bytes=1)
     buckets = EMBEDDING, PIXELS * EMBEDDING
-    assert sorted(program_view.traffic(ops, program.shard.num_sample)) == formula(2, None, True, False, buckets)
+    assert sorted(program_view.collective_bytes(ops, program.shard.num_sample)) == formula(2, None, True, False, buckets)
 
 
 def test_one_rank_sends_nothing():
-    assert program_view.traffic(built(*SAMPLED[0])[1]) == []
+    assert program_view.collective_bytes(built(*SAMPLED[0])[1]) == []
 
 
 # --- what Paddle counts itself ----------------------------------------------------------------------------

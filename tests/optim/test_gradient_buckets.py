@@ -106,7 +106,7 @@ def test_a_bucket_is_summed_before_the_layers_below_go_back(bucket_bytes, least)
 
 
 def test_a_resnet50_has_a_handful():
-    sizes = [size for _, size in program_view.traffic(built(2, BUCKET_BYTES, "ResNet50", 64, 112)[1])]
+    sizes = [size for _, size in program_view.collective_bytes(built(2, BUCKET_BYTES, "ResNet50", 64, 112)[1])]
     long = [size for size in sizes if size > 1_000_000]
     assert len(long) in (5, 6) and all(size >= BUCKET_BYTES for size in long[:-1])
     # of what is left at a time in the plan: not a second copy of all of them (119 MB of gradients)
@@ -114,7 +114,7 @@ def test_a_resnet50_has_a_handful():
 
 
 def test_bytes_do_not_depend_on_the_buckets():
-    sent = {size: sum(size for _, size in program_view.traffic(built(2, size)[1])) for size in (1, 20_000, 10**9)}
+    sent = {size: sum(size for _, size in program_view.collective_bytes(built(2, size)[1])) for size in (1, 20_000, 10**9)}
     assert len(set(sent.values())) == 1
 
 
@@ -130,7 +130,7 @@ def test_a_backbone_without_parameters():
         assert all_reduce_in_buckets([], [stop], 1, False) == ([], [stop])
         gradients, (mean,) = all_reduce_in_buckets([], [stop], 2, False)
     assert gradients == [] and list(mean.shape) == [1]
-    assert program_view.traffic(program_view.operations(main)) == [("all_reduce", 4)]
+    assert program_view.collective_bytes(program_view.operations(main)) == [("all_reduce", 4)]
 
 
 SMALL = """

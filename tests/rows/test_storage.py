@@ -189,12 +189,12 @@ def kept_bytes(session):
 def test_a_start_and_a_step_never_hold_all_rows_in_float32(storage):
     classes = 1_000_003
     program = build(storage, 0.002, classes, block_rows=500)
-    start = sum(program_view.peak(program_view.operations(program.startup)).values())
+    start = sum(program_view.peak_memory(program_view.operations(program.startup)).values())
     # At the start a block of drawn rows, a few times over: drawn, cut, scaled, rounded. (On 3.x the rows are themselves
     # among what is made, as the parameter is set at the end.)
     table = 2 * classes * EMBEDDING
     assert start < (table if static.is_pir() else 0) + 8 * 4 * BLOCK_CLASSES * EMBEDDING + 8 * classes
-    step = program_view.peak(program_view.operations(program.main), program.shard.num_sample, 500)
+    step = program_view.peak_memory(program_view.operations(program.main), program.shard.num_sample, 500)
     assert sum(step.values()) < 1_000_000 < 4 * classes * EMBEDDING
 
 

@@ -61,7 +61,7 @@ def run_rank(case: dict) -> dict:
     import paddle
 
     from plsc.backend.cpu import prepare_cpu
-    from plsc.backend.program_view import operations, traffic
+    from plsc.backend.program_view import collective_bytes, operations
     from plsc.config import Config
     from plsc.config.user_objects import UserObjects
     from plsc.engine.program.build import build_train
@@ -89,7 +89,7 @@ def run_rank(case: dict) -> dict:
         began = time.perf_counter()
         session.step(step, inputs, 0.1)
         seconds.append(time.perf_counter() - began)
-    found = traffic(operations(program.main), program.shard.num_sample)
+    found = collective_bytes(operations(program.main), program.shard.num_sample)
     sent = Counter()
     for kind, size in found:
         sent[kind] += size

@@ -107,7 +107,7 @@ def estimate_memory(
     variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
     sizes = _by_kind(program, variables)
     replicated = sizes["backbone"] + sizes["backbone's momentum"]
-    step = program_view.peak(ops, program.shard.num_sample, min(BLOCK_ROWS, program.shard.num_sample))
+    step = program_view.peak_memory(ops, program.shard.num_sample, min(BLOCK_ROWS, program.shard.num_sample))
     verifying, verified = _verification(evaluation)
     sizes[STEP] = sum(step.values())
     sizes["verification, saving: beside that"] = max(verifying, replicated, sizes[STEP]) - sizes[STEP]
@@ -122,7 +122,7 @@ def estimate_memory(
         sizes["images"] = _image_bytes(config)
         sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
         sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
-        count = len(list(program_view.every(ops)))
+        count = len(list(program_view.walk(ops)))
         sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
         sizes["process"] = process + START
     snapshot = sum(variables[name] for name in set(program.rows.tensors.values())) + replicated
@@ -160,7 +160,7 @@ def _verification(evaluation: EvalProgram | None) -> tuple[int, list[program_vie
 
 
 def _peak_bytes(main, unknown: int) -> int:
-    return sum(program_view.peak(program_view.operations(main), unknown).values())
+    return sum(program_view.peak_memory(program_view.operations(main), unknown).values())
 
 
 def _image_bytes(config: Config) -> int:
