@@ -15,7 +15,7 @@ from tests.gpu.breaking import around, bucket_left_out, rows_changed, rows_not_s
 
 def leaves_as_they_come(patch):
     patch.setattr(autodiff, "as_leaf", lambda value: value)
-    patch.setattr(autodiff, "_adds_up", lambda value: True)
+    patch.setattr(autodiff, "_sums_gradients", lambda value: True)
 
 
 def table_of_nothing(original):

@@ -114,8 +114,8 @@ def test_a_resnet50_has_a_handful():
 
 
 def test_bytes_do_not_depend_on_the_buckets():
-    sent = {size: sum(size for _, size in program_view.collective_bytes(built(2, size)[1])) for size in (1, 20_000, 10**9)}
-    assert len(set(sent.values())) == 1
+    sent = {sum(n for _, n in program_view.collective_bytes(built(2, size)[1])) for size in (1, 20_000, 10**9)}
+    assert len(sent) == 1
 
 
 def test_one_rank_has_none():
