@@ -66,7 +66,7 @@ def unsupported_channels(channels: int) -> str:
 
 def read_image(path: str | bytes | os.PathLike) -> bytes:
     """The bytes of an image's file. Raises OSError, also for what is no regular file or more than 256 MiB."""
-    return safe_open.read_bytes(path, safe_open.PICTURE)
+    return safe_open.read_bytes(path, safe_open.IMAGE)
 
 
 def _decode(source: ImageSource, name: str, size: tuple[int, int] | None) -> np.ndarray:

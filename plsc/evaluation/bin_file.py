@@ -42,7 +42,7 @@ def load_bin(path: PathLike) -> PairSet:
     """
     path = Path(path)
     try:
-        with safe_open.open_bytes(path, safe_open.PICTURES) as file:
+        with safe_open.open_bytes(path, safe_open.IMAGE_SET) as file:
             content = load_plain(file)
     except OSError as error:
         raise DataError(f"verification set {path}: cannot be read: {error.strerror or error}") from error
@@ -59,7 +59,7 @@ def load_bin(path: PathLike) -> PairSet:
 def is_bin(path: PathLike) -> bool:
     """Whether a file may be a `.bin`, by its first byte: a pickle of protocol 2 or later, or of protocol 0."""
     try:
-        with safe_open.open_bytes(path, safe_open.PICTURES) as file:
+        with safe_open.open_bytes(path, safe_open.IMAGE_SET) as file:
             return file.read(1) in (b"\x80", b"(")
     except OSError:
         return False

@@ -34,7 +34,7 @@ class ImageFiles(Sequence):
     def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # without slices
         """Read a file. Raises DataError that names it."""
         try:
-            return safe_open.read_bytes(self._paths[index], safe_open.PICTURE)
+            return safe_open.read_bytes(self._paths[index], safe_open.IMAGE)
         except OSError as error:
             raise DataError(f"{self.location(index)}: cannot be read: {error.strerror or error}") from error
 

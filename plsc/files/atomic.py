@@ -1,8 +1,8 @@
-"""The one way to put a file or a directory in its place: all of it is there, or what was there before.
+"""Atomic writes of files and directories: afterwards there is the complete new one, or still the old one.
 
-Both are written beside the place, flushed to disk, renamed, and the rename is flushed too. A process that is killed in
-between, or a machine that loses its power, leaves the old one or the new one, never a part of it.
-tests/project/test_atomic_writes.py holds all of plsc to it.
+Both are written under a temporary name in the same directory, flushed to disk and renamed; the rename is flushed too.
+If the process is killed or the machine loses power, the old or the new one is left, never a part of it.
+tests/project/test_atomic_writes.py checks that all of plsc writes this way.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Any, BinaryIO, Union
 from plsc.files.safe_open import kind_of
 
 PathLike = Union[str, "os.PathLike[str]"]
-_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # what whole_file writes to
+_TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # the temporary names of whole_file
 
 
 @contextlib.contextmanager
 def whole_file(path: PathLike) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` to write bytes to; at the end of the block it takes the place of ``path``.
+    """Open a temporary file beside ``path`` for writing bytes; at the end of the block it replaces ``path``.
 
-    An error in the block removes it, and what was at ``path`` stays. A link at ``path`` is replaced, not followed; the
-    new file has the rights of any new file. Raises OSError, with ``filename`` set; also where ``path`` is a directory
-    or a device, which a rename would replace.
+    On an exception in the block the temporary file is removed and ``path`` is unchanged. A symbolic link at ``path`` is
+    replaced, not followed; the new file has default permissions. Raises OSError with ``filename`` set, also where
+    ``path`` is a directory or a device.
     """
     path = os.fspath(path)
     _require_replaceable(path)
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:  # x: a link that somebody planted there is not followed
+        with open(temporary, "xb") as file:  # x: does not follow a link that another user may have put there
             yield file
             flush(file)
         os.replace(temporary, path)
@@ -49,23 +49,24 @@ def whole_file(path: PathLike) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:
-    """A file with these bytes, as ``whole_file`` puts it in its place."""
+    """Write a file atomically, see ``whole_file``."""
     with whole_file(path) as file:
         file.write(data)
 
 
 def remove_temporaries(directory: str) -> None:
-    """Delete what killed writers left in a directory to which nobody else writes now."""
+    """Delete temporary files of killed processes. No other process may be writing to the directory."""
     for name in os.listdir(directory):
         if _TEMPORARY.fullmatch(name):
             os.unlink(os.path.join(directory, name))
 
 
 def put_directory(aside: str, final: str, replaced: str | None = None) -> None:
-    """Give the directory ``aside``, whose files are flushed, the name ``final`` beside it.
+    """Rename the directory ``aside``, whose files are flushed, to ``final`` beside it.
 
-    What is at ``final`` is renamed to ``replaced`` first, where that is given; to delete it is the caller's. A kill
-    between the two renames leaves both whole, and ``restore`` undoes the first. Raises OSError.
+    If ``replaced`` is given, an existing ``final`` is renamed to it first; the caller deletes it. If the process is
+    killed between the two renames, both directories are complete, and ``restore`` undoes the first rename. Raises
+    OSError.
     """
     sync_dir(aside)
     if replaced is not None and os.path.lexists(final):
@@ -80,13 +81,13 @@ def restore(final: str, replaced: str) -> None:
 
 
 def rename(path: str, target: str) -> None:
-    """Another name in the same directory, on disk when this returns. Raises OSError."""
+    """Rename within a directory; the rename is on disk when this returns. Raises OSError."""
     os.replace(path, target)
     sync_dir(os.path.dirname(target) or os.curdir)
 
 
 def rename_new(path: str, target: str) -> None:
-    """``rename`` of a file that never replaces: raises FileExistsError where ``target`` is there. Needs hard links."""
+    """``rename`` for a file that raises FileExistsError if ``target`` exists. Needs hard links."""
     os.link(path, target)
     os.unlink(path)
     sync_dir(os.path.dirname(target) or os.curdir)
@@ -99,8 +100,8 @@ def flush(file: Any) -> None:
 
 
 def flush_path(path: str) -> None:
-    """Flush a file that others have written to disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe that somebody put there: no waiting
+    """Flush a file that was written by other code to disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # does not block if it is a pipe
     try:
         os.fsync(handle)
     finally:
@@ -108,24 +109,24 @@ def flush_path(path: str) -> None:
 
 
 def sync_dir(path: str) -> None:
-    """Flush the names in a directory to disk."""
+    """Flush the entries of a directory to disk."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot flush a directory, and say so like this
+        if error.errno != errno.EINVAL:  # some network file systems cannot flush directories
             raise
     finally:
         os.close(handle)
 
 
 def _require_replaceable(path: str) -> None:
-    """Raise OSError for /dev/null, /dev/stdout and the like: root's rename would put a file in their place."""
+    """Raise OSError for /dev/null, /dev/stdout and so on, which a rename by root would replace."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
-        return  # nothing there, or a link to nothing
+        return  # does not exist, or is a dangling link
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, f"is {kind_of(mode)}, no regular file", path)
+        raise OSError(errno.EINVAL, f"is {kind_of(mode)}, not a regular file", path)

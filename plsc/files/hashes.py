@@ -1,4 +1,4 @@
-"""Size and SHA-256 of files: of one that is there, of one while it is written, of bytes as they arrive."""
+"""Size and SHA-256 of existing files, of files while they are written, and of streams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FileEntry:
 
 
 class Measure:
-    """Size and SHA-256 of bytes that come one after the other."""
+    """Computes size and SHA-256 of bytes incrementally."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -31,14 +31,14 @@ class Measure:
         self._size += len(data)
 
     def entry(self) -> FileEntry:
-        """Of all that was added so far."""
+        """Size and hash of everything added so far."""
         return FileEntry(self._size, self._hash.hexdigest())
 
 
 class HashedFile:
-    """A new file whose SHA-256 is taken while it is written; a context manager. Raises OSError that names the file.
+    """A context manager that writes a new file and computes its SHA-256. Raises OSError that names the file.
 
-    It is seen while it is written: for directories that appear whole (``atomic.put_directory``).
+    The file is visible while it is written; use it in directories that are put in place by ``atomic.put_directory``.
     """
 
     def __init__(self, path: str):
@@ -51,7 +51,7 @@ class HashedFile:
         self._measure.add(data)
 
     def finish(self) -> FileEntry:
-        """Flush it to disk; what was written."""
+        """Flush it to disk. Returns size and hash."""
         flush(self._file)
         return self._measure.entry()
 
@@ -60,7 +60,7 @@ class HashedFile:
 
     def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = self._path  # "No space left on device" alone does not say where
+            error.filename = self._path  # otherwise "No space left on device" would not name a file
         try:
             self._file.close()
         except OSError:
@@ -69,14 +69,14 @@ class HashedFile:
 
 
 def write_new(path: str, data: bytes) -> FileEntry:
-    """Write a new small file and flush it to disk."""
+    """Write a small new file and flush it to disk."""
     with HashedFile(path) as file:
         file.write(data)
         return file.finish()
 
 
 def hash_bytes(data: bytes) -> str:
-    """SHA-256 (hex) of some bytes."""
+    """SHA-256 (hex) of ``data``."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -1,7 +1,8 @@
-"""A directory whose files are run: only the user and root can have put them there; what is looked at is what is used.
+"""A directory for executable files, which only the user and root can write to.
 
-Whoever can write to a directory above it can put another in its place. So each one from / on is opened inside the one
-before and looked at when it is open, as ssh does for its keys (StrictModes), and files are opened inside the last.
+A user with write access to a parent directory could replace it. So each directory, starting at /, is opened relative to
+the previous one and checked after opening, as ssh does for its keys (StrictModes). Files are opened relative to the
+last.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 @dataclass(frozen=True)
 class Directory:
-    """An open directory; the methods take names of files in it."""
+    """An open directory. The methods take names of files in it."""
 
     path: Path  # for messages
     handle: int
 
     @property
     def as_path(self) -> str:
-        """A path for other programs while they are started by this process."""
+        """A path for child processes of this process."""
         return f"/proc/self/fd/{self.handle}"
 
     def open_file(self, name: str) -> int | None:
-        """A regular file of the user's own that nobody else can write to, open for reading; None where there is none.
+        """Open a regular file for reading; None if it does not exist.
 
-        Raises PermissionError for a file that is something else.
+        Raises PermissionError unless the file is owned by the user and writable by nobody else.
         """
         try:
             handle = os.open(name, os.O_RDONLY | _FILE, dir_fd=self.handle)
@@ -52,7 +53,7 @@ class Directory:
 
     @contextlib.contextmanager
     def locked(self, lock: str) -> Iterator[None]:
-        """Only one process at a time is inside of this for a ``lock``, the name of a file."""
+        """A context that one process at a time can enter; ``lock``: the name of the lock file."""
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | _FILE, 0o600, dir_fd=self.handle)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -61,7 +62,7 @@ class Directory:
             os.close(handle)
 
     def rename(self, name: str, final: str, mode: int) -> None:
-        """Make a file appear whole under its final name, with the rights ``mode``."""
+        """Rename a complete file to its final name, with the permissions ``mode``."""
         os.chmod(name, mode, dir_fd=self.handle)
         os.replace(name, final, src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
@@ -71,11 +72,11 @@ class Directory:
 
 @contextlib.contextmanager
 def open_directory(path: str | os.PathLike[str]) -> Iterator[Directory]:
-    """The directory ``path``, absolute and without links in it, made where it is missing.
+    """Open the directory ``path``, which is absolute and without links; missing directories are created.
 
-    It must be the user's own, each one above it the user's or root's, and none of them may be writable by others, but
-    for those above with the sticky bit, as /tmp: in them nobody can take away what is not his. Raises PermissionError,
-    which names the one that is not so, and other OSErrors.
+    It must be owned by the user, and each parent by the user or root. None of them may be writable by others, except
+    parents with the sticky bit, such as /tmp, in which users cannot replace files of others. Raises PermissionError
+    that names the wrong directory, and other OSErrors.
     """
     parts = Path(path).parts
     here, handle = Path(parts[0]), os.open(parts[0], _DIRECTORY)
@@ -96,7 +97,7 @@ def _enter(name: str, outer: int) -> int:
     try:
         return os.open(name, _DIRECTORY, dir_fd=outer)
     except FileNotFoundError:
-        with contextlib.suppress(FileExistsError):  # another process that starts
+        with contextlib.suppress(FileExistsError):  # created by another process meanwhile
             os.mkdir(name, 0o700, dir_fd=outer)
         return os.open(name, _DIRECTORY, dir_fd=outer)
 
@@ -114,4 +115,4 @@ def _others_write(found: os.stat_result) -> bool:
 
 
 def _refused(path: Path) -> PermissionError:
-    return PermissionError(f"{path} is not yours alone to write to (delete it, or chown and chmod go-w)")
+    return PermissionError(f"{path} must be owned by you and not writable by others (delete it, or chown, chmod go-w)")

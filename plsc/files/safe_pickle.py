@@ -1,13 +1,13 @@
-"""Reading the pickle inside a `.bin`, or a weight of an old PLSC, without running anything that it names.
+"""Reads the pickle in a `.bin` file, or a weight of an old PLSC, without calling any function that it names.
 
-A pickle may name any function of any module and have it called. These files need a handful of names, all about bytes
-and arrays. Each of these is answered here by a stand-in that checks its arguments and builds plain data;
-not even NumPy's own reconstruction is called with what the file says. Every other name is refused.
+A pickle can call any function of any module. These files need only a few names, all about bytes and arrays. Each of
+them is replaced by a stand-in that checks its arguments and builds plain data; not even NumPy's own reconstruction is
+called with arguments from the file. Every other name is refused.
 
-The opcodes are those of Python's own unpickler in Python, for the one in C keeps its memo in an array: eight bytes that
-name a large place in it took 1.5 GB. Those that these files need are taken, and none of them may make more than its
-bytes bring along: no number beyond 64 bits, no key but text and numbers (Python crashes over the hash of a tuple that
-is nested deeply), no length beyond the end of the file.
+The opcodes are executed by Python's unpickler in Python. The one in C stores its memo in an array: eight bytes with a
+large index allocated 1.5 GB. Only opcodes that these files need are allowed, and none may create more data than the
+file contains: no integers beyond 64 bits, no dict keys except text and integers (hashing a deeply nested tuple crashes
+Python), no length beyond the end of the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from plsc.errors import DataError
 
 
 class _StandIn:
-    """What a permitted name becomes: callable with checked arguments, and closed to changes by the pickle."""
+    """Replaces a permitted name: callable with checked arguments, and immutable for the pickle."""
 
     __slots__ = ("_build",)
 
@@ -35,12 +35,12 @@ class _StandIn:
     def __call__(self, *args: Any) -> Any:
         return self._build(*args)
 
-    def __setstate__(self, state: Any) -> None:  # without this, BUILD would set attributes by name
-        raise DataError("refused: it tries to change what it loads")
+    def __setstate__(self, state: Any) -> None:  # without this, BUILD could set attributes
+        raise DataError("refused: it tries to change a name that it loads")
 
 
 class _DType:
-    """A dtype as pickled: the name, then a state whose second field is the byte order."""
+    """A pickled dtype: the name, then a state whose second field is the byte order."""
 
     __slots__ = ("name",)
     numbers, words = re.compile(r"[|<>=]?(b1|[ui][1248])"), "bool and integers"
@@ -61,7 +61,7 @@ class _DType:
         if not isinstance(data, (bytes, bytearray)):
             raise DataError(f"refused: array data is a {type(data).__name__}, not bytes")
         sizes = tuple(int(size) for size in shape)
-        # reshape checks that the data fills the shape; a negative size must not be taken as "the rest"
+        # reshape checks that the data fills the shape; a negative size would mean "infer it"
         if min(sizes, default=0) < 0:
             raise DataError(f"refused: it holds an array of shape {str(sizes)[:60]}")
         return np.frombuffer(data, self.name).reshape(sizes, order="F" if fortran else "C")
@@ -73,7 +73,7 @@ class _WeightDType(_DType):
 
 
 class _Array:
-    """An ndarray as pickled: made empty, then filled by its state (version, shape, dtype, fortran, data)."""
+    """A pickled ndarray: created empty, then filled by its state (version, shape, dtype, fortran, data)."""
 
     __slots__ = ("value",)
 
@@ -90,7 +90,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("ascii")
     if not isinstance(value, str):
-        raise DataError(f"refused: a {type(value).__name__} stands where a name should")
+        raise DataError(f"refused: it holds a {type(value).__name__} in place of a name")
     return value
 
 
@@ -116,9 +116,9 @@ _LATIN = ("latin1", "latin-1")
 
 
 class _Encoder:
-    """How Python 3 writes bytes for protocols 0 to 2: a call of _codecs.encode for each.
+    """Python 3 writes bytes in protocols 0 to 2 as calls of _codecs.encode.
 
-    A text that is encoded again gives the bytes of the first time: so no more is made than the file brings.
+    Encoding the same text again returns the same bytes object, so that no more data is created than the file contains.
     """
 
     def __init__(self) -> None:
@@ -126,35 +126,35 @@ class _Encoder:
 
     def __call__(self, text: Any, encoding: Any) -> bytes:
         if not isinstance(text, str) or _text(encoding) not in _LATIN:
-            raise DataError("refused: it tries to encode what is no text, or not by latin1")
+            raise DataError("refused: it tries to encode something else than text as latin1")
         if id(text) not in self._done:
-            self._done[id(text)] = (text, text.encode("latin1"))  # the text is kept, and so its id
+            self._done[id(text)] = (text, text.encode("latin1"))  # keeps the text alive, and so its id
         return self._done[id(text)][1]
 
 
 def _no_bytes(*args: Any) -> bytes:
-    """How Python 3 writes b'' for protocols 0 to 2: bytes()."""
+    """Python 3 writes b'' in protocols 0 to 2 as bytes()."""
     if args:
         raise DataError("refused: it tries to call bytes with arguments")
     return b""
 
 
 def _bytearray(encode: Callable[[Any, Any], bytes], *args: Any) -> bytes:
-    """How Python writes a bytearray for protocols below 5: bytearray(), bytearray(bytes), bytearray(text, "latin-1").
+    """Python writes a bytearray in protocols below 5 as bytearray(), bytearray(bytes) or bytearray(text, "latin-1").
 
-    5 has an opcode of its own. What is given back is plain bytes, without a copy.
+    Protocol 5 has an opcode for it. The result is plain bytes, without a copy.
     """
     if not args:
         return b""
     if len(args) == 2 and isinstance(args[0], str) and _text(args[1]) in _LATIN:
         return encode(*args)
     if len(args) != 1 or not isinstance(args[0], (bytes, bytearray)):
-        raise DataError("refused: it tries to call bytearray with other than bytes")
+        raise DataError("refused: it tries to call bytearray with something else than bytes")
     return args[0]  # type: ignore[return-value]  # a bytearray will do as well
 
 
 def _data(*args: Any) -> Any:
-    """How paddle.save writes a tensor: eval("data", {"data": array}). Nothing is evaluated: the array is the answer."""
+    """paddle.save writes a tensor as eval("data", {"data": array}). Nothing is evaluated: the array is returned."""
     scope = args[1] if len(args) == 2 else None
     named = isinstance(scope, dict) and list(scope) in (["data"], [b"data"])
     if not named or _text(args[0]) != "data":
@@ -182,7 +182,7 @@ def _permitted(weights: bool) -> dict[tuple[str, str], Callable[..., Any]]:
 
 
 class _Bounded:
-    """A file as the unpickler reads it; nothing is asked of it that is not there."""
+    """A file for the unpickler that refuses reads beyond its end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, start = file, file.tell()
@@ -191,7 +191,7 @@ class _Bounded:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self._left:
-            raise EOFError("it ends before what it says it holds")
+            raise EOFError("it is shorter than a length that it contains")
         self._left -= size
         return self._file.read(size)
 
@@ -207,7 +207,7 @@ _OPCODES = (
     "TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT GLOBAL STACK_GLOBAL REDUCE BINPUT "
     "LONG_BINPUT MEMOIZE BINGET LONG_BINGET"
 ).split()
-_MOST_KEYS = 1000
+_MAX_KEYS = 1000
 _NUMBER_BYTES = 8
 
 
@@ -221,18 +221,18 @@ class _Unpickler(pickle._Unpickler):
     def load(self) -> Any:
         try:
             return super().load()
-        except KeyError as error:  # of `dispatch`; a number that is in no memo is an UnpicklingError or this, too
-            raise pickle.UnpicklingError(f"unknown opcode or place {str(error)[:40]}") from None
+        except KeyError as error:  # from `dispatch`, or from a missing memo entry
+            raise pickle.UnpicklingError(f"unknown opcode or memo entry {str(error)[:40]}") from None
 
     def find_class(self, module: str, name: str) -> Any:
         build = self._names.get((module, name))
         if build is None:
             named = ascii(f"{module}.{name}"[:80])[1:-1]
-            raise DataError(f"refused: it tries to load {named}, which no such file needs")
+            raise DataError(f"refused: it tries to load {named}, which such files do not need")
         return _StandIn(build)
 
     def persistent_load(self, pid: Any) -> Any:
-        raise DataError("refused: it tries to load an object that lies outside")
+        raise DataError("refused: it tries to load an external object")
 
     def _digits(self) -> bytes:
         line = self.readline()
@@ -259,7 +259,7 @@ class _Unpickler(pickle._Unpickler):
             raise DataError(f"refused: it holds a number of {size} bytes (allowed: up to {_NUMBER_BYTES})")
         self.append(int.from_bytes(self.read(size), "little", signed=True))
 
-    def _load_bytearray(self) -> None:  # as bytes: without a copy, and without making room before they are there
+    def _load_bytearray(self) -> None:  # as bytes: without a copy, and without allocating memory in advance
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(self.read(size))
 
@@ -280,15 +280,15 @@ class _Unpickler(pickle._Unpickler):
 
     def _set(self, items: list) -> None:
         target = self.stack[-1]
-        if not isinstance(target, dict) or len(target) + len(items) // 2 > _MOST_KEYS:
-            raise DataError(f"refused: it sets more than {_MOST_KEYS} keys, or those of something else than a dict")
+        if not isinstance(target, dict) or len(target) + len(items) // 2 > _MAX_KEYS:
+            raise DataError(f"refused: it sets more than {_MAX_KEYS} keys, or keys of something else than a dict")
         for key in items[::2]:
             if not isinstance(key, (str, bytes, int)):
-                raise DataError(f"refused: a {type(key).__name__} is a key")
+                raise DataError(f"refused: it uses a {type(key).__name__} as a key")
         target.update(zip(items[::2], items[1::2]))
 
     def _refuse(self) -> None:
-        raise DataError("refused: it tries to make objects, or to load what lies outside")
+        raise DataError("refused: it tries to create objects, or to load external ones")
 
     for _name in ("INT", "LONG", "FLOAT"):
         dispatch[getattr(pickle, _name)[0]] = _load_number
@@ -306,14 +306,14 @@ class _Unpickler(pickle._Unpickler):
 
 
 def load_plain(file: BinaryIO, weights: bool = False) -> Any:
-    """The pickled object: lists, tuples, numbers, bytes, text, and arrays (ask `as_array`).
+    """The pickled object: lists, tuples, numbers, bytes, text, and arrays (see `as_array`).
 
-    weights: arrays may hold floats, and stand in the form in which paddle.save writes a tensor.
-    Raises DataError for a name that is not permitted; for damaged data whatever `pickle` raises, of any type.
+    weights: arrays may hold floats and have the form in which paddle.save writes a tensor.
+    Raises DataError for a name that is not permitted, and any exception of `pickle` for damaged data.
     """
     return _Unpickler(file, weights).load()
 
 
 def as_array(value: Any) -> Any:
-    """The ndarray behind a value of `load_plain` (read-only, over the bytes of the pickle); other values unchanged."""
+    """The ndarray of a value of `load_plain` (a read-only view of the pickle's bytes); other values are unchanged."""
     return value.value if isinstance(value, _Array) else value

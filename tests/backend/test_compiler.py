@@ -152,7 +152,7 @@ def test_a_cache_that_others_can_write_to_is_not_used(place, mode):
     cache = place / "cache" / "plsc"
     cache.mkdir(parents=True)
     cache.chmod(mode)
-    with pytest.raises(CompileError, match="is not yours alone to write to"):
+    with pytest.raises(CompileError, match="must be owned by you"):
         compiled_library(place / "small.cc")
 
 
@@ -160,11 +160,11 @@ def test_a_library_that_others_can_write_to_is_not_used(place):
     library = compiled_library(place / "small.cc")
     assert compiled_library(place / "small.cc") == library
     library.chmod(0o720)
-    with pytest.raises(CompileError, match=f"{library.name} is not yours alone to write to"):
+    with pytest.raises(CompileError, match=f"{library.name} must be owned by you"):
         compiled_library(place / "small.cc")
     library.rename(place / "elsewhere")
     library.symlink_to(place / "elsewhere")  # the link's own rights are those of everybody
-    with pytest.raises(CompileError, match="is not yours alone to write to"):
+    with pytest.raises(CompileError, match="must be owned by you"):
         compiled_library(place / "small.cc")
 
 
@@ -201,7 +201,7 @@ def test_a_directory_above_that_others_can_write_to_is_not_passed(place, mode, m
     (above / "below").mkdir(parents=True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(above / "below" / "cache"))
     above.chmod(mode)
-    with pytest.raises(CompileError, match=f"{above} is not yours alone to write to"):
+    with pytest.raises(CompileError, match=f"{above} must be owned by you"):
         compiled_library(place / "small.cc")
     assert list((above / "below").iterdir()) == []  # nothing is made there either
     above.chmod(0o755)
@@ -215,13 +215,13 @@ def test_above_it_the_sticky_bit_is_enough(place, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
     assert compiled_library(place / "small.cc").parent == shared / "plsc"
     (shared / "plsc").chmod(0o1777)  # in the cache itself others could add a lock, or wait for one
-    with pytest.raises(CompileError, match="plsc is not yours alone to write to"):
+    with pytest.raises(CompileError, match="plsc must be owned by you"):
         compiled_library(place / "small.cc")
 
 
 def test_a_directory_of_somebody_else_is_not_passed(place, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12345)  # all of it is now another user's
-    with pytest.raises(CompileError, match="is not yours alone to write to"):
+    with pytest.raises(CompileError, match="must be owned by you"):
         compiled_library(place / "small.cc")
 
 
@@ -231,7 +231,7 @@ def test_a_link_to_the_cache_is_followed_and_what_it_leads_to_looked_at(place):
     (place / "cache").symlink_to(real)
     assert compiled_library(place / "small.cc").parent == real / "plsc"
     real.chmod(0o777)
-    with pytest.raises(CompileError, match="real is not yours alone to write to"):
+    with pytest.raises(CompileError, match="real must be owned by you"):
         compiled_library(place / "small.cc")
 
 
@@ -273,7 +273,7 @@ def test_a_directory_leaves_no_handle_open(tmp_path):
     with open_directory(tmp_path / "a" / "b") as directory:
         assert directory.open_file("none") is None
         (tmp_path / "a" / "b" / "pipe").mkdir()
-        with pytest.raises(PermissionError, match="pipe is not yours alone"):
+        with pytest.raises(PermissionError, match="pipe must be owned by you"):
             directory.open_file("pipe")
     (tmp_path / "a").chmod(0o777)
     with pytest.raises(PermissionError), open_directory(tmp_path / "a" / "b"):

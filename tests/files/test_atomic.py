@@ -221,7 +221,7 @@ def test_a_pipe_a_device_or_a_directory_is_not_replaced(tmp_path):
     os.mkfifo(pipe)
     link.symlink_to(pipe)
     for path in (pipe, link):
-        with pytest.raises(OSError, match="is a pipe, no regular file"):
+        with pytest.raises(OSError, match="is a pipe, not a regular file"):
             atomic.write_bytes(path, NEW)
     with pytest.raises(IsADirectoryError):
         atomic.write_bytes(tmp_path, NEW)

@@ -68,7 +68,7 @@ def _end(scanner: Scanner, offset: int) -> int:
         end = offset + HEAD.size + size
         if end > scanner.size:
             raise DataError(f"{shown(scanner.path)}: byte {offset}: {_cut_off(size, scanner.size)}")
-        if end - start > safe_open.PICTURE:
+        if end - start > safe_open.IMAGE:
             raise DataError(f"{shown(scanner.path)}: byte {start}: {_too_long(end - start)}")
         if kind in (WHOLE, LAST):
             return end
@@ -93,7 +93,7 @@ def _cut_off(size: int, all_bytes: int) -> str:
 
 
 def _too_long(size: int) -> str:
-    return f"a record of {size} bytes or more; an image may have {safe_open.PICTURE}"
+    return f"a record of {size} bytes or more; an image may have {safe_open.IMAGE}"
 
 
 def payload(data: bytes, where: str) -> bytes:
@@ -176,7 +176,7 @@ def _read_block(scanner: Scanner, words: np.ndarray, records: _Records, heads: H
     whole = kind == WHOLE
     ends = records.offsets + HEAD.size + size
     records.refuse(ends > scanner.size, lambda i: _cut_off(int(size[i]), scanner.size))
-    records.refuse(size > safe_open.PICTURE, lambda i: _too_long(int(size[i])))
+    records.refuse(size > safe_open.IMAGE, lambda i: _too_long(int(size[i])))
     short = whole & (size < HEADER.size)
     records.refuse(short, lambda i: f"{size[i]} bytes are too few for the header of an image ({HEADER.size})")
     begin = HEADER.size + 4 * flag

@@ -73,8 +73,8 @@ class _Sample:
         if ending in IMAGES:
             if self.image is not None:
                 raise self._problem(f"has two images, {printable(self.image.name)} and {printable(member.name)}")
-            if member.size > safe_open.PICTURE:
-                raise self._problem(f"has an image of {member.size} bytes; it may have {safe_open.PICTURE}")
+            if member.size > safe_open.IMAGE:
+                raise self._problem(f"has an image of {member.size} bytes; it may have {safe_open.IMAGE}")
             self.image = member
         elif ending in (b"cls", b"json"):
             if member.size > _MOST_LABEL:
