@@ -21,6 +21,7 @@ _TEST = (
     "mypy>=1.15", "onnx>=1.14", "pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn", "types-PyYAML",
     "types-six",
 )  # fmt: skip
+_LMDB = ("lmdb>=1.4",)
 _DOCS = ("mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.25", "ruff")  # ruff sets the signatures
 _S3_SERVER = ("moto[s3]>=5", "flask>=2.2", "flask-cors>=3")  # what of moto[server] the tests need
 
@@ -34,10 +35,11 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     # paddle2onnx reads the program as one Paddle writes it: 1.3.1 that of 2.6, 2.1.0 that of 3.x.
     "onnx": ("paddle2onnx==2.1.0", "onnxruntime>=1.15"),
     "onnx26": ("paddle2onnx==1.3.1", "onnxruntime>=1.15", *_PADDLE_26_NEEDS),
+    "lmdb": _LMDB,  # to write it; reading needs no package
     "remote": _REMOTE,
     "report": _REPORT,
     "fonts": _FONTS,
-    "test": (*_TEST, *_S3_SERVER, *_REMOTE, *_REPORT, *_FONTS),
+    "test": (*_TEST, *_S3_SERVER, *_REMOTE, *_REPORT, *_FONTS, *_LMDB),
 }
 
 

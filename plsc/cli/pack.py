@@ -11,7 +11,7 @@ import argparse
 from plsc.cli.options import add_config, add_quiet, log_lines, read_config
 from plsc.terminal import print_stdout
 
-FORMATS = ("recordio", "tar")
+FORMATS = ("recordio", "tar", "lmdb")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -95,3 +95,34 @@ def write_shards(directory: Path, pictures: list[bytes], labels: list[int], shar
                 ending, text = forms[number % 4]
                 add_member(tar, name + ending, text.encode())
     return directory
+
+
+def msgpack_pair(picture: bytes, label: int) -> bytes:
+    """(image, label) as msgpack writes it: the shortest form of each."""
+    forms = ((2**8, b"\xc4", ">B"), (2**16, b"\xc5", ">H"), (2**32, b"\xc6", ">I"))
+    code, kind = next((code, kind) for most, code, kind in forms if len(picture) < most)
+    return b"\x92" + code + struct.pack(kind, len(picture)) + picture + msgpack_number(label)
+
+
+def msgpack_number(value: int) -> bytes:
+    """A whole number as msgpack writes it."""
+    if -32 <= value < 128:
+        return struct.pack(">b", value)
+    forms = ((2**8, b"\xcc", ">B"), (2**16, b"\xcd", ">H"), (2**32, b"\xce", ">I"), (2**64, b"\xcf", ">Q"))
+    return next(code + struct.pack(kind, value) for most, code, kind in forms if value < most)
+
+
+def write_lmdb(directory: Path, pictures: list[bytes], labels: list[int], more: dict | None = None) -> Path:
+    """data.mdb by the lmdb package: keys in the order of numbers, `__len__`, `__classnum__`, `__keys__`."""
+    import lmdb
+
+    directory.mkdir(parents=True, exist_ok=True)
+    values = {b"%d" % key: msgpack_pair(*pair) for key, pair in enumerate(zip(pictures, labels))}
+    keys = b"\xdc" + struct.pack(">H", len(labels)) + b"".join(b"\xc4" + bytes([len(key)]) + key for key in values)
+    said = {b"__len__": msgpack_number(len(labels)), b"__classnum__": msgpack_number(max(labels) + 1)}
+    said[b"__keys__"] = keys
+    with lmdb.open(str(directory / "data.mdb"), subdir=False, lock=False, map_size=1 << 30) as database:
+        for key, value in {**values, **said, **(more or {})}.items():
+            with database.begin(write=True) as transaction:
+                transaction.delete(key) if value is None else transaction.put(key, value)
+    return directory

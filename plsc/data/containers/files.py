@@ -57,6 +57,10 @@ class Scanner:
             self._block = pread(self._file, self.path, offset, max(size, BLOCK_BYTES))
         return self._block[place : place + size]
 
+    def read(self, offset: int, size: int) -> bytes:
+        """The same, read on its own: for what does not follow the order of the file. Raises DataError."""
+        return pread(self._file, self.path, offset, size)
+
     def block(self, offset: int) -> bytes:
         """BLOCK_BYTES bytes from ``offset`` on, fewer where the file ends. Raises DataError."""
         return pread(self._file, self.path, offset, BLOCK_BYTES)

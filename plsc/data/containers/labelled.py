@@ -80,3 +80,25 @@ class ExtentSource(LabelledSource):
     def name(self, index: int) -> str:
         number, offset = self.files.place(int(self.positions[index]))
         return f"{shown(self.files.paths[number])}: image {index} (byte {offset})"
+
+
+class KeyedSource(ExtentSource):
+    """The same with a key for each image, a whole number; ascending. In a file of one path."""
+
+    def _set_keys(self, keys: np.ndarray) -> None:
+        """keys: whole numbers [n]; they are kept where there are gaps."""
+        self._first_key = int(keys[0]) if len(keys) else 0
+        in_a_row = not len(keys) or int(keys[-1]) == self._first_key + len(keys) - 1  # they ascend
+        self._keys = None if in_a_row else keys
+
+    def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:
+        keys = np.arange(*which.indices(len(self))) + self._first_key if self._keys is None else self._keys[which]
+        return keys, self.sizes[which]
+
+    def name(self, index: int) -> str:
+        key = self._first_key + index if self._keys is None else self._keys[index]
+        return f"{self.place}: key {key} at byte {self.positions[index]}"
+
+    @property
+    def place(self) -> str:
+        return shown(self.files.paths[0])

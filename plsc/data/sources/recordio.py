@@ -6,10 +6,8 @@ import os
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
 from plsc.data.containers.files import Files, read_small, shown
-from plsc.data.containers.labelled import ExtentSource
+from plsc.data.containers.labelled import KeyedSource
 from plsc.data.containers.recordio import image_of, payload
 from plsc.data.containers.recordio_index import read_index
 from plsc.data.label_list import printable
@@ -21,7 +19,7 @@ _PROPERTY = re.compile(rb"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\
 
 
 @register_source("recordio", source="MXNet RecordIO (dmlc-core); insightface's train.rec")
-class RecordIOSource(ExtentSource):
+class RecordIOSource(KeyedSource):
     """MXNet's `train.rec`, as MS1MV3, Glint360K and others are published; mxnet is not needed.
 
     dataset_dir: the directory. file: the records; `train.idx` beside it is used where it is there, and `property`
@@ -50,25 +48,11 @@ class RecordIOSource(ExtentSource):
         self.files = Files([self._path], [index.size])
         self.positions, self.sizes = index.offsets, index.sizes
         self._set_labels(index.labels, classes if num_classes is None else num_classes)
-        self._first_key = int(index.keys[0]) if len(index.keys) else 0
-        in_a_row = np.array_equal(index.keys, np.arange(len(index.keys)) + self._first_key)
-        self._keys = None if in_a_row else index.keys
-
-    def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:
-        keys = np.arange(*which.indices(len(self))) + self._first_key if self._keys is None else self._keys[which]
-        return keys, self.sizes[which]
+        self._set_keys(index.keys)
 
     def read(self, index: int) -> tuple[bytes, int]:
         where = self.name(index)
         return image_of(payload(self.bytes_of(index), where), where), int(self.labels[index])
-
-    def name(self, index: int) -> str:
-        key = self._first_key + index if self._keys is None else self._keys[index]
-        return f"{shown(self._path)}: key {key} at byte {self.positions[index]}"
-
-    @property
-    def place(self) -> str:
-        return shown(self._path)
 
 
 def _require_property(path: str, num_classes: int | None, image_shape: Sequence[int]) -> int | None:

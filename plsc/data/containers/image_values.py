@@ -1,0 +1,107 @@
+"""Values that face repositories keep in LMDB: msgpack of (image bytes, label). Source: the msgpack specification."""
+
+from __future__ import annotations
+
+import array
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from plsc.data.containers.files import Scanner, shown
+from plsc.data.containers.lmdb import entries
+from plsc.errors import DataError
+from plsc.files import safe_open
+
+MOST_CLASSES = 2**31
+_PAIR = b"\x92", b"\xdc\0\x02"  # an array of two
+_LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes of the length of bytes, or of old "raw"
+_NUMBERS = {0xCC: (1, False), 0xCD: (2, False), 0xCE: (4, False), 0xCF: (8, False),
+            0xD0: (1, True), 0xD1: (2, True), 0xD2: (4, True), 0xD3: (8, True)}  # fmt: skip
+_HEAD, _TAIL = 8, 9  # bytes in front of the image, and behind it, at most
+_KEY = re.compile(rb"[0-9]{1,18}")
+LENGTH, CLASSES, KEYS = b"__len__", b"__classnum__", b"__keys__"
+
+
+@dataclass
+class ImageValues:
+    """The images of a file, by their keys as numbers ascending.
+
+    keys: int64 [n]. positions: int64 [n], of the images themselves. sizes: uint32 [n]. labels: int32 [n]. classes: what
+    the file says, None where it does not. size: of the file.
+    """
+
+    keys: np.ndarray
+    positions: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+    classes: int | None
+    size: int
+
+
+def read_values(path: str) -> ImageValues:
+    """Where all images are, and their labels. Raises DataError that names the file and the key."""
+    keys, places, lengths = array.array("q"), array.array("q"), array.array("q")
+    said: dict[bytes, int] = {}
+    with Scanner(path) as scanner:
+        for key, start, length in entries(scanner):
+            if key in (LENGTH, CLASSES):
+                said[key] = _said(scanner, key, start, length)
+            elif _KEY.fullmatch(key):
+                keys.append(int(key))
+                places.append(start)
+                lengths.append(length)
+            elif key != KEYS:
+                raise DataError(f"{shown(path)}: key {key!r:.80}: is no number: another schema; {_wanted()}")
+        if LENGTH in said and said[LENGTH] != len(keys):
+            raise DataError(f"{shown(path)}: `__len__` says {said[LENGTH]} images, there are {len(keys)}")
+        found = [np.frombuffer(some, np.int64) if some else np.empty(0, np.int64) for some in (keys, places, lengths)]
+        order = np.argsort(found[0], kind="stable")
+        number, offset, size = (some[order] for some in found)
+        sizes, labels = np.empty(len(order), np.uint32), np.empty(len(order), np.int32)
+        for place in np.argsort(offset, kind="stable").tolist():  # as they lie in the file
+            where = f"{shown(path)}: key {number[place]}"
+            begin, sizes[place], labels[place] = _image(scanner, int(offset[place]), int(size[place]), where)
+            offset[place] += begin
+        twice = np.flatnonzero(number[1:] == number[:-1])
+        if len(twice):
+            raise DataError(f"{shown(path)}: has the key {number[twice[0]]} twice, with zeros in front")
+        return ImageValues(number, offset, sizes, labels, said.get(CLASSES), scanner.size)
+
+
+def _wanted() -> str:
+    return "keys must be decimal numbers, values msgpack of (image bytes, label)"
+
+
+def _said(scanner: Scanner, key: bytes, offset: int, size: int) -> int:
+    """A number that the file says of itself. Raises DataError."""
+    number = _number(scanner.read(offset, min(size, _TAIL))) if size <= _TAIL else None
+    if number is None or not 0 <= number < 2**63:
+        raise DataError(f"{shown(scanner.path)}: key {key.decode()}: is no whole number as msgpack")
+    return number
+
+
+def _image(scanner: Scanner, offset: int, size: int, where: str) -> tuple[int, int, int]:
+    """(where the image begins in the value, its bytes, its label). Raises DataError."""
+    head = scanner.at(offset, min(size, _HEAD))
+    begin = next((len(pair) for pair in _PAIR if head.startswith(pair)), 0)
+    kind = head[begin] if begin < len(head) else 0
+    width = _LENGTHS.get(kind, 0)
+    start = begin + 1 + width
+    length = int.from_bytes(head[begin + 1 : start], "big") if width else kind & 31
+    if not begin or (not width and kind >> 5 != 5) or start + length >= size or size - start - length > _TAIL:
+        raise DataError(f"{where}: is not (image bytes, label): another schema; {_wanted()}")
+    if length > safe_open.IMAGE:
+        raise DataError(f"{where}: an image of {length} bytes; it may have {safe_open.IMAGE}")
+    label = _number(scanner.at(offset + start + length, size - start - length))
+    if label is None or not -MOST_CLASSES <= label < MOST_CLASSES:
+        raise DataError(f"{where}: has no class behind its image: another schema; {_wanted()}")
+    return start, length, label
+
+
+def _number(data: bytes) -> int | None:
+    """A whole number as msgpack, of all the bytes; None for something else."""
+    if len(data) == 1 and (data[0] < 0x80 or data[0] >= 0xE0):
+        return int.from_bytes(data, "big", signed=True)
+    size, signed = _NUMBERS.get(data[0], (0, False)) if data else (0, False)
+    return int.from_bytes(data[1:], "big", signed=signed) if size and len(data) == 1 + size else None

@@ -1,0 +1,40 @@
+"""LMDB, as face repositories write their training sets."""
+
+from __future__ import annotations
+
+import os
+
+from plsc.data.containers.files import Files
+from plsc.data.containers.image_values import read_values
+from plsc.data.containers.labelled import KeyedSource
+from plsc.data.sources import Directory, register_source
+
+
+@register_source("lmdb", source="LMDB 0.9; SOTA-Face-Recognition-Train-and-Test")
+class LMDBSource(KeyedSource):
+    """LMDB with decimal keys and values that are msgpack of (image bytes, label); lmdb and msgpack are not needed.
+
+    dataset_dir: the directory. file: the database in it. num_classes: None takes `__classnum__` of the file, or counts
+    them, the largest label + 1, where that is more. Images come by their keys as numbers. Nobody may write to the file
+    meanwhile. Memory: 16 bytes an image, and 8 more where keys have gaps; 80 while the file is indexed.
+    """
+
+    looks_for = "data.mdb (lmdb)"
+
+    @classmethod
+    def recognise(cls, directory: Directory) -> str:
+        return "data.mdb" if "data.mdb" in directory.files else ""
+
+    def __init__(self, dataset_dir: str | os.PathLike, num_classes: int | None, file: str = "data.mdb") -> None:
+        path = os.path.join(os.fspath(dataset_dir), file)
+        if os.path.isdir(path):  # x.lmdb/data.mdb
+            path = os.path.join(path, "data.mdb")
+        found = read_values(path)
+        self.files = Files([path], [found.size])
+        self.positions, self.sizes = found.positions, found.sizes
+        counted = max(found.classes or 0, int(found.labels.max(initial=-1)) + 1)
+        self._set_labels(found.labels, counted if num_classes is None else num_classes)
+        self._set_keys(found.keys)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        return self.bytes_of(index), int(self.labels[index])
