@@ -25,10 +25,10 @@ from plsc.parallel.environment import Environment
 
 
 def train(config: Config, user_objects: UserObjects) -> Result:
-    """Train, verify, save. Every rank calls it. Raises a PlscError, on every rank.
+    """Train, verify and save. Every rank calls it. Raises a PlscError, on every rank.
 
-    A run that SIGTERM stops saves and ends the process with status EXIT_STOPPED (SystemExit). One that was trained and
-    saved, but not verified at each step where it should have been, raises a VerificationError that holds the result.
+    A run that SIGTERM stops saves and exits with status EXIT_STOPPED (SystemExit). A run that was trained and saved,
+    but failed to verify at some step, raises a VerificationError with the result.
     """
     notes: list[str] = []
 
@@ -54,14 +54,14 @@ def train(config: Config, user_objects: UserObjects) -> Result:
 
 
 def _steps(failed: dict[int, str]) -> str:
-    format_value = ", ".join(map(str, list(failed)[:10])) + (", ..." if len(failed) > 10 else "")
-    return f"{len(failed)} step(s): {format_value}"
+    shown = ", ".join(map(str, list(failed)[:10])) + (", ..." if len(failed) > 10 else "")
+    return f"{len(failed)} step(s): {shown}"
 
 
 def test(config: Config, user_objects: UserObjects, json_file: str = "", html_file: str = "") -> Verifications:
-    """The numbers of the net in ``checkpoint_dir`` on every set, the same on each rank.
+    """The metrics of the model in ``checkpoint_dir`` on every set, equal on all ranks.
 
-    json_file, html_file: where rank 0 writes the figures and the page that shows them; "" for nowhere.
+    json_file, html_file: where rank 0 writes the metrics and a page that shows them; "" for neither.
     """
     outputs = Outputs(json_file, html_file)
 
@@ -79,7 +79,7 @@ def test(config: Config, user_objects: UserObjects, json_file: str = "", html_fi
 
 
 def predict(config: Config, user_objects: UserObjects) -> Prediction:
-    """The features of the pictures, in order, not augmented; written to ``model_save_dir``/predictions."""
+    """The features of the images, in order, without augmentation; written to ``model_save_dir``/predictions."""
     config, taken = with_stored_settings(config, user_objects)
     with start(config, user_objects, _check_checkpoint) as run:
         _say(run, taken)
@@ -87,7 +87,7 @@ def predict(config: Config, user_objects: UserObjects) -> Prediction:
 
 
 def convert_for_prediction(config: Config, user_objects: UserObjects) -> str:
-    """Export the net in ``checkpoint_dir`` to ``model_save_dir``/inference, which is returned (for plsc.Predictor)."""
+    """Export the model in ``checkpoint_dir`` for plsc.Predictor; returns ``model_save_dir``/inference."""
     config, taken = with_stored_settings(config, user_objects)
     with start(config, user_objects, _check_export) as run:
         _say(run, taken)
@@ -117,7 +117,7 @@ def _check_export(config: Config, user_objects: UserObjects, env: Environment) -
 
 
 def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb: float | None) -> MemoryPlan:
-    """What each rank of ``train`` will need in memory. Runs nothing, reads no data, writes nothing."""
+    """The memory that each rank of ``train`` will need. Runs nothing, reads no data, writes nothing."""
     return make_plan(config, user_objects, ranks, memory_gb)
 
 

@@ -127,7 +127,7 @@ CASES = {
     "picture missing": (setting(data__label_file="missing.txt"), ["missing.txt:4", "'gone.jpg' is missing"]),
     "picture too wide": (setting(data__label_file="wide.txt"), ["wide.txt:", "9 x 8", "model.image_shape", "8 x 8"]),
     "batch too large": (setting(train_batch_size=17), ["train_batch_size=17", "34", "32 training", "at most 16"]),
-    "image number": (setting(data__train_image_num=31), ["data.train_image_num=31", "32 images", "leave it null"]),
+    "image number": (setting(data__train_image_num=31), ["data.train_image_num=31", "32 images", "set it to null"]),
     "ratio 0": (setting(classifier__sample_ratio=0), ["classifier.sample_ratio=0", "(0, 1]"]),
     "ratio negative": (setting(classifier__sample_ratio=-1), ["classifier.sample_ratio=-1", "(0, 1]"]),
     "ratio above 1": (setting(classifier__sample_ratio=1.5), ["classifier.sample_ratio=1.5", "(0, 1]"]),

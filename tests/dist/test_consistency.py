@@ -104,7 +104,7 @@ def test_checkpoints_of_one_name_on_two_disks_are_not_mixed(outcome, name):
 @pytest.mark.parametrize("name, text", [
     ("label_map", "label_map='map.txt': rank(s) 1 read another map"),
     ("exported", "the model in net/inference is "),
-    ("pictures", "what there is to predict is '24 pictures, checksum "),
+    ("pictures", "the images to predict is '24 images, checksum "),
 ])  # fmt: skip
 def test_other_files_of_one_name_are_not_mixed(outcome, name, text):
     cwd, report = outcome
@@ -136,7 +136,7 @@ def test_the_same_data_are_no_news(outcome):
     ("on with longer", "a list of 32 lines instead of 24, whose beginning is the same"),
     ("on with permuted", "the same 24 lines are in another order"),
     ("on with shifted, told", "the same 24 images have other labels"),
-    ("on from an old one", "does not say with which data it was trained"),
+    ("on from an old one", "does not record its training data"),
 ])  # fmt: skip
 def test_other_data_are_said_in_one_line(outcome, name, text):
     cwd, report = outcome

@@ -174,7 +174,7 @@ def test_logs_and_scalars(outcome, world_size):
     cwd = outcome[world_size]["cwd"]
     for rank in range(world_size):
         text = (cwd / "first" / "logs" / f"rank_{rank:05d}.log").read_text()
-        assert "train: epoch: 0, step: 4/4, loss: " in text and "images/s: " in text and "left: 0:00:00" in text
+        assert "train: step 4/4, epoch 0, loss " in text and " images/s, " in text and "left 0:00:00" in text
     lines = [json.loads(line) for line in (cwd / "first" / "scalars.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     assert lines[-1]["loss"] == pytest.approx(outcome[world_size]["parts"][0]["first"]["loss"])

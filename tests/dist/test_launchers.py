@@ -98,7 +98,7 @@ def test_ranks_end_with_a_killed_launcher_and_the_same_command_goes_on(tmp_path,
     again.send_signal(signal.SIGTERM)  # Paddle's launcher passes it on three times, which is one request to stop
     assert again.wait(SECONDS) == signal.SIGTERM
     wait_for(lambda: not ranks_of(tmp_path), "the ranks go on", tmp_path)
-    assert latest(str(tmp_path / "run")) is not None and "asked to stop: saved after step" in told(tmp_path)
+    assert latest(str(tmp_path / "run")) is not None and "stopped: saved after step" in told(tmp_path)
 
 
 RANK = """

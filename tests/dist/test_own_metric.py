@@ -39,7 +39,7 @@ class Raises(Base):
 
 @register_metric("later")
 class Later(Base):
-    """Good with made-up embeddings, raises afterwards."""
+    """Good with random embeddings, raises afterwards."""
     def compute(self, data):
         CALLS.append(data.name)
         if len(CALLS) > 1:
@@ -118,9 +118,9 @@ def test_log_scalars_table_json_and_page_say_the_same(trained, ranks):
     assert found[-1]["accuracy"] == numbers["accuracy"] and found[-1]["roc"]["tpr"][-1] == 1.0
     for rank in range(ranks):
         log = (directory / "run" / "logs" / f"rank_{rank:05d}.log").read_text()
-        assert f"test: step: 4, [faces/] class_means: nearest_mean: {numbers['nearest_mean']:.5f}, " in log
+        assert f"test: step 4, [faces/] class_means: nearest_mean: {numbers['nearest_mean']:.5f}, " in log
         assert "[faces/] Accuracy-Flip: " in log and "[faces/] retrieval: recall@1: " in log
-        assert log.count("[lfw] class_means is not computed: it has pairs, no identities; a folder of") == 1
+        assert log.count("[lfw] class_means is not computed: it has pairs, no identities; use a folder of") == 1
     assert f"{numbers['spread']:.5f}" in told[0]["text"] and "class_means  nearest_mean  spread" in told[0]["text"]
     judged = json.loads((directory / "judged.json").read_text())["sets"]
     assert judged["faces/"]["spread"] == told[0]["tested"]["faces/"]["spread"] and "spread" not in judged["lfw"]
@@ -145,7 +145,7 @@ def test_a_wrong_metric_is_one_line_on_every_rank(tmp_path):
     payload = {"cwd": str(tmp_path), "plugin": "wrong.py", "names": ["later", "raises"]}
     later, raises = zip(*run("tests.dist.own_metric_cases:wrong", 2, tmp_path, payload))
     for said in raises:
-        assert said.startswith("DataError: ") and "made-up embeddings" in said and "\n" not in said
+        assert said.startswith("DataError: ") and "random embeddings" in said and "\n" not in said
         assert "faces/: metric raises: compute raised ZeroDivisionError: division by zero (wrong.py:" in said
     for said in later:  # trained to the end; the other metric was computed
         assert said.startswith("VerificationError: trained and saved") and "failed at 2 step(s): 2, 4" in said

@@ -47,7 +47,7 @@ def test_without_memory_for_a_copy_on_one_rank_all_wait_for_the_save(outcome):
     assert report["little_memory"] == [0, 0]
     for rank in (0, 1):
         log = (cwd / "little_memory" / "logs" / f"rank_0000{rank}.log").read_text()
-        assert "save_async: rank 1 has no room" in log and "stood still" not in log and "step_00000006" in log
+        assert "save_async: rank 1 has no room" in log and "was paused" not in log and "step_00000006" in log
 
 
 def test_a_run_that_does_not_fit_on_one_machine_is_refused_on_all(outcome):

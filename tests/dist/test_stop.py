@@ -44,5 +44,5 @@ def test_the_resumed_run_ends_as_one_never_stopped(outcome, name):
 def test_a_run_that_is_stopped_by_hand_shows_no_stack(outcome):
     cwd, _ = outcome
     said = (cwd / "rank0.log").read_text()
-    assert "another one ends it unsaved" in said and "asked to stop: saved after step 4" in said
+    assert "another one ends it unsaved" in said and "stopped: saved after step 4" in said
     assert "Traceback" not in said and "KeyboardInterrupt" not in said

@@ -30,7 +30,7 @@ def test_training_goes_on_and_the_end_tells(outcome, ranks):
         assert f"trained and saved ({about['path']}), but verification failed at 2 step(s): 8, 12" in about["text"]
         assert f"at step 8: {where}test_dataset[21] raised OSError: the disk has gone" in about["text"]
         log = (run / "logs" / f"rank_{rank:05d}.log").read_text()
-        assert "verification failed at step 8, training goes on: " in log
+        assert "verification failed at step 8, training continues: " in log
     # what was trained and saved is that of the run whose verifications were good
     assert manifest(run, 12)["files"] == manifest(cwd / f"good{ranks}", 12)["files"]
     assert about["path"] == latest(str(run))

@@ -119,7 +119,11 @@ def test_folders_and_lists(tmp_path):
     assert found["items.txt"].values["num_gallery"] == 25 and found["faces/"].values["num_gallery"] == 24
     assert found["items.txt"].values["num_queries"] == found["faces/"].values["num_queries"] == 24
     assert list(found["own"].computed) == ["verification"]
-    assert found["own"].skipped["retrieval"].startswith("it has pairs, no identities; a folder of identities or a list")
+    assert (
+        found["own"]
+        .skipped["retrieval"]
+        .startswith("it has pairs, no identities; use a folder of identities or a list")
+    )
     # verification alone embeds the pairs' images only, some several times, and says the same
     alone = verify_all(settings(data=data), UserObjects(), embedder)
     assert embedder.read[3:] == [120, 120, 48]

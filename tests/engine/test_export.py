@@ -141,7 +141,7 @@ def test_what_is_not_an_export_is_not_overwritten(trained_run, tmp_path):
     kept = tmp_path / "inference" / "thesis.txt"
     kept.parent.mkdir()
     kept.write_text("years")
-    with pytest.raises(ConfigError, match="inference: is there already and holds no plsc.json"):
+    with pytest.raises(ConfigError, match="inference: exists and holds no plsc.json"):
         entry(trained_run, tmp_path).convert_for_prediction()
     assert kept.read_text() == "years" and os.listdir(kept.parent) == ["thesis.txt"]
 
@@ -213,7 +213,9 @@ def test_a_net_that_paddle2onnx_cannot_convert_is_one_line(exported, tmp_path):
     """It is another program, so an abort in it ends nothing here."""
     program = tmp_path / next(name for name in os.listdir(exported) if name.endswith(("json", "pdmodel")))
     program.write_bytes(b"no program")
-    with pytest.raises(ExportError, match="paddle2onnx cannot convert this net: .*set export.format: paddle") as caught:
+    with pytest.raises(
+        ExportError, match="paddle2onnx cannot convert this model: .*set export.format: paddle"
+    ) as caught:
         onnx.convert(str(program), str(Path(exported, "backbone.pdiparams")), str(tmp_path / "x.onnx"))
     assert "\n" not in str(caught.value)
 

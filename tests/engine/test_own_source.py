@@ -88,7 +88,7 @@ def broken(*arguments):
         ({"__init__": lambda self, most: broken()}, "data.dataset='mine': raised KeyError: 'gone' (test_own_source.py"),
         ({"check": broken}, "data.dataset='mine': raised KeyError: 'gone' (test_own_source.py:"),
         ({"record": broken}, "data.dataset='mine': raised KeyError: 'gone' (test_own_source.py:"),
-        ({"record": lambda self: {"digest": b"x"}}, "data.dataset='mine': its record is no plain JSON: "),
+        ({"record": lambda self: {"digest": b"x"}}, "data.dataset='mine': its record is not plain JSON: "),
         ({"record": lambda self: None}, "data.dataset='mine': raised TypeError: "),
         ({"__len__": lambda self: 0}, "the training data has no images"),
         ({"__len__": lambda self: 1}, "train_batch_size=2 on 1 rank(s) makes a global batch of 2, more than the 1"),

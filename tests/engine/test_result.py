@@ -13,7 +13,7 @@ def test_it_is_a_short_table():
     found = verify(rng.standard_normal((400, 8)), [True, False] * 100)
     result = Result(1200, 3.14159, "out/checkpoints/step_00001200", {"lfw": found, "agedb_30": found})
     lines = str(result).splitlines()
-    assert lines[:2] == ["trained to step 1200, loss 3.1416", "checkpoint out/checkpoints/step_00001200"]
+    assert lines[:2] == ["trained to step 1,200, loss 3.1416", "checkpoint out/checkpoints/step_00001200"]
     assert len(lines) == 5 and lines[3].startswith("lfw ") and f"{100 * found.accuracy:.2f} %" in lines[4]
     assert repr(result) == str(result) and "array" not in repr(found) and len(repr(found)) < 700
 

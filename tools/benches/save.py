@@ -42,7 +42,7 @@ def run(case: dict) -> dict:
         })  # fmt: skip
         checkpoint = entry.train().checkpoint
         log = Path(directory, "logs", "rank_00000.log").read_text()
-        line = r"stood still for ([0-9.]+) s" if case["save_async"] else r"Save model to .*, ([0-9.]+) s"
+        line = r"paused for ([0-9.]+) s" if case["save_async"] else r"Save model to .*, ([0-9.]+) s"
         pauses = [float(text) for text in re.findall(line, log)]
         size = sum(file.stat().st_size for file in Path(checkpoint).iterdir())
     return {"seconds": min(pauses), "checkpoint_mb": round(size / 1e6, 1)}

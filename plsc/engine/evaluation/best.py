@@ -1,4 +1,4 @@
-"""The best checkpoint by a named metric: one decision for all ranks, the same again in a resumed run."""
+"""The best checkpoint by a named metric: the same decision on all ranks, and in a resumed run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # what is looked at before a run starts needs no Paddle
 
 @dataclass(frozen=True)
 class Goal:
-    """``best_metric`` in its parts: the set, the metric, the name of its number, whether the smaller is better."""
+    """``best_metric``, parsed: the set, the metric, the name of its value, whether a smaller value is better."""
 
     name: str
     metric: str
@@ -30,10 +30,10 @@ class Goal:
 
 
 class Best:
-    """Follows ``best_metric`` = "set.number"; of a run without one nothing is ever better.
+    """Tracks ``best_metric`` = "set.value"; without one no checkpoint is the best.
 
-    A number is one of the run's metrics that has a direction, such as accuracy, eer (the smaller is better), tar@1e-3
-    or recall@1. Raises ConfigError for one that no metric of the run gives.
+    A value is one of the run's metrics that has a direction, such as accuracy, eer (smaller is better), tar@1e-3 or
+    recall@1. Raises ConfigError for one that no metric of the run computes.
     """
 
     def __init__(self, run: Run, opened: tuple[str, Manifest] | None):
@@ -45,14 +45,13 @@ class Best:
         self._goal = parse_best_metric(run.config, run.user_objects)
         self._resumed = opened is not None and _inside(opened[0], run.config.model_save_dir)
         if self._resumed:
-            # what a checkpoint of this run says, rather than what lies in best/: a run that is resumed before its best
-            # step decides again as it did
+            # the record in the checkpoint, not in best/: a run resumed before its best step decides as before
             self._restore(opened[1].extra)
 
     def resume(self, step: int) -> bool:
-        """To be called by every rank of a run that begins at ``step``; True where that step may not have been judged.
+        """Restore the record of a run that resumes at ``step``; True where that step may not have been evaluated.
 
-        A step is saved first and judged then, so that its own record is in best/ only, if anywhere.
+        Every rank calls it. A step is saved before it is evaluated, so its own record is in best/ only, if anywhere.
         """
         if not self.metric or not self._resumed:
             return False
@@ -70,7 +69,7 @@ class Best:
 
     @property
     def extra(self) -> dict[str, Any]:
-        """What a checkpoint keeps of this."""
+        """The record that is stored in a checkpoint."""
         return {"best": dict(self._record)} if self._record else {}
 
     @property
@@ -78,10 +77,10 @@ class Best:
         return os.path.join(self._run.config.model_save_dir, BEST)
 
     def improved(self, step: int, results: Mapping[str, Mapping[str, float | None]]) -> bool:
-        """Look at the numbers of each set, by every rank; True on all of them if they are better than all before.
+        """Compare the metrics of each set with the best so far; True, on all ranks, if they are better.
 
-        A set that could not be judged is no better. Raises ConfigError, on every rank, for a number that the set does
-        not support.
+        Every rank calls it. A set that could not be evaluated is not better. Raises ConfigError, on every rank, for a
+        value that the set does not support.
         """
         if not self.metric or self._goal.number not in results.get(self._goal.name, {}):
             return False
@@ -96,7 +95,7 @@ class Best:
         return True
 
     def _value(self, numbers: Mapping[str, float | None]) -> tuple[float | None, str | None]:
-        """(the number, why there is none)."""
+        """(the value, the reason why there is none)."""
         value = numbers[self._goal.number]
         if value is None:
             known = [name for name, number in numbers.items() if number is not None]
@@ -105,7 +104,7 @@ class Best:
 
 
 def parse_best_metric(config: Config, user_objects: UserObjects) -> Goal:
-    """``best_metric`` in its parts. Raises ConfigError for one that the sets and metrics of the run cannot give."""
+    """Parse ``best_metric``. Raises ConfigError for one that the sets and metrics of the run cannot compute."""
     wanted = config.best_metric
     names = ["test_dataset"] if user_objects.test_dataset is not None else list(config.data.val_targets or [])
     known = {number: metric for metric in make_metrics(config) for number in metric.better}
@@ -114,8 +113,8 @@ def parse_best_metric(config: Config, user_objects: UserObjects) -> Goal:
     directed = [number for number, metric in known.items() if metric.better[number]]
     if number not in directed:
         raise ConfigError(
-            f"best_metric={wanted!r}: must be a set and a number, as {'.'.join([*names[:1], *directed[:1]])}; sets: "
-            f"{', '.join(names)}; numbers of metrics={config.metrics}: {', '.join(directed) or 'none'}"
+            f"best_metric={wanted!r}: must be a set and a value, as in {'.'.join([*names[:1], *directed[:1]])}; sets: "
+            f"{', '.join(names)}; values of metrics={config.metrics}: {', '.join(directed) or 'none'}"
         )
     if not config.with_test:
         raise ConfigError(f"best_metric={wanted!r}: needs with_test: true")
@@ -124,7 +123,7 @@ def parse_best_metric(config: Config, user_objects: UserObjects) -> Goal:
 
 
 def check_best_metric(config: Config, goal: Goal, given: Collection[str]) -> None:
-    """Raise ConfigError where ``goal`` is not among ``given``, the numbers that its set can give."""
+    """Raise ConfigError where ``goal`` is not among ``given``, the values that its set supports."""
     if goal.number not in given:
         raise ConfigError(_unsupported(config.best_metric, goal, list(given)))
 

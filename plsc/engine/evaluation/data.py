@@ -1,4 +1,4 @@
-"""Which data a run reads, from the configuration and the user's own objects."""
+"""The data of a run, from the configuration and the user's own objects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Records = dict[str, dict[str, Any]]  # by what they are records of
 def check_training_data(
     config: Config, user_objects: UserObjects, env: Environment, notes: list[str] | None = None
 ) -> Records:
-    """Look at list, pictures and verification sets before anything is opened. Raises DataError, ConfigError.
+    """Check list, images and verification sets before anything is written. Raises DataError, ConfigError.
 
     Returns a record of each, to be compared with those of other ranks and of a checkpoint (plsc.data.record). What
     ``config`` leaves open about the data is set in it (plsc.engine.evaluation.left_open), and told to ``notes``.
@@ -65,7 +65,7 @@ def check_training_data(
 
 
 def _check_source(config: Config, env: Environment, notes: list[str]) -> dict[str, Any]:
-    """Look at the data source; its files once on each machine."""
+    """Check the data source; its files once on each machine."""
     counts = config.classifier.num_classes is None
     data = _open_source(config, 0 if config.seed is None else config.seed, env.local_rank == 0, notes)
     if counts:
@@ -75,7 +75,7 @@ def _check_source(config: Config, env: Environment, notes: list[str]) -> dict[st
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise DataError(f"data.dataset={config.data.dataset!r}: its record is no plain JSON: {error}") from None
+        raise DataError(f"data.dataset={config.data.dataset!r}: its record is not plain JSON: {error}") from None
     return record
 
 
@@ -101,7 +101,7 @@ def _open_source(config: Config, seed: int, check_files: bool, notes: list[str])
 
 
 def _call_source(config: Config, work: Callable[[], Any]) -> Any:
-    """What ``work()`` returns; an exception of a user's source in one line."""
+    """Call ``work()``; an exception of a user's source becomes a DataError of one line."""
     try:
         return work()
     except PlscError:
@@ -111,7 +111,7 @@ def _call_source(config: Config, work: Callable[[], Any]) -> Any:
 
 
 def _user_data_record(config: Config, user_objects: UserObjects) -> dict[str, Any]:
-    """What is known of a user's data set or reader."""
+    """The record of a user's data set or reader."""
     section, classes = config.data, config.classifier.num_classes
     if user_objects.train_dataset is not None:
         number = _length(user_objects.train_dataset)
@@ -128,7 +128,7 @@ def _user_data_record(config: Config, user_objects: UserObjects) -> dict[str, An
 def _length(dataset) -> int | None:
     try:
         return len(dataset)
-    except Exception:  # what the data set's own class says is told when it is used
+    except Exception:  # reported when the data set is used
         return None
 
 
@@ -159,7 +159,7 @@ def check_verification(config: Config, user_objects: UserObjects) -> Records:
 
 
 def _check_pairs(path: str | os.PathLike[str], found: AnySet) -> None:
-    """Raise DataError where a set of pairs cannot be judged."""
+    """Raise DataError where a set of pairs cannot be evaluated."""
     if isinstance(found, PairSet) and (len(found.issame) < FOLDS or found.issame.all() or not found.issame.any()):
         raise DataError(
             f"{path}: has {int(found.issame.sum())} same and {int((~found.issame).sum())} different pairs; it "
@@ -183,7 +183,7 @@ def _record(found: AnySet) -> dict[str, Any]:
 
 
 def require_image_input(config: Config) -> None:
-    """Raise ConfigError where the net takes what no picture has."""
+    """Raise ConfigError where the model needs channels that no image has."""
     reason = unsupported_channels(config.model.image_shape[0])
     if reason:
         raise ConfigError(f"model.image_shape={list(config.model.image_shape)}: {reason}")
@@ -207,8 +207,8 @@ def number_of_samples(test_dataset, pairs: bool = True) -> int:
 
 
 def verification_files(config: Config, names: Sequence[str] | None = None) -> list:
-    """The paths of the verification sets, or of those that are named. Raises DataError that names what is missing and
-    what to do."""
+    """The paths of the verification sets, by default of all. Raises DataError that names what is missing and what to
+    do."""
     try:
         return find_targets(config.data.dataset_dir, list(config.data.val_targets if names is None else names))
     except DataError as error:
@@ -244,11 +244,11 @@ def compare_samples(run: Run, data) -> None:
 
 
 def check_image_count(config: Config, found: int, where: str) -> None:
-    """Raise ConfigError where data.train_image_num says something else than there is."""
+    """Raise ConfigError where data.train_image_num is not the number of images."""
     said = config.data.train_image_num
     if said is not None and said != found:
         raise ConfigError(
-            f"data.train_image_num={said}: {where} has {found} images; correct it or leave it null to count them"
+            f"data.train_image_num={said}: {where} has {found} images; correct it or set it to null to count them"
         )
 
 

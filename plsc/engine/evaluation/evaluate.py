@@ -1,4 +1,4 @@
-"""The sets on the ranks: every set's pictures spread over them, the metrics the same on each."""
+"""Evaluation on all ranks: each set's images are distributed over them, the metrics are equal on each."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from plsc.parallel.environment import Environment
 from plsc.parallel.ranks import OneRank, Ranks
 
 RunProgram = Callable[[Any, dict, list], list]
-# look(result, set, read, views by kind); read(i) gives picture i of the set as float32 [C, H, W]
+# on_set(result, set, read, views by kind); read(i) returns image i of the set as float32 [C, H, W]
 OnSet = Callable[[SetResult, TestSet, Callable[[int], np.ndarray], Mapping[str, Embedded]], None]
 
 
 class Embedder:
-    """Pictures to features by an evaluation program, in batches spread over the ranks.
+    """Images to features by an evaluation program, in batches distributed over the ranks.
 
-    ``run(program, feed, fetches)`` executes; every rank must call ``embed`` with the same pictures.
+    ``run(program, feed, fetches)`` executes; every rank must call ``embed`` with the same images.
     """
 
     def __init__(self, config: Config, env: Environment, program: EvalProgram, run: RunProgram):
@@ -47,7 +47,7 @@ class Embedder:
         self._input = input_names(config)[0]
 
     def embed(self, read: Callable[[int], np.ndarray], count: int, flip: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """(features [count, E], those of the mirrored pictures or None). ``read(i)`` gives float32 [C, H, W]."""
+        """(features [count, E], those of the mirrored images or None). ``read(i)`` returns float32 [C, H, W]."""
         indices, _ = split(count, self._env.rank, self._env.world_size, self._batch)
         plain, mirrored = [], []
         for batch in indices:
@@ -58,7 +58,7 @@ class Embedder:
         return self._whole(plain, count), self._whole(mirrored, count) if flip else None
 
     def in_order(self, of_ranks: list[list[int]], count: int) -> np.ndarray:
-        """A number for each picture, int64 [count], from those of each rank in the order in which it read them."""
+        """A number for each image, int64 [count], from those of each rank in its reading order."""
         return assemble([np.array(numbers, np.int64).reshape(-1, self._batch) for numbers in of_ranks], count)
 
     def _feature(self, images: np.ndarray) -> np.ndarray:
@@ -80,10 +80,10 @@ def verify_all(
     group: Ranks | None = None,
     failures: dict[str, str] | None = None,
 ) -> dict[str, SetResult]:
-    """What the metrics of every set say, by the name of the set. ``look`` is handed each set while it is in memory.
+    """The metrics of every set, by the name of the set. ``on_set`` is called with each set while it is in memory.
 
-    What is wrong with a set or a metric on one rank counts on all ranks of ``group``: it goes into ``failures`` under
-    the name of the set, or of set and metric, and the rest is judged; without ``failures`` it is raised as a DataError.
+    An error in a set or a metric on one rank counts on all ranks of ``group``: it goes into ``failures`` under the name
+    of the set, or of set and metric, and the rest is evaluated; without ``failures`` it is raised as a DataError.
     """
     results: dict[str, SetResult] = {}
     metrics = make_metrics(config)
@@ -99,19 +99,19 @@ def verify_all(
             failures.update(problems)
         if one is not None:
             results[one.name] = one
-        del found  # else it stays in memory while the next one is read
+        del found  # free it before the next one is read
     return results
 
 
 class _Evaluator:
-    """Judges one set after the other. ``problems``: {set, metric: what is wrong} of the last one."""
+    """Evaluates one set after the other. ``problems``: {set, metric: error} of the last one."""
 
     def __init__(self, config: Config, metrics: Sequence[Metric], embedder: Embedder, group: Ranks):
         self._config, self._metrics, self._embedder, self._group = config, metrics, embedder, group
         self.problems: dict[str, str] = {}
 
     def __call__(self, found: TestSet | UnreadableSet, on_set: OnSet | None) -> SetResult | None:
-        """None where every metric has a problem. Raises DataError, on every rank, for what is wrong with the set."""
+        """None where every metric failed. Raises DataError, on every rank, for an error in the set itself."""
         self.problems = {}
         self._agree(found.reason if isinstance(found, UnreadableSet) else None)
         self._agree(_count_mismatch(self._group, found))
@@ -131,7 +131,7 @@ class _Evaluator:
     def _embedded(
         self, found: TestSet, read: Callable[[int], np.ndarray]
     ) -> tuple[list[Metric], dict[str, str], dict[str, Embedded]]:
-        """(the metrics that the set supports, why others are left out, what they are given by kind)."""
+        """(the metrics that the set supports, why others are skipped, their inputs by kind)."""
         careful = _SafeReader(read, tuple(self._config.model.image_shape))
         plain, mirrored = self._embedder.embed(careful, num_images(found), flip=True)
         self._agree(careful.problem)
@@ -154,7 +154,7 @@ class _Evaluator:
 
 
 def _compute(metric: Metric, data: Embedded, group: Ranks) -> tuple[str | None, Computed | None]:
-    """(what is wrong, what the metric makes of a set): computed on rank 0, the same on all."""
+    """(error, the metric of a set): computed on rank 0, the same on all."""
     own, problem = None, None
     if metric.on_every_rank or group.rank == 0:
         try:
@@ -169,8 +169,8 @@ def _compute(metric: Metric, data: Embedded, group: Ranks) -> tuple[str | None, 
 
 
 class _SafeReader:
-    """``read`` that never fails: after the first failure it gives empty pictures, for what the other ranks compute
-    together with this one. ``problem``: what it was."""
+    """``read`` that never raises: after the first error it returns blank images, so that this rank still takes part in
+    the collectives. ``problem``: the error."""
 
     def __init__(self, read: Callable[[int], np.ndarray], shape: tuple[int, ...]):
         self._read, self._shape = read, shape
@@ -187,8 +187,8 @@ class _SafeReader:
 
 def _count_mismatch(group: Ranks, found: TestSet) -> str | None:
     counts = group.all_gather(num_images(found))
-    same = len(set(counts)) == 1  # else the ranks would not make the same number of batches
-    return None if same else f"{found.name}: the ranks see {counts} pictures; give all of them the same files"
+    same = len(set(counts)) == 1  # otherwise the ranks would not run the same number of batches
+    return None if same else f"{found.name}: the ranks see {counts} images; give all ranks the same files"
 
 
 def _first_problem(group: Ranks, own: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What a verification leaves behind for people and programs: the figures as JSON, the page as HTML."""
+"""The files of a verification: metrics as JSON, a page as HTML."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from plsc.evaluation.verification import pair_distances
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files to write, each "" for none. json_file: all figures. html_file: the page that shows them."""
+    """Files to write, each "" for none. json_file: all metrics. html_file: the page that shows them."""
 
     json_file: str = ""
     html_file: str = ""
 
     def check(self) -> None:
-        """Raises DataError where one of them could not be made."""
+        """Raise DataError where one of them cannot be written."""
         for what, path in (("--json", self.json_file), ("--html", self.html_file)):
             if path:
                 require_writable(path, what)
@@ -37,7 +37,7 @@ class Outputs:
 
 @dataclass
 class OutputWriter:
-    """Collects what the files need while the sets pass by, then writes them. For one rank."""
+    """Collects the contents of the files set by set, then writes them. Used on one rank."""
 
     config: Config
     outputs: Outputs
@@ -50,7 +50,7 @@ class OutputWriter:
         read: Callable[[int], np.ndarray],
         views: Mapping[str, Embedded],
     ) -> None:
-        """Keeps what the page shows of a set; nothing of the set itself stays in memory."""
+        """Keep what the page shows of a set; the set itself is not kept in memory."""
         if not self.outputs.html_file or one.verification is None:
             return
         std, pairs = self.config.data.pixel_std, views[PAIRS]
@@ -60,18 +60,18 @@ class OutputWriter:
             page_data(one.name, one.verification, distance, pairs.issame, lambda i: pixels(read(int(pictures[i])), std))
         )
 
-    def write(self, net: str, step: int, results: Mapping[str, SetResult]) -> list[str]:
-        """Writes the files and returns their names. net, step: what was judged. Raises DataError."""
+    def write(self, model: str, step: int, results: Mapping[str, SetResult]) -> list[str]:
+        """Write the files and return their names. model, step: what was evaluated. Raises DataError."""
         if self.outputs.json_file:
-            write_text(self.outputs.json_file, as_json(net, step, results), "--json")
+            write_text(self.outputs.json_file, as_json(model, step, results), "--json")
         if self.outputs.html_file:
             numbers = {name: numbers_beside_verification(one) for name, one in results.items()}
-            write_page(self.outputs.html_file, self.sets, f"{net}, after {step} steps", numbers)
+            write_page(self.outputs.html_file, self.sets, f"{model}, after {step:,} steps", numbers)
         return [path for path in (self.outputs.json_file, self.outputs.html_file) if path]
 
 
 def numbers_beside_verification(one: SetResult) -> dict[str, dict[str, float | None]]:
-    """{metric: its numbers}, of all but verification, for which the page has charts."""
+    """{metric: its values}, without verification, for which the page has charts."""
     return {
         name: found.values
         for name, found in one.computed.items()
@@ -79,16 +79,16 @@ def numbers_beside_verification(one: SetResult) -> dict[str, dict[str, float | N
     }
 
 
-def as_json(net: str, step: int, results: Mapping[str, SetResult]) -> str:
-    """{"net": ..., "step": ..., "sets": {name: numbers as in scalars.jsonl}}, one line."""
-    content: dict[str, Any] = {"net": net, "step": step, "sets": {name: one.record for name, one in results.items()}}
+def as_json(model: str, step: int, results: Mapping[str, SetResult]) -> str:
+    """{"net": the model, "step": ..., "sets": {name: values as in scalars.jsonl}}, indented."""
+    content: dict[str, Any] = {"net": model, "step": step, "sets": {name: one.record for name, one in results.items()}}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def pixels(image: np.ndarray, pixel_std: float) -> np.ndarray:
-    """What the net was shown, float32 [C, H, W], as a picture again: uint8 [H, W, 3], the inverse of ``normalise``.
+    """The input of the model, float32 [C, H, W], as an image uint8 [H, W, 3]: the inverse of ``normalise``.
 
-    Of other than three channels the first is shown as grey. A user's own range is cut off at 0 and 255.
+    Without three channels the first one is shown as grey. Values are clipped to 0..255.
     """
     channels = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
     return np.clip(np.rint(channels * pixel_std + PIXEL_MEAN), 0, 255).astype(np.uint8).transpose(1, 2, 0)

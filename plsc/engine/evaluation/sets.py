@@ -1,4 +1,4 @@
-"""The sets that a run is judged by, opened one after the other, and which metrics each of them supports."""
+"""The evaluation sets of a run, opened one at a time, and the metrics that each of them supports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from plsc.evaluation.metric import IDENTITIES, PAIRS, Embedded, Metric, supporte
 from plsc.evaluation.pair_sets import image_location
 
 NO_EMBEDDINGS = np.zeros((0, 0))
-NO_IDENTITIES = "it has pairs, no identities; a folder of identities or a list of path<TAB>identity has"
+NO_IDENTITIES = "it has pairs, no identities; use a folder of identities or a list of path<TAB>identity"
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class UnreadableSet:
 
 
 class UserTestSet:
-    """A user's ``test_dataset``: the labels are identities; samples 2i and 2i + 1 are pair i, "same" if their labels
-    are equal.
+    """A user's ``test_dataset``: labels are identities; samples 2i and 2i + 1 are pair i, "same" if their labels are
+    equal.
 
-    A sample is read once, so that picture and label belong together: labels are known after ``settle``. kinds: what is
-    needed of it, "pairs", "identities" or both.
+    Each sample is read once, so the labels are known after ``set_labels``. kinds: what the metrics need, "pairs",
+    "identities" or both.
     """
 
     name = "test_dataset"
@@ -72,14 +72,14 @@ TestSet = Union[AnySet, UserTestSet]
 
 
 def kinds_of(metrics: Sequence[Metric]) -> set[str]:
-    """What the metrics need of a set."""
+    """The kinds of labels that the metrics need."""
     return {metric.needs for metric in metrics}
 
 
 def verification_sets(
     config: Config, user_objects: UserObjects, kinds: Collection[str]
 ) -> Iterator[TestSet | UnreadableSet]:
-    """The sets to judge by, one after the other, so that one is in memory at a time."""
+    """The evaluation sets, one at a time, so that only one is in memory."""
     if user_objects.test_dataset is not None:
         shape = tuple(config.model.image_shape)
         yield _load_or_explain(UserTestSet.name, lambda: UserTestSet(user_objects.test_dataset, shape, kinds))
@@ -96,12 +96,12 @@ def _load_or_explain(name: str, load: Callable[[], TestSet]) -> TestSet | Unread
 
 
 def num_images(found: TestSet) -> int:
-    """How many pictures are to be embedded."""
+    """The number of images to embed."""
     return found.count if isinstance(found, UserTestSet) else len(found.images)
 
 
 def labels_of(found: TestSet, kind: str) -> Embedded | str:
-    """The labels of a set, of the kind that a metric needs, without embeddings; or why there are none."""
+    """The labels of a set, of the kind that a metric needs, without embeddings; or the reason why there are none."""
     if kind == PAIRS:
         if found.issame is None:
             return too_few(found) if isinstance(found, IdentitySet) else "it has no pairs"
@@ -123,14 +123,14 @@ def split_supported(metrics: Sequence[Metric], found: TestSet) -> tuple[list[Met
             good.append(metric)
     if not good:
         reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
-        raise DataError(f"{found.name}: no metric can be computed ({reasons}); change metrics, or leave the set out")
+        raise DataError(f"{found.name}: no metric can be computed ({reasons}); change metrics, or remove the set")
     return good, skipped
 
 
 def embedded_views(
     found: TestSet, kinds: Collection[str], plain: np.ndarray, mirrored: np.ndarray
 ) -> dict[str, Embedded]:
-    """By kind, what the metrics are given. plain, mirrored [M, E]: features of all pictures. Raises DataError."""
+    """The inputs of the metrics, by kind. plain, mirrored [M, E]: features of all images. Raises DataError."""
     made: dict[str, Embedded] = {}
     whole = None
     for kind in (PAIRS, IDENTITIES):
@@ -146,7 +146,7 @@ def embedded_views(
 
 
 def reader(config: Config, found: TestSet) -> Callable[[int], np.ndarray]:
-    """``read(index)``: a picture of a set as the net takes it, float32 [C, H, W]. Raises DataError that names it."""
+    """``read(index)``: an image of a set as input of the model, float32 [C, H, W]. Raises DataError that names it."""
     return found.read if isinstance(found, UserTestSet) else image_reader(config, found)
 
 
@@ -165,6 +165,6 @@ def image_reader(config: Config, found: AnySet) -> Callable[[int], np.ndarray]:
 
 
 def describe_error(error: Exception) -> str:
-    """One line; the kind too where it is none of ours."""
+    """One line, with the class of the error unless it is a PlscError."""
     text = " ".join(str(error).split())
     return text if isinstance(error, PlscError) else f"{type(error).__name__}: {text}"

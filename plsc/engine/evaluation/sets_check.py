@@ -1,4 +1,4 @@
-"""Verification sets are looked at wholly before the first step: what is wrong with one is not found hours later."""
+"""Checks all verification sets before the first step, so that no error in one is found hours later."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from plsc.evaluation.identity_sets import AnySet
 from plsc.evaluation.metric import PAIRS, Metric, dry_run, make_metrics, supported_numbers
 from plsc.evaluation.spread import split
 
-LONG_SECONDS = 1.0  # what takes longer is told
+LONG_SECONDS = 1.0  # a check that takes longer is logged
 SMALL = 100  # samples
 
 
 def check_sets(run: Run) -> None:
-    """Decode all pictures of all sets, each rank those that it will embed. Every rank must call it.
+    """Decode all images of all sets; each rank decodes those that it will embed. Every rank must call it.
 
-    A user's ``test_dataset`` is read wholly where it is small; of a larger one the first and the last sample, and as
-    many pairs as it takes to see both kinds. Raises DataError, or ConfigError for a ``best_metric`` that the pairs do
-    not give, on every rank.
+    A small ``test_dataset`` of a user is read completely; of a larger one the first and the last sample, and pairs
+    until both kinds were seen. On every rank raises DataError, or ConfigError for a ``best_metric`` that the pairs do
+    not support.
     """
     if not run.config.with_test:
         return
@@ -48,16 +48,16 @@ def check_sets(run: Run) -> None:
         what = "test_dataset: samples can be read, the metrics can be computed"
     else:
         count, lines = run.group.agree(lambda: _check_files(run))
-        what = f"verification: all {sum(run.group.all_gather(count))} pictures can be decoded"
+        what = f"verification: all {sum(run.group.all_gather(count))} images can be decoded"
     for line in lines:
         run.log.info(line)
     seconds = time.monotonic() - began
     if seconds > LONG_SECONDS:
-        run.log.info(f"{what} (looked at in {seconds:.1f} s)")
+        run.log.info(f"{what} (checked in {seconds:.1f} s)")
 
 
 def _check_files(run: Run) -> tuple[int, list[str]]:
-    """How many pictures this rank has decoded, and which metrics will not be computed and why."""
+    """How many images this rank has decoded, and which metrics will not be computed and why."""
     config, env, count, lines = run.config, run.env, 0, []
     metrics = make_metrics(config)
     for found in verification_sets(config, run.user_objects, kinds_of(metrics)):
@@ -77,8 +77,8 @@ def _skipped_lines(found: TestSet, skipped: Mapping[str, str]) -> list[str]:
 
 
 def _check_goal(run: Run, found: TestSet, metrics: Sequence[Metric], all_known: bool = True) -> None:
-    """Raise ConfigError where the labels of a set do not give ``best_metric``. all_known: ``metrics`` are all that will
-    be computed."""
+    """Raise ConfigError where the labels of a set do not support ``best_metric``. all_known: ``metrics`` are all that
+    will be computed."""
     if not run.config.best_metric:
         return
     goal = parse_best_metric(run.config, run.user_objects)
@@ -88,13 +88,13 @@ def _check_goal(run: Run, found: TestSet, metrics: Sequence[Metric], all_known: 
 
 
 def _try_user_metrics(run: Run, found: TestSet, metrics: Sequence[Metric]) -> None:
-    """Compute a user's metrics once, from made-up embeddings, on rank 0: what is wrong with one is known now."""
+    """Compute a user's metrics once, on rank 0, from random embeddings, to find errors in them now."""
     theirs = [metric for metric in metrics if not type(metric).__module__.startswith("plsc.")]
     for metric in theirs if run.env.rank == 0 else []:
         try:
             dry_run(metric, labels_of(found, metric.needs), run.config.model.embedding_size)
         except DataError as error:
-            raise DataError(f"{found.name}: {error}; it was tried with made-up embeddings") from None
+            raise DataError(f"{found.name}: {error}; it was tried with random embeddings") from None
 
 
 def _decode(found: AnySet, run: Run, batches: tuple[np.ndarray, np.ndarray]) -> int:
@@ -112,13 +112,13 @@ def _decode(found: AnySet, run: Run, batches: tuple[np.ndarray, np.ndarray]) -> 
         for _ in pool.map(look, mine):
             pass
     if bad:
-        more = f" (and {len(bad) - 1} more of the pictures of {found.name})" if len(bad) > 1 else ""
+        more = f" (and {len(bad) - 1} more of the images of {found.name})" if len(bad) > 1 else ""
         raise DataError(f"{min(bad)}{more}; repair the set, take it out of data.val_targets, or set with_test: false")
     return len(mine)
 
 
 def _check_user_set(run: Run) -> list[str]:
-    """Where workers are to be forked, in a process of its own: users' code may start threads, which a fork lacks."""
+    """In a subprocess where workers will be forked: users' code may start threads, which a fork does not copy."""
     return call_in_fork(lambda: _check_user_set_here(run)) if run.config.data.num_workers else _check_user_set_here(run)
 
 
@@ -138,7 +138,7 @@ def _check_user_set_here(run: Run) -> list[str]:
     if whole:
         found.set_labels(np.array(labels))
         usable, skipped = split_supported(metrics, found)
-    else:  # not all labels have been looked at: at the most so many pairs are different
+    else:  # not all labels were read: at most this many pairs are different
         found.issame, found.identities = np.zeros(found.count // 2, bool), np.arange(found.count) // 4
         usable, skipped = metrics, {}
     _check_goal(run, found, [metric for metric in usable if whole or metric.needs == PAIRS], whole)
@@ -148,7 +148,7 @@ def _check_user_set_here(run: Run) -> list[str]:
 
 
 def _require_both_kinds(pairs: int, label: Callable[[int], int]) -> None:
-    """Raise DataError where all pairs are same, or all are different; reads as many as it takes to see that."""
+    """Raise DataError where all pairs are same, or all are different; reads pairs until both kinds were seen."""
     seen: set[bool] = set()
     for pair in _spread(pairs):
         seen.add(label(2 * pair) == label(2 * pair + 1))
@@ -161,6 +161,6 @@ def _require_both_kinds(pairs: int, label: Callable[[int], int]) -> None:
 
 
 def _spread(count: int) -> Iterator[int]:
-    """Each number below ``count`` once, the first far from each other: often one kind comes after the other."""
+    """Each number below ``count`` once, widely spaced at first: often one kind follows the other."""
     stride = max(1, int(count**0.5))
     return itertools.chain.from_iterable(range(first, count, stride) for first in range(stride))

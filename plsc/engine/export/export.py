@@ -1,4 +1,4 @@
-"""Export: the backbone, and the classes if asked for, as one net without training in it; compared before it is used."""
+"""Export: the backbone, optionally with the classes, as an inference model, compared with the trained one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From a Paddle inference model to ONNX, by paddle2onnx, in a process of its own, since it aborts on what it cannot do.
+"""From a Paddle inference model to ONNX by paddle2onnx, in a subprocess, since it aborts on unsupported models.
 
-Which release reads which Paddle: 1.3.1 the programs of 2.6, 2.x those of 3.x.
+Release 1.3.1 reads the programs of Paddle 2.6, 2.x those of 3.x.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from plsc.backend import static
 from plsc.errors import ExportError
 from plsc.extras import install
 
-OPSET = 13  # read by every ONNX Runtime since 1.6; the nets use nothing newer
+OPSET = 13  # supported by ONNX Runtime since 1.6; the models use nothing newer
 SECONDS = 1800
-MAX_BYTES = 2**31 - 1  # protobuf, which ONNX is stored in, ends here
+MAX_BYTES = 2**31 - 1  # the limit of protobuf, the format of ONNX files
 
 _CONVERT = """
 import sys
@@ -27,7 +27,7 @@ paddle2onnx.export(program, weights, save_file=target, opset_version=int(opset),
 
 
 def require_onnx() -> None:
-    """Raise ExportError where paddle2onnx or ONNX Runtime is missing, or is not the one for this Paddle."""
+    """Raise ExportError where paddle2onnx or ONNX Runtime is missing, or does not support this Paddle."""
     major, extra = ("2", "onnx") if static.is_pir() else ("1", "onnx26")
     hint = f"install it with {install(extra)}, or set export.format: paddle"
     for package in ("paddle2onnx", "onnxruntime"):
@@ -40,22 +40,22 @@ def require_onnx() -> None:
 
 
 def convert(program: str, weights: str, target: str) -> None:
-    """Write ``target``. Raises ExportError with paddle2onnx's own words where it cannot."""
+    """Write ``target``. Raises ExportError with the message of paddle2onnx where it fails."""
     command = [sys.executable, "-c", _CONVERT, program, weights, target, str(OPSET)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise ExportError(f"{target}: paddle2onnx has not ended after {SECONDS} s; set export.format: paddle") from None
-    # 1.3.1 ends with status 0 and an empty file where it fails
+    # where 1.3.1 fails it exits with status 0 and writes an empty file
     if done.returncode != 0 or not os.path.isfile(target) or not os.path.getsize(target):
         raise ExportError(
-            f"{target}: paddle2onnx cannot convert this net: {_reason(done.stderr + done.stdout)} "
+            f"{target}: paddle2onnx cannot convert this model: {_reason(done.stderr + done.stdout)} "
             f"(status {done.returncode}); set export.format: paddle"
         )
 
 
 def _reason(text: str) -> str:
-    """The line that tells most: the first one that speaks of a failure, else the last."""
+    """The most informative line: the first about a failure, else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if any(word in line for word in ("Error", "ERROR", "ailed", "not support"))]
-    return [*telling, *lines[-1:], "it says nothing"][0][:300]
+    return [*telling, *lines[-1:], "no output"][0][:300]

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from plsc.config import Config
-from plsc.config.extensions import SOURCE
 from plsc.data import decode_image, normalise, unsupported_channels
+from plsc.data.opening import open_source
 from plsc.engine.evaluation import left_open
 from plsc.engine.program.trained_backbone import TrainedBackbone
 from plsc.errors import ExportError, PlscError
 from plsc.evaluation.embeddings import normalize
-from plsc.registry import SOURCES
 from plsc.serving import Predictor, find_images, resize_image
 
 IMAGES = 8
@@ -78,7 +77,7 @@ def _training_images(config: Config) -> list[tuple[Any, str]]:
     config = config.copy()
     try:
         left_open.settle_source(config, [])
-        source = SOURCES.find(config.data.dataset)(**SOURCE.arguments(config.settings, seed=0))
+        source = open_source(config, seed=0)
         count = len(source)
     except (PlscError, OSError):
         return []

@@ -1,4 +1,4 @@
-"""A directory of results that appears whole: written aside, then renamed."""
+"""A directory of results that appears complete or not at all: written elsewhere, then renamed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from plsc.files.atomic import flush_path, put_directory, remove_temporaries, res
 
 
 def unfinished_dir(final: str) -> str:
-    """Where the results for the directory ``final`` are written before they are complete."""
+    """The directory in which the results of ``final`` are written until they are complete."""
     return final + ".unfinished"
 
 
 def check_free(final: str, marker: str) -> None:
-    """Raise ConfigError where ``final`` holds something else than earlier results, which a file ``marker`` tells.
+    """Raise ConfigError where ``final`` holds anything but earlier results, which have a file ``marker``.
 
-    Earlier results that a killed ``publish`` had moved away get their name back.
+    Restores the name of earlier results that a killed ``publish`` had renamed.
     """
     restore(final, _replaced(final))
     if not os.path.lexists(final) or os.path.isfile(os.path.join(final, marker)):
         return
     if not os.path.isdir(final) or os.listdir(final):
         raise ConfigError(
-            f"{final}: is there already and holds no {marker}, so that it is not overwritten; move it away or choose "
+            f"{final}: exists and holds no {marker}, so it is not overwritten; move it away or choose "
             "another model_save_dir"
         )
 
 
 def create_unfinished(final: str) -> str:
-    """An empty directory to write to, in place of what an interrupted run left there."""
+    """Create an empty directory to write to, in place of one that an interrupted run left."""
     unfinished = unfinished_dir(final)
     if os.path.isdir(unfinished):
         shutil.rmtree(unfinished)
@@ -39,10 +39,10 @@ def create_unfinished(final: str) -> str:
 
 
 def publish(final: str) -> None:
-    """Put what was written aside in the place of ``final``.
+    """Rename the complete results to ``final``.
 
-    A first result appears by one rename. An earlier one is moved away just before; after a kill between the two renames
-    both lie beside the empty place, and the next ``check_free`` puts the earlier one back.
+    An earlier result is renamed just before. After a kill between the two renames, the next ``check_free`` restores the
+    earlier one.
     """
     unfinished, replaced = unfinished_dir(final), _replaced(final)
     remove_temporaries(unfinished)

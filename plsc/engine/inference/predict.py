@@ -1,4 +1,4 @@
-"""Predict: the features of all pictures of a folder or a list, in order, not augmented, in files."""
+"""Predict: the features of all images of a folder or a list, in order, without augmentation, in files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from plsc.errors import DataError, ExportError
 from plsc.serving import find_images, resize_image
 from plsc.serving.gallery import FEATURES, TABLE, read_features
 
-CHUNK = 512  # pictures between two writes, at least: what a kill loses
+CHUNK = 512  # the least images between two writes: what a kill loses
 LOG_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """``features`` [M, E] float32 (read from the file as they are used) of ``paths``, in order, and the two files."""
+    """``features`` [M, E] float32 (memory-mapped) of ``paths``, in order, and the two files."""
 
     features: np.ndarray
     paths: list[str]
@@ -40,7 +40,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ImageList:
-    """``read(i)`` gives float32 [C, H, W]. is_file: the paths are those of files, all below ``root`` or whole."""
+    """``read(i)`` returns float32 [C, H, W]. is_file: the paths name files, below ``root`` or absolute."""
 
     paths: list[str]
     read: Callable[[int], np.ndarray]
@@ -48,61 +48,61 @@ class ImageList:
     root: str = ""
 
     def digest(self) -> str:
-        """Of number, names and order, wherever this machine keeps them."""
+        """A digest of number, names and order, independent of ``root``."""
         names = "\n".join(path.removeprefix(self.root) for path in self.paths)
-        return f"{len(self.paths)} pictures, checksum {zlib.crc32(os.fsencode(names)):08x}"
+        return f"{len(self.paths):,} images, checksum {zlib.crc32(os.fsencode(names)):08x}"
 
 
 def predict(run: Run) -> Prediction:
-    """Embed the pictures of ``predict.images``, of the label list, or of ``test_dataset``; every rank calls it.
+    """Embed the images of ``predict.images``, of the training data, or of ``test_dataset``; every rank calls it.
 
-    The files are in ``model_save_dir``/predictions. What an interrupted run has done is not done again.
+    The files are in ``model_save_dir``/predictions. An interrupted run is continued.
     """
     model = open_model(run, with_classes=True)
-    pictures = run.group.agree(lambda: find(run, model.config))
-    require_same(run.group, DataError, {"what there is to predict": pictures.digest()})
+    images = run.group.agree(lambda: find_images_to_embed(run, model.config))
+    require_same(run.group, DataError, {"the images to predict": images.digest()})
     directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
     try:
-        _embed(run, model, pictures, directory)
+        _embed(run, model, images, directory)
     except OSError as error:
         raise ExportError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
     run.group.barrier("predicted")
     files = os.path.join(directory, FEATURES), os.path.join(directory, TABLE)
-    return Prediction(read_features(files[0]), pictures.paths, *files)
+    return Prediction(read_features(files[0]), images.paths, *files)
 
 
-def _embed(run: Run, model: TrainedModel, pictures: ImageList, directory: str) -> None:
-    count, config = len(pictures.paths), model.config
+def _embed(run: Run, model: TrainedModel, images: ImageList, directory: str) -> None:
+    count, config = len(images.paths), model.config
     made_by = {"weights": model.info.identity, "image_shape": list(config.model.image_shape),
                "pixel_std": config.data.pixel_std, "resize": config.predict.resize}  # fmt: skip
     files, names = None, model.info.class_names
     made_by = made_by if names is None else {**made_by, "classes": True}
     if run.env.rank == 0:
         size = model.info.embedding_size
-        files = PredictionFiles(directory, pictures.paths, size, made_by, pictures.is_file, names)
+        files = PredictionFiles(directory, images.paths, size, made_by, images.is_file, names)
     done, complete = run.group.broadcast([files.done, files.is_complete] if files else None)
     if complete:
-        run.log.info(f"{count} features of {model.info.name} are in {directory} already")
+        run.log.info(f"{count:,} features of {model.info.name} are already in {directory}")
         return
     if done:
-        run.log.info(f"{done} of {count} features are done already")
+        run.log.info(f"{done:,} of {count:,} features are already done")
     embedder, batch = model.embedder(run.env), run.config.test_batch_size * run.env.world_size
     chunk = -(-CHUNK // batch) * batch
     told = begun = time.monotonic()
     for first in range(done, count, chunk):
         last = min(first + chunk, count)
-        features, _ = embedder.embed(lambda index, first=first: pictures.read(first + index), last - first, flip=False)
+        features, _ = embedder.embed(lambda index, first=first: images.read(first + index), last - first, flip=False)
         if files is not None:
             files.append(*(best_class.unpack(features) if names is not None else [features]))
         now = time.monotonic()
         left = clock((now - begun) / (last - done) * (count - last))
-        run.log.progress(f"pictures, {left} left", last, count)
+        run.log.progress(f"images, {left} left", last, count)
         if now - told > LOG_SECONDS and last < count:
             told = now
-            run.log.info(f"predict: {last} of {count} pictures, {left} left")
+            run.log.info(f"predict: {last:,} of {count:,} images, {left} left")
     if files is not None:
         files.finish()
-        run.log.info(f"{count} features of {model.info.name} in {directory}, their pictures in {TABLE} there")
+        run.log.info(f"{count:,} features of {model.info.name} in {directory}, their images in {TABLE}")
 
 
 def _training_images(config: Config) -> str:
@@ -116,8 +116,8 @@ def _training_images(config: Config) -> str:
     return section.dataset_dir if kind == "folder" else listed
 
 
-def find(run: Run, config: Config) -> ImageList:
-    """The pictures to embed. Raises DataError where there are none."""
+def find_images_to_embed(run: Run, config: Config) -> ImageList:
+    """The images to embed. Raises DataError where there are none."""
     dataset, shape = run.user_objects.test_dataset, list(config.model.image_shape)
     if dataset is not None and not config.predict.images:
         if not len(dataset):
@@ -127,7 +127,7 @@ def find(run: Run, config: Config) -> ImageList:
     source = config.predict.images or _training_images(config)
     paths, others = find_images(source)
     if others:
-        run.log.info(f"predict: {others} files in {source} are no pictures by their names and are passed over")
+        run.log.info(f"predict: {others:,} files in {source} are skipped: their names are not those of images")
 
     def read(index: int) -> np.ndarray:
         picture = decode_image(paths[index], channels=shape[0])

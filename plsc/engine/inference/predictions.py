@@ -1,4 +1,4 @@
-"""What predict() writes: features and a table, piece by piece, so that it can go on where it was stopped."""
+"""The files of predict(): features and a table, written in pieces, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ class PredictionFiles:
         self.is_complete = has_files and self._continues(final) == len(paths)
         self.done = len(paths) if self.is_complete else self._open()
 
-    def append(
-        self, features: np.ndarray, labels: np.ndarray | None = None, scores: np.ndarray | None = None
-    ) -> None:
+    def append(self, features: np.ndarray, labels: np.ndarray | None = None, scores: np.ndarray | None = None) -> None:
         """The features of the next pictures, and if there are classes their labels and scores, on the disk when this
         returns."""
         if self._class_names is not None:

@@ -1,4 +1,4 @@
-"""The net that is used without training: the backbone, and the classes if asked for, as a Paddle inference model."""
+"""The exported model: the backbone, optionally with the classes, as a Paddle inference model."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CENTRES, BIAS = "classifier.centres", "classifier.bias"
 
 @dataclass(frozen=True)
 class Classes:
-    """The classifier's rows as the exported net uses them.
+    """The classifier's rows as the exported model uses them.
 
-    centres float32 [C, E]: of length 1, or as they are where there is a ``bias`` [C] (softmax). scale: of the cosines.
+    centres float32 [C, E]: of length 1, or unnormalised with a ``bias`` [C] (softmax). scale: of the cosines.
     """
 
     centres: np.ndarray

@@ -1,4 +1,4 @@
-"""Between a session and the checkpoints on disk: where a run continues, and what is kept beside the tensors."""
+"""Connects a session with checkpoints on disk: where a run continues, and what is stored besides the tensors."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def compare_data(run: Run, data, path: str, manifest: Manifest) -> None:
     """
     now = run.data.get("training", {})
     if not manifest.data:
-        run.log.info(f"{path} does not say with which data it was trained: whether they are the same is not known")
+        run.log.info(f"{path} does not record its training data, so they cannot be compared")
         return
     found = difference(manifest.data, now, getattr(data, "record", None))
     if found is None:
         return
     if found.relabelled and not run.config.accept_new_labels:
         raise DataError(_relabelled(path, found.text))
-    run.log.info(f"going on with other data than {path} was trained with: {found.text}")
+    run.log.info(f"continuing with other data than {path} was trained with: {found.text}")
 
 
 def class_names_of(run: Run, data, opened: tuple[str, Manifest] | None) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def class_names_of(run: Run, data, opened: tuple[str, Manifest] | None) -> tuple
     if found is not None:
         if not run.config.accept_new_labels:
             raise DataError(_relabelled(path, found.text))
-        run.log.info(f"going on with other labels than {path} was trained with: {found.text}")
+        run.log.info(f"continuing with other labels than {path} was trained with: {found.text}")
     return own or tuple(stored)
 
 
@@ -112,7 +112,7 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         scheduler.set_state_dict(dict(manifest.lr_state))
     saved_seed = manifest.random_states.get("seed")
     if saved_seed != run.seed:
-        run.log.info(f"{path} was trained with seed {saved_seed}, this run goes on with {run.seed}")
+        run.log.info(f"{path} was trained with seed {saved_seed}, this run continues with {run.seed}")
 
 
 def _can_resume_history(history: RowHistory | None, manifest: Manifest) -> bool:

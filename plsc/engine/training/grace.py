@@ -1,4 +1,4 @@
-"""Does a save fit into the time that the launcher leaves when it is asked to stop? Said where it does not."""
+"""Warns where a save takes longer than the grace period of the launcher, from SIGTERM to SIGKILL."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from plsc.files import safe_open
 from plsc.files.atomic import write_bytes
 from plsc.parallel.launcher import PADDLE_GRACE_SECONDS, grace_seconds
 
-SLOW_SAVE = "slow_save.json"  # in the directory of a run whose last save took long, for its next start
-_SHARE = 0.8  # of the time, for the save: a stop also waits for the step that is under way
+SLOW_SAVE = "slow_save.json"  # in the directory of a run whose last save was slow, for its next start
+_SHARE = 0.8  # of the grace period, for the save: a stop also waits for the current step
 
 
 class GracePeriod:
-    """Watches how long saves take, from the run before on."""
+    """Compares the duration of saves, including the last one of the previous run, with the grace period."""
 
     def __init__(self, run: Run, limit: float | None = None):
         self._run = run
@@ -25,7 +25,7 @@ class GracePeriod:
         self._check(run.group.broadcast(_read(self._path) if run.env.rank == 0 else None))
 
     def saved(self, seconds: float) -> None:
-        """A save took so long. May be called by the thread that writes."""
+        """Report the duration of a save. May be called by the writing thread."""
         self._check(seconds)
         if self._run.env.rank == 0:
             _record(self._path, seconds)
@@ -47,11 +47,11 @@ def _read(path: str) -> float:
 
 
 def _record(path: str, seconds: float) -> None:
-    """Keep what is worth a word at the next start, which may be by another launcher."""
+    """Record a slow save for the next start, which may use another launcher."""
     try:
         if seconds > _SHARE * PADDLE_GRACE_SECONDS:
             write_bytes(path, json.dumps({"seconds": round(seconds, 1)}).encode())
         elif os.path.exists(path):
             os.unlink(path)
     except OSError:
-        pass  # a note, no more
+        pass  # the file is only a hint

@@ -1,4 +1,4 @@
-"""A new run that begins with the weights of another: its backbone alone, or the centres of some classes as well."""
+"""Initial weights from a checkpoint: the backbone alone, or class centres as well."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from plsc.errors import CheckpointError, DataError
 
 
 def load_initial_weights(run: Run, session: Session) -> None:
-    """Put what ``init_from`` says into a session that has just been initialised; every rank calls it.
+    """Load the weights that ``init_from`` names into a newly initialised session; every rank calls it.
 
-    Momentum, step and everything else begin anew. Raises CheckpointError on every rank, before training.
+    Momentum, step and all other state start from zero. Raises CheckpointError on every rank, before training.
     """
     config, spec = run.config, session.program.spec
     if config.init_from == "none":
@@ -33,18 +33,18 @@ def load_initial_weights(run: Run, session: Session) -> None:
         old, new = run.group.agree(lambda: read_label_map(config.label_map, manifest.num_classes, spec.num_classes))
         _require_same_map(run, old, new)
         on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
-        kept = f" and {len(new)} of {spec.num_classes} classes"
-    run.log.info(f"start with the backbone{kept} of {path}, step {manifest.step}")
+        kept = f" and {len(new):,} of {spec.num_classes:,} classes"
+    run.log.info(f"start with the backbone{kept} of {path}, step {manifest.step:,}")
 
 
 def _require_same_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
-    """Raise DataError on every rank where their maps say other things."""
+    """Raise DataError on every rank where the ranks read different maps."""
     sums = run.group.all_gather(zlib.crc32(new, zlib.crc32(old)))
     others = [str(rank) for rank, found in enumerate(sums) if found != sums[0]]
     if others:
         raise DataError(
-            f"label_map={run.config.label_map!r}: rank(s) {', '.join(others)} read another map there than rank 0; give "
-            "every rank the same"
+            f"label_map={run.config.label_map!r}: rank(s) {', '.join(others)} read another map than rank 0; give every "
+            "rank the same"
         )
 
 
@@ -69,7 +69,8 @@ def _load_backbone(session: Session, path: str, manifest: Manifest) -> None:
 
 
 def _variables(stored: Iterable[str]) -> list[str]:
-    """The variables of a backbone among stored names: an optimizer names its states after the variable, and longer."""
+    """The backbone's variables among stored names. A checkpoint does not store what a variable is for; the states of a
+    Paddle optimizer are recognised by the name of their variable, which theirs begins with."""
     names = sorted(name for name in stored if name.startswith("backbone."))
     found: list[str] = []
     for name in names:

@@ -39,9 +39,9 @@ from plsc.models import require_same_parameters
 class Result:
     """What ``train`` returns: the last step and its loss, the last checkpoint, the last verification by set name.
 
-    ``stopped``: the run was asked to stop (SIGTERM) before it was over. ``unverified``: {step: why} of the
-    verifications that failed; plsc.engine.actions makes a VerificationError of them. ``verification.metrics``: the last
-    numbers of all metrics, {set: {name of a number: number}}.
+    ``stopped``: the run was stopped (SIGTERM) before its last step. ``unverified``: {step: reason} of the verifications
+    that failed; plsc.engine.actions raises a VerificationError for them. ``verification.metrics``: the last values of
+    all metrics, {set: {name: value}}.
     """
 
     step: int
@@ -52,9 +52,9 @@ class Result:
     unverified: dict[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Some lines: where the run ended, its checkpoint, and a table of the verification sets."""
+        """A short summary: the last step, its checkpoint, and a table of the verification sets."""
         end = "stopped after" if self.stopped else "trained to"
-        lines = [f"{end} step {self.step}, loss {self.loss:.4f}", f"checkpoint {self.checkpoint or 'none'}"]
+        lines = [f"{end} step {self.step:,}, loss {self.loss:.4f}", f"checkpoint {self.checkpoint or 'none'}"]
         found = self.verification
         if found or isinstance(found, Verifications) and found.sets:
             lines += metric_tables(found.sets) if isinstance(found, Verifications) else verification_table(found)
@@ -64,7 +64,7 @@ class Result:
 
 
 def train(run: Run) -> Result:
-    """Train as configured. Raises a PlscError; what was saved before it stays."""
+    """Train as configured. Raises a PlscError; earlier checkpoints stay."""
     config = run.config
     for line in config.without_effect() + run.user_objects.without_effect(config):
         run.log.info(line)
@@ -155,7 +155,8 @@ class Loop:
 
     def run(self, loader: Loader) -> Result:
         run, steps = self._run, self._steps
-        run.log.info(self._headline())
+        for line in self._headlines():
+            run.log.info(line)
         loss, path = math.nan, ""
         if self._best.resume(steps.first.step) and steps.first.step < steps.last:
             self._verify_if_due(steps.first.step, self._start)
@@ -174,25 +175,26 @@ class Loop:
             saved = self._save_if_due(done, stop)
             path = saved or path
             if stop:
-                self._saver.finish()  # who asks for the end may not wait for a verification
+                self._saver.finish()  # a stop may not leave time for a verification
             self._verify_if_due(done, saved)
             if stop and done < steps.last:
                 self._saver.finish()
-                run.log.info(f"asked to stop: saved after step {done} of {steps.last}; `resume: auto` goes on there")
+                run.log.info(f"stopped: saved after step {done:,} of {steps.last:,}; `resume: auto` continues there")
                 return Result(done, loss, path, self._verified, stopped=True, unverified=self._unverified)
         if steps.first.step >= steps.last:
-            run.log.info(f"nothing to do: the checkpoint is at step {steps.first.step} of {steps.last}")
+            run.log.info(f"nothing to do: the checkpoint is at step {steps.first.step:,} of {steps.last:,}")
             path = self._start or ""
             self._verify(steps.first.step, self._start)
         self._saver.finish()
         return Result(steps.last, loss, path, self._verified, unverified=self._unverified)
 
-    def _headline(self) -> str:
+    def _headlines(self) -> tuple[str, str]:
         steps, env, program = self._steps, self._run.env, self._session.program
         return (
-            f"train: {program.spec.num_classes} classes, {steps.num_images} images, {env.world_size} rank(s) on "
-            f"{env.device}, global batch {steps.global_batch}, steps {steps.first.step} to {steps.last}, "
-            f"{program.shard.num_sample} of {program.shard.num_local} local classes a step, seed {self._run.seed}"
+            f"train: {program.spec.num_classes:,} classes, {steps.num_images:,} images, {env.world_size} rank(s) on "
+            f"{env.device}, seed {self._run.seed}",
+            f"train: steps {steps.first.step:,} to {steps.last:,}, global batch {steps.global_batch:,}, "
+            f"{program.shard.num_sample:,} of {program.shard.num_local:,} local classes per step",
         )
 
     def _require_finite(self, loss: float, step: int, labels: np.ndarray) -> None:
@@ -220,11 +222,11 @@ class Loop:
         )
         if done % run.config.log_period and done != steps.last:
             return
-        extra = "".join(f", {name}: {results[name]:.5f}" for name in ("acc1", "acc5") if name in results)
+        extra = "".join(f", {name} {results[name]:.5f}" for name in ("acc1", "acc5") if name in results)
         run.log.info(
-            f"train: epoch: {steps.epoch(done - 1)}, step: {done}/{steps.last}, loss: {results['loss']:.6f}, "
-            f"mean loss: {meter.mean_loss():.6f}, lr: {rate:.8f}, images/s: {meter.images_per_second():.2f}, "
-            f"waited for data: {100 * meter.data_wait():.1f} %, left: {clock(meter.seconds_left(done))}{extra}"
+            f"train: step {done:,}/{steps.last:,}, epoch {steps.epoch(done - 1)}, loss {results['loss']:.4f}, "
+            f"mean {meter.mean_loss():.4f}, lr {rate:.4g}, {meter.images_per_second():,.1f} images/s, "
+            f"data wait {100 * meter.data_wait():.1f} %, left {clock(meter.seconds_left(done))}{extra}"
         )
         for name in self._session.program.rows.counts:
             self._log_saturation(name, int(results[name]))
@@ -237,8 +239,8 @@ class Loop:
         if new > 0:
             (limit,) = (slot.float16_limit for slot in self._session.program.optimizer.slots if slot.cut_count == name)
             self._run.log.info(
-                f"classifier.storage=float16: {new} numbers of this rank's {name.removesuffix('_cut')} were too large "
-                f"and were cut off at {limit:.2f}; bfloat16 and float32 hold them"
+                f"classifier.storage=float16: {new:,} values of this rank's {name.removesuffix('_cut')} were too large "
+                f"and were clipped to {limit:.2f}; bfloat16 and float32 hold them"
             )
 
     def _verify_if_due(self, done: int, saved: str | None) -> None:
@@ -247,33 +249,33 @@ class Loop:
             self._verify(done, saved)
 
     def _verify(self, done: int, saved: str | None) -> None:
-        """Verify after ``done`` steps, and keep the checkpoint if it is the best: what went wrong is said, and told at
-        the end, and does not end the run. ``saved``: the checkpoint of this step, if there is one."""
+        """Verify after ``done`` steps, and keep the checkpoint if it is the best. Errors are logged and reported at the
+        end; they do not end the run. ``saved``: the checkpoint of this step, if there is one."""
         if self._embedder is None:
             return
         began, run, failures = time.monotonic(), self._run, {}
         results = verify_all(run.config, run.user_objects, self._embedder, group=run.group, failures=failures)
         for name, one in results.items():
             for line in one.lines():
-                run.log.info(f"test: step: {done}, {line}")
+                run.log.info(f"test: step {done:,}, {line}")
             run.log.scalars(done, {"test": name, **one.record})
-        run.log.info(f"test time: {time.monotonic() - began:.4f}")
+        run.log.info(f"test: took {time.monotonic() - began:.1f} s")
         self._meter.pause(time.monotonic() - began)
         try:
             if self._best.improved(done, {name: one.values for name, one in results.items()}):
                 self._save_best(done, saved)
-        except ConfigError as error:  # of a figure that the pairs do not give
+        except ConfigError as error:  # the pairs do not support the metric
             failures["best_metric"] = str(error)
         if failures:
             self._unverified[done] = "; ".join(failures.values())
-            run.log.info(f"verification failed at step {done}, training goes on: {self._unverified[done]}")
+            run.log.info(f"verification failed at step {done:,}, training continues: {self._unverified[done]}")
         if results:
             self._verified = Verifications(results)
 
     def _save_if_due(self, done: int, stop: bool) -> str | None:
         period = self._run.config.save_period
         if done == self._steps.last:
-            self._session.bring_rows_up_to_date()  # the run is over: what it leaves is for all readers
+            self._session.bring_rows_up_to_date()  # the last checkpoint is for all readers
         if stop or self._steps.ends_epoch(done) or (period and done % period == 0) or done == self._steps.last:
             return self._save(done, self._run_target)
         return None
@@ -285,7 +287,9 @@ class Loop:
         else:
             run_dir = os.path.dirname(os.path.dirname(os.path.realpath(saved)))
             own = run_dir == os.path.realpath(self._run_target.run_dir)
-            self._saver.link(saved, [self._run_target] * own + [target], self._best.extra)  # both say what is the best
+            self._saver.link(
+                saved, [self._run_target] * own + [target], self._best.extra
+            )  # both record which one is the best
 
     def _save(self, done: int, target: Target) -> str:
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""How fast a run is and how it is doing, since the last line of its log."""
+"""Speed and mean loss of a run since its last log line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Batch = TypeVar("Batch")
 
 
 class Meter:
-    """Since the last line of the log: mean loss, images per second, and the share of the time in which the loop waited
-    for data; without the time of verifying and saving."""
+    """Since the last log line: mean loss, images per second, and the fraction of the time spent waiting for data. The
+    time of verifying and saving is not counted."""
 
     def __init__(self, training_steps: TrainingSteps):
         self._run_steps = training_steps
@@ -26,7 +26,7 @@ class Meter:
         self._waited = 0.0
 
     def timed(self, loader: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of the loader; the time until each is there is counted."""
+        """The batches of the loader; counts the time that each one takes to arrive."""
         batches = iter(loader)
         while True:
             began = time.monotonic()
@@ -51,9 +51,9 @@ class Meter:
         return self._steps * self._run_steps.global_batch / max(1e-9, time.monotonic() - self._began)
 
     def data_wait(self) -> float:
-        """Share of the time, 0 to 1, in which this rank waited for its data."""
+        """The fraction of the time, 0 to 1, in which this rank waited for its data."""
         return min(1.0, self._waited / max(1e-9, time.monotonic() - self._began))
 
     def seconds_left(self, done: int) -> float:
-        """Seconds until the last step at the present rate."""
+        """Seconds until the last step at the current speed."""
         return (self._run_steps.last - done) * self._run_steps.global_batch / max(1e-9, self.images_per_second())

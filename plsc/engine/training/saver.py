@@ -1,4 +1,4 @@
-"""Writing checkpoints beside training: a snapshot in memory, and one thread that writes it."""
+"""Asynchronous checkpoints: a snapshot in memory, and a thread that writes it while training continues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from plsc.engine.training.grace import GracePeriod
 from plsc.engine.training.steps import Progress
 from plsc.parallel.side import SideGroup
 
-MEMORY_SHARE = 0.5  # of the memory that is free now, what the snapshots of this machine's ranks may take
+MEMORY_SHARE = 0.5  # the fraction of the free memory that the snapshots of this machine's ranks may take
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Saver:
     """Saves a session, one checkpoint at a time; every rank calls ``save`` and ``finish`` at the same steps.
 
     ``protect``: the checkpoint that the run was started from, which is never deleted. With ``save_async`` training
-    goes on as soon as a copy is made; what goes wrong with the writing is raised by the next ``save`` or by
-    ``finish``, on every rank. Where the copies of the ranks of a machine would take more than half of its free memory
-    they write before training goes on, and say so.
+    continues as soon as a copy is made; errors while writing are raised by the next ``save`` or by ``finish``, on every
+    rank. Where the copies of the ranks of a machine would take more than half of its free memory, saves are synchronous
+    and the log says so.
     """
 
     def __init__(self, run: Run, session: Session, protect: str | None):
@@ -52,9 +52,9 @@ class Saver:
         self._group = SideGroup(run.env, unique_name(run)) if self._is_async else run.group
 
     def save(self, progress: Progress, epoch: int, targets: list[Target], extra: dict[str, Any]) -> str:
-        """Save to each target and return the directory in the last one, which with ``save_async`` comes later.
+        """Save to each target; returns the directory in the last one, which with ``save_async`` is written later.
 
-        Raises CheckpointError, that of the save before as well.
+        Raises CheckpointError, also that of the previous save.
         """
         self.finish()
         began = time.monotonic()
@@ -81,7 +81,7 @@ class Saver:
         if self._is_async:
             self._thread = threading.Thread(target=self._write_in_thread, args=(write,), name="plsc-save", daemon=True)
             self._thread.start()
-            run.log.info(f"training stood still for {time.monotonic() - began:.3f} s to save step {progress.step}")
+            run.log.info(f"training was paused for {time.monotonic() - began:.3f} s to save step {progress.step:,}")
         else:
             write()
         return os.path.join(checkpoints_dir(targets[-1].run_dir), step_name(progress.step))
@@ -93,10 +93,10 @@ class Saver:
             copy = checkpoint.link(path, target.run_dir, extra, self._run.group)
             checkpoint.remove_old(target.run_dir, target.keep, self._run.group, [*self._protect, copy])
             if not os.path.samefile(copy, path):
-                self._run.log.info(f"Save model to {copy}, the files of {path}")
+                self._run.log.info(f"Save model to {copy}, linked to {path}")
 
     def finish(self) -> None:
-        """Wait for the save that is under way. Raises what it met."""
+        """Wait for the save in progress; raises its error."""
         self._wait()
         error, self._error = self._error, None
         if error is not None:
@@ -106,7 +106,7 @@ class Saver:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        self._wait()  # a run that fails still completes what it began to save
+        self._wait()  # a failing run still completes its save
 
     def _wait(self) -> None:
         if self._thread is not None:
@@ -118,7 +118,7 @@ class Saver:
             write()
         except BaseException as error:
             self._error = error
-            self._run.log.info(f"the save beside training failed, the run will end at the next one: {error}")
+            self._run.log.info(f"an asynchronous save failed, the run ends at the next one: {error}")
 
     def _fits_in_memory(self) -> bool:
         """The same answer on every rank."""
@@ -128,14 +128,14 @@ class Saver:
         fits = self._run.group.all_gather(need <= allowed)
         if not all(fits):
             self._run.log.info(
-                f"save_async: rank {fits.index(False)} has no room for a copy of its weights (here {need >> 20} MB, "
-                f"allowed {int(allowed) >> 20} MB); training waits for each save"
+                f"save_async: rank {fits.index(False)} has no room for a copy of its weights (here {need >> 20:,} MB, "
+                f"allowed {int(allowed) >> 20:,} MB); training waits for each save"
             )
         return all(fits)
 
 
 def snapshot(session: Session) -> ArrayShard:
-    """A copy of this rank's rows in memory, made in blocks."""
+    """A copy of this rank's rows in memory, made block by block."""
     arrays = {spec.name: np.empty(spec.shape, spec.numpy_dtype) for spec in session.tensors()}
     for name, first, rows in session.blocks():
         arrays[name][first : first + len(rows)] = rows
@@ -143,5 +143,5 @@ def snapshot(session: Session) -> ArrayShard:
 
 
 def unique_name(run: Run) -> str:
-    """A name for the saver's keys that no earlier run of this process had, the same on every rank."""
+    """A name for the saver's keys that no earlier run of this process used, the same on every rank."""
     return run.group.broadcast(f"save/{time.time_ns()}")

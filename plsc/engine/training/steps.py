@@ -1,4 +1,4 @@
-"""What a run has before it: its steps, where it is in the data, the learning rate of each step, when an epoch ends."""
+"""The steps of a run: their number, positions in the data, learning rates and epochs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plsc.parallel.environment import Environment
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: optimizer steps done, samples of the training stream used."""
+    """The position of a run: optimizer steps done, samples of the training stream used."""
 
     step: int = 0
     samples: int = 0
@@ -23,8 +23,8 @@ class Progress:
 class TrainingSteps:
     """Steps [first.step, last) of this run, of ``global_batch`` samples each, from ``num_images`` images an epoch.
 
-    The run may have begun with another global batch: steps count on and so do samples, so that no sample of an
-    epoch is left out or used twice.
+    The run may have begun with another global batch: steps and samples are both counted on, so that no sample of an
+    epoch is skipped or used twice.
     """
 
     first: Progress
@@ -35,7 +35,7 @@ class TrainingSteps:
 
     @classmethod
     def of(cls, config: Config, world_size: int, num_images: int, first: Progress) -> TrainingSteps:
-        """The plan of a run that goes on from ``first``. Raises ConfigError for a schedule that cannot work."""
+        """The steps of a run that continues from ``first``. Raises ConfigError for an invalid schedule."""
         global_batch = config.train_batch_size * world_size
         # steps that were not made because earlier ones had a larger global batch; below 0 for a smaller one
         ahead = Fraction(first.samples, global_batch) - first.step
@@ -69,7 +69,7 @@ class TrainingSteps:
 
 
 def _shifted(schedule: LearningRateSchedule, config: Config, ahead: int) -> LearningRateSchedule:
-    """What was given in epochs, moved to the steps at which those epochs are over in this run."""
+    """The schedule with everything given in epochs shifted to the steps at which those epochs end in this run."""
     if ahead == 0:
         return schedule
     warmup = schedule.warmup_steps
