@@ -82,7 +82,7 @@ def test_training_gives_the_same_losses_by_the_public_way(tmp_path, monkeypatch,
     said = [line for line in log.splitlines() if " as in 2.6.2 and 3.3.1: " in line]
     for operation in ("momentum_", "sgd_", "index_add_", *(["index_put_"] if name == "half" else [])):
         assert sum(f"no paddle._C_ops.{operation} as" in line for line in said) == 1, operation
-    assert "memory was not estimated, the run goes on unchecked" in log
+    assert "memory was not estimated, the run continues unchecked" in log
 
 
 def test_every_name_is_taken_away_above():

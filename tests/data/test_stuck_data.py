@@ -18,9 +18,9 @@ from tests.engine.test_memory_plan import BATCH, entry
 
 @pytest.mark.parametrize("asked, timeout, ranks, waited, expected", [
     (0, 600, 1, 599, None),
-    (0, 600, 1, 600, "nothing came for 600 s (stall_timeout=600"),
+    (0, 600, 1, 600, "no data for 600 s (stall_timeout=600"),
     (0, 600, 2, 1199, None),  # the other ranks name the late one first
-    (0, 600, 2, 1200, "nothing came for 1200 s (stall_timeout=600"),
+    (0, 600, 2, 1200, "no data for 1200 s (stall_timeout=600"),
     (0, 0, 1, 1e9, None),
     (DATA_SECONDS, 0, 2, DATA_SECONDS, "asked to stop"),
     (DATA_SECONDS - 1, 600, 1, 500, None),  # the data may come in time yet
@@ -53,8 +53,8 @@ class Stuck:
 
 
 @pytest.mark.parametrize("stops, timeout, message", [
-    (False, 1.0, "nothing came for 1 s .stall_timeout=1;"),
-    (True, 0.0, "asked to stop, the run waited 1 s for it and ends unsaved"),
+    (False, 1.0, "no data for 1 s .stall_timeout=1;"),
+    (True, 0.0, "the run was to stop, waited 1 s for it and ends unsaved"),
 ])  # fmt: skip
 def test_a_run_whose_data_are_stuck_ends_with_the_batch(tmp_path, monkeypatch, stops, timeout, message):
     monkeypatch.setattr(stopping, "DATA_SECONDS", 1.0)

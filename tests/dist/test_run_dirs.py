@@ -49,7 +49,7 @@ def test_another_run_begins_beside_it(outcome):
     assert f"saved {cwd}/out/run_2/checkpoints/step_00000002" in said(cwd, "beside")
     assert f"saved {cwd}/out/run_3/checkpoints/step_00000002" in said(cwd, "beside again")
     assert f"saved {cwd}/fresh/checkpoints/step_00000002" in said(cwd, "new in a new place")
-    assert f"{cwd}/out holds a run: this one begins beside it, in {cwd}/out/run_2" in said(cwd, "beside")
+    assert f"{cwd}/out holds a run: this one writes to {cwd}/out/run_2" in said(cwd, "beside")
     assert {step for step, _, _ in told(cwd / "out" / "run_2")} == {1, 2}
     assert all(len(values) == 1 for key, values in told(cwd / "out").items() if key[0] <= 6)  # goes on later
 

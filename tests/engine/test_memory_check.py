@@ -106,7 +106,7 @@ def test_what_cannot_be_estimated_is_said_and_trains(run_of, tmp_path, monkeypat
 
     monkeypatch.setattr(memory_check, "estimate_memory", fails)
     assert run_of().train().step == 1
-    said = "memory was not estimated, the run goes on unchecked: KeyError: 'an operation'"
+    said = "memory was not estimated, the run continues unchecked: KeyError: 'an operation'"
     assert said in (tmp_path / "logs" / "rank_00000.log").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Before anything is drawn or read: will this run fit into the memory that is free on its machines?"""
+"""Checks, before anything is allocated, whether a run fits into the free memory of its machines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from plsc.engine.program.build import EvalProgram, TrainProgram
 from plsc.engine.run.start import Run
 from plsc.errors import ConfigError, PlscError
 
-LONG_SECONDS = 1.0  # what takes longer is told
+LONG_SECONDS = 1.0  # a check that takes longer is logged
 
 
 def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None) -> None:
-    """Raise ConfigError, on every rank, where the ranks of a machine will need more than it has free; on CPUs only.
+    """Raise ConfigError, on every rank, where the ranks of a machine need more than its free memory; on CPUs only.
 
-    How the need is found: plsc.engine.memory.estimate. Paging is not looked at: with it a step takes minutes.
+    The estimate: plsc.engine.memory.estimate. Swap does not count: with it a step takes minutes.
     """
     env = run.env
     if not run.config.memory_check or env.on_gpu:
@@ -34,14 +34,14 @@ def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None
 
 
 def _needed_bytes(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held: int) -> int | None:
-    """Bytes; None, and a line that says why, where a user's net has what the estimate does not know."""
+    """Bytes; None, with a log line, where a user's model has something that the estimate does not support."""
     try:
         return sum(estimate_memory(run.config, run.env, program, evaluation, held).sizes.values())
     except Exception as error:
         if isinstance(error, PlscError) and not isinstance(error, Missing):
             raise
         reason = (str(error).splitlines() or [""])[0]
-        run.log.info(f"memory was not estimated, the run goes on unchecked: {type(error).__name__}: {reason}")
+        run.log.info(f"memory was not estimated, the run continues unchecked: {type(error).__name__}: {reason}")
         return None
 
 
@@ -50,6 +50,6 @@ def _refuse(need: int, held: int, ranks: int) -> None:
     raise ConfigError(
         f"memory: {ranks} rank(s) on this machine need {whole / GB:.1f} GB more than they hold, {free / GB:.1f} GB are "
         "free (swap does not count); lower classifier.sample_ratio or train_batch_size, set classifier.storage: "
-        "bfloat16, or share the classes among ranks on more machines; `plsc plan` shows what takes how much; "
-        "memory_check: false trains all the same"
+        "bfloat16, or distribute the classes over more machines; `plsc plan` shows the details; "
+        "memory_check: false turns this check off"
     )

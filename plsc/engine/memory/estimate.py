@@ -1,9 +1,8 @@
-"""Bytes that one rank needs, counted from the programs of a run.
+"""Estimates the memory of one rank from the programs of a run.
 
-Exact, because they are the shapes of the variables: weights, momentum, backbone. Counted: what a step makes and drops,
-by going through its operations with what is alive at each (plsc.backend.program_view); Paddle's own counter of bytes in
-use is met to a few hundredths. Counted by a rule that was found by measuring: what oneDNN keeps. Constants, measured
-once (docs/history.md): what comes with Paddle's process.
+Exact, from the shapes of the variables: weights, momentum, backbone. Counted: the temporaries of a step, from its
+operations with the tensors alive at each (plsc.backend.program_view); within a few percent of Paddle's own counter.
+By a rule found by measuring: what oneDNN keeps. Constants, measured once (docs/history.md): Paddle's process itself.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from plsc.errors import ConfigError, PlscError
 from plsc.parallel.environment import Environment
 from plsc.rows.blocks import BLOCK_ROWS
 
-# Of a GPU, and assumed, not measured: what CUDA, cuDNN, cuBLAS and NCCL take for themselves, and the most that Paddle
-# lets cuDNN have for a convolution (FLAGS_conv_workspace_size_limit, 512 MB).
+# On a GPU, assumed and not measured: the memory of CUDA, cuDNN, cuBLAS and NCCL, and the largest cuDNN workspace of a
+# convolution (FLAGS_conv_workspace_size_limit, 512 MB).
 CUDA = 800_000_000
 CONVOLUTION = 512 * 2**20
 # Bytes for each class of the shard that class_center_sample works with: keys and values of a sort, int64, before and
 # after it, and once more inside of it.
 SAMPLING_BYTES = 6 * 8
-PREFETCH = 2  # batches that a worker of plsc.data.Loader is ahead
-LOOP_BATCHES = 2  # batches that the loop holds: the one fed and the one before it
-STEP = "a step, at its worst moment"
+PREFETCH = 2  # batches that each worker of plsc.data.Loader prefetches
+LOOP_BATCHES = 2  # batches that the loop holds: the current and the previous one
+STEP = "a step, at its peak"
 
 
 @dataclass(frozen=True)
 class Constants:
-    """``pair``: bytes for each pair of operations, which the executor looks at to find out what waits for what.
-    ``copies``: whether a first run keeps what oneDNN computed and its copies in Paddle's layout."""
+    """``pair``: bytes for each pair of operations, whose dependencies the executor analyses. ``copies``: whether the
+    first run keeps oneDNN's results and their copies in Paddle's layout."""
 
     pair: int
     copies: bool
@@ -45,8 +44,8 @@ class Constants:
 
 PADDLE_26 = Constants(pair=90, copies=True)
 PADDLE_3 = Constants(pair=6, copies=False)
-START = 55_000_000  # bytes beyond importing Paddle, once programs are built and run: code that is read in, threads
-OPERATION = 20_000  # bytes: its description in the program, and what the executor prepares for it
+START = 55_000_000  # bytes beyond importing Paddle, after building and running programs: code pages, threads
+OPERATION = 20_000  # bytes: its description in the program, and its state in the executor
 WORKER = 40_000_000  # bytes of a process that reads data
 CHANNELS = 16  # in a block of oneDNN's layouts, of processors with AVX-512
 
@@ -61,10 +60,10 @@ class RankMemory:
 
 
 class MemoryEstimator:
-    """What a rank needs with other numbers of classes. ``process``: what it holds already, None to count tensors only.
-    ``device``: gpu for the memory of a GPU.
+    """Estimates the memory of a rank for a number of classes. ``process``: bytes it holds already, None to count
+    tensors only. ``device``: gpu for the memory of a GPU.
 
-    Half precision is left out where this Paddle is one for CPUs, which does not build it.
+    Without a GPU build of Paddle half precision is ignored: it cannot be built.
     """
 
     def __init__(self, config: Config, user_objects: UserObjects, ranks: int, process: int | None, device: str = "cpu"):
@@ -75,13 +74,13 @@ class MemoryEstimator:
         self._totals: dict[int, int] = {}
 
     def total(self, num_classes: int) -> int:
-        """Bytes in all."""
+        """The sum in bytes."""
         if num_classes not in self._totals:
             self._totals[num_classes] = sum(self.of(num_classes).sizes.values())
         return self._totals[num_classes]
 
     def of(self, num_classes: int) -> RankMemory:
-        """Builds the programs for this number of classes. Raises ConfigError where they hold what is not known here."""
+        """Build the programs for this number of classes. Raises ConfigError for operations that are not supported."""
         config, user_objects = self._config.copy(), self._user_objects.for_one_run()
         env = Environment(0, self._ranks, device=self._device)
         config.set("classifier.num_classes", num_classes, "plan")
@@ -95,14 +94,14 @@ class MemoryEstimator:
             reason = (str(error).splitlines() or [""])[0][:200]
             raise ConfigError(
                 f"plan: the memory of this model cannot be counted ({type(error).__name__}: {reason}); it can be "
-                "trained all the same, and its log then says that the memory was not estimated"
+                "trained nevertheless, and its log then says that the memory was not estimated"
             ) from error
 
 
 def estimate_memory(
     config: Config, env: Environment, program: TrainProgram, evaluation: EvalProgram | None, process: int | None
 ) -> RankMemory:
-    """What a rank needs that runs these programs; ``process`` as in MemoryEstimator."""
+    """The memory of a rank that runs these programs; ``process`` as in MemoryEstimator."""
     ops = program_view.operations(program.main)
     variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
     sizes = _by_kind(program, variables)
@@ -130,7 +129,7 @@ def estimate_memory(
 
 
 def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]:
-    """The bytes of what stays from step to step, by what it is for."""
+    """The bytes of the persistent variables, by role."""
     weight, of_classes = program.rows.table, {*program.rows.variables, *program.names(Role.CLASSES)}
     backbone = set(program.backbone)
     kinds = dict.fromkeys(("class weights", "class momentum", "backbone", "backbone's momentum"), 0)
@@ -145,15 +144,15 @@ def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]
 
 
 def _saving_bytes(program: TrainProgram, env: Environment) -> int:
-    """Bytes made and dropped while the rows are brought up to date, and read in blocks. These come on top: what a step
-    of a small net leaves free is in other sizes."""
+    """Temporary bytes while rows are brought up to date and read in blocks. They are added: the buffers that a step
+    of a small model frees have other sizes."""
     block = min(session.BLOCK_ROWS, program.shard.num_local)
     running = session.Session(program, replace(env, device="cpu"), seed=0)
     return max(_peak_bytes(main, block) for main in running.block_programs())
 
 
 def _verification(evaluation: EvalProgram | None) -> tuple[int, list[program_view.Operation]]:
-    """(bytes made and dropped by a batch, the operations)."""
+    """(temporary bytes of a batch, the operations)."""
     if evaluation is None:
         return 0, []
     return _peak_bytes(evaluation.main, 1), program_view.operations(evaluation.main)
@@ -172,11 +171,11 @@ def _image_bytes(config: Config) -> int:
 
 
 def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_view.Operation]) -> int:
-    """What oneDNN keeps of the convolutions that it computes, and Paddle of its results.
+    """The buffers that oneDNN keeps for its convolutions, and Paddle for their results.
 
-    A convolution keeps its input and its filter in oneDNN's layout. Its gradient keeps the input once more, and the
-    gradient of its output and a filter for each of the two things that it computes. In a first run with ``copies`` the
-    results of a convolution are there three times, those of a PReLU twice (found by measuring).
+    A convolution keeps its input and its filter in oneDNN's layout. Its gradient keeps the input again, and for each of
+    its two results the gradient of the output and a filter. In the first run with ``copies`` the results of a
+    convolution are stored three times, those of a PReLU twice (found by measuring).
     """
     if not config.use_onednn or config.model.data_format != "NCHW" or not onednn.is_available():
         return 0
@@ -201,13 +200,13 @@ def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_
 
 
 def _in_layout(image: program_view.Tensor) -> int:
-    """Bytes of [B, C, H, W] where channels stand in blocks; three are read as they are."""
+    """Bytes of [B, C, H, W] with channels in blocks; up to three channels are not blocked."""
     channels = image.shape[1]
     return 0 if channels <= 3 else image.size() // channels * -(-channels // CHANNELS) * CHANNELS
 
 
 def _detail(ops: list[program_view.Operation], program: TrainProgram, step: dict[str, int]) -> dict[str, int]:
-    """The step's worst moment by what made the tensors: the backbone's forward pass, the head, what follows."""
+    """The step's peak by the origin of the tensors: the backbone's forward pass, the head, what follows."""
     begin, end = _head(ops, *program.names(Role.STEP))
     stage = {tensor.key: 0 if place < begin else 1 if place < end else 2
              for place, op in reversed(list(enumerate(ops))) for tensor in op.writes}  # fmt: skip
@@ -219,8 +218,8 @@ def _detail(ops: list[program_view.Operation], program: TrainProgram, step: dict
 
 
 def _head(ops: list[program_view.Operation], counter: str) -> tuple[int, int]:
-    """The places where the head begins, by counting the step in the variable ``counter``, and where the backward pass
-    of the backbone does."""
+    """The indices of the operations at which the head begins (it increments the variable ``counter``) and at which the
+    backward pass of the backbone begins."""
     steps = [place for place, op in enumerate(ops) if op.kind == "increment"]
     begin = next(place for place in steps if ops[place].writes[0].name == counter)
     forward = {tensor.key for op in ops[:begin] if op.kind not in ("data", "parameter") for tensor in op.writes}

@@ -1,4 +1,4 @@
-"""Memory that processes here can still take: of the machine, and of the control group that a container limits."""
+"""Free memory: of the machine, and of the control group that limits a container."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = (
 
 
 def free_memory(root: str = "/") -> int:
-    """Bytes that this machine, or a control group above this process, can still give out; swap does not count.
+    """Bytes that this machine, or a control group of this process, has free; swap does not count.
 
     ``root``: where proc and sys are.
     """
@@ -36,7 +36,7 @@ def _of_machine(root: str) -> int:
 
 
 def _of_groups(root: str) -> Iterator[int]:
-    """What each limited group has left: that of this process and those above it."""
+    """The free bytes of each limited control group: that of this process and those above it."""
     for line in _lines(os.path.join(root, "proc/self/cgroup")):
         _, controllers, path = line.split(":", 2)
         for names, mount, limit, use, reclaimable in _KINDS:

@@ -1,7 +1,7 @@
-"""What a run will need in memory, said before it begins: each rank's bytes, and the most classes that fit.
+"""The memory plan of a run, before it begins: each rank's bytes, and the largest number of classes that fits.
 
-The ranks are alike but for the last, which may have fewer classes; the plan is that of the first. How exact the figures
-are: plsc.engine.memory.estimate.
+All ranks are alike except the last, which may have fewer classes; the plan is that of the first. The accuracy of the
+values: plsc.engine.memory.estimate.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """``bytes``: what a rank needs by name, in the order of the report; ``detail``: what the step consists of at its
-    worst moment. ``memory``: a rank's bytes, None where unknown; ``most_classes`` that fit into it, 0 if not even one
-    a rank does. ``snapshot``: bytes of the copy that save_async makes where there is room; the run goes on without.
+    """``bytes``: what a rank needs by name, in the order of the table; ``detail``: the parts of a step at its peak.
+    ``memory``: bytes available to a rank, None where unknown; ``most_classes`` that fit into it, 0 if not even one per
+    rank does. ``snapshot``: bytes of the copy that save_async makes if there is room; without it saves are synchronous.
     """
 
     ranks: int
@@ -51,20 +51,20 @@ class MemoryPlan:
     @property
     def verdict(self) -> str:
         """One line."""
-        need = f"{self.num_classes} classes on {self.ranks} rank(s) need {self.total / GB:.2f} GB a rank"
+        need = f"{self.num_classes:,} classes on {self.ranks} rank(s) need {self.total / GB:.2f} GB per rank"
         if self.memory is None:
-            return f"{need}; give memory_gb to hear whether that fits"
+            return f"{need}; set memory_gb to check whether that fits"
         answer = "fits" if self.fits else "does not fit"
-        most = f"the most classes that fit are {self.most_classes}" if self.most_classes else "nor would any number"
+        most = f"at most {self.most_classes:,} classes fit" if self.most_classes else "no number of classes fits"
         return f"{need}: {answer} in {self.memory / GB:.2f} GB; {most}"
 
     def __str__(self) -> str:
-        lines = [f"{name:<34}{size / 1e6:>12.1f} MB" for name, size in self.bytes.items()]
+        lines = [f"{name:<34}{size / 1e6:>12,.1f} MB" for name, size in self.bytes.items()]
         place = next(number for number, name in enumerate(self.bytes) if name == STEP)
-        lines[place + 1 : place + 1] = [f"  {name:<32}{size / 1e6:>12.1f} MB" for name, size in self.detail.items()]
-        lines.append(f"{'a rank, at its peak':<34}{self.total / 1e6:>12.1f} MB")
+        lines[place + 1 : place + 1] = [f"  {name:<32}{size / 1e6:>12,.1f} MB" for name, size in self.detail.items()]
+        lines.append(f"{'per rank, at its peak':<34}{self.total / 1e6:>12,.1f} MB")
         if self.snapshot:
-            lines.append(f"{'and, if there is room, to save beside training':<34}{self.snapshot / 1e6:>12.1f} MB")
+            lines.append(f"{'plus, for asynchronous saves':<34}{self.snapshot / 1e6:>12,.1f} MB")
         if self.device == "gpu":
             half = "" if paddle.is_compiled_with_cuda() else ", all in float32"
             lines.append(f"a GPU's tensors{half}, counted from the program for GPUs; not measured on a GPU")
@@ -72,7 +72,7 @@ class MemoryPlan:
 
 
 def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb: float | None) -> MemoryPlan:
-    """The plan of a training run. Builds its programs, runs nothing and reads no data.
+    """The memory plan of a training run. Builds its programs, runs nothing and reads no data.
 
     ``ranks``: None for those of this launch. ``memory_gb``: of each rank, in 1e9 bytes; None for an equal part of what
     this machine has free, if the run is on CPUs. Raises ConfigError.
@@ -97,7 +97,7 @@ def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb
 
 
 def check(ranks: int, memory_gb: float | None) -> None:
-    """Raise ConfigError for numbers that are none of ranks and memory."""
+    """Raise ConfigError for an invalid number of ranks or amount of memory."""
     if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
         raise ConfigError(f"ranks={ranks!r}: must be a whole number of at least 1")
     if memory_gb is not None and not (isinstance(memory_gb, (int, float)) and 0 < memory_gb < 1e9):
@@ -105,14 +105,14 @@ def check(ranks: int, memory_gb: float | None) -> None:
 
 
 def device_of(config: Config) -> str:
-    """What the run would compute on. A GPU may be planned for where there is none."""
+    """The device of the run. A plan for GPUs does not need one."""
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     meant = has_gpu or config.mixed_precision.enabled  # which only a GPU can do
     return "gpu" if config.device == "gpu" or (meant and config.device == "auto") else "cpu"
 
 
 def most_classes(need: Callable[[int], int], memory: float, ranks: int, known: int) -> int:
-    """The largest number of classes, to about a hundredth, of which ``need`` says that they fit; 0 if none does.
+    """The largest number of classes that fits according to ``need``, within about 1 %; 0 if none does.
 
     Begins with ``known`` classes and follows the line through the last two answers; each costs building the programs.
     """
@@ -144,7 +144,7 @@ def most_classes(need: Callable[[int], int], memory: float, ranks: int, known: i
 
 
 def resident_bytes() -> int:
-    """What this process has in memory now, 0 where the system does not say."""
+    """The resident memory of this process, 0 where the system does not report it."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""From a configuration and the place among the ranks to programs. Nothing is run here, and no GPU is needed.
+"""Builds programs from a configuration and the environment of a rank. Nothing is run, and no GPU is needed.
 
 The training program reads top to bottom as docs/design.md describes it:
 backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients, summed as they are made -> updates.
@@ -37,10 +37,10 @@ from plsc.rows.storage import FLOAT32
 
 @dataclass(frozen=True)
 class TrainProgram:
-    """One rank's training program and what the loop needs to know of it.
+    """One rank's training program, and its variables and fetches for the loop.
 
     ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
-    to values. ``variables`` are the persistable ones that are the same on every rank, with what each is for; those of
+    to values. ``variables`` are the persistable ones that are equal on every rank, with their roles; those of
     this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones. ``optimizer``: None with a
     user's optimizer; ``optimizer_count`` names the variable that counts its steps, where it wants to know their number
     (RowOptimizer.numbers).
@@ -64,7 +64,7 @@ class TrainProgram:
         return [variable.name for variable in self.variables]
 
     def names(self, role: Role) -> list[str]:
-        """The names of the ``variables`` that are for this."""
+        """The names of the ``variables`` with this role."""
         return [variable.name for variable in self.variables if variable.role is role]
 
     @property
@@ -81,7 +81,7 @@ def make_model(config: Config, user_objects: UserObjects) -> BaseModel:
 
 
 def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
-    """What the classifier computes, as the configuration says it."""
+    """The ClassifierSpec of a configuration."""
     section = config.classifier
     loss = config.loss()
     return ClassifierSpec(
@@ -183,7 +183,7 @@ def _numbers_of_step(optimizer: RowOptimizer, feeds: dict[str, Any]) -> tuple:
 
 
 def _count_step(count, found) -> None:
-    """One more, but where the step is skipped."""
+    """Increment the count, except in a skipped step."""
     if found is None:
         ops.increment_(count)
     else:
@@ -191,12 +191,12 @@ def _count_step(count, found) -> None:
 
 
 def _check_kernel_size(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
-    """Raise ConfigError for more logits than the kernel of GPUs counts: their number is an int there."""
+    """Raise ConfigError for more logits than the GPU kernel supports: it counts them in 32 bits."""
     batch = config.train_batch_size * (env.world_size if spec.model_parallel else 1)
     if spec.uses_kernel(env) and batch * max(shard.num_sample, batch) >= 2**31:
         raise ConfigError(
-            f"train_batch_size={config.train_batch_size}: {batch} features and {shard.num_sample} classes a rank are "
-            f"more logits than a GPU's kernel counts, {2**31}; use a smaller batch, more ranks or a smaller "
+            f"train_batch_size={config.train_batch_size}: {batch:,} features and {shard.num_sample:,} classes per rank "
+            f"are more logits than the GPU kernel supports, {2**31:,}; use a smaller batch, more ranks or a smaller "
             "classifier.sample_ratio"
         )
 
@@ -209,7 +209,7 @@ def make_rows(
     optimizer: RowOptimizer | None,
     weight_decay: float,
 ) -> ShardRows:
-    """The weight of the shard, held as the optimizer needs it, which is None with a user's."""
+    """The weight of the shard in the form that the optimizer needs; ``optimizer`` is None for a user's."""
     distribution = distribution_of(user_objects.param_attr, default_distribution(spec.num_classes, spec.embedding_size))
     bias = bias_value(user_objects.bias_attr) if spec.with_bias else None
     samples = shard.samples and optimizer is not None
@@ -236,13 +236,13 @@ def make_rows(
 
 
 def _can_update_in_backward(config: Config, env: Environment) -> bool:
-    """True where a row can be moved before the gradients of all others are known, on this and on other ranks."""
+    """True where a row can be updated before the gradients of all other rows are known, on all ranks."""
     summed = env.world_size > 1 and not config.classifier.model_parallel
     return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)
 
 
 def _append_update(user_objects: UserObjects, gradients, rows, update: Update | None) -> list[Variable]:
-    """Append what moves backbone and rows; returns the replicated states that this makes."""
+    """Append the update of backbone and rows; returns the replicated states that it creates."""
     main = paddle.static.default_main_program()
     for target, mean in zip(gradients.statistics, gradients.mean_statistics):
         if target is not mean:
@@ -264,7 +264,7 @@ def _append_update(user_objects: UserObjects, gradients, rows, update: Update | 
 
 
 def _append_loss_states(output: StepOutput, found) -> list[str]:
-    """Append what moves the loss's own states, except in a skipped step (``found``); returns their names."""
+    """Append the update of the loss's states, except in a skipped step (``found``); returns their names."""
     for state, value in output.states:
         paddle.assign(value if found is None else paddle.where(found, state, value), output=state)
     return [state.name for state, _ in output.states]

@@ -1,4 +1,4 @@
-"""The part of the training program between the head's gradients and the update."""
+"""The part of the training program between the gradients of the head and the update."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Gradients:
     ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradients of
     this rank's rows, None where these have been moved already. ``statistics`` are the backbone's other float states
     (running mean and variance) and ``mean_statistics`` their mean over the ranks. ``stop`` [1] float32 is above 0 on
-    every rank where some rank was asked to stop. ``found`` [1] bool under mixed precision: skip this step.
+    every rank where some rank is to stop. ``found`` [1] bool under mixed precision: skip this step.
     """
 
     parameters: list[Any]
@@ -58,7 +58,7 @@ class Gradients:
     ) -> Gradients:
         """Append the backward pass of the backbone with its all-reduces, the check and the clipping.
 
-        ``stop`` [1] float32: 1 where this rank was asked to stop; it travels along with the gradients.
+        ``stop`` [1] float32: 1 where this rank is to stop; it is summed with the gradients.
         """
         parameters = [value for value in backbone.values() if static.is_trainable(value)]
         env = reduction.env

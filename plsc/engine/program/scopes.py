@@ -1,4 +1,4 @@
-"""Where programs run: the device, the executor, and the scope that holds their variables."""
+"""The device, the executor and the scope of variables of programs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from plsc.parallel.environment import Environment
 
 
 def device_place(env: Environment):
-    """Where this rank computes: its card, or the CPU."""
+    """The Paddle place of this rank: its GPU or the CPU."""
     return paddle.CUDAPlace(env.device_id) if env.on_gpu else paddle.CPUPlace()
 
 
 def make_scope(owner: Any) -> tuple[Any, Callable[[], None]]:
-    """(a scope, what frees it and its variables), which happens at the latest when ``owner`` goes.
+    """(a scope, a function that frees it and its variables); it is freed at the latest with ``owner``.
 
-    Paddle lists all scopes that were made and keeps them to the end of the process. What is freed must not be used. The
-    executor may go later: it does not look at the variables then (tried with MALLOC_PERTURB_).
+    Paddle itself keeps all scopes until the process ends. A freed scope must not be used. The executor may be destroyed
+    later: it does not access the variables then (tested with MALLOC_PERTURB_).
     """
     scope = paddle.static.Scope()
     free = weakref.finalize(owner, static.free_scope, scope)

@@ -1,4 +1,4 @@
-"""The running programs of one rank: variables in memory, steps, and the rows of the shard in and out in blocks."""
+"""The running programs of one rank: variables in memory, steps, and reading and writing the rows of the shard."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Session:
         self._blocks = _BlockPrograms(program)
 
     def start(self, group: Group) -> None:
-        """Initialise all variables and make sure that what is replicated is the same on every rank."""
+        """Initialise all variables and check that replicated variables are equal on every rank."""
         if not self.env.on_gpu:
             use_huge_pages(self.program.rows.num_bytes)
         paddle.seed(self._seed)
@@ -60,7 +60,7 @@ class Session:
     ) -> dict[str, float]:
         """One training step; returns the fetched results by name (loss, stop, acc1, acc5, skipped).
 
-        ``stop`` says that this rank was asked to; the result of that name is above 0 on all ranks if any was.
+        ``stop``: this rank is to stop; the result of that name is above 0 on all ranks if any rank is to stop.
         """
         if self.history is not None and self.history.full:
             self.bring_rows_up_to_date()
@@ -83,7 +83,7 @@ class Session:
         return results
 
     def _numbers_of_step(self) -> tuple[float, ...]:
-        """RowOptimizer.numbers of the step that begins."""
+        """RowOptimizer.numbers of the next step."""
         if self.program.optimizer_count is None:
             return ()
         done = int(self._read(self.program.optimizer_count)[0])
@@ -116,7 +116,7 @@ class Session:
         return [TensorSpec.of(name, array) for name, array in self.replicated().items()]
 
     def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
-        """Set those that are given; names and shapes have been checked."""
+        """Set the given variables; names and shapes have been checked."""
         for variable in self.program.variables:
             array = arrays.get(variable.stored)
             if array is not None:
@@ -126,10 +126,10 @@ class Session:
         return np.array(self.scope.find_var(name).get_tensor())
 
     def checksum(self) -> str:
-        """Of all that is the same on every rank, the rows too where each rank has all of them."""
+        """The checksum of what must be equal on all ranks, with the rows where each rank holds all of them."""
         checksum = 0
         if self.env.world_size == 1:
-            return ""  # nobody to compare it with
+            return ""  # no other rank to compare with
         for name in self.program.replicated:
             checksum = zlib.crc32(np.ascontiguousarray(self._read(name)), checksum)
         if not self.program.spec.model_parallel:
@@ -141,11 +141,11 @@ class Session:
 
     @property
     def rows_pending(self) -> bool:
-        """True where rows may not be up to date as they are stored."""
+        """True where stored rows may not be up to date."""
         return self.history is not None and self.history.steps > 0
 
     def tensors(self) -> list[TensorSpec]:
-        """What a checkpoint keeps of the shard."""
+        """The tensors of the shard that a checkpoint stores."""
         shape = (self.program.shard.num_local, self.program.spec.row_size)
         touched = [TensorSpec(TOUCHED, "I64", shape[:1])] if self.rows_pending else []
         return touched + [TensorSpec(name, "F32", shape) for name in self.program.rows.tensors]
@@ -179,8 +179,8 @@ class Session:
         self._blocks.write(self, name, index, rows)
 
     def bring_rows_up_to_date(self) -> None:
-        """Make every stored row what the dense optimizer would have made it. This rounds: when it happens may depend on
-        the steps only, so that a run does not change with when it is saved."""
+        """Apply the pending updates, so that every stored row is as with the dense optimizer. This rounds, so it may
+        only depend on the steps: otherwise a run would change with the times of its saves."""
         if not self.rows_pending:
             return
         table = self.history.table()
@@ -189,7 +189,7 @@ class Session:
         self.history.restart()
 
     def block_programs(self) -> list[Any]:
-        """The programs that work on BLOCK_ROWS rows at a time, for who wants to know what they need."""
+        """The programs that process BLOCK_ROWS rows at a time, for memory estimates."""
         return self._blocks.programs()
 
     def _indices(self) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The backbone of a checkpoint, as the evaluation during training runs it."""
+"""The backbone of a checkpoint, run by the evaluation program."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Variables:
             return self.executor.run(program, feed=feed, fetch_list=fetches)
 
     def set(self, name: str, value: np.ndarray) -> None:
-        """Set a variable that a startup program has made."""
+        """Set a variable that a startup program has created."""
         self.scope.find_var(name).get_tensor().set(value, self._place)
 
     def load(self, program, path: str, stored: dict[str, np.ndarray], own: tuple[str, ...] = ()) -> None:
@@ -48,7 +48,7 @@ class Variables:
 
 
 class TrainedBackbone:
-    """The backbone of the checkpoint that the run starts from, as the evaluation during training runs it."""
+    """The backbone of the checkpoint that the run starts from, run by the evaluation program of training."""
 
     def __init__(self, run: Run, env: Environment, batch_size: int):
         config = run.config
@@ -68,5 +68,5 @@ class TrainedBackbone:
 
 
 def weights_identity(manifest: Manifest) -> str:
-    """The same for two checkpoints of the same bytes."""
+    """A text that is equal for checkpoints with equal bytes."""
     return " ".join(entry.sha256 for _, entry in sorted(manifest.files.items()))

@@ -1,4 +1,4 @@
-"""What the variables are for that a training program keeps from step to step, said where they are made."""
+"""The roles of the persistent variables of a training program, set where they are created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Role(Enum):
-    """What a variable is for that is the same on every rank."""
+    """The role of a variable that is equal on every rank."""
 
     BACKBONE = "a weight or a statistic of the backbone"
     STEP = "the number of steps"

@@ -1,6 +1,6 @@
-"""What has to be the same on every rank: compared before a run begins, refused on all ranks by one message.
+"""What must be equal on every rank: compared before a run begins; differences are refused on all ranks alike.
 
-Why each thing is refused, told or left alone: docs/design.md, "Ranks that disagree".
+Why each difference is refused, logged or ignored: docs/design.md, "Ranks that disagree".
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from plsc.errors import ConfigError, DataError, LaunchError, PlscError
 from plsc.parallel.group import Group
 from plsc.version import __version__
 
-_NAMED = 5  # differences that a message names; the others are counted
+_NAMED = 5  # differences that a message lists; the others are counted
 
 Facts = Mapping[str, Any]
 
 
 def require_same_start(config: Config, user_objects: UserObjects, group: Group) -> list[str]:
-    """Raise LaunchError or ConfigError, the same on every rank, where versions, settings or a user's parts differ.
+    """Raise LaunchError or ConfigError, the same on every rank, where versions, settings or user objects differ.
 
-    Returns lines about what differs and may. To be called before anything that depends on Paddle's version.
+    Returns lines about permitted differences. Call it before anything that depends on Paddle's version.
     """
     mine = {
         "versions": versions(),
@@ -50,11 +50,11 @@ def require_same_start(config: Config, user_objects: UserObjects, group: Group) 
 def _require_same_start(everyone: list[dict[str, Facts]]) -> None:
     _refuse(LaunchError, [facts["versions"] for facts in everyone], "install the same packages on every machine")
     _refuse(ConfigError, [facts["settings"] for facts in everyone], "start every rank with the same settings")
-    _refuse(ConfigError, [facts["user_objects"] for facts in everyone], "hand the same over on every rank")
+    _refuse(ConfigError, [facts["user_objects"] for facts in everyone], "pass the same objects on every rank")
 
 
 def versions() -> dict[str, str]:
-    """What must be the same for the ranks to talk, and to draw the same numbers."""
+    """The versions that must be equal for the ranks to communicate and to draw the same random numbers."""
     # NumPy's generators may draw other numbers in another feature release, not in another bug-fix release (NEP 19)
     numpy = ".".join(np.__version__.split(".")[:2])
     return {"the version of PLSC": __version__, "the version of Paddle": paddle.__version__,
@@ -62,13 +62,13 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """What rounds, and no more."""
+    """What rounding depends on."""
     return {"the processor": f"{platform.machine()} {widest_instructions(Path('/proc/cpuinfo'))}",
             "the version of Pillow": PIL.__version__}  # fmt: skip
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Every key of the schema but those that say why ranks may have other values."""
+    """Every key of the schema except those that may differ between ranks (``per_rank``)."""
     return {key: config.get(key) for key, option in OPTIONS.items() if not option.per_rank}
 
 
@@ -90,25 +90,25 @@ def _require_same_data(everyone: list[dict]) -> None:
             found = difference(first[name], facts["data"].get(name, {}))
             if found is not None:
                 raise DataError(
-                    f"{name}: the data of rank {rank} are not those of rank 0: {found.text}; give every rank the same, "
-                    "a list line by line"
+                    f"{name}: the data of rank {rank} differ from those of rank 0: {found.text}; give every rank the "
+                    "same data, a list in the same order"
                 )
 
 
 def require_same(group: Group, kind: type[PlscError], facts: Facts) -> None:
-    """Raise an error of that kind, the same on every rank, where what they say of something is not the same."""
+    """Raise an error of that kind, the same on every rank, where the facts of the ranks differ."""
     everyone = group.all_gather(facts)
     group.agree(lambda: _refuse(kind, everyone, "give every rank the same"))
 
 
 def log_uncompiled_ranks(compiled: bool, group: Group, log: RunLog) -> None:
-    """Say where some ranks work on their rows with the operations in C++ and others with Paddle's."""
+    """Log where some ranks use the operations in C++ and others those of Paddle."""
     everyone = group.all_gather(compiled)
     if len(set(everyone)) > 1:
         others = ", ".join(str(rank) for rank, yes in enumerate(everyone) if not yes)
         log.info(
-            f"the ranks differ: rank(s) {others} cannot use the operations in C++ and take Paddle's, which are slower "
-            "and round otherwise; the others wait for them"
+            f"the ranks differ: rank(s) {others} cannot use the operations in C++ and use Paddle's, which are slower "
+            "and round differently; the others wait for them"
         )
 
 
@@ -133,7 +133,7 @@ def _refuse(kind: type[PlscError], everyone: list[Facts], advice: str) -> None:
 
 
 def _distinct_values(first: Any, other: Any) -> tuple[str, str]:
-    """Both values on one line each, short, and such that they are not the same."""
+    """Both values as short texts that differ."""
     texts = format_value(first), format_value(other)
     if texts[0] != texts[1]:
         return texts

@@ -1,7 +1,7 @@
-"""Logs that say once, in one line, that their disk is full, and let the run go on to its next save.
+"""Log handlers that report once, in one line, that the disk is full, and let the run continue.
 
-Python's own print a stack trace for each line that cannot be written, and raise at the end what then hides the error
-that ended the run.
+Python's handlers print a stack trace for each line that cannot be written, and raise at the end an error that hides the
+one that ended the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from plsc.terminal import print_stderr
 
 
 class WarnOnce:
-    """Says what is wrong with a file once, on stderr if there is one."""
+    """Reports an error of a file once, on stderr."""
 
     def __init__(self, name: str):
         self._name, self._warned = name, False
@@ -48,7 +48,7 @@ class LogFileHandler(logging.FileHandler):
 
 
 class TerminalHandler(logging.StreamHandler):
-    """Lines for people, on a terminal or wherever it is redirected to, as long as somebody takes them."""
+    """Prints log lines to a stream as long as it can be written to."""
 
     def __init__(self, stream: TextIO | None):
         super().__init__(stream)
@@ -72,8 +72,7 @@ class TerminalHandler(logging.StreamHandler):
         if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EIO):
             self._warn_once.warn(error)
             return
-        # Nobody reads any more: `| head`, a terminal that was shut. What is left in the buffer goes nowhere, or Python
-        # would end the process with status 120 for it.
+        # The reader is gone: `| head`, a closed terminal. Discard the buffer, or Python would exit with status 120.
         stream, self.stream = self.stream, None
         with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:
             if isinstance(error, OSError):

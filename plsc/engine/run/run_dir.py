@@ -1,5 +1,4 @@
-"""Which directory a training writes to: one that holds no other run, or the run that it goes on with; and only one
-training at a time."""
+"""The directory of a training run: it holds no other run, or the run that is continued; one training at a time."""
 
 from __future__ import annotations
 
@@ -19,11 +18,11 @@ from plsc.terminal import print_stderr
 
 
 def lock_run_dir(config: Config, group: Group) -> RunLock | None:
-    """Set ``model_save_dir`` to the directory that this training may write to; rank 0 returns the lock that it holds.
+    """Set ``model_save_dir`` to the directory that this training may write to, and lock it; rank 0 returns the lock.
 
-    With ``resume: new`` it is `run_2`, `run_3`, ... in ``model_save_dir`` where that holds a run. Rank 0 decides; every
-    rank raises what it raises: ConfigError for a directory that holds another run, CheckpointError where another
-    process trains there or nothing can be written.
+    With ``resume: new`` it is `run_2`, `run_3`, ... in ``model_save_dir`` if that holds a run. Rank 0 decides; every
+    rank raises the same error: ConfigError for a directory that holds another run, CheckpointError where another
+    process trains there or the directory cannot be written.
     """
     held: list[RunLock] = []
 
@@ -39,16 +38,16 @@ def lock_run_dir(config: Config, group: Group) -> RunLock | None:
         return None
 
     inside = group.broadcast(group.agree(decide))
-    if inside != os.curdir:  # else each rank's own name of the directory stays
+    if inside != os.curdir:  # otherwise each rank keeps its own path of the directory
         config.set("model_save_dir", os.path.join(config.model_save_dir, inside))
     return held[0] if held else None
 
 
 def describe_existing_run(run_dir: str) -> str | None:
-    """What shows that a directory holds a run: a checkpoint, or a step that was told in its scalars; None if nothing.
+    """What shows that a directory holds a run: a checkpoint, or a logged step; None if nothing does.
 
-    Logs alone do not: a training that failed before it made a step left some, and test(), predict() and exports write
-    theirs to whatever ``model_save_dir`` is.
+    Log files alone do not: a training that failed before its first step leaves some, and test(), predict() and exports
+    write theirs to any ``model_save_dir``.
     """
     for place in (run_dir, os.path.join(run_dir, BEST)):
         found = step_dirs(place) + replaced_dirs(place)
@@ -64,7 +63,7 @@ def _choose(config: Config, on_loss: Callable[[str], None]) -> RunLock:
     try:
         lock = _lock(config.model_save_dir, on_loss)
     except RunDirInUse as error:
-        raise CheckpointError(str(error)) from None  # as the other ranks know it
+        raise CheckpointError(str(error)) from None  # the same class on the other ranks
     if config.resume == "never":
         problem = _problem(config)
         if problem is not None:
@@ -79,20 +78,20 @@ def _problem(config: Config) -> str | None:
     if found is None or _continues_newest(config):
         return None
     return (
-        f"model_save_dir={run_dir!r} holds a run already ({found}): set resume: auto to go on with it, resume: new to "
-        f"begin another one beside it in {os.path.join(run_dir, _free_name(run_dir))}, or choose another model_save_dir"
+        f"model_save_dir={run_dir!r} holds a run already ({found}): set resume: auto to continue it, resume: new to "
+        f"start another one in {os.path.join(run_dir, _free_name(run_dir))}, or choose another model_save_dir"
     )
 
 
 def _continues_newest(config: Config) -> bool:
-    """True if ``checkpoint_dir`` is where ``resume: auto`` would go on, so that nothing is buried."""
+    """True if ``checkpoint_dir`` is the checkpoint that ``resume: auto`` would continue from."""
     newest = checkpoint.latest(config.model_save_dir)
     if newest is None or not config.checkpoint_dir or not os.path.isdir(config.checkpoint_dir):
         return False
     try:
         return os.path.samefile(checkpoint.resolve(config.checkpoint_dir), newest)
     except CheckpointError:
-        return False  # said when it is opened
+        return False  # reported when it is opened
 
 
 def _lock_new_run_dir(base: str, on_loss: Callable[[str], None]) -> RunLock:
@@ -102,7 +101,7 @@ def _lock_new_run_dir(base: str, on_loss: Callable[[str], None]) -> RunLock:
             try:
                 return _lock(run_dir, on_loss)
             except RunDirInUse:
-                pass  # one that has just begun
+                pass  # a run that has just started
         run_dir = os.path.join(base, _free_name(base))
 
 

@@ -1,4 +1,4 @@
-"""What a run tells: a log file per rank, lines on the terminal of rank 0, a progress line, scalars as JSON lines."""
+"""The log of a run: a file per rank, the terminal of rank 0, a progress line, scalars as JSON lines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunLog:
         self._bar = ProgressLine(env.rank == 0 and is_terminal(sys.stderr))
         self._handlers: list[logging.Handler] = []
         self._scalars = None
-        self._made: list[str] = []  # what was not there before, outermost first
+        self._made: list[str] = []  # paths that this log created, outermost first
         problem = self._open(os.path.abspath(run_dir), scalars)
         problems = [text for text in group.all_gather(problem) if text]
         if problems:
@@ -40,7 +40,7 @@ class RunLog:
 
     @classmethod
     def silent(cls) -> RunLog:
-        """One that writes nothing, for before the run has a place to write."""
+        """A log that writes nothing, until the run has a directory."""
         log = cls.__new__(cls)
         log._logger, log._handlers, log._scalars = logging.getLogger("plsc"), [], None
         log._bar, log._rank, log._made = ProgressLine(False), 0, []
@@ -69,12 +69,12 @@ class RunLog:
         return None
 
     def info(self, text: str) -> None:
-        """A line in the log, on the terminal too on rank 0."""
+        """Log a line; on rank 0 also to the terminal."""
         self._bar.clear()
         self._logger.info(text)
 
     def error(self, text: str) -> None:
-        """The reason why this rank ends, in its log file."""
+        """Write the reason why this rank ends to its log file."""
         for handler in self._handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.handle(logging.LogRecord("plsc", logging.ERROR, "", 0, text, None, None))
@@ -85,12 +85,12 @@ class RunLog:
             self._scalars.add(step, values)
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """Redraw the progress line, where there is a terminal."""
-        self._made = []  # the run has begun: what it wrote stays
+        """Redraw the progress line, if there is a terminal."""
+        self._made = []  # the run has begun: its files stay
         self._bar.draw(text, done, total)
 
     def discard(self) -> None:
-        """Close, and delete the files that this made, unless a step was made: settings that are refused leave none."""
+        """Close, and delete the created files unless the run has begun: refused settings leave no files."""
         made, self._made = self._made, []
         self.close()
         for path in reversed(made):
@@ -110,7 +110,7 @@ class RunLog:
 
 
 class ProgressLine:
-    """One line that is drawn over itself, at most ten times a second."""
+    """A line that is redrawn in place, at most ten times a second."""
 
     WIDTH = 24
 
@@ -124,7 +124,7 @@ class ProgressLine:
         if not self._enabled or (now - self._last < 0.1 and done < total):
             return
         filled = self.WIDTH * done // max(1, total)
-        line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done}/{total} {text}"
+        line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done:,}/{total:,} {text}"
         self._write("\r" + line.ljust(self._length))
         self._length, self._last = len(line), now
 
@@ -137,7 +137,7 @@ class ProgressLine:
         try:
             sys.stderr.write(text)
             sys.stderr.flush()
-        except (OSError, ValueError, AttributeError):  # the terminal was shut
+        except (OSError, ValueError, AttributeError):  # the terminal was closed
             self._enabled = False
 
 

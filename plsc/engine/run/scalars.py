@@ -1,4 +1,4 @@
-"""Scalars of a run: JSON lines always, and for VisualDL or TensorBoard if asked for."""
+"""Scalars of a run: always as JSON lines, optionally for VisualDL or TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Scalars:
     """Writes ``<run_dir>/scalars.jsonl``; with ``kind`` visualdl or tensorboard also event files in its ``scalars``.
 
     Raises ConfigError where the package of ``kind`` is missing, OSError where the directory cannot be written. A disk
-    that is full later is told once, and costs lines: the run goes on, whether it can be saved is another question.
+    that is full later is reported once; lines are lost and the run continues.
     """
 
     def __init__(self, run_dir: str, kind: str):
@@ -31,7 +31,7 @@ class Scalars:
         self._warn_once = WarnOnce(path)
 
     def add(self, step: int, values: dict[str, Any]) -> None:
-        """One line {"step": ..., ...}; numbers become curves, those of a verification set under test/<name>/."""
+        """Write {"step": ..., ...}; numbers become curves, those of a verification set under test/<name>/."""
         try:
             self._write_line(json.dumps({"step": step, **values}).encode() + b"\n")
             if self._writer is not None:
@@ -40,7 +40,7 @@ class Scalars:
             self._warn_once.warn(error)
 
     def _write_line(self, line: bytes) -> None:
-        """All of it, or nothing: half a line would spoil the next one too."""
+        """Write the whole line or nothing: a partial line would also break the next one."""
         end = os.fstat(self._lines.fileno()).st_size
         try:
             if self._lines.write(line) != len(line):
@@ -65,7 +65,7 @@ class Scalars:
 
 
 def _drop_half_line(path: str) -> None:
-    """Take away what a run that was killed while it wrote a line left of it."""
+    """Remove a partial last line, left by a run that was killed while writing."""
     if not os.path.exists(path):
         return
     with open(path, "rb+") as file:
@@ -86,7 +86,7 @@ def _open_writer(directory: str, kind: str):
 
 
 def import_package(kind: str) -> ModuleType | None:
-    """The package that writes ``kind``, if it needs one. Raises ConfigError where it is missing."""
+    """Import the package that writes ``kind``, if it needs one. Raises ConfigError where it is missing."""
     if kind == "none":
         return None
     package = PACKAGES[kind]

@@ -1,4 +1,4 @@
-"""How a run starts on one rank: the place among the ranks, what is checked before any data is read, threads."""
+"""The start of a run on one rank: its environment, the checks before any data is read, threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from plsc.parallel.launch_logs import hide_secrets
 
 @dataclass(frozen=True)
 class Run:
-    """What every action works with.
+    """The context of every action.
 
     seed: the one used, also where the configuration leaves it open. start_dir: the checkpoint, or the directory of a
     run, that it starts from, on this machine: ``checkpoint_dir``, or a copy of what lies at its address; "" for none.
@@ -51,7 +51,7 @@ class Run:
 
 @contextlib.contextmanager
 def start(config: Config, user_objects: UserObjects, check, continues: bool = False) -> Iterator[Run]:
-    """Start a run, end it together with the other ranks, and tell them if it fails.
+    """Start a run, end it together with the other ranks, and report a failure to them.
 
     ``check(config, parts, env)`` looks at the user's data before anything is opened or written, and returns a record
     of each, or None. ``continues``: an open seed is that of the checkpoint that the run goes on from. Raises a
@@ -89,7 +89,7 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
         for line in notes:
             log.info(line)
         if config.model_save_dir != asked:
-            log.info(f"{asked} holds a run: this one begins beside it, in {config.model_save_dir}")
+            log.info(f"{asked} holds a run: this one writes to {config.model_save_dir}")
         if continues:
             _watch_stalls(config, group, log)
         run = Run(config, user_objects, env, group, log, seed=0, data=data)
@@ -119,21 +119,21 @@ def _watch_stalls(config: Config, group: Group, log: RunLog) -> None:
     group.watch_stalls(config.stall_timeout)
     if not group.waits_long:
         log.info(
-            "WARNING: Gloo of this Paddle cannot be told how long to wait: a rank that is late by more than 30 s ends "
-            "the run, whatever stall_timeout says"
+            "WARNING: the timeout of Gloo cannot be set in this version of Paddle: a rank that is more than 30 s late "
+            "ends the run, whatever stall_timeout is"
         )
 
 
 def _defer_sigterm(group: Group) -> None:
-    """SIGTERM ends this process as usual, but not while it is ending by itself: a launcher that sees one rank fail
-    sends it to the others, which are then about to say why. Replaces Paddle's handler, which prints a stack."""
+    """SIGTERM ends this process, but not while it is ending by itself: a launcher that sees one rank fail sends it to
+    the others, which are about to report why. Replaces Paddle's handler, which prints a stack trace."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
         if not group.is_ending():
             os.kill(os.getpid(), signal.SIGTERM)
 
-    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as far as Python knows: Paddle's is set beneath it
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as far as Python knows: Paddle's is set in C++
     if usual and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handle)
 
@@ -148,19 +148,19 @@ def _check(config: Config, user_objects: UserObjects, check) -> tuple[Environmen
 
 
 def _root_cause(error: PlscError, group: Group) -> PlscError:
-    """What is behind an error: where work with the other ranks broke off, the reason of the one that ended."""
+    """The cause of an error: where communication failed, the reason of the rank that ended."""
     reason = group.failure_reason() if isinstance(error, PeerError) else ""
     return TrainingError(f"stopped because of {reason}") if reason else error
 
 
 def _shared_seed(run: Run, continues: bool) -> int:
-    """Rank 0 chooses for all: it also says which checkpoint the run goes on from."""
+    """The seed that rank 0 chooses for all ranks; it also decides which checkpoint is continued."""
     seed = run.group.agree(lambda: choose_seed(run.config, run.start_dir, continues) if run.group.rank == 0 else None)
     return run.group.broadcast(seed)
 
 
 def choose_seed(config: Config, start_dir: str, continues: bool) -> int:
-    """The seed that is set, else that of the checkpoint to continue from, else a new one."""
+    """The configured seed, else that of the checkpoint to continue from, else a random one."""
     if config.seed is not None:
         return config.seed
     path = checkpoint.latest(config.model_save_dir) if continues and config.resume == "auto" else None
@@ -173,7 +173,7 @@ def choose_seed(config: Config, start_dir: str, continues: bool) -> int:
 
 
 def find_environment(config: Config) -> Environment:
-    """The place among the ranks and the device that ``device`` asks for. Raises ConfigError, LaunchError."""
+    """The environment of this rank, with the device that ``device`` selects. Raises ConfigError, LaunchError."""
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if config.device == "gpu" and not has_gpu:
         raise ConfigError(
@@ -184,5 +184,5 @@ def find_environment(config: Config) -> Environment:
 
 
 def threads(config: Config, env: Environment) -> int:
-    """CPU threads of this rank: as set, or the cores that this process may use, shared by the ranks of the machine."""
+    """CPU threads of this rank: as configured, or an equal part of the usable cores of the machine."""
     return config.num_threads or max(1, cores() // env.local_world_size)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request: the run saves after the step it is in, on all ranks alike, and ends."""
+"""SIGTERM and Ctrl-C stop a run: it saves after the current step, on all ranks alike, and ends."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from types import FrameType
 
 from plsc.terminal import write_stderr
 
-# EX_TEMPFAIL of sysexits.h, "try again later": the run was stopped, has saved, and goes on if started again.
+# EX_TEMPFAIL of sysexits.h, "try again later": the run was stopped and saved, and continues when started again.
 EXIT_STOPPED = 75
 # Paddle's launcher sends SIGTERM three times in 0.4 s: within this time they are one request.
 REPEATS_SECONDS = 1.0
-# How long a run that was asked to stop waits for the data of its last steps: Paddle's launcher kills it after 30 s.
+# How long a run that is to stop waits for the data of its last step: Paddle's launcher kills it after 30 s.
 DATA_SECONDS = 20.0
 
 
 class StopRequest:
-    """Listens to SIGTERM and SIGINT (Ctrl-C) while it is open; ``made`` says whether one of them came.
+    """Handles SIGTERM and SIGINT (Ctrl-C) as a context manager; ``requested`` is True after one of them.
 
-    A second one ends the process at once; what was saved before stays. Only the main thread of a process hears
-    signals: elsewhere nothing is listened to. One rank that is asked is enough: the request travels with the gradients
-    of its next step.
+    A second signal ends the process at once; earlier checkpoints stay. Signals are handled in the main thread only;
+    in other threads this does nothing. One rank is enough: the request is sent with the gradients of its next step.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -35,13 +34,13 @@ class StopRequest:
         self._in_main_thread = threading.current_thread() is threading.main_thread()
 
     def seconds(self) -> float:
-        """Since the first one came; 0 where none did."""
+        """Seconds since the first signal; 0 without one."""
         return time.monotonic() - self._since if self.requested else 0.0
 
     def __enter__(self) -> StopRequest:
         if self._in_main_thread:
             for number in self.SIGNALS:
-                # a job in the background of a shell script is not to hear Ctrl-C, and does not
+                # a background job of a shell script ignores Ctrl-C, and continues to
                 if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous_handlers[number] = signal.signal(number, self._handle_signal)
         return self
@@ -61,16 +60,16 @@ class StopRequest:
 
 
 class DataTimeout:
-    """Why not to wait for data any longer, asked with the seconds waited so far; None is to go on."""
+    """Called with the seconds waited for data so far: the reason to stop waiting, or None to continue."""
 
     def __init__(self, request: StopRequest, stall_timeout: float, world_size: int):
-        # of several ranks the one that is late is named by the others first; this is for all of them being stuck
+        # with several ranks the others name the late one first; this is for the case that all are stuck
         self._request, self._timeout = request, stall_timeout
         self._limit = stall_timeout if world_size == 1 else 2 * stall_timeout
 
     def __call__(self, waited: float) -> str | None:
         if min(waited, self._request.seconds()) >= DATA_SECONDS:
-            return f"asked to stop, the run waited {DATA_SECONDS:g} s for it and ends unsaved; older checkpoints stay"
+            return f"the run was to stop, waited {DATA_SECONDS:g} s for it and ends unsaved; older checkpoints stay"
         if self._timeout and waited >= self._limit:
-            return f"nothing came for {waited:g} s (stall_timeout={self._timeout:g}; 0 waits for ever)"
+            return f"no data for {waited:g} s (stall_timeout={self._timeout:g}; 0 waits forever)"
         return None
