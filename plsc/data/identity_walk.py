@@ -92,7 +92,7 @@ def walk(root: bytes) -> Walk:
         if _is_hidden(found, root, entry):
             continue
         if not _is_folder(entry):
-            found.pass_over("file(s) that lie in no identity's folder", entry.path)
+            found.pass_over("file(s) beside the folders of the identities", entry.path)
         elif _leads_out(entry, real):
             found.pass_over("link(s) that lead out of the folder or in a circle", entry.path)
         else:

@@ -83,7 +83,7 @@ def test_what_is_passed_over_is_counted_once_by_kind(tmp_path):
     assert [source.name(index).rpartition("/")[2] for index in range(3)] == ["1.jpg'", "inside.jpg'", "1.jpg'"]
     start = f"{root}: passed over "
     assert sorted(note.removeprefix(start).partition(", such as ")[0] for note in source.notes) == [
-        "2 file(s) that lie in no identity's folder", "2 folder(s) without images, which are no classes",
+        "2 file(s) beside the folders of the identities", "2 folder(s) without images, which are no classes",
         "2 hidden name(s), which begin with a dot",
         "4 link(s) that lead out of the folder or in a circle",
         # notes.txt twice, the pipe, two links that lead to no file

@@ -24,8 +24,13 @@ class SyntheticSource(Source):
     ready = True
 
     def __init__(
-        self, num_classes: int, image_shape: Sequence[int], seed: int, train_image_num: int | None = None
+        self, num_classes: int | None, image_shape: Sequence[int], seed: int, train_image_num: int | None = None
     ) -> None:
+        if num_classes is None:
+            raise DataError(
+                "classifier.num_classes: null counts the classes, and synthetic images have none of their own; set the "
+                "number"
+            )
         self._num_images = SYNTHETIC_IMAGES if train_image_num is None else train_image_num
         if self._num_images < 1 or num_classes < 1:
             raise DataError(
