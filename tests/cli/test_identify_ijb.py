@@ -51,8 +51,17 @@ def sides(tmp_path):
 def test_identify(sides, tmp_path):
     (gallery, known, known_id), (probes, new, new_id), (distractors, others, _) = sides.values()
     done = tool("identify", "--gallery", gallery, "--probes", probes, "--distractors", distractors,
-                "--json", tmp_path / "out.json")  # fmt: skip
+                "--json", tmp_path / "out.json", "--matches", tmp_path / "who.csv")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (new.astype(float), known.astype(float))]
+    cosines = unit[0] @ unit[1].T
+    with open(tmp_path / "who.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["probe", "identity", "cosine", "image"] and len(rows) == 61
+    for row, one in zip(rows[1:], cosines):  # cosines of random features: none are equal
+        best = int(one.argmax())
+        assert row[1] == f"p {known_id[best]}" and row[3].endswith(f"/{best}.jpg")
+        assert abs(float(row[2]) - one[best]) < 1e-4  # four digits
     found = json.loads((tmp_path / "out.json").read_text())
     expected = identify(known, known_id, new, new_id, others)
     assert found["identification"] == {
