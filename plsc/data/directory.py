@@ -32,7 +32,10 @@ def list_directory(path: str | os.PathLike, label_file: str | os.PathLike = "") 
         with os.scandir(os.fspath(path)) as entries:
             shown = [(entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise DataError(f"data.dataset_dir={os.fspath(path)!r}: cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"data.dataset_dir={os.fspath(path)!r}: cannot be read: {error.strerror or error}; set it to the directory "
+            "of the data; for a first run without data set data.dataset: synthetic"
+        ) from None
     shown.sort(key=lambda one: os.fsencode(one[0]))
     files = tuple(name for name, is_folder in shown if not is_folder)
     return Directory(os.fspath(path), os.fspath(label_file), files, tuple(name for name, yes in shown if yes))
