@@ -59,9 +59,9 @@ def test_classes_are_the_names_in_the_order_of_their_bytes(tmp_path):
 
 
 def test_images_deeper_down_belong_to_the_folder_in_the_root(tmp_path):
-    put(tmp_path, "a/video2/1.jpg", "a/video1/clip/7.png", "a/1.bmp", "b/x/1.jpg")
-    assert contents(FolderSource(tmp_path)) == [
-        (b"a/1.bmp", 0), (b"a/video1/clip/7.png", 0), (b"a/video2/1.jpg", 0), (b"b/x/1.jpg", 1),
+    put(tmp_path, "a/video2/1.jpg", "a/video1/clip/7.png", "a/1.bmp", "b/x/1.jpg", "a/video1.jpg")
+    assert contents(FolderSource(tmp_path)) == [  # in the order of the bytes of whole paths
+        (b"a/1.bmp", 0), (b"a/video1.jpg", 0), (b"a/video1/clip/7.png", 0), (b"a/video2/1.jpg", 0), (b"b/x/1.jpg", 1),
     ]  # fmt: skip
 
 
@@ -142,6 +142,7 @@ def test_the_record_is_that_of_the_list_of_the_same_images(tmp_path):
     (tmp_path / "label.txt").write_text("".join(lines))
     listed = LabelListSource(tmp_path, "label.txt", None)
     assert listed.num_classes == 3
+    assert (source._index.starts.dtype, source._index.labels.dtype) == (np.uint32, np.int32)  # 8 bytes an image
     own, other = source.record(), listed.record()
     assert {**own, "kind": "list"} == other
     assert source.record(50) == {"kind": "folder", **index_record(source._index, 50)} and source.record(50) != own
