@@ -58,21 +58,32 @@ def trained(env, payload: dict) -> dict:
     return {name: losses(name) for name in ("folder", "list", "resumed")} if env.rank == 0 else {}
 
 
-def refused(env, payload: dict) -> dict:
-    """What a run says that goes on with a folder in which identities were put, and without images for all classes."""
-    changed, more = {"dataset_dir": payload["changed"]}, {"classifier__num_classes": 20}
-    first = {"train_steps": 2, **more}
-    entry("wide", {"dataset_dir": payload["root"]}, payload["ranks"], **first).train()
-    going_on = {**first, "train_steps": 4, "checkpoint_dir": "wide"}
-    found = {
-        "renumbered": refusal(entry("refused", changed, payload["ranks"], **going_on)),
-        "another number": refusal(entry("counted", changed, payload["ranks"], checkpoint_dir="wide")),
-        "set by name": refusal(
-            entry("named", {"dataset_dir": payload["root"], "val_targets": ["lfw"]}, payload["ranks"])
-        ),
-    }
-    entry("allowed", changed, payload["ranks"], **going_on, accept_new_labels=True).train()
-    return found
+FIRST = {"train_steps": 2, "classifier__num_classes": 20}
+GOING_ON = {**FIRST, "train_steps": 4, "checkpoint_dir": "wide"}
+# After a refusal the ranks end: a process each.
+REFUSED = {
+    "renumbered": ("changed", GOING_ON),
+    "another number": ("changed", {"checkpoint_dir": "wide"}),
+    "named set": ("root", {"data__val_targets": ["lfw"], "with_test": True}),
+}
+
+
+def wide(env, payload: dict) -> None:
+    """A run with more classes than folders, and one that goes on with other labels because it may."""
+    entry("wide", {"dataset_dir": payload["root"]}, payload["ranks"], **FIRST).train()
+    changed = {"dataset_dir": payload["changed"]}
+    entry("allowed", changed, payload["ranks"], **GOING_ON, accept_new_labels=True).train()
+
+
+def refused(env, payload: dict) -> str:
+    """What each rank says."""
+    place, changes = REFUSED[payload["case"]]
+    return refusal(entry("refused", {"dataset_dir": payload[place]}, payload["ranks"], **changes))
+
+
+def disagreeing(env, payload: dict) -> str:
+    """What each rank says where rank 1 finds something else."""
+    return refusal(entry("apart", {"dataset_dir": payload["roots"][env.rank]}, 2))
 
 
 def exported(env, payload: dict) -> dict:

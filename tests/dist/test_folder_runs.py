@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from plsc.evaluation.bin_file import save_bin
 from tests.dist import ranks
 from tests.dist.folder_cases import SAVED, STEPS
 
@@ -101,18 +102,48 @@ def test_what_was_left_open_is_said_and_stored(runs, faces, number):
     assert "class_names.json" in manifest["files"] and "class_names.json" not in listed["files"]
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_identities_put_in_the_middle_are_refused(faces, tmp_path, number):
-    payload = {"ranks": number, "root": faces["faces"], "changed": faces["changed"]}
-    everyone = ranks.run("tests.dist.folder_cases:refused", number, tmp_path, payload)
-    assert all(found == everyone[0] for found in everyone)
-    found = everyone[0]
-    assert "was trained with other labels: " in found["renumbered"] and "accept_new_labels: true" in found["renumbered"]
-    assert "num_classes is 20 in the checkpoint and 7 in this run" in found["another number"]
-    assert "has no lfw.bin" in found["set by name"]
-    log = (tmp_path / "wide" / "logs" / "rank_00000.log").read_text()
+@pytest.fixture(scope="module", params=[1, 2])
+def wide(request, faces, tmp_path_factory) -> tuple[Path, dict]:
+    cwd = tmp_path_factory.mktemp("wide")
+    payload = {"ranks": request.param, "root": faces["faces"], "changed": faces["changed"]}
+    ranks.run("tests.dist.folder_cases:wide", request.param, cwd, payload)
+    return cwd, payload
+
+
+def test_classes_without_images_and_other_labels_are_said(wide):
+    log = (wide[0] / "wide" / "logs" / "rank_00000.log").read_text()
     assert "6 of 20 classes have images (classifier.num_classes=20; null counts them)" in log
-    assert "going on with other labels than " in (tmp_path / "allowed" / "logs" / "rank_00000.log").read_text()
+    log = (wide[0] / "allowed" / "logs" / "rank_00000.log").read_text()
+    assert "going on with other labels than wide/checkpoints/step_00000002 was trained with: 4 of 6 classes" in log
+
+
+@pytest.mark.parametrize(
+    ("case", "texts"),
+    [
+        ("renumbered", ["was trained with other labels: ", "accept_new_labels: true"]),
+        ("another number", ["num_classes is 20 in the checkpoint and 7 in this run"]),
+        ("named set", ["has no lfw.bin", "data.val_targets"]),
+    ],
+)
+def test_what_is_refused_on_every_rank(wide, case, texts):
+    cwd, payload = wide
+    everyone = ranks.run("tests.dist.folder_cases:refused", payload["ranks"], cwd, {**payload, "case": case})
+    assert all(found == everyone[0] for found in everyone)
+    assert all(text in everyone[0] for text in texts), everyone[0]
+
+
+def test_ranks_that_find_something_else_are_refused(faces, tmp_path):
+    with_set = tmp_path / "with_set"
+    shutil.copytree(faces["faces"], with_set)
+    images = [np.full((16, 16, 3), shade, np.uint8) for shade in range(40)]
+    save_bin(with_set / "lfw.bin", images, [index % 2 == 0 for index in range(20)])
+    for other, text in (
+        (faces["changed"], "the number of classes is 6 on rank 0 and 7 on rank 1"),
+        (str(with_set), "what was found is ['training'] on rank 0 and ['lfw', 'training'] on rank 1"),
+    ):
+        payload = {"roots": [faces["faces"], other]}
+        everyone = ranks.run("tests.dist.folder_cases:disagreeing", 2, tmp_path, payload)
+        assert everyone[0] == everyone[1] and text in everyone[0], everyone
 
 
 def test_the_exported_model_answers_with_names(runs, faces, tmp_path):
