@@ -75,7 +75,7 @@ def replicated_arrays(salt=0):
     }
 
 
-def save_as(run_dir, step, num_classes, world_size, salt=0):
+def save_as(run_dir, step, num_classes, world_size, salt=0, **changes):
     """Save the known checkpoint with `world_size` ranks and return its directory."""
     whole = class_arrays(num_classes, salt)
 
@@ -83,7 +83,7 @@ def save_as(run_dir, step, num_classes, world_size, salt=0):
         first, last = class_range(num_classes, group.rank, world_size)
         shard = ArrayShard({name: array[first:last] for name, array in whole.items()}, block_rows=2)
         main = group.rank == 0
-        arrays, meta = (replicated_arrays(salt), meta_for(num_classes)) if main else (None, {})
+        arrays, meta = (replicated_arrays(salt), meta_for(num_classes, **changes)) if main else (None, {})
         return save(str(run_dir), step, RankTensors(arrays, shard), meta, group)
 
     results = [work(OneRank())] if world_size == 1 else on_ranks(world_size, work)

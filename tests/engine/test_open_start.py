@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
-from plsc.checkpoint import OneRank
+import pytest
+
+from plsc.checkpoint import OneRank, read_manifest
 from plsc.config import Config
 from plsc.engine.run.start import choose_seed
+from plsc.engine.training import checkpointing
 from plsc.engine.training.checkpointing import open_start_checkpoint
+from plsc.errors import DataError
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as
 
 SPEC = SimpleNamespace(num_classes=11, embedding_size=EMBEDDING_SIZE)
@@ -50,3 +54,22 @@ def test_the_seed_is_that_of_where_the_run_starts(tmp_path, monkeypatch):
     path = save_as(tmp_path, 12, 11, 1)
     config = Config.from_dict({"model_save_dir": str(tmp_path / "mine"), "checkpoint_dir": "s3://bucket/run"})
     assert choose_seed(config, path, True) == 77
+
+
+def test_classes_that_moved_are_refused_by_their_names(tmp_path):
+    """Also where no image that the record remembers has moved."""
+    path = save_as(tmp_path, 12, 11, 1, class_names=["ann", "bob", "cy"])
+    opened = path, read_manifest(path)
+    said: list[str] = []
+
+    def names(found, accept=False):
+        config, log = SimpleNamespace(accept_new_labels=accept), SimpleNamespace(info=said.append)
+        run = SimpleNamespace(group=SimpleNamespace(agree=lambda work: work()), config=config, log=log)
+        return checkpointing.class_names_of(run, SimpleNamespace(class_names=found), opened)
+
+    assert names(["ann", "bob", "cy", "dan"]) == ("ann", "bob", "cy", "dan")
+    assert names(None) == ("ann", "bob", "cy")  # a list has none: those of the checkpoint stay
+    with pytest.raises(DataError, match=r"trained with other labels: 2 of 3 classes .* 'bob': 2 instead of 1; give"):
+        names(["ann", "art", "bob", "cy"])
+    assert said == []
+    assert names(["ann", "art", "bob", "cy"], accept=True) == ("ann", "art", "bob", "cy") and len(said) == 1
