@@ -106,7 +106,7 @@ def test_a_data_source_and_augmentations_that_are_not_known_are_left_out(trained
     config = stored(trained_run, monkeypatch, data=data)
     for found in (with_stored_settings(config, UserObjects())[0], stored_config(trained_run)):
         assert (found.model.name, found.data.pixel_std) == ("ResNet10", 128.0)
-        assert (found.data.dataset, found.data.options, found.data.augmentations) == ("list", {}, None)
+        assert (found.data.dataset, found.data.options, found.data.augmentations) == ("auto", {}, None)
     for wrong in (7, [["flip"]], {"a": 1}):
         config = stored(trained_run, monkeypatch, data={"dataset": wrong, "augmentations": wrong})
         assert with_stored_settings(config, UserObjects())[0].model.name == "ResNet10"
