@@ -11,8 +11,8 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from plsc.errors import ConfigError
@@ -20,12 +20,14 @@ from plsc.errors import ConfigError
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One name. ``value``: the class or function. ``source``: the paper, or empty. ``module``: where it was written."""
+    """One name. ``value``: the class or function. ``source``: the paper, or empty. ``module``: where it was written.
+    ``within``: the ranges of its options, by their names."""
 
     name: str
     value: Any
     source: str
     module: str
+    within: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -48,8 +50,9 @@ class Registry:
         self._entries: dict[str, RegistryEntry] = {}
         self._complete = False
 
-    def register(self, name: str, *, source: str = "") -> Callable:
-        """Decorator that registers a class or function as ``name``. ``source``: the paper it is from.
+    def register(self, name: str, *, source: str = "", within: Mapping[str, str] | None = None) -> Callable:
+        """Decorator that registers a class or function as ``name``. ``source``: the paper it is from. ``within``:
+        the ranges of its options, as in {"share": "[0, 1]"}.
 
         Raises ConfigError for a name that is taken, and for a value that cannot be used. A module that is reloaded (in
         a notebook) may register its own names again.
@@ -65,7 +68,7 @@ class Registry:
                 )
             if self._check is not None:
                 self._check(name, value)
-            self._entries[name] = RegistryEntry(name, value, source, module)
+            self._entries[name] = RegistryEntry(name, value, source, module, dict(within or {}))
             return value
 
         return add
@@ -84,10 +87,14 @@ class Registry:
 
     def find(self, name: str) -> Any:
         """The class or function registered as ``name``. Raises ConfigError that lists the known names."""
+        return self.entry(name).value
+
+    def entry(self, name: str) -> RegistryEntry:
+        """The entry of ``name``. Raises ConfigError that lists the known names."""
         self._import_builtins()
         if name not in self._entries:
             raise ConfigError(f"{name!r}: {self.unknown_message(name)}")
-        return self._entries[name].value
+        return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
         self._import_builtins()

@@ -28,8 +28,8 @@ PLAIN = _in_rooms({
     "checkpoint": "class_names link memory read retention run_lock save",
     "cli": "list main reshard",
     "config": "config extensions limits rules yaml",
-    "data": "augmentations folders hostile_images label_map lists lmdb loader packing record recordio sampler several"
-            " sources tar transforms user_data",
+    "data": "augmentation_pixels augmentations built_in_augmentations folders hostile_images label_map lists lmdb"
+            " loader packing record recordio sampler several sources tar transforms user_data",
     "engine": "meter",
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import numbers
 import os
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from plsc.config.augmentations import PRESETS
 
 # YAML 1.1 reads 1e-3 (no point, or no sign in the exponent) as text. Nobody means text by it.
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -110,9 +113,9 @@ def _to_plain(value: Any, depth: int) -> Any:
 
 
 def to_augmentations(value: Any) -> list[str | dict]:
-    """Names, or {name: options}, in a list; or one text with commas."""
+    """Names, or {name: options}, in a list; or one text: the name of a preset, or names with commas."""
     if isinstance(value, str):
-        return list(to_str_list(value))
+        return copy.deepcopy(PRESETS[value.strip()]) if value.strip() in PRESETS else list(to_str_list(value))
     return [_to_augmentation(item) for item in to_list(value)]
 
 

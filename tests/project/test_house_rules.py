@@ -15,6 +15,7 @@ FIXED = {
     "plsc/backend/executors.py": {"Call.__init__"},  # Paddle's signature
     "plsc/classifiers/large_scale_classifier.py": {"LargeScaleClassifier.__init__"},
     "plsc/config/option.py": {"option"},
+    "plsc/data/augmentations/colour_jitter.py": {"colour_jitter"},  # its options, by name in a configuration
     "plsc/data/datasets.py": {"ImageListDataset.__init__"},
     "plsc/evaluation/identification.py": {"identify"},
     "plsc/evaluation/megaface.py": {"megaface"},

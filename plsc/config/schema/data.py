@@ -56,9 +56,10 @@ class Data:
         True, "Mirror every second training image, by chance. false means `augmentations: []`."
     )
     augmentations: list[str | dict] | None = option(
-        None, "What is done to training images, in this order (`plsc list augmentations`): names, or names with "
-        "options, as in [flip, {mine: {size: 3}}]; also functions of your own, from a module in `plugins`. null is "
-        "[flip], or [] with `random_flip: false`.", refuse=augmentations.problem,
+        None, "What is done to training images: a preset (none, flip, adaface or strong), or a list in this order "
+        "(`plsc list augmentations`): names, or names with options, as in [flip, {blur: {largest: 3}}]; also functions "
+        "of your own, from a module in `plugins`. null is [flip], or [] with `random_flip: false`.",
+        refuse=augmentations.problem,
     )  # fmt: skip
     val_targets: list[str] | None = option(
         None, "The verification sets in `dataset_dir`: `lfw` is lfw.bin, `pairs.txt` a list of pairs of pictures, "

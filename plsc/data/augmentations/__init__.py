@@ -7,25 +7,33 @@ from typing import Any
 
 import numpy as np
 
+from plsc.config.augmentations import PRESETS
 from plsc.data.philox import AUGMENT, FLIP, philox
-from plsc.errors import DataError, PlscError, reason_of
+from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.registry import AUGMENTATIONS
-from plsc.signatures import require_signature
+from plsc.signatures import accepted, require_signature
 
 __all__ = ["Augmentations", "register_augmentation"]
 
 
-def register_augmentation(name: str, *, source: str = "") -> Callable:
+def register_augmentation(name: str, *, source: str = "", within: Mapping[str, str] | None = None) -> Callable:
     """Decorator: ``function(image, generator, ...) -> image`` becomes known as ``name``. ``source``: the paper.
 
     image: uint8 [H, W, C], read-only. generator: a numpy.random.Generator; all that is random must come from it. The
-    function returns uint8 of the same shape. Its other parameters are its options. Raises ConfigError for a name that
-    is taken, and for another signature.
+    function returns uint8 of the same shape. Its other parameters are its options. within: the ranges of options, by
+    their names, as in {"smallest": "(0, 1]", "largest": "[{smallest}, 1]"}: in braces the value of another option.
+    Raises ConfigError for a name that is taken or that of a preset, for a range of an option that there is not, and for
+    another signature.
     """
-    add = AUGMENTATIONS.register(name, source=source)
+    add = AUGMENTATIONS.register(name, source=source, within=within)
 
     def checked(value: Any) -> Any:
         require_signature(f"augmentation {name!r}", value, ("image", "generator"))
+        if name in PRESETS and PRESETS[name] != [name]:
+            raise ConfigError(f"augmentation {name!r}: is the name of a preset; choose another one")
+        unknown = [option for option in within or {} if not accepted(value, [option], skip=2)]
+        if unknown:
+            raise ConfigError(f"augmentation {name!r}: within has a range of {unknown[0]}, which is no option of it")
         return add(value)
 
     return checked

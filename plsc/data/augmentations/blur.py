@@ -1,0 +1,24 @@
+"""Images that are out of focus."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plsc.data.augmentations import register_augmentation
+from plsc.data.pixels import gaussian_blur
+
+
+@register_augmentation(
+    "blur", within={"probability": "[0, 1]", "smallest": "[0.1, 16]", "largest": "[{smallest}, 16]"}
+)
+def blur(
+    image: np.ndarray,
+    generator: np.random.Generator,
+    probability: float = 0.1,
+    smallest: float = 0.3,
+    largest: float = 2.0,
+) -> np.ndarray:
+    """A Gaussian blur with a sigma from `smallest` to `largest` pixels."""
+    if generator.random() >= probability:
+        return image
+    return gaussian_blur(image, generator.uniform(smallest, largest))
