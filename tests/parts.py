@@ -43,6 +43,7 @@ PLAIN = _in_rooms({
     "rows": "optimizer",
     "serving": "classification images untrusted",
     "tools": "make_bin make_glyphs",
+    "weights": "formula onnx torch_file",
 })
 
 # What neither builds a program of its own kind nor reads what Paddle says or writes: commands, settings, files,
@@ -63,6 +64,7 @@ ONCE = _in_rooms({
     "parallel": "launch_variables launcher stalls terminal",
     "project": "collection docs",
     "tools": "bench bench_capacity bench_life bench_train",
+    "weights": "import",
 })
 
 # Memory of small cases; huge pages, as far as the machine has them free; processes with two threads.

@@ -23,7 +23,7 @@ COMMANDS = {
     "identify": ("identify", "rank-k and TPIR@FPIR of probes in a gallery, MegaFace's metrics"),
     "ijb": ("ijb", "TAR@FAR by the 1:1 protocol of IJB-B and IJB-C"),
     "reshard": ("reshard", "copy a checkpoint for another number of ranks, or into one file"),
-    "import": ("import_old", "read a checkpoint of PLSC 0.2 or 2.2"),
+    "import": ("importing", "import weights of arcface_torch, AdaFace or MagFace, or a checkpoint of an old PLSC"),
     "pack": ("pack", "write the images of a data source into RecordIO, tar shards or LMDB"),
     "list": ("listing", "names of models, losses and so on that settings accept"),
     "report": ("report", "the metrics of a run as a table, its curves as a picture"),

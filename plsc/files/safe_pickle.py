@@ -24,7 +24,7 @@ import numpy as np
 from plsc.errors import DataError
 
 
-class _StandIn:
+class StandIn:
     """Replaces a permitted name: callable with checked arguments, and immutable for the pickle."""
 
     __slots__ = ("_build",)
@@ -162,7 +162,8 @@ def _data(*args: Any) -> Any:
     return next(iter(args[1].values()))
 
 
-def _permitted(weights: bool) -> dict[tuple[str, str], Callable[..., Any]]:
+def permitted(weights: bool) -> dict[tuple[str, str], Callable[..., Any]]:
+    """The names that such files need, and what answers each. weights: as in `load_plain`."""
     encode = _Encoder()
     names: dict[tuple[str, str], Callable[..., Any]] = {
         ("numpy", "dtype"): _WeightDType if weights else _DType,
@@ -207,16 +208,19 @@ _OPCODES = (
     "TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT GLOBAL STACK_GLOBAL REDUCE BINPUT "
     "LONG_BINPUT MEMOIZE BINGET LONG_BINGET"
 ).split()
-_MAX_KEYS = 1000
 _NUMBER_BYTES = 8
 
 
-class _Unpickler(pickle._Unpickler):
+class PlainUnpickler(pickle._Unpickler):
+    """What `load_plain` reads with. A subclass permits other names: `permitted` {(module, name): what answers it}."""
+
+    max_keys = 1000  # of a dict
+    key_types: tuple[type, ...] = (str, bytes, int)  # Python crashes over the hash of a tuple that is nested deeply
     dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES}
 
-    def __init__(self, file: BinaryIO, weights: bool) -> None:
+    def __init__(self, file: BinaryIO, permitted: dict[tuple[str, str], Callable[..., Any]]) -> None:
         super().__init__(_Bounded(file), encoding="bytes")
-        self._names = _permitted(weights)
+        self._names = permitted
 
     def load(self) -> Any:
         try:
@@ -229,7 +233,7 @@ class _Unpickler(pickle._Unpickler):
         if build is None:
             named = ascii(f"{module}.{name}"[:80])[1:-1]
             raise DataError(f"refused: it tries to load {named}, which such files do not need")
-        return _StandIn(build)
+        return StandIn(build)
 
     def persistent_load(self, pid: Any) -> Any:
         raise DataError("refused: it tries to load an external object")
@@ -265,7 +269,7 @@ class _Unpickler(pickle._Unpickler):
 
     def _load_build(self) -> None:
         state, built = self.stack.pop(), self.stack[-1]
-        if not isinstance(built, (_StandIn, _Array, _DType)):
+        if not isinstance(built, (StandIn, _Array, _DType)):
             raise DataError(f"refused: it tries to change a {type(built).__name__}")
         built.__setstate__(state)
 
@@ -280,10 +284,10 @@ class _Unpickler(pickle._Unpickler):
 
     def _set(self, items: list) -> None:
         target = self.stack[-1]
-        if not isinstance(target, dict) or len(target) + len(items) // 2 > _MAX_KEYS:
-            raise DataError(f"refused: it sets more than {_MAX_KEYS} keys, or keys of something else than a dict")
+        if not isinstance(target, dict) or len(target) + len(items) // 2 > self.max_keys:
+            raise DataError(f"refused: it sets more than {self.max_keys} keys, or keys of something else than a dict")
         for key in items[::2]:
-            if not isinstance(key, (str, bytes, int)):
+            if not isinstance(key, self.key_types):
                 raise DataError(f"refused: it uses a {type(key).__name__} as a key")
         target.update(zip(items[::2], items[1::2]))
 
@@ -311,7 +315,7 @@ def load_plain(file: BinaryIO, weights: bool = False) -> Any:
     weights: arrays may hold floats and have the form in which paddle.save writes a tensor.
     Raises DataError for a name that is not permitted, and any exception of `pickle` for damaged data.
     """
-    return _Unpickler(file, weights).load()
+    return PlainUnpickler(file, permitted(weights)).load()
 
 
 def as_array(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from plsc.errors import ConfigError
 from plsc.models.base_model import BaseModel
 
-BN_EPSILON = 2e-5  # as published for the InsightFace models, and in PLSC 0.x (PLSC 2.2 has 1e-5)
+BN_EPSILON = 2e-5  # as published for the InsightFace models, and in PLSC 0.x (PLSC 2.2, arcface_torch: 1e-5)
 BN_MOMENTUM = 0.9  # running := 0.9 * running + 0.1 * batch
 PRELU_SLOPE = 0.25
 LAYOUTS = ("NCHW", "NHWC")
@@ -21,9 +21,10 @@ class LayerBuilder:
     depend on ``data_format``.
     """
 
-    def __init__(self, data_format: str, is_train: bool):
+    def __init__(self, data_format: str, is_train: bool, bn_epsilon: float = BN_EPSILON):
         self.data_format: Any = data_format
         self.is_train = is_train
+        self.bn_epsilon = bn_epsilon
 
     def to_layout(self, image):
         """[B, C, H, W] -> the layout of the network."""
@@ -64,11 +65,19 @@ class LayerBuilder:
         flat = len(x.shape) == 2
         norm = paddle.nn.BatchNorm1D if flat else paddle.nn.BatchNorm2D
         layer = norm(
-            x.shape[1] if flat else self.channels(x), BN_MOMENTUM, BN_EPSILON,
+            x.shape[1] if flat else self.channels(x), BN_MOMENTUM, self.bn_epsilon,
             weight_attr=_attr(name, "weight"), bias_attr=_attr(name, "bias"),
             data_format="NCL" if flat else self.data_format, name=f"backbone.{name}.running",
         )  # fmt: skip
         return self._mode(layer)(x)
+
+    def subsample(self, x, stride: int):
+        """Every ``stride``-th row and column, from the first; ``x`` itself with stride 1."""
+        import paddle
+
+        if stride == 1:
+            return x
+        return paddle.nn.functional.max_pool2d(x, 1, stride, data_format=self.data_format)
 
     def prelu(self, x, name: str):
         """PReLU with one slope per channel."""
@@ -113,8 +122,9 @@ class BuiltInModel(BaseModel):
 
     image_shape: (C, H, W) with any H, W >= 1, as every convolution of stride 2 is padded and rounds up.
     data_format: the layout inside the network; the image is NCHW in any case. dropout: None for the published value.
-    base_width: 64 for the published model; all widths are proportional to it. Raises ConfigError for a value out of
-    range.
+    base_width: 64 for the published model; all widths are proportional to it. bn_epsilon: added to the variances of
+    every batch norm. input_scale, input_shift: the first layer gets image * input_scale + input_shift; 0.5 and 0.5 turn
+    (pixels - 127.5) / 127.5 into pixels / 255. Raises ConfigError for a value out of range.
     """
 
     default_dropout = 0.0
@@ -127,6 +137,9 @@ class BuiltInModel(BaseModel):
         data_format: str = "NCHW",
         dropout: float | None = None,
         base_width: int = 64,
+        bn_epsilon: float = BN_EPSILON,
+        input_scale: float = 1.0,
+        input_shift: float = 0.0,
     ):
         self.name = name
         self.embedding_size = _positive_int("embedding_size", embedding_size)
@@ -138,14 +151,28 @@ class BuiltInModel(BaseModel):
             raise ConfigError(f"model.data_format: {data_format!r} is not a layout; allowed: {', '.join(LAYOUTS)}")
         if isinstance(self.dropout, (bool, str)) or not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"model.dropout: {dropout!r} is out of range; allowed: 0 <= dropout < 1")
+        self.bn_epsilon = _within("bn_epsilon", bn_epsilon, 1e-12, 1.0)
+        self.input_scale = _within("input_scale", input_scale, 1e-6, 1e6)
+        self.input_shift = _within("input_shift", input_shift, -1e6, 1e6)
+
+    def function_options(self) -> dict[str, float | str]:
+        """The options by which the same weights give other features."""
+        return {"bn_epsilon": self.bn_epsilon, "input_scale": self.input_scale, "input_shift": self.input_shift}
 
     def build_network(self, input, label=None, is_train: bool = True):
         """image [B, C, H, W] float32 -> feature [B, embedding_size] float32."""
         fed = list(input.shape[1:])
         if fed != self.image_shape:
             raise ConfigError(f"model.image_shape: {self.image_shape}, but the input image is {fed}; make them equal")
-        builder = LayerBuilder(self.data_format, is_train)
-        return self.network(builder, builder.to_layout(input))
+        builder = LayerBuilder(self.data_format, is_train, self.bn_epsilon)
+        return self.network(builder, self._scaled(builder.to_layout(input)))
+
+    def _scaled(self, x):
+        import paddle
+
+        if self.input_scale == 1.0 and self.input_shift == 0.0:
+            return x
+        return paddle.scale(x, scale=self.input_scale, bias=self.input_shift)
 
     def network(self, builder: LayerBuilder, x):
         """Build the layers: x [B, C, H, W] or [B, H, W, C] -> feature [B, embedding_size]."""
@@ -156,6 +183,12 @@ def _positive_int(key: str, value) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"model.{key}: {value!r} is not allowed; it must be a whole number of 1 or more")
     return value
+
+
+def _within(option: str, value, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise ConfigError(f"model.options.{option}: {value!r} is not allowed; give a number in [{least:g}, {most:g}]")
+    return float(value)
 
 
 def _image_shape(value) -> list[int]:

@@ -65,6 +65,22 @@ def test_feature_is_the_papers(name, is_train):
     close(actual, expected, 2e-4 if is_train else 2e-5)
 
 
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_options_of_other_peoples_nets(layout):
+    """AdaFace's shortcut, another epsilon, pixels / 255 with zeros around them. Variances from 1e-5 on show epsilon."""
+    options = {"bn_epsilon": 1e-5, "projection": "channels", "input_scale": 0.5, "input_shift": 0.5}
+    main, startup, feature = build(narrow("ResNet18", data_format=layout, **options), SHAPE, False)
+    run, picture = Run(startup), image(5, SHAPE)
+    run.randomise(main)
+    run.set("backbone.stage1.unit0.bn1.running_variance", np.array([1e-5, 1e-4, 1, 2], np.float32))
+    assert "backbone.stage1.unit0.shortcut.conv.weight" not in parameters(main)
+    assert "backbone.stage2.unit0.shortcut.conv.weight" in parameters(main)
+    net = NumpyNet(run.weights(main), False, epsilon=1e-5, projected=False)
+    (actual,) = run(main, [feature], image=picture)
+    close(actual, net.resnet(picture * 0.5 + 0.5, 18), 2e-5)  # float32 rounding of 20 layers
+    assert np.abs(net.resnet(picture, 18) - actual).max() > 1e-3 * np.abs(actual).max()
+
+
 @pytest.mark.parametrize("is_train", [False, True])
 @pytest.mark.parametrize("name", ["ResNet18", "MobileFaceNet"])
 def test_layouts_give_one_feature_from_one_set_of_weights(name, is_train):
@@ -192,7 +208,8 @@ def test_a_picture_of_another_size_is_refused():
 
 
 def test_registry():
-    names = {"ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "MobileFaceNet"}
+    names = {"ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "ResNet200",
+             "MobileFaceNet"}  # fmt: skip
     assert names <= set(list_models())
 
     @register_model("of this test")

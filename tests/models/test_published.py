@@ -8,7 +8,7 @@ Sources of the figures, all for 112x112:
   43,590,976 and 65,156,288.
 - PAPER: MobileFaceNets, arXiv:1804.07573: 0.99 million parameters, 221 million multiply-adds (the 439 M found
   elsewhere are FLOPs, two for each multiply-add).
-No figure is published for the basic-unit ResNet101 and 152: they have the independent count alone.
+No figure is published for the basic-unit ResNet101, 152 and 200: they have the independent count alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from plsc.models import build_model
 from tests.models.model_programs import build, parameters
 from tests.reference.backbones import RESNET_UNITS, mobilefacenet_counts, resnet_multiply_adds, resnet_parameters
 
-DEPTHS = (18, 34, 50, 100, 101, 152)
+DEPTHS = (18, 34, 50, 100, 101, 152, 200)
 # depth: (TORCH parameters, TORCH G multiply-adds, OMZ M parameters, OMZ GFLOPs)
 PUBLISHED = {
     18: (24_025_600, 2.63, None, None),

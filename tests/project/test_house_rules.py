@@ -19,7 +19,8 @@ FIXED = {
     "plsc/data/datasets.py": {"ImageListDataset.__init__"},
     "plsc/evaluation/identification.py": {"identify"},
     "plsc/evaluation/megaface.py": {"megaface"},
-    "plsc/models/layers.py": {"LayerBuilder.conv"},
+    "plsc/models/layers.py": {"BuiltInModel.__init__", "LayerBuilder.conv"},
+    "plsc/models/resnet.py": {"ResNet.__init__"},
     "plsc/serving/predictor.py": {"Predictor.__init__"},
     "plsc/setters.py": {"Setters.set_mixed_precision"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 RESNET_UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 101: (3, 4, 23, 3),
-                152: (3, 8, 36, 3)}  # fmt: skip
+                152: (3, 8, 36, 3), 200: (6, 26, 60, 6)}  # fmt: skip
 
 # MobileFaceNet, arXiv:1804.07573, table 1 at 112x112: input size, input channels, t, c, n, s.
 MOBILE_ROWS = ((56, 64, 2, 64, 5, 2), (28, 64, 4, 128, 1, 2), (14, 128, 2, 128, 6, 1), (14, 128, 4, 128, 1, 2),
@@ -76,11 +76,12 @@ def conv(x: np.ndarray, weight: np.ndarray, stride: int = 1, padding: int = 0, g
 
 
 class NumpyNet:
-    """The layers by name, epsilon 2e-5."""
+    """The layers by name. epsilon: what is added to variances. projected: every first unit of a stage has weights on
+    its shortcut; otherwise those whose channels change."""
 
-    def __init__(self, weights: dict[str, np.ndarray], training: bool):
+    def __init__(self, weights: dict[str, np.ndarray], training: bool, epsilon: float = 2e-5, projected: bool = True):
         self.weights = {name: value.astype(np.float64) for name, value in weights.items()}
-        self.training = training
+        self.training, self.epsilon, self.projected = training, epsilon, projected
 
     def conv(self, x, name, **shape):
         return conv(x, self.weights[f"{name}.weight"], **shape)
@@ -91,7 +92,7 @@ class NumpyNet:
         if self.training:
             mean, variance = x.mean(axes), x.var(axes)
         wide = (slice(None), None, None) if x.ndim == 4 else slice(None)
-        scale = self.weights[f"{name}.weight"] / np.sqrt(variance + 2e-5)
+        scale = self.weights[f"{name}.weight"] / np.sqrt(variance + self.epsilon)
         return (x - mean[wide]) * scale[wide] + self.weights[f"{name}.bias"][wide]
 
     def prelu(self, x, name):
@@ -105,7 +106,9 @@ class NumpyNet:
                 y = self.conv(self.bn(x, f"{at}.bn1"), f"{at}.conv1", padding=1)
                 y = self.prelu(self.bn(y, f"{at}.bn2"), f"{at}.prelu")
                 y = self.bn(self.conv(y, f"{at}.conv2", stride=stride, padding=1), f"{at}.bn3")
-                if unit == 0:
+                if unit == 0 and stage == 1 and not self.projected:
+                    x = x[:, :, ::2, ::2]
+                elif unit == 0:
                     x = self.bn(self.conv(x, f"{at}.shortcut.conv", stride=2), f"{at}.shortcut.bn")
                 x = x + y
         x = self.bn(x, "head.bn").reshape(x.shape[0], -1)

@@ -1,0 +1,57 @@
+"""`plsc export --to torch`: the backbone of a checkpoint as a file of weights for arcface_torch, held against it."""
+
+from __future__ import annotations
+
+import os
+
+from plsc import checkpoint
+from plsc.config import Config
+from plsc.engine.weights import equality
+from plsc.errors import CheckpointError, ExportError
+from plsc.files.torch_writer import write_state_dict
+from plsc.weights.kinds import ARCFACE
+from plsc.weights.torch_names import arcface_state_dict
+
+FILE = "model.pt"
+
+
+def export_torch(config: Config) -> tuple[str, list[str]]:
+    """Write the net in ``checkpoint_dir`` to ``model_save_dir``/model.pt; returns the file and notes for the user.
+
+    Before, the embeddings of the formula of arcface_torch's net with what is written are held against those of our
+    net. Raises ExportError, CheckpointError; then nothing is written.
+    """
+    path = checkpoint.resolve(config.checkpoint_dir)
+    stored = checkpoint.read_replicated(path, checkpoint.read_manifest(path))
+    model = config.to_dict()["model"]
+    arrays = arcface_state_dict(path, model, stored)
+    pixels = equality.random_pixels(model["image_shape"])
+    kind = ARCFACE.changed(None, None, config.data.pixel_std, None)
+    theirs = kind.forward(arrays, kind.input.of(pixels), kind.epsilon)
+    backbone = {name: array for name, array in stored.items() if name.startswith("backbone.")}
+    ours = equality.our_features(path, model, backbone, equality.net_input(pixels, config.data.pixel_std))
+    try:
+        distance = equality.require_equal(path, "the formula of arcface_torch's net", theirs, ours)
+        os.makedirs(config.model_save_dir, exist_ok=True)
+        file = os.path.join(config.model_save_dir, FILE)
+        write_state_dict(file, arrays)
+    except CheckpointError as error:
+        raise ExportError(str(error)) from None
+    except OSError as error:
+        raise ExportError(f"{error.filename or config.model_save_dir}: cannot be written: {error.strerror}") from None
+    return file, _notes(config, distance)
+
+
+def _notes(config: Config, distance: float) -> list[str]:
+    model = config.model
+    notes = [f"arcface_torch's net with it gives our embeddings of {equality.IMAGES} random images, to {distance:.0e}"]
+    if model.base_width != 64 or list(model.image_shape) != [3, 112, 112]:
+        notes.append(
+            f"base_width {model.base_width}, image_shape {list(model.image_shape)}: arcface_torch's class has 64 and "
+            "3 x 112 x 112, so it needs a net of these sizes"
+        )
+    if config.data.pixel_std != ARCFACE.input.std:
+        notes.append(
+            f"its images enter as (pixels - 127.5) / {config.data.pixel_std:g}, arcface_torch divides by 127.5"
+        )
+    return notes

@@ -1,0 +1,78 @@
+"""The kinds of nets that can be imported, and what their files do not say: how images enter, batch norm's epsilon.
+
+Sources: arcface_torch: dataset.py (RGB, mean and std 0.5) and iresnet.py of insightface. AdaFace: README.md, net.py of
+mk-minchul/AdaFace. MagFace: models/iresnet.py of IrvingMeng/MagFace and its inference (cv2, std 1). PLSC 2.4:
+plsc/models/iresnet.py of PaddlePaddle/PLSC.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from plsc.weights import formula, layouts, names
+from plsc.weights.names import BGR, RGB
+
+
+@dataclass(frozen=True)
+class Input:
+    """How a pixel in 0..255 enters the net, (pixel - mean) / std, and the order of the channels."""
+
+    channels: str = RGB
+    mean: float = 127.5
+    std: float = 127.5
+
+    def of(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 RGB [B, H, W, C] -> float64 [B, C, H, W]."""
+        images = pixels.astype(np.float64).transpose(0, 3, 1, 2)
+        return ((images[:, ::-1] if self.channels == BGR else images) - self.mean) / self.std
+
+    def said(self) -> str:
+        """For the user to check."""
+        return f"{self.channels}, (pixels - {self.mean:g}) / {self.std:g}"
+
+    def options(self) -> dict[str, float]:
+        """The options of our model that make of (pixel - 127.5) / 127.5 what this net wants."""
+        scale, shift = 127.5 / self.std, (127.5 - self.mean) / self.std
+        return {} if (scale, shift) == (1.0, 0.0) else {"input_scale": scale, "input_shift": shift}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Names, formula and habits of one project's nets. projection: an option of our ResNet."""
+
+    name: str
+    layers: Callable[[layouts.Units], list[layouts.Layer]]
+    units: Callable[[Mapping[str, tuple[int, ...]]], layouts.Units]
+    forward: Callable[[formula.Weights, np.ndarray, float], np.ndarray]
+    marker: str  # a tensor that every such net has
+    input: Input
+    epsilon: float
+    projection: str = "shape"
+
+    def changed(self, channels: str | None, mean: float | None, std: float | None, epsilon: float | None) -> Kind:
+        """The same with what the user says of the net; None leaves the default."""
+        said: dict[str, Any] = {"channels": channels, "mean": mean, "std": std}
+        own = dataclasses.replace(self.input, **{key: value for key, value in said.items() if value is not None})
+        return dataclasses.replace(self, input=own, epsilon=self.epsilon if epsilon is None else epsilon)
+
+    def said(self) -> str:
+        """What is taken for granted, for the user to check."""
+        return f"{self.name}: {self.input.said()}, batch norm epsilon {self.epsilon:g}"
+
+
+ARCFACE = Kind(
+    names.ARCFACE, layouts.arcface_layers, layouts.arcface_units, formula.arcface_forward, "layer1.0.conv1.weight",
+    Input(), 1e-5,
+)  # fmt: skip
+MAGFACE = dataclasses.replace(ARCFACE, name=names.MAGFACE, input=Input(BGR, 0.0, 255.0), epsilon=2e-5)
+PLSC24 = dataclasses.replace(ARCFACE, name=names.PLSC24)
+ADAFACE = Kind(
+    names.ADAFACE, layouts.adaface_layers, layouts.adaface_units, formula.adaface_forward, "body.0.res_layer.1.weight",
+    Input(BGR), 1e-5, "channels",
+)  # fmt: skip
+KINDS = {kind.name: kind for kind in (ARCFACE, ADAFACE, MAGFACE, PLSC24)}

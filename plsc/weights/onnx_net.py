@@ -1,0 +1,220 @@
+"""A ResNet of ours from an ONNX graph of one: followed from image to feature, operation by operation.
+
+torch.onnx.export makes a convolution and the batch norm after it one Conv with a bias, and leaves those before a
+convolution. So each Conv may have a BatchNormalization behind it or not; of a bias a batch norm of ours is made that
+does nothing but add it. insightface's w600k_r50.onnx is of this kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from plsc.errors import CheckpointError, DataError
+from plsc.extras import install
+from plsc.weights.convert import Converted, finished
+from plsc.weights.kinds import Kind
+from plsc.weights.layouts import Units, model_of
+from plsc.weights.onnx_graph import Graph, Node
+
+EPSILON = 1e-5
+MOST_ARRAYS = 5000  # ResNet200 has 1,800
+Arrays = dict[str, np.ndarray]
+
+
+class Follower:
+    """Goes along the graph and collects our arrays, under our names without "backbone."."""
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        self.arrays: Arrays = {}
+
+    def units(self, first: str) -> tuple[Units, str, set[bool]]:
+        """From the input to the last unit: (units of each stage, the value after them, who has a projection).
+
+        The third: for the first units whose channels stay, whether their shortcut has a convolution.
+        """
+        at = self.prelu(self.conv_bn(first, "stem", 1, 3), "stem.prelu")
+        units: list[int] = []
+        projected: set[bool] = set()
+        while (branch := self._next(at, "BatchNormalization")) is not None and self._next(branch.outputs[0], "Conv"):
+            if len(self.arrays) > MOST_ARRAYS:
+                raise DataError("its graph goes round in a circle, or has more units than any net of PLSC")
+            at = self._unit(at, units, projected)
+        return tuple(units), at, projected
+
+    def _unit(self, at: str, units: list[int], projected: set[bool]) -> str:
+        conv = self._next(self._require(at, "BatchNormalization").outputs[0], "Conv")
+        second = conv and self._after(conv)
+        strides = self._strides(second) if second else 1
+        if strides == 2:
+            units.append(0)
+        if not units or not second:
+            raise DataError(f"the graph goes on with no unit of a ResNet at {_shown(at)}")
+        units[-1] += 1
+        name = f"stage{len(units)}.unit{units[-1] - 1}"
+        y = self.bn(at, f"{name}.bn1")
+        y = self.prelu(self.conv_bn(y, f"{name}.conv1", 1, 3, f"{name}.bn2"), f"{name}.prelu")
+        y = self.conv_bn(y, f"{name}.conv2", strides, 3, f"{name}.bn3")
+        add = self._require(y, "Add")
+        other = next((value for value in add.inputs if value != y), y)
+        shortcut = next((node for node in self._graph.readers(at) if other in self._reach(node)), None)
+        if shortcut is None and other != at:
+            raise DataError(f"the shortcut of {name} is none that a ResNet has")
+        if shortcut is not None and shortcut.kind == "Conv":
+            found = self.conv_bn(at, f"{name}.shortcut.conv", strides, 1, f"{name}.shortcut.bn", shortcut)
+            if found != other:
+                raise DataError(f"the shortcut of {name} goes on with something else")
+        elif shortcut is not None and not _takes_every(shortcut, strides):
+            raise DataError(f"the shortcut of {name} is a {shortcut.kind} that no ResNet has")
+        weight = self.arrays[f"{name}.conv1.weight"]
+        if units[-1] == 1 and weight.shape[0] == weight.shape[1]:
+            projected.add(shortcut is not None and shortcut.kind == "Conv")
+        return add.outputs[0]
+
+    def _after(self, conv: Node) -> Node | None:
+        """The convolution that follows, behind a batch norm and a PReLU."""
+        at = conv.outputs[0]
+        for kind in ("BatchNormalization", "PRelu"):
+            node = self._next(at, kind)
+            at = node.outputs[0] if node else at
+        return self._next(at, "Conv")
+
+    def head(self, at: str) -> str:
+        """Batch norm, flatten, product, batch norm; the value after them."""
+        at = self.bn(at, "head.bn")
+        flat = self._next(at, "Flatten") or self._next(at, "Reshape")
+        if flat is None:
+            raise DataError(f"no Flatten or Reshape after the last map, at {_shown(at)}")
+        product = self._next(flat.outputs[0], "Gemm")
+        if product is None or len(product.inputs) != 3:
+            raise DataError("no Gemm with a bias after the last map")
+        weight = self._array(product.inputs[1], 2)
+        attributes = product.attributes
+        if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0 or attributes.get("transA"):
+            raise DataError("its Gemm does more than a product and a bias")
+        self.arrays["head.fc.weight"] = np.ascontiguousarray(weight.T if attributes.get("transB") else weight)
+        self.arrays["head.fc.bias"] = self._array(product.inputs[2], 1)
+        return self.bn(product.outputs[0], "head.feature_bn")
+
+    def bn(self, at: str, name: str) -> str:
+        """Take a BatchNormalization; one with another epsilon gets other variances."""
+        node = self._require(at, "BatchNormalization")
+        parts = ("weight", "bias", "running_mean", "running_variance")
+        for part, given in zip(parts, node.inputs[1:5]):
+            self.arrays[f"{name}.{part}"] = self._array(given, 1)
+        epsilon = node.attributes.get("epsilon", EPSILON)
+        if not isinstance(epsilon, float):
+            raise DataError(f"the epsilon of {name} is no number")
+        if abs(epsilon - EPSILON) > 1e-9:
+            wide = self.arrays[f"{name}.running_variance"].astype(np.float64) + (epsilon - EPSILON)
+            self.arrays[f"{name}.running_variance"] = wide.astype(np.float32)
+        return node.outputs[0]
+
+    def conv_bn(
+        self, at: str, name: str, stride: int, kernel: int, bn: str | None = None, node: Node | None = None
+    ) -> str:
+        """Take a Conv, and the batch norm in or after it. name: ours of the convolution ("stem" for the first)."""
+        conv, bn = ("stem.conv", "stem.bn") if name == "stem" else (name, bn or "")
+        node = node or self._require(at, "Conv")
+        weight = self._array(node.inputs[1], 4)
+        padding = (kernel - 1) // 2
+        fits = weight.shape[2:] == (kernel, kernel) and self._strides(node) == stride
+        pads, groups = node.attributes.get("pads", [0] * 4), node.attributes.get("group", 1.0)
+        dilations = node.attributes.get("dilations", [1, 1])
+        if not fits or pads != [padding] * 4 or groups != 1.0 or dilations != [1, 1]:
+            raise DataError(
+                f"{conv} is a convolution {list(weight.shape)} with other strides or paddings than a ResNet's"
+            )
+        self.arrays[f"{conv}.weight"] = weight
+        bias = self._array(node.inputs[2], 1) if len(node.inputs) > 2 else None
+        if self._next(node.outputs[0], "BatchNormalization") and bias is None:
+            return self.bn(node.outputs[0], bn)
+        size = len(weight)
+        self.arrays[f"{bn}.weight"] = np.ones(size, np.float32)
+        self.arrays[f"{bn}.bias"] = np.zeros(size, np.float32) if bias is None else bias
+        self.arrays[f"{bn}.running_mean"] = np.zeros(size, np.float32)
+        self.arrays[f"{bn}.running_variance"] = np.full(size, 1 - EPSILON, np.float32)
+        return node.outputs[0]
+
+    def prelu(self, at: str, name: str) -> str:
+        """Take a PRelu with a slope for each channel."""
+        node = self._require(at, "PRelu")
+        slopes = self._graph.arrays.get(node.inputs[1], np.zeros(0, np.float32))
+        self.arrays[f"{name}.weight"] = slopes.reshape(-1).astype(np.float32)
+        return node.outputs[0]
+
+    def _array(self, name: str, axes: int) -> np.ndarray:
+        array = self._graph.arrays.get(name)
+        if array is None or array.ndim != axes or array.dtype.kind != "f":
+            raise DataError(f"{_shown(name)} must be an array of {axes} axes in the file")
+        return array
+
+    def _strides(self, node: Node) -> int:
+        strides = node.attributes.get("strides", [1, 1])
+        return strides[0] if isinstance(strides, list) and strides in ([1, 1], [2, 2]) else 0
+
+    def _next(self, at: str, kind: str) -> Node | None:
+        return next((node for node in self._graph.readers(at) if node.kind == kind and node.outputs), None)
+
+    def _require(self, at: str, kind: str) -> Node:
+        node = self._next(at, kind)
+        if node is None:
+            found = ", ".join(one.kind for one in self._graph.readers(at)) or "nothing"
+            raise DataError(f"after {_shown(at)} a {kind} must follow, found {found[:100]}: no ResNet that PLSC has")
+        return node
+
+    def _reach(self, node: Node) -> list[str]:
+        """What comes out of a node, and of the batch norm after it."""
+        after = self._next(node.outputs[0], "BatchNormalization") if node.kind == "Conv" and node.outputs else None
+        return [*node.outputs, *(after.outputs if after else [])]
+
+
+def _takes_every(node: Node, stride: int) -> bool:
+    """Whether a MaxPool does nothing but leave out rows and columns."""
+    kernel, pads = node.attributes.get("kernel_shape"), node.attributes.get("pads", [0] * 4)
+    return (
+        node.kind == "MaxPool"
+        and (kernel, pads) == ([1, 1], [0] * 4)
+        and (node.attributes.get("strides", [1, 1]) == [stride, stride])
+    )
+
+
+def _shown(name: str) -> str:
+    return ascii(name)[:60]
+
+
+def from_graph(graph: Graph, kind: Kind, image_shape: list[int] | None) -> tuple[Converted, str]:
+    """(our model, the name of the feature in the graph). kind: how images enter. Raises DataError for other nets."""
+    if len(graph.inputs) != 1:
+        raise DataError(f"its graph has {len(graph.inputs)} inputs, must have one image")
+    follower = Follower(graph)
+    units, at, projected = follower.units(graph.inputs[0])
+    output = follower.head(at)
+    if output not in graph.outputs:
+        kinds = ", ".join(node.kind for node in graph.readers(output))
+        raise DataError(f"its graph goes on after the last batch norm ({kinds[:80]}); export the net without that")
+    arrays = {f"backbone.{name}": np.ascontiguousarray(array) for name, array in follower.arrays.items()}
+    kind = dataclasses.replace(kind, epsilon=EPSILON, projection="shape" if True in projected else "channels")
+    return finished(model_of(units), arrays, kind, image_shape), output
+
+
+def run_onnx(path: str, output: str, images: np.ndarray) -> np.ndarray:
+    """The feature [B, E] of images [B, C, H, W] by the graph itself. Raises CheckpointError."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CheckpointError(
+            f"{path}: ONNX Runtime, which it is held against, is not installed; install it with "
+            f"{install('onnx', 'onnxruntime')}"
+        ) from None
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        (name,) = (one.name for one in session.get_inputs())
+        rows = [session.run([output], {name: images[i : i + 1].astype(np.float32)})[0] for i in range(len(images))]
+    except Exception as error:  # ONNX Runtime's own have no base but this
+        raise CheckpointError(f"{path}: ONNX Runtime cannot run it: {' '.join(str(error).split())[-300:]}") from error
+    return np.concatenate(rows)

@@ -1,0 +1,233 @@
+"""plsc import of other projects' nets: what comes out embeds as theirs, trains on, and goes back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from plsc import Entry, Predictor, checkpoint
+from plsc.cli.main import main
+from plsc.errors import CheckpointError, ConfigError, ExportError
+from plsc.files.torch_file import TorchFile
+from plsc.weights.kinds import KINDS
+from tests.weights import torch_kit as kit
+from tests.weights.test_formula import TORCH, file_of, net_of
+
+# Of an embedding's length: float32 in 20 to 60 layers gave torch itself 1e-6 to 4e-6 against its float64.
+TOLERANCE = 1e-5
+
+
+def run_import(tmp_path, value, *words: str, name: str = "model.pt") -> str:
+    """Import a file that holds ``value``; returns the directory of the run."""
+    path = kit.save(tmp_path / name, value)
+    main(["import", str(path), "--to", str(tmp_path / "run"), *words])
+    return str(tmp_path / "run")
+
+
+def embedded(run: str, out, *words: str) -> np.ndarray:
+    """Embeddings of kit.pictures() by the exported model."""
+    main(["export", "--checkpoint", run, "--output", str(out), "--quiet", *words])
+    with Predictor(str(out / "inference"), "paddle") as predictor:
+        side = predictor.description.image_shape[1]
+        return predictor.embed(kit.pictures(side))
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
+    lengths = np.linalg.norm(expected, axis=1)
+    assert (np.linalg.norm(found - expected, axis=1) <= TOLERANCE * lengths).all()
+
+
+@pytest.mark.parametrize("case", range(4))  # the last, AdaFace of 50 layers, is in test_formula.py
+def test_exported_embeddings_are_torchs(tmp_path, capsys, case):
+    kind, depth, width, embedding, first, length = TORCH[case]
+    run = run_import(tmp_path, file_of(kind, net_of(kind, depth, width, embedding)))
+    said = capsys.readouterr().out
+    assert f"ResNet{depth}, base_width {width}" in said and f"the default of {KINDS[kind].said()}" in said
+    found = embedded(run, tmp_path / "out")
+    np.testing.assert_allclose(found[0, :4], first, rtol=0, atol=TOLERANCE * np.linalg.norm(found[0]))
+    assert np.linalg.norm(found[1]) == pytest.approx(length, rel=TOLERANCE)
+
+
+def small(**changes) -> OrderedDict:
+    shapes = kit.arcface_shapes(18, 4, 6, 2)
+    return OrderedDict({**kit.random_net(shapes), **changes})
+
+
+def test_what_the_user_says_counts(tmp_path):
+    words = ("--channels", "BGR", "--mean", "0", "--std", "255", "--bn-epsilon", "2e-5")
+    found = embedded(run_import(tmp_path, small(), *words), tmp_path / "out")
+    magface = KINDS["magface"]
+    assert_close(found, magface.forward(small(), magface.input.of(kit.pictures(32)), 2e-5))
+
+
+def test_an_import_goes_back_to_the_same_file(tmp_path, capsys):
+    net = small()
+    run = run_import(tmp_path, net)
+    main(["export", "--checkpoint", run, "--output", str(tmp_path / "out"), "--to", "torch"])
+    assert str(tmp_path / "out" / "model.pt") in capsys.readouterr().out
+    with TorchFile(str(tmp_path / "out" / "model.pt")) as file:
+        assert list(file.value) == list(net)  # load_state_dict goes by names, optimizers by the order
+        for name, array in net.items():
+            if array.shape:
+                assert np.array_equal(file.value[name].read(), array), name
+
+
+def test_a_trained_net_goes_to_torch(tmp_path):
+    """Trained with an epsilon of 2e-5: theirs adds 1e-5 and gives the same."""
+    settings = {
+        "model": {"name": "ResNet18", "base_width": 4, "embedding_size": 6, "image_shape": [3, 32, 32]},
+        "classifier": {"num_classes": 9}, "data": {"dataset": "synthetic", "train_image_num": 16, "num_workers": 0},
+        "train_steps": 2, "train_batch_size": 8, "with_test": False, "model_save_dir": str(tmp_path / "run"),
+    }  # fmt: skip
+    Entry(config=settings).train()
+    main(["export", "--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--to", "torch"])
+    with TorchFile(str(tmp_path / "out" / "model.pt")) as file:
+        theirs = {name: tensor.read() for name, tensor in file.value.items()}
+    images = KINDS["arcface_torch"].input.of(kit.pictures(32))
+    expected = KINDS["arcface_torch"].forward(theirs, images, 1e-5)
+    assert_close(embedded(str(tmp_path / "run"), tmp_path / "out"), expected)
+
+
+def test_nets_that_arcface_torch_has_not(tmp_path):
+    run = run_import(tmp_path, file_of("adaface", kit.random_net(kit.adaface_shapes(18, 4, 6, 2))))
+    with pytest.raises(ExportError, match="model.options projection: channels: arcface_torch's iresnet has no"):
+        main(["export", "--checkpoint", run, "--output", str(tmp_path / "out"), "--to", "torch"])
+    assert not (tmp_path / "out").exists()
+
+
+def training(run: str, save, **changes) -> dict:
+    stored = checkpoint.read_manifest(checkpoint.resolve(run)).config
+    return {
+        "model": stored["model"], "classifier": {"num_classes": 11},
+        "data": {"dataset": "synthetic", "train_image_num": 16, "num_workers": 0}, "train_steps": 2,
+        "train_batch_size": 8, "with_test": False, "model_save_dir": str(save), "init_from": "backbone",
+        "init_checkpoint": run, "lr": 1e-6, **changes,
+    }  # fmt: skip
+
+
+def test_an_imported_net_trains_on(tmp_path):
+    run = run_import(tmp_path, small())
+    result = Entry(config=training(run, tmp_path / "more")).train()
+    assert np.isfinite(result.loss)
+    before = checkpoint.read_replicated(*opened(run))
+    after = checkpoint.read_replicated(*opened(str(tmp_path / "more")))
+    stem = "backbone.stem.conv.weight"
+    assert 0 < np.abs(after[stem] - before[stem]).max() < 1e-3  # moved, by a little
+    other = {"model": {**training(run, "")["model"], "options": {}}}
+    with pytest.raises(CheckpointError, match="its net has model.options: {'bn_epsilon': 1e-05}"):
+        Entry(config=training(run, tmp_path / "other", **other)).train()
+
+
+def opened(run: str):
+    path = checkpoint.resolve(run)
+    return path, checkpoint.read_manifest(path)
+
+
+def write_ranks(tmp_path, sizes, classes: np.ndarray) -> list:
+    """checkpoint_gpu_*.pt of arcface_torch."""
+    paths, start = [], 0
+    for rank, size in enumerate(sizes):
+        value = {"epoch": 4, "global_step": 70, "state_dict_backbone": small(),
+                 "state_dict_softmax_fc": OrderedDict(weight=classes[start : start + size]),
+                 "state_optimizer": {"state": {0: {"momentum_buffer": classes[:1]}}, "param_groups": [{"lr": 0.1}]},
+                 "state_lr_scheduler": {"base_lr": 0.1}}  # fmt: skip
+        paths.append(kit.save(tmp_path / f"checkpoint_gpu_{rank}.pt", value))
+        start += size
+    return paths
+
+
+CLASSES = np.random.Generator(np.random.Philox(key=[3, 3])).normal(size=(10, 6)).astype("<f4")
+
+
+@pytest.mark.parametrize("sizes, shards", [((3, 3, 2, 2), 4), ((10,), 1), ((2, 2, 1, 1, 1, 1, 1, 1), 5)])
+def test_classes_of_all_ranks_are_one_matrix(tmp_path, sizes, shards):
+    paths = write_ranks(tmp_path, sizes, CLASSES)
+    main(["import", str(paths[-1]), "--to", str(tmp_path / "run")])
+    path, manifest = opened(str(tmp_path / "run"))
+    assert (manifest.num_classes, manifest.num_shards, manifest.step, manifest.epoch) == (10, shards, 70, 4)
+    rows = {name: [block for _, _, block in checkpoint.read_rows(path, manifest, 0, 10, names=[name])]
+            for name in ("weight", "velocity")}  # fmt: skip
+    assert np.array_equal(np.concatenate(rows["weight"]), CLASSES) and not np.concatenate(rows["velocity"]).any()
+
+
+def test_a_run_goes_on_with_all_classes(tmp_path):
+    """checkpoint_dir: as a checkpoint of ours, momentum from zero."""
+    write_ranks(tmp_path, (5, 5), CLASSES)
+    main(["import", str(tmp_path / "checkpoint_gpu_0.pt"), "--to", str(tmp_path / "run")])
+    config = training(str(tmp_path / "run"), tmp_path / "more", classifier={"num_classes": 10}, init_from="none",
+                      init_checkpoint="", checkpoint_dir=str(tmp_path / "run"), train_steps=72)  # fmt: skip
+    result = Entry(config=config).train()
+    assert np.isfinite(result.loss) and opened(str(tmp_path / "more"))[1].step == 72
+
+
+@pytest.mark.parametrize("sizes, lost, message", [
+    ((3, 3, 2, 2), 1, r"checkpoint_gpu_0.pt to checkpoint_gpu_3.pt, a file of each rank; found only .* \[0, 2, 3\]"),
+    ((3, 2, 3, 2), None, r"checkpoint_gpu_1.pt: its classes are \[2, 6\]; rank 1 of 4 holds \[3, 6\] of 10 classes"),
+])  # fmt: skip
+def test_classes_that_do_not_belong_together(tmp_path, sizes, lost, message):
+    paths = write_ranks(tmp_path, sizes, CLASSES)
+    if lost is not None:
+        paths[lost].unlink()
+    with pytest.raises(CheckpointError, match=message):
+        main(["import", str(paths[0]), "--to", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+def test_adafaces_classes_come_along(tmp_path):
+    value = file_of("adaface", kit.random_net(kit.adaface_shapes(18, 4, 6, 2)))
+    value["state_dict"]["head.kernel"] = np.ascontiguousarray(CLASSES.T)
+    path, manifest = opened(run_import(tmp_path, value, name="epoch.ckpt"))
+    (rows,) = (block for _, _, block in checkpoint.read_rows(path, manifest, 0, 10, names=["weight"]))
+    assert np.array_equal(rows, CLASSES)
+
+
+def test_another_net_than_theirs_is_not_written(tmp_path, monkeypatch):
+    """An epsilon that one of the two readings does not know, a convolution that is turned."""
+    from plsc.weights import convert
+
+    right = convert._converted
+
+    def wrong(layer, arrays):
+        found = right(layer, arrays)
+        if layer.ours == "stage3.unit1.conv2":
+            found = {name: array[:, :, ::-1].copy() for name, array in found.items()}
+        return found
+
+    monkeypatch.setattr(convert, "_converted", wrong)
+    with pytest.raises(CheckpointError, match=r"model.pt: our net's embeddings differ .* nothing was written"):
+        run_import(tmp_path, small())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_written_over(tmp_path):
+    run = run_import(tmp_path, small())
+    before = sorted((tmp_path / "run").rglob("*"))
+    with pytest.raises(CheckpointError, match="--to=.*run': holds checkpoints"):
+        main(["import", str(tmp_path / "model.pt"), "--to", run])
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+@pytest.mark.parametrize("words, message", [
+    (["."], "is a directory; say --from 0.2 or 2.2"), (["x.pt", "--samples", "3"], "--samples is for"),
+    (["x", "--from", "2.2", "--std", "3"], "--std is for nets of other projects"),
+    (["x.pt", "--std", "0"], "--std 0 must be in"), (["x.pt", "--image-shape", "112"], "must be channels,height,width"),
+])  # fmt: skip
+def test_options_that_cannot_be(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit):
+        main(["import", *words, "--to", str(tmp_path / "run")])
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match="none.pt: No such file"):
+        main(["import", str(tmp_path / "none.pt"), "--to", str(tmp_path / "run")])
+
+
+def test_wrong_options_of_a_net():
+    from plsc.models import build_model
+
+    for option, value in (("bn_epsilon", 0), ("input_scale", "a"), ("input_shift", 1e9), ("projection", "none")):
+        with pytest.raises(ConfigError, match=f"model.*{option}"):
+            build_model("ResNet18", **{option: value})

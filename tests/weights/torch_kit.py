@@ -1,0 +1,161 @@
+"""Files as torch.save writes them, by Python's own pickle and zipfile; nets of random numbers in published layouts.
+
+Written with nothing of plsc. Read once by torch 2.13 (load, and load_state_dict into nets of these layouts), whose
+embeddings of `pictures` are in test_formula.py.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3)}
+KINDS = {"<f4": "FloatStorage", "<f2": "HalfStorage", "<f8": "DoubleStorage", "<i8": "LongStorage", "<i4": "IntStorage",
+         "|b1": "BoolStorage"}  # fmt: skip
+
+
+class Global:
+    """A name that a pickle refers to and that is nowhere here."""
+
+    def __init__(self, module: str, name: str):
+        self.module, self.name = module, name
+
+    def __call__(self, *_: Any) -> None:
+        raise AssertionError
+
+
+class Storage:
+    def __init__(self, key: str, array: np.ndarray):
+        self.key, self.array = key, array
+
+
+class View:
+    """A tensor over a storage: by default the whole of it."""
+
+    def __init__(self, storage: Storage, shape=None, strides=None, offset: int = 0):
+        self.storage, self.offset = storage, offset
+        self.shape = storage.array.shape if shape is None else shape
+        self.strides = [s // storage.array.itemsize for s in storage.array.strides] if strides is None else strides
+
+
+class Pickler(pickle._Pickler):  # type: ignore[name-defined]
+    """Protocol 2, arrays and Views as tensors whose numbers lie outside."""
+
+    def __init__(self, file):
+        super().__init__(file, protocol=2)
+        self.storages: dict[str, np.ndarray] = {}
+
+    def save(self, obj, save_persistent_id=True):
+        if isinstance(obj, Global):
+            self.write(f"c{obj.module}\n{obj.name}\n".encode())
+        else:
+            super().save(obj, save_persistent_id)
+
+    def persistent_id(self, obj):
+        if not isinstance(obj, Storage):
+            return None
+        self.storages[obj.key] = obj.array
+        kind = Global("torch", KINDS[obj.array.dtype.str])
+        return "storage", kind, obj.key, "cpu", obj.array.size
+
+    def reducer_override(self, obj):
+        if isinstance(obj, np.ndarray):
+            obj = View(Storage(str(len(self.storages)), np.ascontiguousarray(obj).reshape(obj.shape)))
+        if not isinstance(obj, View):
+            return NotImplemented
+        rest = obj.offset, tuple(obj.shape), tuple(obj.strides), False, OrderedDict()
+        return Global("torch._utils", "_rebuild_tensor_v2"), (obj.storage, *rest)
+
+
+def save(path: Path, value: Any, folder: str = "archive") -> Path:
+    """As torch.save(value, path)."""
+    file = io.BytesIO()
+    pickler = Pickler(file)
+    pickler.dump(value)
+    return save_parts(path, file.getvalue(), {key: array.tobytes() for key, array in pickler.storages.items()}, folder)
+
+
+def save_parts(path: Path, pickled: bytes, storages: dict[str, bytes], folder: str = "archive") -> Path:
+    """A zip of a pickle and storages."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(f"{folder}/data.pkl", pickled)
+        archive.writestr(f"{folder}/byteorder", b"little")
+        for key, data in storages.items():
+            archive.writestr(f"{folder}/data/{key}", data)
+        archive.writestr(f"{folder}/version", b"3\n")
+    return path
+
+
+def arcface_shapes(depth: int, width: int, embedding: int, side: int) -> dict[str, tuple[int, ...]]:
+    """{tensor: shape} of arcface_torch's iresnet in the order of its state_dict; counters are ()."""
+    found = {"conv1.weight": (width, 3, 3, 3), **_bn("bn1", width), "prelu.weight": (width,)}
+    before = width
+    for stage, units in enumerate(UNITS[depth], start=1):
+        out = width * 2 ** (stage - 1)
+        for unit in range(units):
+            at = f"layer{stage}.{unit}"
+            found.update(
+                {**_bn(f"{at}.bn1", before), f"{at}.conv1.weight": (out, before, 3, 3), **_bn(f"{at}.bn2", out)}
+            )
+            found.update(
+                {f"{at}.prelu.weight": (out,), f"{at}.conv2.weight": (out, out, 3, 3), **_bn(f"{at}.bn3", out)}
+            )
+            if unit == 0:
+                found.update({f"{at}.downsample.0.weight": (out, before, 1, 1), **_bn(f"{at}.downsample.1", out)})
+            before = out
+    found.update({**_bn("bn2", before), "fc.weight": (embedding, before * side * side), "fc.bias": (embedding,)})
+    return {**found, **_bn("features", embedding)}
+
+
+def adaface_shapes(depth: int, width: int, embedding: int, side: int) -> dict[str, tuple[int, ...]]:
+    """{tensor: shape} of AdaFace's IR nets."""
+    found = {"input_layer.0.weight": (width, 3, 3, 3), **_bn("input_layer.1", width), "input_layer.2.weight": (width,)}
+    before, index = width, 0
+    for stage, units in enumerate(UNITS[depth]):
+        out = width * 2**stage
+        for _ in range(units):
+            if before != out:
+                at = f"body.{index}.shortcut_layer"
+                found.update({f"{at}.0.weight": (out, before, 1, 1), **_bn(f"{at}.1", out)})
+            at = f"body.{index}.res_layer"
+            found.update({**_bn(f"{at}.0", before), f"{at}.1.weight": (out, before, 3, 3), **_bn(f"{at}.2", out)})
+            found.update({f"{at}.3.weight": (out,), f"{at}.4.weight": (out, out, 3, 3), **_bn(f"{at}.5", out)})
+            before, index = out, index + 1
+    found.update({**_bn("output_layer.0", before), "output_layer.3.weight": (embedding, before * side * side)})
+    last = {name: shape for name, shape in _bn("output_layer.4", embedding).items() if "running" in name or not shape}
+    return {**found, "output_layer.3.bias": (embedding,), **last}
+
+
+def _bn(name: str, size: int) -> dict[str, tuple[int, ...]]:
+    parts = dict.fromkeys((f"{name}.weight", f"{name}.bias", f"{name}.running_mean", f"{name}.running_var"), (size,))
+    return {**parts, f"{name}.num_batches_tracked": ()}
+
+
+def random_net(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> OrderedDict:
+    """Numbers for these tensors; variances from 2e-5 on, so that an epsilon of 1e-5 is seen."""
+    arrays = OrderedDict()
+    for index, (name, shape) in enumerate(shapes.items()):
+        draw = np.random.Generator(np.random.Philox(key=[seed, index]))
+        if not shape:
+            arrays[name] = np.array(3, np.int64)
+        elif len(shape) > 1:
+            arrays[name] = draw.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype("<f4")
+        elif name.endswith("running_var"):
+            arrays[name] = np.concatenate([[2e-5], draw.uniform(0.5, 1.5, shape[0] - 1)]).astype("<f4")
+        else:
+            low, high = (0.5, 1.5) if name.endswith("weight") else (-0.3, 0.3)
+            arrays[name] = draw.uniform(low, high, shape).astype("<f4")
+            if name.endswith("weight"):
+                arrays[name][0] = 0.005  # of the small variance
+    return arrays
+
+
+def pictures(side: int = 112) -> np.ndarray:
+    """uint8 RGB [2, side, side, 3]."""
+    return np.random.Generator(np.random.Philox(key=[7, 7])).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
