@@ -1,10 +1,9 @@
-"""What to read (sources, datasets), how an image becomes numbers (transforms, augmentations), in which order (sampler),
-by whom (loader)."""
+"""Training data: sources and data sets, transforms and augmentations, the sampler, and the loader."""
 
 from __future__ import annotations
 
-# Paddle 2.6 exports its own zlib to the whole process. Where Python's zlib is loaded after it, PNG images and
-# np.random fail or crash; loaded before, it keeps to its own library. Hence first, and plsc.data before paddle.
+# Paddle 2.6 exports its own zlib to the whole process. If Python's zlib is loaded after it, PNG images and np.random
+# fail or crash; loaded before, it uses its own library. So this import is the first, and plsc.data precedes paddle.
 import zlib  # noqa: F401
 
 from plsc.data.augmentations import Augmentations, register_augmentation

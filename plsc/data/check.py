@@ -1,4 +1,4 @@
-"""Is the label list fit for training? Asked before anything is read, answered with everything that is wrong."""
+"""Checks the label list before training and reports all problems."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from plsc.data.label_list import (
 )
 from plsc.errors import DataError
 
-_MAX_LISTED = 10  # problems that the message names; the others are counted
-_CHUNK_LINES = 1 << 15  # whose paths are Python objects at one time
+_MAX_LISTED = 10  # problems listed in the message; the others are counted
+_CHUNK_LINES = 1 << 15  # lines whose paths are Python objects at the same time
 
 
 def check_label_list(
@@ -29,8 +29,8 @@ def check_label_list(
 ) -> LabelList:
     """Read the list and check it: not empty, every line a path and a label, labels integers in [0, num_classes).
 
-    check_files: also look whether every image exists (one directory listing per directory, not one question per
-    file). Raises one DataError with the number of problems of each kind and the first ten by file and line.
+    check_files: also check that every image exists (by listing each directory once). Raises one DataError with the
+    number of problems of each kind and the first ten by file and line.
     """
     labels = read_label_list(os.path.join(os.fspath(root), os.fspath(label_file)), num_classes)
     require_good_lines(os.fsencode(root), labels, check_files)
@@ -38,7 +38,7 @@ def check_label_list(
 
 
 def require_good_lines(root: bytes, labels: LabelList, check_files: bool) -> None:
-    """Raise the error of check_label_list for a list that is read."""
+    """Raise the error of check_label_list for a list that has been read."""
     if check_files:
         labels.problems[_missing(root, labels)] |= NO_FILE
     if labels.problems.any():
@@ -48,11 +48,10 @@ def require_good_lines(root: bytes, labels: LabelList, check_files: bool) -> Non
 def _missing(root: bytes, labels: LabelList) -> np.ndarray:
     """Indices of the lines whose image is missing, ascending.
 
-    Paths are compared by Python's hash of 64 bits: millions of names take 8 bytes each. That a missing image is
-    passed over because its hash is that of another has a chance of one in 10**12 for ten million names; then reading
-    it says so.
+    Paths are compared by Python's 64-bit hash, which takes 8 bytes per path. For ten million paths, a hash collision
+    hides a missing image with a probability of about 1e-12; then reading the image fails.
     """
-    directories: dict[bytes, None] = {}  # in the order of the list, which is often that on the disk
+    directories: dict[bytes, None] = {}  # in the order of the list, which is often the order on the disk
     wanted = np.empty(len(labels), np.int64)
     for first in range(0, len(labels), _CHUNK_LINES):
         paths = labels.paths(slice(first, first + _CHUNK_LINES))
@@ -83,7 +82,7 @@ def _list_files(root: bytes, directories: Iterable[bytes]) -> tuple[np.ndarray, 
 
 
 def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """bool [n]: which of the values are among those that are sorted ascending."""
+    """bool [n]: whether each value is among the sorted ``ascending``."""
     if not len(ascending):
         return np.zeros(len(values), bool)
     place = np.searchsorted(ascending, values)
@@ -99,28 +98,28 @@ def _message(labels: LabelList) -> str:
     by = f"set by classifier.num_classes={labels.limit}" if labels.limit < MOST_CLASSES else "the most there can be"
     kinds = {
         NO_LABEL: "without a label",
-        NOT_INTEGER: "with a label that is no integer",
+        NOT_INTEGER: "with a label that is not an integer",
         OUT_OF_RANGE: f"with a label outside {limit} ({by})",
         NO_FILE: "whose image is missing",
     }
     counts = {bit: int(np.count_nonzero(labels.problems & bit)) for bit in kinds}
     total = sum(counts.values())
-    summary = ", ".join(f"{count} {kinds[bit]}" for bit, count in counts.items() if count)
+    summary = ", ".join(f"{count:,} {kinds[bit]}" for bit, count in counts.items() if count)
     named = [
         f"{labels.location(index)}: {_explain(labels, index, bit, limit)}"
         for index in np.flatnonzero(labels.problems)[:_MAX_LISTED]
         for bit in kinds
         if labels.problems[index] & bit
     ][:_MAX_LISTED]
-    rest = f"; and {total - len(named)} more" if total > len(named) else ""
-    return f"label list {labels.file!r}: {total} problem(s), lines {summary}: " + "; ".join(named) + rest
+    rest = f"; and {total - len(named):,} more" if total > len(named) else ""
+    return f"label list {labels.file!r}: {total:,} problem(s), lines {summary}: " + "; ".join(named) + rest
 
 
 def _explain(labels: LabelList, index: int, bit: int, limit: str) -> str:
     if bit == NO_LABEL:
         return f"{labels.line_text(index)} has no label, the line must be 'path<TAB>label'"
     if bit == NOT_INTEGER:
-        return f"the label in {labels.line_text(index)} is no integer"
+        return f"the label in {labels.line_text(index)} is not an integer"
     if bit == OUT_OF_RANGE:
         return f"the label in {labels.line_text(index)} is not in {limit}"
     return f"image {printable(labels.path(index))} is missing"

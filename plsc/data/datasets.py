@@ -1,4 +1,4 @@
-"""Data sets: each gives image `index` as epoch `epoch` shall see it."""
+"""Data sets: images by index, prepared for an epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plsc.errors import ConfigError, DataError, PlscError, reason_of
 
 
 class Dataset(Protocol):
-    """What the loader needs. `sequential` data sets are read in order only, by one process."""
+    """The interface of the loader. `sequential` data sets can only be read in order, by one process."""
 
     image_shape: tuple[int, int, int]
     sequential: bool
@@ -31,9 +31,9 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to an image before the model sees it.
+    """The preprocessing of an image: decoding, augmentation and normalization.
 
-    image_shape: (3, H, W), or (1, H, W) for grey; every image must have this size: nothing is resized. pixel_std:
+    image_shape: (3, H, W), or (1, H, W) for grey; every image must have this size, as nothing is resized. pixel_std:
     127.5 or 128.0.
     """
 
@@ -42,17 +42,17 @@ class Preparation:
     pixel_std: float = 127.5
 
     def prepare(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
-        """Encoded bytes, or pixels uint8, to float32 [C, H, W]: decoded, augmented, normalised. Raises DataError."""
+        """Convert encoded bytes or uint8 pixels to float32 [C, H, W]. Raises DataError."""
         channels, height, width = self.image_shape
         pixels = decode_image(image, name="image", size=(height, width), channels=channels)
         return normalise(self.augmentations(pixels, epoch, index), self.pixel_std)
 
 
 class SourceDataset:
-    """The images of a source as the model sees them.
+    """The images of a source, prepared for the model.
 
-    A sample that cannot be used raises a DataError that begins with what the source calls it. Raises ConfigError for
-    an image_shape that no image has.
+    An invalid sample raises a DataError that begins with its name. Raises ConfigError for an image_shape that images
+    cannot have.
     """
 
     sequential = False
@@ -79,7 +79,7 @@ class SourceDataset:
         return self._source.class_names
 
     def record(self, count: int | None = None) -> dict[str, Any]:
-        """What there is to remember of the data, or of the first ``count`` images (see plsc.data.record)."""
+        """The record of the data, or of the first ``count`` images (see plsc.data.record)."""
         found = self._source.record() if count is None else self._source.record(count)
         return {"kind": self._kind, "images": self._length, "num_classes": self._num_classes, **found}
 
@@ -110,15 +110,15 @@ class SourceDataset:
             raise DataError(f"{name(index)}: {reason}") from error
 
     def _check_input(self, image: Any, name: str) -> np.ndarray:
-        """An input that is not touched."""
+        """Check an input that needs no preparation."""
         if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.shape != self.image_shape:
             found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise DataError(f"{name}: is {found}, it must be an array float32 {list(self.image_shape)}")
+            raise DataError(f"{name}: is {found}, must be an array float32 {list(self.image_shape)}")
         return image
 
 
 def count_images(source: Source) -> int:
-    """The number of images. Raises DataError where there are none, or the source does not say."""
+    """The number of images. Raises DataError if there are none or ``__len__`` fails."""
     try:
         found: Any = len(source)
     except PlscError:
@@ -134,9 +134,9 @@ class ImageListDataset(SourceDataset):
     """Images named by a label list, `path<TAB or spaces>label` per line, paths relative to root.
 
     root: directory. label_file: the list, relative to root (an absolute path stays). image_shape: (3, H, W), or
-    (1, H, W) for grey. seed: of the flips. random_flip: mirror half of the images, others in each epoch. pixel_std:
-    127.5 or 128.0. Raises DataError for a list with bad lines (see check_label_list, which also looks whether the
-    files exist).
+    (1, H, W) for grey. seed: of the flips. random_flip: mirror half of the images, different ones in each epoch.
+    pixel_std: 127.5 or 128.0. Raises DataError for a list with bad lines (see check_label_list, which can also check
+    that files exist).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reading `label.txt` with NumPy, a few megabytes at a time, because such lists have millions of lines."""
+"""Reads `label.txt` with NumPy, a few megabytes at a time, as such lists have millions of lines."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 from plsc.errors import DataError
 from plsc.files import safe_open
 
-# What can be wrong with a line; bits, since one line can have several.
+# Problems of a line, as bits, since a line can have several.
 NO_LABEL, NOT_INTEGER, OUT_OF_RANGE, NO_FILE = 1, 2, 4, 8
 
 _BOM = b"\xef\xbb\xbf"
 _IS_SPACE = np.isin(np.arange(256), list(b" \t\r\v\f"))
 _IS_DIGIT = np.isin(np.arange(256), list(b"0123456789"))
 _INTEGER = re.compile(rb"[+-]?[0-9]+")
-_MAX_DIGITS = 18  # what fits into int64 for certain
-MOST_CLASSES = 2**31 - 1  # that classifier.num_classes can be
-_CHUNK = 1 << 22  # bytes parsed at a time: what parsing needs besides the result stays small, and in the cache
+_MAX_DIGITS = 18  # always fits into int64
+MOST_CLASSES = 2**31 - 1  # the maximum of classifier.num_classes
+_CHUNK = 1 << 22  # bytes parsed at a time, so that temporary arrays are small and stay in the cache
 
 
 class LabelList:
-    """The lines of a label list that are not blank, in their order.
+    """The non-blank lines of a label list, in order.
 
     file: path as given. labels: int32 [n], int64 if there are more than 2**31 classes (-1 where there is none or one
     that is no class). problems: uint8 [n], bits of what is wrong. num_classes: as given; for None they are counted: the
     largest label below MOST_CLASSES, + 1. limit: labels must be smaller.
-    The paths stay where they are in the file's bytes; where each begins and how long it is takes 8 bytes a line, 12 in
-    a file of 4 GiB or more. Processes that are forked share all of it.
+    The paths stay in the bytes of the file; their positions and lengths take 8 bytes per line, 12 in a file of 4 GiB or
+    more. Forked processes share all of it.
     """
 
     def __init__(self, file: str, blob: bytes, num_classes: int | None) -> None:
@@ -61,17 +61,17 @@ class LabelList:
         return len(self.labels)
 
     def path(self, index: int) -> bytes:
-        """The image's path as it stands in the list."""
+        """The image's path as in the list."""
         start = int(self._starts[index])
         return self._blob[start : start + int(self._lengths[index])]
 
     def paths(self, which: slice | np.ndarray) -> list[bytes]:
-        """The paths of several lines: quicker than one by one."""
+        """The paths of several lines; faster than one by one."""
         blob, starts, lengths = self._blob, self._starts[which].tolist(), self._lengths[which].tolist()
         return [blob[start : start + length] for start, length in zip(starts, lengths)]
 
     def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
-        """(bytes, starts, lengths): where in these bytes the paths of consecutive lines are."""
+        """(bytes, starts, lengths): the positions of the paths of consecutive lines in these bytes."""
         starts, lengths = self._starts[which].astype(np.int64), self._lengths[which]
         first, last = int(starts[0]), int(starts[-1]) + int(lengths[-1])
         return self._blob[first:last], starts - first, lengths
@@ -89,21 +89,21 @@ class LabelList:
         return f"{self.location(index)}: image {printable(self.path(index))}"
 
     def line_text(self, index: int) -> str:
-        """The line as it is written, cut to a length that fits into a message."""
+        """The text of the line, shortened for a message."""
         start = int(self._starts[index])
         stop = self._blob.find(b"\n", start)
         return printable(self._blob[start : stop if stop >= 0 else len(self._blob)].strip())
 
 
 def read_label_list(file: str, num_classes: int | None) -> LabelList:
-    """The list, its lines' problems marked but not raised. Raises DataError for a file missing, unreadable or empty."""
+    """Read a list; bad lines are marked, not raised. Raises DataError for a missing, unreadable or empty file."""
     try:
         blob = safe_open.read_bytes(file, safe_open.TRAINING_LIST)
     except FileNotFoundError as error:
         raise DataError(
             f"label list {file!r} not found: check data.dataset_dir and data.label_file; for a first run without data "
             "set data.dataset: synthetic and with_test: false, in a script entry.set('data.dataset', 'synthetic') and "
-            "entry.set_with_test(False); docs/data_sets.md says how images are given"
+            "entry.set_with_test(False); see docs/data_sets.md"
         ) from error
     except OSError as error:
         raise DataError(f"label list {file!r} cannot be read: {error.strerror or error}") from error
@@ -113,13 +113,13 @@ def read_label_list(file: str, num_classes: int | None) -> LabelList:
 
 
 def printable(text: bytes) -> str:
-    """Bytes for a message: quoted, on one line, at most 200 characters."""
+    """Quote bytes for a message: on one line, at most 200 characters."""
     shown = repr(text.decode("utf-8", "backslashreplace"))
     return shown if len(shown) <= 200 else f"{shown[:197]}..."
 
 
 def _chunks(blob: bytes) -> Iterator[tuple[int, int]]:
-    """(first, last) of pieces of about _CHUNK bytes that end where lines end; a BOM at the head is left out."""
+    """(first, last) of chunks of about _CHUNK bytes that end at line ends, without a BOM."""
     first = len(_BOM) if blob.startswith(_BOM) else 0
     while first < len(blob):
         last = blob.find(b"\n", first + _CHUNK) + 1 or len(blob)
@@ -128,7 +128,7 @@ def _chunks(blob: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _parse(blob: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(starts, stops of the paths; labels; problems). Usual lines at array speed, the others one by one."""
+    """(starts, stops of the paths; labels; problems). Regular lines are parsed by NumPy, others one by one."""
     data = np.frombuffer(blob, dtype=np.uint8)
     newlines = np.flatnonzero(data == ord("\n"))
     starts = np.append(0, newlines + 1)
@@ -164,7 +164,7 @@ def _trim_left(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
 
 
 def _trailing_numbers(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The number that ends each line, and where it begins (= stop where there is none)."""
+    """The number at the end of each line, and its position (the end of the line if there is none)."""
     value = np.zeros(len(starts), dtype=np.int64)
     begin = stops.copy()
     active = np.arange(len(starts))
@@ -179,7 +179,7 @@ def _trailing_numbers(data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -
 
 
 def _unusual(data: np.ndarray, starts: np.ndarray, stops: np.ndarray, begin: np.ndarray) -> np.ndarray:
-    """Lines that are not `path<TAB>digits`, nor `path<space>digits` without any tab."""
+    """Lines that are neither `path<TAB>digits` nor `path<space>digits` without a tab."""
     before = np.where(begin > starts, data[begin - 1], ord("x"))
     tabs = np.flatnonzero(data == ord("\t"))
     has_tab = np.searchsorted(tabs, starts) != np.searchsorted(tabs, stops)

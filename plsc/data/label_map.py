@@ -1,4 +1,4 @@
-"""Which old class a new class was: a text file with `old_label<TAB>new_label` on each line."""
+"""Maps labels of old classes to new ones: a text file with `old_label<TAB>new_label` on each line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,18}\s*")  # what fits into int64
 
 
 def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(old [n], new [n]) int64, sorted by old. Blank lines do not count; a label stands once on its side.
+    """Read (old [n], new [n]) int64, sorted by old. Blank lines are ignored; labels of each side must be unique.
 
     Raises DataError that names the file and the line.
     """
@@ -26,14 +26,14 @@ def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.nd
                     old, new = _pair(f"{path}:{number}", line, old_classes, new_classes)
                     if old in pairs or new in taken:
                         side = f"old label {old}" if old in pairs else f"new label {new}"
-                        raise DataError(f"{path}:{number}: {side} stands there twice; keep one of the lines")
+                        raise DataError(f"{path}:{number}: {side} is there twice; keep one of the lines")
                     pairs[old] = new
                     taken.add(new)
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not a text in UTF-8"
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise DataError(f"label_map={path!r}: {reason}; give a text file of old_label<TAB>new_label") from None
     if not pairs:
-        raise DataError(f"label_map={path!r}: names no class; each line is old_label<TAB>new_label")
+        raise DataError(f"label_map={path!r}: has no classes; each line is old_label<TAB>new_label")
     labels = sorted(pairs)
     return np.array(labels, np.int64), np.array([pairs[label] for label in labels], np.int64)
 
@@ -45,5 +45,7 @@ def _pair(where: str, line: str, old_classes: int, new_classes: int) -> tuple[in
     old, new = int(words[0]), int(words[1])
     for label, classes, what in ((old, old_classes, "old"), (new, new_classes, "new")):
         if label >= classes:
-            raise DataError(f"{where}: {what} label {label}: must be in [0, {classes}), there are {classes} classes")
+            raise DataError(
+                f"{where}: {what} label {label}: must be in [0, {classes}), as there are {classes:,} classes"
+            )
     return old, new

@@ -17,14 +17,14 @@ _DEFAULTS = LoaderOptions()
 class Loader:
     """Iterates over (step, images [B,3,H,W] float32, labels [B] int64) for first_step <= step < last_step, in order.
 
-    The arrays are the caller's to keep. num_workers=0 reads in this process; with N worker processes, worker w makes
-    the steps first_step + w, + N, ... into memory shared with this one. The result is the same for any number.
+    The caller owns the arrays. num_workers=0 reads in this process; with N worker processes, worker w reads the steps
+    first_step + w, + N, ... into shared memory. The result does not depend on the number of workers.
     A sequential data set (train_reader) has at most one worker. Workers are forked in the constructor: make the loader
     early, before Paddle's executor has started its threads, and in a thread that outlives it (they end with the thread
     that made them).
 
-    Use it as a context manager or call close(): that ends the workers. They also end when this process does, however
-    it ends, and the memory goes with the last of them; nothing stays behind in /dev/shm.
+    Use it as a context manager or call close(), which ends the workers. They also end with this process, however it
+    ends, and free their memory; nothing remains in /dev/shm.
     Raises DataError: an error of the data set, in the step where it happened, also in a worker; and for a worker that
     died, or that was too slow for options.stop_waiting.
     """

@@ -1,7 +1,7 @@
-"""What is remembered of a training list: enough to tell another one from it, and in what they differ.
+"""Records of training data, kept in checkpoints, that detect other data and describe the difference.
 
-Each line gets 64 bits of its path and 64 bits of path and label, by NumPy, a block of lines at a time: less than
-half the time that reading the list takes. None of it is made for who wants to deceive it.
+Each line has a 64-bit hash of its path and one of path and label. NumPy computes them for blocks of lines, in less than
+half the time of reading the list. The hashes are not cryptographic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from plsc.data.label_list import LabelList
 
-SAMPLE = 256  # images whose labels are kept: those whose paths have the smallest hashes, whatever their order
+SAMPLE = 256  # images whose labels are kept: those with the smallest hashes of their paths, in any order
 _BLOCK = 1 << 16  # lines
 _WORD = 8  # bytes
 
@@ -29,7 +29,7 @@ class Difference:
 
 
 class LabelIndex(Protocol):
-    """What is known of images without reading them: their labels, and a name or key for each."""
+    """The labels, and a name or key, of all images, known without reading them."""
 
     @property
     def labels(self) -> np.ndarray: ...  # int [n]
@@ -40,7 +40,7 @@ class LabelIndex(Protocol):
     def __len__(self) -> int: ...
 
     def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
-        """(bytes, starts, lengths): where in these bytes the names of consecutive images are."""
+        """(bytes, starts, lengths): the positions of the names of consecutive images in these bytes."""
         ...
 
 
@@ -50,10 +50,11 @@ def list_record(labels: LabelList, count: int | None = None) -> dict[str, Any]:
 
 
 def index_record(labels: LabelIndex, count: int | None = None) -> dict[str, Any]:
-    """What to remember of data whose labels are known, or of the first ``count`` images; plain JSON.
+    """The record of data whose labels are known, or of the first ``count`` images, as plain JSON.
 
-    images: lines. num_classes. labels: how many different ones. lines: digest of paths and labels in their order,
-    paths: of the paths alone. unordered: digest of paths and labels in whatever order. sample: [hash of a path, label].
+    images: number of images. num_classes. labels: number of distinct labels. lines: digest of paths and labels in
+    order. paths: digest of the paths only. unordered: digest of paths and labels that ignores the order. sample: [hash
+    of a path, label].
     """
     count = len(labels) if count is None else min(count, len(labels))
     lines, paths, unordered, sample = hashlib.sha256(), hashlib.sha256(), 0, _Sample()
@@ -104,21 +105,21 @@ def _between_lists(old: dict, new: dict, first_images: Callable[[int], dict] | N
         return None
     old_count, new_count = old.get("images", 0), new["images"]
     if old.get("paths") == new["paths"]:
-        return Difference(f"the same {new_count} images have other labels", relabelled=True)
+        return Difference(f"the same {new_count:,} images have other labels", relabelled=True)
     if old.get("unordered") == new["unordered"] and old_count == new_count:
-        return Difference(f"the same {new_count} lines are in another order")
+        return Difference(f"the same {new_count:,} lines are in another order")
     if first_images is not None and new_count > old_count > 0:
         beginning = first_images(old_count)
         if beginning["lines"] == old.get("lines"):
-            return Difference(f"a list of {new_count} lines instead of {old_count}, whose beginning is the same")
+            return Difference(f"a list of {new_count:,} lines instead of {old_count:,}, whose beginning is the same")
         if beginning["paths"] == old.get("paths"):
-            text = f"a list of {new_count} lines instead of {old_count}, the first {old_count} with other labels"
+            text = f"a list of {new_count:,} lines instead of {old_count:,}, the first {old_count:,} with other labels"
             return Difference(text, relabelled=True)
     return _by_sample(old, new)
 
 
 def moved_classes(old: Sequence[str], new: Sequence[str]) -> Difference | None:
-    """Whether classes have other labels than before, by their names, which stand in the order of the labels."""
+    """Whether classes have other labels than before, by their names in the order of the labels."""
     before = {name: label for label, name in enumerate(old)}
     moved = [(name, label) for label, name in enumerate(new) if before.get(name, label) != label]
     if not moved:
@@ -138,7 +139,7 @@ def _by_sample(old: dict, new: dict) -> Difference:
     common = [path for path in before if path < limit and path in after]
     relabelled = sum(before[path] != after[path] for path in common)
     missing = sum(path < limit and path not in after for path in before)
-    text = f"another list, of {new['images']} lines instead of {old.get('images')}"
+    text = f"another list, of {new['images']:,} lines instead of {_separated(old.get('images'))}"
     if relabelled:
         return Difference(f"{text}: of {len(common)} images compared, {relabelled} have other labels", True)
     return Difference(f"{text}: of {len(common) + missing} images compared, {missing} are missing" if missing else text)
@@ -152,11 +153,16 @@ def _labels_by_path(record: dict) -> dict[str, set[int]]:
 
 
 def _describe(record: dict) -> str:
-    """A record in words."""
+    """A record as text."""
     kinds = {"list": "a list", "folder": "a folder", "synthetic": "synthetic data"}
     name = kinds.get(record.get("kind", ""), f"{record.get('kind')} {record.get('type', '')}".strip())
     count = record.get("images")
-    return name if count is None else f"{name} of {count} images"
+    return name if count is None else f"{name} of {_separated(count)} images"
+
+
+def _separated(count: Any) -> str:
+    """A count with thousands separators. It may be of a checkpoint that others wrote, so it may be anything."""
+    return f"{count:,}" if isinstance(count, int) else str(count)
 
 
 class _Sample:
@@ -188,7 +194,7 @@ class _Sample:
 
 
 def hash_texts(buffer: bytes, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """uint64 [n]: a hash of each text buffer[start : start + length], eight bytes of all of them at a time."""
+    """Hashes, uint64 [n], of the texts buffer[start : start + length], eight bytes of all texts at a time."""
     padded = buffer + bytes(_WORD)
     words = np.ndarray((len(padded) - _WORD + 1,), "<u8", padded, 0, (1,))  # the eight bytes from each byte on
     at, left = starts.astype(np.int64), lengths.astype(np.int64)
@@ -206,7 +212,7 @@ def hash_texts(buffer: bytes, starts: np.ndarray, lengths: np.ndarray) -> np.nda
 
 
 def _mix(value: np.ndarray) -> np.ndarray:
-    """Every bit of uint64 values spread over all others (the finalizer of splitmix64, Steele et al. 2014)."""
+    """Mix all bits of uint64 values (the finalizer of splitmix64, Steele et al. 2014)."""
     value = value + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -33,16 +33,16 @@ def require_equal_samples(
             continue
         if data.sequential:
             raise DataError(
-                f"train_reader: {text}. Every rank reads the whole and is given its share: do not slice by "
-                "PADDLE_TRAINER_ID as in PLSC 0.1 (with each its slice, most of the data would never be trained on), "
-                "shuffle alike, keep the order (no threads), and draw random numbers from Python's or NumPy's global "
-                "generators, which are seeded alike; or give a train_dataset, which needs no order"
+                f"train_reader: {text}. Every rank must read all samples and uses its part of them: do not slice by "
+                "PADDLE_TRAINER_ID as in PLSC 0.1 (most of the data would never be used), shuffle equally on all "
+                "ranks, keep the order (no threads), and draw random numbers from Python's or NumPy's global "
+                "generators, which are seeded equally; or use a train_dataset, which needs no order"
             )
         if fingerprints[0]["count"] != other["count"] or fingerprints[0]["labels"] != other["labels"]:
             raise DataError(
-                f"train_dataset: {text}. Every rank must have the whole: which samples are its own is decided by PLSC"
+                f"train_dataset: {text}. Every rank must have all samples: PLSC distributes them over the ranks"
             )
-        log(f"train_dataset: {text}: random numbers of its own, or other data on that machine")
+        log(f"train_dataset: {text}: it uses its own random generators, or that machine has other data")
         return
 
 

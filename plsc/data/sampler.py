@@ -1,4 +1,4 @@
-"""Which samples make up which step: one stream for all ranks, cut into global batches."""
+"""The samples of each step: one stream for all ranks, split into global batches."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class SampleOrder:
 
 
 class GlobalBatchSampler:
-    """Order of the training samples, a pure function of (seed, step, rank, world_size).
+    """The order of the training samples, a pure function of (seed, step, rank, world_size).
 
-    The stream is one permutation of all samples per epoch, one after the other. Step s takes its positions
-    [s*G, (s+1)*G) with G = batch_size * world_size, and rank r the r-th part of B = batch_size of them. So each sample
-    is used exactly once per epoch, nothing is padded or dropped, ranks never overlap, a batch may lie across two
-    epochs, a run resumes at any step, and N ranks together see what one rank with a batch of G sees.
+    The stream is a concatenation of one permutation of all samples per epoch. Step s takes positions [s*G, (s+1)*G)
+    with G = batch_size * world_size, and rank r the r-th B = batch_size of them. So each sample is used exactly once
+    per epoch without padding or dropping, ranks never overlap, a batch may cross epochs, a run can resume at any step,
+    and N ranks see the same samples as one rank with a batch of G.
 
     num_samples: samples of one epoch. batch_size: samples of one step of one rank. order: see SampleOrder.
     Raises DataError for an empty data set and for a global batch larger than the data set.
@@ -71,7 +71,7 @@ class GlobalBatchSampler:
         return epoch, index
 
     def steps(self, num_epochs: int) -> int:
-        """Steps until every sample has been used num_epochs times (the start of the next epoch fills the last one)."""
+        """Number of steps until every sample has been used num_epochs times; the next epoch fills the last batch."""
         return -(-num_epochs * self.num_samples // self.global_batch)
 
     def epoch_of(self, step: int) -> int:
@@ -79,7 +79,7 @@ class GlobalBatchSampler:
         return step * self.global_batch // self.num_samples
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        """The permutation of one epoch. A batch is no larger than an epoch, so at most two are in use: keep two."""
+        """The permutation of one epoch. A batch is at most an epoch, so two permutations suffice."""
         if epoch not in self._permutations:
             while len(self._permutations) >= 2:
                 del self._permutations[max(self._permutations, key=lambda kept: abs(kept - epoch))]
@@ -88,7 +88,7 @@ class GlobalBatchSampler:
 
 
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """What ``Generator.permutation(count)`` draws, in 4 bytes a sample instead of 8 where they suffice."""
+    """``Generator.permutation(count)``, with 4 bytes per sample instead of 8 if they suffice."""
     order = np.arange(count, dtype=np.uint32 if count <= 2**32 else np.int64)
     philox(seed, SHUFFLE, epoch).shuffle(order)
     return order
@@ -98,9 +98,10 @@ def _check_size(num_samples: int, batch_size: int, world_size: int) -> None:
     if num_samples < 1:
         raise DataError("the training data set is empty: it needs at least one image per rank")
     if num_samples < world_size:
-        raise DataError(f"{num_samples} training images are fewer than the {world_size} ranks: use fewer ranks")
+        raise DataError(f"{num_samples:,} training images are fewer than the {world_size:,} ranks: use fewer ranks")
     if batch_size * world_size > num_samples:
         raise DataError(
-            f"train_batch_size={batch_size} on {world_size} rank(s) makes a global batch of {batch_size * world_size}, "
-            f"more than the {num_samples} training images: lower it to at most {num_samples // world_size}"
+            f"train_batch_size={batch_size} on {world_size} rank(s) makes a global batch of "
+            f"{batch_size * world_size:,}, more than the {num_samples:,} training images: lower it to at most "
+            f"{num_samples // world_size}"
         )

@@ -1,4 +1,4 @@
-"""From any image to RGB bytes, and from RGB bytes to the network's input."""
+"""Decoding of images to RGB or grey pixels, and normalization to the input of the model."""
 
 from __future__ import annotations
 
@@ -16,30 +16,28 @@ from plsc.files import safe_open
 ImageSource = Union[bytes, bytearray, memoryview, str, os.PathLike, np.ndarray, Image.Image]
 
 PIXEL_MEAN = 127.5
-# What is an image here. Pillow knows some thirty formats more, and one of them, EPS, it gives to a program that runs
-# what stands in the file.
+# The accepted formats. Pillow has about thirty more; EPS is one that it passes to a program which executes the file.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
-# A kilobyte can say that it is an image of 65,535 x 65,535. While it is decoded one of 50 million pixels takes 0.4 GB,
-# as WebP 0.9 GB.
+# A file of a kilobyte may claim 65,535 x 65,535 pixels. Decoding 50 million pixels takes 0.4 GB, 0.9 GB for WebP.
 MAX_PIXELS = 50_000_000
-_ORIENTATION = 0x0112  # EXIF tag: how the camera was held
+_ORIENTATION = 0x0112  # EXIF tag of the orientation
 
 
 def decode_image(
     source: ImageSource, name: str | None = None, size: tuple[int, int] | None = None, channels: int = 3
 ) -> np.ndarray:
-    """Any image as uint8 [H, W, 3] RGB, or [H, W, 1] grey with channels=1.
+    """Decode an image to uint8 [H, W, 3] RGB, or [H, W, 1] grey with channels=1.
 
     source: encoded bytes (also as a one-dimensional uint8 array), a path (str or os.PathLike), a PIL image, or pixels:
     an array uint8 or uint16 [H,W], [H,W,1], [H,W,3] (RGB) or [H,W,4] (RGBA).
-    name: what an error calls the image; default: the path, or what kind of source it is.
-    size: (height, width) that it must have. Without them it may have up to MAX_PIXELS pixels. Encoded images that
-    are too large, or can have no such size, are refused by what stands at their head, before they are decoded.
-    channels: 1 weighs colours as Pillow's mode "L" does, and leaves grey as it is; other than 1 and 3 is refused.
+    name: its name in errors; default: the path, or the kind of source.
+    size: the required (height, width); without it at most MAX_PIXELS pixels are allowed. Encoded images of a wrong size
+    are refused by their header, before they are decoded.
+    channels: 3, or 1 for grey, with the weights of Pillow's mode "L".
 
-    Grey and palette images become RGB, CMYK is converted without a colour profile, of 16 bits the upper 8 are kept
-    (grey like colour), alpha is dropped and the stored colour kept, of an animation the first frame is taken. The
-    EXIF orientation is applied: the network sees what a viewer shows. An unreadable EXIF block counts as none.
+    Grey and palette images become RGB, CMYK is converted without a colour profile, 16-bit values keep their upper 8
+    bits, alpha is dropped, and only the first frame of an animation is used. The EXIF orientation is applied, as in
+    image viewers; an unreadable EXIF block is ignored.
     Raises DataError (file missing, none of FORMATS, truncated, size, pixels without a fixed range: 32-bit integer,
     float).
     """
@@ -55,7 +53,7 @@ def decode_image(
 
 
 def unsupported_channels(channels: int) -> str:
-    """Why images cannot be read for a net of so many channels; "" where they can."""
+    """The reason why images cannot have this number of channels; "" if they can."""
     if channels in (1, 3):
         return ""
     return (
@@ -65,7 +63,7 @@ def unsupported_channels(channels: int) -> str:
 
 
 def read_image(path: str | bytes | os.PathLike) -> bytes:
-    """The bytes of an image's file. Raises OSError, also for what is no regular file or more than 256 MiB."""
+    """Read an image file. Raises OSError, also for other than regular files and for more than 256 MiB."""
     return safe_open.read_bytes(path, safe_open.IMAGE)
 
 
@@ -82,9 +80,9 @@ def _decode(source: ImageSource, name: str, size: tuple[int, int] | None) -> np.
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image in one of {', '.join(FORMATS)}, or damaged at its head") from error
-    except Image.DecompressionBombError as error:  # Pillow's own limit, higher than ours
-        raise DataError(f"{name}: has far more than the {MAX_PIXELS} pixels an image may have: {error}") from error
+        raise DataError(f"{name}: not an image in one of {', '.join(FORMATS)}, or its header is damaged") from error
+    except Image.DecompressionBombError as error:  # Pillow's limit, which is higher than MAX_PIXELS
+        raise DataError(f"{name}: has far more than the maximum of {MAX_PIXELS:,} pixels: {error}") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error and others
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: cannot be decoded: {reason}") from error
@@ -92,25 +90,26 @@ def _decode(source: ImageSource, name: str, size: tuple[int, int] | None) -> np.
 
 def _check_header(image: Image.Image, name: str, size: tuple[int, int] | None) -> None:
     width, height = image.size
-    if size is not None and sorted(image.size) != sorted(size):  # EXIF may turn it: in either order
+    if size is not None and sorted(image.size) != sorted(size):  # EXIF may rotate it, so either order is accepted
         raise _wrong_size(name, width, height, size)
     if size is None and width * height > MAX_PIXELS:
         raise DataError(
-            f"{name}: is {width} x {height} pixels (width x height), an image may have {MAX_PIXELS}; make it smaller"
+            f"{name}: is {width:,} x {height:,} pixels (width x height), the maximum is {MAX_PIXELS:,} pixels; "
+            "reduce its size"
         )
 
 
 def _wrong_size(name: str, width: int, height: int, size: tuple[int, int]) -> DataError:
     return DataError(
-        f"{name}: is {width} x {height} pixels (width x height), model.image_shape asks for {size[1]} x {size[0]}: "
+        f"{name}: is {width} x {height} pixels (width x height), model.image_shape requires {size[1]} x {size[0]}: "
         "crop or resize the images first, or change it"
     )
 
 
 def normalise(image: np.ndarray, pixel_std: float, flip: bool = False) -> np.ndarray:
-    """uint8 [H, W, C] -> float32 [C, H, W]: (x - 127.5) / pixel_std, mirrored left to right if flip.
+    """Normalize uint8 [H, W, C] to float32 [C, H, W]: (x - 127.5) / pixel_std, mirrored left to right if flip.
 
-    pixel_std 127.5 gives [-1, 1] (PLSC 2.x, insightface); 128.0 is that of PLSC 0.x.
+    pixel_std: 127.5 gives [-1, 1], as in PLSC 2.x and insightface; PLSC 0.x has 128.0.
     """
     if flip:
         image = image[:, ::-1]
@@ -121,7 +120,7 @@ def normalise(image: np.ndarray, pixel_std: float, flip: bool = False) -> np.nda
 
 
 def is_flipped(seed: int, epoch: int, index: int) -> bool:
-    """Whether image `index` is mirrored in this epoch: a fair coin that depends on nothing else."""
+    """Whether image `index` is mirrored in this epoch, with probability 1/2, as a function of the arguments only."""
     return bool(philox(seed, FLIP, epoch, index).integers(2))
 
 
@@ -163,7 +162,7 @@ def _image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
     image = _apply_orientation(image)
     if image.mode.startswith("I;16"):
         return _pixels_to_rgb(np.asarray(image).astype(np.uint16), name)
-    if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow's form of 16 bits in these two formats
+    if image.mode == "I" and image.format in ("PNG", "PPM"):  # Pillow's mode for 16 bits in these two formats
         return _pixels_to_rgb(np.asarray(image).clip(0, 65535).astype(np.uint16), name)
     if image.mode in ("I", "F"):
         raise DataError(f"{name}: 32-bit pixels (mode {image.mode}) have no fixed range; save it with 8 or 16 bits")
@@ -175,10 +174,10 @@ def _image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
 def _apply_orientation(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF: the pixels are what counts
+    except Exception:  # damaged EXIF is ignored
         return image
     if orientation == 1:
         return image
     turned = ImageOps.exif_transpose(image)
-    turned.format = image.format  # exif_transpose forgets it, and mode "I" needs it
+    turned.format = image.format  # exif_transpose drops it, and mode "I" needs it
     return turned

@@ -1,4 +1,4 @@
-"""A user's own data with an index, `train_dataset` and `test_dataset`, each sample checked and seeded."""
+"""Users' data sets with an index, `train_dataset` and `test_dataset`, with checked and seeded samples."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from plsc.errors import DataError, PlscError, reason_of
 
 
 class UserDataset:
-    """`train_dataset`: any object with __len__ and __getitem__(i) -> (image, label), a paddle.io.Dataset too.
+    """`train_dataset`: any object with __len__ and __getitem__(i) -> (image, label), such as a paddle.io.Dataset.
 
-    image: float array of image_shape, already normalised; becomes float32. label: an integer (or an array of one) in
-    [0, num_classes); becomes int64. Before each __getitem__ Python's and NumPy's global generators are seeded from
-    (seed, epoch, index), so that random augmentation differs in every epoch and does not depend on ranks or workers.
-    Raises DataError that names the index for a sample of another form and for an exception of the user's code.
+    image: a normalized float array of image_shape, converted to float32. label: an integer (or an array of one) in
+    [0, num_classes), converted to int64. Before each __getitem__, Python's and NumPy's global generators are seeded by
+    (seed, epoch, index), so random augmentation differs between epochs and does not depend on ranks or workers.
+    Raises DataError that names the index for an invalid sample and for an exception of the user's code.
     """
 
     sequential = False
@@ -32,7 +32,7 @@ class UserDataset:
             raise DataError(f"train_dataset: {type(dataset).__name__} has no __getitem__(index) -> (image, label)")
         try:
             self._length = len(dataset)
-        except Exception as error:  # paddle.io.Dataset has a __len__ that only raises
+        except Exception as error:  # paddle.io.Dataset has a __len__ that always raises
             kind = type(dataset).__name__
             raise DataError(f"train_dataset: {kind} has no usable __len__: {reason_of(error)}") from error
 
@@ -45,16 +45,16 @@ class UserDataset:
             return read_sample(self._dataset, index, "train_dataset", self.image_shape, self._num_classes)
 
     def first(self, count: int) -> list[tuple[np.ndarray, np.int64]]:
-        """The first samples as epoch 0 sees them, fewer where there are fewer."""
+        """The first samples of epoch 0, at most ``count``."""
         return [self.get(index, 0) for index in range(min(count, self._length))]
 
 
 def read_sample(
     dataset: Any, index: int, name: str, image_shape: tuple[int, ...], num_classes: int | None = None
 ) -> tuple[np.ndarray, np.int64]:
-    """(image float32 of image_shape, label int64) of a user's ``dataset[index]``; any label where num_classes is None.
+    """(image float32 of image_shape, label int64) of a user's ``dataset[index]``; any label if num_classes is None.
 
-    Raises DataError that names the sample for one of another form and for an exception of the user's code.
+    Raises DataError that names the sample if it is invalid, or if the user's code raises.
     """
     return check_sample(_get_item(dataset, index, name), f"{name}[{index}]", num_classes, image_shape)
 
@@ -71,7 +71,7 @@ def _get_item(dataset: Any, index: int, name: str) -> Any:
 def check_sample(
     sample: object, name: str, num_classes: int | None, image_shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.int64]:
-    """A user's (image, label) as (float32 of image_shape, int64). Raises DataError that begins with ``name``."""
+    """Convert a user's sample to (image float32 of image_shape, label int64). Raises DataError."""
     if not isinstance(sample, (tuple, list)) or len(sample) != 2:
         raise DataError(f"{name} must be a pair (image, label), not {_describe_type(sample)}")
     try:
@@ -81,7 +81,7 @@ def check_sample(
     if image.shape != image_shape:
         raise DataError(f"{name}: image has shape {list(image.shape)}, but model.image_shape is {list(image_shape)}")
     if image.dtype.kind != "f":
-        raise DataError(f"{name}: image is {image.dtype}, it must be float32 and normalised, (x - 127.5) / 127.5")
+        raise DataError(f"{name}: image is {image.dtype}, must be float32 and normalized, such as (x - 127.5) / 127.5")
     image = image.astype(np.float32, copy=False)
     if not np.isfinite(image).all():
         raise DataError(f"{name}: image has values that are not finite in float32")
@@ -93,13 +93,13 @@ def check_sample(
 
 
 def read_test_sample(dataset: Any, index: int, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.int64]:
-    """``test_dataset[index]`` like `read_sample`, seeded by the index alone: the same in every verification."""
+    """``test_dataset[index]`` as in `read_sample`, seeded by the index only, so it is the same in every evaluation."""
     with SeededGenerators(0, 0, index, TEST):
         return read_sample(dataset, index, "test_dataset", image_shape)
 
 
 def read_test_image(dataset: Any, index: int, image_shape: Sequence[int]) -> np.ndarray:
-    """The image of ``test_dataset[index]``, float32 of image_shape, whatever its label; seeded in the same way."""
+    """The image of ``test_dataset[index]``, float32 of image_shape, with any label; seeded in the same way."""
     with SeededGenerators(0, 0, index, TEST):
         sample = _get_item(dataset, index, "test_dataset")
         try:
@@ -112,8 +112,8 @@ def read_test_image(dataset: Any, index: int, image_shape: Sequence[int]) -> np.
 
 
 class SeededGenerators:
-    """Inside `with`, Python's and NumPy's global generators are those of (seed, epoch, index); outside, the process's
-    own. Entered again, they go on where they were."""
+    """Context in which Python's and NumPy's global generators are seeded by (seed, epoch, index). Outside they are
+    restored. When entered again, they continue."""
 
     def __init__(self, seed: int, epoch: int, index: int, purpose: int = USER_DATA):
         self._word: int | None = int(philox(seed, purpose, epoch, index).integers(2**32))

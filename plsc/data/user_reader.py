@@ -1,4 +1,4 @@
-"""`train_reader` of PLSC 0.1 in the form that the loader reads."""
+"""The adapter of `train_reader`, PLSC 0.1's readers, to the loader."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 from plsc.data.user_dataset import SeededGenerators, check_sample
 from plsc.errors import DataError, reason_of
 
-MAX_COUNTED = 1_000_000  # samples; more are not counted
+MAX_COUNTED = 1_000_000  # samples; the limit of counting
 PROGRESS_SECONDS = 10
 _END = object()
 
 
 class UserReader:
-    """A callable that returns a generator of samples (image, label), already transformed, or of batches of them.
+    """A callable that returns a generator of preprocessed samples (image, label), or of batches of them.
 
-    A batch is a list of samples, as paddle.batch makes it, or a pair of arrays (images [B, C, H, W], labels [B]). It is
-    taken apart: a step has `train_batch_size` samples, whatever the reader's batches have.
+    A batch is a list of samples, as from paddle.batch, or a pair of arrays (images [B, C, H, W], labels [B]). Batches
+    are split: a step has `train_batch_size` samples for any batch size of the reader.
 
-    Each call is one epoch and must give the same samples in the same order on every rank (which
-    plsc.engine.evaluation.data compares). The order is kept: used with GlobalBatchSampler(shuffle=False), a step takes
-    the next G samples, and each rank its B of these; at the end the reader is called again for the next epoch. Each
-    rank runs through the whole reader and drops what others take, so it is read by the training process or one worker,
-    never by more. A run resumed inside an epoch skips to its place. While the reader runs, Python's and NumPy's global
-    generators are its own, seeded by (seed, epoch), so that random augmentation is the same on every rank.
-    num_samples: samples of one epoch; None counts them by running through the reader once (it must end, and ``say``
-    hears how far it is). Raises DataError that names the sample for another form, an exception of the reader, or
-    another count.
+    Each call is one epoch and must yield the same samples in the same order on every rank (plsc.data.sample_agreement
+    checks this). The order is kept: with SampleOrder(shuffle=False) a step takes the next G samples, and each rank its
+    B of them; at its end the reader is called again for the next epoch. Each rank iterates over all samples and drops
+    those of other ranks, in the training process or in one worker. A run resumed inside an epoch skips forward. While
+    the reader runs, Python's and NumPy's global generators are seeded by (seed, epoch), so random augmentation is the
+    same on every rank.
+    num_samples: samples of one epoch; None counts them by one pass over the reader, which must end, with progress
+    messages to ``log``. Raises DataError that names the sample if it is invalid, for an exception of the reader, and
+    for a different count.
     """
 
     sequential = True
@@ -61,7 +61,7 @@ class UserReader:
         return self._length
 
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
-        """(image float32 of image_shape, label int64); going forward is cheap, going back starts the reader anew."""
+        """(image float32 of image_shape, label int64). Going forward skips samples, going back restarts the reader."""
         if epoch != self._epoch or index < self._next:
             if epoch == self._epoch + 1:
                 self._finish_epoch()
@@ -72,7 +72,7 @@ class UserReader:
         return check_sample(self._require_next(), name, self._num_classes, self.image_shape)
 
     def first(self, count: int) -> list[tuple[np.ndarray, np.int64]]:
-        """The first samples of epoch 0, fewer where there are fewer, by a call of its own."""
+        """The first samples of epoch 0, at most ``count``, by a separate call of the reader."""
         aside = UserReader(self._reader, self._num_classes, self.image_shape, count, self._seed)
         aside._start(0)
         samples = itertools.takewhile(lambda sample: sample is not _END, (aside._next_sample() for _ in range(count)))
@@ -93,20 +93,20 @@ class UserReader:
         sample = self._next_sample()
         if sample is _END:
             raise DataError(
-                f"train_reader ended after {self._next} samples of epoch {self._epoch}, but {self._length} were "
+                f"train_reader ended after {self._next:,} samples of epoch {self._epoch}, but {self._length:,} were "
                 "expected: data.train_image_num must be the number of samples of one call"
             )
         return sample
 
     def _finish_epoch(self) -> None:
-        """Run the current epoch to its end: a reader that gives more than it should is an error, not a silent loss."""
+        """Finish the current epoch. Raises DataError if the reader yields more samples than expected."""
         if self._epoch < 0:
             return
         while self._next < self._length:
             self._require_next()
         if self._next_sample() is not _END:
             raise DataError(
-                f"train_reader gives more than {self._length} samples per call: "
+                f"train_reader yields more than {self._length:,} samples per call: "
                 "data.train_image_num must be their number"
             )
 
@@ -129,24 +129,24 @@ class UserReader:
 
     def _count(self, log: Callable[[str], None]) -> int:
         self._start(-1)
-        told = time.monotonic()
+        last_log = time.monotonic()
         while self._next_sample() is not _END:
             if self._next > MAX_COUNTED:
                 raise DataError(
-                    f"train_reader: gave {MAX_COUNTED} samples in one call and did not end, so they are not counted "
-                    "any further; set data.train_image_num to their number, and end each call after so many"
+                    f"train_reader: yielded {MAX_COUNTED:,} samples in one call without an end, so counting stops; "
+                    "set data.train_image_num to the number of samples of an epoch, and end each call after so many"
                 )
-            if time.monotonic() - told > PROGRESS_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - last_log > PROGRESS_SECONDS:
+                last_log = time.monotonic()
                 log(
-                    f"train_reader: counting its samples, {self._next} so far; data.train_image_num saves this, and a "
-                    "reader that never ends has to be given it"
+                    f"train_reader: counting its samples, {self._next:,} so far; set data.train_image_num to skip "
+                    "this, which a reader without an end requires"
                 )
         return self._next
 
 
 def unbatch(item: object, image_shape: tuple[int, ...]) -> list:
-    """The samples in what a reader yields: itself, or those of a batch. What is neither is left to be refused."""
+    """The samples of an item of a reader: the item itself, or those of a batch. Invalid items are checked later."""
     if not isinstance(item, (list, tuple)) or not item:
         return [item]
     if len(item) == 2 and isinstance(item[0], np.ndarray) and item[0].shape[1:] == tuple(image_shape):
@@ -154,7 +154,7 @@ def unbatch(item: object, image_shape: tuple[int, ...]) -> list:
         # one image of shape [C, H, W] has three axes, several have four
         if images.ndim == len(image_shape) + 1 and labels.size == len(images):
             return list(zip(images, labels.reshape(-1)))
-    # (image, label) with an image of nested lists is no batch: its label is no sample
+    # (image, label) with an image of nested lists is not a batch, as its label is not a sample
     is_batch = all(isinstance(one, (list, tuple)) and len(one) == 2 and _is_label(one[1]) for one in item)
     return list(item) if is_batch else [item]
 

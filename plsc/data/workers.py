@@ -1,11 +1,11 @@
 """Worker processes that read whole batches into shared memory.
 
-Why fork: a worker needs no import of the user's script (so no `if __name__ == "__main__"`), a data set need not be
-picklable, a list of millions of images is shared and not copied, and it starts in milliseconds. Fork beside Paddle's
-threads is safe as long as the child stays away from them: it runs Python, Pillow and NumPy only.
+Why fork: a worker does not import the user's script (no `if __name__ == "__main__"` is needed), a data set need not be
+picklable, a list of millions of images is shared instead of copied, and a worker starts in milliseconds. A fork of a
+process with Paddle's threads is safe as long as the child does not use them: it runs only Python, Pillow and NumPy.
 
-Why an anonymous mapping: it has no name in /dev/shm, so nothing can leak, whatever kills the process, and a container's
-small /dev/shm does not limit it.
+Why an anonymous mapping: it has no name in /dev/shm, so nothing can leak if the process is killed, and the small
+/dev/shm of a container is no limit.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from plsc.data.datasets import Dataset
 from plsc.data.sampler import GlobalBatchSampler
 from plsc.errors import DataError, PlscError
 
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is gone
-# Where cores are short, the order for a batch would wake a worker that takes the core of who gave it: the training then
-# waits although its next batch is there (docs/history.md). Who waits for data leaves the core to the worker anyway.
-WORKER_NICENESS = 5  # added to the niceness of the process
-POLL_SECONDS = 0.5  # between two questions whether to wait for a batch any longer
-MAX_LISTED = 4  # samples of a batch that did not come
-_JOIN_SECONDS = 5.0  # from the last sign of a dying worker to its exit code
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal of a process whose parent has ended
+# With few cores, a request for a batch wakes a worker, which would take the core of the training process although its
+# next batch is ready (docs/history.md). While the training waits for data, its core is free for workers anyway.
+WORKER_NICENESS = 5  # added to the niceness of the training process
+POLL_SECONDS = 0.5  # between two calls of stop_waiting
+MAX_LISTED = 4  # samples of a late batch that a message lists
+_JOIN_SECONDS = 5.0  # until a dead worker has an exit code
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class LoaderOptions:
 
 @dataclass
 class _Slot:
-    """One batch in shared memory: what to read (written by the parent) and what was read (written by the worker)."""
+    """One batch in shared memory: indices written by the parent; images and labels written by the worker."""
 
     epoch: np.ndarray  # int64 [B]
     index: np.ndarray  # int64 [B]
@@ -68,8 +68,8 @@ class _Slot:
 @dataclass
 class _Worker:
     process: BaseProcess
-    tasks: Connection  # parent -> worker: the slot to fill
-    results: Connection  # worker -> parent: None when done, else what went wrong
+    tasks: Connection  # parent -> worker: the number of the slot to fill
+    results: Connection  # worker -> parent: None when done, else an exception
     slots: list[_Slot]
 
 
@@ -89,9 +89,9 @@ class WorkerPool:
         self._steps = steps
         self._num_workers = num_workers
         self._workers: list[_Worker] = []
-        # Runs also when the pool is forgotten, and at the exit of the interpreter.
+        # Also called when the pool is garbage-collected, and at interpreter exit.
         self._finalizer = weakref.finalize(self, _kill_all, self._workers)
-        Image.init()  # Pillow's plugins are imported once, here
+        Image.init()  # import Pillow's plugins once, before the forks
         libc = ctypes.CDLL(None)
         try:
             for number in range(num_workers):
@@ -103,7 +103,7 @@ class WorkerPool:
             raise
 
     def get(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(images [B,3,H,W], labels [B]) of a step, copied out of the slot, which is then filled with a later step."""
+        """(images [B,3,H,W], labels [B]) of a step, copied from its slot, which is then reused for a later step."""
         worker, number = self._slot_of(step)
         slot = worker.slots[number]
         self._await(worker, slot, step)
@@ -120,11 +120,13 @@ class WorkerPool:
         return images, labels
 
     def _await(self, worker: _Worker, slot: _Slot, step: int) -> None:
-        """Return when the worker has said something. Raises DataError where it died or is not waited for any longer."""
-        waited = 0.0  # counted, not by the clock: none goes by while all processes are stopped (Ctrl-Z)
+        """Wait for a message of the worker. Raises DataError if it died, or if ``stop_waiting`` returns a reason."""
+        waited = 0.0  # counted, not measured, so that a suspended process (Ctrl-Z) does not time out
         while not worker.results.poll():
             ready = wait([worker.results, worker.process.sentinel], POLL_SECONDS)
-            if worker.process.sentinel in ready and not worker.results.poll():  # what it sent before still counts
+            if (
+                worker.process.sentinel in ready and not worker.results.poll()
+            ):  # its last message may still be in the pipe
                 raise _exit_error(worker.process)
             if ready:
                 continue
@@ -141,7 +143,7 @@ class WorkerPool:
                 )
 
     def _with_other_errors(self, failure: Exception) -> Exception:
-        """The failure, and what other workers have met by now in the batches that they read ahead."""
+        """The failure, merged with the errors that other workers found so far in later batches."""
         problems = [failure]
         for worker in self._workers:
             with contextlib.suppress(EOFError, OSError):
@@ -165,7 +167,7 @@ class WorkerPool:
         try:
             worker.tasks.send(number)
         except OSError:
-            pass  # it died: take() of its next step says so, after the batches it had finished
+            pass  # it died: get() of its next step raises, after the batches that it had finished
 
 
 def _start(dataset: Dataset, batch_size: int, prefetch: int, number: int, libc: ctypes.CDLL) -> _Worker:
@@ -180,7 +182,7 @@ def _start(dataset: Dataset, batch_size: int, prefetch: int, number: int, libc: 
         daemon=True,
     )
     with warnings.catch_warnings(), _paused_garbage_collection():
-        # Python 3.12 warns of fork in a process with threads; the head of this file says why it is right here.
+        # Python 3.12 warns about fork in a process with threads; see the docstring of this module.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     task_reader.close()
@@ -190,9 +192,9 @@ def _start(dataset: Dataset, batch_size: int, prefetch: int, number: int, libc: 
 
 @contextlib.contextmanager
 def _paused_garbage_collection() -> Iterator[None]:
-    """The child must not collect the parent's objects: their destructors may be Paddle's, and wait for its threads.
+    """Keep the child from collecting the parent's objects, whose destructors may be Paddle's and wait for its threads.
 
-    Frozen before the fork: the child may collect before its first line of ours.
+    Objects are frozen before the fork, as the child may collect before it runs our code.
     """
     gc.collect()
     gc.freeze()
@@ -216,13 +218,13 @@ def _make_slots(count: int, batch_size: int, image_shape: tuple[int, int, int]) 
 def _run_worker(
     dataset: Dataset, slots: list[_Slot], tasks: Connection, results: Connection, parent: int, libc: ctypes.CDLL
 ) -> None:
-    """The life of a worker: fill the slots it is told to, until an error or the end of its parent."""
+    """The main loop of a worker: fill the requested slots, until an error or the end of its parent."""
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(WORKER_NICENESS)
     if os.getppid() != parent:  # the parent ended before prctl
         os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the same: the parent saves first, and needs data until then
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends the workers
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # also: the parent saves first, and needs data until then
     try:
         while True:
             slot = slots[tasks.recv()]
@@ -237,8 +239,8 @@ def _run_worker(
 
 
 def call_in_fork(work: Callable[[], Any]) -> Any:
-    """What ``work()`` returns in a process that ends with it: users' code may start threads and move iterators there,
-    and this process stays fit to fork workers. Raises its PlscError, or DataError where the process died."""
+    """Return ``work()``, run in a child process: users' code may start threads and advance iterators there, while this
+    process stays safe to fork. Raises its PlscError, or DataError if the process died."""
     context = multiprocessing.get_context("fork")
     reader, writer = context.Pipe(duplex=False)
     libc = ctypes.CDLL(None)
@@ -285,7 +287,7 @@ def _exit_error(process: BaseProcess) -> DataError:
 
 def _kill_all(workers: list[_Worker]) -> None:
     for worker in workers:
-        worker.process.kill()  # at once, also from within a slow read: a worker has nothing to leave half done
+        worker.process.kill()  # immediately, even during a slow read: a worker has no unfinished writes
     for worker in workers:
         worker.process.join()
         worker.process.close()

@@ -103,9 +103,12 @@ def test_an_image_cannot_be_written_over():
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        (lambda image, generator: image.astype("float32"), r"gave float32 \[6, 5, 3\], it must give an array uint8 \["),
-        (lambda image, generator: image[1:], r"gave uint8 \[5, 5, 3\], it must give an array uint8 \[6, 5, 3\]"),
-        (lambda image, generator: None, "gave NoneType"),
+        (
+            lambda image, generator: image.astype("float32"),
+            r"returned float32 \[6, 5, 3\], must return an array uint8 \[",
+        ),
+        (lambda image, generator: image[1:], r"returned uint8 \[5, 5, 3\], must return an array uint8 \[6, 5, 3\]"),
+        (lambda image, generator: None, "returned NoneType"),
         (lambda image, generator: {}["x"], r"raised KeyError: 'x' \(test_augmentations.py:\d+\)"),
     ],
 )

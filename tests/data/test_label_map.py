@@ -18,9 +18,9 @@ def test_sorted_by_the_old_label(tmp_path):
 @pytest.mark.parametrize("text, message", [
     ("1 2\n", ":1: '1 2' is not"),
     ("1\t2\t3\n", ":1:"), ("\n1\t-2\n", ":2:"), ("a\t1\n", ":1:"), ("1.0\t1\n", ":1:"),
-    ("1\t2\n1\t3\n", ":2: old label 1 stands there twice"), ("1\t2\n3\t2\n", ":2: new label 2 stands there twice"),
+    ("1\t2\n1\t3\n", ":2: old label 1 is there twice"), ("1\t2\n3\t2\n", ":2: new label 2 is there twice"),
     ("10\t2\n", "old label 10: must be in [0, 10)"), ("1\t6\n", "new label 6: must be in [0, 6)"),
-    ("\n", "names no class"),
+    ("\n", "has no classes"),
     ("1\t\u00b2\n", ":1:"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path, text, message):

@@ -54,9 +54,9 @@ def test_lines(tmp_path, line: str, path: str, label: int, around: str) -> None:
     [
         ("a.png", "'a.png' has no label"),
         ("7", "'7' has no label"),
-        ("a.png\tcat", "no integer"),
-        ("a.png 1.0", "no integer"),
-        ("a.png\tc 1", "no integer"),  # the tab decides: the label is 'c 1'
+        ("a.png\tcat", "not an integer"),
+        ("a.png 1.0", "not an integer"),
+        ("a.png\tc 1", "not an integer"),  # the tab decides: the label is 'c 1'
         ("a.png -1", "not in 0..9"),
         ("a.png 10", "not in 0..9"),
         ("a.png 99999999999999999999999", "not in 0..9"),

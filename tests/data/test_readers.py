@@ -76,9 +76,9 @@ def test_a_reader_without_an_end_is_told_and_refused(monkeypatch) -> None:
     monkeypatch.setattr(user_reader, "PROGRESS_SECONDS", 0)
     monkeypatch.setattr(user_reader, "MAX_COUNTED", 5)
     told: list[str] = []
-    with pytest.raises(DataError, match="gave 5 samples in one call and did not end.*set data.train_image_num"):
+    with pytest.raises(DataError, match="yielded 5 samples in one call without an end.*set data.train_image_num"):
         UserReader(lambda: (sample(n) for n in itertools.count()), 4, SHAPE, log=told.append)
-    assert len(told) == 5 and "counting its samples, 2 so far; data.train_image_num saves this" in told[1]
+    assert len(told) == 5 and "counting its samples, 2 so far; set data.train_image_num to skip this" in told[1]
     assert len(UserReader(batches(5, 2), 4, SHAPE)) == 5
 
 

@@ -100,7 +100,7 @@ def test_one_label_of_many_is_noticed(each):
     new = list(old)
     new[1234] = (new[1234][0], 17)
     found = compare(old, new)
-    assert found.relabelled and found.text == f"the same {len(old)} images have other labels"
+    assert found.relabelled and found.text == f"the same {len(old):,} images have other labels"
 
 
 def test_another_order_is_told_from_other_labels():
@@ -130,7 +130,7 @@ def test_an_identity_in_the_middle_renumbers_those_behind_it():
     assert found.relabelled and "have other labels" in found.text
     kept = old[:half] + [("faces/00199b/0.jpg", 400)] + old[half:]
     found = compare(old, kept)
-    assert not found.relabelled and found.text == "another list, of 2801 lines instead of 2800"
+    assert not found.relabelled and found.text == "another list, of 2,801 lines instead of 2,800"
 
 
 def test_pictures_that_are_gone_are_estimated():

@@ -47,7 +47,7 @@ def test_good_samples(label: object, image: object, container: type) -> None:
 
 BAD = [
     ((GOOD[:2], 1), r"shape \[2, 2, 4\], but model.image_shape is \[3, 2, 4\]"),
-    ((GOOD.astype(np.uint8), 1), "uint8, it must be float32"),
+    ((GOOD.astype(np.uint8), 1), "uint8, must be float32"),
     ((GOOD * np.nan, 1), "not finite"),
     ((GOOD.astype(np.float64) * 1e300, 1), "not finite"),
     ((GOOD, 1.0), "one integer, not float64"),

@@ -121,7 +121,7 @@ CASES = {
     "no list": (setting(data__label_file="nowhere.txt"), ["nowhere.txt", "not found", "data.label_file"]),
     "empty list": (setting(data__label_file="empty.txt"), ["empty.txt", "is empty", "path<TAB>label"]),
     "no label": (setting(data__label_file="no_label.txt"), ["no_label.txt:4", "'03.jpg'", "path<TAB>label"]),
-    "label a word": (setting(data__label_file="word.txt"), ["word.txt:4", "cat", "is no integer"]),
+    "label a word": (setting(data__label_file="word.txt"), ["word.txt:4", "cat", "is not an integer"]),
     "label negative": (setting(data__label_file="negative.txt"), ["negative.txt:4", "-1", "0..7", "num_classes=8"]),
     "label too large": (setting(data__label_file="range.txt"), ["range.txt:4", "8", "0..7", "num_classes=8"]),
     "picture missing": (setting(data__label_file="missing.txt"), ["missing.txt:4", "'gone.jpg' is missing"]),

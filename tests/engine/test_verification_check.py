@@ -38,7 +38,7 @@ def test_a_good_set_passes(tmp_path):
     ({"issame": [True, False] * 4}, "4 same and 4 different pairs; it needs both kinds, and a pair for each of 10"),
     ({"issame": [True] * 12}, "12 same and 0 different"),
     ({"issame": [False] * 12}, "0 same and 12 different"),
-    ({"issame": [True, False] * 5, "side": 20}, "faces, image 0: is 20 x 20 pixels .*, model.image_shape asks for"),
+    ({"issame": [True, False] * 5, "side": 20}, "faces, image 0: is 20 x 20 pixels .*, model.image_shape requires"),
     ({"issame": [True, False] * 5, "damage": True}, "faces.bin"),
 ])  # fmt: skip
 def test_a_bad_set_is_named(tmp_path, options, message):

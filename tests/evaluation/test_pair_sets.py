@@ -111,7 +111,7 @@ def test_a_pair_list(tmp_path):
 
 
 @pytest.mark.parametrize(("line", "said"), [
-    ("a.jpg b.jpg 1", r"1 problem\(s\), the first: p.txt:11: 'a.jpg b.jpg 1'; path_a<TAB>path_b<TAB>0 or 1"),
+    ("a.jpg b.jpg 1", r"1 problem\(s\), the first: p.txt:11: 'a.jpg b.jpg 1'; expected path_a<TAB>path_b<TAB>0 or 1"),
     ("a.jpg\tb.jpg\t2", "p.txt:11"),
     ("a.jpg\t\t1", "p.txt:11"),
     ("a.jpg\tb.jpg\t1\t", "p.txt:11"),

@@ -163,7 +163,7 @@ def test_layers_that_exist_in_one_mode_only():
     mine = model(build_network=build_network)
     train, evaluation = build(mine, SHAPE, True)[0], build(mine, SHAPE, False)[0]
     for first, second in ((train, evaluation), (evaluation, train)):
-        with pytest.raises(ConfigError, match="make the same layers in the same order"):
+        with pytest.raises(ConfigError, match="create the same layers in the same order"):
             require_same_parameters(first, second, "Mine")
     require_same_parameters(train, train)
 

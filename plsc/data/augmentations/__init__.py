@@ -17,13 +17,13 @@ __all__ = ["Augmentations", "register_augmentation"]
 
 
 def register_augmentation(name: str, *, source: str = "", within: Mapping[str, str] | None = None) -> Callable:
-    """Decorator: ``function(image, generator, ...) -> image`` becomes known as ``name``. ``source``: the paper.
+    """Decorator that registers ``function(image, generator, ...) -> image`` under ``name``. source: the paper.
 
-    image: uint8 [H, W, C], read-only. generator: a numpy.random.Generator; all that is random must come from it. The
-    function returns uint8 of the same shape. Its other parameters are its options. within: the ranges of options, by
-    their names, as in {"smallest": "(0, 1]", "largest": "[{smallest}, 1]"}: in braces the value of another option.
-    Raises ConfigError for a name that is taken or that of a preset, for a range of an option that there is not, and for
-    another signature.
+    image: uint8 [H, W, C], read-only. generator: a numpy.random.Generator, the only allowed source of randomness. The
+    function returns uint8 of the same shape. Its other parameters are its options. within: {option: range}, as in
+    {"smallest": "(0, 1]", "largest": "[{smallest}, 1]"}; braces refer to the value of another option.
+    Raises ConfigError for a name that is registered already or is a preset, for a range of an unknown option, and for a
+    wrong signature.
     """
     add = AUGMENTATIONS.register(name, source=source, within=within)
 
@@ -40,11 +40,11 @@ def register_augmentation(name: str, *, source: str = "", within: Mapping[str, s
 
 
 class Augmentations:
-    """Several, one after the other.
+    """A sequence of augmentations.
 
-    steps: names, or mappings {name: options}. The generator of each depends on the seed, the epoch, the image and the
-    place of the augmentation among the others, and on nothing else: any number of ranks and workers, and a run that
-    continues, give the same images.
+    steps: names, or mappings {name: options}. The generator of each augmentation depends only on the seed, the epoch,
+    the image and the position of the augmentation, so images do not depend on the number of ranks and workers, and a
+    resumed run has the same images.
     """
 
     def __init__(self, steps: Sequence[str | Mapping[str, Mapping[str, Any] | None]], seed: int) -> None:
@@ -55,10 +55,10 @@ class Augmentations:
             self._steps.append((name, AUGMENTATIONS.find(name), options or {}))
 
     def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
-        """The image as this epoch sees it. Raises DataError for what an augmentation raises or gives."""
+        """Augment an image. Raises DataError for an exception or a wrong result of an augmentation."""
         for place, (name, function, options) in enumerate(self._steps):
             given = image.view()
-            given.flags.writeable = False  # it may be the source's own
+            given.flags.writeable = False  # it may belong to the source
             try:
                 found = function(given, philox(self._seed, _stream(place), epoch, index), **options)
             except PlscError:
@@ -67,14 +67,14 @@ class Augmentations:
                 raise DataError(f"augmentation {name!r} raised {reason_of(error)}") from error
             if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != image.shape:
                 raise DataError(
-                    f"augmentation {name!r} gave {_what(found)}, it must give an array uint8 {list(image.shape)}"
+                    f"augmentation {name!r} returned {_what(found)}, must return an array uint8 {list(image.shape)}"
                 )
             image = found
         return image
 
 
 def _stream(place: int) -> int:
-    """The first draws where random flips always have: with `[flip]` they are those of earlier versions."""
+    """The stream of an augmentation. The first has that of random flips, so `[flip]` draws as in earlier versions."""
     return AUGMENT + place if place else FLIP
 
 

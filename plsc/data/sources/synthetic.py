@@ -1,4 +1,4 @@
-"""Images that cost nothing."""
+"""Synthetic images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plsc.errors import DataError
 
 @register_source("synthetic")
 class SyntheticSource(Source):
-    """Made-up images that can be learned: a pattern of 8 x 8 pixel tiles per class, plus noise.
+    """Synthetic images that can be learned: a pattern of 8 x 8 pixel tiles per class, plus noise.
 
     Image i has the label i % num_classes. Pattern in [-0.75, 0.75], noise uniform in [-0.25, 0.25]: the range [-1, 1]
     of a normalised image. The same in every epoch, on every rank; patterns depend on the seed and the class only.
@@ -52,5 +52,5 @@ class SyntheticSource(Source):
         return pattern + noise, label
 
     def record(self, count: int | None = None) -> dict[str, Any]:
-        """Number and classes, which are in every record, say all."""
+        """Empty: every record has the numbers of images and classes, which define these data."""
         return {}
