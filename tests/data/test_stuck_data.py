@@ -22,7 +22,7 @@ from tests.engine.test_memory_plan import BATCH, entry
     (0, 600, 2, 1199, None),  # the other ranks name the late one first
     (0, 600, 2, 1200, "no data for 1200 s (stall_timeout=600"),
     (0, 0, 1, 1e9, None),
-    (DATA_SECONDS, 0, 2, DATA_SECONDS, "asked to stop"),
+    (DATA_SECONDS, 0, 2, DATA_SECONDS, "the run was to stop"),
     (DATA_SECONDS - 1, 600, 1, 500, None),  # the data may come in time yet
     (500, 600, 1, DATA_SECONDS - 1, None),  # a save before took the time
 ])  # fmt: skip
