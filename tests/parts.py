@@ -29,7 +29,7 @@ PLAIN = _in_rooms({
     "cli": "list main reshard",
     "config": "config extensions limits rules yaml",
     "data": "augmentation_pixels augmentations built_in_augmentations folders hostile_images label_map lists lmdb"
-            " loader packing record recordio sampler several sources tar transforms user_data",
+            " loader packing record recordio resize sampler several sources tar transforms user_data",
     "engine": "meter",
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
@@ -57,7 +57,7 @@ ONCE = _in_rooms({
     "dist": "consistency extensions initial own_losses_resumed own_metric readers remote run_dirs saver unverified "
     "verification_sets",
     "engine": "best best_class consistency evaluate grace left_open loss_is_finite memory_check one_run own_source "
-    "plan result sets_check stored_settings verification_check",
+    "plan resizing result sets_check stored_settings verification_check",
     "evaluation": "memory page_in_browser pair_sets",
     "losses": "page",
     "models": "one_channel published",

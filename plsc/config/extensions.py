@@ -83,7 +83,8 @@ SOURCE = Extension(
     SOURCES,
     "data.dataset",
     {"dataset_dir": "data.dataset_dir", "label_file": "data.label_file", "train_image_num": "data.train_image_num",
-     "num_classes": "classifier.num_classes", "image_shape": "model.image_shape", "seed": "seed"},
+     "num_classes": "classifier.num_classes", "image_shape": "model.image_shape", "resize": "data.resize",
+     "seed": "seed"},
     idle={"data.label_file": "label_file"},
 )  # fmt: skip
 _SCHEDULE_KEYS = ("boundaries", "decay_factor", "power", "end_lr")

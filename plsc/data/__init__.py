@@ -9,8 +9,10 @@ import zlib  # noqa: F401
 from plsc.data.augmentations import Augmentations, register_augmentation
 from plsc.data.check import check_label_list
 from plsc.data.datasets import ImageListDataset, Preparation, SourceDataset, SyntheticDataset
+from plsc.data.image_reader import ImageReader
 from plsc.data.loader import Loader, LoaderOptions
 from plsc.data.record import Difference, difference, list_record
+from plsc.data.resize import resize_image
 from plsc.data.sampler import GlobalBatchSampler, SampleOrder
 from plsc.data.sources import Source, register_source
 from plsc.data.transforms import decode_image, normalise, read_image, unsupported_channels
@@ -22,6 +24,7 @@ __all__ = [
     "Difference",
     "GlobalBatchSampler",
     "ImageListDataset",
+    "ImageReader",
     "UserDataset",
     "Loader",
     "LoaderOptions",
@@ -42,4 +45,5 @@ __all__ = [
     "read_test_sample",
     "register_augmentation",
     "register_source",
+    "resize_image",
 ]

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from plsc.data.augmentations import Augmentations
+from plsc.data.image_reader import ImageReader
 from plsc.data.sources import Source
 from plsc.data.sources.label_list import LabelListSource
 from plsc.data.sources.synthetic import SyntheticSource
-from plsc.data.transforms import decode_image, normalise, unsupported_channels
+from plsc.data.transforms import normalise, unsupported_channels
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
 
 
@@ -31,20 +32,20 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Preparation:
-    """The preprocessing of an image: decoding, augmentation and normalization.
+    """The preprocessing of an image: decoding, resizing, augmentation and normalization.
 
-    image_shape: (3, H, W), or (1, H, W) for grey; every image must have this size, as nothing is resized. pixel_std:
-    127.5 or 128.0.
+    image_shape: (3, H, W), or (1, H, W) for grey. pixel_std: 127.5 or 128.0. resize: for images of another size, before
+    augmentation (see plsc.data.resize).
     """
 
     image_shape: tuple[int, int, int]
     augmentations: Augmentations
     pixel_std: float = 127.5
+    resize: str = "refuse"
 
     def prepare(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
         """Convert encoded bytes or uint8 pixels to float32 [C, H, W]. Raises DataError."""
-        channels, height, width = self.image_shape
-        pixels = decode_image(image, name="image", size=(height, width), channels=channels)
+        pixels = ImageReader(self.image_shape, self.resize)(image, name="image")
         return normalise(self.augmentations(pixels, epoch, index), self.pixel_std)
 
 

@@ -56,7 +56,7 @@ def open_to_read(config: Config, log: Callable[[str], None]) -> Source:
 def part_config(config: Config, number: int, entry: dict[str, Any]) -> Config:
     """The settings of one entry of ``data.sources``: those of the run, with its own in ``data``. Raises ConfigError."""
     part = Config()
-    part.update({"model": {"image_shape": config.model.image_shape}}, "model.image_shape")
+    part.update({"model": {"image_shape": config.model.image_shape}, "data": {"resize": config.data.resize}})
     own = {f"data.{key}": value for key, value in entry.items() if key not in ("class_offset", "num_classes")}
     for key, value in {**own, "classifier.num_classes": entry.get("num_classes")}.items():
         part.set(key, value, part_key(number))

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from plsc.data.philox import FLIP, philox
+from plsc.data.resize import wrong_size
 from plsc.errors import DataError
 from plsc.files import safe_open
 
@@ -44,7 +45,7 @@ def decode_image(
     name = name or _describe_source(source)
     pixels = _decode(source, name, size)
     if size is not None and pixels.shape[:2] != tuple(size):
-        raise _wrong_size(name, pixels.shape[1], pixels.shape[0], size)
+        raise wrong_size(name, pixels.shape[1], pixels.shape[0], size)
     if channels == 3:
         return pixels
     if channels != 1:
@@ -91,19 +92,12 @@ def _decode(source: ImageSource, name: str, size: tuple[int, int] | None) -> np.
 def _check_header(image: Image.Image, name: str, size: tuple[int, int] | None) -> None:
     width, height = image.size
     if size is not None and sorted(image.size) != sorted(size):  # EXIF may rotate it, so either order is accepted
-        raise _wrong_size(name, width, height, size)
+        raise wrong_size(name, width, height, size)
     if size is None and width * height > MAX_PIXELS:
         raise DataError(
             f"{name}: is {width:,} x {height:,} pixels (width x height), the maximum is {MAX_PIXELS:,} pixels; "
             "reduce its size"
         )
-
-
-def _wrong_size(name: str, width: int, height: int, size: tuple[int, int]) -> DataError:
-    return DataError(
-        f"{name}: is {width} x {height} pixels (width x height), model.image_shape requires {size[1]} x {size[0]}: "
-        "crop or resize the images first, or change it"
-    )
 
 
 def normalise(image: np.ndarray, pixel_std: float, flip: bool = False) -> np.ndarray:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from plsc.serving.classification import TopClasses
 from plsc.serving.description import DESCRIPTION, Description, is_exported, read_description
 from plsc.serving.gallery import Gallery, Matches
-from plsc.serving.images import RESIZE_MODES, find_images, resize_image
+from plsc.serving.images import find_images
 from plsc.serving.predictor import Predictor
 
 __all__ = [
     "DESCRIPTION",
-    "RESIZE_MODES",
     "Description",
     "Gallery",
     "Matches",
@@ -19,5 +18,4 @@ __all__ = [
     "find_images",
     "is_exported",
     "read_description",
-    "resize_image",
 ]

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from plsc.config import RESIZE_MODES
 from plsc.errors import ExportError
 from plsc.files import class_names, plain_json, safe_open
 from plsc.files.class_names import CLASS_NAMES
@@ -32,7 +33,8 @@ class Description:
     its mirror image, before normalization. models: {"paddle": [program file, weights file], "onnx": [file]}, the
     exported ones. files: {name: {"bytes", "sha256"}}, including the file of class names if there is one.
     step: training steps of the checkpoint; checkpoint: its identity. agreement: the difference between the outputs of
-    the exported model and of the training program, measured at the export.
+    the exported model and of the training program, measured at the export. resize: how training treated images of
+    another size (see plsc.data.resize); None if unknown.
     """
 
     plsc_version: str
@@ -51,6 +53,7 @@ class Description:
     models: dict[str, list[str]]
     files: dict[str, dict[str, Any]]
     agreement: dict[str, Any]
+    resize: str | None = None  # earlier models lack it
 
     def to_bytes(self) -> bytes:
         """JSON, indented for readers."""
@@ -83,10 +86,11 @@ def read_description(path: str) -> Description:
         raise ExportError(f"{name}: does not describe a model exported by PLSC")
     if data.get("version") != VERSION:
         raise ExportError(f"{name}: version {data.get('version')!r:.40} is unknown, this PLSC reads {VERSION}")
-    missing = [field.name for field in dataclasses.fields(Description) if field.name not in data]
+    fields = dataclasses.fields(Description)
+    missing = [field.name for field in fields if field.name not in data and field.default is dataclasses.MISSING]
     if missing:
         raise ExportError(f"{name}: damaged, lacks {', '.join(missing)}; export the model again")
-    description = Description(**{field.name: data[field.name] for field in dataclasses.fields(Description)})
+    description = Description(**{field.name: data[field.name] for field in fields if field.name in data})
     _check(name, description)
     return description
 
@@ -111,6 +115,7 @@ def _check(name: str, found: Description) -> None:
         ("models", models_good),
         ("outputs", found.outputs == (["embedding"] if classes is None else ["embedding", "scores"])),
         ("agreement", isinstance(found.agreement, dict)),
+        ("resize", found.resize is None or found.resize in RESIZE_MODES),
     ):
         if not good:
             raise ExportError(f"{name}: damaged at {field}; export the model again")

@@ -1,42 +1,15 @@
-"""Finds the images of a folder or a list, and resizes images to the model's input size."""
+"""Finds the images of a folder or a list."""
 
 from __future__ import annotations
 
 import os
 import re
 
-import numpy as np
-from PIL import Image
-
-from plsc.errors import ConfigError, DataError
+from plsc.errors import DataError
 from plsc.evaluation.folders import SUFFIXES
 from plsc.files import safe_open
 
-RESIZE_MODES = ("stretch", "crop", "refuse")
-
 _LABEL = re.compile(r"[ \t]+[+-]?[0-9]+$")
-
-
-def resize_image(image: np.ndarray, height: int, width: int, how: str, name: str) -> np.ndarray:
-    """Resize uint8 [H, W, C] to [height, width, C], C = 1 or 3.
-
-    An image of this size is returned unchanged. Others are resized with Pillow's bilinear filter, with antialiasing:
-    "stretch" changes the aspect ratio; "crop" first crops the longer side at both ends, to whole pixels, to the aspect
-    ratio of the model's input; "refuse" raises DataError.
-    """
-    if how not in RESIZE_MODES:
-        raise ConfigError(f"resize={how!r}: must be one of {', '.join(RESIZE_MODES)}")
-    if image.shape[:2] == (height, width):
-        return image
-    if how == "refuse":
-        raise DataError(f"{name}: is {image.shape[1]} x {image.shape[0]}, must be {width} x {height} (resize: refuse)")
-    if how == "crop":
-        scale = min(image.shape[0] / height, image.shape[1] / width)
-        kept = max(1, round(height * scale)), max(1, round(width * scale))
-        top, left = (image.shape[0] - kept[0]) // 2, (image.shape[1] - kept[1]) // 2
-        image = np.ascontiguousarray(image[top : top + kept[0], left : left + kept[1]])
-    resized = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    return np.asarray(resized.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
 
 
 def find_images(source: str) -> tuple[list[str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -9,16 +10,19 @@ from itertools import chain, islice
 import numpy as np
 from PIL import Image
 
-from plsc.data import decode_image, normalise
+from plsc.config import RESIZE_MODES
+from plsc.data import ImageReader, normalise
 from plsc.errors import ConfigError, DataError, ExportError
 from plsc.parallel.environment import cores
 from plsc.serving.classification import TopClasses, top_classes
-from plsc.serving.description import read_class_names, read_description
+from plsc.serving.description import Description, read_class_names, read_description
 from plsc.serving.gallery import Gallery, Matches, cosines
-from plsc.serving.images import RESIZE_MODES, resize_image
 from plsc.serving.runtimes import RuntimeOptions, open_runtime
 from plsc.terminal import open_standard_streams
 
+log = logging.getLogger("plsc.serving")
+
+UNKNOWN_RESIZE = "stretch"  # for models that do not say it: as earlier versions of PLSC did
 CALLERS = 2
 NO_CLASSIFIER = "was exported without its classes; set export.with_classifier: true"
 
@@ -30,7 +34,9 @@ class Predictor:
 
     model_dir: the directory that `convert_for_prediction()` or `plsc export` wrote. runtime: "paddle" (Paddle
     Inference), "onnx" (ONNX Runtime), or "auto": the first of them that was exported and is installed. resize: for
-    images of another size than the model's input: "stretch", "crop" or "refuse" (see plsc.serving.images.resize_image).
+    images of another size than the model's input: "refuse", "stretch", "crop" or "pad" (see
+    plsc.data.resize.resize_image); None means as in training (`data.resize`), or "stretch" for a model exported by an
+    earlier PLSC, whose description lacks it. With None, the logger "plsc.serving" warns of the first resized image.
     device: "cpu", "gpu", or "auto": a GPU if there is one; card: its number. threads: CPU threads for a batch; 0 means
     one for each core that this process may use.
 
@@ -52,14 +58,14 @@ class Predictor:
         model_dir: str | os.PathLike,
         runtime: str = "auto",
         batch_size: int = 32,
-        resize: str = "stretch",
+        resize: str | None = None,
         device: str = "auto",
         threads: int = 0,
         card: int = 0,
         callers: int = 0,
     ):
         good = 1 <= batch_size <= MAX_BATCH and 0 <= threads <= MAX_THREADS and 0 <= callers <= MAX_THREADS
-        if resize not in RESIZE_MODES or not good or not 0 <= card < MAX_THREADS:
+        if resize not in (None, *RESIZE_MODES) or not good or not 0 <= card < MAX_THREADS:
             raise ConfigError(
                 f"Predictor: resize={resize!r:.40}, batch_size={batch_size}, threads={threads}, callers={callers}, "
                 f"card={card}; allowed: resize {', '.join(RESIZE_MODES)}; batch_size 1 to {MAX_BATCH:,}; "
@@ -68,7 +74,9 @@ class Predictor:
         open_standard_streams()
         path = os.fspath(model_dir)
         self.description = read_description(path)
-        self._path, self._batch_size, self._resize = path, batch_size, resize
+        self._path, self._batch_size = path, batch_size
+        self._read = _image_reader(self.description, resize)
+        self._warns = resize is None
         self.class_names = read_class_names(path, self.description)
         callers = callers or min(CALLERS, cores())
         options = RuntimeOptions(threads or cores(), device, card, callers)
@@ -151,10 +159,15 @@ class Predictor:
 
     def prepare(self, picture) -> np.ndarray:
         """Preprocess an image into the model's input, float32 [C, H, W]."""
-        channels, height, width = self.description.image_shape
-        image = decode_image(picture, channels=channels)
-        name = repr(picture) if isinstance(picture, (str, os.PathLike)) else "an image"
-        return normalise(resize_image(image, height, width, self._resize, name), self.description.pixel_std)
+        pixels, found = self._read.with_size(picture)
+        if self._warns and found != pixels.shape[:2]:
+            self._warns = False
+            log.warning(
+                "%s: an image of %d x %d pixels (width x height) is resized to %d x %d (resize: %s, the default of "
+                "this model); give Predictor the resize that you want. Later images are resized without a word",
+                self._path, *found[::-1], *pixels.shape[1::-1], self._read.resize,
+            )  # fmt: skip
+        return normalise(pixels, self.description.pixel_std)
 
     def _embeddings(self, given) -> np.ndarray:
         is_embedding = isinstance(given, np.ndarray) and given.dtype.kind == "f"
@@ -168,6 +181,11 @@ class Predictor:
         rest = map(self.prepare, _several(pictures))
         for first in rest:
             yield np.stack(list(chain([first], islice(rest, self._batch_size - 1))))
+
+
+def _image_reader(description: Description, resize: str | None) -> ImageReader:
+    channels, height, width = description.image_shape
+    return ImageReader((channels, height, width), resize or description.resize or UNKNOWN_RESIZE)
 
 
 def _several(pictures) -> Iterable:

@@ -324,3 +324,11 @@ def test_walking_is_in_the_order_of_the_file(tmp_path):
     offsets = sorted(int(line.split()[1]) for line in (tmp_path / "train.idx").read_text().split("\n")[:-1])
     with Scanner(str(tmp_path / "train.rec")) as scanner:
         assert recordio.walk(scanner).tolist() == offsets
+
+
+def test_property_of_another_size_is_left_to_the_images_where_they_are_resized(tmp_path):
+    write_records(tmp_path, insightface(PICTURES, LABELS))
+    (tmp_path / "property").write_text("5,112,96")
+    with pytest.raises(DataError, match=r"images of 96 x 112 .*set model.image_shape: \[3, 112, 96\], or data.resize"):
+        opened(tmp_path)
+    assert contents(opened(tmp_path, resize="crop")) == EXPECTED

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from plsc import Entry
+from plsc.data import ImageReader
 from plsc.engine.inference import predict as predict_module
 from plsc.engine.inference import trained_model
 from plsc.engine.inference.predictions import PredictionFiles
@@ -77,7 +78,7 @@ def test_a_checkpoint_is_run_by_paddle_inference_where_that_agrees(trained_run, 
     kit.assert_close(result.features, expected(trained_run, 7))  # not of length 1: that is of exports only
     assert Runtime.opened == 1 and Runtime.ran == (1 if failure else 4)  # the comparison, then batches of 3, 3 and 1
     log = (tmp_path / "out" / "logs" / "rank_00000.log").read_text()
-    assert ("Paddle Inference cannot run this net, the evaluation program does:" in log) == bool(failure)
+    assert ("Paddle Inference cannot run this model, so the evaluation program does:" in log) == bool(failure)
     assert failure != "is wrong" or "differs from the evaluation by 1.0e-03" in log
 
 
@@ -100,18 +101,18 @@ def test_the_label_list_and_odd_names(trained_run, tmp_path):
 
 
 class Counting:
-    """Stands in for decode_image: counts, and stops at the picture ``stop``."""
+    """Stands in for what reads images: counts, and stops at the image ``stop``."""
 
     def __init__(self, monkeypatch, stop: str = ""):
-        self.seen, self.stop, self._real = [], stop, predict_module.decode_image
-        monkeypatch.setattr(predict_module, "decode_image", self)
+        self.seen, self.stop, self._real = [], stop, ImageReader.with_size
+        monkeypatch.setattr(ImageReader, "with_size", lambda reader, *given: self(reader, *given))
         monkeypatch.setattr(predict_module, "CHUNK", 3)
 
-    def __call__(self, path, channels):
+    def __call__(self, reader, path, name):
         if self.stop and path.endswith(self.stop):
             raise KeyboardInterrupt
         self.seen.append(path)
-        return self._real(path, channels=channels)
+        return self._real(reader, path, name)
 
 
 def test_what_was_done_is_not_done_again(trained_run, tmp_path, monkeypatch):

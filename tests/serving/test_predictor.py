@@ -64,7 +64,7 @@ def test_other_sizes(trained_run, exported):
     for resize, image in (("stretch", stretched), ("crop", middle)):
         expected = kit.evaluation_program(trained_run, kit.net_input(image))
         kit.assert_close(Predictor(exported, resize=resize).embed(wide), expected)
-    with pytest.raises(DataError, match="is 160 x 64, must be 48 x 32"):
+    with pytest.raises(DataError, match="is 160 x 64 pixels .*requires 48 x 32"):
         Predictor(exported, resize="refuse").embed(wide)
 
 

@@ -11,6 +11,8 @@ from plsc.registry import SOURCES
 
 # The size of the synthetic set where data.train_image_num does not give it.
 SYNTHETIC_IMAGES = 10240
+# What can be done to an image of another size than the model's (plsc.data.resize).
+RESIZE_MODES = ("refuse", "stretch", "crop", "pad")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Data:
     pixel_std: float = option(
         127.5, "Pixels become (x - 127.5) / pixel_std; PLSC 0.x used 128, 2.x 127.5.", choices=(127.5, 128.0)
     )
+    resize: str = option(
+        "refuse", "What is done to an image of another size than the model's, in training, in verification sets and by "
+        "Predictor alike: refused; stretched; cropped to the aspect ratio of the model's input and scaled (crop); "
+        "or scaled and padded with black (pad). Kept in the exported model.", choices=RESIZE_MODES,
+    )  # fmt: skip
     random_flip: bool = option(
         True, "Mirror every second training image, by chance. false means `augmentations: []`."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from plsc.config.option import option
+from plsc.config.schema.data import RESIZE_MODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Predict:
     images: str = option(
         "", "A folder, read with all folders in it, or a list with a path a line; empty takes `data.label_file`."
     )
-    resize: str = option(
-        "stretch", "A picture of another size than the net's is stretched to it, cropped to its proportions and then "
-        "scaled, or refused.", choices=("stretch", "crop", "refuse"),
+    resize: str | None = option(
+        None, "What is done to an image of another size than the model's, as in `data.resize`; null is as the model "
+        "was trained, or stretch where that is not known (checkpoints and exported models of versions without "
+        "`data.resize`).", choices=RESIZE_MODES,
     )  # fmt: skip

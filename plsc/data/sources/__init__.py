@@ -25,9 +25,9 @@ class Source:
     """A data set: its length, its images by index, and what tells it from another one.
 
     A subclass writes ``__len__``, ``read`` and ``record``. Its constructor gets, by the names of its parameters, the
-    settings dataset_dir, label_file, train_image_num, num_classes, image_shape and seed; all other parameters are its
-    options, set by ``data.options``. It is made twice in a run, and must be the same both times: to check the data
-    before anything else is done, and to train. The first time num_classes may be None: it is to be counted.
+    settings dataset_dir, label_file, train_image_num, num_classes, image_shape, resize and seed; all other parameters
+    are its options, set by ``data.options``. It is made twice in a run, and must be the same both times: to check the
+    data before anything else is done, and to train. The first time num_classes may be None: it is to be counted.
 
     A source knows nothing of ranks, workers, epochs or augmentation: which index is read when, and by whom, is decided
     by plsc.data.sampler. Decoding, augmentation and normalisation are done for it.

@@ -23,7 +23,8 @@ class RecordIOSource(KeyedSource):
     """MXNet's `train.rec`, as MS1MV3, Glint360K and others are published; mxnet is not needed.
 
     dataset_dir: the directory. file: the records; `train.idx` beside it is used where it is there, and `property`
-    (classes, height, width) is compared with the settings. num_classes: None takes those of `property`, or counts them,
+    (classes, height, width) is compared with the settings, the size where resize is
+    "refuse". num_classes: None takes those of `property`, or counts them,
     the largest label + 1. Images come by their keys ascending. Memory: 16 bytes an
     image, and 8 more while the file is indexed; where keys have gaps, 8 more.
     """
@@ -39,11 +40,12 @@ class RecordIOSource(KeyedSource):
         dataset_dir: str | os.PathLike,
         num_classes: int | None,
         image_shape: Sequence[int],
+        resize: str = "refuse",
         file: str = "train.rec",
     ) -> None:
         self._path = os.path.join(os.fspath(dataset_dir), file)
         beside = os.path.join(os.path.dirname(self._path), "property")
-        classes = _require_property(beside, num_classes, image_shape)
+        classes = _require_property(beside, num_classes, image_shape if resize == "refuse" else None)
         index = read_index(self._path)
         self.files = Files([self._path], [index.size])
         self.positions, self.sizes = index.offsets, index.sizes
@@ -55,8 +57,9 @@ class RecordIOSource(KeyedSource):
         return image_of(payload(self.bytes_of(index), where), where), int(self.labels[index])
 
 
-def _require_property(path: str, num_classes: int | None, image_shape: Sequence[int]) -> int | None:
-    """The classes in `property`, None where it is not there. Raises DataError where the settings say something else."""
+def _require_property(path: str, num_classes: int | None, image_shape: Sequence[int] | None) -> int | None:
+    """The classes in `property`, None where it is not there. Raises DataError where the settings say something else;
+    image_shape None takes images of any size."""
     if not os.path.lexists(path):
         return None
     text = read_small(path, safe_open.SETTINGS)
@@ -69,10 +72,11 @@ def _require_property(path: str, num_classes: int | None, image_shape: Sequence[
             f"{shown(path)}: says {classes} classes, classifier.num_classes={num_classes}: set classifier.num_classes: "
             f"{classes}"
         )
-    if (height, width) != tuple(image_shape[1:]):
+    if image_shape is not None and (height, width) != tuple(image_shape[1:]):
         channels = image_shape[0]
         raise DataError(
             f"{shown(path)}: says images of {width} x {height} pixels (width x height), model.image_shape="
-            f"{list(image_shape)}: set model.image_shape: [{channels}, {height}, {width}]"
+            f"{list(image_shape)}: set model.image_shape: [{channels}, {height}, {width}], or "
+            "data.resize"
         )
     return classes

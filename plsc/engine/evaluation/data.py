@@ -14,11 +14,11 @@ from plsc.config import Config
 from plsc.config.user_objects import UserObjects, qualified_name
 from plsc.data import (
     Augmentations,
+    ImageReader,
     Preparation,
     SourceDataset,
     UserDataset,
     UserReader,
-    decode_image,
     unsupported_channels,
 )
 from plsc.data.opening import open_source
@@ -85,11 +85,14 @@ def _open_source(config: Config, seed: int, check_files: bool, notes: list[str])
     source = _call_source(config, lambda: open_source(config, seed))
     if not source.ready:
         require_image_input(config)
+        if section.resize != "refuse":
+            notes.append(f"data: {ImageReader.from_config(config).resize_note()}")
     steps = section.augmentations
     if steps is None:
         steps = ["flip"] if section.random_flip else []
     channels, height, width = config.model.image_shape
-    preparation = Preparation((channels, height, width), Augmentations(steps, seed), section.pixel_std)
+    augmentations = Augmentations(steps, seed)
+    preparation = Preparation((channels, height, width), augmentations, section.pixel_std, section.resize)
     _call_source(config, lambda: source.check(check_files))
     left_open.settle_classes(config, source.num_classes, source.place, notes)
     if source.class_names:  # now, not at the first save
@@ -146,14 +149,11 @@ def check_verification(config: Config, user_objects: UserObjects) -> Records:
     left_open.settle_targets(config, notes := [])
     if notes and not config.data.val_targets:
         raise DataError(f"{notes[-1]}; name sets in data.val_targets, or correct data.dataset_dir")
-    shape, records = list(config.model.image_shape), {}
+    read, records = ImageReader.from_config(config), {}
     for name, path in zip(config.data.val_targets, verification_files(config)):
         found = load_set(path, name, kinds)
         _check_pairs(path, found)
-        picture = decode_image(found.images[0], image_location(found, 0), (shape[1], shape[2]), shape[0])
-        size = [picture.shape[2], *picture.shape[:2]]
-        if size != shape:
-            raise DataError(f"{image_location(found, 0)}: is {size}, must be model.image_shape {shape}")
+        read(found.images[0], image_location(found, 0))
         records[name] = _record(found)
     return records
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.data import decode_image, normalise, read_test_sample
+from plsc.data import ImageReader, normalise, read_test_sample
 from plsc.engine.evaluation.data import number_of_samples, verification_files
 from plsc.errors import DataError, PlscError
 from plsc.evaluation.bin_file import PairSet
@@ -152,16 +152,8 @@ def reader(config: Config, found: TestSet) -> Callable[[int], np.ndarray]:
 
 def image_reader(config: Config, found: AnySet) -> Callable[[int], np.ndarray]:
     """The same for a set of files."""
-    shape, std = tuple(config.model.image_shape), config.data.pixel_std
-
-    def read(index: int) -> np.ndarray:
-        name = image_location(found, index)
-        image = normalise(decode_image(found.images[index], name, shape[1:], shape[0]), std)
-        if image.shape != shape:
-            raise DataError(f"{name}: is {list(image.shape)}, must be model.image_shape {list(shape)}")
-        return image
-
-    return read
+    pixels, std = ImageReader.from_config(config), config.data.pixel_std
+    return lambda index: normalise(pixels(found.images[index], image_location(found, index)), std)
 
 
 def describe_error(error: Exception) -> str:

@@ -123,6 +123,7 @@ def _describe(
         models=models,
         files=describe_files(where, [*(name for names in models.values() for name in names), *_named(where)]),
         agreement={},
+        resize=config.data.resize,
     )
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from plsc.config import Config
-from plsc.data import decode_image, normalise, unsupported_channels
+from plsc.data import ImageReader, normalise, unsupported_channels
 from plsc.data.opening import open_source
 from plsc.engine.evaluation import left_open
 from plsc.engine.program.trained_backbone import TrainedBackbone
 from plsc.errors import ExportError, PlscError
 from plsc.evaluation.embeddings import normalize
-from plsc.serving import Predictor, find_images, resize_image
+from plsc.serving import Predictor, find_images
 
 IMAGES = 8
 # Of the length of an embedding. Float32 sums of some 5000 terms in another order differ by 1e-6 to 1e-5.
@@ -63,8 +63,8 @@ def check_images(config: Config) -> tuple[np.ndarray, str]:
     else:
         chosen = [] if unsupported_channels(channels) else _training_images(config)
     if chosen:
-        decoded = [(decode_image(image, name, channels=channels), name) for image, name in chosen]
-        pixels = [resize_image(image, height, width, "stretch", name) for image, name in decoded]
+        read = ImageReader.from_config(config, "stretch")  # the same images for both, be it other ones than trained on
+        pixels = [read(image, name) for image, name in chosen]
         return np.stack([normalise(image, config.data.pixel_std) for image in pixels]), "images"
     draw = np.random.Generator(np.random.Philox(key=[0, 0]))
     pixels = draw.integers(0, 256, (IMAGES, height, width, channels), dtype=np.uint8)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plsc.config import Config
-from plsc.data import decode_image, normalise, read_test_image
+from plsc.data import ImageReader, normalise, read_test_image
 from plsc.data.opening import AUTO, choose_source
 from plsc.engine.evaluation.data import require_image_input
 from plsc.engine.inference import best_class
@@ -21,8 +21,9 @@ from plsc.engine.run.consistency import require_same
 from plsc.engine.run.run_log import clock
 from plsc.engine.run.start import Run
 from plsc.errors import DataError, ExportError
-from plsc.serving import find_images, resize_image
+from plsc.serving import find_images
 from plsc.serving.gallery import FEATURES, TABLE, read_features
+from plsc.serving.predictor import UNKNOWN_RESIZE
 
 CHUNK = 512  # the least images between two writes: what a kill loses
 LOG_SECONDS = 60
@@ -59,11 +60,12 @@ def predict(run: Run) -> Prediction:
     The files are in ``model_save_dir``/predictions. An interrupted run is continued.
     """
     model = open_model(run, with_classes=True)
-    images = run.group.agree(lambda: find_images_to_embed(run, model.config))
+    resize = _resize_mode(model)
+    images = run.group.agree(lambda: find_images_to_embed(run, model.config, resize))
     require_same(run.group, DataError, {"the images to predict": images.digest()})
     directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
     try:
-        _embed(run, model, images, directory)
+        _embed(run, model, images, resize, directory)
     except OSError as error:
         raise ExportError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
     run.group.barrier("predicted")
@@ -71,10 +73,10 @@ def predict(run: Run) -> Prediction:
     return Prediction(read_features(files[0]), images.paths, *files)
 
 
-def _embed(run: Run, model: TrainedModel, images: ImageList, directory: str) -> None:
+def _embed(run: Run, model: TrainedModel, images: ImageList, resize: str, directory: str) -> None:
     count, config = len(images.paths), model.config
     made_by = {"weights": model.info.identity, "image_shape": list(config.model.image_shape),
-               "pixel_std": config.data.pixel_std, "resize": config.predict.resize}  # fmt: skip
+               "pixel_std": config.data.pixel_std, "resize": resize}  # fmt: skip
     files, names = None, model.info.class_names
     made_by = made_by if names is None else {**made_by, "classes": True}
     if run.env.rank == 0:
@@ -116,7 +118,34 @@ def _training_images(config: Config) -> str:
     return section.dataset_dir if kind == "folder" else listed
 
 
-def find_images_to_embed(run: Run, config: Config) -> ImageList:
+def _resize_mode(model: TrainedModel) -> str:
+    """How images of another size are treated: ``predict.resize``, else ``data.resize`` if the user set it, else as in
+    training, else as in earlier versions."""
+    config = model.config
+    set_for_all = config.data.resize if "data.resize" in config.given else None
+    return config.predict.resize or set_for_all or model.info.resize or UNKNOWN_RESIZE
+
+
+@dataclass
+class _FileReader:
+    """Reads files as inputs of the model; ``say`` gets a line about the first that is resized."""
+
+    paths: list[str]
+    pixels: ImageReader
+    pixel_std: float
+    say: Callable[[str], None]
+    is_told: bool = False
+
+    def __call__(self, index: int) -> np.ndarray:
+        name = repr(self.paths[index])
+        pixels, found = self.pixels.with_size(self.paths[index], name)
+        if found != pixels.shape[:2] and not self.is_told:
+            self.is_told = True
+            self.say(f"predict: {name} is {found[1]} x {found[0]} pixels (width x height); {self.pixels.resize_note()}")
+        return normalise(pixels, self.pixel_std)
+
+
+def find_images_to_embed(run: Run, config: Config, resize: str) -> ImageList:
     """The images to embed. Raises DataError where there are none."""
     dataset, shape = run.user_objects.test_dataset, list(config.model.image_shape)
     if dataset is not None and not config.predict.images:
@@ -129,9 +158,5 @@ def find_images_to_embed(run: Run, config: Config) -> ImageList:
     if others:
         run.log.info(f"predict: {others:,} files in {source} are skipped: their names are not those of images")
 
-    def read(index: int) -> np.ndarray:
-        picture = decode_image(paths[index], channels=shape[0])
-        image = resize_image(picture, shape[1], shape[2], config.predict.resize, repr(paths[index]))
-        return normalise(image, config.data.pixel_std)
-
+    read = _FileReader(paths, ImageReader.from_config(config, resize), config.data.pixel_std, run.log.info)
     return ImageList(paths, read, True, source if os.path.isdir(source) else os.path.dirname(source))

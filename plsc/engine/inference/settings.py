@@ -8,9 +8,9 @@ from plsc import checkpoint
 from plsc.config import OPTIONS, Config
 from plsc.config.format_value import format_value
 from plsc.config.user_objects import UserObjects
-from plsc.errors import CheckpointError, ConfigError
+from plsc.errors import CheckpointError, ConfigError, ExportError
 from plsc.registry import MODELS
-from plsc.serving import is_exported
+from plsc.serving import is_exported, read_description
 
 SECTIONS = ("model.", "classifier.", "data.")  # what a feature of an image depends on, and where its images lie
 
@@ -19,10 +19,13 @@ def with_stored_settings(config: Config, user_objects: UserObjects) -> tuple[Con
     """(the settings to use, a line that says what was taken from ``checkpoint_dir``, "" for nothing).
 
     Where the user set a key of the model or the classifier, or gave a model, all stays as it is; else what was not set
-    of SECTIONS is what the checkpoint was trained with. A checkpoint that is missing is for others to refuse.
+    of SECTIONS is what the checkpoint was trained with. An exported model says itself what it takes. A checkpoint that
+    is missing is for others to refuse.
     """
+    if config.checkpoint_dir and is_exported(config.checkpoint_dir):
+        return _with_described_input(config), ""
     own = user_objects.model is not None or any(key.startswith(SECTIONS[:2]) for key in config.given)
-    if own or not config.checkpoint_dir or is_exported(config.checkpoint_dir):
+    if own or not config.checkpoint_dir:
         return config, ""
     try:
         path = checkpoint.resolve(config.checkpoint_dir)
@@ -42,6 +45,25 @@ def with_stored_settings(config: Config, user_objects: UserObjects) -> tuple[Con
         return config, f"the settings in the checkpoint are not taken: {error}"
     told = ", ".join(f"{key}={format_value(value)}" for key, value in changed.items())
     return used, f"taken from {path}, since no key of the model was set: {told}"
+
+
+def _with_described_input(config: Config) -> Config:
+    """The settings, with the images that an exported model takes: its description counts, whatever is set."""
+    try:
+        about = read_description(config.checkpoint_dir)
+    except ExportError:  # told by what opens it
+        return config
+    used = config.copy()
+    used.update({"model.image_shape": about.image_shape, "data.pixel_std": about.pixel_std}, config.checkpoint_dir)
+    if about.resize is not None and "data.resize" not in config.given:
+        used.set("data.resize", about.resize, config.checkpoint_dir)
+    return used
+
+
+def stored_resize(stored: dict[str, Any]) -> str | None:
+    """``data.resize`` of the settings in a checkpoint; None where it is not there, as in those of earlier versions."""
+    value = _value(stored, "data.resize")
+    return value if isinstance(value, str) and _is_good("data.resize", value) else None
 
 
 def usable_settings(path: str, stored: dict[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,13 @@ import paddle
 
 from plsc.backend import collectives
 from plsc.config import Config
+from plsc.data import ImageReader
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.outputs import Outputs, OutputWriter
 from plsc.engine.inference import best_class
 from plsc.engine.inference.agreement import distance
 from plsc.engine.inference.saved_model import save_inference_model
+from plsc.engine.inference.settings import stored_resize
 from plsc.engine.program.build import EvalProgram
 from plsc.engine.program.trained_backbone import TrainedBackbone, Variables, weights_identity
 from plsc.engine.run.consistency import require_same
@@ -36,7 +38,8 @@ Features = Callable[[np.ndarray], np.ndarray]  # images float32 [B, C, H, W] -> 
 class ModelInfo:
     """What is known of a trained model. identity: the same for the same weights, another for other weights.
 
-    name: for messages. step: the number of training steps. class_names: None where the model gives no classes; of one
+    name: for messages. step: the number of training steps. resize: what training did to images of another size; None
+    where that is not known. class_names: None where the model gives no classes; of one
     that does the names by label, none of them where it has none.
     """
 
@@ -44,6 +47,7 @@ class ModelInfo:
     identity: str
     name: str
     step: int
+    resize: str | None
     class_names: tuple[str, ...] | None = None
 
 
@@ -74,7 +78,8 @@ def open_model(run: Run, with_classes: bool = False) -> TrainedModel:
     backbone = TrainedBackbone(run, replace(run.env, rank=0, world_size=1), -1)
     features = backbone.features if run.env.on_gpu else _by_paddle_inference(run, backbone)
     manifest = backbone.manifest
-    info = ModelInfo(manifest.embedding_size, weights_identity(manifest), backbone.path, manifest.step)
+    resize = stored_resize(manifest.config)
+    info = ModelInfo(manifest.embedding_size, weights_identity(manifest), backbone.path, manifest.step, resize)
     return _make_trained_model(run.env, run.config, features, info)
 
 
@@ -91,7 +96,9 @@ def _open_exported(run: Run, with_classes: bool) -> TrainedModel:
         },
         path,
     )
-    info = ModelInfo(about.embedding_size, about.identity, f"{path} ({predictor.runtime})", about.step)
+    if about.resize is not None and "data.resize" not in config.given:
+        config.set("data.resize", about.resize, path)
+    info = ModelInfo(about.embedding_size, about.identity, f"{path} ({predictor.runtime})", about.step, about.resize)
     if not with_classes or about.num_classes is None:
         return _make_trained_model(env, config, lambda images: predictor.run(images)[0], info)
     info = replace(info, class_names=tuple(predictor.class_names or ()))
@@ -143,6 +150,8 @@ def _gather_program(env: Environment, batch_size: int, size: int) -> EvalProgram
 def test(run: Run, outputs: Outputs) -> Verifications:
     """Evaluate the checkpoint or the exported model on all sets."""
     model = open_model(run)
+    if run.user_objects.test_dataset is None and model.config.data.resize != "refuse":
+        run.log.info(f"test: {ImageReader.from_config(model.config).resize_note()}")
     writer = OutputWriter(model.config, outputs) if run.env.rank == 0 else None
     on_set = writer.add if writer else None
     results = verify_all(model.config, run.user_objects, model.embedder(run.env), on_set, run.group)
