@@ -1,10 +1,10 @@
 """The schema: every key with its type, default, unit, meaning and range. No default is written anywhere else.
 
-Numbers are bounded where more cannot be meant: a size or a number of threads of a billion ends inside Paddle or the
-machine, without a word that helps. Floats end where float32 does.
+Numbers have upper bounds: a size or a number of threads of a billion would fail inside Paddle or the system, without a
+helpful message. Floats are limited to the range of float32.
 
-The classes are frozen: a value gets in through `Config`, which checks it. docs/configuration.md is made from this
-package: the keys at the top are here, each section is a file.
+The classes are frozen: values are set through `Config`, which checks them. docs/configuration.md is generated from this
+package: the top-level keys are here, each section is a file.
 """
 
 from __future__ import annotations
@@ -33,79 +33,80 @@ class Settings:
 
     # The bound is what every random generator used takes as a seed.
     seed: int | None = option(
-        None, "The seed of everything random; null draws one at the start and logs it.", within="[0, 2147483647]",
+        None, "The random seed; null draws one at the start and logs it.", within="[0, 2147483647]",
         setter="set_seed",
     )  # fmt: skip
     device: str = option(
-        "auto", "Where to compute; auto takes GPUs where Paddle has them.", choices=("auto", "cpu", "gpu"),
+        "auto", "The device; auto uses GPUs if Paddle finds any.", choices=("auto", "cpu", "gpu"),
         setter="set_device",
     )  # fmt: skip
     world_size: int | None = option(
-        None, "The number of ranks that this run must be launched with; another is refused. null takes any.",
+        None, "The required number of ranks; another number is refused. null accepts any.",
         unit="ranks", within="[1, 65536]",
     )  # fmt: skip
     stall_timeout: float = option(
-        600.0, "A rank that is late for a step by more than this ends the run on all ranks, which name it; so do data "
-        "that a worker reads for so long (where there are several ranks, twice). 0 waits for ever.",
+        600.0, "A rank that is late for a step by more than this ends the run on all ranks, with an error that names "
+        "it; so does a worker that takes as long to read data (with several ranks, twice as long). 0 waits forever.",
         unit="seconds", within="[0, 1e8]",
     )  # fmt: skip
     num_threads: int = option(
-        0, "CPU threads per rank; 0 shares the cores of the machine out to its ranks.", unit="threads",
-        within="[0, 1024]", per_rank="a matter of the machine",
+        0, "CPU threads per rank; 0 divides the cores of the machine among its ranks.", unit="threads",
+        within="[0, 1024]", per_rank="depends on the machine",
     )  # fmt: skip
     use_onednn: bool = option(
-        True, "On the CPU convolutions and PReLU go through oneDNN: faster, with the same results up to rounding, and "
-        "about 0.15 GB more for each picture of 112x112 in a ResNet50's batch. false takes Paddle's plain kernels.",
+        True, "Run convolutions and PReLU on CPUs with oneDNN: faster, with the same results up to rounding, and about "
+        "0.15 GB more memory per image of 112x112 in a ResNet50's batch. false uses Paddle's own kernels.",
     )  # fmt: skip
     plugins: list[str] = option(
-        [], "Modules of yours that register models and so on: names of modules (`my_package.nets`) or paths of files "
-        "(`nets.py`). They are imported, and so run, on every rank, before any other setting is looked at.",
+        [], "Your modules that register models and so on: names of modules (`my_package.nets`) or paths of files "
+        "(`nets.py`). They are imported, and so run, on every rank, before any other setting is checked.",
     )  # fmt: skip
     memory_check: bool = option(
         True, "Refuse a run on CPUs that needs more memory than its machine has free, before it begins; `plsc plan` "
-        "tells what it needs. false trains all the same.",
+        "prints the estimate. false turns the check off.",
     )  # fmt: skip
     model_save_dir: str = option(
-        "output", "Where checkpoints, logs and exported nets go.", filled=True, refuse=urls.local_problem,
+        "output", "The directory of checkpoints, logs and exported models.", filled=True, refuse=urls.local_problem,
         setter="set_model_save_dir", attributes=("model_save_dir",),
     )  # fmt: skip
     checkpoint_dir: str = option(
-        "", "The checkpoint to start from, or the directory of a run, then its newest; also an address such as "
+        "", "The checkpoint to start from, or the directory of a run (its newest checkpoint); also an address such as "
         "s3://bucket/dir, hdfs://host:port/dir, file:///dir. Empty for none.", refuse=urls.start_problem,
         setter="set_checkpoint_dir", attributes=("checkpoint_dir",),
     )  # fmt: skip
     resume: str = option(
-        "never", "auto goes on from the newest checkpoint in `model_save_dir` if there is one. never refuses a "
-        "`model_save_dir` that holds a run; new begins another one beside it, in `model_save_dir`/run_2, run_3 and so "
-        "on.", choices=("never", "auto", "new"),
+        "never", "auto continues from the newest checkpoint in `model_save_dir` if there is one. never refuses a "
+        "`model_save_dir` that holds a run; new starts another run in `model_save_dir`/run_2, run_3 and so on.",
+        choices=("never", "auto", "new"),
     )  # fmt: skip
     accept_new_labels: bool = option(
-        False, "Go on from a checkpoint although pictures that it was trained on have other labels in the list now. "
-        "Class centres stay where they are, so each label must mean the same class as before, or training starts far "
-        "off. A list that is only longer needs no permission.",
+        False, "Continue from a checkpoint although images that it was trained on have other labels in the list now. "
+        "Class centres are not moved, so each label must mean the same class as before. A list that is only longer "
+        "is always accepted.",
     )  # fmt: skip
     init_from: str = option(
-        "none", "Begin a new run with weights of `init_checkpoint`: its backbone, or also the centres of the classes "
-        "that `label_map` names. The rest, momentum and steps begin anew. A run that goes on ignores it.",
+        "none", "Start a new run with weights of `init_checkpoint`: its backbone, or also the centres of the classes "
+        "that `label_map` names. Everything else, momentum and steps start from zero. A resumed run ignores it.",
         choices=("none", "backbone", "classes"),
     )  # fmt: skip
     init_checkpoint: str = option("", "The checkpoint for `init_from`, or the directory of a run.")
-    label_map: str = option("", "For init_from classes: a text file, on each line old label, tab, new label.")
+    label_map: str = option("", "For `init_from: classes`: a text file with lines of old label, tab, new label.")
     save_period: int = option(
-        0, "A checkpoint every so many steps, beside those at the end of each epoch and of the run; 0 for these alone.",
+        0, "Save a checkpoint every so many steps, in addition to the end of each epoch and of the run; 0 saves only "
+        "those.",
         unit="steps", within="[0, 1e12]",
     )  # fmt: skip
     save_async: bool = option(
-        True, "Go on training while a checkpoint is written. Costs memory of the machine for a copy of what a rank "
-        "saves: weights and momentum of its classes, on rank 0 the backbone too; where that is more than half of "
-        "what is free, and with false, training waits.",
+        True, "Continue training while a checkpoint is written. Needs memory for a copy of what a rank saves: weights "
+        "and momentum of its classes, on rank 0 also the backbone. Where that is more than half of the free memory, "
+        "and with false, training waits.",
     )  # fmt: skip
     max_last_checkpoint_num: int = option(
         5, "How many of the newest checkpoints are kept; 0 or less keeps all.", within="[-1e12, 1e12]",
         setter="set_max_last_checkpoint_num", attributes=("max_last_checkpoint_num",),
     )  # fmt: skip
     metrics: list[str] = option(
-        ["verification"], "The metrics that the verification sets are judged by, each where a set has what it needs: "
+        ["verification"], "The metrics of the verification sets, each computed where a set has what it needs: "
         "verification needs pairs; identification and retrieval need identities, as a folder of identities or a list "
         "of path<TAB>identity has them (docs/verification.md), or one of your own (docs/add_a_metric.md).",
         registry=METRICS, filled=True,
@@ -114,11 +115,11 @@ class Settings:
         {}, "Options of metrics, by their names: `{retrieval: {ks: [1, 10, 100]}}`.",
     )  # fmt: skip
     best_metric: str = option(
-        "", "Keep the checkpoint that was best by this metric in `model_save_dir`/best, beside the newest ones: a set "
-        "and a number of one of the `metrics`, such as lfw.accuracy, lfw.tar@1e-3 or faces/.recall@1; empty for none.",
+        "", "Keep the best checkpoint by this metric in `model_save_dir`/best, in addition to the newest ones: a set "
+        "and a value of one of the `metrics`, such as lfw.accuracy, lfw.tar@1e-3 or faces/.recall@1; empty for none.",
     )  # fmt: skip
     protocol: str = option("exact", "The thresholds of the 10-fold accuracy: the exact best ones, or insightface's, to "
-                           "equal its figures to the digit.", choices=("exact", "insightface"))  # fmt: skip
+                           "reproduce its values to the digit.", choices=("exact", "insightface"))  # fmt: skip
     train_batch_size: int = option(
         128, "Images of a training step on each rank.", unit="images per rank", within="[1, 1000000]",
         setter="set_train_batch_size", attributes=("train_batch_size",),
@@ -141,29 +142,29 @@ class Settings:
     )  # fmt: skip
     lr_reference_batch: int = option(
         512,
-        "The rate used is lr * global batch / lr_reference_batch. PLSC 2.2 scaled by 512, 0.x by 1024; set it to your "
-        "global batch to use `lr` as it is.",
+        "The learning rate is lr * global batch / lr_reference_batch. PLSC 2.2 used 512, 0.x 1024; set it to your "
+        "global batch to use `lr` unscaled.",
         unit="images", within="[1, 1e12]",
     )  # fmt: skip
-    momentum: float = option(0.9, "The share of the last update that is kept.", within="[0, 1)", setter="set_momentum")
+    momentum: float = option(0.9, "The momentum coefficient.", within="[0, 1)", setter="set_momentum")
     weight_decay: float = option(
-        5e-4, "The factor of the L2 decay, for all weights.", within="[0, 1e30]", setter="set_weight_decay"
+        5e-4, "The coefficient of the L2 penalty on all weights.", within="[0, 1e30]", setter="set_weight_decay"
     )
     grad_clip_norm: float | None = option(
         None, "The largest global norm of the gradient, over all ranks; null does not clip.", within="(0, 1e30]"
     )
     log_period: int = option(
-        200, "A line in the log every so many steps.", unit="steps", within="[1, 1e12]",
+        200, "Log a line every so many steps.", unit="steps", within="[1, 1e12]",
         setter="set_log_period", attributes=("log_period",),
     )  # fmt: skip
     test_period: int = option(
-        2000, "Verification every so many steps; 0 only at the end.", unit="steps", within="[0, 1e12]",
+        2000, "Verify every so many steps; 0 verifies only at the end.", unit="steps", within="[0, 1e12]",
         setter="set_test_period", attributes=("test_period",),
     )  # fmt: skip
     with_test: bool = option(True, "Verify while training.", setter="set_with_test", attributes=("with_test",))
     scalars: str = option(
-        "none", "Write loss, rate and accuracies for VisualDL or TensorBoard too, in `model_save_dir`/scalars; needs "
-        "the package visualdl or tensorboardX. scalars.jsonl is always written.",
+        "none", "Also write loss, learning rate and accuracies for VisualDL or TensorBoard, to "
+        "`model_save_dir`/scalars; needs the package visualdl or tensorboardX. scalars.jsonl is always written.",
         choices=("none", "visualdl", "tensorboard"),
     )  # fmt: skip
     calc_acc: bool = option(

@@ -21,26 +21,26 @@ class Classifier:
     )  # fmt: skip
     loss_type: str = option(
         "arcface",
-        "The loss (`plsc list losses`): arcface, cosface, sphereface, softmax, one of your own, from a module in "
-        "`plugins`, or combined or any other name together with three margins. "
+        "The loss (`plsc list losses`): arcface, cosface, sphereface, softmax, your own from a module in `plugins`, or "
+        "combined or any other name together with three margins. "
         "PLSC 0.1's dist_arcface and dist_softmax mean arcface and softmax with `model_parallel`; its arcface and "
         "softmax leave `model_parallel` as it is.",
         filled=True, setter="set_loss_type", attributes=("loss_type",),
     )  # fmt: skip
     margin1: float | None = option(
-        None, "The factor of the angle; null takes the one of `loss_type`.", within="(0, 10]",
+        None, "The factor of the angle; null uses that of `loss_type`.", within="(0, 10]",
         setter="set_loss_type", attributes=("margin1",),
     )  # fmt: skip
     margin2: float | None = option(
-        None, "The addend to the angle; null takes the one of `loss_type`.", unit="radians",
+        None, "The margin added to the angle; null uses that of `loss_type`.", unit="radians",
         within="[-3.1416, 3.1416]", setter="set_loss_type", attributes=("margin2", "margin"),
     )  # fmt: skip
     margin3: float | None = option(
-        None, "Taken off the cosine; null takes the one of `loss_type`.", within="[-2, 2]",
+        None, "The margin subtracted from the cosine; null uses that of `loss_type`.", within="[-2, 2]",
         setter="set_loss_type", attributes=("margin3",),
     )  # fmt: skip
     loss_options: dict = option(
-        {}, "Options that the loss has beyond the margins, as in {slope: 2.0}: parameters of its constructor.",
+        {}, "Further options of the loss, as in {slope: 2.0}: parameters of its constructor.",
         setter="set_loss_type",
     )  # fmt: skip
     scale: float = option(
@@ -48,20 +48,20 @@ class Classifier:
         setter="set_scale", attributes=("scale",),
     )  # fmt: skip
     sample_ratio: float = option(
-        1.0, "The share of the classes used in a step; below 1 it is Partial FC.", within="(0, 1]",
+        1.0, "The fraction of the classes used in a step; below 1 this is Partial FC.", within="(0, 1]",
         setter="set_sample_ratio", attributes=("sample_ratio",),
     )  # fmt: skip
     model_parallel: bool = option(
-        True, "Each rank holds a part of the classes; otherwise each holds all.",
+        True, "true: each rank holds a part of the classes; false: each rank holds all.",
         setter="set_model_parallel", attributes=("model_parallel",),
     )  # fmt: skip
     storage: str = option(
-        "float32", "How class weights and their momentum are kept in memory; a step works on its rows in float32, and "
-        "checkpoints hold float32. The half types take half the memory, cost time on CPUs and may cost accuracy "
-        "(docs/performance.md). Not with an optimizer of your own.", choices=("float32", "float16", "bfloat16"),
+        "float32", "The type of class weights and their momentum in memory; a step computes in float32, and "
+        "checkpoints hold float32. The 16-bit types use half the memory, are slower on CPUs and may reduce accuracy "
+        "(docs/performance.md). Not with your own optimizer.", choices=("float32", "float16", "bfloat16"),
     )  # fmt: skip
     compiled: bool = option(
-        True, "On CPUs, float32 rows of a sample are worked on by two operations in C++, which are compiled at their "
-        "first use on a machine (docs/design.md); the log says where that cannot be done. false takes Paddle's, which "
-        "are slower and give the same up to rounding, as do several ranks in data-parallel mode.",
+        True, "On CPUs, process sampled float32 rows with two operations in C++, which are compiled at their first "
+        "use on a machine (docs/design.md); the log says where that fails. false uses Paddle's operations, which are "
+        "slower and give the same results up to rounding; so do several ranks in data-parallel mode.",
     )  # fmt: skip

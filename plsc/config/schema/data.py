@@ -1,4 +1,4 @@
-"""The part of the schema that is about the data."""
+"""The section `data`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESIZE_MODES = ("refuse", "stretch", "crop", "pad")
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What is read."""
+    """The training data and the verification sets."""
 
     dataset: str = option(
         "auto", "The data source (`plsc list sources`). auto looks at `dataset_dir` and says what it takes: the list "
@@ -32,7 +32,7 @@ class Data:
         "`data.dataset_dir`.", per_rank="what is in them is compared",
     )  # fmt: skip
     dataset_dir: str = option(
-        "./train_data", "The directory of the pictures, the list and the verification sets.", filled=True,
+        "./train_data", "The directory of the images, the list and the verification sets.", filled=True,
         per_rank="each machine may keep a copy of its own; what is in it is compared",
         setter="set_dataset_dir", attributes=("dataset_dir",),
     )  # fmt: skip
@@ -47,8 +47,8 @@ class Data:
         unit="images", within="[1, 1e10]", setter="set_train_image_num", attributes=("train_image_num",),
     )  # fmt: skip
     num_workers: int = option(
-        2, "Processes per rank that read and decode; 0 reads in the training process.", unit="processes",
-        within="[0, 1024]", per_rank="a matter of the machine; batches are the same with any number",
+        2, "Worker processes per rank that read and decode; 0 reads in the training process.", unit="processes",
+        within="[0, 1024]", per_rank="depends on the machine; batches are the same with any number",
         setter="set_num_workers",
     )  # fmt: skip
     pixel_std: float = option(
@@ -60,7 +60,7 @@ class Data:
         "or scaled and padded with black (pad). Kept in the exported model.", choices=RESIZE_MODES,
     )  # fmt: skip
     random_flip: bool = option(
-        True, "Mirror every second training image, by chance. false means `augmentations: []`."
+        True, "Mirror each training image with probability 0.5. false means `augmentations: []`."
     )
     augmentations: list[str | dict] | None = option(
         None, "What is done to training images: a preset (none, flip, adaface or strong), or a list in this order "

@@ -13,8 +13,8 @@ class Model:
     """The backbone: image to feature."""
 
     name: str = option(
-        "ResNet50", "The backbone (`plsc list models`). One of your own is given by name, from a module in `plugins`, "
-        "or as an object, by Entry.set_model.", registry=MODELS,
+        "ResNet50", "The backbone (`plsc list models`). Your own is set by name, from a module in `plugins`, or as an "
+        "object, by Entry.set_model.", registry=MODELS,
         setter="set_model_name", attributes=("model_name",),
     )  # fmt: skip
     embedding_size: int = option(
@@ -29,17 +29,17 @@ class Model:
         choices=("NCHW", "NHWC"), setter="set_data_format",
     )  # fmt: skip
     dropout: float | None = option(
-        None, "The share of values dropped before the last layer; null takes the net's own: 0.4 for ResNet, "
-        "none for MobileFaceNet.", within="[0, 1)",
+        None, "The dropout probability before the last layer; null uses the model's default: 0.4 for ResNet, none for "
+        "MobileFaceNet.", within="[0, 1)",
     )  # fmt: skip
     base_width: int = option(
-        64, "The channels of the first layer; 64 is the published net, less gives a narrow one.",
+        64, "The channels of the first layer; 64 is the published model, smaller values make it narrower.",
         unit="channels", within="[1, 4096]",
     )  # fmt: skip
     options: dict = option(
-        {}, "Options that the backbone has beyond these keys, as in {depth: 3}: parameters of its constructor.",
+        {}, "Further options of the backbone, as in {depth: 3}: parameters of its constructor.",
     )  # fmt: skip
     input_info: list[dict] | None = option(
-        None, "The inputs of a net of your own, as in PLSC 0.2; null means an image of `image_shape` and its label.",
+        None, "The inputs of your own model, as in PLSC 0.2; null means an image of `image_shape` and its label.",
         setter="set_input_info", attributes=("input_info",),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The part of the schema that is about the optimizer of backbone and class centres."""
+"""The section `optimizer`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from plsc.registry import OPTIMIZERS
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """What moves the weights of backbone and classes."""
+    """The optimizer of backbone and class centres."""
 
     name: str = option(
-        "momentum", "The optimizer (`plsc list optimizers`), or one of your own, from a module in `plugins`. It works "
-        "on samples of the classes at the sample's cost; one of Paddle's, as an object, by Entry.set_optimizer, does "
-        "not.", registry=OPTIMIZERS,
+        "momentum", "The optimizer (`plsc list optimizers`), or your own from a module in `plugins`. With sampled "
+        "classes its cost follows the sample; that of a Paddle optimizer, set by Entry.set_optimizer, does not.",
+        registry=OPTIMIZERS,
     )  # fmt: skip
-    options: dict = option(
-        {}, "Options that the optimizer has beyond `momentum` and `weight_decay`: parameters of its constructor."
-    )
+    options: dict = option({}, "Further options of the optimizer: parameters of its constructor.")

@@ -13,7 +13,7 @@ class Remote:
     """Copies on other machines, see docs/remote.md: an address, or a Hadoop file system as PLSC 0.x named it."""
 
     save_url: str | None = option(
-        None, "Where checkpoints and exported nets are copied to after train() and convert_for_prediction(): "
+        None, "Where train() and convert_for_prediction() copy checkpoints and exported models to: "
         "s3://bucket/dir, hdfs://host:port/dir or file:///dir.", filled=True, refuse=urls.problem,
     )  # fmt: skip
     fs_name: str | None = option(
@@ -29,7 +29,7 @@ class Remote:
         setter="set_hdfs_info", attributes=("fs_dir_for_save",),
     )  # fmt: skip
     fs_checkpoint_dir: str | None = option(
-        None, "The checkpoint to start from, a directory on `fs_name`. It is copied to `checkpoint_dir` where that is "
+        None, "The checkpoint to start from, a directory on `fs_name`. It is copied to `checkpoint_dir` if that is "
         "set, which must not hold anything else.", filled=True, refuse=urls.directory_problem,
         setter="set_hdfs_info", attributes=("fs_checkpoint_dir",),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The part of the schema that is about the learning rate over time."""
+"""The section `lr_schedule`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class LrSchedule:
 
     kind: str = option(
         "piecewise",
-        "How the rate changes after the warm-up (`plsc list schedules`): in jumps at `boundaries`, as a power of the "
-        "time left, as half a cosine, or by a function of your own, from a module in `plugins`.",
+        "The learning rate after the warm-up (`plsc list schedules`): in steps at `boundaries`, polynomial, half a "
+        "cosine, or your own function from a module in `plugins`.",
         registry=SCHEDULES,
     )
     unit: str = option("step", "The unit of `boundaries`.", choices=("step", "epoch"))
     boundaries: list[int] = option(
         [100000, 140000, 160000],
-        "Piecewise: from each of these points on, counted from the start of the run, the rate is multiplied by "
+        "Piecewise: at each of these points, counted from the start of the run, the learning rate is multiplied by "
         "`decay_factor` once more. set_step_boundaries also sets `unit` to step.",
         unit="`unit`", within="[1, 1e12]", increasing=True,
         setter="set_step_boundaries", attributes=("lr_steps",),
@@ -32,11 +32,13 @@ class LrSchedule:
     )  # fmt: skip
     power: float = option(1.0, "Polynomial: the power; 1 is a straight line.", within="(0, 1000]")
     end_lr: float = option(
-        0.0, "Polynomial and cosine: the rate at the end of the run; it is not scaled by the batch.", within="[0, 1e30]"
+        0.0,
+        "Polynomial and cosine: the learning rate at the end of the run; not scaled by the batch.",
+        within="[0, 1e30]",
     )
-    options: dict = option({}, "Options that the schedule has beyond these keys: parameters of its function.")
+    options: dict = option({}, "Further options of the schedule: parameters of its function.")
     warmup_epochs: float | None = option(
-        None, "The rate rises in a straight line from 0 to its full value over this time. Clears `warmup_steps`.",
+        None, "The learning rate rises linearly from 0 to its full value over this time. Clears `warmup_steps`.",
         unit="epochs", within="[0, 1e6]", setter="set_warmup_epochs", attributes=("warmup_epochs",),
     )  # fmt: skip
     warmup_steps: int | None = option(

@@ -1,4 +1,4 @@
-"""The part of the schema that is about using a trained model: export and predict."""
+"""The sections `export` and `predict`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Export:
         "paddle", "A model for Paddle Inference, one in ONNX (needs the extra onnx), or both.",
         choices=("paddle", "onnx", "both"),
     )  # fmt: skip
-    l2_normalise: bool = option(False, "Embeddings come out with length 1.")
+    l2_normalise: bool = option(False, "Normalise embeddings to length 1.")
     fuse_flip: bool = option(
         False,
-        "The net sees each picture and its mirror image, and the embedding is the mean of the two, in twice the time.",
+        "The embedding is the mean of those of an image and its mirror image, in twice the time.",
     )
     with_classifier: bool = option(
-        False, "Class scores come out as well: scale * cosine with each class centre, or for softmax the logits."
+        False, "Also export class scores: scale * cosine with each class centre, or for softmax the logits."
     )
     images: str = option(
-        "", "A folder or a list of pictures of which up to 8 are run after the export, to compare it with the trained "
-        "model; empty takes those of the training list, or random pixels where there is none.",
+        "", "A folder or a list of images, of which up to 8 are used to compare the export with the trained model; "
+        "empty uses images of the training data, or random pixels without them.",
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ class Predict:
     """What predict() reads; it writes to `model_save_dir`/predictions."""
 
     images: str = option(
-        "", "A folder, read with all folders in it, or a list with a path a line; empty takes `data.label_file`."
+        "", "A folder, with its subfolders, or a list with one path per line; empty uses `data.label_file`."
     )
     resize: str | None = option(
         None, "What is done to an image of another size than the model's, as in `data.resize`; null is as the model "
