@@ -29,7 +29,7 @@ PLAIN = _in_rooms({
     "cli": "list main reshard",
     "config": "config extensions limits rules yaml",
     "data": "augmentation_pixels augmentations built_in_augmentations folders hostile_images label_map lists lmdb"
-            " loader packing record recordio resize sampler several sources tar transforms user_data",
+            " loader packing parquet record recordio resize sampler several sources tar transforms user_data",
     "engine": "meter",
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
@@ -51,11 +51,11 @@ PLAIN = _in_rooms({
 # verify on a version is for the rest to show, and what ranks say of an error inside Paddle too.
 ONCE = _in_rooms({
     "backend": "compiler private",  # of Paddle 2.6 no other version will come
-    "cli": "identify_ijb report verify",
+    "cli": "identify_ijb published_records report verify",
     "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
     "data": "readers stuck_data",
-    "dist": "consistency extensions initial own_losses_resumed own_metric readers remote run_dirs saver unverified "
-    "verification_sets",
+    "dist": "consistency containers extensions initial own_losses_resumed own_metric readers remote run_dirs saver "
+    "unverified verification_sets",
     "engine": "best best_class consistency evaluate grace left_open loss_is_finite memory_check one_run own_source "
     "plan resizing result sets_check stored_settings verification_check",
     "evaluation": "memory page_in_browser pair_sets",

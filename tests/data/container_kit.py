@@ -126,3 +126,45 @@ def write_lmdb(directory: Path, pictures: list[bytes], labels: list[int], more: 
             with database.begin(write=True) as transaction:
                 transaction.delete(key) if value is None else transaction.put(key, value)
     return directory
+
+
+def write_all(root: Path, pictures: list[bytes], labels: list[int]) -> dict[str, dict]:
+    """The same images, in the same order, in every container: {name: the settings of section data}.
+
+    labels: ascending, so that a folder of identities has the same order.
+    """
+    assert labels == sorted(labels)
+    names = [f"{label:03d}/{number:04d}.png" for number, label in enumerate(labels)]
+    for name, picture in zip(names, pictures):
+        (root / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "files" / name).write_bytes(picture)
+    lists = {"label.txt": range(len(labels)), "first.txt": range(7), "rest.txt": range(7, len(labels))}
+    for file, which in lists.items():
+        (root / "files" / file).write_text("".join(f"{names[number]}\t{labels[number]}\n" for number in which))
+    write_records(root / "insightface", insightface(pictures, labels))
+    write_records(root / "without_idx", insightface(pictures, labels), idx=False)
+    write_records(root / "im2rec", plain(pictures, labels, first=1))
+    write_shards(root / "shards", pictures, labels, 3)
+    write_lmdb(root / "lmdb", pictures, labels)
+    write_parquet(root / "parquet" / "train.parquet", pictures, labels, rows=5)
+    files, parts = str(root / "files"), [{"label_file": "first.txt"}, {"label_file": "rest.txt", "class_offset": 0}]
+    found = {
+        "list": {"dataset": "list", "dataset_dir": files},
+        "folder": {"dataset": "folder", "dataset_dir": files},
+        "several": {"sources": [{"dataset": "list", "dataset_dir": files, **part} for part in parts]},
+    }
+    for name in ("insightface", "without_idx", "im2rec", "shards", "lmdb", "parquet"):  # recognised by auto
+        found[name] = {"dataset_dir": str(root / name)}
+    return found
+
+
+def write_parquet(path: Path, pictures: list, labels: list, rows: int = 3, **columns) -> Path:
+    """A Parquet file by pyarrow, with row groups of ``rows``. columns: other types of "image" and "label"."""
+    import pyarrow
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kinds = {"image": pyarrow.binary(), "label": pyarrow.int64(), **columns}
+    arrays = {"image": pyarrow.array(pictures, kinds["image"]), "label": pyarrow.array(labels, kinds["label"])}
+    parquet.write_table(pyarrow.table(arrays), path, row_group_size=rows)
+    return path

@@ -56,14 +56,15 @@ class TarSource(ExtentSource):
         return f"{shown(self._directory)} ({len(self.files.paths)} shards)"
 
 
-def find_shards(directory: str, pattern: str) -> Iterator[str]:
-    """The paths of shards: of a range in braces all, of `*` and `?` those that are there. Raises DataError."""
+def find_shards(directory: str, pattern: str, option: str = "shards") -> Iterator[str]:
+    """The paths of shards: of a range in braces all, of `*` and `?` those that are there. option: what the
+    pattern was given by. Raises DataError."""
     braces = _BRACES.search(pattern)
     if braces is not None:
         first, last = int(braces[1]), int(braces[2])
         if not first <= last < first + _MOST_SHARDS or _BRACES.search(pattern, braces.end()):
             raise DataError(
-                f"data.options: shards={pattern!r}: one range in braces, from less to more, of at most "
+                f"data.options: {option}={pattern!r}: one range in braces, from less to more, of at most "
                 f"{_MOST_SHARDS:,} shards"
             )
         for number in range(first, last + 1):
@@ -77,6 +78,6 @@ def find_shards(directory: str, pattern: str) -> Iterator[str]:
         reason = error.strerror or error
         raise DataError(f"{shown(folder)}: cannot be listed: {reason}; check data.dataset_dir") from error
     if not found:
-        raise DataError(f"{shown(folder)}: has no file {names!r}; check data.dataset_dir and data.options: shards")
+        raise DataError(f"{shown(folder)}: has no file {names!r}; check data.dataset_dir and data.options: {option}")
     for name in sorted(found, key=os.fsencode):
         yield os.path.join(folder, name)
