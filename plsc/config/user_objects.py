@@ -64,6 +64,7 @@ class UserObjects:
              ["model.name", "model.data_format", "model.dropout", "model.base_width", "model.options"]),
             (self.test_dataset is not None, "test data of your own (test_dataset)", ["data.val_targets"]),
             (own_data, "training data of your own (train_dataset, train_reader)", source),
+            (self.train_reader is not None, "a train_reader, whose order is kept", ["data.shuffle_window"]),
         ]  # fmt: skip
         lines = [
             f"{text}: has no effect with {reason}"

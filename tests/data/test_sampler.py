@@ -80,3 +80,49 @@ def test_skipped_samples_belong_to_no_step() -> None:
         GlobalBatchSampler(11, 2, rank, 2, seed=9, order=SampleOrder(skip=3)).indices(1)[1] for rank in range(2)
     ]
     assert list(np.concatenate(skipping)) == stream[7:11]
+
+
+def plain_windows(count: int, window: int, seed: int, epoch: int) -> list[int]:
+    """The same by plain lists: runs in a random order, 32 of them a window, whose samples are shuffled."""
+    run = window // 32
+    runs = [list(range(first, min(first + run, count))) for first in range(0, count, run)]
+    order = [runs[number] for number in philox(seed, SHUFFLE, epoch).permutation(len(runs))]
+    found = []
+    for number in range(0, len(order), 32):
+        samples = np.array([sample for one in order[number : number + 32] for sample in one])
+        found += samples[philox(seed, SHUFFLE, epoch, number // 32 + 1).permutation(len(samples))].tolist()
+    return found
+
+
+@pytest.mark.parametrize("count, window", [(500, 64), (501, 64), (4000, 320), (100, 32), (70, 640), (1000, 999)])
+def test_windows_against_plain_lists(count: int, window: int) -> None:
+    for epoch in range(3):
+        sampler = GlobalBatchSampler(count, 10, 0, 1, 5, SampleOrder(window=window))
+        stream = [index for step in range(-(-3 * count // 10)) for index in sampler.indices(step)[1].tolist()]
+        mine = stream[epoch * count : (epoch + 1) * count]
+        assert mine == plain_windows(count, window, 5, epoch) and sorted(mine) == list(range(count))
+
+
+def test_a_window_is_read_while_little_else_is() -> None:
+    """Of 320 of 32,000 samples: 32 runs of ten neighbours each, and they come from everywhere."""
+    sampler = GlobalBatchSampler(32_000, 320, 0, 1, 5, SampleOrder(window=320))
+    for step in (0, 7, 99):
+        index = np.sort(sampler.indices(step)[1])
+        assert np.count_nonzero(np.diff(index) == 1) >= 32 * 9 and index.max() - index.min() > 20_000
+    spread = GlobalBatchSampler(32_000, 320, 0, 1, 5).indices(0)[1]
+    assert np.count_nonzero(np.diff(np.sort(spread)) == 1) < 30
+
+
+def test_windows_do_not_depend_on_the_ranks() -> None:
+    order = SampleOrder(window=64)
+    whole = GlobalBatchSampler(500, 12, 0, 1, 5, order).indices(60)
+    parts = [GlobalBatchSampler(500, 4, rank, 3, 5, order).indices(60) for rank in range(3)]
+    for which in (0, 1):
+        np.testing.assert_array_equal(np.concatenate([part[which] for part in parts]), whole[which])
+
+
+def test_the_order_without_a_window_is_that_of_earlier_versions() -> None:
+    """A run that was saved by an earlier version goes on in the same order."""
+    for count in (1, 7, 1000):
+        sampler = GlobalBatchSampler(count, count, 0, 1, 9)
+        np.testing.assert_array_equal(sampler.indices(3)[1], philox(9, SHUFFLE, 3).permutation(count))

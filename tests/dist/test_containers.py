@@ -12,13 +12,14 @@ from tests.dist.ranks import run
 LABELS = [number // 2 for number in range(23)]  # an epoch is no whole number of batches; step SAVED lies in the second
 RANKS = (1, 2)
 # of each way to read: a file an image, one file, several files, parts; all begin at an index, which is the sampler's
-RESUMED = {1: ("folder", "without_idx", "lmdb", "several"), 2: ("shards",)}
+RESUMED = {1: ("folder", "without_idx", "lmdb", "several"), 2: ("shards", "window_list")}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict[int, dict]:
     """{number of ranks: what rank 0 tells of its runs}."""
     data = write_all(tmp_path_factory.mktemp("data"), images(len(LABELS), side=16), LABELS)
+    data.update({f"window_{name}": {**data[name], "shuffle_window": 64} for name in ("list", "parquet")})
     found = {}
     for ranks in RANKS:
         directory = tmp_path_factory.mktemp(f"ranks{ranks}")
@@ -29,10 +30,13 @@ def trained(tmp_path_factory) -> dict[int, dict]:
 
 @pytest.mark.parametrize("ranks", RANKS)
 def test_every_container_gives_the_same_losses_to_the_bit(trained, ranks):
-    expected = trained[ranks]["list"]["straight"]
-    assert len(expected) == STEPS and len(set(expected.values())) == STEPS
-    for name, told in trained[ranks].items():
-        assert told["straight"] == expected, name
+    for order in ("", "window_"):
+        expected = trained[ranks][order + "list"]["straight"]
+        assert len(expected) == STEPS and len(set(expected.values())) == STEPS
+        for name, told in trained[ranks].items():
+            if name.startswith("window_") == bool(order):
+                assert told["straight"] == expected, name
+    assert trained[ranks]["list"]["straight"] != trained[ranks]["window_list"]["straight"]
 
 
 @pytest.mark.parametrize("ranks", RANKS)
@@ -51,7 +55,7 @@ def test_two_ranks_are_one(trained):
 
 def test_the_checkpoint_says_what_was_read(trained):
     kinds = {"insightface": "recordio", "without_idx": "recordio", "im2rec": "recordio", "shards": "tar",
-             "several": "several sources"}  # fmt: skip
+             "several": "several sources", "window_list": "list", "window_parquet": "parquet"}  # fmt: skip
     for name, told in trained[2].items():
         data = told["manifest"]["data"]
         assert (data["kind"], data["images"], data["labels"]) == (kinds.get(name, name), 23, 12)

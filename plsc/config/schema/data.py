@@ -46,6 +46,13 @@ class Data:
         f"data their number, {SYNTHETIC_IMAGES} where null.",
         unit="images", within="[1, 1e10]", setter="set_train_image_num", attributes=("train_image_num",),
     )  # fmt: skip
+    shuffle_window: int | None = option(
+        None, "For disks and network file systems that seek slowly, and for Parquet: images are shuffled in windows of "
+        "so many, each of 32 runs of neighbouring images from all over the data, so that a window is read while little "
+        "else is. Batches are less mixed: where classes lie next to each other, one holds few of them. null: one order "
+        "of all.",
+        unit="images", within="[32, 1e9]",
+    )  # fmt: skip
     num_workers: int = option(
         2, "Worker processes per rank that read and decode; 0 reads in the training process.", unit="processes",
         within="[0, 1024]", per_rank="depends on the machine; batches are the same with any number",

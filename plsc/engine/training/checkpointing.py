@@ -113,6 +113,13 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     saved_seed = manifest.random_states.get("seed")
     if saved_seed != run.seed:
         run.log.info(f"{path} was trained with seed {saved_seed}, this run continues with {run.seed}")
+    section = manifest.config.get("data")
+    saved_window = section.get("shuffle_window") if isinstance(section, dict) else None
+    if saved_window != run.config.data.shuffle_window:
+        run.log.info(
+            f"{path} was trained with data.shuffle_window={saved_window}, this run continues with "
+            f"{run.config.data.shuffle_window}: in this epoch some images come twice and others not at all"
+        )
 
 
 def _can_resume_history(history: RowHistory | None, manifest: Manifest) -> bool:

@@ -115,7 +115,8 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
 
 def _loader(run: Run, data, steps: TrainingSteps, request: StopRequest) -> Loader:
     options = LoaderOptions(stop_waiting=DataTimeout(request, run.config.stall_timeout, run.env.world_size))
-    sampler = steps.sampler(run.config.train_batch_size, run.env, run.seed, shuffle=not data.sequential)
+    window = run.config.data.shuffle_window
+    sampler = steps.sampler(run.config.train_batch_size, run.env, run.seed, not data.sequential, window)
     return Loader(data, sampler, run.config.data.num_workers, *steps.data_steps(), options)
 
 

@@ -57,9 +57,11 @@ class TrainingSteps:
         """True if an epoch is complete after ``step`` steps and was not one step before."""
         return self.epoch(step) > self.epoch(step - 1)
 
-    def sampler(self, batch_size: int, env: Environment, seed: int, shuffle: bool) -> GlobalBatchSampler:
-        """The order of the samples. Its steps are those of ``data_steps``."""
-        order = SampleOrder(shuffle, skip=self.first.samples % self.global_batch)
+    def sampler(
+        self, batch_size: int, env: Environment, seed: int, shuffle: bool, window: int | None = None
+    ) -> GlobalBatchSampler:
+        """The order of the samples. Its steps are those of ``data_steps``. shuffle, window: see SampleOrder."""
+        order = SampleOrder(shuffle, skip=self.first.samples % self.global_batch, window=window)
         return GlobalBatchSampler(self.num_images, batch_size, env.rank, env.world_size, seed, order)
 
     def data_steps(self) -> tuple[int, int]:
