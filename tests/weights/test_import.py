@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import OrderedDict
 
 import numpy as np
@@ -12,6 +13,7 @@ from plsc.cli.main import main
 from plsc.errors import CheckpointError, ConfigError, ExportError
 from plsc.files.torch_file import TorchFile
 from plsc.weights.kinds import KINDS
+from tests.weights import onnx_kit
 from tests.weights import torch_kit as kit
 from tests.weights.test_formula import TORCH, file_of, net_of
 
@@ -125,6 +127,10 @@ def opened(run: str):
     return path, checkpoint.read_manifest(path)
 
 
+def stored_rows(path: str, manifest, name: str):
+    return checkpoint.read_rows(path, manifest, 0, 10, checkpoint.ReadOptions([name]))
+
+
 def write_ranks(tmp_path, sizes, classes: np.ndarray) -> list:
     """checkpoint_gpu_*.pt of arcface_torch."""
     paths, start = [], 0
@@ -147,7 +153,7 @@ def test_classes_of_all_ranks_are_one_matrix(tmp_path, sizes, shards):
     main(["import", str(paths[-1]), "--to", str(tmp_path / "run")])
     path, manifest = opened(str(tmp_path / "run"))
     assert (manifest.num_classes, manifest.num_shards, manifest.step, manifest.epoch) == (10, shards, 70, 4)
-    rows = {name: [block for _, _, block in checkpoint.read_rows(path, manifest, 0, 10, names=[name])]
+    rows = {name: [block for _, _, block in stored_rows(path, manifest, name)]
             for name in ("weight", "velocity")}  # fmt: skip
     assert np.array_equal(np.concatenate(rows["weight"]), CLASSES) and not np.concatenate(rows["velocity"]).any()
 
@@ -179,8 +185,56 @@ def test_adafaces_classes_come_along(tmp_path):
     value = file_of("adaface", kit.random_net(kit.adaface_shapes(18, 4, 6, 2)))
     value["state_dict"]["head.kernel"] = np.ascontiguousarray(CLASSES.T)
     path, manifest = opened(run_import(tmp_path, value, name="epoch.ckpt"))
-    (rows,) = (block for _, _, block in checkpoint.read_rows(path, manifest, 0, 10, names=["weight"]))
+    (rows,) = (block for _, _, block in stored_rows(path, manifest, "weight"))
     assert np.array_equal(rows, CLASSES)
+
+
+def test_plsc_24(tmp_path):
+    """As its trainer saves: paddle.save of a state_dict of paddle.nn's layers, the classes beside the net."""
+    import paddle
+
+    net = small()
+    named = {}
+    for name, array in net.items():
+        place, _, part = name.rpartition(".")
+        part = {"running_mean": "_mean", "running_var": "_variance"}.get(part, part)
+        part = "_weight" if place.endswith("prelu") else part
+        if part != "num_batches_tracked":
+            named[f"{place}.{part}"] = array.T if name == "fc.weight" else array
+    paddle.disable_static()
+    tensors = {name: paddle.to_tensor(np.ascontiguousarray(array)) for name, array in named.items()}
+    layers = {"bn": paddle.nn.BatchNorm2D(2), "prelu": paddle.nn.PReLU(2), "fc": paddle.nn.Linear(3, 2)}
+    assert {*paddle.nn.LayerDict(layers).state_dict()} == {
+        "bn.weight", "bn.bias", "bn._mean", "bn._variance", "prelu._weight", "fc.weight", "fc.bias"
+    } and layers["fc"].weight.shape == [3, 2]  # fmt: skip
+    paddle.save({**tensors, "head.weight": paddle.to_tensor(CLASSES)}, str(tmp_path / "net.pdparams"))
+    main(["import", str(tmp_path / "net.pdparams"), "--to", str(tmp_path / "run")])
+    path, manifest = opened(str(tmp_path / "run"))
+    (rows,) = (block for _, _, block in stored_rows(path, manifest, "weight"))
+    assert np.array_equal(rows, CLASSES) and manifest.extra["imported"]["from"] == "plsc2.4"
+    arcface = KINDS["arcface_torch"]
+    expected = arcface.forward(net, arcface.input.of(kit.pictures(32)), 1e-5)
+    assert_close(embedded(str(tmp_path / "run"), tmp_path / "out"), expected)
+
+
+@pytest.mark.parametrize("content, message", [
+    (pickle.dumps([1]), "holds list"), (b"\x80\x04", "cannot be read"),
+    (pickle.dumps({"conv1.weight": "text"}), "conv1.weight.* holds str, must hold an array"),
+    (b"\x80\x02cos\nsystem\nX\x04\0\0\0exit\x85R.", "refused: it tries to load os.system"),
+    (pickle.dumps({"conv1.weight": np.zeros(3, "f4")}), "holds no net of these kinds: plsc2.4"),
+])  # fmt: skip
+def test_pickles_that_are_none_of_plsc_24(tmp_path, content, message):
+    (tmp_path / "x.pdparams").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"x.pdparams: .*{message}"):
+        main(["import", str(tmp_path / "x.pdparams"), "--to", str(tmp_path / "run")])
+
+
+def test_an_onnx_graph(tmp_path):
+    path = onnx_kit.save(tmp_path / "net.onnx", small())
+    main(["import", str(path), "--to", str(tmp_path / "run")])
+    arcface = KINDS["arcface_torch"]
+    expected = arcface.forward(small(), arcface.input.of(kit.pictures(32)), 1e-5)
+    assert_close(embedded(str(tmp_path / "run"), tmp_path / "out"), expected)
 
 
 def test_another_net_than_theirs_is_not_written(tmp_path, monkeypatch):
