@@ -1,4 +1,4 @@
-"""A step that every rank takes, or none: a failure on one rank is raised on all."""
+"""An action on all ranks: an error on one rank is raised on all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from plsc.parallel.ranks import Ranks
 
 
 def on_all_ranks(group: Ranks, what: str, action: Callable[[], Any]) -> list[Any]:
-    """Run `action` on this rank and return the JSON values that it gave on every rank.
+    """Run `action` on this rank and return the JSON values that it returned on every rank.
 
     If it fails anywhere, every rank raises CheckpointError "<what>: rank <r>: <reason>".
     """
     value, cause, message = None, None, None
     try:
         value = action()
-    except Exception as error:  # whatever it is, the other ranks must hear of it before this one leaves
+    except Exception as error:  # any error: the other ranks must be told before this one raises
         cause, message = error, describe(error)
     answers = group.all_gather([message, value])
     for rank, (failure, _) in enumerate(answers):

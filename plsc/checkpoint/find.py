@@ -1,4 +1,4 @@
-"""Which checkpoint to read: one directory, or the newest complete one of a run."""
+"""Finding a checkpoint: a directory, or the newest complete one of a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_checkpoint(
 
 
 def require_same_manifest(group: Ranks, what: str, path: str) -> None:
-    """Raise CheckpointError on every rank where they do not read the same manifest in `path`."""
+    """Raise CheckpointError on every rank where the ranks do not read the same manifest in `path`."""
 
     def look() -> list[str]:
         return [hash_file(os.path.join(path, MANIFEST)), os.path.abspath(path)]
@@ -56,7 +56,7 @@ def require_same_manifest(group: Ranks, what: str, path: str) -> None:
 
 
 def completeness_problem(path: str) -> str | None:
-    """Why `path` is not a complete checkpoint, or None. Looks at the manifest and the sizes, not at the hashes."""
+    """Why `path` is not a complete checkpoint, or None. Checks the manifest and the sizes, not the hashes."""
     try:
         verify_files(path, read_manifest(path), hashes=False)
     except CheckpointError as error:
@@ -65,20 +65,20 @@ def completeness_problem(path: str) -> str | None:
 
 
 def latest(run_dir: str) -> str | None:
-    """The newest complete checkpoint of a run, or None. What is newer but not complete is named in a warning."""
-    # A save that replaces a step moves the older one aside for a moment; a kill just then leaves it there.
+    """The newest complete checkpoint of a run, or None. Newer incomplete ones are logged as warnings."""
+    # A save that replaces a step renames the older one for a moment; a kill at that time leaves it there.
     for _, path in sorted(step_dirs(run_dir) + replaced_dirs(run_dir), key=_by_age, reverse=True):
         reason = completeness_problem(path)
         if reason is None:
             return path
-        log.warning("checkpoint passed over: %s", reason)
+        log.warning("checkpoint skipped: %s", reason)
     return None
 
 
 def resolve(path: str) -> str:
-    """The checkpoint directory that `path` means: itself, or the newest complete one when it is a run's directory.
+    """The checkpoint directory of `path`: itself, or the newest complete checkpoint of a run's directory.
 
-    Raises CheckpointError when there is none.
+    Raises CheckpointError if there is none.
     """
     if not os.path.isdir(path):
         raise CheckpointError(f"{path}: no such directory; give a checkpoint or the directory of a run")

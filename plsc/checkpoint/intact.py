@@ -1,4 +1,4 @@
-"""Where a run goes on by itself: its newest checkpoint that is as it was written, to the bit."""
+"""The checkpoint that `resume: auto` continues from: the newest one whose files match their hashes."""
 
 from __future__ import annotations
 
@@ -18,41 +18,40 @@ log = logging.getLogger(__name__)
 
 
 def newest_intact(run_dir: str, group: Ranks) -> str | None:
-    """The newest checkpoint of which every file has the hash that its manifest says, or None where there is none.
+    """The newest checkpoint whose files all match the hashes in its manifest, or None without checkpoints.
 
-    A newer one that is damaged is renamed to `damaged_step_...`, so that nothing takes it for the newest again, and
-    named in a warning; one that a killed save had moved aside gets its name back. To be called by all ranks by whoever
-    holds the run. Raises CheckpointError on every rank where
-    there are checkpoints and none is whole: to begin anew then is for a person to decide.
+    A newer one that is damaged is renamed to `damaged_step_...` and logged as a warning; one that a killed save had
+    renamed gets its name back. All ranks call it, while the run is locked. Raises CheckpointError on every rank where
+    there are checkpoints and none is intact: starting over is then the user's decision.
     """
-    what = f"cannot go on in {run_dir}"
+    what = f"cannot continue in {run_dir}"
     while True:
         path = on_all_ranks(group, what, lambda: latest(run_dir) if group.rank == 0 else None)[0]
         if path is None:
             on_all_ranks(group, what, lambda: _require_none(run_dir) if group.rank == 0 else None)
             return None
-        require_same_manifest(group, what, path)  # before one is put aside for what is wrong with another
+        require_same_manifest(group, what, path)  # before one is renamed because another is damaged
         damage = _damage(path, group)
         if damage is None:
             return on_all_ranks(group, what, lambda: _put_back(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
         aside = on_all_ranks(group, what, lambda: _set_aside(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
-        log.warning("%s: this checkpoint is passed over for the one before and is now %s", damage, aside)
+        log.warning("%s: this checkpoint is skipped for the one before and is now %s", damage, aside)
 
 
 def restore_newest(run_dir: str, group: Ranks) -> None:
-    """Give the newest complete checkpoint its name back, where a killed save had moved it aside: the next save would
-    move it again, away from whoever goes on from it. To be called by all ranks by whoever holds the run."""
+    """Restore the name of the newest complete checkpoint, where a killed save had renamed it: the next save would
+    rename it again while it is in use. All ranks call it, while the run is locked."""
 
     def put_back() -> None:
         path = latest(run_dir) if group.rank == 0 else None
         if path is not None:
             _put_back(run_dir, path)
 
-    on_all_ranks(group, f"cannot go on in {run_dir}", put_back)
+    on_all_ranks(group, f"cannot continue in {run_dir}", put_back)
 
 
 def _damage(path: str, group: Ranks) -> str | None:
-    """What is wrong inside of the files, each hashed by one rank. Other trouble raises CheckpointError on all ranks."""
+    """The damage in the files, each hashed by one rank. Other errors raise CheckpointError on all ranks."""
 
     def look() -> str | None:
         manifest = read_manifest(path)
@@ -77,15 +76,15 @@ def _set_aside(run_dir: str, path: str) -> str:
 
 
 def _put_back(run_dir: str, path: str) -> str:
-    """The checkpoint in its place, whose path is returned, where a killed save had moved it aside."""
+    """Restore the name of a checkpoint that a killed save had renamed; returns its path."""
     root, name = os.path.split(path)
     final = os.path.join(root, name[len(REPLACED) :])
     if not name.startswith(REPLACED):
         return path
-    if carries_manifest(final):  # not complete, else it would have been taken
+    if carries_manifest(final):  # incomplete, otherwise it would have been chosen
         log.warning("%s is not complete, and is now %s", final, _set_aside(run_dir, final))
     if os.path.lexists(final):
-        return path  # what is there is nobody's checkpoint, and is not ours to move
+        return path  # what is there is not a checkpoint, and is not renamed
     atomic.rename(path, final)
     return final
 
@@ -95,5 +94,5 @@ def _require_none(run_dir: str) -> None:
     if left:
         raise CheckpointError(
             f"none of its {len(left)} checkpoint(s) is complete and undamaged, the newest is {max(left)[1]}; choose "
-            "another model_save_dir, or move them away to begin anew"
+            "another model_save_dir, or move them away to start over"
         )

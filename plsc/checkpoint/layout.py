@@ -14,13 +14,13 @@ MANIFEST_SUM = "manifest.sha256"
 REPLICATED = "replicated.safetensors"
 MARKER = "plsc_save_in_progress"
 BEST = "best"  # in the directory of a run: itself the directory of a run, of which it keeps one checkpoint
-LOCK = ".plsc_lock"  # in the directory of a run while somebody trains there
+LOCK = ".plsc_lock"  # in the directory of a run during training
 
 # Directories beside the checkpoints, never a checkpoint by name:
 WRITING = ".tmp_"  # a save that has not finished
 REPLACED = ".replaced_"  # the older checkpoint of a step that is being saved again
 REMOVED = ".removed_"  # a checkpoint that is being deleted
-DAMAGED = "damaged_"  # one with a file that is not as its manifest says, kept for whoever wants to look at it
+DAMAGED = "damaged_"  # one with a file that does not match the manifest, kept for inspection
 
 _STEP = re.compile(r"step_(\d{8,})")
 _ASIDE = re.compile(r"\.(?:tmp|replaced|removed)_step_\d{8,}")
@@ -44,17 +44,17 @@ def file_names(num_shards: int) -> list[str]:
 
 
 def file_identity(step: int, name: str) -> dict[str, str]:
-    """What a file of tensors says of itself in its header, so that an exchanged one is noticed without hashing."""
+    """The metadata in the header of a file of tensors, which reveals an exchanged file without hashing."""
     return {"plsc_checkpoint": f"step {step} {name}"}
 
 
 def step_dirs(run_dir: str) -> list[tuple[int, str]]:
-    """[(step, path)] of everything named like a checkpoint, oldest first; says nothing about what is inside."""
+    """[(step, path)] of all directories named like a checkpoint, oldest first; contents are not checked."""
     return _find_dirs(run_dir, "")
 
 
 def replaced_dirs(run_dir: str) -> list[tuple[int, str]]:
-    """[(step, path)] of the older checkpoints whose replacement was under way."""
+    """[(step, path)] of older checkpoints that were being replaced."""
     return _find_dirs(run_dir, REPLACED)
 
 
@@ -64,7 +64,7 @@ def damaged_dirs(run_dir: str) -> list[tuple[int, str]]:
 
 
 def aside_dirs(root: str) -> list[str]:
-    """Paths in the directory of checkpoints `root` that are named like something half done."""
+    """Paths in the directory of checkpoints `root` that are named like unfinished operations."""
     return [os.path.join(root, name) for name in sorted(_names(root)) if _ASIDE.fullmatch(name)]
 
 
@@ -79,8 +79,8 @@ def _find_dirs(run_dir: str, prefix: str) -> list[tuple[int, str]]:
 
 
 def _names(root: str) -> list[str]:
-    """What lies in a directory; nothing where there is none. Raises CheckpointError for one that cannot be read, which
-    must not be taken for an empty one: a run would begin anew over what is in it."""
+    """The names in a directory; none if it does not exist. Raises CheckpointError for one that cannot be read: treated
+    as empty, a new run would overwrite its contents."""
     try:
         return os.listdir(root)
     except (FileNotFoundError, NotADirectoryError):

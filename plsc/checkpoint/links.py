@@ -1,4 +1,4 @@
-"""A checkpoint that is kept in a second place, without writing its tensors again."""
+"""Keeps a checkpoint in a second directory without writing its tensors again."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from plsc.parallel.ranks import Ranks
 
 
 def link(path: str, run_dir: str, extra: dict[str, Any], group: Ranks) -> str:
-    """Make the checkpoint ``path`` one of ``run_dir`` too and return its place there; every rank must call it.
+    """Add the checkpoint ``path`` to ``run_dir`` and return its path there; every rank must call it.
 
     Files of tensors are hard links, which are never written to, or copies where the file system has no links; the
-    manifest is the same but for ``extra``. Raises CheckpointError on every rank.
+    manifest differs only in ``extra``. Raises CheckpointError on every rank.
     """
     try:
         what = f"cannot keep {path} in {run_dir}"
@@ -51,7 +51,7 @@ def _link(path: str, run_dir: str, extra: dict[str, Any]) -> str:
 def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # FAT, some network file systems, a limit of links
+    except OSError:  # FAT, some network file systems, too many links
         with safe_open.open_bytes(source, safe_open.TENSORS) as stored, open(target, "xb") as copy:
             shutil.copyfileobj(stored, copy, READ_BYTES)
             flush(copy)

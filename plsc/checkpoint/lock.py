@@ -1,7 +1,7 @@
 """One training at a time in a directory of a run.
 
-A lock of the kernel (flock), which ends with the process that holds it, whatever ends that; and a lease for file
-systems whose locks do not reach other machines, or that have none: the time of the file, which its holder renews.
+A kernel lock (flock), which ends with the process that holds it; and a lease for file systems whose locks do not reach
+other machines, or that have none: the modification time of the file, which its holder renews.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from plsc.errors import CheckpointError
 from plsc.files import safe_open
 
 LEASE_SECONDS = 60.0
-_RENEWALS = 6  # in the time of a lease
-_SETTLE_SECONDS = 0.3  # without flock: until two that began at once have both written
+_RENEWALS = 6  # per lease
+_SETTLE_SECONDS = 0.3  # without flock: until two processes that started together have both written
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
 class RunDirInUse(CheckpointError):
-    """Another process trains there."""
+    """Another process trains in the directory."""
 
 
 class RunLock:
-    """Held from the constructor until ``release``. The file goes with it; one that a killed process left is free.
+    """Held from the constructor until ``release``, which deletes the file; that of a killed process does not count.
 
-    what: the setting or option that names the directory. on_loss(reason): called by a thread where another one has
-    taken it all the same, after this process stood still for longer than a lease on a file system without locks.
-    Raises Held, naming the holder, where it is held; OSError where the directory cannot be written.
+    what: the setting or option that names the directory. on_loss(reason): called in a thread if another process has
+    taken the lock, after this one was suspended for longer than a lease on a file system without locks. Raises
+    RunDirInUse, naming the holder, where it is held; OSError where the directory cannot be written.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RunLock:
         self._token = secrets.token_hex(8)
         self._on_loss = on_loss
         self._released = threading.Event()
-        self._mutex = threading.Lock()  # the file, which must not be closed meanwhile: its number may be another's then
+        self._mutex = threading.Lock()  # guards the descriptor: after closing, its number may be reused
         self._fd, self._locked = _open(self._path)
         try:
             if not self._locked:
@@ -89,13 +89,17 @@ class RunLock:
                     if not lost:
                         os.utime(self._fd)
             except OSError:
-                continue  # the disk does not answer for a moment
+                continue  # the disk is temporarily unavailable
             if lost:
-                return self._on_loss(f"{self.run_dir}: another run has taken this directory; this one had stopped")
+                return self._on_loss(
+                    f"{self.run_dir}: another run has taken this directory while this one was suspended"
+                )
 
     def release(self) -> None:
-        """Let others in. May be called again."""
-        if self._released.is_set():  # also in a fork, where ``_using`` may be held by a thread that is not there
+        """Release the lock. May be called again."""
+        if (
+            self._released.is_set()
+        ):  # also in a fork, where ``_mutex`` may be held by a thread that does not exist there
             return
         with self._mutex:
             if self._released.is_set():
@@ -105,7 +109,7 @@ class RunLock:
                 if not self._lost():
                     os.unlink(self._path)
             except OSError:
-                pass  # the next one finds that nobody holds it
+                pass  # the next process finds that it is not held
             os.close(self._fd)
 
     def _refusal(self, holder: dict[str, Any], left: float | None) -> str:
@@ -120,7 +124,7 @@ class RunLock:
 
 @contextlib.contextmanager
 def exclusive_run_dir(run_dir: str, what: str) -> Iterator[None]:
-    """Write into a directory of a run, made where it is not there, while nobody trains or writes there.
+    """Lock the directory of a run for writing, and create it if needed.
 
     Raises Held, and CheckpointError where it cannot be written; both begin with ``what``.
     """
@@ -134,7 +138,7 @@ def exclusive_run_dir(run_dir: str, what: str) -> Iterator[None]:
 
 
 def _release_in_forks(lock: RunLock) -> None:
-    """A fork shares the lock of the kernel: a worker that outlives its parent for a moment must not hold it."""
+    """Close the lock in forks, which share it: a worker that outlives its parent must not hold it."""
     known = weakref.ref(lock)
 
     def forget() -> None:
@@ -162,7 +166,7 @@ def _open(path: str) -> tuple[int, str]:
             how = "by its lease alone"
         if _is_same_file(fd, path):
             return fd, how
-        os.close(fd)  # its holder released it, and took it away, between the two lines
+        os.close(fd)  # its holder deleted the file between open and flock
 
 
 def _is_same_file(fd: int, path: str) -> bool:
@@ -181,7 +185,7 @@ def _read(fd: int) -> dict[str, Any]:
 
 
 def _file_system_time(directory: str) -> float:
-    """The time as the file system has it: clocks of machines differ."""
+    """The time of the file system: clocks of machines differ."""
     probe = os.path.join(directory, f"{LOCK}.{secrets.token_hex(8)}")
     fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
@@ -193,7 +197,7 @@ def _file_system_time(directory: str) -> float:
 
 
 def _has_ended(holder: dict[str, Any], locked: bool) -> bool:
-    """True if the process of a lease has certainly ended: it would hold the lock of this kernel, or be seen here."""
+    """True if the process of a lease has certainly ended: otherwise it would hold the kernel lock or be visible."""
     if holder.get("kernel") != _kernel():
         return False
     if locked:
@@ -203,7 +207,7 @@ def _has_ended(holder: dict[str, Any], locked: bool) -> bool:
 
 
 def _kernel() -> str:
-    """What is the same for all processes of one kernel, containers too, until it starts anew."""
+    """An identifier of the running kernel, equal in all its containers until reboot."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
@@ -212,7 +216,7 @@ def _kernel() -> str:
 
 
 def _process(pid: Any) -> str:
-    """The room in which processes see one another (a container), and when the process ``pid`` of this one began."""
+    """The PID namespace (container), and the start time of the process ``pid`` in it."""
     try:
         room = os.readlink("/proc/self/ns/pid")
         with safe_open.open_text(f"/proc/{int(pid)}/stat", safe_open.SETTINGS, errors="replace") as file:

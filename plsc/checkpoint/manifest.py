@@ -1,4 +1,4 @@
-"""The manifest: what a checkpoint holds, as plain JSON, checked field by field when it is read."""
+"""The manifest: the contents of a checkpoint as plain JSON, every field checked when it is read."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from plsc.parallel.shards import class_range
 
 FORMAT = "plsc-checkpoint"
 VERSION = 1
-MOST_STEPS = 1 << 20  # of a window
-WITH_ROW_HISTORY = 2  # the version of a checkpoint whose rows wait, see plsc.checkpoint.pending_rows
+MAX_STEPS = 1 << 20  # of a window
+WITH_ROW_HISTORY = 2  # the version with pending rows, see plsc.checkpoint.pending_rows
 WITH_OPTIMIZER = 3  # the same, for another optimizer than momentum
-MOST_NUMBERS = 1024  # of a step in a window
+MAX_NUMBERS = 1024  # of a step in a window
 
-# What the caller of `save` gives; the rest of the manifest follows from the tensors.
+# Passed by the caller of `save`; the rest of the manifest follows from the tensors.
 META_KEYS = (
     "paddle_version", "num_classes", "embedding_size", "epoch", "position", "data", "config", "random_states",
     "lr_state", "extra",
 )  # fmt: skip
 
-# What a run can have; what is beyond would end in a crash, or in memory that there is nowhere.
+# The valid ranges; larger values would crash or exhaust the memory.
 RANGES = {
     "step": (0, 10**15), "epoch": (0, 10**15), "world_size": (1, 65536), "num_classes": (1, 2**31 - 1),
     "embedding_size": (1, 65536),
@@ -42,13 +42,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Manifest:
     """One checkpoint without its tensors.
 
-    `step` optimizer steps are done; `position` says where in the data of `epoch` the run stood; `world_size` is the
-    number of ranks that trained. `data` is a record of what they read, empty where that is not known.
+    `step` optimizer steps are done; `position` is the place in the data of `epoch`; `world_size` is the number of
+    ranks that trained. `data` is a record of the training data, empty where that is not known.
     `class_ranges[i]` are the classes [first, last) of shard file i; there can be fewer shards than ranks.
     Shapes in `shard_tensors` are those of all shards together: [num_classes],
     [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1].
-    `row_history`: {"steps": n} where the rows of `weight` and `velocity` wait, with more for another optimizer than
-    momentum, see plsc.checkpoint.pending_rows; its two tensors are not among those named here.
+    `row_history`: {"steps": n} where rows of `weight` and `velocity` are pending, with more fields for other optimizers
+    than momentum, see plsc.checkpoint.pending_rows; its two tensors are not listed here.
     """
 
     plsc_version: str
@@ -80,12 +80,12 @@ class Manifest:
         return self.stored_specs(last - first)
 
     def stored_specs(self, rows: int) -> list[TensorSpec]:
-        """The tensors of a shard file of so many classes, in the order of the file."""
+        """The tensors of a shard file with `rows` classes, in the order of the file."""
         touched = [] if self.row_history is None else [touched_spec(rows)]
         return touched + [spec.with_rows(rows) for spec in self.shard_tensors]
 
     def replicated_specs(self) -> list[TensorSpec]:
-        """The tensors of the file of what is replicated, in the order of the file."""
+        """The tensors of the file of replicated tensors, in the order of the file."""
         window = [] if self.row_history is None else [window_spec(self.row_history)]
         return window + list(self.replicated_tensors)
 
@@ -189,7 +189,7 @@ def _version_of(data: dict[str, Any]) -> int:
 def _check_row_history(manifest: Manifest, names: list[str]) -> None:
     found = manifest.row_history
     found = found if isinstance(found, dict) else {}
-    good = type(found.get("steps")) is int and 0 <= found["steps"] <= MOST_STEPS
+    good = type(found.get("steps")) is int and 0 <= found["steps"] <= MAX_STEPS
     known = set(found) == {"steps"} or _describes_optimizer(found)
     _check(good and known, "row_history", manifest.row_history, "{steps}")
     own = {touched_spec(0).name, window_spec(found).name}
@@ -206,7 +206,7 @@ def _describes_optimizer(found: dict[str, Any]) -> bool:
     tensors = found["tensors"]
     good = isinstance(found["optimizer"], str) and isinstance(found["arguments"], dict)
     good = good and type(found["weight_decay"]) in (int, float) and found["weight_decay"] >= 0
-    good = good and type(found["numbers"]) is int and 1 <= found["numbers"] <= MOST_NUMBERS
+    good = good and type(found["numbers"]) is int and 1 <= found["numbers"] <= MAX_NUMBERS
     good = good and isinstance(tensors, list) and all(isinstance(one, str) for one in tensors)
     return good and tensors[:1] == ["weight"]
 

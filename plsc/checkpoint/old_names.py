@@ -1,8 +1,8 @@
-"""Which variable of PLSC 0.2's ResNet and 2.2's FresResNet is which of ours.
+"""Maps the variables of PLSC 0.2's ResNet and 2.2's FresResNet to ours.
 
-Those versions left naming to Paddle: conv2d_7.w_0 is the eighth convolution that was made. Their nets are made in the
-same order as ours (stem, units of bn1 conv1 bn2 prelu conv2 bn3 shortcut, head), so the n-th of a kind is the n-th of
-that kind. Only the order counts, not the numbers, because counting went on where a process built several programs.
+Those versions used Paddle's names: conv2d_7.w_0 is the eighth convolution. Their layers are created in the same order
+as ours (stem, units of bn1 conv1 bn2 prelu conv2 bn3 shortcut, head), so the n-th of a kind is our n-th. Only the order
+counts, not the number, because the numbering continued where a process built several programs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from plsc.errors import CheckpointError
 
-# of our layer's part: the ending that Paddle gave it
+# {our parameter: the suffix of Paddle's name}
 PARTS = {
     "conv2d": {"weight": "w_0"},
     "batch_norm": {"weight": "w_0", "bias": "b_0", "running_mean": "w_1", "running_variance": "w_2"},
@@ -24,14 +24,14 @@ _OLD = re.compile(r"(conv2d|batch_norm|prelu|fc)_(\d+)\.(w_0|w_1|w_2|b_0)")
 
 
 def layers(depth: int) -> list[tuple[str, str]]:
-    """[(kind, our name)] of ResNet<depth> in the order in which its layers are made."""
+    """[(kind, our name)] of ResNet<depth> in the order of creation."""
     found = [("conv2d", "stem.conv"), ("batch_norm", "stem.bn"), ("prelu", "stem.prelu")]
     for stage, units in enumerate(UNITS[depth], start=1):
         for unit in range(units):
             name = f"stage{stage}.unit{unit}"
             found += [("batch_norm", f"{name}.bn1"), ("conv2d", f"{name}.conv1"), ("batch_norm", f"{name}.bn2")]
             found += [("prelu", f"{name}.prelu"), ("conv2d", f"{name}.conv2"), ("batch_norm", f"{name}.bn3")]
-            if unit == 0:  # the first of a stage halves the picture, so its way around needs a convolution
+            if unit == 0:  # the first unit of a stage downsamples, so its shortcut needs a convolution
                 found += [("conv2d", f"{name}.shortcut.conv"), ("batch_norm", f"{name}.shortcut.bn")]
     return found + [("batch_norm", "head.bn"), ("fc", "head.fc"), ("batch_norm", "head.feature_bn")]
 
@@ -43,7 +43,7 @@ def our_names(old: Iterable[str]) -> tuple[int, dict[str, str]]:
     for name in old:
         match = _OLD.fullmatch(name)
         if match is None:
-            raise CheckpointError(f"{name}: is no variable of PLSC's ResNet; nets of one's own are not imported")
+            raise CheckpointError(f"{name}: is not a variable of PLSC's ResNet; other models are not imported")
         numbers[match[1]] = sorted({*numbers[match[1]], int(match[2])})
     counts = {kind: len(found) for kind, found in numbers.items()}
     for depth in UNITS:

@@ -1,4 +1,4 @@
-"""Checkpoints of PLSC 0.2 and 2.2 (static graph): a pickled array per variable and meta.json, read without trusting it.
+"""Imports checkpoints of PLSC 0.2 and 2.2 (static graph): a pickled array per variable and meta.json, read safely.
 
 Files: <name>.pdparam for weights and batch statistics, <name>.pdopt for momentum (<name>_velocity_0). The classifier
 is dist@<name>@rank@00000.w (with _0 after it in 0.2), [embedding, classes of the rank]; here [classes, embedding].

@@ -1,11 +1,11 @@
-"""Rows that wait: those that no step has touched for a while are stored as they are, with what brings them up to date.
+"""Pending rows: class rows with deferred updates, stored as they are, with the data to bring them up to date.
 
-A run that samples classes leaves the other rows alone (plsc.rows.shard_rows). To bring them up to date for a save
-would round, and so change what comes after; so a checkpoint holds, beside the rows, the step of the window at which
-each was last up to date (``TOUCHED``, in the shards) and for each step of the window the numbers that lead from there
-to now (``WINDOW``, with what is replicated). What is done with the numbers is the optimizer's (RowOptimizer.missed):
-momentum has a matrix for each step, and of another one the manifest says which it is. Readers get rows that are up to
-date unless they ask for stored ones.
+A run that samples classes updates the other rows lazily (plsc.rows.shard_rows). Bringing them up to date for a save
+would round, and so change the rest of the run; so a checkpoint stores, with the rows, the step of the window at which
+each was last up to date (``TOUCHED``, in the shards), and the numbers that lead from each step of the window to now
+(``WINDOW``, with the replicated tensors). The optimizer defines how they are applied (RowOptimizer.missed): momentum
+has a matrix per step; for another optimizer the manifest records which one it is. Readers get rows that are up to date,
+unless they ask for stored ones.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from plsc.rows.optimizer import RowOptimizer, build_optimizer
 
 TOUCHED = "touched"  # I64 [num_classes]
 WINDOW = "classifier.row_window"  # F64 [steps + 1, numbers]; of momentum each (ww, wv, vw, vv)
-MOMENTUM = "momentum"  # of which a manifest says no more than the steps
-MOVING = ("weight", "velocity")  # the tensors that momentum is about
+MOMENTUM = "momentum"  # for which a manifest records only the steps
+MOVING = ("weight", "velocity")  # the tensors of momentum
 
 
 def touched_spec(rows: int) -> TensorSpec:
@@ -42,7 +42,7 @@ def pending_tensors(row_history: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def describe_optimizer(optimizer: RowOptimizer, weight_decay: float) -> dict[str, Any]:
-    """What a manifest says of the optimizer for which rows wait, beside the steps."""
+    """The fields of a manifest's `row_history` that describe the optimizer of pending rows."""
     if optimizer.name == MOMENTUM:
         return {}
     return {
@@ -99,13 +99,15 @@ class PendingRows:
         name = self._history["optimizer"]
         if name not in OPTIMIZERS:
             raise CheckpointError(
-                f"{path}: its rows wait for the optimizer {name!r:.80}, which is not registered here; name its module "
-                "in `plugins`, or take the checkpoint of the last step of a run, whose rows are up to date"
+                f"{path}: its rows are pending for the optimizer {name!r:.80}, which is not registered; name its "
+                "module in `plugins`, or take the checkpoint of the last step of a run, whose rows are up to date"
             )
         try:
             optimizer = build_optimizer(name, self._history["arguments"])
         except ConfigError as error:
-            raise CheckpointError(f"{path}: its rows wait for an optimizer that cannot be made: {error}") from None
+            raise CheckpointError(
+                f"{path}: its rows are pending for an optimizer that cannot be created: {error}"
+            ) from None
         now, before = describe_optimizer(optimizer, self._history["weight_decay"]), dict(self._history)
         if any(now[key] != before[key] for key in ("numbers", "tensors")):
             raise CheckpointError(

@@ -25,7 +25,7 @@ from plsc.parallel.shards import overlaps
 
 
 class Damaged(CheckpointError):
-    """A file of a checkpoint that holds something else than was written."""
+    """A file of a checkpoint whose contents are not those that were written."""
 
 
 def verify_files(path: str, manifest: Manifest, files: Iterable[str] | None = None, hashes: bool = True) -> None:
@@ -42,7 +42,7 @@ def verify_files(path: str, manifest: Manifest, files: Iterable[str] | None = No
             if hashes and hash_file(file_path) != expected.sha256:
                 raise Damaged(f"{file_path}: SHA-256 differs from the manifest: damaged or exchanged")
         except OSError as error:
-            kind = Damaged if error.errno == errno.EIO else CheckpointError  # a disk that cannot read it any more
+            kind = Damaged if error.errno == errno.EIO else CheckpointError  # the disk can no longer read it
             raise kind(f"{file_path}: {error.strerror}") from None
 
 
@@ -132,7 +132,7 @@ def _rows(
 
 
 class ReshardSource:
-    """A ShardSource over a stored checkpoint: the classes [first, last) as stored, read while they are written."""
+    """A ShardSource over a checkpoint: the classes [first, last) as stored, read block by block."""
 
     def __init__(self, path: str, manifest: Manifest, first: int, last: int, block_rows: int = 4096):
         self._path, self._manifest, self._first, self._last = path, manifest, first, last

@@ -1,4 +1,4 @@
-"""A checkpoint written anew for another number of ranks, or as one file, a block of rows at a time."""
+"""Writes a checkpoint for another number of ranks, or as one file, a block of rows at a time."""
 
 from __future__ import annotations
 

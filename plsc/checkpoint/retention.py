@@ -1,4 +1,4 @@
-"""What may be deleted, and how: old checkpoints, and what a killed save or deletion left behind."""
+"""Deletes old checkpoints, and the leftovers of a killed save or deletion."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def remove_old(run_dir: str, keep: int, group: Ranks, protect: Iterable[str] = (
 
     Acts on rank 0 only; call it after `save` has returned. keep <= 0 keeps all. Never touches `protect` (such as
     the checkpoint that the run was started from), links, or directories without our manifest. A directory is renamed
-    before anything in it is deleted, so that a half deleted one is never taken for a checkpoint. What cannot be
-    deleted is named in a warning and does not stop the run.
+    before anything in it is deleted, so that a partly deleted one is never taken for a checkpoint. What cannot be
+    deleted is logged as a warning and does not stop the run.
     """
     if keep <= 0 or group.rank != 0:
         return []
@@ -45,10 +45,10 @@ def remove_old(run_dir: str, keep: int, group: Ranks, protect: Iterable[str] = (
 
 
 def clean_up(run_dir: str) -> None:
-    """Finish or undo what a killed save or deletion of this run left: no `.tmp_`, `.removed_`, `.replaced_` remains.
+    """Complete or undo what a killed save or deletion left: no `.tmp_`, `.removed_`, `.replaced_` remains.
 
     Only directories that carry our marker or manifest, or nothing at all, are deleted; a replaced checkpoint whose
-    successor never came into place is put back. Must not run beside a save. Raises OSError.
+    successor was not completed is restored. Must not run during a save. Raises OSError.
     """
     root = checkpoints_dir(run_dir)
     for path in aside_dirs(root):
@@ -64,7 +64,7 @@ def clean_up(run_dir: str) -> None:
 
 
 def aside_path(path: str, prefix: str) -> str:
-    """`prefix` + the name of a directory, beside it; what we left there is deleted. Raises OSError."""
+    """The path with `prefix` before the name; an earlier leftover of ours there is deleted. Raises OSError."""
     root, name = os.path.split(path)
     aside = os.path.join(root, prefix + name)
     if os.path.isdir(aside) and _is_ours(aside):
@@ -73,7 +73,7 @@ def aside_path(path: str, prefix: str) -> str:
 
 
 def check_not_foreign(path: str) -> None:
-    """Raise CheckpointError when something that is not a checkpoint of ours has the name that a save needs."""
+    """Raise CheckpointError where something that is not a checkpoint has the name that a save needs."""
     if os.path.lexists(path) and not _is_ours(path) and not _is_empty(path):
         raise CheckpointError(f"{path} exists and is not a checkpoint of PLSC; move it away or change model_save_dir")
 
@@ -85,7 +85,7 @@ def _remove(path: str) -> None:
 
 
 def _delete(path: str) -> None:
-    """Delete a directory, what shows that it is ours last: a kill in between leaves something we still know."""
+    """Delete a directory, its marker and manifest last: after a kill in between it is still recognised as ours."""
     last = [MARKER, MANIFEST]
     for name in sorted(os.listdir(path), key=lambda name: last.index(name) if name in last else -1):
         inner = os.path.join(path, name)

@@ -1,4 +1,4 @@
-"""What a tensor on disk is: name, type, shape; and where the tensors of one class shard come from."""
+"""Tensors on disk: name, type and shape; and sources of the tensors of a class shard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from plsc.errors import CheckpointError
 
-# The type names of the safetensors format. bfloat16 has no NumPy type: Paddle hands it out as uint16.
+# The type names of the safetensors format. bfloat16 has no NumPy type: Paddle returns it as uint16.
 _DTYPES = {
     "BOOL": "?", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
     "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
@@ -82,7 +82,7 @@ class ShardSource(Protocol):
 
 
 class ArrayShard:
-    """A ShardSource over arrays in memory, which must not change until the save is over."""
+    """A ShardSource over arrays in memory, which must not change during the save."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], block_rows: int = 65536):
         self._arrays = arrays

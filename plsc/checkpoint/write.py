@@ -1,4 +1,4 @@
-"""Saving a checkpoint: every rank writes its shard aside, then one rename makes all of it visible, or nothing."""
+"""Saves a checkpoint: every rank writes its shard to a temporary directory, then one rename makes it visible."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def save(run_dir: str, step: int, tensors: RankTensors, meta: dict[str, Any], gr
 def save_shards(
     run_dir: str, step: int, replicated: Mapping[str, np.ndarray], shards: Sequence[ShardSource], meta: dict[str, Any]
 ) -> str:
-    """What `save` does on several ranks, done by one process: the shards are written one after the other."""
+    """Like `save`, by one process: the shards are written one after the other."""
     root = layout.checkpoints_dir(run_dir)
     final = os.path.join(root, layout.step_name(step))
     aside = os.path.join(root, layout.WRITING + layout.step_name(step))
@@ -120,7 +120,7 @@ def save_shards(
 
 
 def _shard_summary(step: int, shard: ShardSource | None) -> dict[str, Any]:
-    """What a rank is about to write."""
+    """A summary of what a rank will write."""
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
         raise CheckpointError(f"step must be an integer of at least 0, got {step!r}")
     return {"step": step, "tensors": None if shard is None else [spec.to_json() for spec in shard.tensors()]}
@@ -133,7 +133,7 @@ def _require_same_replicas(what: str, summaries: list[dict[str, Any]]) -> None:
     if others:
         raise CheckpointError(
             f"{what}: what all ranks hold alike, such as the backbone, is not on rank(s) {', '.join(map(str, others))} "
-            f"what it is on rank 0 (checksums {', '.join(sums)}): they compute otherwise, or one has a fault; go on "
+            f"what it is on rank 0 (checksums {', '.join(sums)}): they compute otherwise, or one has a fault; continue "
             "from an older checkpoint, on machines of one kind"
         )
 
@@ -264,7 +264,7 @@ def _finish(
 
 
 def write_manifest(aside: str, manifest: Manifest) -> None:
-    """Write the manifest into a directory whose other files are complete, and take the mark of the unfinished away."""
+    """Write the manifest into a directory whose other files are complete, and delete its marker."""
     data = manifest.to_bytes()
     write_new(os.path.join(aside, layout.MANIFEST), data)
     write_new(os.path.join(aside, layout.MANIFEST_SUM), manifest_sum(data))
@@ -272,7 +272,7 @@ def write_manifest(aside: str, manifest: Manifest) -> None:
 
 
 def publish_dir(aside: str, final: str) -> None:
-    """Give a sealed directory its name."""
+    """Rename a complete directory to its final name."""
     replaced = aside_path(final, layout.REPLACED) if os.path.isdir(final) else None
     put_directory(aside, final, replaced)
     if replaced is not None:
@@ -280,7 +280,7 @@ def publish_dir(aside: str, final: str) -> None:
 
 
 def clean_up_or_warn(run_dir: str) -> None:
-    """Remove what a save that was given up has left behind."""
+    """Remove the leftovers of a failed save."""
     try:
         clean_up(run_dir)
     except OSError as error:
@@ -288,7 +288,7 @@ def clean_up_or_warn(run_dir: str) -> None:
 
 
 def _check_plain(where: str, value: Any) -> None:
-    """Refuse what JSON would drop, change or write as something that is not JSON. Tuples become lists."""
+    """Refuse values that JSON cannot represent exactly. Tuples become lists."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):

@@ -1,4 +1,4 @@
-"""`Config`: the settings of a run. Every value gets in through `update`, which checks it; nothing else changes one."""
+"""`Config`: the settings of a run. All values are set through `update`, which checks them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Config:
 
     All ways in (`from_yaml`, `from_dict`, `override`, `set`) refuse a wrong key, type or range with a ConfigError that
     names the source, the key, the value and what is allowed; a refused change leaves everything as it was.
-    ``given``: the keys that were set, be it to their default.
+    ``given``: the keys that were set, also those set to their default.
     """
 
     def __init__(self) -> None:
@@ -72,22 +72,22 @@ class Config:
         return copy.deepcopy(value_of(self.settings, key))
 
     def loss(self) -> Any:
-        """The plsc.losses.Loss that the section ``classifier`` describes; another one at each call."""
+        """The plsc.losses.Loss of the section ``classifier``; a new one at each call."""
         return make_loss(self.settings.classifier)
 
     def margins(self) -> tuple[float, float, float] | None:
-        """(margin1, margin2, margin3): those given, else those of the loss's name. None for a loss of another kind."""
+        """(margin1, margin2, margin3), by default those of the loss. None for a loss without margins."""
         return self.loss().kernel_margins
 
     def check(self, world_size: int, device: str | None = None) -> None:
-        """Raise ConfigError for what cannot work together when a run starts.
+        """Raise ConfigError for settings that contradict each other when a run starts.
 
-        world_size: the number of ranks launched. device: what the run computes on ("cpu" or "gpu"), where known.
+        world_size: the number of launched ranks. device: the device of the run ("cpu" or "gpu"), where known.
         """
         rules.check_run(self.settings, world_size, device)
 
     def without_effect(self) -> list[str]:
-        """A line for every key that was changed and has no effect in this combination; to be logged at the start."""
+        """A line for the log for every key that was changed but has no effect in this combination."""
         return rules.without_effect(self.settings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Config:
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
     def __getattr__(self, name: str) -> Any:
-        # Only reached for what is not an attribute of Config itself: the keys and sections at the top level.
+        # Only called for names that are not attributes of Config itself: the top-level keys and sections.
         if name.startswith("_") or name in ("settings", "given"):
             raise AttributeError(name)
         return getattr(self.settings, name)
@@ -127,7 +127,7 @@ class Config:
         object.__setattr__(self, "given", state.get("given", frozenset()))
 
     def _update(self, items: list[Item]) -> None:
-        """Check all items as one change and make it. Two keys that exclude each other are refused in one change."""
+        """Check all items and apply them as one change. Two keys that exclude each other are refused in one change."""
         _load_plugins(items)
         items = [item._replace(value=find_option(*item).check(item.value, item.source)) for item in items]
         changes = _with_exclusive_cleared(_with_parallel_named_by_loss({item.key: item for item in items}))
@@ -144,7 +144,7 @@ class Config:
 
 
 def _load_plugins(items: list[Item]) -> None:
-    """Import what `plugins` names first: the other items may name what is in there."""
+    """Import the modules of `plugins` first: other items may name what they register."""
     for item in items:
         if item.key == "plugins":
             for plugin in find_option(*item).check(item.value, item.source):
@@ -168,7 +168,7 @@ def _with_parallel_named_by_loss(changes: dict[str, Item]) -> dict[str, Item]:
 
 
 def _with_exclusive_cleared(changes: dict[str, Item]) -> dict[str, Item]:
-    """Of two keys that exclude each other, the one that is set clears the other."""
+    """Setting one of two keys that exclude each other clears the other."""
     for pair in EXCLUSIVE:
         given = [changes[key] for key in pair if key in changes and changes[key].value is not None]
         if len(given) == 2:
@@ -191,6 +191,6 @@ def _replaced(settings: Settings, key: str, value: Any) -> Settings:
 
 
 def _first_source(items: list[Item]) -> str:
-    """The source to name for a rule over several keys: that of the loss or precision key that came last."""
+    """The source for errors of rules over several keys: that of the last loss or precision key."""
     named = [item.source for item in items if item.key.startswith(("classifier.", "mixed_precision."))]
     return named[-1] if named else ""

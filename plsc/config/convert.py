@@ -1,4 +1,4 @@
-"""From what YAML or Python gives to plain data of one type. Harmless changes only; the rest is a ValueError."""
+"""Converts values of YAML or Python to plain data of one type. Lossless conversions only; others raise ValueError."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def to_str(value: Any) -> str:
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"{len(text)} characters, more than {MOST_CHARACTERS}")
     if any(ord(character) < 32 or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("it holds a line end, another control character, or half a character")
+        raise ValueError("it holds a newline, another control character, or half a surrogate pair")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What a setting names, such as a model, and the settings and options that it is given: its signature decides."""
+"""Settings that name a registered class or function, such as a model, and the arguments that its signature accepts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from plsc.signatures import accepted, problem_with_options, select_arguments
 
 @dataclass(frozen=True)
 class Extension:
-    """One setting whose value is a name of a registry.
+    """A setting whose value is a name in a registry.
 
-    key: the setting. settings: {name of a parameter: the setting that it is given}. by_place: values that come first,
-    by place. idle: the settings to name where they were changed and the chosen one does not take them.
+    key: the setting. settings: {name of a parameter: the setting passed to it}. by_place: the number of positional
+    arguments. idle: the settings to report where they were changed and are not accepted.
     """
 
     registry: Registry
@@ -33,11 +33,11 @@ class Extension:
         return f"{self.key.rpartition('.')[0]}.options"
 
     def chosen(self, settings: Settings) -> Any:
-        """The class or function that the setting names. Raises ConfigError for one that is not there."""
+        """The class or function that the setting names. Raises ConfigError for an unknown name."""
         return self.registry.find(value_of(settings, self.key))
 
     def check(self, settings: Settings) -> None:
-        """Raise ConfigError for options that the chosen one does not take."""
+        """Raise ConfigError for options that the chosen class or function does not accept."""
         options, chosen = value_of(settings, self.options_key), self.chosen(settings)
         problem = problem_with_options(chosen, options, self.settings, self.by_place)
         if problem:
@@ -45,9 +45,9 @@ class Extension:
             raise ConfigError(f"{self.options_key}={format_value(options)}: {self.registry.kind} {name!r}: {problem}")
 
     def arguments(self, settings: Settings, **known: Any) -> dict[str, Any]:
-        """What the chosen one is given by name: those of ``known`` and of its settings that it takes, and its options.
+        """The keyword arguments of the chosen class or function: the accepted settings and its options.
 
-        Raises ConfigError for options that it does not take.
+        ``known`` replaces settings. Raises ConfigError for options that are not accepted.
         """
         self.check(settings)
         values = {name: known.get(name, value_of(settings, key)) for name, key in self.settings.items()}
@@ -57,7 +57,7 @@ class Extension:
         }
 
     def not_taken(self, settings: Settings) -> tuple[str, ...]:
-        """The settings that have no effect with the chosen one."""
+        """The settings that have no effect with the chosen class or function."""
         idle = self.idle or {}
         names = accepted(self.chosen(settings), idle.values(), self.by_place)
         return tuple(key for key, name in idle.items() if name not in names)
@@ -76,7 +76,7 @@ MODEL = Extension(
     "model.name",
     {name: f"model.{name}"
      for name in ("name", "embedding_size", "image_shape", "data_format", "dropout", "base_width")},
-    # the other three also say what the program around the net is like
+    # the other three also configure the program around the model
     idle={f"model.{name}": name for name in ("data_format", "dropout", "base_width")},
 )  # fmt: skip
 SOURCE = Extension(

@@ -1,4 +1,4 @@
-"""A value for a message: on one line, short, and made in little time whatever the value is."""
+"""Formats a value for a message: on one line, short, and fast for any value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def format_value(value: Any) -> str:
 
 
 def _brief(value: Any, depth: int) -> str:
-    """``repr``, but for what would not be shown: a few lines of YAML can stand for a list of billions."""
+    """``repr`` of the beginning of a value: a few lines of YAML can stand for a list of billions."""
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, (str, bytes)):

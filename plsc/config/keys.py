@@ -1,4 +1,4 @@
-"""All keys by their dotted names, and what to say of a name that is not one of them."""
+"""All keys by their dotted names, and suggestions for unknown ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fields() -> tuple[Option, ...]:
 
 
 def nearest(name: str) -> list[str]:
-    """The keys or the section that somebody who wrote `name` may have meant, best first, at most three."""
+    """The keys or the section that `name` may be a misspelling of, best first, at most three."""
     sections = difflib.get_close_matches(name, SECTIONS, n=1, cutoff=0.75)
     if sections:
         return sections
@@ -57,7 +57,7 @@ def nearest(name: str) -> list[str]:
 
 
 def find_option(key: Any, value: Any, source: str) -> Option:
-    """The option of this name. Raises ConfigError for another name, with the nearest ones."""
+    """The option of this name. Raises ConfigError for an unknown name, with the nearest ones."""
     if isinstance(key, str) and key in OPTIONS:
         return OPTIONS[key]
     key = " ".join(str(key)[:100].split())
@@ -70,7 +70,7 @@ def find_option(key: Any, value: Any, source: str) -> Option:
     if whole in OPTIONS and OPTIONS[whole].kind == "dict":
         raise ConfigError(f"{prefixed(source)}{key}={format_value(value)}: write {whole}={{{inner}: ...}}, a mapping")
     close = nearest(key)
-    # What was meant may be the password.
+    # The value may be the password.
     secret = key.startswith("remote") or any(name in OPTIONS and OPTIONS[name].secret for name in close)
     text = "<hidden>" if secret else format_value(value)
     hint = f"did you mean {' or '.join(close)}?" if close else "see docs/configuration.md for the keys"

@@ -1,4 +1,4 @@
-"""The loss that the section ``classifier`` names, made with its margins and options."""
+"""Creates the loss of the section ``classifier`` with its margins and options."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from plsc.registry import LOSSES
 from plsc.signatures import accepted, problem_with_options, select_arguments
 
 MARGINS = ("margin1", "margin2", "margin3")
-ANY_MARGINS = "combined"  # the loss that another name stands for, if it comes with three margins
+ANY_MARGINS = "combined"  # the loss of any other name, if three margins are given
 
 
 def make_loss(section: Classifier) -> Any:
-    """The plsc.losses.Loss of this section. Raises ConfigError for a name, margins and options that do not fit."""
+    """The plsc.losses.Loss of this section. Raises ConfigError for an invalid name, margins or options."""
     margins = {name: getattr(section, name) for name in MARGINS}
     kind = _loss_class(section.loss_type, margins)
     _check_margins(section.loss_type, kind, margins)

@@ -31,13 +31,13 @@ def option(
     setter: str = "",
     attributes: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field that carries all that is known of a key.
+    """A dataclass field with the metadata of a key.
 
     within: the range of a number, or of each number of a list. length: the exact number of items of a list.
-    registry: where the names are that a text may be.
+    registry: the registry of allowed names.
     filled: an empty text or list is refused. increasing: each number of the list is larger than the one before.
-    secret: never printed nor written. per_rank: why ranks may have other values; without it a run is refused where they
-    do. refuse: says what is wrong with a value, or None. setter: the method of Entry that sets it. attributes: the
+    secret: never printed nor written. per_rank: why values may differ between ranks; without it a run is refused if
+    they do. refuse: returns the error in a value, or None. setter: the method of Entry that sets it. attributes: the
     names under which PLSC 0.1 and 0.2 kept it on Entry.
     """
     metadata = {
@@ -85,7 +85,7 @@ class Option:
 
     @property
     def allowed(self) -> str:
-        """What a value may be, in words: "a number in (0, 1]"."""
+        """The allowed values, in words: "a number in (0, 1]"."""
         words = TYPE_NAMES[self.kind]
         if self.choices:
             words = "one of " + ", ".join(str(choice) for choice in self.choices)
@@ -141,5 +141,5 @@ class Option:
 
 
 def prefixed(source: str) -> str:
-    """The start of a message: where the value came from (a file and line, a setter, -o), if that is known."""
+    """The prefix of a message: the origin of the value (a file and line, a setter, -o), if known."""
     return f"{source}: " if source else ""

@@ -1,4 +1,4 @@
-"""Rules over several keys: what cannot be together, and what has no effect in a combination."""
+"""Rules over several keys: contradictions, and keys without effect in a combination."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MAX_IMAGE_VALUES = 2**28  # a gigabyte in float32
 
 
 def check_loss(settings: Settings) -> None:
-    """The loss is there and takes the margins and options that are given. Raises ConfigError."""
+    """The loss exists and accepts the margins and options. Raises ConfigError."""
     make_loss(settings.classifier)
 
 
 def check_precision(settings: Settings) -> None:
-    """An op cannot be in half and in full precision. Raises ConfigError."""
+    """An operator cannot be in half and in full precision. Raises ConfigError."""
     lists = settings.mixed_precision
     both = sorted(set(lists.custom_white_list) & set(lists.custom_black_list))
     if both:
@@ -33,7 +33,7 @@ def check_precision(settings: Settings) -> None:
 
 
 def check_run(settings: Settings, world_size: int, device: str | None) -> None:
-    """What must hold when a run starts. Raises ConfigError."""
+    """Check the settings when a run starts. Raises ConfigError."""
     _check_length(settings)
     _check_ranks(settings, world_size)
     _check_device(settings, device)
@@ -86,8 +86,8 @@ def _check_initial(settings: Settings) -> None:
         raise ConfigError("init_from='classes': label_map is empty; set it to a file of old_label<TAB>new_label lines")
     if kind != "none" and settings.checkpoint_dir:
         raise ConfigError(
-            f"init_from={kind!r}: begins a new run and checkpoint_dir={settings.checkpoint_dir!r} goes on with an old "
-            "one; leave one of them out"
+            f"init_from={kind!r}: starts a new run and checkpoint_dir={settings.checkpoint_dir!r} continues an old "
+            "one; remove one of them"
         )
 
 
@@ -95,12 +95,12 @@ def _check_inputs(settings: Settings) -> None:
     shape = settings.model.image_shape
     if math.prod(shape) > MAX_IMAGE_VALUES:
         raise ConfigError(
-            f"model.image_shape={shape}: a picture of {math.prod(shape)} numbers; at most {MAX_IMAGE_VALUES}"
+            f"model.image_shape={shape}: an image of {math.prod(shape):,} values; at most {MAX_IMAGE_VALUES:,}"
         )
     for entry in settings.model.input_info or []:
         if entry["name"] == "image" and entry["shape"][1:] != shape:
             raise ConfigError(
-                f"model.image_shape={shape}: model.input_info says {entry['shape'][1:]} for image; set both alike"
+                f"model.image_shape={shape}: model.input_info has {entry['shape'][1:]} for image; set both to the same"
             )
 
 
@@ -125,7 +125,7 @@ def _check_remote(settings: Settings) -> None:
 
 
 def without_effect(settings: Settings) -> list[str]:
-    """A line for every key that was changed from its default and has no effect in this combination."""
+    """A line for every key that was changed from its default but has no effect in this combination."""
     lines = []
     chosen = [(f"{one.key}: {value_of(settings, one.key)}", True, one.not_taken(settings)) for one in EXTENSIONS]
     for reason, idle, keys in [*chosen, *_idle_keys(settings)]:

@@ -1,4 +1,4 @@
-"""Where values come from: a YAML file, a mapping, `-o key=value`. All become items (key, value, source)."""
+"""Sources of values: a YAML file, a mapping, `-o key=value`. All become items (key, value, source)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeE
 
 
 class Item(NamedTuple):
-    """One value on its way into the configuration. source: "run.yaml:3", "-o", "set_lr()" or ""."""
+    """One value for the configuration. source: "run.yaml:3", "-o", "set_lr()" or ""."""
 
     key: str
     value: Any
@@ -73,12 +73,12 @@ def items_of_assignments(assignments: Iterable[str]) -> list[Item]:
 
 
 def _is_text(key: str) -> bool:
-    """Whether `-o key=` can mean an empty text; where null is allowed it means that."""
+    """Whether `-o key=` means an empty text; it means null where null is allowed."""
     return key in OPTIONS and OPTIONS[key].kind in ("str", "list[str]") and not OPTIONS[key].optional
 
 
 def _parse_yaml(text: str) -> Any:
-    """What a text means as YAML."""
+    """Parse a text as YAML."""
     if len(text) > safe_open.YAML:
         raise ValueError(f"{len(text)} characters, more than {safe_open.YAML}")
     loader = yaml.SafeLoader(text)
@@ -93,9 +93,9 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _require_small(root: yaml.Node) -> None:
-    """Raise YAMLError where names for parts (&a, *a) make more of a text than stands in it, or where it is too deep.
+    """Raise YAMLError where aliases (&a, *a) expand a text to too many values, or where it is nested too deeply.
 
-    Nine lines in which each names the one before nine times are a list of a billion.
+    Nine lines that each refer to the previous one nine times make a list of a billion values.
     """
     sizes: dict[int, int] = {}
 
@@ -168,7 +168,7 @@ def _place(path: str, node: yaml.Node) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, in one line and without the text of the file, which may hold a password."""
+    """The error in one line, without the text of the file, which may hold a password."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, yaml.MarkedYAMLError):

@@ -1,4 +1,4 @@
-"""Addresses of remote files: which are allowed, and how they are shown without the secrets somebody put into them."""
+"""Addresses of remote files: validation, and masking of secrets in them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def is_url(text: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """A text that may be printed: user names, keys and signatures in the addresses in it replaced by ***."""
+    """A text that may be printed: user names, keys and signatures in its addresses are replaced by ***."""
     return _QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 def problem(url: str) -> str | None:
-    """What is wrong with an address, without repeating it, or None."""
+    """The error in an address, without repeating it, or None."""
     match = _URL.fullmatch(url)
     if match is None or match.group(1) not in SCHEMES:
         return f"an address begins with one of {', '.join(scheme + '://' for scheme in SCHEMES)}"

@@ -1,4 +1,4 @@
-"""What a user hands over as objects rather than as data: a net, an optimizer, data sets, attributes of weights."""
+"""Objects that a user passes to Entry: a model, an optimizer, data sets, attributes of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plsc.errors import ConfigError
 
 @dataclasses.dataclass
 class UserObjects:
-    """The user's own objects; None where there is none. Nothing in here is written to a file."""
+    """The user's own objects; None where there is none. They are not written to files."""
 
     model: Any = None  # plsc.models.BaseModel
     optimizer: Any = None  # paddle.optimizer.Optimizer
@@ -26,7 +26,7 @@ class UserObjects:
     bias_attr: Any = None  # paddle.ParamAttr of the classifier's bias (softmax)
 
     def check(self, config: Config) -> None:
-        """Raise ConfigError for parts that cannot work together or with the settings when a run starts."""
+        """Raise ConfigError for objects that contradict each other or the settings when a run starts."""
         if self.train_dataset is not None and self.train_reader is not None:
             raise ConfigError("train_reader: train_dataset is set as well; set one of the two to None")
         if self.bias_attr is not None and config.loss().normalised:
@@ -45,15 +45,15 @@ class UserObjects:
         _check_attribute("bias_attr", self.bias_attr)
 
     def for_one_run(self) -> UserObjects:
-        """The same with an optimizer of its own: one that has been in a program cannot be in another."""
+        """A copy with its own optimizer: one that was used in a program cannot be used in another."""
         return dataclasses.replace(self, optimizer=copy.deepcopy(self.optimizer))
 
     def names(self) -> dict[str, str | None]:
-        """What can be said of each part without running it: module and name of its function or class."""
+        """The module and name of the function or class of each object."""
         return {field.name: qualified_name(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     def without_effect(self, config: Config) -> list[str]:
-        """A line for every key that was changed from its default and has no effect because of a part."""
+        """A line for every key that was changed from its default but has no effect because of a user object."""
         rate = ["lr", "lr_reference_batch", "momentum", "weight_decay", *_keys("lr_schedule."), *_keys("optimizer.")]
         source = ["data.dataset", "data.options", "data.label_file", "data.sources", "data.random_flip",
                   "data.augmentations", "data.pixel_std"]  # fmt: skip
@@ -99,9 +99,9 @@ def _keys(prefix: str) -> list[str]:
 
 
 def _check_attribute(which: str, attr: Any) -> None:
-    """Raise ConfigError for what a ParamAttr asks for and the classifier's weight cannot do."""
+    """Raise ConfigError for attributes of a ParamAttr that the classifier's weight does not support."""
     for field, usual, instead in (
-        ("trainable", True, "learning_rate=0.0 keeps the classes where they are"),
+        ("trainable", True, "learning_rate=0.0 keeps the classes fixed"),
         ("need_clip", True, "grad_clip_norm clips all gradients together"),
     ):
         if getattr(attr, field, usual) != usual:
@@ -116,7 +116,7 @@ def _check_attribute(which: str, attr: Any) -> None:
 
 
 def _is_instance_by_name(value: Any, package: str, name: str) -> bool:
-    """True if a class of this name from this package is among the ancestors. Asks without importing the package."""
+    """True if a class of this name from this package is among the ancestors; does not import the package."""
     return any(kind.__name__ == name and kind.__module__.split(".")[0] == package for kind in type(value).__mro__)
 
 
@@ -126,7 +126,7 @@ def _refuse(part: str, value: Any, allowed: str) -> ConfigError:
 
 
 def checked_object(name: str, value: Any) -> Any:
-    """The value if it can be the part of that name, or None. Raises ConfigError that says what is allowed."""
+    """The value, if it is valid for this user object, or None. Raises ConfigError that says what is allowed."""
     if value is None:
         return None
     if name == "model":

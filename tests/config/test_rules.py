@@ -104,7 +104,7 @@ def test_image_shape_against_the_other_keys():
     config.check(1)
     inputs = [{"name": "image", "shape": [-1, 3, 64, 64], "dtype": "float32"}]
     config.set("model.input_info", [*inputs, {"name": "label", "shape": [-1], "dtype": "int64"}])
-    assert "model.input_info says [3, 64, 64] for image; set both alike" in refusal(config)
+    assert "model.input_info has [3, 64, 64] for image; set both to the same" in refusal(config)
     config.set("model.image_shape", [3, 64, 64])
     config.check(1)
 

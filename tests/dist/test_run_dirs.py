@@ -78,7 +78,7 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(outcome):
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(outcome, name):
     cwd, report = outcome
     assert report[name] == [REFUSED]
-    assert "is complete and undamaged" in said(cwd, name) and "move them away to begin anew" in said(cwd, name)
+    assert "is complete and undamaged" in said(cwd, name) and "move them away to start over" in said(cwd, name)
     assert not any(path.startswith("step_") for path in steps(cwd / "out"))
 
 
