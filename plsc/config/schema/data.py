@@ -61,6 +61,10 @@ class Data:
     pixel_std: float = option(
         127.5, "Pixels become (x - 127.5) / pixel_std; PLSC 0.x used 128, 2.x 127.5.", choices=(127.5, 128.0)
     )
+    decoder: str = option(
+        "auto", "What decodes JPEG files; the pixels are the same. auto takes simplejpeg (extra jpeg), which is "
+        "faster, where it is installed and its pixels equal those of Pillow.", choices=("auto", "pillow", "simplejpeg"),
+    )  # fmt: skip
     resize: str = option(
         "refuse", "What is done to an image of another size than the model's, in training, in verification sets and by "
         "Predictor alike: refused; stretched; cropped to the aspect ratio of the model's input and scaled (crop); "

@@ -83,16 +83,16 @@ def _open_source(config: Config, seed: int, check_files: bool, notes: list[str])
     """The data source that ``data.dataset`` names, checked. Raises DataError, ConfigError."""
     section = config.data
     source = _call_source(config, lambda: open_source(config, seed))
+    reader = ImageReader.from_config(config)
     if not source.ready:
         require_image_input(config)
         if section.resize != "refuse":
-            notes.append(f"data: {ImageReader.from_config(config).resize_note()}")
+            notes.append(f"data: {reader.resize_note()}")
     steps = section.augmentations
     if steps is None:
         steps = ["flip"] if section.random_flip else []
-    channels, height, width = config.model.image_shape
     augmentations = Augmentations(steps, seed)
-    preparation = Preparation((channels, height, width), augmentations, section.pixel_std, section.resize)
+    preparation = Preparation(reader.image_shape, augmentations, section.pixel_std, reader.resize, reader.jpeg)
     _call_source(config, lambda: source.check(check_files))
     left_open.settle_classes(config, source.num_classes, source.place, notes)
     if source.class_names:  # now, not at the first save

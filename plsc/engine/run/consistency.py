@@ -20,6 +20,7 @@ from plsc.config.option import format_value
 from plsc.config.urls import masked
 from plsc.config.user_objects import UserObjects
 from plsc.data import difference
+from plsc.data.jpeg import decoder_name
 from plsc.engine.run.run_log import RunLog
 from plsc.errors import ConfigError, DataError, LaunchError, PlscError
 from plsc.parallel.group import Group
@@ -37,7 +38,7 @@ def require_same_start(config: Config, user_objects: UserObjects, group: Group) 
     """
     mine = {
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine(config),
         "settings": settings(config),
         "user_objects": user_objects.names(),
     }
@@ -61,10 +62,11 @@ def versions() -> dict[str, str]:
             "the version of NumPy": numpy}  # fmt: skip
 
 
-def machine() -> dict[str, str]:
-    """What rounding depends on."""
+def machine(config: Config) -> dict[str, str]:
+    """What rounding and decoding depend on."""
     return {"the processor": f"{platform.machine()} {widest_instructions(Path('/proc/cpuinfo'))}",
-            "the version of Pillow": PIL.__version__}  # fmt: skip
+            "the version of Pillow": PIL.__version__,
+            "the decoder of JPEG images": decoder_name(config.data.decoder)}  # fmt: skip
 
 
 def settings(config: Config) -> dict[str, Any]:
