@@ -1,8 +1,8 @@
-"""Speed and memory of PLSC's parts: bench.py BENCH [options]. The benches are the files of tools/benches.
+"""Benchmarks of speed and memory: bench.py BENCH [options]. The benchmarks are the files of tools/benches.
 
-Prints the machine and the versions, a JSON line per case and a table. Each case runs in a process of its own. The cases
-of a round follow one another, and the rounds are repeated, so that a slow minute of the machine does not hit one case
-alone; the best round of each case counts.
+Prints the machine and the versions, a JSON line per case and a table. Each case runs in a separate process. All cases
+run once per round, and rounds are repeated, so that a temporary load of the machine does not affect one case only; the
+best round of each case is reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import ModuleType
 import numpy as np
 
 BENCHES = Path(__file__).resolve().parent / "benches"
-USUAL_BEST = ("seconds", "min")
+DEFAULT_BEST = ("seconds", "min")
 
 
 def main() -> None:
@@ -49,14 +49,16 @@ def parse(benches: dict[str, ModuleType]) -> argparse.Namespace:
         command = commands.add_parser(name, help=bench.HELP, description=bench.__doc__)
         bench.add_options(command)
         cores = len(os.sched_getaffinity(0))
-        command.add_argument("--threads", type=int, default=cores, help=f"of a process; {cores}, the cores, by default")
+        command.add_argument(
+            "--threads", type=int, default=cores, help=f"threads per process (default: {cores}, the cores)"
+        )
         command.add_argument("--rounds", type=int, default=2)
-        command.add_argument("--case", help=argparse.SUPPRESS)  # one case, given as JSON, in this process
+        command.add_argument("--case", help=argparse.SUPPRESS)  # run one case, given as JSON, in this process
     return parser.parse_args()
 
 
 def machine() -> dict:
-    """Where the figures come from."""
+    """Describe the machine and the versions."""
     import paddle
 
     model = "unknown"
@@ -75,11 +77,11 @@ def machine() -> dict:
 
 
 def run_rounds(name: str, bench: ModuleType, cases: list[dict], rounds: int) -> list[dict]:
-    """The best result of each case."""
-    figure, direction = getattr(bench, "BEST", USUAL_BEST)
+    """Return the best result of each case."""
+    key, direction = getattr(bench, "BEST", DEFAULT_BEST)
     results = [[run_case(name, case) for case in cases] for _ in range(rounds)]
     choose = {"min": min, "max": max}[direction]
-    return [choose(of_case, key=lambda result: result[figure]) for of_case in zip(*results)]
+    return [choose(of_case, key=lambda result: result[key]) for of_case in zip(*results)]
 
 
 def run_case(name: str, case: dict) -> dict:
@@ -92,7 +94,7 @@ def run_case(name: str, case: dict) -> dict:
 
 
 def print_table(results: list[dict]) -> None:
-    """What differs between the cases, and what was measured; the JSON lines have the rest."""
+    """Print a table of the values that differ between cases; the JSON lines have all values."""
     names = list(dict.fromkeys(name for result in results for name in result))
     varied = [name for name in names if len({json.dumps(result.get(name)) for result in results}) > 1]
     shown = names if len(results) == 1 else varied

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the schema: python tools/config_docs.py [FILE]"""
+"""Generate docs/configuration.md from the schema: python tools/config_docs.py [FILE]"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ brackets are ranges: `(0, 1]` leaves 0 out and takes 1 in.
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the page."""
     parts = [_HEAD, *_table("Top level", "", "")]
     for name, doc in SECTIONS.items():
         parts += _table(f"{name}", doc, f"{name}.")
@@ -45,7 +45,7 @@ def _row(entry: Option) -> str:
 
 
 def main() -> None:
-    """Write the page where it belongs, or to the file named."""
+    """Write docs/configuration.md, or the given file."""
     home = pathlib.Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
     target = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else home
     target.write_text(document(), encoding="utf-8")

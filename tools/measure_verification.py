@@ -1,7 +1,7 @@
-"""Peak memory of verifying sets as large as lfw, cfp_fp and agedb: python tools/measure_verification.py DIRECTORY
+"""Measure the peak memory of verification: python tools/measure_verification.py DIRECTORY
 
-Makes the three sets (12,000, 14,000 and 12,000 JPEG pictures, 112x112) in DIRECTORY and judges them by a net of next to
-no weights, so that what is measured is Paddle, the sets and the batches.
+Makes three sets of the size of lfw, cfp_fp and agedb (12,000, 14,000 and 12,000 JPEG images, 112x112) in DIRECTORY and
+verifies them with a very small model, so that the memory is that of Paddle, the sets and the batches.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from plsc.evaluation.bin_file import save_bin
 from plsc.models import BaseModel
 from plsc.parallel.excepthook import install_excepthook
 
-SETS = {"lfw": 6000, "cfp_fp": 7000, "agedb_30": 6000}  # pairs, of which the number is that of the published sets
+SETS = {"lfw": 6000, "cfp_fp": 7000, "agedb_30": 6000}  # number of pairs, as in the published sets
 
 
 class Means(BaseModel):
-    """The means of 16x16 squares, and a fully connected layer on them."""
+    """The means of 16x16 squares, and a fully connected layer."""
 
     def __init__(self, embedding_size: int):
         self.embedding_size = embedding_size
@@ -37,7 +37,7 @@ class Means(BaseModel):
 
 
 def make_sets(directory: str) -> None:
-    """Pictures of a pattern and noise, about 8 KB each: 500 of them again and again, each with bytes of its own."""
+    """Write sets of images of a pattern and noise, about 8 KB each: 500 images, repeated as separate byte strings."""
     rng = np.random.default_rng(0)
     encoded = []
     for _ in range(500):
@@ -47,21 +47,21 @@ def make_sets(directory: str) -> None:
         Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
         encoded.append(buffer.getvalue())
     for name, pairs in SETS.items():
-        # bytes of one object would be stored once
+        # pickle would store one bytes object only once
         images = [bytes(bytearray(encoded[i])) for i in rng.integers(0, len(encoded), 2 * pairs)]
         save_bin(os.path.join(directory, f"{name}.bin"), images, np.arange(pairs) % 600 < 300)
 
 
 def peak() -> float:
-    """Megabytes (10^6 bytes) that this process held at most."""
+    """Peak memory of this process in MB (10^6 bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def main(arguments: list[str] | None = None) -> None:
     install_excepthook()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", help="where the sets and the net go")
-    parser.add_argument("--judge", action="store_true", help="the sets are there already: only judge them")
+    parser.add_argument("directory", help="directory of the sets and the model")
+    parser.add_argument("--judge", action="store_true", help="verify existing sets only")
     options = parser.parse_args(arguments)
     run = os.path.join(options.directory, "run")
     if not options.judge:
@@ -76,14 +76,14 @@ def main(arguments: list[str] | None = None) -> None:
     entry.set_model(Means(512))
     if not options.judge:
         entry.train()
-        print(f"the sets are made; now: python tools/measure_verification.py --judge {options.directory}")
+        print(f"sets written; next: python tools/measure_verification.py --judge {options.directory}")
         return
     files = sum(os.path.getsize(os.path.join(options.directory, f"{name}.bin")) for name in SETS)
     entry.set_checkpoint_dir(run)
-    before, begun = peak(), time.monotonic()
+    before, started = peak(), time.monotonic()
     entry.test()
-    seconds = time.monotonic() - begun
-    print(f"{files / 1e6:.0f} MB of pictures, {seconds:.0f} s; peak {peak():.0f} MB, {before:.0f} MB before it began")
+    seconds = time.monotonic() - started
+    print(f"{files / 1e6:,.0f} MB of images, {seconds:,.0f} s; peak {peak():,.0f} MB, {before:,.0f} MB before it")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from plsc.cli.main import main as plsc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the status of the process: plsc.cli.train says which."""
+    """Return the exit status of the process (see plsc.cli.train)."""
     return plsc(["train", *(sys.argv[1:] if arguments is None else arguments)])
 
 

@@ -15,7 +15,7 @@ MAGIC = b"\x0a\x23\xd7\xce"
 
 
 def images(count: int, side: int = 8, seed: int = 0) -> list[bytes]:
-    """Encoded pictures, PNG and JPEG by turns; each another one."""
+    """Encoded images, PNG and JPEG by turns; each another one."""
     found = []
     for number in range(count):
         pixels = np.random.default_rng([seed, number]).integers(0, 256, (side, side, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Pictures that start programs or fill the memory: refused by what stands at their head."""
+"""Images that start programs or fill the memory: refused by what stands at their head."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ HUGE = {"PNG": png_that_says, "JPEG": jpeg_that_says, "WEBP": webp_that_says}
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("sides", [(7072, 7072), (9500, 9500), (16000, 16000)])  # ours, Pillow's warning, its error
 @pytest.mark.parametrize("kind", HUGE)
-def test_a_huge_picture_is_refused_by_its_head(tmp_path, not_decoded, kind, sides):
+def test_a_huge_image_is_refused_by_its_head(tmp_path, not_decoded, kind, sides):
     path = tmp_path / "x.jpg"
     path.write_bytes(HUGE[kind](*sides))
     assert path.stat().st_size < 2000
@@ -133,7 +133,7 @@ def test_the_sides_are_those_after_turning():
         decode_image(np.zeros((4, 4), np.uint8), size=(2, 3))
 
 
-def test_a_picture_of_the_users_own_is_bounded_too(not_decoded):
+def test_a_image_of_the_users_own_is_bounded_too(not_decoded):
     image = Image.open(io.BytesIO(jpeg_that_says(9000, 9000)))
     with pytest.raises(DataError, match=f"is 9,000 x 9,000 .* the maximum is {MAX_PIXELS:,}"):
         decode_image(image)

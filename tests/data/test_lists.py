@@ -95,7 +95,7 @@ def test_a_list_is_the_same_however_it_is_cut_up(tmp_path, monkeypatch, chunk: i
         check_label_list(tmp_path, "label.txt", 40)
 
 
-def test_missing_pictures_are_found_in_any_order_of_directories(tmp_path, monkeypatch) -> None:
+def test_missing_images_are_found_in_any_order_of_directories(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(check, "_CHUNK_LINES", 3)
     names = [f"{'abc'[i % 3]}/{i}.png" for i in range(12)] + ["top.png", "a", "/a/b.png", "a//0.png", "./b/1.png"]
     _write(tmp_path, "".join(f"{name} 0\n" for name in names), {f"{'abc'[i % 3]}/{i}.png": (1, 1) for i in range(12)})
@@ -138,7 +138,7 @@ def test_empty_and_missing_lists(tmp_path, text: bytes) -> None:
         check_label_list(tmp_path, "", 2)
 
 
-def test_pictures_are_normalised_and_flipped(tmp_path) -> None:
+def test_images_are_normalised_and_flipped(tmp_path) -> None:
     names = [f"p {i}.png" for i in range(12)]
     _write(tmp_path, "".join(f"{n}\t{i}\n" for i, n in enumerate(names)), {n: (4, 6) for n in names})
     plain = ImageListDataset(tmp_path, "label.txt", 12, (3, 6, 4), seed=1, random_flip=False, pixel_std=128.0)
@@ -159,7 +159,7 @@ def test_pictures_are_normalised_and_flipped(tmp_path) -> None:
     assert patterns[0] != patterns[1] and 0 < sum(patterns[0]) < 12
 
 
-def test_bad_pictures_are_named(tmp_path) -> None:
+def test_bad_images_are_named(tmp_path) -> None:
     _write(tmp_path, "ok.png 0\nwide.png 0\ncut.png 1\ntext.png 1\ngone.png 1", {"ok.png": (4, 6), "wide.png": (6, 4)})
     (tmp_path / "cut.png").write_bytes((tmp_path / "ok.png").read_bytes()[:90])
     (tmp_path / "text.png").write_text("no picture")
@@ -184,7 +184,7 @@ def test_a_list_with_bad_labels_or_a_strange_shape_is_refused(tmp_path) -> None:
         ImageListDataset(tmp_path, "label.txt", 6, (2, 6, 4), seed=1)
 
 
-def test_grey_pictures_for_a_net_of_one_channel(tmp_path) -> None:
+def test_grey_images_for_a_net_of_one_channel(tmp_path) -> None:
     """Grey stays what it is; colours are weighed as in ITU-R BT.601, 299, 587 and 114 thousandths."""
     grey = np.arange(24, dtype=np.uint8).reshape(6, 4) * 10
     colour = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
@@ -198,7 +198,7 @@ def test_grey_pictures_for_a_net_of_one_channel(tmp_path) -> None:
     assert np.abs(found - weighed).max() <= 0.51  # rounded to whole grey values
 
 
-def test_synthetic_pictures_repeat_and_can_be_learned() -> None:
+def test_synthetic_images_repeat_and_can_be_learned() -> None:
     data = SyntheticDataset(200, 20, (3, 20, 12), seed=3)
     again = SyntheticDataset(200, 20, (3, 20, 12), seed=3)
     samples = [data.get(i, 0) for i in range(200)]

@@ -76,7 +76,7 @@ def test_batches_are_those_of_the_sampler(workers: int, prefetch: int, first_ste
         np.testing.assert_array_equal(images, np.broadcast_to((index + 100 * epoch)[:, None, None, None], images.shape))
 
 
-def test_flipped_pictures_are_the_same_for_any_workers_and_ranks(tmp_path) -> None:
+def test_flipped_images_are_the_same_for_any_workers_and_ranks(tmp_path) -> None:
     for number in range(12):
         pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
@@ -252,12 +252,12 @@ def test_a_batch_that_does_not_come_is_named_when_it_is_given_up() -> None:
     _assert_gone(pids, seconds=0)
 
 
-def test_closing_does_not_wait_for_a_slow_picture() -> None:
+def test_closing_does_not_wait_for_a_slow_image() -> None:
     loader = Loader(_Numbers(0, lambda: time.sleep(60)), _sampler(), 1, 0, 3)
     time.sleep(0.1)
     start = time.monotonic()
     loader.close()
-    assert time.monotonic() - start < 30  # half of what the picture takes
+    assert time.monotonic() - start < 30  # half of what the image takes
 
 
 SCRIPT = """

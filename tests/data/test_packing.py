@@ -109,7 +109,7 @@ def test_a_kill_after_all_is_written(tmp_path, to, monkeypatch):
 
 
 def test_records_are_those_of_the_description(tmp_path):
-    """Byte for byte what the kit writes from the layout, with the magic at every place of a picture."""
+    """Byte for byte what the kit writes from the layout, with the magic at every place of an image."""
     for data in (b"", b"abc", MAGIC, MAGIC * 3, b"a" + MAGIC, b"abcd" + MAGIC + b"x", MAGIC[:2] * 2 + MAGIC + MAGIC[1:],
                  b"abc" + MAGIC + b"z" + MAGIC):  # fmt: skip
         assert encode(data) == container_kit.record(data), data
@@ -219,7 +219,7 @@ def test_what_is_half_packed_of_other_data_is_not_continued(tmp_path, change, mo
 
 @pytest.mark.parametrize("to, name", [("recordio", "train.rec"), ("tar", "train-000001.tar"), ("lmdb", "data.mdb")])
 def test_what_is_read_back_is_compared(tmp_path, to, name, monkeypatch):
-    """A bit that the disk lost, in the picture or in the label."""
+    """A bit that the disk lost, in the image or in the label."""
     real = packing._compare
 
     def with_a_lost_bit(source, written, *rest):

@@ -133,7 +133,7 @@ def test_an_identity_in_the_middle_renumbers_those_behind_it():
     assert not found.relabelled and found.text == "another list, of 2,801 lines instead of 2,800"
 
 
-def test_pictures_that_are_gone_are_estimated():
+def test_images_that_are_gone_are_estimated():
     old = faces(400)
     found = compare(old, old[len(old) // 4 :])
     looked, gone = (int(word) for word in found.text.replace(",", "").split() if word.isdigit() and int(word) < 1000)

@@ -62,7 +62,7 @@ def test_the_lines_of_an_index_in_any_order(tmp_path):
 
 @pytest.mark.parametrize("idx", [True, False])
 def test_records_in_parts(tmp_path, idx):
-    """The magic in the picture, at its beginning, twice in a row, at its end; elsewhere it cuts nothing."""
+    """The magic in the image, at its beginning, twice in a row, at its end; elsewhere it cuts nothing."""
     pictures = [MAGIC + b"abc", b"abcd" + MAGIC + MAGIC + b"e", b"abcdefgh" + MAGIC, b"ab" + MAGIC + b"cd", MAGIC * 3]
     data = plain(pictures, [0, 1, 2, 3, 4])
     kinds = [record(each)[7] >> 5 for each in data.values()]
@@ -207,7 +207,7 @@ def test_an_index_of_one_endless_line(tmp_path):
 
 
 def test_an_offset_into_another_record(tmp_path):
-    """A whole record, with its magic, inside of a picture: to begin there would read a picture that is none."""
+    """A whole record, with its magic, inside of an image: to begin there would read an image that is none."""
     inner = record(image_data(1.0, b"inner"))
     picture = b"x" + bytes(7) + inner[4:]  # 24 bytes of header and 8 before the length: the place of the magic is empty
     write_records(tmp_path, {0: image_data(0.0, b"abcd"), 1: image_data(0.0, picture), 2: image_data(2.0, b"z")})
@@ -222,7 +222,7 @@ def test_an_offset_into_another_record(tmp_path):
 
 
 @pytest.mark.parametrize("idx", [True, False])
-def test_records_without_a_picture(tmp_path, idx):
+def test_records_without_a_image(tmp_path, idx):
     data = plain(PICTURES, LABELS)
     data[4] = image_data(0.0, b"")
     assert "the record has no image, and there is no header" in refusal(write_records(tmp_path, data, idx))

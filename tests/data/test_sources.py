@@ -71,7 +71,7 @@ def test_bytes_and_pixels_are_the_same_image():
 
 
 def test_a_ready_source_is_not_touched():
-    image = np.linspace(-2, 2, 4 * 6 * 5, dtype=np.float32).reshape(4, 6, 5)  # four channels are no picture
+    image = np.linspace(-2, 2, 4 * 6 * 5, dtype=np.float32).reshape(4, 6, 5)  # four channels are no image
     assert dataset(Given((image, 0), ready=True), (4, 6, 5)).get(0, 0)[0] is image
     for wrong, text in ((image.astype(np.float64), r"float64 \[4, 6, 5\]"), (image[:3], "float32"), (b"x", "bytes")):
         with pytest.raises(DataError, match=rf"^image 0: is {text}.*must be an array float32 \[4, 6, 5\]"):

@@ -1,4 +1,4 @@
-"""Pictures of every kind against pixels worked out by hand."""
+"""Images of every kind against pixels worked out by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return stream.getvalue()
 
 
-def test_every_way_to_hand_over_a_picture(tmp_path) -> None:
+def test_every_way_to_hand_over_a_image(tmp_path) -> None:
     encoded = _encode(Image.fromarray(RGB))
     path = tmp_path / "a b.png"
     path.write_bytes(encoded)

@@ -113,7 +113,7 @@ def test_users_random_augmentation_does_not_depend_on_workers() -> None:
     np.testing.assert_array_equal(runs[0], runs[2])
     assert hook.get(3, 0)[0][0, 0, 0] != hook.get(3, 1)[0][0, 0, 0]
     fractions = {round(float(hook.get(i, 0)[0][0, 0, 0]) - i, 4) for i in range(12)}
-    assert len(fractions) == 12  # not the same draw for each picture
+    assert len(fractions) == 12  # not the same draw for each image
 
 
 def test_the_callers_own_generators_are_left_alone() -> None:

@@ -18,7 +18,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 def made_up(
     pairs: int, name: str = "made up", noise: float = 1.2, **options
 ) -> tuple[PageData, np.ndarray, np.ndarray]:
-    """(the set, its squared distances [P], flags [P]); picture i is of one colour, `colour_of(i)`."""
+    """(the set, its squared distances [P], flags [P]); image i is of one colour, `colour_of(i)`."""
     rng = np.random.default_rng(3)
     same = np.arange(pairs) % 2 == 0
     first, other = rng.standard_normal((2, pairs, 24))

@@ -162,9 +162,9 @@ def test_anything_else_is_refused_and_not_run(tmp_path, content, named, protocol
     with pytest.raises(DataError) as caught:
         load_bin(path)
     # the directory is named after the test: what was found stands behind the path
-    said = str(caught.value).removeprefix(f"verification set {path}: ")
-    assert named in said and "\n" not in said
-    assert said.startswith("refused: ") or named == "images"
+    message = str(caught.value).removeprefix(f"verification set {path}: ")
+    assert named in message and "\n" not in message
+    assert message.startswith("refused: ") or named == "images"
     assert not flag.exists()
 
 
@@ -191,7 +191,7 @@ def test_refusal_leaves_the_reader_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "empty, truncated or no pickle"),
         (b"not a pickle at all", "empty, truncated or no pickle"),
@@ -214,8 +214,8 @@ def test_refusal_leaves_the_reader_as_it_was(tmp_path):
         (([*IMAGES[:3], np.zeros((2, 2, 4), np.uint8)], SAME), r"image 3 is an array uint8 \[2, 2, 4\]"),
     ],
 )
-def test_wrong_content(tmp_path, content, said):
-    with pytest.raises(DataError, match=r"set\.bin: .*" + said):
+def test_wrong_content(tmp_path, content, message):
+    with pytest.raises(DataError, match=r"set\.bin: .*" + message):
         load_bin(_written(tmp_path, content))
 
 

@@ -17,7 +17,7 @@ BOTH = (PAIRS, IDENTITIES)
 
 
 def make(tmp_path):
-    """A folder, and a list of the same pictures in another order with two of nobody; {file: its identity}."""
+    """A folder, and a list of the same images in another order with two of nobody; {file: its identity}."""
     owner, lines = {}, []
     for identity, size in enumerate(SIZES):
         folder = tmp_path / "faces" / f"p{identity}"
@@ -34,7 +34,7 @@ def make(tmp_path):
     return owner
 
 
-def test_a_folder_has_all_its_pictures_and_the_pairs_that_verification_has(tmp_path):
+def test_a_folder_has_all_its_images_and_the_pairs_that_verification_has(tmp_path):
     make(tmp_path)
     found = load_set(tmp_path / "faces", "faces/", BOTH)
     assert isinstance(found, IdentitySet) and found.identities.tolist() == np.repeat(np.arange(5), SIZES).tolist()

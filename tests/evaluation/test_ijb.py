@@ -13,7 +13,7 @@ from plsc.evaluation.ijb import build_templates, evaluate_templates, read_faces,
 
 @pytest.fixture
 def meta(tmp_path):
-    """40 templates of 10 people, 1 to 4 media of 1 to 3 pictures each, in a mixed order; all pairs of templates."""
+    """40 templates of 10 people, 1 to 4 media of 1 to 3 images each, in a mixed order; all pairs of templates."""
     rng = np.random.default_rng(5)
     rows = []
     for template in range(40):
@@ -81,7 +81,7 @@ def test_against_a_loop(meta, weighted, monkeypatch):
     assert np.abs(build_templates(features, faces)[1] - build_templates(features, faces, weights)[1]).max() > 0.01
 
 
-@pytest.mark.parametrize(("file", "line", "said"), [
+@pytest.mark.parametrize(("file", "line", "message"), [
     ("faces", "9.jpg 100", "faces.txt:3: '9.jpg 100'; expected name, template number and medium"),
     ("faces", "9.jpg 100 x", "faces.txt:3"),
     ("faces", "", "faces.txt:3: ''"),
@@ -94,7 +94,7 @@ def test_against_a_loop(meta, weighted, monkeypatch):
     ("scores", "4.jpg " + "1 " * 11, "scores.txt:3: .*; expected '3.jpg', ten"),
     ("scores", "3.jpg " + "1 " * 10 + "nan", "scores.txt:3"),
 ])  # fmt: skip
-def test_a_bad_line_is_named(meta, file, line, said):
+def test_a_bad_line_is_named(meta, file, line, message):
     folder, _ = meta
     faces = read_faces(folder / "faces.txt")
     path = folder / f"{file}.txt"
@@ -102,7 +102,7 @@ def test_a_bad_line_is_named(meta, file, line, said):
     lines[2] = line
     write(path, lines)
     read = {"faces": read_faces, "pairs": read_pairs, "scores": lambda path: read_scores(path, faces)}[file]
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read(path)
 
 

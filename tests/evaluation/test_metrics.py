@@ -66,7 +66,7 @@ def test_retrieval_through_the_metric():
 
 
 def test_identification_through_the_metric():
-    """The first picture of each identity is known; those that have one only are strangers."""
+    """The first image of each identity is known; those that have one only are strangers."""
     data, metric = a_set(), made("identification")
     first, probes = [], []
     for place, identity in enumerate(data.identities):

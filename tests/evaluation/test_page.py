@@ -49,7 +49,7 @@ def test_histograms_count_every_pair_once():
         assert counts.tolist() == expected and counts.sum() == 300
 
 
-def test_pictures_are_small_and_keep_their_shape():
+def test_images_are_small_and_keep_their_shape():
     one, _, _ = kit.made_up(600, worst=2)
     assert len(one.mistakes) == 2
     for mistake in one.mistakes:

@@ -66,8 +66,8 @@ def test_phone(made):
     assert (shot[:, -10:] == 255).all(), "something reaches beyond the right edge"
 
 
-def test_pictures_are_those_of_the_worst_pairs(made):
-    """The four cards: both pictures of a pair side by side, in the order of the file."""
+def test_images_are_those_of_the_worst_pairs(made):
+    """The four cards: both images of a pair side by side, in the order of the file."""
     path, one = made
     shot = kit.screenshot(path, 1100, 1600)
     for mistake in one.mistakes:

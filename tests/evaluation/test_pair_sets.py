@@ -71,12 +71,12 @@ def test_the_draw_is_uniform_and_stays_what_it_is():
 FROZEN = [[1, 2], [11, 13], [1, 8], [1, 10], [5, 6], [0, 1], [3, 6], [3, 8]]
 
 
-@pytest.mark.parametrize(("pairs", "folds", "seed", "said"), [
+@pytest.mark.parametrize(("pairs", "folds", "seed", "message"), [
     (30, 10, 0, "pairs: 30; a multiple of 20"), (0, 10, 0, "pairs: 0"), (20, 1, 0, "folds: 1"),
     (20, 10, -1, "seed: -1"),
 ])  # fmt: skip
-def test_settings_that_cannot_work(pairs, folds, seed, said):
-    with pytest.raises(ConfigError, match=said):
+def test_settings_that_cannot_work(pairs, folds, seed, message):
+    with pytest.raises(ConfigError, match=message):
         choose_pairs(SIZES, pairs, folds, seed)
 
 
@@ -110,7 +110,7 @@ def test_a_pair_list(tmp_path):
     assert image_location(pairs, 10).startswith("own pairs.txt:7: image ")  # the sixth pair, after the blank line
 
 
-@pytest.mark.parametrize(("line", "said"), [
+@pytest.mark.parametrize(("line", "message"), [
     ("a.jpg b.jpg 1", r"1 problem\(s\), the first: p.txt:11: 'a.jpg b.jpg 1'; expected path_a<TAB>path_b<TAB>0 or 1"),
     ("a.jpg\tb.jpg\t2", "p.txt:11"),
     ("a.jpg\t\t1", "p.txt:11"),
@@ -118,14 +118,14 @@ def test_a_pair_list(tmp_path):
     ("a.jpg\tc.jpg\t1", "p.txt:11: image '.*c.jpg' does not exist"),
     ("c\0.jpg\ta.jpg\t1", "p.txt:11: image .* does not exist"),
 ])  # fmt: skip
-def test_a_bad_line_is_named(tmp_path, line, said):
+def test_a_bad_line_is_named(tmp_path, line, message):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"x")
     good = ["a.jpg\tb.jpg\t1", "a.jpg\ta.jpg\t0"] * 5
     (tmp_path / "p.txt").write_text("\n".join(good))
     assert len(load_pairs(tmp_path / "p.txt", "p.txt").issame) == 10
     (tmp_path / "p.txt").write_text("\n".join([*good, line]))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         load_pairs(tmp_path / "p.txt", "p.txt")
 
 
@@ -166,11 +166,11 @@ def test_a_bad_list_is_said_before_training(tmp_path):
     for path in (tmp_path / "faces").rglob("*.jpg"):
         Image.new("RGB", (112, 112)).save(path)
     (tmp_path / "p.txt").write_text("faces/p000/000.jpg\tfaces/p000/9.jpg\t1\n")
-    for names, said in ((["faces/"], None), (["faces/", "p.txt"], "p.txt:1: image '.*9.jpg' does not exist")):
+    for names, message in ((["faces/"], None), (["faces/", "p.txt"], "p.txt:1: image '.*9.jpg' does not exist")):
         data = {"dataset": "synthetic", "dataset_dir": str(tmp_path), "val_targets": names}
         config = Config.from_dict({"data": data, "with_test": True})
-        if said is None:
+        if message is None:
             check_training_data(config, UserObjects(), Environment())
             continue
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             check_training_data(config, UserObjects(), Environment())

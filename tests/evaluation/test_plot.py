@@ -1,4 +1,4 @@
-"""The picture of a run: what it shows, where it goes, and what is said without matplotlib."""
+"""The image of a run: what it shows, where it goes, and what is said without matplotlib."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _colours(path):
     return {tuple(colour) for colour in np.unique(pixels, axis=0).tolist()}, Image.open(path).size
 
 
-def test_picture(tmp_path):
+def test_image(tmp_path):
     path = tmp_path / "report.png"
     losses = [(step, 40.0 / (1 + step)) for step in range(100)] + [(100, float("nan"))]
     plot.plot_run(path, losses, {"easy": _result(0.3), "hard": _result(1.5)})

@@ -1,4 +1,4 @@
-"""Retrieval against a loop over queries and gallery in float64: ties, lone pictures, distractors, blocks."""
+"""Retrieval against a loop over queries and gallery in float64: ties, lone images, distractors, blocks."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_against_a_loop(kind, block):
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "queries"])
 def test_the_ks_matter_to_recall_only(kind):
-    """Of other pictures no more than needed are looked at: as many as there are references, or as the largest k."""
+    """Of other images no more than needed are looked at: as many as there are references, or as the largest k."""
     gallery, ids, queries, query_id = case(kind)
     few, many = (retrieve(gallery, ids, queries, query_id, ks) for ks in ((1,), (1, 60)))
     assert (few.r_precision, few.map_at_r, few.recall[1]) == (many.r_precision, many.map_at_r, many.recall[1])
@@ -121,11 +121,11 @@ def test_an_equal_cosine_counts_against_the_query():
 
 
 def test_the_same_numbers_for_any_block():
-    """Copies of a picture are exactly as near as each other, wherever they lie in a block: with cosines as a matrix
+    """Copies of an image are exactly as near as each other, wherever they lie in a block: with cosines as a matrix
     product rounds them, precision@1 is 0.0098, 0.0049, 0 and 0 here (OpenBLAS on AVX2)."""
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((41, 48)).astype(np.float32)
-    gallery = np.concatenate([rows] * 5)  # each picture five times, under two identities
+    gallery = np.concatenate([rows] * 5)  # each image five times, under two identities
     ids = np.concatenate([np.arange(41)] * 2 + [np.arange(41, 82)] * 3)
     found = {block: retrieve(gallery, ids, block=block) for block in (1, 7 * 205, 31 * 205, 1 << 24)}
     assert len(set(map(str, found.values()))) == 1

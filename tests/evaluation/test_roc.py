@@ -124,7 +124,7 @@ def test_scikit_learn_agrees():
 
 
 @pytest.mark.parametrize(
-    ("scores", "same", "said"),
+    ("scores", "same", "message"),
     [
         ([1.0, 2.0], [True, True], "2 same and 0 different"),
         ([1.0, 2.0], [False, False], "0 same and 2 different"),
@@ -133,6 +133,6 @@ def test_scikit_learn_agrees():
         ([], [], "0 same"),
     ],
 )
-def test_wrong_input(scores, same, said):
-    with pytest.raises(DataError, match=said):
+def test_wrong_input(scores, same, message):
+    with pytest.raises(DataError, match=message):
         roc_curve(scores, same)

@@ -171,7 +171,7 @@ def test_zero_opposite_and_extreme_embeddings():
         assert pair_distances(rows).max() <= 4.0
         assert np.allclose(norms(rows), [0, 1, 0, 0, 1, 1, 1e-200, 1e-200, 1e200, 1e200], rtol=1e-15, atol=0)
         assert np.array_equal(normalize(rows)[0], [0, 0])
-        combined, xnorm = combine_flip(rows[4:5], rows[5:6])  # a picture and its mirror image cancel out
+        combined, xnorm = combine_flip(rows[4:5], rows[5:6])  # an image and its mirror image cancel out
         assert np.array_equal(combined, [[0, 0]]) and xnorm == 1.0
         collapsed = verify(np.zeros((40, 4)), np.tile([True, False], 10))
     assert (collapsed.accuracy, collapsed.auc, collapsed.eer, collapsed.xnorm) == (0.5, 0.5, 0.5, 0.0)
@@ -194,7 +194,7 @@ def test_dtypes_and_flags():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda e, s: (e[:-1], s), "119 embeddings for 60 pairs"),
         (lambda e, s: (e[:18], s[:9]), "9 pairs for 10 folds"),
@@ -211,9 +211,9 @@ def test_dtypes_and_flags():
         (lambda e, s: (e[:0], s[:0]), "0 pairs for 10 folds"),
     ],
 )
-def test_wrong_input(change, said):
+def test_wrong_input(change, message):
     embeddings, same = change(*_pairs(9))
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         verify(embeddings, same)
     assert "\n" not in str(caught.value)
 

@@ -202,7 +202,7 @@ def test_a_wrong_option_is_one_clear_line(options, words):
         assert word in str(caught.value)
 
 
-def test_a_picture_of_another_size_is_refused():
+def test_a_image_of_another_size_is_refused():
     with pytest.raises(ConfigError, match=r"model.image_shape: \[3, 33, 20\], but the input image is \[3, 32, 20\]"):
         build(narrow("ResNet18"), (3, 32, 20), False)
 

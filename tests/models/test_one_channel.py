@@ -29,7 +29,7 @@ def settings(folder: Path, channels: int = 1, **changes) -> dict:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Grey pictures with a list, a verification set of them, and a finished run."""
+    """Grey images with a list, a verification set of them, and a finished run."""
     folder = tmp_path_factory.mktemp("grey")
     for index in range(16):
         Image.fromarray(grey(index)).save(folder / f"{index}.png")
@@ -92,12 +92,12 @@ def test_own_data_may_have_any_channels(tmp_path):
             predictor.embed(grey(0))
 
 
-def test_pictures_for_a_net_of_two_channels_are_refused_in_one_line(folder, tmp_path):
+def test_images_for_a_net_of_two_channels_are_refused_in_one_line(folder, tmp_path):
     wrong = Entry(config=settings(folder, 2, model_save_dir=str(tmp_path / "run")))
     line = r"image_shape=\[2, 32, 48\]: images are read with 3 channels .RGB. or 1 .grey.*train_dataset"
     with pytest.raises(ConfigError, match=line):
         wrong.train()
     wrong.train_dataset = Numbers(2)
     wrong.set_with_test(True)
-    with pytest.raises(ConfigError, match=line):  # the verification sets are pictures
+    with pytest.raises(ConfigError, match=line):  # the verification sets are images
         wrong.train()

@@ -1,4 +1,4 @@
-"""Lists and folders of pictures, and galleries: no net needed."""
+"""Lists and folders of images, and galleries: no net needed."""
 
 from __future__ import annotations
 

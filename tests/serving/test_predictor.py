@@ -1,4 +1,4 @@
-"""Predictor: any kind of picture, batches, similarity, search, and models that cannot be opened."""
+"""Predictor: any kind of image, batches, similarity, search, and models that cannot be opened."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def test_every_kind_of_picture_gives_what_the_evaluation_program_gives(trained_run, predictor, tmp_path):
+def test_every_kind_of_image_gives_what_the_evaluation_program_gives(trained_run, predictor, tmp_path):
     image = kit.pixels(1)
     file = tmp_path / "picture.png"
     file.write_bytes(png(image))
@@ -57,7 +57,7 @@ def test_batches_keep_the_order(trained_run, predictor, monkeypatch):
 
 
 def test_other_sizes(trained_run, exported):
-    """Stretched and cropped as Pillow does it; the crop of a wider picture is its middle."""
+    """Stretched and cropped as Pillow does it; the crop of a wider image is its middle."""
     wide = kit.pixels(3, height=64, width=160)
     stretched = np.asarray(Image.fromarray(wide).resize((48, 32), Image.Resampling.BILINEAR))
     middle = np.asarray(Image.fromarray(wide[:, 32:128]).resize((48, 32), Image.Resampling.BILINEAR))
@@ -89,7 +89,7 @@ def test_similarity_and_search(predictor):
     ([kit.pixels(0), None], "must be bytes, a path, an array or a PIL image, not NoneType"),
     (np.zeros((32, 48, 3), np.float32), "pixels must be uint8 or uint16"),
 ])  # fmt: skip
-def test_what_is_no_picture(predictor, given, message):
+def test_what_is_no_image(predictor, given, message):
     with pytest.raises(DataError, match=message):
         predictor.embed(given)
 

@@ -44,7 +44,7 @@ def in_threads(work, count: int = THREADS) -> list:
 
 
 @pytest.mark.parametrize("callers", [1, 3])
-def test_each_thread_gets_the_embeddings_of_its_own_pictures(trained_run, exported, callers):
+def test_each_thread_gets_the_embeddings_of_its_own_images(trained_run, exported, callers):
     """In batches of several sizes, by threads that did not open the model."""
     images = np.concatenate([kit.net_input(kit.pixels(seed)) for seed in range(2 * THREADS)])
     expected = kit.evaluation_program(trained_run, images)

@@ -16,7 +16,7 @@ from plsc.serving.description import Description, read_description
 
 
 def net(path: Path, outputs: list[list[int]], image: list, kind: str = "GlobalAveragePool") -> bytes:
-    """An ONNX file with these outputs, each the mean over the pixels, for pictures [N, *image]."""
+    """An ONNX file with these outputs, each the mean over the pixels, for images [N, *image]."""
     nodes, infos = [], []
     for number, shape in enumerate(outputs):
         nodes.append(helper.make_node(kind, ["x"], [f"m{number}"]))
@@ -29,7 +29,7 @@ def net(path: Path, outputs: list[list[int]], image: list, kind: str = "GlobalAv
 
 
 def directory(path: Path, data: bytes, **changes) -> Path:
-    """An export of one ONNX file for pictures of 8 x 8 and an embedding of 3."""
+    """An export of one ONNX file for images of 8 x 8 and an embedding of 3."""
     (path / "backbone.onnx").write_bytes(data)
     files = {"backbone.onnx": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
     about = Description("0", "0", 1, "c", "x", [3, 8, 8], 127.5, 127.5, 3, None, False, False, ["embedding"],

@@ -51,7 +51,7 @@ def test_ranks():
     _, alone, two = bench("ranks", "--classes", "300", "--ranks", "1", "2", "--scaling", "strong", "--steps", "1")
     assert (alone["ranks"], alone["batch"], alone["collectives"], alone["sent"]) == (1, 4, 0, {})
     assert (two["ranks"], two["batch"]) == (2, 2)
-    # of a rank: labels of 8 bytes and features of 512 float32 for each of its 2 pictures
+    # of a rank: labels of 8 bytes and features of 512 float32 for each of its 2 images
     assert two["sent"]["all_gather"] == 2 * 8 + 2 * 4 * 512
 
 

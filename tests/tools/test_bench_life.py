@@ -27,7 +27,7 @@ def test_data():
     )
     for case in (alone, worker):  # rounded to whole images and to milliseconds
         assert case["images_per_second"] * case["seconds"] == pytest.approx(64, rel=0.2)
-    # the parts are what a picture takes, but for the batch and the loop around them
+    # the parts are what an image takes, but for the batch and the loop around them
     assert 0 < alone["us_read"] + alone["us_decode"] + alone["us_normalise"]
     assert start["seconds"] > 0 and start["peak_gb"] >= start["base_gb"]
     lines = [f"id_{label:07d}/{number}.jpg\t{label}\n" for label in range(3) for number in range(50)]

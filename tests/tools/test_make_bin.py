@@ -20,7 +20,7 @@ def make(*arguments):
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """6 identities of 3 pictures; {bytes: identity}."""
+    """6 identities of 3 images; {bytes: identity}."""
     folder, owner = tmp_path_factory.mktemp("own") / "faces", {}
     for identity in range(6):
         (folder / f"{identity}").mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_bin_and_list_hold_the_same_pairs(faces, tmp_path):
     for name in ("a.bin", "b.bin", "sub/list.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         done = make(folder, "--out", tmp_path / name, "--pairs", 36, "--folds", 3)
-        assert done.returncode == 0 and f"{name}: 36 pairs, 18 pictures of 6 identities" in done.stdout, done.stderr
+        assert done.returncode == 0 and f"{name}: 36 pairs, 18 images of 6 identities" in done.stdout, done.stderr
     other = make(folder, "--out", tmp_path / "c.bin", "--pairs", 36, "--folds", 3, "--seed", 1)
     assert other.returncode == 0
     digests = [hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in ("a.bin", "b.bin", "c.bin")]
@@ -58,20 +58,20 @@ def test_bin_and_list_hold_the_same_pairs(faces, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.bin", "b.bin", "c.bin", "sub"]
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (["--pairs", "40"], "20 of each kind are needed, the 6 identities give 18 distinct pairs of one identity and 135"),
     (["--pairs", "40"], "at most 20 pairs in 10 folds"),
     (["--pairs", "30"], "a multiple of 20"),
     (["--out", "x.zip"], "must end in .bin or .txt"),
 ])  # fmt: skip
-def test_what_cannot_be_is_refused_in_one_line(faces, tmp_path, arguments, said):
+def test_what_cannot_be_is_refused_in_one_line(faces, tmp_path, arguments, message):
     done = make(faces[0], "--out", tmp_path / "x.bin", *arguments)
-    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"no picture", "1/0.png"), (None, "8 x 4 pixels")])
-def test_a_picture_that_no_net_could_take_is_named(tmp_path, content, said):
+@pytest.mark.parametrize(("content", "message"), [(b"no picture", "1/0.png"), (None, "8 x 4 pixels")])
+def test_a_image_that_no_net_could_take_is_named(tmp_path, content, message):
     for identity in range(2):
         (tmp_path / "f" / f"{identity}").mkdir(parents=True)
         for picture in range(4):
@@ -81,5 +81,5 @@ def test_a_picture_that_no_net_could_take_is_named(tmp_path, content, said):
     if content:
         bad.write_bytes(content)
     done = make(tmp_path / "f", "--out", tmp_path / "x.bin", "--pairs", 12, "--folds", 3)
-    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "x.bin").exists()

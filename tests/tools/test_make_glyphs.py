@@ -44,7 +44,7 @@ def made(tmp_path_factory) -> Path:
     return out
 
 
-def test_lists_name_every_picture_and_only_those(made):
+def test_lists_name_every_image_and_only_those(made):
     listed = []
     for name, per_class in (("label.txt", 6), ("val.txt", 2)):
         rows = [line.split("\t") for line in (made / name).read_text().splitlines()]
@@ -98,7 +98,7 @@ def test_second_run_draws_nothing_and_other_settings_are_refused(made):
     assert again.returncode == 0 and "already there" in again.stdout
     other = run_tool("--out", made, *TINY, "--size", 48)
     assert other.returncode == 1
-    assert other.stderr.count("\n") == 1 and "size is 32 there, asked for 48" in other.stderr
+    assert other.stderr.count("\n") == 1 and "size is 32 there, requested 48" in other.stderr
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
 
 
@@ -110,8 +110,17 @@ def test_a_directory_of_somebody_else_is_left_alone(tmp_path):
 
 
 def settings(**changes) -> build.Settings:
-    values = {"classes": 24, "held_out_classes": 10, "size": 32, "per_class": 2, "pairs": 20, "seed": 0,
-              "charset": "gb2312-1", "train_designs": ("sans",), "held_out_designs": ("microhei",)}
+    values = {
+        "classes": 24,
+        "held_out_classes": 10,
+        "size": 32,
+        "per_class": 2,
+        "pairs": 20,
+        "seed": 0,
+        "charset": "gb2312-1",
+        "train_designs": ("sans",),
+        "held_out_designs": ("microhei",),
+    }
     return build.Settings(**{**values, **changes})
 
 
@@ -136,19 +145,22 @@ def test_a_missing_font_names_the_pip_command(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--classes", "1"], "--classes is 1"),
-    (["--classes", "3756"], "only 3755 characters"),
-    (["--held-out-classes", "499"], "--held-out-classes is 499, allowed: 2 to 498"),
-    (["--pairs", "30"], "multiple of 20"),
-    (["--charset", "big5"], "gb2312-1, gb2312, uro, uro+hangul"),
-    (["--seed", "-1"], "--seed is -1"),
-    (["--train-designs", "kai"], "'kai' is not known"),
-    (["--train-designs", "sans,microhei"], "'microhei' is named twice"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--classes", "1"], "--classes is 1"),
+        (["--classes", "3756"], "only 3755 characters"),
+        (["--held-out-classes", "499"], "--held-out-classes is 499, allowed: 2 to 498"),
+        (["--pairs", "30"], "multiple of 20"),
+        (["--charset", "big5"], "gb2312-1, gb2312, uro, uro+hangul"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--train-designs", "kai"], "'kai' is not known"),
+        (["--train-designs", "sans,microhei"], "'microhei' is named twice"),
+    ],
+)
 def test_bad_options_are_one_line(tmp_path, arguments, words):
     result = run_tool("--out", tmp_path / "set", "--processes", 1, *arguments)
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("looking at the fonts")]
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("reading the fonts")]
     assert result.returncode == 1 and len(lines) == 1 and words in lines[0], result.stderr
     assert not list(tmp_path.iterdir())
 
@@ -163,7 +175,7 @@ def test_held_out_classes_are_whole_runs_of_neighbours():
     points = list(range(1000, 2000))
     classes = charsets.choose_classes(points, 100, 20, seed=3, twins={})
     assert len(classes.trained) == 80 and len(classes.unseen) == 20
-    starts = classes.unseen[::charsets.RUN_LENGTH]
+    starts = classes.unseen[:: charsets.RUN_LENGTH]
     assert classes.unseen == tuple(start + step for start in starts for step in range(charsets.RUN_LENGTH))
     assert not set(classes.trained) & set(classes.unseen)
     everything = charsets.choose_classes(points, 1000, 100, seed=3, twins={})
@@ -203,14 +215,20 @@ def test_pairs_that_cannot_be_are_refused():
         pairs.PairChooser(0, 2, (1, 2), sides, twins).choose(20)
 
 
-def test_every_use_of_a_picture_has_its_own_stream():
-    purposes = [draw.PURPOSE_TRAIN, draw.PURPOSE_VAL, *build.PURPOSES.values(),
-                draw.PURPOSE_CLASSES, draw.PURPOSE_PAIRS, draw.PURPOSE_FIELDS]
+def test_every_use_of_a_image_has_its_own_stream():
+    purposes = [
+        draw.PURPOSE_TRAIN,
+        draw.PURPOSE_VAL,
+        *build.PURPOSES.values(),
+        draw.PURPOSE_CLASSES,
+        draw.PURPOSE_PAIRS,
+        draw.PURPOSE_FIELDS,
+    ]
     assert sorted(build.PURPOSES) == sorted(BINS)
     assert len({float(draw.stream(0, purpose).random()) for purpose in purposes}) == 8
 
 
-def test_a_picture_depends_on_its_key_alone():
+def test_a_image_depends_on_its_key_alone():
     face = fonts.FACES[2]
     key = {"seed": 5, "purpose": 0, "face": face, "point": 0x6C38, "k": 3, "size": 32}
     picture = draw.draw_jpeg(**key)

@@ -48,12 +48,12 @@ def main(case: dict) -> None:
     for _ in range(case["steps"] + 2):
         feature = torch.randn(case["batch"], embedding, requires_grad=True)
         label = torch.randint(0, classes, (case["batch"],))
-        began = time.perf_counter()
+        started = time.perf_counter()
         index = sample(label, classes, max(1, int(case["ratio"] * classes)))
         optimizer.zero_grad()
         loss_of(feature, weight, label, index, 64.0, 0.5).backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
     print(json.dumps({
         "seconds": round(sorted(seconds[2:])[case["steps"] // 2], 4),
         "peak_gb": round(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9, 3),

@@ -89,11 +89,11 @@ def main(case: dict) -> None:
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
     seconds, cpu = [], []
     for _ in range(case["steps"] + 2):
-        began, cpu_began = time.perf_counter(), time.process_time()
+        started, cpu_began = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
         net(image).backward(gradient)
         optimizer.step()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
         cpu.append(time.process_time() - cpu_began)
     print(json.dumps({
         "seconds": round(min(seconds[2:]), 4),

@@ -1,7 +1,7 @@
 """Reading training data: JPEG files to batches by number of workers, and the start with a list of millions of lines.
 
-The pictures are drawn: coloured noise with the spectrum of photographs, JPEG quality 90. workers 0 is one core: it
-reads, decodes, flips, normalises and puts into batches. The list has 50 pictures a class, a directory for each class;
+The images are drawn: coloured noise with the spectrum of photographs, JPEG quality 90. workers 0 is one core: it
+reads, decodes, flips, normalises and puts into batches. The list has 50 images a class, a directory for each class;
 the directories are links to one, so that millions of names cost no disk, but each is listed like one of its own.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 HELP = "JPEG files to batches by number of workers; the start with a long list"
-PICTURES, PER_CLASS = 256, 50
+NUM_IMAGES, PER_CLASS = 256, 50
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -42,37 +42,37 @@ def run(case: dict) -> dict:
 
 
 def read_batches(case: dict, root: Path) -> dict:
-    """Wall time of the batches, from when the first is there; with no workers also where it goes, by parts."""
+    """Wall time of the batches after the first; without workers, also the CPU time of each part."""
     from plsc.data import GlobalBatchSampler, ImageListDataset, Loader
 
-    size = draw(root, PICTURES, case["size"])
-    (root / "label.txt").write_text("".join(f"{number}.jpg\t{number % 10}\n" for number in range(PICTURES)))
+    size = draw(root, NUM_IMAGES, case["size"])
+    (root / "label.txt").write_text("".join(f"{number}.jpg\t{number % 10}\n" for number in range(NUM_IMAGES)))
     data = ImageListDataset(root, "label.txt", 10, (3, case["size"], case["size"]), seed=1)
-    sampler = GlobalBatchSampler(PICTURES, case["batch"], 0, 1, seed=1)
+    sampler = GlobalBatchSampler(NUM_IMAGES, case["batch"], 0, 1, seed=1)
     steps = max(2, case["images"] // case["batch"])
     with Loader(data, sampler, case["workers"], 0, steps + 1) as loader:
         next(loader)
-        began, cpu = time.perf_counter(), time.process_time()
+        started, cpu = time.perf_counter(), time.process_time()
         for _ in loader:
             pass
-        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     images = steps * case["batch"]
-    figures = {"seconds": round(seconds, 3), "images_per_second": round(images / seconds),
+    values = {"seconds": round(seconds, 3), "images_per_second": round(images / seconds),
                "cpu_us_per_image_here": round(1e6 * cpu / images, 1), "bytes_per_jpeg": size}  # fmt: skip
-    return figures if case["workers"] else {**figures, **parts(root)}
+    return values if case["workers"] else {**values, **parts(root)}
 
 
 def parts(root: Path) -> dict:
-    """Microseconds of CPU per picture of the parts of reading."""
+    """CPU time in microseconds per image, for each part of reading."""
     from plsc.data import decode_image, normalise
     from plsc.data.transforms import is_flipped
 
-    files = [root / f"{number}.jpg" for number in range(PICTURES)]
+    files = [root / f"{number}.jpg" for number in range(NUM_IMAGES)]
     encoded = [file.read_bytes() for file in files]
-    pixels = [decode_image(one, "a picture") for one in encoded]
+    pixels = [decode_image(one, "an image") for one in encoded]
     return {
         "us_read": microseconds(lambda i: files[i].read_bytes()),
-        "us_decode": microseconds(lambda i: decode_image(encoded[i], "a picture")),
+        "us_decode": microseconds(lambda i: decode_image(encoded[i], "an image")),
         "us_draw_flip": microseconds(lambda i: is_flipped(1, 0, i)),
         "us_normalise": microseconds(lambda i: normalise(pixels[i], 127.5, flip=i % 2 == 0)),
     }
@@ -82,11 +82,11 @@ def microseconds(work) -> float:
     """CPU time of ``work(i)``, the best of three passes."""
     passes = []
     for _ in range(3):
-        began = time.process_time()
-        for number in range(PICTURES):
+        started = time.process_time()
+        for number in range(NUM_IMAGES):
             work(number)
-        passes.append(time.process_time() - began)
-    return round(1e6 * min(passes) / PICTURES, 1)
+        passes.append(time.process_time() - started)
+    return round(1e6 * min(passes) / NUM_IMAGES, 1)
 
 
 def draw(root: Path, count: int, size: int) -> int:
@@ -109,8 +109,8 @@ def draw(root: Path, count: int, size: int) -> int:
 def start_with_list(case: dict, root: Path) -> dict:
     """Seconds from `Entry.train()` to the end of the first step with a long list, and the peak of the memory.
 
-    The net is as small as can be. base_gb: the process before it, with Paddle and PLSC loaded. worker_mb: what one of
-    the two data workers has for itself and does not share.
+    The model is very small. base_gb: memory before, with Paddle and PLSC imported. worker_mb: private memory of one of
+    the two data workers.
     """
     from plsc import Entry
     from plsc.backend.paddle_version import require_paddle
@@ -120,9 +120,9 @@ def start_with_list(case: dict, root: Path) -> dict:
     lines, size = case["list_lines"], case["size"]
     classes = write_list(root, lines, size)
     base = peak()
-    began = time.perf_counter()
+    started = time.perf_counter()
     data = ImageListDataset(root, "label.txt", classes, (3, size, size), seed=1)
-    reading = time.perf_counter() - began
+    reading = time.perf_counter() - started
     with Loader(data, GlobalBatchSampler(lines, 8, 0, 1, seed=1), 2, 0, 40) as loader:
         for _ in range(20):
             next(loader)
@@ -134,16 +134,16 @@ def start_with_list(case: dict, root: Path) -> dict:
         "classifier": {"num_classes": classes, "sample_ratio": 0.01}, "train_batch_size": 8, "train_steps": 1,
         "model_save_dir": str(root / "run"),
     })  # fmt: skip
-    began, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), time.process_time()
     entry.train()
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     return {"seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2), "reading_seconds": round(reading, 2),
             "peak_gb": round(peak() / 1e9, 3), "base_gb": round(base / 1e9, 3), "worker_mb": round(private / 1e6, 1),
             "list_mb": round((root / "label.txt").stat().st_size / 1e6, 1)}  # fmt: skip
 
 
 def write_list(root: Path, lines: int, size: int) -> int:
-    """A list of so many lines, and pictures for it; returns the number of classes."""
+    """A list of so many lines, and images for it; returns the number of classes."""
     (root / "some").mkdir()
     draw(root / "some", PER_CLASS, size)
     classes = -(-lines // PER_CLASS)

@@ -166,9 +166,9 @@ class HeadBench:
         for _ in range(steps + 2):
             for name, (program, fetches) in programs.items():
                 feed = self._feed()
-                began = time.perf_counter()
+                started = time.perf_counter()
                 self.executor.run(program, feed=feed, fetch_list=fetches)
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - started)
                 self.history.advance(0.1)
         return {name: float(np.median(values[2:])) for name, values in seconds.items()}
 

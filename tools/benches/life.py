@@ -1,8 +1,8 @@
 """What a run costs besides its steps: start, save, load, verification, export, prediction.
 
 The cases of a round build on each other. start: from the start of the process to the end of the first step, with a
-checkpoint at the end, written while training waits. load: the same run goes on from it. verify: pictures judged by the
-program that training uses, and by test(); each picture is computed twice, the second time as its mirror image. export:
+checkpoint at the end, written while training waits. load: the same run goes on from it. verify: images judged by the
+program that training uses, and by test(); each image is computed twice, the second time as its mirror image. export:
 convert_for_prediction with its comparison. predict: `Predictor.run` on batches, by Paddle Inference and, where ONNX
 Runtime and paddle2onnx are installed, by that. cpu_ms counts all threads: the figure for a machine that is not free.
 """
@@ -28,10 +28,10 @@ LEAST_SECONDS = 2.0  # of prediction, at least three batches
 def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="ResNet50")
     command.add_argument("--width", type=int, default=64, help="model.base_width of a ResNet")
-    command.add_argument("--size", type=int, default=112, help="width and height of the pictures")
+    command.add_argument("--size", type=int, default=112, help="width and height of the images")
     command.add_argument("--classes", type=int, default=100_000)
     command.add_argument("--batch", type=int, default=16, help="images of a training step")
-    command.add_argument("--images", type=int, default=64, help="pictures to verify")
+    command.add_argument("--images", type=int, default=64, help="images to verify")
     command.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="images of a prediction")
     command.add_argument("--directory", help="keep what is made there, and use it next time with some of the --parts")
     command.add_argument("--parts", nargs="+", default=["start", "load", "verify", "export", "predict"])
@@ -78,11 +78,11 @@ class Stopwatch:
         usual = getattr(owner, last)
 
         def timed(*arguments, **keys):
-            began, cpu = time.perf_counter(), time.process_time()
+            started, cpu = time.perf_counter(), time.process_time()
             try:
                 return usual(*arguments, **keys)
             finally:
-                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
                 self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - cpu
                 if after is not None:
                     after()
@@ -108,7 +108,7 @@ def settings(case: dict, **changes) -> dict:
 
 def start(case: dict) -> dict:
     shutil.rmtree(f"{case['directory']}/run", ignore_errors=True)
-    began, watch, first = time.perf_counter() - age(), Stopwatch(), []
+    started, watch, first = time.perf_counter() - age(), Stopwatch(), []
     from plsc import Entry
     from plsc.backend.paddle_version import require_paddle
 
@@ -124,7 +124,8 @@ def start(case: dict) -> dict:
     result = Entry(config=settings(case)).train()
     size = bytes_of(result.checkpoint)
     saving = watch.seconds.pop("save")
-    return {"seconds": round(first[0] - began, 2), "of_these": {"imports": round(loaded - began, 2), **watch.rounded()},
+    parts = {"imports": round(loaded - started, 2), **watch.rounded()}
+    return {"seconds": round(first[0] - started, 2), "of_these": parts,
             "save_seconds": round(saving, 3), "checkpoint_gb": round(size / 1e9, 3),
             "save_seconds_per_gb": round(1e9 * saving / size, 2)}  # fmt: skip
 
@@ -142,7 +143,7 @@ def load(case: dict) -> dict:
 
 
 class Pairs:
-    """A `test_dataset` of random pictures."""
+    """A `test_dataset` of random images."""
 
     def __init__(self, images: int, size: int):
         self._images, self._size = images, size
@@ -160,7 +161,7 @@ def verify(case: dict) -> dict:
 
     watch = Stopwatch()
     watch.watch("embed", "plsc.engine.evaluation.evaluate", "Embedder.embed")
-    began = time.perf_counter()
+    started = time.perf_counter()
     entry = Entry(config=settings(case, with_test=True, test_batch_size=min(32, case["images"])))
     entry.test_dataset = Pairs(case["images"], case["size"])
     if case["by"] == "test":
@@ -168,7 +169,7 @@ def verify(case: dict) -> dict:
         entry.test()
     else:
         entry.train()  # nothing is left to train: it verifies
-    whole, images = time.perf_counter() - began, 2 * case["images"]
+    whole, images = time.perf_counter() - started, 2 * case["images"]
     return {"seconds": round(watch.seconds["embed"] / images, 5), "whole_seconds": round(whole, 2),
             "images_per_second": round(images / watch.seconds["embed"], 1),
             "cpu_ms": round(1e3 * watch.cpu["embed"] / images, 1)}  # fmt: skip
@@ -178,25 +179,25 @@ def export(case: dict) -> dict:
     from plsc import Entry
 
     keys = {"checkpoint_dir": f"{case['directory']}/run", "export": {"format": "both" if case["onnx"] else "paddle"}}
-    began = time.perf_counter()
+    started = time.perf_counter()
     Entry(config=settings(case, **{**keys, "model_save_dir": f"{case['directory']}/exported"})).convert_for_prediction()
-    return {"seconds": round(time.perf_counter() - began, 2)}
+    return {"seconds": round(time.perf_counter() - started, 2)}
 
 
 def predict(case: dict) -> dict:
     from plsc import Predictor
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     predictor = Predictor(f"{case['directory']}/exported/inference", case["runtime"], threads=case["threads"])
-    opening = time.perf_counter() - began
+    opening = time.perf_counter() - started
     shape = (case["batch"], 3, case["size"], case["size"])
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     predictor.run(images)
     times, ended = [], time.perf_counter() + LEAST_SECONDS
     while time.perf_counter() < ended or len(times) < 3:
-        began, cpu = time.perf_counter(), time.process_time()
+        started, cpu = time.perf_counter(), time.process_time()
         predictor.run(images)
-        times.append((time.perf_counter() - began, time.process_time() - cpu))
+        times.append((time.perf_counter() - started, time.process_time() - cpu))
     best, cpu = (min(column) / case["batch"] for column in zip(*times))
     return {"seconds": round(best, 5), "images_per_second": round(1 / best, 1), "cpu_ms": round(1e3 * cpu, 1),
             "opening_seconds": round(opening, 2)}  # fmt: skip

@@ -86,9 +86,9 @@ def run_rank(case: dict) -> dict:
             "image": rng.standard_normal((case["batch"], 3, 32, 32)).astype("float32"),
             "label": rng.integers(0, case["classes"], case["batch"]),
         }
-        began = time.perf_counter()
+        started = time.perf_counter()
         session.step(step, inputs, 0.1)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
     found = collective_bytes(operations(program.main), program.shard.num_sample)
     sent = Counter()
     for kind, size in found:

@@ -1,6 +1,6 @@
 """The whole training step on this machine: images per second of all ranks, and what of the time is not the net.
 
-    wait    share of the loop that waits for data (synthetic pictures from one worker process of each rank)
+    wait    share of the loop that waits for data (synthetic images from one worker process of each rank)
     python  share of the step outside of Paddle's executor
     cpu     seconds of processor time of the cheapest step, all threads: less moved by other work on the machine
     head    share of that which the classifier takes: its step alone, on a net of one layer
@@ -122,11 +122,11 @@ def steps(case: dict, parts, env, group) -> dict[str, float]:
             use_onednn(program.main)
         inside = timed(session)
         for number in range(count):
-            began, cpu_began = time.perf_counter(), time.process_time()
+            started, cpu_began = time.perf_counter(), time.process_time()
             _, images, labels = next(loader)
-            waits.append(time.perf_counter() - began)
+            waits.append(time.perf_counter() - started)
             session.step(number, {"image": images, "label": labels}, 0.01)
-            rounds.append(time.perf_counter() - began)
+            rounds.append(time.perf_counter() - started)
             cpu.append(time.process_time() - cpu_began)
             python.append(rounds[-1] - waits[-1] - inside.pop())
     return {
@@ -142,9 +142,9 @@ def timed(session) -> list[float]:
     seconds, run_program = [], session.executor.run
 
     def run_timed(*args, **kwargs):
-        began = time.perf_counter()
+        started = time.perf_counter()
         values = run_program(*args, **kwargs)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
         return values
 
     session.executor.run = run_timed

@@ -1,1 +1,1 @@
-"""UserObjects of tools/make_glyphs.py: fonts, charsets, drawing, pairs, and writing the whole set."""
+"""Modules of tools/make_glyphs.py: fonts, charsets, drawing, pairs, and writing the whole set."""

@@ -1,4 +1,4 @@
-"""The whole set: classes, pictures, lists and pairs, drawn by several processes and put in place in one step."""
+"""Builds the set: classes, images, lists and pairs, drawn by several processes, with an atomic result."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from pathlib import Path
 from glyphs import draw
 from glyphs.charsets import CHARSETS, Classes, choose_classes, find_twins
 from glyphs.fonts import FACES, Face, digests, faces_of, font_path
-from glyphs.pairs import PairChooser, Picture, bin_bytes
+from glyphs.pairs import ImageSpec, PairChooser, bin_bytes
 from plsc.errors import DataError
 
 MARKER = "glyphs.json"
-# Raise it when the same settings draw other pictures than before.
+# Increase it when the same settings give other images than before.
 FORMAT = 1
 VAL_PER_DESIGN = 2
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what is drawn. It is written to the set's marker file."""
+    """The settings that determine the set. They are written to its marker file."""
 
     classes: int
     held_out_classes: int
@@ -55,10 +55,10 @@ class _Split:
 
 
 def build(out: Path, settings: Settings, processes: int) -> bool:
-    """Draw the set into `out`; False when it is there already with the same settings.
+    """Draw the set into `out`. Returns False if it exists already with the same settings.
 
-    Raises DataError when `out` holds anything else, a font is missing, or the settings cannot be met. The set is
-    written to a directory beside `out` and renamed at the end, so `out` is never half a set.
+    Raises DataError if `out` has other contents, a font is missing, or the settings are impossible. The set is written
+    to a temporary directory beside `out` and renamed at the end, so `out` is never incomplete.
     """
     if _is_done(out, settings):
         return False
@@ -66,18 +66,18 @@ def build(out: Path, settings: Settings, processes: int) -> bool:
     for face in split.all_faces():
         font_path(face)
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
-        target = aside / "set"  # mkdtemp's own directory is for the owner only; this one follows the umask
+        target = temporary / "set"  # mkdtemp's own directory is for the owner only; this one follows the umask
         target.mkdir()
         with _workers(processes) as run:
             _write_set(target, settings, split, run)
         try:
             target.rename(out)
         except OSError as error:
-            raise DataError(f"--out {out}: the finished set cannot be put there: {error.strerror}") from None
+            raise DataError(f"--out {out}: the finished set cannot be moved there: {error.strerror}") from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 
@@ -89,10 +89,11 @@ def _is_done(out: Path, settings: Settings) -> bool:
         found = json.loads((out / MARKER).read_text())
         differing = [key for key in wanted if found.get(key) != wanted[key]]
     except (OSError, ValueError, AttributeError):
-        raise DataError(f"--out {out} exists and is not a set made by this program (no {MARKER}): "
-                        f"choose another --out") from None
+        raise DataError(
+            f"--out {out} exists and is not a set made by this program (no {MARKER}): choose another --out"
+        ) from None
     if differing:
-        changes = ", ".join(f"{key} is {found.get(key)} there, asked for {wanted[key]}" for key in differing)
+        changes = ", ".join(f"{key} is {found.get(key)} there, requested {wanted[key]}" for key in differing)
         raise DataError(f"--out {out} holds a set with other settings ({changes}): choose another --out or remove it")
     return True
 
@@ -107,7 +108,7 @@ def _workers(processes: int) -> Iterator:
     if processes == 1:
         yield lambda function, items, chunk: map(function, items)
         return
-    # On Ctrl-C only the parent speaks.
+    # Only the parent handles Ctrl-C.
     quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), **quiet) as pool:
         try:
@@ -122,31 +123,33 @@ def _write_set(target: Path, settings: Settings, split: _Split, run) -> None:
     classes = _survey(settings, split, run)
     chosen = {name: chooser.choose(settings.pairs) for name, chooser in _choosers(settings, split, classes).items()}
     _write_images(target, settings, split, classes, run)
-    for name, (pictures, is_same) in chosen.items():
-        paint = partial(_draw_picture, settings.seed, PURPOSES[name], settings.size)
-        encoded = list(_progress(f"{name}.bin", run(paint, pictures, 64), len(pictures), "pictures"))
+    for name, (specs, is_same) in chosen.items():
+        draw_one = partial(_draw_image, settings.seed, PURPOSES[name], settings.size)
+        encoded = list(_progress(f"{name}.bin", run(draw_one, specs, 64), len(specs), "images"))
         (target / f"{name}.bin").write_bytes(bin_bytes(encoded, is_same))
     _write_tables(target, split, classes)
     (target / MARKER).write_text(json.dumps(_marker(settings), indent=1) + "\n")
 
 
 def _survey(settings: Settings, split: _Split, run) -> Classes:
-    """Choose among the characters that every face has; know which of them share a glyph."""
+    """Choose classes among the characters of all faces, and find those that share a glyph."""
     points = CHARSETS[settings.charset]()
     examine = partial(_digests_of, split.all_faces())
-    drawn = list(_progress("looking at the fonts", run(examine, points, 64), len(points), "characters"))
+    drawn = list(_progress("reading the fonts", run(examine, points, 64), len(points), "characters"))
     covered = [(point, row) for point, row in zip(points, drawn) if all(row)]
     points, drawn = [point for point, _ in covered], [row for _, row in covered]
-    return choose_classes(points, settings.classes, settings.held_out_classes, settings.seed,
-                          find_twins(points, drawn))
+    return choose_classes(points, settings.classes, settings.held_out_classes, settings.seed, find_twins(points, drawn))
 
 
 def _digests_of(faces: list[Face], point: int) -> list[bytes]:
     return digests(chr(point), faces)
 
 
-PURPOSES = {"seen_newfont": draw.PURPOSE_SEEN_NEWFONT, "unseen": draw.PURPOSE_UNSEEN,
-             "unseen_newfont": draw.PURPOSE_UNSEEN_NEWFONT}
+PURPOSES = {
+    "seen_newfont": draw.PURPOSE_SEEN_NEWFONT,
+    "unseen": draw.PURPOSE_UNSEEN,
+    "unseen_newfont": draw.PURPOSE_UNSEEN_NEWFONT,
+}
 
 
 def _choosers(settings: Settings, split: _Split, classes: Classes) -> dict[str, PairChooser]:
@@ -155,16 +158,18 @@ def _choosers(settings: Settings, split: _Split, classes: Classes) -> dict[str, 
         "unseen": (classes.unseen, (split.train, split.train)),
         "unseen_newfont": (classes.unseen, (split.held_out, split.held_out)),
     }
-    return {name: PairChooser(settings.seed, PURPOSES[name], points, sides, classes.twins)
-            for name, (points, sides) in plan.items()}
+    return {
+        name: PairChooser(settings.seed, PURPOSES[name], points, sides, classes.twins)
+        for name, (points, sides) in plan.items()
+    }
 
 
-def _draw_picture(seed: int, purpose: int, size: int, picture: Picture) -> bytes:
-    return draw.draw_jpeg(seed, purpose, picture.face, picture.point, picture.k, size)
+def _draw_image(seed: int, purpose: int, size: int, spec: ImageSpec) -> bytes:
+    return draw.draw_jpeg(seed, purpose, spec.face, spec.point, spec.k, size)
 
 
 def _schedule(designs: list[list[Face]], count: int) -> list[tuple[Face, int]]:
-    """`count` (face, k): the designs in turn, within a design its faces in turn; k counts within the face."""
+    """`count` entries (face, k): designs alternate, and faces within a design; k counts within the face."""
     used: dict[Face, int] = {}
     result = []
     for number in range(count):
@@ -177,20 +182,20 @@ def _schedule(designs: list[list[Face]], count: int) -> list[tuple[Face, int]]:
 
 
 def _write_images(target: Path, settings: Settings, split: _Split, classes: Classes, run) -> None:
-    """images/, label.txt and val.txt, one task a class."""
+    """Write images/, label.txt and val.txt, one task per class."""
     lists = {
         "label.txt": (draw.PURPOSE_TRAIN, _schedule(split.train, settings.per_class)),
         "val.txt": (draw.PURPOSE_VAL, _schedule(split.held_out, VAL_PER_DESIGN * len(split.held_out))),
     }
-    schedule = [(purpose, face, k) for purpose, pictures in lists.values() for face, k in pictures]
+    schedule = [(purpose, face, k) for purpose, specs in lists.values() for face, k in specs]
     (target / "images").mkdir()
-    paint = partial(_write_class, target, settings.seed, settings.size, schedule)
-    for _ in _progress("images", run(paint, list(enumerate(classes.trained)), 4), len(classes.trained), "classes"):
+    draw_one = partial(_write_class, target, settings.seed, settings.size, schedule)
+    for _ in _progress("images", run(draw_one, list(enumerate(classes.trained)), 4), len(classes.trained), "classes"):
         pass
-    for name, (_, pictures) in lists.items():
+    for name, (_, specs) in lists.items():
         with open(target / name, "w") as file:
             for label in range(len(classes.trained)):
-                file.writelines(f"{_image_path(label, face, k)}\t{label}\n" for face, k in pictures)
+                file.writelines(f"{_image_path(label, face, k)}\t{label}\n" for face, k in specs)
 
 
 def _image_path(label: int, face: Face, k: int) -> str:
@@ -205,7 +210,7 @@ def _write_class(target: Path, seed: int, size: int, schedule: list, labelled: t
 
 
 def _write_tables(target: Path, split: _Split, classes: Classes) -> None:
-    """classes.tsv: every character with its label or "-"; faces.tsv: every face with its design and role."""
+    """Write classes.tsv: every character with its label or "-"; faces.tsv: every face with its design and role."""
     rows = [(str(label), point, "trained") for label, point in enumerate(classes.trained)]
     rows += [("-", point, "unseen") for point in classes.unseen]
     with open(target / "classes.tsv", "w", encoding="utf-8") as file:
@@ -222,7 +227,7 @@ def _write_tables(target: Path, split: _Split, classes: Classes) -> None:
 
 
 def _progress(title: str, results: Iterable, total: int, unit: str) -> Iterator:
-    """Pass results on; on stderr say how many there are, the rate and the time left."""
+    """Yield the results; report count, rate and remaining time on stderr."""
     live = sys.stderr.isatty()
     start = shown = time.monotonic()
     for done, result in enumerate(results, start=1):
@@ -231,7 +236,7 @@ def _progress(title: str, results: Iterable, total: int, unit: str) -> Iterator:
         if done == total or now - shown >= (0.5 if live else 10.0):
             shown = now
             rate = done / max(now - start, 1e-9)
-            text = f"{title}: {done}/{total} {unit}, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
+            text = f"{title}: {done:,}/{total:,} {unit}, {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"
             end = "\n" if done == total or not live else ""
             print(f"\r{text:<79}" if live else text, end=end, file=sys.stderr, flush=True)
 

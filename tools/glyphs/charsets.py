@@ -1,4 +1,4 @@
-"""Which characters there are, which of them become classes, and which of those are held out."""
+"""The characters, those that become classes, and those of them that are held out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from glyphs.draw import PURPOSE_CLASSES, stream
 from plsc.errors import DataError
 
-# Classes are taken in runs of neighbours in Unicode order (same radical, about as many strokes), so that a small
-# set too has pairs that are hard to tell apart, among the held-out classes as well.
+# Classes are drawn in runs of neighbours in Unicode order (same radical, similar number of strokes), so that small sets
+# and held-out classes have hard pairs, too.
 RUN_LENGTH = 5
 
 
@@ -46,16 +46,19 @@ class Classes:
     twins: dict[int, frozenset[int]]
 
 
-def choose_classes(points: list[int], num_classes: int, num_held_out: int, seed: int,
-                   twins: dict[int, frozenset[int]]) -> Classes:
-    """Draw `num_classes` of `points` in runs of RUN_LENGTH; the first `num_held_out` drawn are never trained.
+def choose_classes(
+    points: list[int], num_classes: int, num_held_out: int, seed: int, twins: dict[int, frozenset[int]]
+) -> Classes:
+    """Draw `num_classes` of `points` in runs of RUN_LENGTH; the first `num_held_out` are held out.
 
-    Raises DataError when there are fewer points than asked for.
+    Raises DataError if there are not enough points.
     """
     if num_classes > len(points):
-        raise DataError(f"--classes is {num_classes}, but only {len(points)} characters of this --charset are in all "
-                        f"the fonts chosen: ask for fewer or take a larger --charset")
-    runs = [points[start:start + RUN_LENGTH] for start in range(0, len(points), RUN_LENGTH)]
+        raise DataError(
+            f"--classes is {num_classes}, but only {len(points)} characters of this --charset are in all "
+            f"the fonts chosen: ask for fewer or take a larger --charset"
+        )
+    runs = [points[start : start + RUN_LENGTH] for start in range(0, len(points), RUN_LENGTH)]
     order = np.argsort(stream(seed, PURPOSE_CLASSES).random(len(runs)), kind="stable")
     drawn = [point for run in order for point in runs[run]][:num_classes]
     return Classes(tuple(sorted(drawn[num_held_out:])), tuple(sorted(drawn[:num_held_out])), twins)

@@ -1,6 +1,6 @@
-"""One picture of one character: drawn, bent, placed on a background, and encoded as JPEG.
+"""One image of one character: drawn, bent, placed on a background, and encoded as JPEG.
 
-Every picture has its own random stream, keyed by (seed, purpose, face, character, k). It therefore does not depend
+Every image has its own random stream, keyed by (seed, purpose, face, character, k). It therefore does not depend
 on which process draws it, nor on what was drawn before.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from glyphs.fonts import REGULAR_WEIGHT, WEIGHT_RANGE, Face, draw_character
 
-# What a random stream is for: a number in its key, so that no picture of a test set is a picture of the training set.
+# What a random stream is for: a number in its key, so that no image of a test set is an image of the training set.
 PURPOSE_TRAIN, PURPOSE_VAL, PURPOSE_SEEN_NEWFONT, PURPOSE_UNSEEN, PURPOSE_UNSEEN_NEWFONT = range(5)
 PURPOSE_CLASSES, PURPOSE_PAIRS, PURPOSE_FIELDS = 16, 17, 18
 
@@ -33,7 +33,7 @@ def stream(seed: int, purpose: int, face: int = 0, point: int = 0, k: int = 0) -
 
 
 def draw_jpeg(seed: int, purpose: int, face: Face, point: int, k: int, size: int) -> bytes:
-    """The `k`-th picture of a character in a face: a grey JPEG of `size` x `size`, ink darker than the ground."""
+    """The `k`-th image of a character in a face: a grey JPEG of `size` x `size`, ink darker than the ground."""
     draws = iter(stream(seed, purpose, face.code, point, k).random(_NUM_DRAWS).tolist())
 
     def between(low: float, high: float) -> float:
@@ -67,8 +67,10 @@ def _mesh(between, size: int, canvas: int) -> list:
             y = (row / 2 - 0.5) * size - down
             x, y = x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)
             x, y = (x + shear * y) / (scale * stretch), y * stretch / scale
-            corners[row, column] = (x + canvas / 2 + between(-0.04, 0.04) * size,
-                                    y + canvas / 2 + between(-0.04, 0.04) * size)
+            corners[row, column] = (
+                x + canvas / 2 + between(-0.04, 0.04) * size,
+                y + canvas / 2 + between(-0.04, 0.04) * size,
+            )
     half = size // 2
     edges = (0, half, size)
     mesh = []

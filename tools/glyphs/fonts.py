@@ -1,4 +1,4 @@
-"""The fonts that come with pip: where they lie, which design each belongs to, how one face is opened."""
+"""The fonts that pip installs: their files, designs and faces."""
 
 from __future__ import annotations
 
@@ -69,16 +69,19 @@ def open_face(face: Face, em: int) -> ImageFont.FreeTypeFont:
     try:
         font = ImageFont.truetype(path, em, index=face.index, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
-        raise DataError(f"font {path} cannot be opened ({error}): "
-                        f"pip install --force-reinstall {face.package}") from None
+        raise DataError(
+            f"font {path} cannot be opened ({error}): pip install --force-reinstall {face.package}"
+        ) from None
     if font.getname()[0] != face.family:
-        raise DataError(f"font {path} entry {face.index} is '{font.getname()[0]}', not '{face.family}': "
-                        f"another release of {face.package} than this program knows")
+        raise DataError(
+            f"font {path} entry {face.index} is '{font.getname()[0]}', not '{face.family}': "
+            f"this release of {face.package} is not supported"
+        )
     return font
 
 
 def draw_character(face: Face, character: str, em: int, canvas: int, weight: float = REGULAR_WEIGHT) -> Image.Image:
-    """A `canvas` x `canvas` picture, ink 255 on 0, with the em square in the middle."""
+    """A `canvas` x `canvas` image, ink 255 on 0, with the em square in the middle."""
     font = open_face(face, em)
     if face.variable:
         font.set_variation_by_axes([weight])

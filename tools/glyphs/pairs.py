@@ -1,4 +1,4 @@
-"""Verification pairs: which two pictures are compared, in ten folds, each half same and half different."""
+"""Verification pairs in ten folds, each half same and half different."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _TRIES = 1000
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What `draw_jpeg` needs besides seed, purpose and size."""
+class ImageSpec:
+    """The arguments of `draw_jpeg` besides seed, purpose and size."""
 
     face: Face
     point: int
@@ -29,34 +29,40 @@ class Picture:
 class PairChooser:
     """Draws pairs for one verification set.
 
-    points: characters in Unicode order. sides: for the first and the second picture of a pair, the designs to draw
+    points: characters in Unicode order. sides: for the first and the second image of a pair, the designs to draw
     from, each a list of its faces; a design is drawn first, then one of its faces. twins: see charsets.find_twins.
     """
 
-    def __init__(self, seed: int, purpose: int, points: tuple[int, ...], sides: tuple[list, list],
-                 twins: dict[int, frozenset[int]]):
+    def __init__(
+        self,
+        seed: int,
+        purpose: int,
+        points: tuple[int, ...],
+        sides: tuple[list, list],
+        twins: dict[int, frozenset[int]],
+    ):
         self._random = stream(seed, PURPOSE_PAIRS, point=purpose)
         self._points = points
         self._sides = sides
         self._twins = twins
 
-    def choose(self, num_pairs: int) -> tuple[list[Picture], list[bool]]:
-        """2 * num_pairs pictures, pairs adjacent, and whether each pair is the same character.
+    def choose(self, num_pairs: int) -> tuple[list[ImageSpec], list[bool]]:
+        """2 * num_pairs images, pairs adjacent, and whether each pair is the same character.
 
         Ten folds one after the other; in each the same pairs come first, then different ones, every second of which
         is a hard negative. num_pairs must be a multiple of 20.
         """
-        pictures: list[Picture] = []
+        specs: list[ImageSpec] = []
         is_same: list[bool] = []
         half = num_pairs // (2 * NUM_FOLDS)
         for pair in range(num_pairs):
-            place = pair % (2 * half)
+            position = pair % (2 * half)
             first = self._below(len(self._points))
-            second = first if place < half else self._other(first, hard=place % 2 == 0)
-            is_same.append(place < half)
+            second = first if position < half else self._other(first, hard=position % 2 == 0)
+            is_same.append(position < half)
             for side, position in enumerate((first, second)):
-                pictures.append(Picture(self._face(side), self._points[position], 2 * pair + side))
-        return pictures, is_same
+                specs.append(ImageSpec(self._face(side), self._points[position], 2 * pair + side))
+        return specs, is_same
 
     def _below(self, limit: int) -> int:
         return int(self._random.random() * limit)
@@ -74,10 +80,12 @@ class PairChooser:
             second = low + self._below(high - low)
             if second != first and self._points[second] not in self._twins.get(self._points[first], ()):
                 return second
-        raise DataError(f"no different character found to pair with U+{self._points[first]:04X}: "
-                        f"raise --classes or --held-out-classes")
+        raise DataError(
+            f"no different character found to pair with U+{self._points[first]:04X}: "
+            f"raise --classes or --held-out-classes"
+        )
 
 
 def bin_bytes(encoded: list[bytes], is_same: list[bool]) -> bytes:
-    """The file that insightface's verification reads: a pickle, protocol 2, of (encoded pictures, same or not)."""
+    """The file that insightface's verification reads: a pickle, protocol 2, of (encoded images, same or not)."""
     return pickle.dumps((encoded, [bool(value) for value in np.asarray(is_same)]), protocol=2)
