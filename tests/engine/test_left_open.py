@@ -119,7 +119,7 @@ def test_without_a_set_training_does_not_verify_but_verify_says_so(tmp_path):
         check_verification(settings(tmp_path), UserObjects())
     with pytest.raises(DataError, match="has no lfw.bin"):
         check_training_data(settings(tmp_path, data__val_targets=["lfw"]), UserObjects(), Environment())
-    with pytest.raises(ConfigError, match="best_metric='lfw.auc': must be a set and a number"):
+    with pytest.raises(ConfigError, match="best_metric='lfw.auc': must be a set .* sets: none;"):
         check_training_data(settings(tmp_path, best_metric="lfw.auc"), UserObjects(), Environment())
 
 

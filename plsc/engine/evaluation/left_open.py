@@ -67,7 +67,8 @@ def settle_targets(config: Config, notes: list[str]) -> None:
         bins = [name for name in directory.files if name.endswith(".bin") and name != ".bin"]
         found = [name for name in bins if is_bin(f"{directory.path}/{name}")]
         others = [name for name in bins if name not in found]
-    config.set("data.val_targets", [name[: -len(".bin")] for name in found])
+    if found:
+        config.set("data.val_targets", [name[: -len(".bin")] for name in found])
     if others:
         notes.append(f"data.val_targets: null passes over {', '.join(others)}: no verification set by the first byte")
     if found:
