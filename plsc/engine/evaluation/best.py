@@ -114,7 +114,7 @@ def parse_best_metric(config: Config, user_objects: UserObjects) -> Goal:
     if number not in directed:
         raise ConfigError(
             f"best_metric={wanted!r}: must be a set and a value, as in {'.'.join([*names[:1], *directed[:1]])}; sets: "
-            f"{', '.join(names)}; values of metrics={config.metrics}: {', '.join(directed) or 'none'}"
+            f"{', '.join(names) or 'none'}; values of metrics={config.metrics}: {', '.join(directed) or 'none'}"
         )
     if not config.with_test:
         raise ConfigError(f"best_metric={wanted!r}: needs with_test: true")
