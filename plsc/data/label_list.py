@@ -44,7 +44,7 @@ class LabelList:
         self.problems = np.empty(lines, np.uint8)
         found = 0
         for first, last in _chunks(blob):
-            starts, stops, labels, problems = _parse(blob[first:last])
+            starts, stops, labels, problems = parse_lines(blob[first:last])
             known = (problems & (NO_LABEL | NOT_INTEGER)) == 0
             problems[known & ((labels < 0) | (labels >= self.limit))] |= OUT_OF_RANGE
             here = slice(found, found + len(starts))
@@ -127,7 +127,7 @@ def _chunks(blob: bytes) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _parse(blob: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def parse_lines(blob: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(starts, stops of the paths; labels; problems). Regular lines are parsed by NumPy, others one by one."""
     data = np.frombuffer(blob, dtype=np.uint8)
     newlines = np.flatnonzero(data == ord("\n"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import pickle
 import struct
 import tarfile
 from pathlib import Path
@@ -147,13 +149,16 @@ def write_all(root: Path, pictures: list[bytes], labels: list[int]) -> dict[str,
     write_shards(root / "shards", pictures, labels, 3)
     write_lmdb(root / "lmdb", pictures, labels)
     write_parquet(root / "parquet" / "train.parquet", pictures, labels, rows=5)
+    write_base64(root / "base64", pictures, labels)
+    write_kv(root / "kv", pictures, labels)
     files, parts = str(root / "files"), [{"label_file": "first.txt"}, {"label_file": "rest.txt", "class_offset": 0}]
     found = {
         "list": {"dataset": "list", "dataset_dir": files},
         "folder": {"dataset": "folder", "dataset_dir": files},
         "several": {"sources": [{"dataset": "list", "dataset_dir": files, **part} for part in parts]},
     }
-    for name in ("insightface", "without_idx", "im2rec", "shards", "lmdb", "parquet"):  # recognised by auto
+    found["kv"] = {"dataset": "kv", "dataset_dir": str(root / "kv")}
+    for name in ("insightface", "without_idx", "im2rec", "shards", "lmdb", "parquet", "base64"):  # recognised by auto
         found[name] = {"dataset_dir": str(root / name)}
     return found
 
@@ -168,3 +173,30 @@ def write_parquet(path: Path, pictures: list, labels: list, rows: int = 3, **col
     arrays = {"image": pyarrow.array(pictures, kinds["image"]), "label": pyarrow.array(labels, kinds["label"])}
     parquet.write_table(pyarrow.table(arrays), path, row_group_size=rows)
     return path
+
+
+def write_base64(directory: Path, pictures: list[bytes], labels: list[int], files: int = 2) -> Path:
+    """file_list.txt, base64_rank_0, ...: as PLSC 0.x's tool writes them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    names = [f"base64_rank_{rank}" for rank in range(files)]
+    for rank, name in enumerate(names):
+        which = range(rank * len(labels) // files, (rank + 1) * len(labels) // files)
+        lines = [f"{base64.b64encode(pictures[number]).decode()}\t{labels[number]}\n" for number in which]
+        (directory / name).write_text("".join(lines))
+    (directory / "file_list.txt").write_text("".join(f"{name}\n" for name in names))
+    return directory
+
+
+def key_value(key: bytes, value: bytes) -> bytes:
+    """A KV file of PLSC 2.2."""
+    return struct.pack("<I", len(key)) + key + struct.pack("<I", len(value)) + value
+
+
+def write_kv(directory: Path, pictures: list[bytes], labels: list[int]) -> Path:
+    """images/00000000.bin, ..., which label.txt names."""
+    (directory / "images").mkdir(parents=True, exist_ok=True)
+    names = [f"images/{number:08d}.bin" for number in range(len(labels))]
+    for number, (name, picture) in enumerate(zip(names, pictures)):
+        (directory / name).write_bytes(key_value(name.encode(), pickle.dumps(picture, number % 5)))
+    (directory / "label.txt").write_text("".join(f"{name}\t{label}\n" for name, label in zip(names, labels)))
+    return directory

@@ -1,0 +1,62 @@
+"""PLSC 0.x's base64 files."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+import numpy as np
+
+from plsc.data.containers.base64_lines import Lines, find_lines
+from plsc.data.containers.files import Files, read_small, shown
+from plsc.data.containers.labelled import ExtentSource
+from plsc.data.label_list import printable
+from plsc.data.sources import Directory, register_source
+from plsc.errors import DataError
+from plsc.files import safe_open
+
+
+@register_source("base64", source="PLSC 0.1 and 0.2: tools/process_base64_files.py")
+class Base64Source(ExtentSource):
+    """Files of lines `base64<TAB>label`, which `file_list.txt` names, as PLSC 0.x wrote them for each rank.
+
+    dataset_dir: the directory. file_list: the list in it, a path a line, relative to the directory. num_classes: None
+    counts them, the largest label + 1. All files are read by all ranks, as one order; images that PLSC's tool has
+    repeated to make files of equal length are there twice. Memory: 16 bytes an image.
+    """
+
+    looks_for = "file_list.txt and base64_rank_0 (base64)"
+
+    @classmethod
+    def recognise(cls, directory: Directory) -> str:
+        names = ("file_list.txt", "base64_rank_0")
+        return " and ".join(names) if set(names) <= set(directory.files) else ""
+
+    def __init__(
+        self, dataset_dir: str | os.PathLike, num_classes: int | None, file_list: str = "file_list.txt"
+    ) -> None:
+        self._list = os.path.join(os.fspath(dataset_dir), file_list)
+        names = [line.strip() for line in read_small(self._list, safe_open.MANIFEST).splitlines() if line.strip()]
+        if not names:
+            raise DataError(f"{shown(self._list)}: is empty; it must name the files with the images, one a line")
+        if any(b"\0" in name for name in names):
+            raise DataError(f"{shown(self._list)}: is no list of files")
+        paths = [os.path.join(os.fspath(dataset_dir), os.fsdecode(name)) for name in names]
+        found: list[Lines] = []
+        for path in paths:
+            found.append(find_lines(path, sum(lines.size for lines in found)))
+        self.files = Files(paths, [lines.size for lines in found])
+        self.positions = np.concatenate([lines.positions for lines in found])
+        self.sizes = np.concatenate([lines.sizes for lines in found])
+        self._set_labels(np.concatenate([lines.labels for lines in found]), num_classes)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        text = self.bytes_of(index)
+        try:
+            return base64.b64decode(text, validate=True), int(self.labels[index])
+        except ValueError as error:
+            raise DataError(f"{self.name(index)}: {printable(text)[:60]} is not base64: {error}") from error
+
+    @property
+    def place(self) -> str:
+        return shown(self._list)
