@@ -103,8 +103,8 @@ def test_an_option_that_is_needed():
     assert "the option depth is missing; its options: depth, slope (default 1.0)" in refusal(settings())
 
 
-def test_a_built_in_net_has_no_options():
-    assert "model 'ResNet10': there is no option depth; it takes none" in refusal(
+def test_a_built_in_model_names_its_options():
+    assert "model 'ResNet10': there is no option depth; its options: bn_epsilon" in refusal(
         settings(name="ResNet10", options={"depth": 1})
     )
 
