@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from plsc import Entry, Predictor
+from plsc.data import resize_image
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import save_bin
 from tests import using_kit as kit
@@ -50,6 +52,7 @@ def expected(folder: Path, seeds) -> np.ndarray:
 def test_predict_verify_export_and_the_predictor(folder, tmp_path):
     """Each gives what the evaluation program gives for the grey values themselves."""
     made = Entry(config=settings(folder, model_save_dir=str(tmp_path), checkpoint_dir=str(folder / "run")))
+    made.set("data.resize", "stretch")
     features = expected(folder, range(16))
     kit.assert_close(np.array(made.predict().features), features)
     assert made.test(html_file=str(tmp_path / "page.html"))["own"].num_different == 6
@@ -59,7 +62,78 @@ def test_predict_verify_export_and_the_predictor(folder, tmp_path):
         colours = np.repeat(grey(3)[:, :, None], 3, axis=2)  # colours without colour are grey
         kit.assert_close(predictor.embed(colours), features[3:4])
         large = np.asarray(Image.fromarray(grey(3)).resize((96, 64), Image.Resampling.NEAREST))
-        assert predictor.embed(large).shape == (1, kit.SIZE)
+        expected_pixels = np.asarray(Image.fromarray(large).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(predictor.prepare(large), net_input(expected_pixels))
+
+
+def net_input(pixels: np.ndarray) -> np.ndarray:
+    """Of grey values [H, W], by the formula in docs/using.md: float32 [1, H, W]."""
+    return ((pixels.astype(np.float64) - 127.5) / 127.5)[None].astype(np.float32)
+
+
+PEOPLE = ("ann", "bob", "cas", "dee")
+
+
+def encoded(index: int) -> tuple[str, bytes, np.ndarray]:
+    """(the ending of a file, an image as people have it, its grey values): grey and colour, JPEG, PNG and TIFF, some of
+    another size."""
+    height, width = [(HEIGHT, WIDTH), (64, 96), (40, 33)][index % 3]
+    ending, mode = [("jpg", "L"), ("png", "L"), ("jpg", "RGB"), ("png", "LA"), ("tif", "I;16"), ("png", "P")][index % 6]
+    if mode == "I;16":
+        image = Image.fromarray(kit.pixels(index, height, width)[:, :, 0].astype(np.uint16) << 8)
+    else:
+        image = Image.fromarray(kit.pixels(index, height, width)).convert(mode)
+    stream = io.BytesIO()
+    image.save(stream, {"jpg": "JPEG", "png": "PNG", "tif": "TIFF"}[ending])
+    seen = np.asarray(image) >> 8 if mode == "I;16" else np.asarray(Image.open(stream).convert("RGB").convert("L"))
+    return ending, stream.getvalue(), seen.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory) -> Path:
+    """A folder of identities and a list of pairs of other images of theirs, and a finished run with augmentations."""
+    root = tmp_path_factory.mktemp("people")
+    for index in range(24):
+        ending, data, _ = encoded(index)
+        (root / "faces" / PEOPLE[index % 4]).mkdir(parents=True, exist_ok=True)
+        (root / "faces" / PEOPLE[index % 4] / f"{index:02d}.{ending}").write_bytes(data)
+    names = sorted(path.relative_to(root / "faces").as_posix() for path in (root / "faces").glob("*/*"))
+    pairs = [f"{names[0]}\t{names[1 + pair % 2 * 11]}\t{1 - pair % 2}\n" for pair in range(12)]
+    (root / "faces" / "pairs.txt").write_text("".join(pairs))
+    data = {"dataset": "auto", "dataset_dir": str(root / "faces"), "val_targets": ["pairs.txt"], "resize": "pad"}
+    data.update({"augmentations": "strong", "train_image_num": None, "num_workers": 1})
+    classes = {"num_classes": None}
+    result = Entry(config=settings(root, data=data, classifier=classes, with_test=True)).train()
+    assert result.step == 2 and np.isfinite(result.loss) and result.verification["pairs.txt"].num_same == 6
+    return root
+
+
+def padded(pixels: np.ndarray) -> np.ndarray:
+    return resize_image(pixels[:, :, None], HEIGHT, WIDTH, "pad", "x")[:, :, 0]
+
+
+def test_a_folder_of_grey_images_all_the_way_with_the_settings_of_the_checkpoint(people, tmp_path):
+    """Images of several kinds and sizes: predict, both exported models give what the evaluation
+    program gives for their grey values."""
+    order = sorted(range(24), key=lambda index: (index % 4, index))
+    images = np.stack([net_input(padded(encoded(index)[2])) for index in order])
+    shape, classes = {"image_shape": [1, HEIGHT, WIDTH]}, {"num_classes": len(PEOPLE)}
+    features = kit.evaluation_program(str(people / "run"), images, model=shape, classifier=classes)
+    kwargs = {"checkpoint_dir": str(people / "run"), "model_save_dir": str(tmp_path), "test_batch_size": 3}
+    made = Entry(config={**kwargs, "export": {"format": "both", "with_classifier": True}})
+    prediction = made.predict()
+    assert [Path(path).parent.name for path in prediction.paths] == [PEOPLE[index % 4] for index in order]
+    kit.assert_close(np.array(prediction.features), features)
+    directory = made.convert_for_prediction()
+    for runtime in ("paddle", "onnx"):
+        with Predictor(directory, runtime) as predictor:
+            kit.assert_close(predictor.embed([encoded(index)[1] for index in order]), features)
+            kit.assert_close(predictor.embed(encoded(3)[2][:, :, None]), features[[order.index(3)]])
+            best = predictor.classify(encoded(0)[1])
+            assert predictor.class_names == list(PEOPLE) and best.names == [[PEOPLE[int(best.label[0, 0])]]]
+    judged = Entry(config={**kwargs, "checkpoint_dir": directory, "data": {"dataset_dir": str(people / "faces"),
+                                                                           "val_targets": ["pairs.txt"]}})  # fmt: skip
+    assert judged.test()["pairs.txt"].num_same == 6
 
 
 class Numbers:
