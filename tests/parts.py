@@ -28,9 +28,9 @@ PLAIN = _in_rooms({
     "checkpoint": "class_names link memory read retention run_lock save",
     "cli": "list main reshard",
     "config": "config extensions limits rules yaml",
-    "data": "augmentation_pixels augmentations built_in_augmentations folders hostile_images jpeg label_map "
-            "lists lmdb loader old_formats packing parquet record recordio resize sampler several sources tar "
-            "transforms user_data",
+    "data": "augmentation_pixels augmentations built_in_augmentations check_data contact_sheet folders"
+            " hostile_images jpeg label_map lists lmdb loader old_formats packing parquet record recordio resize"
+            " sampler several sources tar transforms user_data",
     "engine": "meter",
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",

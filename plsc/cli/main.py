@@ -25,6 +25,8 @@ COMMANDS = {
     "reshard": ("reshard", "copy a checkpoint for another number of ranks, or into one file"),
     "import": ("importing", "import weights of arcface_torch, AdaFace or MagFace, or a checkpoint of an old PLSC"),
     "pack": ("pack", "write the images of a data source into RecordIO, tar shards or LMDB"),
+    "show-data": ("show_data", "training images as the model sees them, as a page and a picture"),
+    "check-data": ("check_data", "decode every image once: damaged, wrongly sized, repeated ones, empty classes"),
     "list": ("listing", "names of models, losses and so on that settings accept"),
     "report": ("report", "the metrics of a run as a table, its curves as a picture"),
 }

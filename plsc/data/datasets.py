@@ -81,13 +81,28 @@ class SourceDataset:
         """The names of the classes, by label, where the source has them."""
         return self._source.class_names
 
+    @property
+    def source(self) -> Source:
+        """The source of the images."""
+        return self._source
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are in [0, num_classes)."""
+        return self._num_classes
+
+    @property
+    def preparation(self) -> Preparation:
+        """The preprocessing of the images."""
+        return self._preparation
+
     def record(self, count: int | None = None) -> dict[str, Any]:
         """The record of the data, or of the first ``count`` images (see plsc.data.record)."""
         found = self._source.record() if count is None else self._source.record(count)
         return {"kind": self._kind, "images": self._length, "num_classes": self._num_classes, **found}
 
-    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
-        """(image float32 of image_shape, label int64)."""
+    def read(self, index: int) -> tuple[Any, int]:
+        """(image as the source gives it, label), both checked; opens the source once in a process. Raises DataError."""
         source, name = self._source, self._source.name
         try:
             if self._opened_by != os.getpid():
@@ -103,14 +118,21 @@ class SourceDataset:
                 f"{name(index)}: label {label!r:.40} is not in 0..{self._num_classes - 1} (classifier.num_classes)"
             )
         if source.ready:
-            return self._check_input(image, name(index)), np.int64(label)
+            return self._check_input(image, name(index)), int(label)
         if not isinstance(image, (bytes, bytearray, memoryview, np.ndarray)):
             raise DataError(f"{name(index)}: an image must be bytes or an array uint8, not {type(image).__name__}")
+        return image, int(label)
+
+    def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
+        """(image float32 of image_shape, label int64)."""
+        image, label = self.read(index)
+        if self._source.ready:
+            return image, np.int64(label)
         try:
             return self._preparation.prepare(image, epoch, index), np.int64(label)
         except DataError as error:
             reason = str(error).removeprefix("image: ")
-            raise DataError(f"{name(index)}: {reason}") from error
+            raise DataError(f"{self._source.name(index)}: {reason}") from error
 
     def _check_input(self, image: Any, name: str) -> np.ndarray:
         """Check an input that needs no preparation."""

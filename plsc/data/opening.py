@@ -7,9 +7,13 @@ from typing import Any
 
 from plsc.config import Config
 from plsc.config.extensions import SOURCE
+from plsc.data.augmentations import Augmentations
+from plsc.data.datasets import Preparation, SourceDataset
+from plsc.data.image_reader import ImageReader
 from plsc.data.several import Part, SeveralSources
 from plsc.data.sources import Source
 from plsc.data.sources.auto import Auto, Choice
+from plsc.errors import ConfigError, DataError
 from plsc.registry import SOURCES
 
 AUTO = "auto"
@@ -36,21 +40,60 @@ def open_source(config: Config, seed: int) -> Source:
     return SeveralSources(parts, config.classifier.num_classes)
 
 
-def open_to_read(config: Config, log: Callable[[str], None]) -> Source:
+def open_to_read(config: Config, log: Callable[[str], None], check_files: bool = True) -> Source:
     """The source of the settings, checked, outside of a run; the log says what was found. Classes are counted where
-    classifier.num_classes is not set. Raises DataError, ConfigError."""
+    classifier.num_classes is not set. check_files: also look whether the images' files are there. Raises DataError,
+    ConfigError."""
     config = config.copy()
-    if "classifier.num_classes" not in config.given:
-        config.set("classifier.num_classes", None)
     if config.data.dataset == AUTO and not config.data.sources:
         choice = choose_source(config)
         config.set("data.dataset", choice.name)
         log(choice.line)
+    if "classifier.num_classes" not in config.given and not SOURCE.chosen(config.settings).ready:
+        config.set("classifier.num_classes", None)
     source = open_source(config, config.seed or 0)
-    source.check(check_files=True)
+    source.check(check_files)
     for note in source.notes:
         log(str(note))
     return source
+
+
+def open_dataset(config: Config, log: Callable[[str], None], check_files: bool = True) -> SourceDataset:
+    """The images of the settings as the model of a run sees them, opened as ``open_to_read`` does.
+
+    Without a seed that of 0 is used. Raises DataError, ConfigError.
+    """
+    source = open_to_read(config, log, check_files)
+    counted = None if "classifier.num_classes" in config.given else source.num_classes
+    num_classes = config.classifier.num_classes if counted is None else counted
+    if num_classes is None:
+        raise DataError(
+            f"{source.place}: does not tell how many classes it has without reading all images; set "
+            "classifier.num_classes"
+        )
+    data = SourceDataset(source, num_classes, make_preparation(config, config.seed or 0), config.data.dataset)
+    check_image_count(config, len(data), source.place)
+    return data
+
+
+def check_image_count(config: Config, found: int, where: str) -> None:
+    """Raise ConfigError where data.train_image_num is not the number of images."""
+    said = config.data.train_image_num
+    if said is not None and said != found:
+        raise ConfigError(
+            f"data.train_image_num={said}: {where} has {found} images; correct it or set it to null to count them"
+        )
+
+
+def make_preparation(config: Config, seed: int) -> Preparation:
+    """What is done to training images by the settings. Raises ConfigError for a decoder that cannot be used."""
+    section = config.data
+    steps = section.augmentations
+    if steps is None:
+        steps = ["flip"] if section.random_flip else []
+    reader = ImageReader.from_config(config)
+    augmentations = Augmentations(steps, seed)
+    return Preparation(reader.image_shape, augmentations, section.pixel_std, reader.resize, reader.jpeg)
 
 
 def part_config(config: Config, number: int, entry: dict[str, Any]) -> Config:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Optional
 
 from plsc.evaluation.charts import roc_chart, score_chart
@@ -13,6 +11,7 @@ from plsc.evaluation.metric import format_number
 from plsc.evaluation.output_files import write_text
 from plsc.evaluation.page_data import Mistake, PageData
 from plsc.evaluation.tables import format_accuracy
+from plsc.files import html
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #5a6475; --paper: #ffffff; --card: #f4f6f9; --line: #d9dee6;
@@ -50,8 +49,6 @@ svg .same { fill: var(--same); stroke: var(--same); }
 svg .different { fill: var(--different); stroke: var(--different); }
 svg .threshold { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 5 4; }
 """
-# Names from users must not make the page run or load anything.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 Numbers = Mapping[str, Mapping[str, Mapping[str, Optional[float]]]]  # set, metric, name of the number
@@ -76,15 +73,9 @@ def page(results: Sequence[PageData], title: str, numbers: Numbers | None = None
     numbers = numbers or {}
     parts = [_section(one, numbers.get(one.name, {})) for one in results]
     others = {name: metrics for name, metrics in numbers.items() if name not in [one.name for one in results]}
-    parts += [f"<section><h2>{_text(name)}</h2>{_metrics(metrics)}</section>" for name, metrics in others.items()]
+    parts += [f"<section><h2>{html.text(name)}</h2>{_metrics(metrics)}</section>" for name, metrics in others.items()]
     sets = "\n".join(parts) or "<p>No set was verified.</p>"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><h1>Verification</h1><p>{_text(title)}</p>\n{_overview(results)}\n{sets}\n</body></html>\n"
-    )
+    return html.page(title, f"<h1>Verification</h1><p>{html.text(title)}</p>\n{_overview(results)}\n{sets}", STYLE)
 
 
 def _overview(results: Sequence[PageData]) -> str:
@@ -92,7 +83,7 @@ def _overview(results: Sequence[PageData]) -> str:
         return ""
     head = "<tr><th>set</th><th>accuracy</th><th>AUC</th><th>EER</th></tr>"
     rows = "".join(
-        f"<tr><td>{_text(one.name)}</td><td>{format_accuracy(one.result)}</td><td>{one.result.auc:.5f}</td>"
+        f"<tr><td>{html.text(one.name)}</td><td>{format_accuracy(one.result)}</td><td>{one.result.auc:.5f}</td>"
         f"<td>{one.result.eer:.5f}</td></tr>"
         for one in results
     )
@@ -113,7 +104,7 @@ def _section(one: PageData, metrics: Mapping[str, Mapping[str, float | None]]) -
     keys = "".join(f'<span class="key" style="--colour: var(--{k})">{k}</span>' for k in ("same", "different"))
     keys += '<span class="key dashed">threshold</span>'
     return (
-        f"<section><h2>{_text(one.name)}</h2>"
+        f"<section><h2>{html.text(one.name)}</h2>"
         f"<p>{result.num_same:,} pairs of the same, {result.num_different:,} of different identities</p>"
         f'{_list(values)}<div class="charts"><figure><figcaption>ROC</figcaption>{roc_chart(result)}</figure>'
         f"<figure><figcaption>Scores{keys}</figcaption>{score_chart(one)}</figure></div>"
@@ -123,7 +114,7 @@ def _section(one: PageData, metrics: Mapping[str, Mapping[str, float | None]]) -
 
 def _metrics(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
     return "".join(
-        f"<h3>{_text(metric)}</h3>"
+        f"<h3>{html.text(metric)}</h3>"
         + _list(
             {name: None if value is None else format_number(value) for name, value in values.items()}, "not supported"
         )
@@ -134,8 +125,8 @@ def _metrics(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
 def _list(values: dict[str, str | None], none: str = "too few pairs") -> str:
     return "<dl>{}</dl>".format(
         "".join(
-            f"<div><dt>{_text(name)}</dt>"
-            + (f'<dd class="none">{none}</dd></div>' if value is None else f"<dd>{_text(value)}</dd></div>")
+            f"<div><dt>{html.text(name)}</dt>"
+            + (f'<dd class="none">{none}</dd></div>' if value is None else f"<dd>{html.text(value)}</dd></div>")
             for name, value in values.items()
         )
     )
@@ -153,14 +144,9 @@ def _mistakes(one: PageData) -> str:
 def _card(mistake: Mistake) -> str:
     actual, predicted = ("same", "different") if mistake.same else ("different", "same")
     images = "".join(
-        f'<img alt="image {2 * mistake.pair + side}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
-        for side, jpeg in enumerate(mistake.images)
+        html.image(jpeg, f"image {2 * mistake.pair + side}", "jpeg") for side, jpeg in enumerate(mistake.images)
     )
     return (
         f'<figure><div class="two">{images}</div><figcaption>pair {mistake.pair}: score {mistake.score:.4f}<br>'
         f'<b style="color: var(--{actual})">{actual}</b>, taken for {predicted}</figcaption></figure>'
     )
-
-
-def _text(text: str) -> str:
-    return escape(str(text), quote=True)

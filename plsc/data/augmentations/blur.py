@@ -8,9 +8,7 @@ from plsc.data.augmentations import register_augmentation
 from plsc.data.pixels import gaussian_blur
 
 
-@register_augmentation(
-    "blur", within={"probability": "[0, 1]", "smallest": "[0.1, 16]", "largest": "[{smallest}, 16]"}
-)
+@register_augmentation("blur", within={"probability": "[0, 1]", "smallest": "[0.1, 16]", "largest": "[{smallest}, 16]"})
 def blur(
     image: np.ndarray,
     generator: np.random.Generator,

@@ -13,15 +13,13 @@ import numpy as np
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects, qualified_name
 from plsc.data import (
-    Augmentations,
     ImageReader,
-    Preparation,
     SourceDataset,
     UserDataset,
     UserReader,
     unsupported_channels,
 )
-from plsc.data.opening import open_source
+from plsc.data.opening import check_image_count, make_preparation, open_source
 from plsc.data.sample_agreement import require_equal_samples, sample_fingerprint
 from plsc.data.workers import call_in_fork
 from plsc.engine.evaluation import left_open
@@ -81,24 +79,18 @@ def _check_source(config: Config, env: Environment, notes: list[str]) -> dict[st
 
 def _open_source(config: Config, seed: int, check_files: bool, notes: list[str]) -> SourceDataset:
     """The data source that ``data.dataset`` names, checked. Raises DataError, ConfigError."""
-    section = config.data
     source = _call_source(config, lambda: open_source(config, seed))
     reader = ImageReader.from_config(config)
     if not source.ready:
         require_image_input(config)
-        if section.resize != "refuse":
+        if config.data.resize != "refuse":
             notes.append(f"data: {reader.resize_note()}")
-    steps = section.augmentations
-    if steps is None:
-        steps = ["flip"] if section.random_flip else []
-    augmentations = Augmentations(steps, seed)
-    preparation = Preparation(reader.image_shape, augmentations, section.pixel_std, reader.resize, reader.jpeg)
     _call_source(config, lambda: source.check(check_files))
     left_open.settle_classes(config, source.num_classes, source.place, notes)
     if source.class_names:  # now, not at the first save
         _call_source(config, lambda: class_names.to_bytes(source.class_names, config.classifier.num_classes))
     notes += _call_source(config, lambda: [str(note) for note in source.notes])
-    data = SourceDataset(source, config.classifier.num_classes, preparation, section.dataset)
+    data = SourceDataset(source, config.classifier.num_classes, make_preparation(config, seed), config.data.dataset)
     check_image_count(config, len(data), source.place)
     return data
 
@@ -241,15 +233,6 @@ def compare_samples(run: Run, data) -> None:
 
     own = run.group.agree((lambda: call_in_fork(fingerprint)) if run.config.data.num_workers else fingerprint)
     require_equal_samples(data, run.group.all_gather(own), run.log.info)
-
-
-def check_image_count(config: Config, found: int, where: str) -> None:
-    """Raise ConfigError where data.train_image_num is not the number of images."""
-    said = config.data.train_image_num
-    if said is not None and said != found:
-        raise ConfigError(
-            f"data.train_image_num={said}: {where} has {found} images; correct it or set it to null to count them"
-        )
 
 
 def check_global_batch(config: Config, found: int, env: Environment) -> None:

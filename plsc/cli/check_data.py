@@ -1,0 +1,45 @@
+"""Are the training images fit for training? plsc check-data -c ms1mv3_r50 --html check.html --json check.json
+
+Every image is decoded once. Told are images that cannot be read or decoded or have another size, images that are there
+twice (the same bytes, or almost the same to look at), and classes without or with one image. The status is 1 where
+training would stop at an image.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from plsc.cli.options import add_config, add_json, check_json, print_json, read_config
+from plsc.terminal import print_stderr, print_stdout
+
+MOST_PROCESSES = 1024
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--html", metavar="FILE", help="write a page with the images in question")
+    parser.add_argument("--processes", metavar="N", type=int, help="that decode; 0: this one; all cores by default")
+    add_json(parser)
+    parser.set_defaults(refuse=parser.error)
+
+
+def run(options: argparse.Namespace) -> int:
+    from plsc.data.checking.page import check_page
+    from plsc.data.checking.report import check
+    from plsc.data.opening import open_dataset
+    from plsc.evaluation.output_files import require_writable, write_text
+    from plsc.parallel.environment import cores
+
+    processes = cores() if options.processes is None else options.processes
+    if not 0 <= processes <= MOST_PROCESSES:
+        options.refuse(f"--processes {processes}: must be from 0 to {MOST_PROCESSES}")
+    check_json(options)
+    if options.html:
+        require_writable(options.html, "--html")
+    dataset = open_dataset(read_config(options), print_stderr, check_files=False)
+    report = check(dataset, processes, print_stderr)
+    if options.html:
+        write_text(options.html, check_page(report), "--html")
+    if not print_json(options, report.plain()):
+        print_stdout(report.table())
+    return 1 if report.stops else 0
