@@ -208,13 +208,13 @@ def decision_of_one_rank(original):
 
 
 def rows_not_examined(original):
-    nothing = SimpleNamespace(total=lambda measure: paddle.zeros([1], "float32"))
+    nothing = SimpleNamespace(sum=lambda measure: paddle.zeros([1], "float32"))
     return lambda replicated, sharded, world_size: original(replicated, nothing, world_size)
 
 
 def rows_not_in_norm(original):
     def changed(replicated, sharded, limit, shard_world):
-        nothing = SimpleNamespace(total=lambda measure: paddle.zeros([1], "float32"), map=sharded.map)
+        nothing = SimpleNamespace(sum=lambda measure: paddle.zeros([1], "float32"), map=sharded.map)
         return original(replicated, nothing, limit, shard_world)
 
     return changed
