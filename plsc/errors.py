@@ -32,7 +32,7 @@ class LaunchError(PlscError):
 
 
 class TrainingError(PlscError):
-    """Training stopped by itself: a loss that is not finite, or another rank that failed."""
+    """Training failed: a loss that is not finite, or another rank that failed."""
 
 
 class PeerError(TrainingError):

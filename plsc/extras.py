@@ -14,7 +14,7 @@ import shlex
 # and `import paddle` imports setuptools, which a virtual environment of Python 3.12 does not have.
 _PADDLE_26_NEEDS = ("protobuf>=4.25,<7", "setuptools")
 
-_FONTS = ("manimgx-fonts-cjk==2026.9.26.post1", "paperang-p2-fonts-cjk==0.1.0")  # another release draws other pictures
+_FONTS = ("manimgx-fonts-cjk==2026.9.26.post1", "paperang-p2-fonts-cjk==0.1.0")  # another release draws other images
 _REPORT = ("matplotlib>=3.5",)
 _REMOTE = ("fsspec>=2023.1", "s3fs>=2023.1")
 _TEST = (

@@ -154,7 +154,7 @@ class StopForwarder:
                 process.send_signal(self._last if self._asked < 3 else signal.SIGKILL)
 
     def _await_first(self) -> None:
-        """Where a rank has failed, give rank 0 a moment to say why: it hears the reason of the others."""
+        """Where a rank has failed, wait a moment for rank 0 to report why: it receives the reason of the others."""
         deadline = time.monotonic() + _REASON_SECONDS
         while self._failed_before_first() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)

@@ -16,7 +16,7 @@ MARKER = "plsc_save_in_progress"
 BEST = "best"  # in the directory of a run: itself the directory of a run, of which it keeps one checkpoint
 LOCK = ".plsc_lock"  # in the directory of a run during training
 
-# Directories beside the checkpoints, never a checkpoint by name:
+# Prefixes of directories that are not checkpoints:
 WRITING = ".tmp_"  # a save that has not finished
 REPLACED = ".replaced_"  # the older checkpoint of a step that is being saved again
 REMOVED = ".removed_"  # a checkpoint that is being deleted

@@ -200,7 +200,7 @@ def _check_row_history(manifest: Manifest, names: list[str]) -> None:
 
 
 def _describes_optimizer(found: dict[str, Any]) -> bool:
-    """Whether it says which optimizer the rows wait for, see plsc.checkpoint.pending_rows.describe_optimizer."""
+    """Whether the fields describe an optimizer, see plsc.checkpoint.pending_rows.describe_optimizer."""
     if set(found) != {"steps", "optimizer", "arguments", "weight_decay", "numbers", "tensors"}:
         return False
     tensors = found["tensors"]

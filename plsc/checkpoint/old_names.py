@@ -37,7 +37,7 @@ def layers(depth: int) -> list[tuple[str, str]]:
 
 
 def our_names(old: Iterable[str]) -> tuple[int, dict[str, str]]:
-    """(depth, {our variable: old variable}) of a backbone. Raises CheckpointError where it is none of the four nets."""
+    """(depth, {our variable: old variable}) of a backbone. Raises CheckpointError for an unknown model."""
     old = set(old)
     numbers: dict[str, list[int]] = {kind: [] for kind in PARTS}
     for name in old:

@@ -26,7 +26,7 @@ from plsc.parallel.shards import class_range
 
 _SHARD = re.compile(r"dist@[^@]+@rank@(\d{5})\.w(?:_0)?(_velocity_0)?")
 VELOCITY = "_velocity_0"
-EPSILON_STEP = 1e-5  # 2.2 adds 1e-5 to a variance, our nets 2e-5: a variance that is less by the difference is the same
+EPSILON_STEP = 1e-5  # 2.2 adds 1e-5 to variances, our models 2e-5: the stored variance is reduced by the difference
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class _OldShard:
 
 
 def import_old(path: str, run_dir: str, epsilon: float, samples: int = 0) -> tuple[str, list[str]]:
-    """Write an old checkpoint as one of ours under `run_dir`; returns its directory and what was not known.
+    """Convert an old checkpoint to one under `run_dir`; returns its directory and notes on missing data.
 
-    epsilon: what the old net added to variances: 1e-5 (2.2) or 2e-5 (0.2). samples: used so far, for the position in
+    epsilon: that of the old batch norms: 1e-5 (2.2) or 2e-5 (0.2). samples: used so far, for the position in
     the data. Raises CheckpointError.
     """
     old = OldCheckpoint.open(path)

@@ -29,7 +29,7 @@ class Damaged(CheckpointError):
 
 
 def verify_files(path: str, manifest: Manifest, files: Iterable[str] | None = None, hashes: bool = True) -> None:
-    """Check that files (all of them by default) are there with the right size and, unless told not to, SHA-256.
+    """Check that files (by default all) exist with the right size and, with `hashes`, the right SHA-256.
 
     Raises CheckpointError that names the file.
     """

@@ -72,7 +72,7 @@ class TensorSpec:
 
 
 class ShardSource(Protocol):
-    """The tensors of one class shard, handed over in blocks of rows so that memory stays at one block."""
+    """The tensors of one class shard, yielded in blocks of rows so that memory stays at one block."""
 
     def tensors(self) -> list[TensorSpec]:
         """Specs with this shard's shapes: [num_local, embedding_size] or [num_local]."""

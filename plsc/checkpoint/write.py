@@ -88,7 +88,7 @@ def save(run_dir: str, step: int, tensors: RankTensors, meta: dict[str, Any], gr
     except CheckpointError:
         if group.rank == 0:
             clean_up_or_warn(run_dir)
-        group.barrier("checkpoint given up")  # nobody goes on before the leftovers are gone
+        group.barrier("checkpoint given up")  # no rank continues before the leftovers are removed
         raise
     return final
 
@@ -213,7 +213,7 @@ def _replicated_specs(replicated: Mapping[str, np.ndarray]) -> list[TensorSpec]:
 
 
 def prepare_dirs(run_dir: str, final: str, aside: str) -> None:
-    """Make the directory ``aside``, marked as unfinished, of what will be ``final``."""
+    """Create the temporary directory ``aside`` of ``final``, marked as unfinished."""
     root = layout.checkpoints_dir(run_dir)
     os.makedirs(root, exist_ok=True)
     sync_dir(run_dir)

@@ -28,7 +28,7 @@ COMMANDS = {
     "show-data": ("show_data", "training images as the model sees them, as a page and a picture"),
     "check-data": ("check_data", "decode every image once: damaged, wrongly sized, repeated ones, empty classes"),
     "list": ("listing", "names of models, losses and so on that settings accept"),
-    "report": ("report", "the metrics of a run as a table, its curves as a picture"),
+    "report": ("report", "the metrics of a run as a table, its curves as a plot"),
 }
 
 

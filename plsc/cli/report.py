@@ -1,4 +1,4 @@
-"""The metrics of a run as a table, its loss curve and ROC as a picture: plsc report RUN --picture out.png"""
+"""The metrics of a run as a table, its loss curve and ROC as a plot: plsc report RUN --picture out.png"""
 
 from __future__ import annotations
 

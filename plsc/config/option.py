@@ -78,7 +78,7 @@ class Option:
 
     @classmethod
     def from_field(cls, field: dataclasses.Field, prefix: str) -> Option:
-        # The annotation is the text that stands in plsc.config.schema (PEP 563), so that a type is written once.
+        # The annotation is the source text in plsc.config.schema (PEP 563), so that a type is written once.
         kind = field.type.replace(" | None", "")
         default = field.default_factory()  # type: ignore[operator]  # every option has one
         return cls(prefix + field.name, kind, kind != field.type, default, **field.metadata)

@@ -74,7 +74,7 @@ class UserObjects:
         ]
         for attr in (self.param_attr, self.bias_attr):
             if getattr(attr, "name", None) is not None:
-                lines.append(f"set_distfc_attr: name={attr.name!r}: has no effect, the name tells the rank")
+                lines.append(f"set_distfc_attr: name={attr.name!r}: has no effect, the name is set by the rank")
         return lines
 
 

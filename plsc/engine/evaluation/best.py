@@ -15,7 +15,7 @@ from plsc.config.user_objects import UserObjects
 from plsc.errors import ConfigError
 from plsc.evaluation.metric import SMALLER, make_metrics, resolve_number
 
-if TYPE_CHECKING:  # what is looked at before a run starts needs no Paddle
+if TYPE_CHECKING:  # checks before a run starts do not need Paddle
     from plsc.engine.run.start import Run
 
 

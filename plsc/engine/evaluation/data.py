@@ -43,7 +43,7 @@ def check_training_data(
     """Check list, images and verification sets before anything is written. Raises DataError, ConfigError.
 
     Returns a record of each, to be compared with those of other ranks and of a checkpoint (plsc.data.record). What
-    ``config`` leaves open about the data is set in it (plsc.engine.evaluation.left_open), and told to ``notes``.
+    ``config`` leaves open about the data is set in it (plsc.engine.evaluation.left_open), with a line in ``notes``.
     """
     notes = [] if notes is None else notes
     if config.with_test and user_objects.test_dataset is None:
@@ -160,16 +160,15 @@ def _check_pairs(path: str | os.PathLike[str], found: AnySet) -> None:
 
 
 def _record(found: AnySet) -> dict[str, Any]:
-    """What tells one set from another: which pairs are the same, or the identities, and the pictures, of files the
-    names."""
+    """A digest of a set: which pairs are the same, or the identities, and the images, of files their names."""
     labels = found.issame if isinstance(found, PairSet) else found.identities
-    digest, pictures = zlib.crc32(labels.tobytes()), found.images
-    for index in range(len(pictures)):
-        if isinstance(pictures, ImageFiles):
-            picture = os.fsencode(pictures.name(index))
+    digest, images = zlib.crc32(labels.tobytes()), found.images
+    for index in range(len(images)):
+        if isinstance(images, ImageFiles):
+            image = os.fsencode(images.name(index))
         else:
-            picture = pictures[index]
-        digest = zlib.crc32(np.ascontiguousarray(picture) if isinstance(picture, np.ndarray) else picture, digest)
+            image = images[index]
+        digest = zlib.crc32(np.ascontiguousarray(image) if isinstance(image, np.ndarray) else image, digest)
     kind = "pairs" if isinstance(found, PairSet) else "identities"
     return {"kind": kind, "images": len(found.images), "digest": f"{digest:08x}"}
 
@@ -204,19 +203,19 @@ def verification_files(config: Config, names: Sequence[str] | None = None) -> li
     try:
         return find_targets(config.data.dataset_dir, list(config.data.val_targets if names is None else names))
     except DataError as error:
-        raise DataError(f"{error}; set data.val_targets to what is there, or with_test: false") from None
+        raise DataError(f"{error}; set data.val_targets to existing sets, or with_test: false") from None
 
 
 def make_training_data(
-    config: Config, user_objects: UserObjects, seed: int, say: Callable[[str], None] = lambda text: None
+    config: Config, user_objects: UserObjects, seed: int, log: Callable[[str], None] = lambda text: None
 ):
-    """The data set that the loader reads; ``say`` hears of what takes long. Raises DataError, ConfigError."""
+    """The data set that the loader reads; ``log`` gets lines about slow checks. Raises DataError, ConfigError."""
     section, num_classes = config.data, config.classifier.num_classes
     shape = tuple(config.model.image_shape)
     if user_objects.train_reader is not None:
-        return UserReader(user_objects.train_reader, num_classes, shape, section.train_image_num, seed, say)
+        return UserReader(user_objects.train_reader, num_classes, shape, section.train_image_num, seed, log)
     if user_objects.train_dataset is None:
-        return _open_source(config, seed, check_files=False, notes=[])  # told when they were checked
+        return _open_source(config, seed, check_files=False, notes=[])  # logged by the check
     data = UserDataset(user_objects.train_dataset, num_classes, shape, seed)
     check_image_count(config, len(data), "the training data")
     return data
@@ -251,7 +250,7 @@ def input_names(config: Config) -> tuple[str, str]:
     images = [name for name in names if name != "label"]
     if len(images) != 1:
         raise ConfigError(
-            f"model.input_info: the data gives one image and one label, the inputs beside label are {images}; "
+            f"model.input_info: the data has one image and one label, the inputs besides label are {images}; "
             "leave exactly one"
         )
     return images[0], "label"

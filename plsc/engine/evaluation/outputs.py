@@ -54,10 +54,10 @@ class OutputWriter:
         if not self.outputs.html_file or one.verification is None:
             return
         std, pairs = self.config.data.pixel_std, views[PAIRS]
-        pictures = found.pair_images if isinstance(found, IdentitySet) else np.arange(len(pairs.embeddings))
+        indices = found.pair_images if isinstance(found, IdentitySet) else np.arange(len(pairs.embeddings))
         distance = pair_distances(pairs.embeddings)
         self.sets.append(
-            page_data(one.name, one.verification, distance, pairs.issame, lambda i: pixels(read(int(pictures[i])), std))
+            page_data(one.name, one.verification, distance, pairs.issame, lambda i: pixels(read(int(indices[i])), std))
         )
 
     def write(self, model: str, step: int, results: Mapping[str, SetResult]) -> list[str]:

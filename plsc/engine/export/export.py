@@ -51,7 +51,7 @@ def export(run: Run) -> str:
 
 
 def _write(run: Run, backbone: TrainedBackbone, env: Environment, final: str) -> str:
-    """Write model and description aside and compare; returns a summary of the comparison."""
+    """Write model and description to a temporary directory and compare; returns a summary of the comparison."""
     config, section = run.config, run.config.export
     kinds = KINDS if section.format == "both" else (section.format,)
     classes = read_classes(config, backbone) if section.with_classifier else None

@@ -26,10 +26,10 @@ _CLASS = np.dtype([("label", "<i8"), ("score", "<f4")])
 class PredictionFiles:
     """The directory ``final`` with features.npy float32 [M, E], pictures.csv (row, path) and predictions.json.
 
-    Until all is there it is written aside. ``made_by`` says with what: plain JSON, in which the weights are named by
-    their hashes. What lies there is continued if it was made by the same, and the pictures so far are the same files:
-    path, size and time of change. ``has_files``: the paths are files; otherwise nothing is continued. ``class_names``:
-    None for a model that gives no classes; else the table also says label, name and score of the best class.
+    It is written to a temporary directory until it is complete. ``made_by``: plain JSON that identifies the model by
+    the hashes of its weights. Unfinished results are continued if ``made_by`` is equal and the images so far are the same
+    files: path, size and modification time. ``has_files``: the paths are files; otherwise nothing is continued.
+    ``class_names``: None for a model without classes; else the table has label, name and score of the best class.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PredictionFiles:
         self.done = len(paths) if self.is_complete else self._open()
 
     def append(self, features: np.ndarray, labels: np.ndarray | None = None, scores: np.ndarray | None = None) -> None:
-        """The features of the next pictures, and if there are classes their labels and scores, on the disk when this
+        """The features of the next images, and if there are classes their labels and scores, on the disk when this
         returns."""
         if self._class_names is not None:
             classes = np.zeros(len(features), _CLASS)
@@ -105,7 +105,7 @@ class PredictionFiles:
         return done
 
     def _continues(self, directory: str) -> int | None:
-        """How many of our pictures are done in ``directory``; None where it is no beginning of this work."""
+        """How many of the images are done in ``directory``; None where it cannot be continued."""
         try:
             state = plain_json.loads(safe_open.read_bytes(os.path.join(directory, STATE), safe_open.SETTINGS))
             done, header = state["done"], state["header_bytes"]
@@ -165,7 +165,7 @@ class Fingerprints:
 
 
 def npy_header(rows: int, size: int) -> bytes:
-    """What stands before the numbers in a .npy file of float32 [rows, size]."""
+    """The header of a .npy file of float32 [rows, size]."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (rows, size)})
     return buffer.getvalue()

@@ -36,9 +36,10 @@ class Classes:
 
 
 def build_export(config: Config, user_objects: UserObjects, classes: Classes | None) -> tuple[Any, Any, Any, list[Any]]:
-    """(main, startup, input value, output values) of the net to export, for any batch size.
+    """(main, startup, input value, output values) of the model to export, for any batch size.
 
-    A net of ours is built as NCHW, whatever it was trained as: the weights are the same, and ONNX knows nothing else.
+    A built-in model is built as NCHW, whatever layout it was trained in: the weights are the same, and ONNX supports
+    only that.
     """
     section, image_name = config.export, input_names(config)[0]
     config = config.copy()

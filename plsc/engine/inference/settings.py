@@ -43,8 +43,8 @@ def with_stored_settings(config: Config, user_objects: UserObjects) -> tuple[Con
         used.update(changed, path)
     except ConfigError as error:
         return config, f"the settings in the checkpoint are not taken: {error}"
-    told = ", ".join(f"{key}={format_value(value)}" for key, value in changed.items())
-    return used, f"taken from {path}, since no key of the model was set: {told}"
+    taken = ", ".join(f"{key}={format_value(value)}" for key, value in changed.items())
+    return used, f"taken from {path}, since no key of the model was set: {taken}"
 
 
 def _with_described_input(config: Config) -> Config:

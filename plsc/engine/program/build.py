@@ -218,7 +218,7 @@ def make_rows(
     wanted = spec.compiled and alike and samples and not env.on_gpu and spec.storage == FLOAT32
     paired = wanted and optimizer.pairs_rows and row_kernels.available()
     rows = RowsSpec(
-        # names that no layer of a user's net has by chance
+        # names that no layer of a user's model has by chance
         prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",
         shape=[shard.num_local, spec.row_size],
         initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage, 2 if paired else 1),

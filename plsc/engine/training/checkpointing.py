@@ -48,8 +48,8 @@ def stored_progress(opened: tuple[str, Manifest] | None) -> Progress:
 
 
 def compare_data(run: Run, data, path: str, manifest: Manifest) -> None:
-    """Say where a run goes on with other data than before. Raises DataError where the same pictures have other labels,
-    which would train each class towards the pictures of another, unless ``accept_new_labels`` is set.
+    """Log where a run continues with other data than before. Raises DataError where the same images have other labels,
+    which would train each class towards the images of another, unless ``accept_new_labels`` is set.
 
     The same on every rank: they have compared their data and their manifests.
     """
@@ -100,7 +100,7 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         shard = session.program.shard
         session.load_replicated(checkpoint.read_replicated(path, manifest))
         mine = shard.first, shard.first + shard.num_local
-        # rows that wait go on waiting, to be brought up to date when they would have been in the run that saved them
+        # pending rows stay pending until they would have been brought up to date in the run that saved them
         waits = _can_resume_history(session.history, manifest)
         session.load_rows(checkpoint.read_rows(path, manifest, *mine, checkpoint.ReadOptions(stored=waits)))
         if waits:
@@ -123,7 +123,7 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
 
 
 def _can_resume_history(history: RowHistory | None, manifest: Manifest) -> bool:
-    """True where rows that wait in a checkpoint wait for what this run would do with them."""
+    """True where pending rows of a checkpoint are pending for the same updates in this run."""
     if history is None or manifest.row_history is None:
         return False
     stored = dict(manifest.row_history)
@@ -134,7 +134,7 @@ def _can_resume_history(history: RowHistory | None, manifest: Manifest) -> bool:
 def manifest_fields(
     run: Run, spec: ClassifierSpec, progress: Progress, epoch: int, extra: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the manifest says of the run beside its tensors. Raises CheckpointError for what it cannot hold."""
+    """The fields of the manifest besides its tensors. Raises CheckpointError for values that it cannot hold."""
     scheduler = user_scheduler(run)
     return {
         "paddle_version": paddle.__version__,
