@@ -27,8 +27,8 @@ class PredictionFiles:
     """The directory ``final`` with features.npy float32 [M, E], pictures.csv (row, path) and predictions.json.
 
     It is written to a temporary directory until it is complete. ``made_by``: plain JSON that identifies the model by
-    the hashes of its weights. Unfinished results are continued if ``made_by`` is equal and the images so far are the same
-    files: path, size and modification time. ``has_files``: the paths are files; otherwise nothing is continued.
+    the hashes of its weights. Unfinished results are continued if ``made_by`` is equal and the images so far are the
+    same files: path, size and modification time. ``has_files``: the paths are files; otherwise nothing is continued.
     ``class_names``: None for a model without classes; else the table has label, name and score of the best class.
     """
 
