@@ -27,7 +27,7 @@ def _in_rooms(names: dict[str, str]) -> frozenset[str]:
 PLAIN = _in_rooms({
     "checkpoint": "class_names link memory read retention run_lock save",
     "cli": "list main reshard",
-    "config": "config extensions limits rules yaml",
+    "config": "arcface_torch config extensions limits rules yaml",
     "data": "augmentation_pixels augmentations built_in_augmentations check_data contact_sheet folders"
             " hostile_images jpeg label_map lists lmdb loader old_formats packing parquet record recordio resize"
             " sampler several sources tar transforms user_data",

@@ -166,6 +166,7 @@ def central(path, name: str) -> int:
 
 @pytest.mark.parametrize("entry, field, form, value, message", [
     ("data/1", 20, "<LL", (10**9, 10**9), "lies over another one, or outside"),  # sizes: beyond the file
+    ("version", 20, "<LL", (200, 200), "or outside of the file"),  # the last one, into the directory
     ("data/0", 20, "<LL", (200, 200), "lies over another one"),  # into the next entry
     ("data/1", 42, "<L", (0,), "another entry is where"),  # the same bytes twice
     ("data/1", 42, "<L", (10,), "does not begin where"), ("data/1", 20, "<L", (1,), "has 1 bytes, and 96 out"),
