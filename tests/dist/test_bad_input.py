@@ -112,7 +112,7 @@ def test_what_is_right_trains(outcomes, root, name):
     logs = [(root / "logs" / folder(name) / f"rank{rank}.log").read_text() for rank in (0, 1)]
     assert outcomes[name]["codes"] == [0, 0], "\n".join(log[-3000:] for log in logs)
     steps = 4 if name == "odd pictures" else 2
-    assert f"step: {steps}/{steps}, loss: " in logs[0]
+    assert f"train: step {steps}/{steps}, epoch " in logs[0]
     saved = root / "out" / folder(name) / "checkpoints" / f"step_{steps:08d}" / "manifest.json"
     assert json.loads(saved.read_text())["step"] == steps
 
@@ -122,7 +122,7 @@ def test_all_ranks_stop_at_the_same_step(outcomes, root):
     lines = [said((root / "logs" / "not_finite" / f"rank{rank}.log").read_text())[0] for rank in (0, 1)]
     assert lines[0].split("] ")[1] == lines[1].split("] ")[1]
     log = (root / "out" / "not_finite" / "logs" / "rank_00000.log").read_text()
-    assert "step: 1/2, loss: " in log and "step: 2/2" not in log
+    assert "train: step 1/2, epoch 0, loss " in log and "step 2/2" not in log
 
 
 def test_the_log_file_says_why_a_rank_ended(outcomes, root):

@@ -124,7 +124,7 @@ def test_another_run_that_is_damaged_puts_nothing_aside(outcome):
 
 def said(cwd, name: str) -> list[str]:
     log = (cwd / name / "run" / "logs" / "rank_00000.log").read_text()
-    return [line.split(" INFO ")[1] for line in log.splitlines() if "other data" in line or "not say with" in line]
+    return [line.split(" INFO ")[1] for line in log.splitlines() if "other data" in line or "does not record" in line]
 
 
 def test_the_same_data_are_no_news(outcome):
