@@ -1,4 +1,4 @@
-"""What lies in a directory of data, listed once, for the sources that may recognise it."""
+"""The contents of a data directory, listed once, for sources to recognise it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from plsc.errors import DataError
 
 @dataclass(frozen=True)
 class Directory:
-    """A directory as it was listed. path: as given. label_file: the setting ``data.label_file``.
+    """The contents of a directory. path: as given. label_file: the setting ``data.label_file``.
 
-    files, folders: the names in it, in the order of their bytes, without hidden ones (those that begin with a dot).
-    A link counts as what it leads to.
+    files, folders: its names, sorted by bytes, without hidden ones (those that begin with a dot). Links are followed.
     """
 
     path: str
@@ -22,12 +21,12 @@ class Directory:
     folders: tuple[str, ...]
 
     def first(self, *endings: str) -> str:
-        """The first file whose name ends in one of these; "" where none does."""
+        """The first file with one of these suffixes; "" if there is none."""
         return next((name for name in self.files if name.endswith(endings)), "")
 
 
 def list_directory(path: str | os.PathLike, label_file: str | os.PathLike = "") -> Directory:
-    """Raises DataError for a directory that is not there or cannot be read."""
+    """List a directory. Raises DataError if it does not exist or cannot be read."""
     try:
         with os.scandir(os.fspath(path)) as entries:
             shown = [(entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
@@ -44,5 +43,5 @@ def list_directory(path: str | os.PathLike, label_file: str | os.PathLike = "") 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle
+    except OSError:  # a link loop
         return False

@@ -1,8 +1,8 @@
-"""Walking a folder of identities: which files are images of whom, in an order that is the same on every machine.
+"""Finds the images of a folder of identities, in the same order on every machine.
 
-A class is a folder directly in the root. Its images are the files in it, and in folders inside it, whose names end as
-images do (plsc.files.suffixes). Names that begin with a dot, other files, files in the root itself, folders without
-images and links that lead out of the root or in a circle are passed over, and counted.
+A class is a folder directly in the root. Its images are all files below it with an image suffix (plsc.files.suffixes).
+Names that begin with a dot, other files, files in the root, folders without images, links out of the root and link
+loops are skipped and counted.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _ENDINGS = tuple(ending.encode() for ending in PICTURES)
 
 @dataclass(frozen=True)
 class PathIndex:
-    """Images by their paths and labels, as plsc.data.record.Index wants them.
+    """Images by paths and labels, a plsc.data.record.LabelIndex.
 
-    blob: all paths, one behind the other. starts: int [n + 1], where each begins. labels: int32 [n].
+    blob: all paths, concatenated. starts: int [n + 1], their positions. labels: int32 [n].
     """
 
     blob: bytes
@@ -37,7 +37,7 @@ class PathIndex:
         return len(self.labels)
 
     def path(self, index: int) -> bytes:
-        """Relative to the root."""
+        """The path of an image, relative to the root."""
         return self.blob[int(self.starts[index]) : int(self.starts[index + 1])]
 
     def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ class PathIndex:
 
 @dataclass
 class Walk:
-    """What a walk found. names: of the classes, in the order of their bytes. passed: {what: [count, an example]}."""
+    """The result of a walk. names: sorted names of the classes. passed: {what: [count, example]} of skipped files."""
 
     root: bytes
     names: list[bytes] = field(default_factory=list)
@@ -58,19 +58,19 @@ class Walk:
     passed: dict[str, tuple[int, bytes]] = field(default_factory=dict)
 
     def pass_over(self, what: str, path: bytes) -> None:
-        """Count what is no image."""
+        """Count a skipped path."""
         count, example = self.passed.get(what, (0, path))
         self.passed[what] = count + 1, example
 
     def add(self, name: bytes, paths: list[bytes]) -> None:
-        """A class and its images."""
+        """Add a class and its images."""
         self.names.append(name)
         self.blob += b"".join(paths)
         self.lengths.extend(map(len, paths))
         self.sizes.append(len(paths))
 
     def notes(self) -> list[str]:
-        """A line for each kind of thing that was passed over."""
+        """Log lines about skipped paths, one per kind."""
         return [f"passed over {count} {what}, such as {printable(path)}" for what, (count, path) in self.passed.items()]
 
     def index(self, num_classes: int) -> PathIndex:
@@ -85,7 +85,7 @@ class Walk:
 def walk(root: bytes) -> Walk:
     """All images below ``root``. Raises DataError for a folder that cannot be read, and one that is nested too deeply.
 
-    One listing per folder; a file is looked at by itself only where it is a link.
+    Lists each folder once; only links need an additional system call.
     """
     found, real = Walk(root), os.path.realpath(root)
     for entry in _sorted_entries(root):
@@ -143,7 +143,7 @@ def _is_hidden(found: Walk, folder: bytes, entry: os.DirEntry[bytes]) -> bool:
 
 
 def _leads_out(entry: os.DirEntry[bytes], real: bytes) -> bool:
-    """Whether a link leads out of the root, nowhere, or to a folder that it lies in, so that there would be no end."""
+    """Whether a link leads out of the root, nowhere, or to a folder that contains it."""
     if not entry.is_symlink():
         return False
     target = os.path.realpath(entry.path)

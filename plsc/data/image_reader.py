@@ -1,4 +1,4 @@
-"""Reads images as the model takes them: one way for training, verification and prediction."""
+"""Reads images for the model, equally in training, verification and prediction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plsc.data.transforms import ImageSource, decode_image
 class ImageReader:
     """Reads images for a model.
 
-    image_shape: (3, H, W), or (1, H, W) for grey. resize: what is done to an image of another size, "refuse",
+    image_shape: (3, H, W), or (1, H, W) for grey. resize: for images of another size, "refuse",
     "stretch", "crop" or "pad" (see plsc.data.resize.resize_image). jpeg: a faster decoder of JPEG images (see
     plsc.data.jpeg).
     """
@@ -43,12 +43,12 @@ class ImageReader:
     def __call__(self, source: ImageSource, name: str | None = None) -> np.ndarray:
         """Encoded bytes, a path, pixels or a PIL image to uint8 [H, W, C] of the model's size.
 
-        name: what an error calls the image. Raises DataError.
+        name: its name in errors. Raises DataError.
         """
         return self.with_size(source, name)[0]
 
     def with_size(self, source: ImageSource, name: str | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-        """The same, and the size (height, width) that the image had."""
+        """The same, and the original size (height, width)."""
         channels, height, width = self.image_shape
         size = (height, width) if self.resize == "refuse" else None  # then refused before it is decoded
         pixels = decode_image(source, name, size, channels, self.jpeg)

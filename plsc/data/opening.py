@@ -1,4 +1,4 @@
-"""Which data source the settings name, and how it is made: one, or several as one."""
+"""Creates the data source of the settings: a single one, or a combination of several."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ AUTO = "auto"
 
 
 def choose_source(config: Config) -> Choice:
-    """What `data.dataset: auto` takes. Raises DataError where it finds nothing, or too much."""
+    """Choose the source for `data.dataset: auto`. Raises DataError if none or several match."""
     section = config.data
-    if "data.label_file" in config.given:  # then no folder is meant
+    if "data.label_file" in config.given:  # an explicit list excludes a folder
         return Choice("list", f"data.dataset: auto takes list: data.label_file={section.label_file!r} is set")
     return Auto(section.dataset_dir, section.label_file).choose()
 
@@ -41,9 +41,8 @@ def open_source(config: Config, seed: int) -> Source:
 
 
 def open_to_read(config: Config, log: Callable[[str], None], check_files: bool = True) -> Source:
-    """The source of the settings, checked, outside of a run; the log says what was found. Classes are counted where
-    classifier.num_classes is not set. check_files: also look whether the images' files are there. Raises DataError,
-    ConfigError."""
+    """Open and check the source of the settings outside of a run, and log what was found. Counts the classes if
+    classifier.num_classes is not set. check_files: also check that image files exist. Raises DataError, ConfigError."""
     config = config.copy()
     if config.data.dataset == AUTO and not config.data.sources:
         choice = choose_source(config)
@@ -59,16 +58,16 @@ def open_to_read(config: Config, log: Callable[[str], None], check_files: bool =
 
 
 def open_dataset(config: Config, log: Callable[[str], None], check_files: bool = True) -> SourceDataset:
-    """The images of the settings as the model of a run sees them, opened as ``open_to_read`` does.
+    """The images of the settings, prepared for the model, opened by ``open_to_read``.
 
-    Without a seed that of 0 is used. Raises DataError, ConfigError.
+    The default seed is 0. Raises DataError, ConfigError.
     """
     source = open_to_read(config, log, check_files)
     counted = None if "classifier.num_classes" in config.given else source.num_classes
     num_classes = config.classifier.num_classes if counted is None else counted
     if num_classes is None:
         raise DataError(
-            f"{source.place}: does not tell how many classes it has without reading all images; set "
+            f"{source.place}: its number of classes is unknown without reading all images; set "
             "classifier.num_classes"
         )
     data = SourceDataset(source, num_classes, make_preparation(config, config.seed or 0), config.data.dataset)
@@ -77,7 +76,7 @@ def open_dataset(config: Config, log: Callable[[str], None], check_files: bool =
 
 
 def check_image_count(config: Config, found: int, where: str) -> None:
-    """Raise ConfigError where data.train_image_num is not the number of images."""
+    """Raise ConfigError if data.train_image_num is not the number of images."""
     said = config.data.train_image_num
     if said is not None and said != found:
         raise ConfigError(
@@ -86,7 +85,7 @@ def check_image_count(config: Config, found: int, where: str) -> None:
 
 
 def make_preparation(config: Config, seed: int) -> Preparation:
-    """What is done to training images by the settings. Raises ConfigError for a decoder that cannot be used."""
+    """The preparation of training images by the settings. Raises ConfigError for a decoder that cannot be used."""
     section = config.data
     steps = section.augmentations
     if steps is None:
@@ -97,7 +96,7 @@ def make_preparation(config: Config, seed: int) -> Preparation:
 
 
 def part_config(config: Config, number: int, entry: dict[str, Any]) -> Config:
-    """The settings of one entry of ``data.sources``: those of the run, with its own in ``data``. Raises ConfigError."""
+    """The settings of one entry of ``data.sources``: the run's, with its own in ``data``. Raises ConfigError."""
     part = Config()
     part.update({"model": {"image_shape": config.model.image_shape}, "data": {"resize": config.data.resize}})
     own = {f"data.{key}": value for key, value in entry.items() if key not in ("class_offset", "num_classes")}
@@ -107,7 +106,7 @@ def part_config(config: Config, number: int, entry: dict[str, Any]) -> Config:
 
 
 def part_key(number: int) -> str:
-    """What messages call an entry."""
+    """The name of an entry in messages."""
     return f"data.sources[{number}]"
 
 

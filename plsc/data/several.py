@@ -1,4 +1,4 @@
-"""Several sources as one: `data.sources`."""
+"""A combination of several sources: `data.sources`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from plsc.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Part:
-    """One of several sources. key: the setting it is from, for messages. class_offset: added to its labels; None: the
+    """One of several sources. key: its setting, for messages. class_offset: added to its labels; None for the number of
     classes of the parts before it."""
 
     key: str
@@ -26,10 +26,10 @@ class Part:
 
 
 class SeveralSources(Source):
-    """The images of all parts, one part after the other.
+    """The images of all parts, in the order of the parts.
 
-    num_classes: of all; None counts them. Raises ConfigError for parts that cannot be one: a part that does not know
-    its number of classes before another one without an offset, and pixels ready for the model beside images.
+    num_classes: the total; None counts them. Raises ConfigError for parts that cannot be combined: a part with an
+    unknown number of classes before one without an offset, and model inputs together with images.
     """
 
     def __init__(self, parts: Sequence[Part], num_classes: int | None) -> None:
@@ -60,7 +60,7 @@ class SeveralSources(Source):
         return image, moved
 
     def record(self, count: int | None = None) -> dict[str, Any]:
-        """By the labels of all parts where each knows its own; else by the records of the parts."""
+        """The record by the labels of all parts if they are known, else by the records of the parts."""
         if all(source.label_index is not None for source in self._sources):
             return {"kind": "several sources", **index_record(_Joined(self), count)}
         records = [[offset, source.record()] for offset, source in zip(self._offsets, self._sources)]
@@ -89,12 +89,12 @@ class SeveralSources(Source):
         return " and ".join(source.place for source in self._sources)
 
     def labels(self) -> np.ndarray:
-        """int64 [n], of all parts; they are not kept."""
+        """The labels of all parts, int64 [n]."""
         offsets = zip(self._sources, self._offsets)
         return np.concatenate([_index_of(source).labels + np.int64(offset) for source, offset in offsets])
 
     def pieces(self, which: slice) -> list[tuple[Source, slice]]:
-        """The parts that consecutive images lie in, and which of each."""
+        """The sources of consecutive images, with a slice of each."""
         first, last, _ = which.indices(len(self))
         found = []
         for source, start, end in zip(self._sources, self._starts[:-1].tolist(), self._starts[1:].tolist()):
@@ -103,17 +103,17 @@ class SeveralSources(Source):
         return found
 
     def _find(self, index: int) -> tuple[int, int]:
-        """(number of the part, index in it)."""
+        """The number of the part, and the index in it."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         return number, index - int(self._starts[number])
 
     def _is_in_a_row(self) -> bool:
-        """Whether the classes of the parts follow each other, so that their names do."""
+        """Whether the classes of the parts are consecutive, so that their names can be concatenated."""
         return all(offset == end for offset, end in zip(self._offsets, [0, *self._ends[:-1]]))
 
 
 class _Joined:
-    """The labels and names of all parts, as plsc.data.record.LabelIndex; lives as long as a record is made."""
+    """The labels and names of all parts, as a plsc.data.record.LabelIndex."""
 
     def __init__(self, sources: SeveralSources) -> None:
         self._sources = sources
@@ -140,7 +140,7 @@ def _given(source: Source) -> str:
 
 
 def _class_ranges(parts: Sequence[Part]) -> tuple[list[int], list[int | None]]:
-    """(offset, end) of each part's classes; an end is None where a part does not know. Raises ConfigError."""
+    """The offsets and ends of the classes of all parts; an end is None if it is unknown. Raises ConfigError."""
     offsets: list[int] = []
     ends: list[int | None] = []
     for number, part in enumerate(parts):

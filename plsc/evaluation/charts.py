@@ -44,24 +44,24 @@ def roc_chart(result: Verification) -> str:
 def score_chart(data: PageData) -> str:
     """Histograms of the cosines of same and of different pairs, each normalized by its own count, and the threshold."""
     low, high = float(data.edges[0]), float(data.edges[-1])
-    shares = [counts / max(1, counts.sum()) for counts in (data.different, data.same)]
-    top = max(float(share.max()) for share in shares)
+    fractions = [counts / max(1, counts.sum()) for counts in (data.different, data.same)]
+    top = max(float(fraction.max()) for fraction in fractions)
 
     def x(score: np.ndarray | float) -> np.ndarray:
         return LEFT + (RIGHT - LEFT) * (np.asarray(score) - low) / (high - low)
 
-    def y(share: np.ndarray | float) -> np.ndarray:
-        return BOTTOM - (BOTTOM - TOP) * np.asarray(share) / (1.05 * top)
+    def y(fraction: np.ndarray | float) -> np.ndarray:
+        return BOTTOM - (BOTTOM - TOP) * np.asarray(fraction) / (1.05 * top)
 
     parts = []
     step = 0.1 if high - low <= 1.0 else 0.2
     for tick in np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * step:
         parts.append(_grid_line_x(float(x(tick)), f"{tick + 0.0:.1f}".replace("-0.0", "0.0")))
-    for share in _ticks(top):
-        parts.append(_grid_line_y(float(y(share)), f"{100 * share:.3g} %"))
-    for kind, share in zip(("different", "same"), shares):
+    for fraction in _ticks(top):
+        parts.append(_grid_line_y(float(y(fraction)), f"{100 * fraction:.3g} %"))
+    for kind, fraction in zip(("different", "same"), fractions):
         across = np.repeat(x(data.edges), 2)
-        up = y(np.concatenate([[0], np.repeat(share, 2), [0]]))
+        up = y(np.concatenate([[0], np.repeat(fraction, 2), [0]]))
         parts.append(f'<polygon class="{kind}" points="{_points(across, up)}"/>')
     at = float(x(data.threshold))
     parts.append(f'<line class="threshold" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{BOTTOM}"/>')

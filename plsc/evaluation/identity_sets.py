@@ -23,9 +23,9 @@ from plsc.evaluation.verification import FOLDS
 class IdentitySet:
     """M images, those of an identity together, distractors last.
 
-    images: their bytes. identities: int64 [M], from 0 in the order of the images; DISTRACTOR (-1) for images of
-    nobody. pair_images: int64 [2P], images of the pairs: pair i is entries 2i and 2i + 1. issame: bool [P]. Both are
-    None without pairs.
+    images: their bytes. identities: int64 [M], from 0 in the order of the images; DISTRACTOR (-1) for distractors.
+    pair_images: int64 [2P], indices of images; pair i is entries 2i and 2i + 1. issame: bool [P]. Both are None without
+    pairs.
     """
 
     name: str

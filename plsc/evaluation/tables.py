@@ -1,4 +1,4 @@
-"""The figures of verification sets as lines of text: one look for every tool."""
+"""Tables of metrics as lines of text, in the same format for all commands."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class ObjectPool:
         index = getattr(self._local, "index", None)
         if index is None:
             with self._make_lock:
-                assert self._make is not None  # None once it is closed, when nobody gets here
+                assert self._make is not None  # None only after close, which require_usable checks
                 self._made.append(self._make())
                 index = self._local.index = len(self._made) - 1
         return work(self._made[index])

@@ -63,4 +63,4 @@ def test_json_to_a_file(tmp_path):
     assert tool_kit.plsc("list", "models", "--json", tmp_path / "x.json").stdout
     assert json.loads((tmp_path / "x.json").read_text())
     done = tool_kit.plsc("list", "models", "--json", tmp_path / "no" / "x.json")
-    assert done.returncode == 1 and "there is no directory" in done.stderr
+    assert done.returncode == 1 and "does not exist; create it first" in done.stderr

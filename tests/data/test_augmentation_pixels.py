@@ -47,7 +47,7 @@ FACTORS = (0.0, 0.4, 1.0, 1.7)
 def test_factors_are_those_of_pillow(work, reference, channels, factor):
     """Pillow cuts fractions off (below 1 level) and rounds the mean of contrast (half a level, times up to 1)."""
     image = natural(channels)
-    expected = np.asarray(reference(pixels.to_picture(image)).enhance(factor)).reshape(image.shape)
+    expected = np.asarray(reference(pixels.to_pillow(image)).enhance(factor)).reshape(image.shape)
     assert_close(work(image, factor), expected, 1.5 if work is pixels.contrast else 1)
 
 

@@ -154,7 +154,7 @@ def test_a_missing_font_names_the_pip_command(tmp_path, monkeypatch):
         (["--pairs", "30"], "multiple of 20"),
         (["--charset", "big5"], "gb2312-1, gb2312, uro, uro+hangul"),
         (["--seed", "-1"], "--seed is -1"),
-        (["--train-designs", "kai"], "'kai' is not known"),
+        (["--train-designs", "kai"], "'kai' is unknown"),
         (["--train-designs", "sans,microhei"], "'microhei' is named twice"),
     ],
 )

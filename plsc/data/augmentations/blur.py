@@ -1,4 +1,4 @@
-"""Images that are out of focus."""
+"""Gaussian blur."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def blur(
     smallest: float = 0.3,
     largest: float = 2.0,
 ) -> np.ndarray:
-    """A Gaussian blur with a sigma from `smallest` to `largest` pixels."""
+    """Gaussian blur with a random sigma from `smallest` to `largest` pixels."""
     if generator.random() >= probability:
         return image
     return gaussian_blur(image, generator.uniform(smallest, largest))

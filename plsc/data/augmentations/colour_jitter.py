@@ -1,4 +1,4 @@
-"""Other light and other colours."""
+"""Random changes of brightness, contrast, saturation and hue."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def colour_jitter(
     saturation: float = 0.5,
     hue: float = 0.0,
 ) -> np.ndarray:
-    """Brightness, contrast and saturation times a factor from 1 - x to 1 + x each, the hue turned by up to `hue`.
+    """Scale brightness, contrast and saturation by factors from 1 - x to 1 + x, and shift the hue by up to `hue`.
 
-    In an order by chance. hue: a share of the circle of hues. A grey image has neither saturation nor hue.
+    The order is random. hue: a fraction of the colour circle. Grey images have neither saturation nor hue.
     """
     if generator.random() >= probability:
         return image

@@ -1,4 +1,4 @@
-"""Images without colours."""
+"""Conversion to grey."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plsc.data.pixels import luminance
 
 @register_augmentation("grey", within={"probability": "[0, 1]"})
 def grey(image: np.ndarray, generator: np.random.Generator, probability: float = 0.1) -> np.ndarray:
-    """The luminance in all channels; an image of one channel stays as it is."""
+    """Replace all channels by the luminance. Images of one channel do not change."""
     if generator.random() >= probability:
         return image
     return np.repeat(luminance(image), image.shape[2], axis=2)

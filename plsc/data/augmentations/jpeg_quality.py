@@ -1,4 +1,4 @@
-"""Images that were stored with losses."""
+"""JPEG compression."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def jpeg_quality(
     lowest: int = 20,
     highest: int = 90,
 ) -> np.ndarray:
-    """Through JPEG of a quality from `lowest` to `highest` on the IJG scale (1 to 100)."""
+    """Encode as JPEG with a random quality from `lowest` to `highest` (IJG scale, 1 to 100), and decode."""
     if generator.random() >= probability:
         return image
     return through_jpeg(image, int(generator.integers(lowest, highest + 1)))

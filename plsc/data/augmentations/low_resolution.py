@@ -1,4 +1,4 @@
-"""Images from far away."""
+"""Low resolution."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FILTERS = (
 def low_resolution(
     image: np.ndarray, generator: np.random.Generator, probability: float = 0.2, smallest: float = 0.2
 ) -> np.ndarray:
-    """Made smaller, to a share of its sides from `smallest` to 1, and back to its size.
+    """Shrink the image by a random factor from `smallest` to 1, and enlarge it to its size again.
 
-    Each way takes one of five filters by chance: nearest, bilinear, box, bicubic, Lanczos.
+    Each step uses a random filter: nearest, bilinear, box, bicubic or Lanczos.
     """
     if generator.random() >= probability:
         return image

@@ -1,4 +1,4 @@
-"""Several of fourteen changes, all of one strength."""
+"""RandAugment: random operations of one strength."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from plsc.data import pixels
 from plsc.data.augmentations import register_augmentation
 
 STRONGEST = 30  # the largest magnitude
-# The largest values: a shear, a share of a side, degrees, what is added to or taken from a factor of 1, bits that are
-# left out. As in the paper's code and torchvision's RandAugment.
+# The values at the largest magnitude: shear, shift relative to the side, degrees, change of a factor, dropped bits.
+# As in the paper's code and in torchvision's RandAugment.
 SHEAR, SHIFT, DEGREES, FACTOR, BITS = 0.3, 150 / 331, 30.0, 0.9, 4
 
 
 def identity(image: np.ndarray, part: float, sign: int) -> np.ndarray:
-    """As it is. For all of these: ``part`` of the largest value, in [0, 1]; ``sign``: 1 or -1."""
+    """No change. For all operations: ``part`` of the largest value, in [0, 1]; ``sign``: 1 or -1."""
     return image
 
 
@@ -92,10 +92,10 @@ def rand_augment(
     operations: int = 2,
     magnitude: int = 9,
 ) -> np.ndarray:
-    """As many of fourteen changes as `operations` says, drawn anew each time; `magnitude`: their strength, 0 to 30.
+    """Apply `operations` random operations out of fourteen with strength `magnitude`, 0 to 30.
 
     Identity, shear and shift in x and y, rotation, brightness, colour, contrast, sharpness, posterize, solarize,
-    autocontrast, equalize. What comes from beyond the border is black. A grey image has no colour to change.
+    autocontrast, equalize. Pixels from outside the image are black. Colour operations do not change grey images.
     """
     if generator.random() >= probability:
         return image

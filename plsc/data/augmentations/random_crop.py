@@ -1,4 +1,4 @@
-"""A part of the image."""
+"""Random crops."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def random_crop(
     smallest: float = 0.2,
     in_place: bool = False,
 ) -> np.ndarray:
-    """A box of at least the share `smallest` of the area, enlarged to the whole image.
+    """Crop a random box with at least a fraction `smallest` of the area, and enlarge it to the size of the image.
 
-    Its sides have a ratio from 3/4 to 4/3. in_place: the box stays where it is, and the rest becomes black.
+    Its aspect ratio is from 3/4 to 4/3. in_place: keep the box at its position, and make the rest black.
     """
     if generator.random() >= probability:
         return image

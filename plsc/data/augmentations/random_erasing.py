@@ -1,4 +1,4 @@
-"""Images of which something is hidden."""
+"""Random erasing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def random_erasing(
     smallest: float = 0.02,
     largest: float = 0.4,
 ) -> np.ndarray:
-    """A box of a share of the area from `smallest` to `largest` is replaced by noise, even from 0 to 255."""
+    """Replace a random box, a fraction from `smallest` to `largest` of the area, by uniform noise."""
     if generator.random() >= probability:
         return image
     box = random_box(generator, image.shape[:2], (smallest, largest), RATIOS)

@@ -1,4 +1,4 @@
-"""`data.dataset: auto`: which source a directory is for."""
+"""`data.dataset: auto`: the choice of a source by the contents of the directory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plsc.registry import SOURCES
 
 @dataclass(frozen=True)
 class Choice:
-    """The name of a source, and a line that says what was taken and why."""
+    """The name of a source, and a log line with the reason."""
 
     name: str
     line: str
@@ -21,9 +21,9 @@ class Choice:
 
 @SOURCES.register("auto")
 class Auto:
-    """What `dataset_dir` holds: a label list, else a container, else a folder of identities; the log says which.
+    """Choose by the contents of `dataset_dir`: a label list, else a container, else a folder of identities.
 
-    It is no source itself: a run takes the one that ``choose`` names, and goes on as if that had been set.
+    It is not a source itself: a run uses the source that ``choose`` returns, as if it had been set.
     """
 
     ready = False
@@ -32,10 +32,10 @@ class Auto:
         self._dataset_dir, self._label_file = dataset_dir, label_file
 
     def choose(self) -> Choice:
-        """Of the sources that recognise the directory the one that comes first by its precedence.
+        """Return the source with the first precedence among those that recognise the directory.
 
-        Raises DataError for a directory that cannot be read, that no source recognises, or that two of the same
-        precedence do.
+        Raises DataError if the directory cannot be read, if no source recognises it, or if two of the same precedence
+        do.
         """
         directory = list_directory(self._dataset_dir, self._label_file)
         where = f"data.dataset_dir={directory.path!r}"
@@ -47,7 +47,7 @@ class Auto:
                 found.append((source.precedence, entry.name, reason))
         if not found:
             raise DataError(f"{where}: {_nothing(directory)}")
-        found.sort()  # entries of one precedence in the order of the alphabet
+        found.sort()  # by precedence, then by name
         same = [(name, reason) for precedence, name, reason in found if precedence == found[0][0]]
         if len(same) > 1:
             both = ", ".join(f"{name} ({reason})" for name, reason in same)

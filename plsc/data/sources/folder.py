@@ -15,12 +15,12 @@ from plsc.errors import DataError
 
 @register_source("folder")
 class FolderSource(Source):
-    """A folder with one folder of images for each class, as in `root/identity/1.jpg`; their names name the classes.
+    """A folder with one folder of images per class, as in `root/identity/1.jpg`; folder names are class names.
 
-    dataset_dir: the root. num_classes: None counts the folders. The classes are the folders in the order of the bytes
-    of their names, so the same on every machine; the label is the place in that order. What counts as an image, and
-    what is passed over: plsc.data.identity_walk. Memory: the bytes of the paths, 8 bytes an image, 12 for 4 GiB of
-    paths or more, and the names.
+    dataset_dir: the root. num_classes: None counts the folders. Classes are sorted by the bytes of their names, equally
+    on every machine; the label is the position in that order. See plsc.data.identity_walk for the files that are images
+    and those that are skipped. Memory: the bytes of the paths, 8 bytes per image (12 for 4 GiB of paths or more), and
+    the names.
     """
 
     precedence = FOLDER
@@ -62,7 +62,7 @@ class FolderSource(Source):
         return os.fsdecode(self._root)
 
     def _require_classes(self, found: Walk, num_classes: int | None) -> None:
-        """Raise DataError for fewer than two identities, and for more than there are classes."""
+        """Raise DataError for fewer than two identities, and for more than num_classes."""
         place, count = printable(self._root), len(found.names)
         if count < 2:
             what = f"only one folder with images, {printable(found.names[0])}" if count else "no folder with images"

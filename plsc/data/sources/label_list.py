@@ -15,11 +15,11 @@ from plsc.errors import DataError
 
 @register_source("list")
 class LabelListSource(Source):
-    """Image files that a list names: a path and a label a line.
+    """Image files of a list, with one path and label per line.
 
-    dataset_dir: the directory that paths are relative to. label_file: the list, relative to it (an absolute path
-    stays): `path<TAB or spaces>label`. num_classes: None counts them, the largest label + 1. Memory: the list's own
-    bytes and 13 bytes per line.
+    dataset_dir: the directory that paths are relative to. label_file: the list, relative to it or absolute, with lines
+    `path<TAB or spaces>label`. num_classes: None for the largest label + 1. Memory: the bytes of the list, and 13 bytes
+    per line.
     """
 
     precedence = LIST

@@ -1,4 +1,4 @@
-"""LMDB, as face repositories write their training sets."""
+"""LMDB in the layout of face recognition repositories."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from plsc.data.sources import Directory, register_source
 class LMDBSource(KeyedSource):
     """LMDB with decimal keys and values that are msgpack of (image bytes, label); lmdb and msgpack are not needed.
 
-    dataset_dir: the directory. file: the database in it. num_classes: None takes `__classnum__` of the file, or counts
-    them, the largest label + 1, where that is more. Images come by their keys as numbers. Nobody may write to the file
-    meanwhile. Memory: 16 bytes an image, and 8 more where keys have gaps; 80 while the file is indexed.
+    dataset_dir: the directory. file: the database in it. num_classes: None takes `__classnum__` of the file, or the
+    largest label + 1 if that is more. Images are in numerical order of their keys. The file must not change during a
+    run. Memory: 16 bytes per image, 8 more if keys have gaps, and 80 during indexing.
     """
 
     looks_for = "data.mdb (lmdb)"

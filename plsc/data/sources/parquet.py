@@ -1,4 +1,4 @@
-"""Parquet files, as dataset hubs write them."""
+"""Parquet files in the layout of data set hubs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from plsc.errors import DataError
 class ParquetSource(LabelledSource):
     """Parquet files with a column of encoded images and one of labels; needs pyarrow.
 
-    dataset_dir: the directory. files: their names in it, as shards of tar; all `*.parquet` by default, sorted by name.
-    image_column: bytes, or a struct with a field bytes. label_column: integers. num_classes: None counts them, the
-    largest label + 1. cached_groups: row groups whose images each worker keeps in memory: a row group is read as a
-    whole, so set data.shuffle_window where there are many. Memory: 4 bytes an image, and those of the cached groups.
+    dataset_dir: the directory. files: their names in it, as for shards of tar; by default all `*.parquet`, sorted by
+    name. image_column: bytes, or a struct with a field bytes. label_column: integers. num_classes: None for the largest
+    label + 1. cached_groups: number of row groups whose images each worker keeps in memory. A row group is read as a
+    whole, so set data.shuffle_window if there are many. Memory: 4 bytes per image, and the cached groups.
     """
 
     looks_for = "*.parquet (parquet)"
@@ -57,10 +57,10 @@ class ParquetSource(LabelledSource):
         self._starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
         self._set_labels(np.concatenate(labels) if labels else np.empty(0, np.int32), num_classes)
         self._open: dict[int, ParquetImages] = {}
-        self._cache: dict[int, tuple[ParquetImages, Any]] = {}  # by row group, the last used at the end
+        self._cache: dict[int, tuple[ParquetImages, Any]] = {}  # by row group, least recently used first
 
     def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:
-        """The number of the row, and the bytes of the images of its row group: those of single ones are not known."""
+        """The row numbers, and the bytes of the images of their row groups, as those of single images are unknown."""
         rows = np.arange(*which.indices(len(self)))
         groups = np.searchsorted(self._starts, rows, side="right") - 1
         return rows, self._sizes[groups] & 0xFFFFFFFF

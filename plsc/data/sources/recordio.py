@@ -22,11 +22,10 @@ _PROPERTY = re.compile(rb"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\
 class RecordIOSource(KeyedSource):
     """MXNet's `train.rec`, as MS1MV3, Glint360K and others are published; mxnet is not needed.
 
-    dataset_dir: the directory. file: the records; `train.idx` beside it is used where it is there, and `property`
-    (classes, height, width) is compared with the settings, the size where resize is
-    "refuse". num_classes: None takes those of `property`, or counts them,
-    the largest label + 1. Images come by their keys ascending. Memory: 16 bytes an
-    image, and 8 more while the file is indexed; where keys have gaps, 8 more.
+    dataset_dir: the directory. file: the records; `train.idx` in the same directory is used if it exists, and
+    `property` (classes, height, width) is compared with the settings, the size only if resize is "refuse".
+    num_classes: None takes that of `property`, or counts: the largest label + 1. Images are in ascending order of their
+    keys. Memory: 16 bytes per image, 8 more during indexing, and 8 more if keys have gaps.
     """
 
     looks_for = "train.rec (recordio)"
@@ -58,8 +57,8 @@ class RecordIOSource(KeyedSource):
 
 
 def _require_property(path: str, num_classes: int | None, image_shape: Sequence[int] | None) -> int | None:
-    """The classes in `property`, None where it is not there. Raises DataError where the settings say something else;
-    image_shape None takes images of any size."""
+    """The number of classes in `property`; None if the file does not exist. Raises DataError if the settings differ;
+    image_shape None accepts images of any size."""
     if not os.path.lexists(path):
         return None
     text = read_small(path, safe_open.SETTINGS)

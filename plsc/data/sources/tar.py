@@ -1,4 +1,4 @@
-"""Shards of tar files, as WebDataset writes them."""
+"""Shards of tar files in the layout of WebDataset."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TarSource(ExtentSource):
     """Shards of tar files by WebDataset's conventions: `00001.jpg` with `00001.cls` or `00001.json`.
 
     dataset_dir: the directory. shards: their names in it, `train-{000000..000123}.tar` or `train-*.tar`; all `*.tar`
-    by default, sorted by name. label_key: the key of the label in a .json that is a mapping. num_classes: None
-    counts them, the largest label + 1. Images come in the order of shards and members. Memory: 16 bytes an image.
+    by default, sorted by name. label_key: the key of the label in a .json that is a mapping. num_classes: None for
+    the largest label + 1. Images are in the order of shards and members. Memory: 16 bytes per image.
     """
 
     looks_for = "*.tar (tar)"
@@ -57,8 +57,8 @@ class TarSource(ExtentSource):
 
 
 def find_shards(directory: str, pattern: str, option: str = "shards") -> Iterator[str]:
-    """The paths of shards: of a range in braces all, of `*` and `?` those that are there. option: what the
-    pattern was given by. Raises DataError."""
+    """Yield the paths of shards: all of a range in braces, or existing files that match `*` and `?`. option: the
+    setting of the pattern. Raises DataError."""
     braces = _BRACES.search(pattern)
     if braces is not None:
         first, last = int(braces[1]), int(braces[2])
