@@ -67,8 +67,7 @@ def open_dataset(config: Config, log: Callable[[str], None], check_files: bool =
     num_classes = config.classifier.num_classes if counted is None else counted
     if num_classes is None:
         raise DataError(
-            f"{source.place}: its number of classes is unknown without reading all images; set "
-            "classifier.num_classes"
+            f"{source.place}: its number of classes is unknown without reading all images; set classifier.num_classes"
         )
     data = SourceDataset(source, num_classes, make_preparation(config, config.seed or 0), config.data.dataset)
     check_image_count(config, len(data), source.place)
