@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from plsc.data.datasets import SourceDataset
-from plsc.data.pixels import luminance, to_picture
+from plsc.data.pixels import luminance, to_pillow
 from plsc.data.transforms import decode_image
 from plsc.errors import DataError
 
@@ -96,6 +96,6 @@ def perceptual_hash(pixels: np.ndarray) -> np.ndarray:
     It hardly changes with JPEG, brightness and small changes of size. After Zauner 2010, Implementation and
     Benchmarking of Perceptual Image Hash Functions, with more bits, since aligned faces are alike.
     """
-    small = to_picture(luminance(pixels)).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    small = to_pillow(luminance(pixels)).resize((_SIDE, _SIDE), Image.Resampling.BOX)
     coefficients = _COSINES @ np.asarray(small, np.float64) @ _COSINES.T
     return np.packbits(coefficients[_LOWEST] > _FLAT).view(np.uint64)

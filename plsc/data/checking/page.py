@@ -7,7 +7,7 @@ import numpy as np
 from plsc.data.checking.look import KINDS, WRONG_SIZE
 from plsc.data.checking.report import Classes, Report
 from plsc.data.contact_sheet import encode_png
-from plsc.data.pixels import from_picture, to_picture
+from plsc.data.pixels import from_pillow, to_pillow
 from plsc.data.transforms import decode_image
 from plsc.errors import DataError
 from plsc.files import html
@@ -79,6 +79,6 @@ def _figure(report: Report, indices: list[int], remark: str) -> str:
 
 
 def _small(image: bytes | np.ndarray, channels: int) -> np.ndarray:
-    picture = to_picture(decode_image(image, channels=channels))
+    picture = to_pillow(decode_image(image, channels=channels))
     picture.thumbnail((_SIDE, _SIDE))
-    return from_picture(picture)
+    return from_pillow(picture)
