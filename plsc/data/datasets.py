@@ -16,7 +16,7 @@ from plsc.data.jpeg import JpegDecoder
 from plsc.data.sources import Source
 from plsc.data.sources.label_list import LabelListSource
 from plsc.data.sources.synthetic import SyntheticSource
-from plsc.data.transforms import normalise, unsupported_channels
+from plsc.data.transforms import normalise, normalise_pixels, unsupported_channels
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
 
 
@@ -47,8 +47,12 @@ class Preparation:
 
     def prepare(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
         """Convert encoded bytes or uint8 pixels to float32 [C, H, W]. Raises DataError."""
+        return normalise(self.pixels(image, epoch, index), self.pixel_std)
+
+    def pixels(self, image: bytes | np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """The same before it is normalized: uint8 [H, W, C]."""
         pixels = ImageReader(self.image_shape, self.resize, self.jpeg)(image, name="image")
-        return normalise(self.augmentations(pixels, epoch, index), self.pixel_std)
+        return self.augmentations(pixels, epoch, index)
 
 
 class SourceDataset:
@@ -125,11 +129,17 @@ class SourceDataset:
 
     def get(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
         """(image float32 of image_shape, label int64)."""
-        image, label = self.read(index)
         if self._source.ready:
+            image, label = self.read(index)
             return image, np.int64(label)
+        pixels, number = self.get_pixels(index, epoch)
+        return normalise_pixels(pixels, self._preparation.pixel_std), number
+
+    def get_pixels(self, index: int, epoch: int) -> tuple[np.ndarray, np.int64]:
+        """(pixels uint8 of image_shape, before they are normalized; label int64), of a source that is not ``ready``."""
+        image, label = self.read(index)
         try:
-            return self._preparation.prepare(image, epoch, index), np.int64(label)
+            return self._preparation.pixels(image, epoch, index).transpose(2, 0, 1), np.int64(label)
         except DataError as error:
             reason = str(error).removeprefix("image: ")
             raise DataError(f"{self._source.name(index)}: {reason}") from error

@@ -6,7 +6,7 @@ from types import TracebackType
 
 import numpy as np
 
-from plsc.data.batch import fill_batch
+from plsc.data.batch import BatchFormat, fill_batch
 from plsc.data.datasets import Dataset
 from plsc.data.sampler import GlobalBatchSampler
 from plsc.data.workers import LoaderOptions, WorkerPool
@@ -15,7 +15,7 @@ _DEFAULTS = LoaderOptions()
 
 
 class Loader:
-    """Iterates over (step, images [B,3,H,W] float32, labels [B] int64) for first_step <= step < last_step, in order.
+    """Iterates over (step, images [B,C,H,W] float32, labels [B] int64) for first_step <= step < last_step, in order.
 
     The caller owns the arrays. num_workers=0 reads in this process; with N worker processes, worker w reads the steps
     first_step + w, + N, ... into shared memory. The result does not depend on the number of workers.
@@ -71,10 +71,11 @@ class Loader:
 
     def _read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, index = self._sampler.indices(step)
-        images = np.empty((len(index), *self._dataset.image_shape), dtype=np.float32)
+        stored = BatchFormat.of(self._dataset)
+        images = np.empty((len(index), *stored.image_shape), stored.dtype)
         labels = np.empty(len(index), dtype=np.int64)
         fill_batch(self._dataset, epoch, index, images, labels)
-        return images, labels
+        return stored.make_input(images), labels
 
     def close(self) -> None:
         """End the workers and free their memory. May be called again."""

@@ -121,8 +121,13 @@ def normalise(image: np.ndarray, pixel_std: float, flip: bool = False) -> np.nda
     """
     if flip:
         image = image[:, ::-1]
-    out = np.empty((image.shape[2], *image.shape[:2]), dtype=np.float32)
-    np.subtract(image.transpose(2, 0, 1), np.float32(PIXEL_MEAN), out=out, dtype=np.float32)
+    return normalise_pixels(image.transpose(2, 0, 1), pixel_std)
+
+
+def normalise_pixels(pixels: np.ndarray, pixel_std: float) -> np.ndarray:
+    """(x - 127.5) / pixel_std of uint8 of any shape, as a new float32 array of that shape."""
+    out = np.empty(pixels.shape, dtype=np.float32)
+    np.subtract(pixels, np.float32(PIXEL_MEAN), out=out, dtype=np.float32)
     out /= np.float32(pixel_std)
     return out
 

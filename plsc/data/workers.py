@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from plsc.data.batch import fill_batch, merge_errors
+from plsc.data.batch import BatchFormat, fill_batch, merge_errors
 from plsc.data.datasets import Dataset
 from plsc.data.sampler import GlobalBatchSampler
 from plsc.errors import DataError, PlscError
@@ -45,7 +45,8 @@ _JOIN_SECONDS = 5.0  # until a dead worker has an exit code
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """prefetch: how many batches each worker may be ahead; each takes B*3*H*W*4 bytes.
+    """prefetch: how many batches each worker may be ahead; each takes B*C*H*W bytes, as
+    pixels, or four times as many, as inputs (see plsc.data.batch.BatchFormat).
 
     stop_waiting: called twice a second while a worker's batch is awaited, with the seconds so far; returns the reason
     to stop waiting, or None to go on. It is not called without workers.
@@ -62,7 +63,7 @@ class _Slot:
     epoch: np.ndarray  # int64 [B]
     index: np.ndarray  # int64 [B]
     labels: np.ndarray  # int64 [B]
-    images: np.ndarray  # float32 [B,3,H,W]
+    images: np.ndarray  # [B,C,H,W], as BatchFormat says
 
 
 @dataclass
@@ -85,6 +86,7 @@ class WorkerPool:
         options: LoaderOptions,
     ) -> None:
         self._options = options
+        self._format = BatchFormat.of(dataset)
         self._sampler = sampler
         self._steps = steps
         self._num_workers = num_workers
@@ -103,7 +105,7 @@ class WorkerPool:
             raise
 
     def get(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(images [B,3,H,W], labels [B]) of a step, copied from its slot, which is then reused for a later step."""
+        """(images float32 [B,C,H,W], labels [B]) of a step, copied from its slot, which a later step reuses."""
         worker, number = self._slot_of(step)
         slot = worker.slots[number]
         self._await(worker, slot, step)
@@ -113,7 +115,7 @@ class WorkerPool:
             raise _exit_error(worker.process) from error
         if failure is not None:
             raise self._with_other_errors(failure)
-        images, labels = slot.images.copy(), slot.labels.copy()
+        images, labels = self._format.make_input(slot.images), slot.labels.copy()
         later = step + self._num_workers * self._options.prefetch
         if later < self._steps.stop:
             self._request(later)
@@ -172,7 +174,7 @@ class WorkerPool:
 
 def _start(dataset: Dataset, batch_size: int, prefetch: int, number: int, libc: ctypes.CDLL) -> _Worker:
     context = multiprocessing.get_context("fork")
-    slots = _make_slots(prefetch, batch_size, dataset.image_shape)
+    slots = _make_slots(prefetch, batch_size, BatchFormat.of(dataset))
     task_reader, task_writer = context.Pipe(duplex=False)
     result_reader, result_writer = context.Pipe(duplex=False)
     process = context.Process(
@@ -204,14 +206,13 @@ def _paused_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _make_slots(count: int, batch_size: int, image_shape: tuple[int, int, int]) -> list[_Slot]:
-    pixels = batch_size * int(np.prod(image_shape))
+def _make_slots(count: int, batch_size: int, stored: BatchFormat) -> list[_Slot]:
     slots = []
     for _ in range(count):
-        memory = mmap.mmap(-1, 3 * 8 * batch_size + 4 * pixels)  # freed with its last array
+        memory = mmap.mmap(-1, 3 * 8 * batch_size + stored.num_bytes(batch_size))  # freed with its last array
         numbers = np.frombuffer(memory, dtype=np.int64, count=3 * batch_size).reshape(3, batch_size)
-        images = np.frombuffer(memory, dtype=np.float32, count=pixels, offset=numbers.nbytes)
-        slots.append(_Slot(numbers[0], numbers[1], numbers[2], images.reshape(batch_size, *image_shape)))
+        images = np.frombuffer(memory, dtype=stored.dtype, offset=numbers.nbytes)
+        slots.append(_Slot(numbers[0], numbers[1], numbers[2], images.reshape(batch_size, *stored.image_shape)))
     return slots
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from plsc.data import GlobalBatchSampler, ImageListDataset, Loader, LoaderOptions, SampleOrder, SyntheticDataset
+from plsc.data.batch import BatchFormat
 from plsc.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +98,41 @@ def _data_error() -> None:
 
 def _bug() -> None:
     raise ZeroDivisionError("our own mistake")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("channels, pixel_std", [(3, 127.5), (1, 128.0)])
+def test_batches_are_stored_as_pixels_and_normalized_to_the_same_bits(tmp_path, workers, channels, pixel_std) -> None:
+    for number in range(4):  # every value of a pixel
+        pixels = np.random.default_rng(number).permutation(np.arange(7 * 9 * 3 * 4) % 256)[: 7 * 9 * 3].reshape(7, 9, 3)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "label.txt").write_text("".join(f"{number}.png\t{number}\n" for number in range(4)))
+    data = ImageListDataset(tmp_path, "label.txt", 4, (channels, 7, 9), 3, pixel_std=pixel_std)
+    sampler = GlobalBatchSampler(4, 2, 0, 1, seed=3)
+    with Loader(data, sampler, workers, 0, 6) as loader:
+        if workers:
+            slot = loader._pool._workers[0].slots[0]
+            assert slot.images.dtype == np.uint8 and slot.images.nbytes == 2 * channels * 7 * 9
+        for step, images, labels in loader:
+            assert images.dtype == np.float32 and images.flags.c_contiguous and images.flags.writeable
+            epochs, indices = sampler.indices(step)
+            for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist())):
+                stored, label = data.get_pixels(index, epoch)
+                # the arithmetic of one sample in float32, number by number
+                values = [np.float32(value) for value in stored.ravel().tolist()]
+                expected = [(value - np.float32(127.5)) / np.float32(pixel_std) for value in values]
+                assert images[row].tobytes() == np.array(expected, np.float32).tobytes() and labels[row] == label
+                assert images[row].tobytes() == data.get(index, epoch)[0].tobytes()
+
+
+def test_inputs_that_are_ready_are_stored_as_they_are() -> None:
+    data = SyntheticDataset(8, 2, SHAPE, 0)
+    for stored in (BatchFormat.of(data), BatchFormat.of(_Numbers())):
+        assert stored.dtype == np.float32 and stored.num_bytes(5) == 4 * 5 * 3 * 8 * 8
+        given = np.ones((2, *SHAPE), np.float32)
+        found = stored.make_input(given)
+        given[:] = 0  # the slot is filled anew
+        assert (found == 1).all()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -167,6 +167,7 @@ def _image_bytes(config: Config) -> int:
     for side in config.model.image_shape:
         batch *= side
     workers = config.data.num_workers
+    # float32; batches of pixels, which workers make of all but ready sources and users' data sets, take a quarter
     return 4 * batch * (LOOP_BATCHES + PREFETCH * workers) + WORKER * workers
 
 
