@@ -45,7 +45,7 @@ BREAKS = {
         ("tests/rows/test_momentum.py", "tests/rows/test_window.py"),
     ),
     "checkpoint atomicity": Break(
-        "plsc/checkpoint/write.py", "replaced = place_aside(final, layout.REPLACED) if os.path.isdir(final) else None",
+        "plsc/checkpoint/write.py", "replaced = aside_path(final, layout.REPLACED) if os.path.isdir(final) else None",
         "replaced = __import__('shutil').rmtree(final, ignore_errors=True)",
         ("tests/checkpoint/test_save.py",),
     ),

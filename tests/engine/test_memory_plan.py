@@ -144,7 +144,7 @@ def test_a_gpu_keeps_three_numbers_for_each_logit(ratio, rows):
 
 
 def test_more_logits_than_the_kernel_counts_are_refused():
-    with pytest.raises(ConfigError, match="128 features and 20000000 classes a rank are more logits"):
+    with pytest.raises(ConfigError, match="128 features and 20,000,000 classes per rank are more logits"):
         need_of_gpu(1, **{"classifier.num_classes": 20_000_000, "train_batch_size": 128})
 
 
