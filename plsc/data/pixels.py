@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
+
+from plsc.data.transforms import decode_image
 
 _ATTEMPTS = 10  # to find a box that fits, as in torchvision's RandomResizedCrop and RandomErasing
 
@@ -135,8 +137,7 @@ def through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     """Encode as JPEG with this quality and 4:2:0 chroma subsampling, and decode."""
     file = io.BytesIO()
     to_pillow(pixels).save(file, "JPEG", quality=quality, subsampling=2 if pixels.shape[2] == 3 else 0)
-    with Image.open(file, formats=("JPEG",)) as image:
-        return from_pillow(image)
+    return decode_image(file.getvalue(), channels=pixels.shape[2])
 
 
 def random_box(
