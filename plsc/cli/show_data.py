@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         options.refuse(f"--images {options.images}: of {size} bytes each, at most {max(1, MOST_BYTES // size)}")
     if config.seed is None:
         print_stderr("seed: null: the images are those of seed 0; a run draws a seed")
-    shown = samples(dataset, config.seed or 0, options.images, options.epoch)
+    shown = samples(dataset, config.seed or 0, options.images, options.epoch, config.data.shuffle_window)
     if page:
         title = f"{dataset.source.place}: {len(shown)} of {len(dataset):,} images in the order of epoch {options.epoch}"
         write_text(page, sheet_html(shown, title), "--html")

@@ -63,8 +63,9 @@ def open_dataset(config: Config, log: Callable[[str], None], check_files: bool =
     The default seed is 0. Raises DataError, ConfigError.
     """
     source = open_to_read(config, log, check_files)
-    counted = None if "classifier.num_classes" in config.given else source.num_classes
-    num_classes = config.classifier.num_classes if counted is None else counted
+    num_classes, given = config.classifier.num_classes, "classifier.num_classes" in config.given
+    if source.num_classes is not None and (num_classes is None or not given):
+        num_classes = source.num_classes
     if num_classes is None:
         raise DataError(
             f"{source.place}: its number of classes is unknown without reading all images; set classifier.num_classes"

@@ -288,6 +288,16 @@ def test_digests_are_of_content_and_shape():
     assert content_digest(np.zeros((2, 2), np.uint8)) != content_digest(np.zeros((2, 1), np.uint16))
 
 
+def test_classes_are_counted_unless_they_are_given(faulty):
+    def classes(*words) -> int:
+        words = [word for one in words for word in ("-o", one)]
+        done = tool_kit.plsc("check-data", "-o", f"data.dataset_dir={faulty}", *words, "--processes", "0", "--json")
+        return json.loads(done.stdout)["classes"]
+
+    assert classes() == classes("classifier.num_classes=null") == 7
+    assert classes("classifier.num_classes=30") == 30
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

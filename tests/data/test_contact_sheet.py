@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from plsc.config import Config
-from plsc.data import GlobalBatchSampler, normalise
+from plsc.data import GlobalBatchSampler, SampleOrder, normalise
 from plsc.data.contact_sheet import denormalise, samples, sheet_html, sheet_png
 from plsc.data.opening import open_dataset
 from tests import tool_kit
@@ -73,12 +73,12 @@ def settings(directory, **data) -> Config:
                              "data": {"dataset_dir": str(directory), **data}})  # fmt: skip
 
 
-@pytest.mark.parametrize("epoch", [0, 2])
-def test_a_sheet_shows_what_a_run_reads(faces, epoch):
+@pytest.mark.parametrize(("epoch", "window"), [(0, None), (2, None), (1, 8)])
+def test_a_sheet_shows_what_a_run_reads(faces, epoch, window):
     """In the order of the run, from its first batch on, decoded, augmented and normalised: the batch itself."""
     data = open_dataset(settings(faces, augmentations="strong"), print)
-    shown = samples(data, 5, 10, epoch)
-    order = GlobalBatchSampler(24, 6, 0, 1, seed=5)
+    shown = samples(data, 5, 10, epoch, window)
+    order = GlobalBatchSampler(24, 6, 0, 1, seed=5, order=SampleOrder(window=window))
     expected = np.concatenate([order.indices(4 * epoch + step)[1] for step in range(2)])[:10]
     assert [one.index for one in shown] == expected.tolist()
     for one in shown:
