@@ -9,6 +9,7 @@ import pytest
 
 from plsc.checkpoint import OneRank, read_manifest
 from plsc.config import Config
+from plsc.config.user_objects import UserObjects
 from plsc.engine.run.start import choose_seed
 from plsc.engine.training import checkpointing
 from plsc.engine.training.checkpointing import open_start_checkpoint
@@ -20,7 +21,7 @@ SPEC = SimpleNamespace(num_classes=11, embedding_size=EMBEDDING_SIZE)
 
 def run_in(directory, start_dir="", **settings):
     config = Config.from_dict({"model_save_dir": str(directory), **settings})
-    return SimpleNamespace(config=config, group=OneRank(), start_dir=str(start_dir))
+    return SimpleNamespace(config=config, user_objects=UserObjects(), group=OneRank(), start_dir=str(start_dir))
 
 
 def test_its_own_directory_by_checkpoint_dir_after_a_killed_save(tmp_path):

@@ -118,8 +118,14 @@ def test_an_imported_net_trains_on(tmp_path):
     stem = "backbone.stem.conv.weight"
     assert 0 < np.abs(after[stem] - before[stem]).max() < 1e-3  # moved, by a little
     other = {"model": {**training(run, "")["model"], "options": {}}}
-    with pytest.raises(CheckpointError, match="its net has model.options: {'bn_epsilon': 1e-05}"):
+    told = "its model has model.options: {'bn_epsilon': 1e-05}"
+    with pytest.raises(CheckpointError, match=told):
         Entry(config=training(run, tmp_path / "other", **other)).train()
+    going_on = {**other, "init_from": "none", "init_checkpoint": "", "checkpoint_dir": str(tmp_path / "more")}
+    with pytest.raises(CheckpointError, match=told):
+        Entry(config=training(run, tmp_path / "other", **going_on)).train()
+    with pytest.raises(CheckpointError, match=told):
+        Entry(config={**other, "checkpoint_dir": run, "model_save_dir": str(tmp_path)}).convert_for_prediction()
 
 
 def opened(run: str):

@@ -9,6 +9,7 @@ from plsc import checkpoint
 from plsc.backend import static
 from plsc.checkpoint import Manifest
 from plsc.engine.program.build import EvalProgram, build_eval
+from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.scopes import device_place, make_executor, make_scope
 from plsc.engine.run.start import Run
 from plsc.errors import CheckpointError
@@ -56,6 +57,7 @@ class TrainedBackbone:
         self.path, self.manifest = checkpoint.open_checkpoint(
             run.start_dir, run.group, checkpoint.Expected(embedding_size=self.program.feature.shape[1])
         )
+        require_same_function(run, self.path, self.manifest)
         self.variables = Variables(env)
         self.variables.run(self.program.startup, {}, [])
         self.stored = checkpoint.read_replicated(self.path, self.manifest)

@@ -13,6 +13,7 @@ from plsc.checkpoint.pending_rows import describe_optimizer
 from plsc.classifiers import ClassifierSpec
 from plsc.data import difference
 from plsc.data.record import moved_classes
+from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
 from plsc.engine.training.steps import Progress
@@ -33,7 +34,9 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
     if own is None:  # checkpoint_dir may be this run's own directory
         checkpoint.restore_newest(config.model_save_dir, run.group)
     expected = checkpoint.Expected(spec.num_classes, spec.embedding_size)
-    return checkpoint.open_checkpoint(path, run.group, expected, verified=own is not None)
+    path, manifest = checkpoint.open_checkpoint(path, run.group, expected, verified=own is not None)
+    require_same_function(run, path, manifest)
+    return path, manifest
 
 
 def stored_progress(opened: tuple[str, Manifest] | None) -> Progress:

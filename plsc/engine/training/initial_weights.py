@@ -10,14 +10,11 @@ import numpy as np
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.collective import on_all_ranks
-from plsc.config.format_value import format_value
 from plsc.data.label_map import read_label_map
-from plsc.engine.program.build import make_model
+from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
 from plsc.errors import CheckpointError, DataError
-from plsc.models import build_model
-from plsc.models.layers import BuiltInModel
 
 
 def load_initial_weights(run: Run, session: Session) -> None:
@@ -31,7 +28,7 @@ def load_initial_weights(run: Run, session: Session) -> None:
     expected = checkpoint.Expected(embedding_size=spec.embedding_size)
     path, manifest = checkpoint.open_checkpoint(config.init_checkpoint, run.group, expected)
     what = f"cannot start from {path}"
-    _require_same_function(run, path, manifest)
+    require_same_function(run, path, manifest)
     on_all_ranks(run.group, what, lambda: _load_backbone(session, path, manifest))
     kept = ""
     if config.init_from == "classes":
@@ -40,21 +37,6 @@ def load_initial_weights(run: Run, session: Session) -> None:
         on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
         kept = f" and {len(new):,} of {spec.num_classes:,} classes"
     run.log.info(f"start with the backbone{kept} of {path}, step {manifest.step:,}")
-
-
-def _require_same_function(run: Run, path: str, manifest: Manifest) -> None:
-    """Raise CheckpointError where a built-in net with these weights would not compute what it did."""
-    model, stored = make_model(run.config, run.user_objects), manifest.config.get("model")
-    if not isinstance(model, BuiltInModel) or not isinstance(stored, dict) or stored.get("name") != model.name:
-        return
-    options = stored.get("options")
-    found = build_model(model.name, **options if isinstance(options, dict) else {})
-    if not isinstance(found, BuiltInModel) or found.function_options() != model.function_options():
-        raise CheckpointError(
-            f"cannot start from {path}: its net has model.options: {format_value(options)}, with which the same "
-            f"weights give other features than with {format_value(run.config.model.options)}; set model.options to the "
-            "first"
-        )
 
 
 def _require_same_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
