@@ -10,11 +10,11 @@ from plsc.config import SECTIONS, Option, fields
 
 _HEAD = """# Configuration
 
-This file is made from the schema (`plsc/config/schema`) by `python tools/config_docs.py`; do not edit it.
+This file is generated from the schema (`plsc/config/schema`) by `python tools/config_docs.py`; do not edit it.
 
-A YAML file holds what differs from the defaults, with sections as nested mappings; `-o section.key=value` on the
-command line and `Entry.set("section.key", value)` take the dotted name. The setters are methods of `Entry`. Numbers in
-brackets are ranges: `(0, 1]` leaves 0 out and takes 1 in.
+A YAML file sets the keys that differ from the defaults, with sections as nested mappings; `-o section.key=value` on the
+command line and `Entry.set("section.key", value)` use the dotted name. The setters are methods of `Entry`. Numbers in
+brackets are ranges: `(0, 1]` excludes 0 and includes 1.
 """
 
 

@@ -38,7 +38,9 @@ def run(trained_run: str, directory: Path, **files) -> dict[str, Verification]:
 def test_all_three_tell_the_same(trained_run, tmp_path, capsys):
     write_bin(tmp_path / "own.bin")
     result = run(trained_run, tmp_path, json=tmp_path / "a.json", html=tmp_path / "a.html")["own"]
-    told = json.loads((tmp_path / "a.json").read_text())
+    text = (tmp_path / "a.json").read_text()
+    told = json.loads(text)
+    assert text == json.dumps(told, indent=2, ensure_ascii=False) + "\n"  # indented, as all commands write it
     assert told["step"] == 4 and told["net"].endswith("step_00000004") and list(told["sets"]) == ["own"]
     own = told["sets"]["own"]
     for name in ("accuracy", "accuracy_std", "threshold", "auc", "eer", "xnorm", "num_same", "num_different"):

@@ -162,17 +162,17 @@ class Loop:
         if self._best.resume(steps.first.step) and steps.first.step < steps.last:
             self._verify_if_due(steps.first.step, self._start)
         for step, (_, images, labels) in enumerate(self._meter.timed(loader), start=steps.first.step):
-            rate = steps.schedule.lr(step)
+            lr = steps.schedule.lr(step)
             run.group.begin_step(step + 1)
-            results = self._session.step(step, dict(zip(self._inputs, (images, labels))), rate, self._request.requested)
+            results = self._session.step(step, dict(zip(self._inputs, (images, labels))), lr, self._request.requested)
             if run.user_objects.optimizer is not None:
-                rate = float(run.user_objects.optimizer.get_lr())
+                lr = float(run.user_objects.optimizer.get_lr())
             if self._scheduler is not None:
                 self._scheduler.step()
             loss, stop, done = results["loss"], results.pop("stop") > 0, step + 1
             self._require_finite(loss, step, labels)
             self._meter.add(loss)
-            self._log_step(done, results, rate)
+            self._log_step(done, results, lr)
             saved = self._save_if_due(done, stop)
             path = saved or path
             if stop:
@@ -215,9 +215,9 @@ class Loop:
             "grad_clip_norm, and continue from the last checkpoint"
         )
 
-    def _log_step(self, done: int, results: dict[str, float], rate: float) -> None:
+    def _log_step(self, done: int, results: dict[str, float], lr: float) -> None:
         run, steps, meter = self._run, self._steps, self._meter
-        short = f"loss {results['loss']:.4f} lr {rate:.6f}"
+        short = f"loss {results['loss']:.4f} lr {lr:.6f}"
         run.log.progress(
             f"{short} {meter.images_per_second():.1f} images/s {clock(meter.seconds_left(done))} left", done, steps.last
         )
@@ -226,13 +226,13 @@ class Loop:
         extra = "".join(f", {name} {results[name]:.5f}" for name in ("acc1", "acc5") if name in results)
         run.log.info(
             f"train: step {done:,}/{steps.last:,}, epoch {steps.epoch(done - 1)}, loss {results['loss']:.4f}, "
-            f"mean {meter.mean_loss():.4f}, lr {rate:.4g}, {meter.images_per_second():,.1f} images/s, "
+            f"mean {meter.mean_loss():.4f}, lr {lr:.4g}, {meter.images_per_second():,.1f} images/s, "
             f"data wait {100 * meter.data_wait():.1f} %, left {clock(meter.seconds_left(done))}{extra}"
         )
         for name in self._session.program.rows.counts:
             self._log_saturation(name, int(results[name]))
         speed = {"images_per_second": round(meter.images_per_second(), 3), "data_wait": round(meter.data_wait(), 4)}
-        run.log.scalars(done, {**results, "mean_loss": meter.mean_loss(), "lr": rate, **speed})
+        run.log.scalars(done, {**results, "mean_loss": meter.mean_loss(), "lr": lr, **speed})
         meter.restart()
 
     def _log_saturation(self, name: str, cut: int) -> None:
