@@ -15,10 +15,10 @@ import numpy as np
 
 from plsc.data.label_list import MOST_CLASSES, printable
 from plsc.errors import DataError
-from plsc.files.suffixes import PICTURES
+from plsc.files.suffixes import IMAGES
 
 MOST_DEPTH = 16  # folders inside one another
-_ENDINGS = tuple(ending.encode() for ending in PICTURES)
+_ENDINGS = tuple(ending.encode() for ending in IMAGES)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 from plsc.errors import DataError
-from plsc.files.suffixes import PICTURES
+from plsc.files.suffixes import IMAGES
 
-SUFFIXES = PICTURES
+SUFFIXES = IMAGES
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The names of the classes, by label, in a file beside a checkpoint's tensors or an exported model.
 
-JSON: a list of texts, one a line. A file of another maker is read without trust: bounded, hashed, checked.
+JSON: a list of strings, one per line. Files are untrusted: size, hash and contents are checked.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from plsc.files import plain_json, safe_open
 from plsc.files.hashes import FileEntry, hash_bytes
 
 CLASS_NAMES = "class_names.json"
-MOST_CHARACTERS = 4096  # of a name
+MAX_CHARACTERS = 4096  # of a name
 
 
 def to_bytes(names: Sequence[str], num_classes: int) -> bytes:
-    """The contents of the file. Raises ValueError for what are no names of so many classes."""
+    """The contents of the file. Raises ValueError for invalid names, or more names than classes."""
     problem = _problem(names, num_classes)
     if problem:
         raise ValueError(f"class_names: {problem}")
@@ -25,9 +25,9 @@ def to_bytes(names: Sequence[str], num_classes: int) -> bytes:
 
 
 def read(path: str, entry: FileEntry, num_classes: int) -> list[str]:
-    """The names in the file ``path``, which is to be the one of ``entry``; fewer than ``num_classes`` may have one.
+    """The names in the file ``path``, at most ``num_classes``. Its size and hash must be those of ``entry``.
 
-    Raises OSError where it cannot be read, ValueError for another file and for what are no names.
+    Raises OSError if it cannot be read, ValueError for another file and for invalid names.
     """
     data = safe_open.read_bytes(path, safe_open.CLASS_NAMES)
     if len(data) != entry.num_bytes or hash_bytes(data) != entry.sha256:
@@ -41,11 +41,11 @@ def read(path: str, entry: FileEntry, num_classes: int) -> list[str]:
 
 def _problem(names: object, num_classes: int) -> str:
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        return "must be a list of texts"
+        return "must be a list of strings"
     if not 1 <= len(names) <= num_classes:
         return f"{len(names)} names for {num_classes} classes"
     longest = max(map(len, names))
-    if longest > MOST_CHARACTERS:
-        return f"a name of {longest} characters; at most {MOST_CHARACTERS}"
+    if longest > MAX_CHARACTERS:
+        return f"a name of {longest} characters; at most {MAX_CHARACTERS}"
     bad = next((name for name in names if any("\ud800" <= one <= "\udfff" for one in name)), None)
     return "" if bad is None else f"{ascii(bad)[:80]} holds half a character"

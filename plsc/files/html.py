@@ -1,11 +1,11 @@
-"""HTML pages that hold all that they show: no script, nothing is fetched, every text escaped."""
+"""Self-contained HTML pages: no scripts, no external resources, all text escaped."""
 
 from __future__ import annotations
 
 import base64
 from html import escape
 
-# Names from users must not make the page run or load anything.
+# Names from users must not be able to execute or load anything.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --soft: #5a6475; --paper: #ffffff; --card: #f4f6f9; --line: #d9dee6; }
@@ -40,17 +40,17 @@ def page(title: str, body: str, style: str = STYLE) -> str:
 
 
 def text(value: object) -> str:
-    """Plain text for a page, also within a quoted attribute."""
+    """Escaped plain text, also for quoted attributes."""
     return escape(str(value), quote=True)
 
 
 def image(data: bytes, alt: str, kind: str = "png") -> str:
-    """An image within the page. ``data``: encoded; ``kind``: png or jpeg; ``alt``: what it is, in plain text."""
+    """An embedded image. ``data``: encoded; ``kind``: png or jpeg; ``alt``: its description in plain text."""
     return f'<img alt="{text(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
 
 
 def table(head: list[str], rows: list[list[object]]) -> str:
-    """A table of plain texts; "" where there are no rows."""
+    """A table of plain texts; "" if there are no rows."""
     if not rows:
         return ""
     lines = [f"<tr>{''.join(f'<th>{text(one)}</th>' for one in head)}</tr>"]

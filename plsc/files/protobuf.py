@@ -1,7 +1,7 @@
-"""The wire format of protocol buffers, read without a schema and without trusting it: what an ONNX file is made of.
+"""Reads the wire format of protocol buffers, as in ONNX files, without a schema; the data are untrusted.
 
-https://protobuf.dev/programming-guides/encoding: a message is a row of fields, each a tag (number << 3 | kind) and a
-value: a varint, 8 bytes, a length and that many bytes, or 4 bytes.
+https://protobuf.dev/programming-guides/encoding: a message is a sequence of fields, each a tag (number << 3 | kind) and
+a value: a varint, 8 bytes, a length and that many bytes, or 4 bytes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Union
 from plsc.errors import DataError
 
 Value = Union[int, memoryview]
-MOST_PACKED = 65536  # bytes: shapes and strides are short
+MAX_PACKED = 65536  # bytes: shapes and strides are short
 VARINT, WIDE, BYTES, NARROW = 0, 1, 2, 5
 
 
 class Reader:
-    """Reads messages, of so many fields in all: two bytes are a field, and a file of gigabytes would take hours."""
+    """Reads messages with at most ``max_fields`` in total: a field may have two bytes, so gigabytes would take
+    hours."""
 
-    def __init__(self, most_fields: int) -> None:
-        self._most = self._left = most_fields
+    def __init__(self, max_fields: int) -> None:
+        self._max = self._left = max_fields
 
     def fields(self, value: Value) -> Iterator[tuple[int, Value]]:
         """(number, value) of each field of a message: an int for a varint, else its bytes. Raises DataError."""
@@ -29,7 +30,7 @@ class Reader:
         while at < len(data):
             self._left -= 1
             if self._left < 0:
-                raise DataError(f"refused: it has more than {self._most} fields")
+                raise DataError(f"refused: it has more than {self._max:,} fields")
             tag, at = _varint(data, at)
             kind = tag & 7
             if kind == VARINT:
@@ -43,7 +44,7 @@ class Reader:
             else:
                 raise DataError(f"damaged: a field of kind {kind}")
             if size > len(data) - at:
-                raise DataError("damaged: a field ends behind the message that it is in")
+                raise DataError("damaged: a field extends beyond its message")
             yield tag >> 3, data[at : at + size]
             at += size
 
@@ -54,11 +55,11 @@ def signed(value: int) -> int:
 
 
 def packed_ints(value: Value) -> list[int]:
-    """A repeated int64: one of its values, or several in one field."""
+    """A repeated int64: a single value, or several packed into one field."""
     if isinstance(value, int):
         return [signed(value)]
-    if len(value) > MOST_PACKED:
-        raise DataError(f"refused: a list of whole numbers of {len(value)} bytes; it may have {MOST_PACKED}")
+    if len(value) > MAX_PACKED:
+        raise DataError(f"refused: a list of integers has {len(value):,} bytes; at most {MAX_PACKED:,} are allowed")
     found, at = [], 0
     while at < len(value):
         one, at = _varint(value, at)
@@ -69,26 +70,26 @@ def packed_ints(value: Value) -> list[int]:
 def text(value: Value) -> str:
     """A string, or bytes."""
     if isinstance(value, int):
-        raise DataError("damaged: a number is where a text should be")
+        raise DataError("damaged: a number in place of a string")
     return bytes(value).decode("utf-8", "replace")
 
 
 def message(value: Value) -> memoryview:
     """An embedded message."""
     if isinstance(value, int):
-        raise DataError("damaged: a number is where a message should be")
+        raise DataError("damaged: a number in place of a message")
     return value
 
 
 def float32(value: Value) -> float:
     """A float."""
     if isinstance(value, int) or len(value) != 4:
-        raise DataError("damaged: what should be a float is none")
+        raise DataError("damaged: an invalid float")
     return struct.unpack("<f", value)[0]
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """(the number, where the next byte is)."""
+    """(the number, the position of the next byte)."""
     value = 0
     for index in range(10):
         if at + index >= len(data):

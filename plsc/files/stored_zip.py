@@ -1,7 +1,7 @@
-"""The directory of a zip file whose entries are stored as they are, read without trusting it: what torch.save writes.
+"""Reads the directory of a zip file with uncompressed entries, as torch.save writes; the file is untrusted.
 
-Only what such files need: one disk, no compression, no encryption; zip64, for files above 4 GiB. No entry may lie over
-another or outside of the file, so that all of them together are never more than the file. The format is PKWARE's
+Supported is what such files need: one disk, no compression, no encryption; zip64 for files above 4 GiB. Entries may not
+overlap or extend beyond the file, so that their total size is limited by that of the file. The format is PKWARE's
 APPNOTE.TXT 6.3.10, sections 4.3.7 to 4.3.16 and 4.5.3.
 """
 
@@ -17,13 +17,13 @@ from plsc.files.safe_open import MIB
 MAGIC = b"PK\x03\x04"  # of an entry, and so of the file
 _END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 _CENTRAL, _LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
-_MOST_DIRECTORY, _MOST_ENTRIES, _MOST_COMMENT = 32 * MIB, 100_000, 65_535
+_MAX_DIRECTORY, _MAX_ENTRIES, _MAX_COMMENT = 32 * MIB, 100_000, 65_535
 _ENCRYPTED = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file in the zip: where its bytes begin, how many there are, their CRC-32."""
+    """One file in the zip: the offset, size and CRC-32 of its data."""
 
     offset: int
     size: int
@@ -46,7 +46,7 @@ def read_directory(file: BinaryIO) -> dict[str, Entry]:
     for name, (header, length, crc) in sorted(found.items(), key=lambda item: item[1][0]):
         start = _data_offset(file, name, header)
         if header < taken or start + length > offset:
-            raise DataError(f"damaged zip: the entry {ascii(name)[:80]} lies over another one, or outside of the file")
+            raise DataError(f"damaged zip: entry {ascii(name)[:80]} overlaps another one, or extends beyond the file")
         taken = start + length
         entries[name] = Entry(start, length, crc)
     return entries
@@ -55,7 +55,7 @@ def read_directory(file: BinaryIO) -> dict[str, Entry]:
 def _find_directory(file: BinaryIO) -> tuple[int, int, int]:
     """(entries, bytes, offset) of the central directory."""
     end = file.seek(0, 2)
-    first = max(0, end - _END.size - _MOST_COMMENT)
+    first = max(0, end - _END.size - _MAX_COMMENT)
     file.seek(first)
     tail = file.read(end - first)
     at = tail.rfind(b"PK\x05\x06")
@@ -65,7 +65,7 @@ def _find_directory(file: BinaryIO) -> tuple[int, int, int]:
     limit = first + at
     if 0xFFFF in (disk, count) or 0xFFFFFFFF in (size, offset):
         count, size, offset, limit = _find_directory_64(file, tail, at, limit)
-    if count > _MOST_ENTRIES or size > _MOST_DIRECTORY or offset + size > limit:
+    if count > _MAX_ENTRIES or size > _MAX_DIRECTORY or offset + size > limit:
         raise DataError(f"damaged zip: a directory of {count} entries and {size} bytes at {offset} cannot be in it")
     return count, size, offset
 
@@ -85,7 +85,7 @@ def _find_directory_64(file: BinaryIO, tail: bytes, at: int, limit: int) -> tupl
 
 
 def _central_entry(directory: bytes, at: int) -> tuple[int, str, tuple[int, int, int]]:
-    """(where the next one begins, the name, (offset of the local header, bytes, CRC-32))."""
+    """(offset of the next one, name, (offset of the local header, size, CRC-32))."""
     if at + _CENTRAL.size > len(directory):
         raise DataError("damaged zip: its directory ends too early")
     fields = _CENTRAL.unpack_from(directory, at)
@@ -107,7 +107,8 @@ def _central_entry(directory: bytes, at: int) -> tuple[int, str, tuple[int, int,
 
 
 def _widened(extra: bytes, fields: list[int]) -> list[int]:
-    """The fields of 32 bits (size, packed size, offset), those that are full replaced by the zip64 ones of 64 bits."""
+    """The 32-bit fields (size, packed size, offset), where those with the value 2**32 - 1 are replaced by zip64
+    fields."""
     at, wide = 0, b""
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -123,7 +124,7 @@ def _widened(extra: bytes, fields: list[int]) -> list[int]:
 
 
 def _data_offset(file: BinaryIO, name: str, header: int) -> int:
-    """Where the bytes of an entry begin, by its local header, which must be that of this name."""
+    """The offset of an entry's data, from its local header, whose name must match."""
     file.seek(header)
     data = file.read(_LOCAL.size)
     if len(data) < _LOCAL.size or data[:4] != MAGIC:

@@ -1,9 +1,9 @@
-"""Files of torch.save, read without torch and without running anything that they name.
+"""Reads files of torch.save without torch and without calling any function that they name.
 
 Since torch 1.6 such a file is a zip: `NAME/data.pkl`, a pickle in which each tensor is a call of
-torch._utils._rebuild_tensor_v2 on a storage that lies outside, and `NAME/data/KEY`, the numbers of each storage. The
-pickle is read as safe_pickle reads others: stand-ins answer the few names that weights need, all other names are
-refused. A tensor is checked against its storage when it is named, and read when it is asked for.
+torch._utils._rebuild_tensor_v2 with an external storage, and `NAME/data/KEY`, the data of each storage. The pickle is
+read as by safe_pickle: the few names that weights need are replaced by stand-ins, all others are refused. A tensor is
+checked against its storage when the pickle is read; its data are read on demand.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from plsc.files.safe_open import MIB
 from plsc.files.stored_zip import Entry
 from plsc.files.torch_pickle import BFLOAT16, Storage, load, whole_numbers
 
-_MOST_PICKLE = 64 * MIB  # that of 200 layers and their optimizer has 1 MB
-OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a file of torch before 1.6 begins
+_MAX_PICKLE = 64 * MIB  # 200 layers and their optimizer have 1 MB
+OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first bytes of files of torch before 1.6
 
 
 class Tensor:
@@ -38,17 +38,17 @@ class Tensor:
         reach = self._offset + sum((n - 1) * step for n, step in zip(self.shape, self._strides)) + 1 if size else 0
         if len(self.shape) != len(self._strides) or size > storage.numbers or reach > storage.numbers:
             raise DataError(
-                f"refused: a tensor {list(self.shape)} from {self._offset} in steps of {list(self._strides)} is more "
-                f"than its storage of {storage.numbers} numbers"
+                f"refused: a tensor of shape {list(self.shape)}, offset {self._offset} and strides "
+                f"{list(self._strides)} extends beyond its storage of {storage.numbers} numbers"
             )
 
     @property
     def is_float(self) -> bool:
-        """Whether it holds floats, of any size."""
+        """Whether it holds floats of any size."""
         return self.dtype == BFLOAT16 or np.dtype(self.dtype).kind == "f"
 
     def read(self) -> np.ndarray:
-        """The numbers in C order; bfloat16 becomes float32. Raises DataError for damaged ones."""
+        """The data in C order; bfloat16 becomes float32. Raises DataError for damaged data."""
         flat = self._file.storage(self._key, self.dtype)
         steps = [step * flat.itemsize for step in self._strides]
         view = np.lib.stride_tricks.as_strided(flat[self._offset :], self.shape, steps, writeable=False)
@@ -56,9 +56,9 @@ class Tensor:
 
 
 class TorchFile:
-    """A file of torch.save; a context manager. `value`: what was saved, with a Tensor for each tensor.
+    """A file of torch.save; a context manager. `value`: the saved object, with a Tensor for each tensor.
 
-    Raises DataError, without the name of the file, for what it should not hold; OSError where it cannot be read.
+    Raises DataError, without the name of the file, for invalid contents; OSError if it cannot be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -82,20 +82,20 @@ class TorchFile:
 
     def _pickled(self) -> bytes:
         entry = self._entries[self._folder + "data.pkl"]
-        if entry.size > _MOST_PICKLE:
-            raise DataError(f"refused: its data.pkl has {entry.size} bytes; that of weights may have {_MOST_PICKLE}")
+        if entry.size > _MAX_PICKLE:
+            raise DataError(f"refused: its data.pkl has {entry.size:,} bytes; at most {_MAX_PICKLE:,} are allowed")
         self._file.seek(entry.offset)
         return self._file.read(entry.size)
 
     def entry(self, key: str) -> Entry:
-        """Where the storage of this key lies. Raises DataError."""
+        """The zip entry of the storage of this key. Raises DataError."""
         found = self._entries.get(f"{self._folder}data/{key}")
         if found is None:
-            raise DataError(f"damaged: the numbers of its storage {ascii(key)[:40]} are missing")
+            raise DataError(f"damaged: the data of its storage {ascii(key)[:40]} are missing")
         return found
 
     def storage(self, key: str, dtype: str) -> np.ndarray:
-        """All numbers of a storage, read-only; the last one is kept, for tensors that share it."""
+        """The data of a storage, read-only; the last one is cached for tensors that share it."""
         if self._last is None or self._last[0] != key:
             entry = self.entry(key)
             self._file.seek(entry.offset)
@@ -113,16 +113,16 @@ class TorchFile:
 
 
 def _open_zip(file: BinaryIO) -> tuple[dict[str, Entry], str]:
-    """(the entries, the folder that they are in). Raises DataError for what is no file of torch.save."""
+    """(entries, their common folder). Raises DataError if it is not a file of torch.save."""
     head = file.read(len(OLD_MAGIC))
     if head == OLD_MAGIC:
-        raise DataError("is of torch before 1.6; load it with torch and save it again")
+        raise DataError("was written by torch before 1.6; load it with torch and save it again")
     if head[:4] != stored_zip.MAGIC:
-        raise DataError("is no file of torch.save: it begins otherwise")
+        raise DataError("is not a file of torch.save: its first bytes differ")
     entries = stored_zip.read_directory(file)
     folders = [name[: -len("data.pkl")] for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(folders) != 1:
-        raise DataError(f"is no file of torch.save: it holds {len(folders)} data.pkl, must hold one")
+        raise DataError(f"is not a file of torch.save: it has {len(folders)} data.pkl instead of one")
     order = entries.get(folders[0] + "byteorder")
     if order is not None:
         file.seek(order.offset)

@@ -1,4 +1,4 @@
-"""The pickle inside a file of torch.save, read by stand-ins: plain data, and what the caller makes of each tensor."""
+"""Reads the pickle in a file of torch.save by stand-ins: plain data, and the caller's object for each tensor."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 from plsc.errors import DataError
 from plsc.files.safe_pickle import PlainUnpickler, StandIn, permitted
 
-BFLOAT16 = "bfloat16"  # which NumPy does not have
+BFLOAT16 = "bfloat16"  # not a NumPy dtype
 _STORAGES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16,
     "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "|i1", "ByteStorage": "|u1",
     "BoolStorage": "|b1",
 }  # fmt: skip
 ITEM_BYTES = {name: 2 if name == BFLOAT16 else np.dtype(name).itemsize for name in _STORAGES.values()}
-_MOST_AXES = 16
-_NAMED_ONLY = ("pytorch_lightning", "lightning")  # Lightning lists its callbacks' classes; nothing of them is made
+_MAX_AXES = 16
+_NAMED_ONLY = ("pytorch_lightning", "lightning")  # Lightning lists its callbacks' classes; no object of them is created
 
-StorageBytes = Callable[[str], int]  # of a key: how many bytes lie there
-MakeTensor = Callable[..., Any]  # of (Storage, offset, shape, strides), all as the pickle says them
+StorageBytes = Callable[[str], int]  # key -> size of its data in bytes
+MakeTensor = Callable[..., Any]  # (Storage, offset, shape, strides) -> tensor; arguments as in the pickle
 
 
 class Storage:
-    """Numbers that lie outside of the pickle: their key, dtype (a value of ITEM_BYTES) and how many there are."""
+    """Data outside of the pickle: their key, dtype (a key of ITEM_BYTES) and the number of elements."""
 
     __slots__ = ("key", "dtype", "numbers")
 
@@ -37,13 +37,14 @@ class Storage:
 def load(pickled: bytes, storage_bytes: StorageBytes, tensor: MakeTensor) -> Any:
     """The pickled object, with ``tensor(...)`` for each tensor.
 
-    Raises DataError for what no weights need, and what the two functions raise; for damaged data anything.
+    Raises DataError for contents that weights do not need, the exceptions of both functions, and any exception for
+    damaged data.
     """
     return _TorchUnpickler(pickled, storage_bytes, tensor).load()
 
 
 class _TorchUnpickler(PlainUnpickler):
-    max_keys = 100_000  # a net of 200 layers has 1,800 tensors
+    max_keys = 100_000  # a model of 200 layers has 1,800 tensors
     key_types = (str, bytes, int, StandIn)  # StandIn: Lightning's classes
     dispatch = dict(PlainUnpickler.dispatch)
 
@@ -58,25 +59,25 @@ class _TorchUnpickler(PlainUnpickler):
             return StandIn(_refuse_call)
         if (module, name) not in self._names:
             named = ascii(f"{module}.{name}"[:80])[1:-1]
-            raise DataError(f"refused: it tries to load {named}; weights need no such name (save the net's state_dict)")
+            raise DataError(f"refused: it tries to load {named}, which is not a weight (save the model's state_dict)")
         return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Storage:
-        """("storage", the kind, the key, the device, how many numbers)."""
+        """pid: ("storage", kind, key, device, number of elements)."""
         good = isinstance(pid, tuple) and len(pid) == 5 and pid[0] in ("storage", b"storage")
         if not good or not isinstance(pid[1], _StorageKind) or not isinstance(pid[2], str):
-            raise DataError("refused: it tries to load what is no storage of numbers")
+            raise DataError("refused: it tries to load an external object that is not a storage")
         (numbers,) = whole_numbers((pid[4],))
         size, needed = self._storage_bytes(pid[2]), numbers * ITEM_BYTES[pid[1].dtype]
         if size != needed:
-            raise DataError(f"damaged: its storage {ascii(pid[2])[:40]} has {size} bytes, {needed} are named")
+            raise DataError(f"damaged: its storage {ascii(pid[2])[:40]} has {size} bytes instead of {needed}")
         return Storage(pid[2], pid[1].dtype, numbers)
 
     def _load_outside(self) -> None:
         self.append(self.persistent_load(self.stack.pop()))
 
     def _load_build(self) -> None:
-        """A state of a dict is what torch notes of versions: it is not needed."""
+        """The state of a dict holds torch's version numbers, which are not needed."""
         if isinstance(self.stack[-2], dict):
             self.stack.pop()
         else:
@@ -94,7 +95,7 @@ class _StorageKind:
 
 
 def _names(make: MakeTensor) -> dict[tuple[str, str], Callable[..., Any]]:
-    """What answers the names that torch writes for tensors and what is saved with them."""
+    """The stand-ins for the names that torch writes for tensors and for objects saved with them."""
 
     def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
         if not isinstance(storage, Storage):
@@ -115,12 +116,12 @@ def _names(make: MakeTensor) -> dict[tuple[str, str], Callable[..., Any]]:
 
 
 def _dict(*given: Any) -> dict:
-    """A dict that is filled afterwards, or is made of one; what a defaultdict would make is not needed."""
+    """A dict, empty or from another one. The factory of a defaultdict is ignored."""
     return given[0] if given and isinstance(given[0], dict) else {}
 
 
 def _refuse_call(*_: Any) -> Any:
-    raise DataError("refused: it tries to make objects")
+    raise DataError("refused: it tries to create objects")
 
 
 def _size(items: Any = ()) -> tuple:
@@ -129,8 +130,8 @@ def _size(items: Any = ()) -> tuple:
 
 
 def whole_numbers(values: Any) -> tuple[int, ...]:
-    """Sizes, steps, offsets: whole numbers of at least 0, for 16 axes at most."""
-    good = isinstance(values, (tuple, list)) and len(values) <= _MOST_AXES
+    """Sizes, strides or offsets: integers of at least 0, for at most 16 axes."""
+    good = isinstance(values, (tuple, list)) and len(values) <= _MAX_AXES
     if not good or not all(type(value) is int and 0 <= value < 2**48 for value in values):
-        raise DataError("refused: a tensor whose shape is no list of whole numbers")
+        raise DataError("refused: a tensor whose shape is not a list of integers")
     return tuple(values)

@@ -1,7 +1,7 @@
-"""A state_dict written as torch.save writes it, without torch: a zip that torch.load(weights_only=True) reads.
+"""Writes a state_dict in the format of torch.save, without torch, for torch.load(weights_only=True).
 
-The opcodes are those of pickle protocol 2 (Python's pickletools lists them); what is pickled is an OrderedDict of calls
-of torch._utils._rebuild_tensor_v2, each with a storage of its own. plsc.files.torch_file reads the same.
+The opcodes are those of pickle protocol 2 (listed in Python's pickletools). The pickled object is an OrderedDict of
+calls of torch._utils._rebuild_tensor_v2, each with a separate storage. plsc.files.torch_file reads the format.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from plsc.files.atomic import PathLike, whole_file
 
 _STORAGES = {np.dtype("<f4"): "FloatStorage", np.dtype("<i8"): "LongStorage"}
-_DATE = (1980, 1, 1, 0, 0, 0)  # so that the same weights are the same bytes
+_DATE = (1980, 1, 1, 0, 0, 0)  # constant, so that the same weights give the same bytes
 _FOLDER = "archive"
 
 
 def write_state_dict(path: PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write float32 and int64 arrays under their names, whole or not at all. Raises OSError."""
+    """Write float32 and int64 arrays under their names, atomically. Raises OSError."""
     with whole_file(path) as file:
         _write(file, {name: np.asarray(array, order="C") for name, array in arrays.items()})
 
@@ -59,7 +59,7 @@ def _text(text: str) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    """BININT for what 31 bits hold, else LONG1."""
+    """BININT for numbers below 2**31, else LONG1."""
     if value < 2**31:
         return b"J" + struct.pack("<i", value)
     return b"\x8a\x08" + struct.pack("<q", value)

@@ -180,8 +180,8 @@ class RankAcceptor:
             raise
         finally:
             self._selector.close()
-            for stranger in self._received:
-                stranger.close()
+            for peer in self._received:
+                peer.close()
         return self._peers
 
     def _accept(self) -> None:
@@ -219,13 +219,13 @@ class RankAcceptor:
 
     def _drop_oldest(self) -> None:
         """Drop the oldest unidentified connection, if there is one."""
-        for stranger in list(self._received)[:1]:
-            self._drop(stranger)
+        for peer in list(self._received)[:1]:
+            self._drop(peer)
 
-    def _drop(self, stranger: socket.socket) -> None:
-        self._selector.unregister(stranger)
-        del self._received[stranger]
-        stranger.close()
+    def _drop(self, peer: socket.socket) -> None:
+        self._selector.unregister(peer)
+        del self._received[peer]
+        peer.close()
 
 
 def _listen_at(host: str, backlog: int) -> socket.socket:

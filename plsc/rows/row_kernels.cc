@@ -1,14 +1,14 @@
-// Operations on sampled class centres for CPUs: each goes once through the rows that it is given, with all threads.
-// Weight and velocity of class c are rows 2 c and 2 c + 1 of Table [2 L, E]. row_kernels.py says what they compute.
+// Operations on sampled class centres for CPUs: each makes one pass over its rows, with all threads.
+// Weight and velocity of class c are rows 2 c and 2 c + 1 of Table [2 L, E]. row_kernels.py documents the formulas.
 #include "paddle/phi/api/all.h"
 
 namespace {
 
 using paddle::Tensor;
 
-constexpr int64_t kAhead = 2;  // rows: the next ones come from memory while one is worked on
+constexpr int64_t kAhead = 2;  // rows to prefetch ahead
 
-// The pair of class centre and velocity that row `row` of `index` names; asks memory for the one `kAhead` rows later.
+// The pair of class centre and velocity of class index[row]; prefetches the one `kAhead` rows later.
 template <int for_writing, typename Number>
 Number* Pair(Number* table, const int64_t* index, int64_t row, int64_t rows, int64_t size) {
   if (row + kAhead < rows) {
@@ -24,7 +24,7 @@ void CheckRows(const Tensor& table, const Tensor& index) {
   const int64_t* places = index.data<int64_t>();
   bool inside = true;
   for (int64_t row = 0; row < rows; ++row) inside &= places[row] >= 0 && places[row] < classes;
-  // Paddle 3 loses the text; another exception than this one would end the process without a word
+  // Paddle 3 loses the text; any other exception would silently end the process
   PD_CHECK(inside, "a row of a sample is not in the shard of ", classes, " classes");
 }
 

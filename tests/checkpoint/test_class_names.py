@@ -69,8 +69,8 @@ def test_without_names_there_is_no_file(tmp_path, names):
     ("names", "text"),
     [
         (NAMES + ["x", "y", "z"], "class_names: 10 names for 9 classes"),
-        (["x", 3], "class_names: must be a list of texts"),
-        ("text", "class_names: must be a list of texts"),
+        (["x", 3], "class_names: must be a list of strings"),
+        ("text", "class_names: must be a list of strings"),
         (["x" * 4097], "class_names: a name of 4097 characters; at most 4096"),
         (["x\udcff"], r"class_names: 'x\udcff' holds half a character"),
     ],
@@ -105,7 +105,7 @@ def test_a_damaged_file_stops_every_rank(tmp_path, fate):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{}", "must be a list of texts"), ("[]", "0 names for 9 classes"), ('["a", 1]', "must be a list of texts"),
+        ("{}", "must be a list of strings"), ("[]", "0 names for 9 classes"), ('["a", 1]', "must be a list of strings"),
         ("[" * 100 + "]" * 100, "nested too deeply"), ('["a"', "not JSON"), (json.dumps(["a"] * 10), "10 names for 9"),
         ('["\\ud800"]', "half a character"), (json.dumps(["a" * 5000]), "a name of 5000 characters"),
     ],

@@ -121,10 +121,10 @@ def test_graphs_of_other_nets_are_refused(tmp_path, change, message):
 
 @pytest.mark.parametrize("content, message", [
     (b"\x08\x06", "it holds no graph"), (b"\x08" + b"\xff" * 20, "a number does not end"),
-    (b"\x08\x06\x3a\xff\xff\xff\xff\x07", "ends behind the message"), (b"\x08\x06\x0b", "a field of kind 3"),
-    (b"\x08\x06\x38\x01", "a number is where a message should be"),
-    (b"\x08\x06" * 600_000, "more than 1000000 fields"),
-    (b"\x08\x06\x3a" + b"\xc0\xc2\x07" + b"\x58\x01" * 61_600, "a number is where"),
+    (b"\x08\x06\x3a\xff\xff\xff\xff\x07", "extends beyond its message"), (b"\x08\x06\x0b", "a field of kind 3"),
+    (b"\x08\x06\x38\x01", "a number in place of a message"),
+    (b"\x08\x06" * 600_000, "more than 1,000,000 fields"),
+    (b"\x08\x06\x3a" + b"\xc0\xc2\x07" + b"\x58\x01" * 61_600, "a number in place"),
 ])  # fmt: skip
 def test_damage_is_one_line_and_takes_no_time(tmp_path, content, message):
     if content.startswith(b"\x08\x06" * 2):
@@ -149,7 +149,7 @@ def test_long_lists_of_numbers(tmp_path):
     tensor = b"\x0a" + _varint(65540) + b"\x01" * 65540  # dims
     graph = b"\x2a" + _varint(len(tensor)) + tensor
     (tmp_path / "net.onnx").write_bytes(b"\x08\x06\x3a" + _varint(len(graph)) + graph)
-    with pytest.raises(DataError, match="a list of whole numbers of 65540 bytes"):
+    with pytest.raises(DataError, match="a list of integers has 65,540 bytes"):
         read_graph(str(tmp_path / "net.onnx"))
 
 

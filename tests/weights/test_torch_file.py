@@ -119,19 +119,19 @@ def tensor(
     (b"cbuiltins\neval\n(X\x03\0\0\x001+1tR.", "refused: it tries to evaluate"),
     (b"ctorch\nload\n(X\x01\0\0\0xtR.", "refused: it tries to load torch.load"),
     (b"ctorch.storage\n_load_from_bytes\n(C\x01xtR.", "refused: it tries to load torch.storage._load_from_bytes"),
-    (b"cpytorch_lightning.callbacks\nTimer\n)R.", "refused: it tries to make objects"),
-    (b"cnets\nIResNet\n)\x81.", r"refused: it tries to load nets.IResNet; .*state_dict"),
-    (b"\x80\x02X\x01\0\0\0aQ.", "is no storage"),
-    (tensor(b"K\x05K\x05\x86", b"K\x05K\x01\x86"), r"refused: a tensor \[5, 5\]"),
-    (tensor(b"J\xff\xff\xff\x7f\x85", b"K\0\x85"), "is more than its storage"),  # an expanded one of 2^31 numbers
-    (tensor(b"K\x02K\x03\x86", b"K\x06\x85"), r"in steps of \[6\]"),
-    (tensor(b"K\x02\x85", b"J\xff\xff\xff\xff\x85"), "no list of whole numbers"),
+    (b"cpytorch_lightning.callbacks\nTimer\n)R.", "refused: it tries to create objects"),
+    (b"cnets\nIResNet\n)\x81.", r"refused: it tries to load nets.IResNet, .*state_dict"),
+    (b"\x80\x02X\x01\0\0\0aQ.", "is not a storage"),
+    (tensor(b"K\x05K\x05\x86", b"K\x05K\x01\x86"), r"refused: a tensor of shape \[5, 5\]"),
+    (tensor(b"J\xff\xff\xff\x7f\x85", b"K\0\x85"), "extends beyond its storage"),  # an expanded one of 2^31 numbers
+    (tensor(b"K\x02K\x03\x86", b"K\x06\x85"), r"strides \[6\]"),
+    (tensor(b"K\x02\x85", b"J\xff\xff\xff\xff\x85"), "not a list of integers"),
     (tensor(b"K\x02\x85", b"K\x17\x85"), None),  # 0 and 23: just inside
-    (tensor(b"K\x02\x85", b"K\x18\x85"), "is more than its storage"),
-    (tensor(b"K\x02\x85", b"K\x01\x85", numbers=2**30), r"has 96 bytes, 4294967296 are named"),
+    (tensor(b"K\x02\x85", b"K\x18\x85"), "extends beyond its storage"),
+    (tensor(b"K\x02\x85", b"K\x01\x85", numbers=2**30), r"has 96 bytes instead of 4294967296"),
     (tensor(b"K\x02\x85", b"K\x01\x85", key=b"1"), "storage '1' are missing"),
     (tensor(b"K\x02\x85", b"K\x01\x85", name=b"_rebuild_qtensor"), "refused: it tries to load torch._utils"),
-    (tensor(b"(" + b"K\x01" * 17 + b"t", b"(" + b"K\x01" * 17 + b"t"), "no list of whole numbers"),
+    (tensor(b"(" + b"K\x01" * 17 + b"t", b"(" + b"K\x01" * 17 + b"t"), "not a list of integers"),
     (b"\x80\x02]r\xff\xff\xff\x7f.", None),  # a place in the memo far away takes no memory
     (b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".", None),  # nested deeply
     (b"\x80\x02X\xff\xff\xff\x7fabc.", "cannot be read"), (b"", "cannot be read"), (b"\x80\x02}", "cannot be read"),
@@ -165,9 +165,9 @@ def central(path, name: str) -> int:
 
 
 @pytest.mark.parametrize("entry, field, form, value, message", [
-    ("data/1", 20, "<LL", (10**9, 10**9), "lies over another one, or outside"),  # sizes: beyond the file
-    ("version", 20, "<LL", (200, 200), "or outside of the file"),  # the last one, into the directory
-    ("data/0", 20, "<LL", (200, 200), "lies over another one"),  # into the next entry
+    ("data/1", 20, "<LL", (10**9, 10**9), "overlaps another one, or extends"),  # sizes: beyond the file
+    ("version", 20, "<LL", (200, 200), "or extends beyond the file"),  # the last one, into the directory
+    ("data/0", 20, "<LL", (200, 200), "overlaps another one"),  # into the next entry
     ("data/1", 42, "<L", (0,), "another entry is where"),  # the same bytes twice
     ("data/1", 42, "<L", (10,), "does not begin where"), ("data/1", 20, "<L", (1,), "has 1 bytes, and 96 out"),
     ("data/0", 10, "<H", (8,), "compressed or encrypted"), ("data/0", 8, "<H", (1,), "compressed or encrypted"),
@@ -197,7 +197,7 @@ def test_damage_is_noticed_wherever_it_is(tmp_path):
     content = path.read_bytes()
     for end in range(0, len(content), 37):
         path.write_bytes(content[:end])
-        refused(path, "damaged|no file of torch.save")
+        refused(path, "damaged|not a file of torch.save")
     place = content.find(NUMBERS.tobytes())
     path.write_bytes(content)
     changed(path, place + 5, b"\x01")
@@ -208,10 +208,10 @@ def test_other_files(tmp_path):
     (tmp_path / "old.pt").write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.")  # of torch 1.5
     refused(tmp_path / "old.pt", "before 1.6; load it with torch and save it again")
     (tmp_path / "text").write_text("no weights")
-    refused(tmp_path / "text", "no file of torch.save: it begins otherwise")
+    refused(tmp_path / "text", "not a file of torch.save: its first bytes differ")
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("a.txt", b"x")
-    refused(tmp_path / "x.zip", "it holds 0 data.pkl, must hold one")
+    refused(tmp_path / "x.zip", "it has 0 data.pkl instead of one")
     with zipfile.ZipFile(tmp_path / "big.pt", "w") as archive:
         archive.writestr("a/data.pkl", b"N.")
         archive.writestr("a/byteorder", b"big")
@@ -222,7 +222,7 @@ def test_other_files(tmp_path):
         with zipfile.ZipFile(file, "w") as archive, archive.open("a/data.pkl", "w") as entry:
             for _ in range(65):
                 entry.write(bytes(2**20))
-    refused(tmp_path / "huge.pt", r"data.pkl has 68157440 bytes; that of weights may have 67108864")
+    refused(tmp_path / "huge.pt", r"data.pkl has 68,157,440 bytes; at most 67,108,864 are allowed")
 
 
 def test_zip64(tmp_path):
