@@ -1,1 +1,1 @@
-"""Files that hold many images: how each format is read and written. The sources that use them: plsc.data.sources."""
+"""Formats of files with many images. plsc.data.sources uses them."""

@@ -1,4 +1,4 @@
-"""Text files with an image and its label a line: where each image is, found by reading the file once."""
+"""Text files with one image and label per line; indexed in one pass."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Lines:
 def find_lines(path: str, start: int) -> Lines:
     """The lines of a file whose first byte has the position ``start``.
 
-    A line is base64, a tab or spaces, and the label; blank lines are left out. Raises DataError for a line without a
-    label, and one that is longer than any image.
+    A line is base64, a tab or spaces, and the label; blank lines are ignored. Raises DataError for a line without a
+    label, and for one that is longer than any image.
     """
     found = [(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.int32))]
     with Scanner(path) as scanner:
@@ -50,7 +50,7 @@ def find_lines(path: str, start: int) -> Lines:
 
 
 def _whole_lines(scanner: Scanner, offset: int) -> bytes:
-    """Some lines from ``offset`` on, to the end of one. Raises DataError for one that does not end."""
+    """A block of complete lines from ``offset`` on. Raises DataError for a line without an end."""
     size = 4 * BLOCK_BYTES
     while True:
         block = scanner.read(offset, size)

@@ -1,4 +1,4 @@
-"""Large files read by position: in order while they are indexed, at any place while a run reads from them."""
+"""Large files: sequential reading for indexing, and reading by position during a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MOST_OPEN = 64
 
 
 def shown(path: str | os.PathLike) -> str:
-    """A path for a message: quoted, on one line, whatever its bytes are."""
+    """Quote a path for a message: on one line, for any bytes."""
     return printable(os.fsencode(path))
 
 
 def open_container(path: str) -> BinaryIO:
-    """A regular file, open for reading. Raises DataError."""
+    """Open a regular file for reading. Raises DataError."""
     try:
         return safe_open.open_bytes(path, safe_open.CONTAINER)
     except OSError as error:
@@ -30,7 +30,7 @@ def open_container(path: str) -> BinaryIO:
 
 
 def read_small(path: str, most: int) -> bytes:
-    """A file of at most ``most`` bytes. Raises DataError."""
+    """Read a file of at most ``most`` bytes. Raises DataError."""
     try:
         return safe_open.read_bytes(path, most)
     except OSError as error:
@@ -38,7 +38,7 @@ def read_small(path: str, most: int) -> bytes:
 
 
 class Scanner:
-    """One file, read from its beginning to its end in blocks: what stands at a place, without a system call for each.
+    """Sequential reading of a file in blocks, which avoids a system call for each access.
 
     A context manager. path: for messages. size: bytes.
     """
@@ -50,7 +50,7 @@ class Scanner:
         self._start, self._block = 0, b""
 
     def at(self, offset: int, size: int) -> bytes:
-        """The ``size`` bytes at ``offset``, fewer where the file ends. Raises DataError."""
+        """The ``size`` bytes at ``offset``, fewer at the end of the file. Raises DataError."""
         place = offset - self._start
         if place < 0 or place + size > len(self._block):
             self._start, place = offset, 0
@@ -58,11 +58,11 @@ class Scanner:
         return self._block[place : place + size]
 
     def read(self, offset: int, size: int) -> bytes:
-        """The same, read on its own: for what does not follow the order of the file. Raises DataError."""
+        """The same by a separate read, for access out of order. Raises DataError."""
         return pread(self._file, self.path, offset, size)
 
     def block(self, offset: int) -> bytes:
-        """BLOCK_BYTES bytes from ``offset`` on, fewer where the file ends. Raises DataError."""
+        """BLOCK_BYTES bytes from ``offset`` on, fewer at the end of the file. Raises DataError."""
         return pread(self._file, self.path, offset, BLOCK_BYTES)
 
     def __enter__(self) -> Scanner:
@@ -73,7 +73,7 @@ class Scanner:
 
 
 def pread(file: BinaryIO, path: str, offset: int, size: int) -> bytes:
-    """The ``size`` bytes at ``offset``, fewer where the file ends; the position of the file stays. Raises DataError."""
+    """The ``size`` bytes at ``offset``, fewer at the end of the file, without moving its position. Raises DataError."""
     parts, missing = [], size
     try:
         while missing and (part := os.pread(file.fileno(), missing, offset)):
@@ -85,18 +85,18 @@ def pread(file: BinaryIO, path: str, offset: int, size: int) -> bytes:
 
 
 class Files:
-    """Several files as one long row of bytes: a position is an offset in the files one after the other.
+    """Several files as one sequence of bytes: positions are offsets in their concatenation.
 
-    paths: of the files. sizes: in bytes, when they were indexed. At most MOST_OPEN are open at a time.
+    paths: of the files. sizes: in bytes, at the time of indexing. At most MOST_OPEN files are open at a time.
     """
 
     def __init__(self, paths: Sequence[str], sizes: Sequence[int]) -> None:
         self.paths = list(paths)
         self._starts = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
-        self._open: dict[int, BinaryIO] = {}  # by number, the last used at the end
+        self._open: dict[int, BinaryIO] = {}  # by number, least recently used first
 
     def open(self) -> None:
-        """Read by files of this process from now on. Raises DataError where the first cannot be opened."""
+        """Use new open files in this process. Raises DataError if the first cannot be opened."""
         self._open = {}
         if self.paths:
             self._file(0)
@@ -107,7 +107,7 @@ class Files:
         return number, position - int(self._starts[number])
 
     def read(self, position: int, size: int) -> bytes:
-        """Exactly ``size`` bytes. Raises DataError, also where the file has become shorter."""
+        """Exactly ``size`` bytes. Raises DataError, also if the file was truncated."""
         number, offset = self.place(position)
         path = self.paths[number]
         data = pread(self._file(number), path, offset, size)

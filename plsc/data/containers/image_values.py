@@ -1,4 +1,4 @@
-"""Values that face repositories keep in LMDB: msgpack of (image bytes, label). Source: the msgpack specification."""
+"""LMDB values of face recognition repositories: msgpack of (image bytes, label). Source: the msgpack specification."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _PAIR = b"\x92", b"\xdc\0\x02"  # an array of two
 _LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes of the length of bytes, or of old "raw"
 _NUMBERS = {0xCC: (1, False), 0xCD: (2, False), 0xCE: (4, False), 0xCF: (8, False),
             0xD0: (1, True), 0xD1: (2, True), 0xD2: (4, True), 0xD3: (8, True)}  # fmt: skip
-_HEAD, _TAIL = 8, 9  # bytes in front of the image, and behind it, at most
+_HEAD, _TAIL = 8, 9  # most bytes before the image and after it
 _KEY = re.compile(rb"[0-9]{1,18}")
 LENGTH, CLASSES, KEYS = b"__len__", b"__classnum__", b"__keys__"
 
 
 @dataclass
 class ImageValues:
-    """The images of a file, by their keys as numbers ascending.
+    """The images of a file, in numerical order of their keys.
 
-    keys: int64 [n]. positions: int64 [n], of the images themselves. sizes: uint32 [n]. labels: int32 [n]. classes: what
-    the file says, None where it does not. size: of the file.
+    keys: int64 [n]. positions: int64 [n], of the images. sizes: uint32 [n]. labels: int32 [n]. classes: the number in
+    the file, or None. size: of the file.
     """
 
     keys: np.ndarray
@@ -40,7 +40,7 @@ class ImageValues:
 
 
 def read_values(path: str) -> ImageValues:
-    """Where all images are, and their labels. Raises DataError that names the file and the key."""
+    """Read the positions and labels of all images. Raises DataError that names the file and the key."""
     keys, places, lengths = array.array("q"), array.array("q"), array.array("q")
     said: dict[bytes, int] = {}
     with Scanner(path) as scanner:
@@ -59,7 +59,7 @@ def read_values(path: str) -> ImageValues:
         order = np.argsort(found[0], kind="stable")
         number, offset, size = (some[order] for some in found)
         sizes, labels = np.empty(len(order), np.uint32), np.empty(len(order), np.int32)
-        for place in np.argsort(offset, kind="stable").tolist():  # as they lie in the file
+        for place in np.argsort(offset, kind="stable").tolist():  # in the order of the file
             where = f"{shown(path)}: key {number[place]}"
             begin, sizes[place], labels[place] = _image(scanner, int(offset[place]), int(size[place]), where)
             offset[place] += begin
@@ -74,7 +74,7 @@ def _wanted() -> str:
 
 
 def _said(scanner: Scanner, key: bytes, offset: int, size: int) -> int:
-    """A number that the file says of itself. Raises DataError."""
+    """Read a number of the file's metadata. Raises DataError."""
     number = _number(scanner.read(offset, min(size, _TAIL))) if size <= _TAIL else None
     if number is None or not 0 <= number < 2**63:
         raise DataError(f"{shown(scanner.path)}: key {key.decode()}: is no whole number as msgpack")
@@ -82,7 +82,7 @@ def _said(scanner: Scanner, key: bytes, offset: int, size: int) -> int:
 
 
 def _image(scanner: Scanner, offset: int, size: int, where: str) -> tuple[int, int, int]:
-    """(where the image begins in the value, its bytes, its label). Raises DataError."""
+    """(offset of the image in the value, its bytes, its label). Raises DataError."""
     head = scanner.at(offset, min(size, _HEAD))
     begin = next((len(pair) for pair in _PAIR if head.startswith(pair)), 0)
     kind = head[begin] if begin < len(head) else 0
@@ -100,7 +100,7 @@ def _image(scanner: Scanner, offset: int, size: int, where: str) -> tuple[int, i
 
 
 def _number(data: bytes) -> int | None:
-    """A whole number as msgpack, of all the bytes; None for something else."""
+    """Decode all bytes as a msgpack integer; None for anything else."""
     if len(data) == 1 and (data[0] < 0x80 or data[0] >= 0xE0):
         return int.from_bytes(data, "big", signed=True)
     size, signed = _NUMBERS.get(data[0], (0, False)) if data else (0, False)

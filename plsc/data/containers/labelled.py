@@ -1,4 +1,4 @@
-"""Sources that know the label of each image before they read it, and keep 16 bytes for each."""
+"""Sources that know all labels without reading the images, with 16 bytes of memory per image."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NAME = np.dtype([("number", "<i8"), ("size", "<u4")])
 
 
 class LabelledSource(Source):
-    """A source that has ``labels``, int [n], by ``_set_labels``; a subclass calls it, and writes ``numbers``.
+    """A source with ``labels``, int [n]. A subclass calls ``_set_labels`` and defines ``numbers``.
 
-    numbers(which): two arrays [m] for consecutive images: what an image is known by, such as its key, and its bytes.
+    numbers(which): two arrays [m] for consecutive images: identifying numbers, such as keys, and sizes in bytes.
     """
 
     labels: np.ndarray
     num_classes: int
 
     def _set_labels(self, labels: np.ndarray, num_classes: int | None) -> None:
-        """num_classes: None counts them, the largest label + 1."""
+        """Set the labels. num_classes: None for the largest label + 1."""
         self.labels = labels
         self.label_index = self
         self.num_classes = int(labels.max(initial=-1)) + 1 if num_classes is None else num_classes
@@ -36,7 +36,7 @@ class LabelledSource(Source):
         raise NotImplementedError
 
     def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
-        """(bytes, starts, lengths) of what images are known by (see plsc.data.record.Index)."""
+        """(bytes, starts, lengths) of the identifying numbers (see plsc.data.record.LabelIndex)."""
         numbers, sizes = self.numbers(which)
         names = np.empty(len(numbers), _NAME)
         names["number"], names["size"] = numbers, sizes
@@ -46,7 +46,7 @@ class LabelledSource(Source):
         return index_record(self, count)
 
     def check(self, check_files: bool) -> None:
-        """Raise DataError for labels that are no classes. The bytes of the images are known to be there."""
+        """Raise DataError for invalid labels. The images were checked when the file was indexed."""
         wrong = np.flatnonzero((self.labels < 0) | (self.labels >= self.num_classes))
         if len(wrong):
             first = int(wrong[0])
@@ -58,9 +58,9 @@ class LabelledSource(Source):
 
 
 class ExtentSource(LabelledSource):
-    """Images that are runs of bytes in a few large files. A subclass turns such bytes into an image.
+    """Images that are byte ranges of a few large files. A subclass extracts an image from its range.
 
-    files: the files. positions: int64 [n], where each begins in them. sizes: uint32 [n], its bytes.
+    files: the files. positions: int64 [n], of the ranges. sizes: uint32 [n], in bytes.
     """
 
     files: Files
@@ -74,7 +74,7 @@ class ExtentSource(LabelledSource):
         return self.positions[which], self.sizes[which]
 
     def bytes_of(self, index: int) -> bytes:
-        """What the container holds for an image. Raises DataError."""
+        """The byte range of an image. Raises DataError."""
         return self.files.read(int(self.positions[index]), int(self.sizes[index]))
 
     def name(self, index: int) -> str:
@@ -83,12 +83,12 @@ class ExtentSource(LabelledSource):
 
 
 class KeyedSource(ExtentSource):
-    """The same with a key for each image, a whole number; ascending. In a file of one path."""
+    """The same with an integer key for each image, ascending, in a single file."""
 
     def _set_keys(self, keys: np.ndarray) -> None:
-        """keys: whole numbers [n]; they are kept where there are gaps."""
+        """Set the keys, integers [n]. They are stored only if they have gaps."""
         self._first_key = int(keys[0]) if len(keys) else 0
-        in_a_row = not len(keys) or int(keys[-1]) == self._first_key + len(keys) - 1  # they ascend
+        in_a_row = not len(keys) or int(keys[-1]) == self._first_key + len(keys) - 1  # they are ascending
         self._keys = None if in_a_row else keys
 
     def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:

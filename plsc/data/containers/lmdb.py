@@ -1,4 +1,4 @@
-"""The entries of an LMDB file: where each value is. Read without the library, which trusts every page of a file.
+"""Reads the positions of all values of an LMDB file, without the library, which trusts every page of a file.
 
 Version 1 of the data format on a little-endian machine of 64 bits: pages of one size, two meta pages at the beginning,
 of which the newer one counts, and a B+tree of branch and leaf pages; values that fit into no leaf have overflow pages
@@ -36,9 +36,9 @@ class _Tree:
 
 
 def entries(scanner: Scanner) -> Iterator[tuple[bytes, int, int]]:
-    """(key, offset of the value, its bytes) of all entries of the unnamed database, by their keys.
+    """(key, offset and size of the value) of all entries of the unnamed database, in the order of the keys.
 
-    Raises DataError for what is no LMDB file, a truncated one, one of another version, and pages that cannot be.
+    Raises DataError for other files, a truncated file, another version, and invalid pages.
     """
     tree = _newest(scanner)
     if tree.root == _NO_PAGE:
@@ -60,7 +60,7 @@ def entries(scanner: Scanner) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _newest(scanner: Scanner) -> _Tree:
-    """What the meta page of the last transaction says. Raises DataError."""
+    """Read the meta page of the last transaction. Raises DataError."""
     first = _meta(scanner, 0)
     second = _meta(scanner, first.page_size)
     tree = max(first, second, key=lambda meta: meta.transaction)

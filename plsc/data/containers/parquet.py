@@ -30,7 +30,7 @@ class ParquetImages:
     """One file, open in this process. rows: int64 [groups], of each row group. path: for messages.
 
     The image column holds bytes, or a struct with a field `bytes`, as dataset hubs write it. Raises DataError for
-    another schema and for what is no Parquet file.
+    another schema and for other files.
     """
 
     def __init__(self, path: str, columns: Columns) -> None:
@@ -42,14 +42,14 @@ class ParquetImages:
             schema = parquet.ParquetFile(self._source).schema_arrow
         self._image_field = _image_field(arrow, schema, columns.image, path)
         self._require_labels(arrow, schema)
-        with self._said(""):  # an image that is there once and named by a million rows stays in memory once
+        with self._said(""):  # an image that many rows share is in memory only once
             self._file = parquet.ParquetFile(self._source, read_dictionary=[self._image_field])
         self._metadata = self._file.metadata
         self._require_sizes(self._source.seek(0, 2))
         self.rows = np.array([self._group(group).num_rows for group in range(self._metadata.num_row_groups)], np.int64)
 
     def labels(self, group: int) -> np.ndarray:
-        """int32 [rows] of a row group, -1 for what is below 0. Raises DataError."""
+        """The labels of a row group, int32 [rows]; -1 for negative ones. Raises DataError."""
         with self._said(f"row group {group}: "):
             column = self._read(group, self._columns.label)
             if column.null_count:
@@ -60,23 +60,23 @@ class ParquetImages:
             return np.maximum(found.astype(np.int64), -1).astype(np.int32)
 
     def images(self, group: int) -> Any:
-        """The images of a row group, as pyarrow's array of bytes (of a dictionary of them). Raises DataError."""
+        """The images of a row group, as a pyarrow array of bytes or of a dictionary of them. Raises DataError."""
         with self._said(f"row group {group}: "):
             column = self._read(group, self._image_field)
             return column if self._image_field == self._columns.image else column.combine_chunks().field("bytes")
 
     def image(self, images: Any, row: int) -> bytes | None:
-        """One of what ``images`` returned; None where the row has none. Raises DataError."""
+        """One image of the result of ``images``; None if the row has none. Raises DataError."""
         with self._said(f"row {row} of a row group: "):
             return images[row].as_py()
 
     def image_bytes(self, group: int) -> int:
-        """The bytes that the images of a row group have in the file."""
+        """The size in bytes of the images of a row group in the file."""
         chunk = next(each for each in self._chunks(group) if each.path_in_schema == self._image_field)
         return chunk.total_compressed_size
 
     def _read(self, group: int, column: str) -> Any:
-        """A column of a row group; threads would not survive a fork."""
+        """Read a column of a row group, without threads, which do not survive a fork."""
         return self._file.read_row_group(group, columns=[column], use_threads=False).column(0)
 
     def _group(self, group: int) -> Any:
@@ -93,7 +93,7 @@ class ParquetImages:
             raise _schema(self.path, schema, f"the label column {self._columns.label!r} {what}, it must hold integers")
 
     def _require_sizes(self, file_bytes: int) -> None:
-        """Raise DataError for more rows than bytes, and for row groups that would fill the memory."""
+        """Raise DataError for more rows than possible, and for row groups that are too large for memory."""
         rows = self._metadata.num_rows
         if not 0 <= rows <= MOST_ROWS * file_bytes:
             raise DataError(f"{shown(self.path)}: says that it has {rows} rows, in {file_bytes} bytes: it is damaged")

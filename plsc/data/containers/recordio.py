@@ -1,10 +1,10 @@
 """MXNet's RecordIO, read without mxnet: records, their parts, and the header of an image.
 
-Little-endian. A record: u32 MAGIC; u32, of which the upper 3 bits say whether it is whole (0) or the first, a middle or
-the last part of one (1, 2, 3), and the lower 29 its length; the data; zeros up to a multiple of 4. Where MAGIC occurs
-in the data at a multiple of 4 the writer begins a new part and leaves it out, so that it is found again between two
-parts. The data of an image: u32 flag, f32 label, u64 id, u64 id2; ``flag`` times f32, which are the labels then; the
-encoded image. Source: dmlc-core's recordio, and files as insightface publishes them.
+Little-endian. A record: u32 MAGIC; u32 with the kind in its upper 3 bits (0 whole, 1 first, 2 middle, 3 last part) and
+the length in its lower 29; the data; zeros up to a multiple of 4. If the data contain MAGIC at a multiple of 4, the
+writer starts a new part and omits it, so that a reader inserts it between two parts. The data of an image: u32 flag,
+f32 label, u64 id, u64 id2; ``flag`` times f32, the labels if flag is not 0; the encoded image. Source: dmlc-core's
+recordio, and files published by insightface.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ WHOLE, FIRST, MIDDLE, LAST = range(4)
 LENGTH_BITS = 29
 HEAD = struct.Struct("<II")  # of a part
 HEADER = struct.Struct("<IfQQ")  # of an image
-MOST_EXACT = 2**24  # f32 tells whole numbers from each other up to here
+MOST_EXACT = 2**24  # float32 represents all integers up to this one
 _WORDS = 10  # of a whole record up to its first label of several
 _LENGTH = 2**LENGTH_BITS - 1
 
 
 @dataclass
 class Heads:
-    """What is known of records without their images; arrays [n] in the order of their offsets.
+    """The headers of records; arrays [n] in the order of their offsets.
 
-    sizes: uint32, bytes in the file, without the zeros at the end. labels: float32, the first one of several.
-    has_image: bool, whether anything follows the labels.
+    sizes: uint32, bytes in the file, without padding. labels: float32, the first label of each.
+    has_image: bool, whether data follow the labels.
     """
 
     sizes: np.ndarray
@@ -50,7 +50,7 @@ def padded(size):
 
 
 def walk(scanner: Scanner) -> np.ndarray:
-    """The offsets of all records, int64 [n], by going from each to the next. Raises DataError where none begins."""
+    """The offsets of all records, int64 [n], found one after the other. Raises DataError for invalid records."""
     found, offset = array.array("q"), 0
     while offset < scanner.size:
         found.append(offset)
@@ -60,7 +60,7 @@ def walk(scanner: Scanner) -> np.ndarray:
 
 
 def _end(scanner: Scanner, offset: int) -> int:
-    """Where the record at ``offset`` ends, all its parts. Raises DataError."""
+    """The end of the record at ``offset``, with all its parts. Raises DataError."""
     start, wanted = offset, (WHOLE, FIRST)
     while True:
         head = scanner.at(offset, HEAD.size)
@@ -117,7 +117,7 @@ def image_of(data: bytes, where: str) -> bytes:
 
 
 def _after_labels(data: bytes, where: str) -> int:
-    """Where the image begins in the data of a record. Raises DataError."""
+    """The offset of the image in the data of a record. Raises DataError."""
     if len(data) < HEADER.size:
         raise DataError(f"{where}: {len(data)} bytes are too few for the header of an image ({HEADER.size})")
     flag = HEADER.unpack_from(data)[0]
@@ -127,10 +127,10 @@ def _after_labels(data: bytes, where: str) -> int:
 
 
 def read_heads(scanner: Scanner, offsets: np.ndarray, name: Callable[[int], str]) -> Heads:
-    """Look at every record; the file is read once, in order.
+    """Read the headers of all records in one pass.
 
-    offsets: int64 [n], ascending. name(i): what a message calls record i. Raises DataError for the first record that
-    cannot be one, or into which the next one reaches.
+    offsets: int64 [n], ascending. name(i): the name of record i in messages. Raises DataError for the first record that
+    is invalid or overlaps the next one.
     """
     count = len(offsets)
     heads = Heads(np.empty(count, np.uint32), np.empty(count, np.float32), np.empty(count, bool))
@@ -151,7 +151,7 @@ def read_heads(scanner: Scanner, offsets: np.ndarray, name: Callable[[int], str]
 
 @dataclass
 class _Records:
-    """Some consecutive records. ends: where each must end at the latest. which: their places among all."""
+    """Some consecutive records. ends: the latest possible end of each. which: their indices among all."""
 
     offsets: np.ndarray
     ends: np.ndarray
@@ -159,7 +159,7 @@ class _Records:
     name: Callable[[int], str]
 
     def refuse(self, bad: np.ndarray, reason: Callable[[int], str]) -> None:
-        """Raise DataError for the first that is bad."""
+        """Raise DataError for the first invalid record."""
         found = np.flatnonzero(bad)
         if len(found):
             place = int(found[0])
@@ -167,7 +167,7 @@ class _Records:
 
 
 def _read_block(scanner: Scanner, words: np.ndarray, records: _Records, heads: Heads) -> None:
-    """Fill in the heads of some records, which ``words`` begins with."""
+    """Fill in the headers of some records, which are at the beginning of ``words``."""
     at = (records.offsets - records.offsets[0]) // 4
     magic, word, flag = words[at], words[at + 1], words[at + 2].astype(np.int64)
     kind, size = word >> LENGTH_BITS, (word & _LENGTH).astype(np.int64)
@@ -192,7 +192,7 @@ def _read_block(scanner: Scanner, words: np.ndarray, records: _Records, heads: H
 
 
 def _read_parts(scanner: Scanner, records: _Records, place: int, heads: Heads) -> int:
-    """Fill in the head of a record of several parts; where it ends."""
+    """Fill in the header of a record of several parts; returns its end."""
     offset, index = int(records.offsets[place]), records.which.start + place
     end = _end(scanner, offset)
     where = records.name(index)

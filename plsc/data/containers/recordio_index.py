@@ -1,6 +1,6 @@
-"""Which records of a RecordIO file are images, in which order, with which labels: `.idx`, and insightface's header.
+"""The index of a RecordIO file, its images, their order and labels, from `.idx` and insightface's header.
 
-Arrays stay in the order of the file until the end: there a `.idx` is sorted as it was written, and nothing is copied.
+Arrays stay in the order of the file until the end, where they are usually sorted already, so that nothing is copied.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _LONGEST = 64  # bytes of a line
 
 @dataclass
 class RecordIndex:
-    """The images of a file, by their keys ascending.
+    """The images of a file, in ascending order of their keys.
 
-    keys: whole numbers [n]. offsets: int64 [n]. sizes: uint32 [n], bytes in the file. labels: int32 [n]. size: of the
+    keys: integers [n]. offsets: int64 [n]. sizes: uint32 [n], bytes in the file. labels: int32 [n]. size: of the
     file.
     """
 
@@ -52,7 +52,7 @@ class _Found:
 
 
 def read_index(path: str) -> RecordIndex:
-    """The images of the RecordIO file ``path``, by the `.idx` beside it; without one, in the order of the file.
+    """The images of the RecordIO file ``path``, by the `.idx` in its directory, or else in the order of the file.
 
     Raises DataError that names the file, and the key or byte.
     """
@@ -69,7 +69,7 @@ def read_index(path: str) -> RecordIndex:
 
 
 def _read_keys(path: str, scanner: Scanner) -> tuple[np.ndarray, np.ndarray]:
-    """(keys, offsets) of an `.idx`, by offsets ascending. Raises DataError for lines and offsets that cannot be."""
+    """(keys, offsets) of an `.idx`, in ascending order of offsets. Raises DataError for invalid lines and offsets."""
     with Scanner(path) as listing:
         count = sum(chunk.count(b"\n") for chunk in _chunks(listing))
         if not count or count > scanner.size // HEAD.size:
@@ -96,7 +96,7 @@ def _read_keys(path: str, scanner: Scanner) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chunks(listing: Scanner) -> Iterator[bytes]:
-    """The text in pieces that end where lines end; the last line gets an end where it has none."""
+    """The text in blocks of complete lines; a missing line end at the end of the file is added."""
     offset = 0
     while offset < listing.size:
         chunk = listing.block(offset)
@@ -137,7 +137,7 @@ def _require_offsets(path: str, keys: np.ndarray, offsets: np.ndarray, scanner: 
 
 
 def _images(found: _Found, size: int) -> RecordIndex:
-    """The records that are images, by their keys. Raises DataError."""
+    """The records with images, in the order of their keys. Raises DataError."""
     which = _which(found)
     offsets, sizes, labels = found.offsets[which], found.heads.sizes[which], found.heads.labels[which]
     whole = _whole_labels(found, which, labels)
@@ -155,7 +155,7 @@ def _images(found: _Found, size: int) -> RecordIndex:
 
 
 def _whole_labels(found: _Found, which: slice | np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int32 of float32 labels. Raises DataError for the first that is no class, or that float32 cannot hold."""
+    """Convert float32 labels to int32. Raises DataError for the first that is not a class or not exact in float32."""
     with np.errstate(invalid="ignore"):
         whole = labels.astype(np.int32)
         wrong = np.flatnonzero((whole != labels) | (labels < 0) | (labels >= MOST_EXACT))
@@ -169,10 +169,10 @@ def _whole_labels(found: _Found, which: slice | np.ndarray, labels: np.ndarray) 
 
 
 def _which(found: _Found) -> slice | np.ndarray:
-    """The places of the images: all records, or with insightface's header those that have an image.
+    """The indices of the images: all records, or with insightface's header those that have an image.
 
-    The header is of the key 0, without an image, and its label is one more than the number of images, whose keys begin
-    at 1. The records of identities, which follow them, have no image either.
+    The header has key 0 and no image, and its label is the number of images + 1; the keys of images start at 1. The
+    records of identities, which follow the images, have no image either.
     """
     has_image = found.heads.has_image
     others = np.flatnonzero(~has_image)
@@ -181,7 +181,7 @@ def _which(found: _Found) -> slice | np.ndarray:
     number = len(has_image) - len(others)
     headers = others if found.keys is None else others[found.keys[others] == 0]
     said = found.heads.labels[headers]
-    if not np.any(said == np.float32(number + 1)):  # float32 on both sides: rounded alike
+    if not np.any(said == np.float32(number + 1)):  # float32 on both sides, with the same rounding
         if found.keys is not None and len(headers):
             raise DataError(
                 f"{found.name(headers[0])}: the header says that the images are the keys 1..{said[0] - 1:.10g}, but "

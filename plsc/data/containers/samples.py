@@ -1,4 +1,4 @@
-"""WebDataset's conventions: which members of a shard make a sample, and its label."""
+"""WebDataset's conventions: the members and the label of a sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_CLASSES = 2**31
 
 @dataclass
 class Samples:
-    """The samples of shards, one after the other: where each image is, its bytes and its label; arrays."""
+    """The samples of shards, in order: positions, sizes and labels of the images, as arrays."""
 
     positions: array.array = field(default_factory=lambda: array.array("q"))
     sizes: array.array = field(default_factory=lambda: array.array("I"))
@@ -38,11 +38,11 @@ class Samples:
 
 
 def add_shard(samples: Samples, path: str, start: int, label_key: str) -> int:
-    """Add the samples of the shard ``path``, whose first byte has the position ``start``; the size of the shard.
+    """Add the samples of the shard ``path``, whose first byte has the position ``start``; return the shard's size.
 
-    Members next to one another that share a name up to the first dot of the base name are one sample: an image, and a
-    label in ASCII (.cls) or JSON (.json: a number, or a mapping with ``label_key``). Other members of a sample, and
-    those whose name begins with a dot, are not used. Raises DataError for a sample without image or label.
+    Consecutive members with the same name up to the first dot of the base name are one sample: an image, and a label in
+    ASCII (.cls) or JSON (.json: a number, or a mapping with ``label_key``). Other members of a sample, and those whose
+    name begins with a dot, are ignored. Raises DataError for a sample without image or label.
     """
     with Scanner(path) as scanner:
         current = _Sample(b"", "")
@@ -62,7 +62,7 @@ def add_shard(samples: Samples, path: str, start: int, label_key: str) -> int:
 
 @dataclass
 class _Sample:
-    """What was found of one sample so far."""
+    """The members of a sample found so far."""
 
     key: bytes
     where: str
@@ -89,7 +89,7 @@ class _Sample:
 
     def finish(self, samples: Samples, start: int) -> None:
         if not self.where:
-            return  # nothing came before the first sample
+            return  # before the first sample
         if self.image is None:
             raise self._problem(f"has no image (.{', .'.join(ending.decode() for ending in IMAGES)})")
         if self.label is None:
@@ -103,7 +103,7 @@ class _Sample:
 
 
 def _label(text: bytes, ending: bytes, label_key: str) -> int | None:
-    """The class in a member; None where there is none."""
+    """The label in a member; None if there is none."""
     if ending == b"cls":
         found = _INTEGER.fullmatch(text)
         return None if found is None else int(found[1])

@@ -27,7 +27,7 @@ _ADLER = 65521
 
 @dataclass
 class Member:
-    """A regular file in a tar. name: as written. offset: of its bytes. size: in bytes. where: for messages."""
+    """A regular file in a tar. name: as stored. offset: of its bytes. size: in bytes. where: for messages."""
 
     name: bytes
     offset: int
@@ -36,7 +36,7 @@ class Member:
 
 
 def members(scanner: Scanner) -> Iterator[Member]:
-    """All regular files, in their order.
+    """All regular files, in order.
 
     Raises DataError for a damaged or truncated file, links and devices, and names with `..`.
     """
@@ -76,7 +76,7 @@ def members(scanner: Scanner) -> Iterator[Member]:
 
 
 def _check(scanner: Scanner, header: bytes, where: str, offset: int) -> int:
-    """The size in a header. Raises DataError for what is no header."""
+    """The size in a header. Raises DataError for an invalid header."""
     if len(header) < BLOCK:
         raise DataError(f"{where}: the file ends without the zeros that end a tar file: it was not copied whole")
     if offset == 0 and header.startswith(b"\x1f\x8b"):
@@ -93,7 +93,7 @@ def _check(scanner: Scanner, header: bytes, where: str, offset: int) -> int:
 
 
 def _number(field: bytes) -> int | None:
-    """A number of a header: octal digits, or GNU's binary form; None for what is neither, or negative."""
+    """A number in a header: octal digits or GNU's binary form; None for anything else, and for negative numbers."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     found = _NUMBER.fullmatch(field)
@@ -114,7 +114,7 @@ def _extra(scanner: Scanner, offset: int, size: int, where: str) -> bytes:
 
 
 def _pax(text: bytes, where: str) -> tuple[bytes | None, int | None]:
-    """(path, size) of a pax header, None for what it does not say. Raises DataError."""
+    """(path, size) of a pax header, None for missing ones. Raises DataError."""
     path, size, offset = None, None, 0
     while offset < len(text):
         digits = text[offset : offset + 8].split(b" ", 1)[0]

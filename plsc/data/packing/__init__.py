@@ -1,1 +1,1 @@
-"""`plsc pack`: the images of any data source, written into one container, resumable and read back."""
+"""`plsc pack`: writes the images of any data source into a container, resumable and verified."""

@@ -1,4 +1,4 @@
-"""The containers that can be written, by the word of `--to`."""
+"""The writers of containers, by the value of `--to`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing LMDB in the schema of face repositories."""
+"""Writes LMDB in the schema of face recognition repositories."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plsc.errors import DataError
 from plsc.extras import install
 from plsc.files.atomic import flush_path
 
-_FIRST_MAP = 1 << 28  # bytes; doubled where it is full
+_FIRST_MAP = 1 << 28  # bytes; doubled when it is full
 _BATCH = 1 << 26  # bytes of images in a transaction
 
 
@@ -77,7 +77,7 @@ def _bytes(data: bytes) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    """A whole number from 0 on as msgpack."""
+    """A non-negative integer as msgpack."""
     if value < 128:
         return bytes([value])
     for kind, code, most in ((0xCC, ">BB", 2**8), (0xCD, ">BH", 2**16), (0xCE, ">BI", 2**32)):

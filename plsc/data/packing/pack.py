@@ -1,4 +1,4 @@
-"""Packing: read every image of a source, write it, remember how far it is, and read all of it back at the end."""
+"""Packing: copies all images of a source into a container, stores the progress, and verifies the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOG_SECONDS = 10
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written. path: the directory. images, classes: numbers."""
+    """The result. path: the directory. images, classes: their numbers."""
 
     path: str
     images: int
@@ -38,11 +38,11 @@ class Packed:
 
 
 def pack(source: Source, to: str, output: str, log: Callable[[str], None] = lambda line: None) -> Packed:
-    """Write all images of ``source`` into the directory ``output``, which appears when all of it was read back.
+    """Write all images of ``source`` into the directory ``output``, which is created after all data were read back.
 
-    source: checked. to: a word of WRITERS. What was not finished lies beside the directory, in ``output.unfinished``,
-    and is continued. Images are copied as they are encoded; arrays become PNG. Raises DataError: the place is taken,
-    other data are unfinished there, an image or a label cannot be written, or is not the same when it is read back.
+    source: checked. to: a key of WRITERS. An interrupted job is in ``output.unfinished`` and is continued. Encoded
+    images are copied; arrays become PNG. Raises DataError if ``output`` exists, if ``output.unfinished`` is another
+    job, and if an image or a label cannot be written or differs when it is read back.
     """
     final = os.path.abspath(output)
     if os.path.lexists(final):
@@ -65,7 +65,7 @@ def pack(source: Source, to: str, output: str, log: Callable[[str], None] = lamb
 
 
 def _begin(aside: str, job: dict[str, Any]) -> dict[str, Any]:
-    """The state to go on from: that of the same job, where there is one. Raises DataError for that of another."""
+    """The state of an interrupted job, if there is one. Raises DataError if it is of another job."""
     path = os.path.join(aside, STATE)
     fresh = {"job": job, "done": 0, "writer": {}}
     if os.path.lexists(path):
@@ -89,7 +89,7 @@ def _text(value: Any) -> bytes:
 
 
 class _Progress:
-    """How far it is: on disk every FLUSH_IMAGES images, in the log every LOG_SECONDS."""
+    """The progress: on disk every FLUSH_IMAGES images, in the log every LOG_SECONDS."""
 
     def __init__(self, aside: str, state: dict[str, Any], count: int, log: Callable[[str], None]) -> None:
         self.first, self.count = state["done"], count
@@ -122,7 +122,7 @@ def _write(source: Source, writer: Writer, progress: _Progress) -> None:
 
 
 def _compare(source: Source, written: Source, count: int, log: Callable[[str], None]) -> None:
-    """Raise DataError where what was written is not what the source gives."""
+    """Raise DataError if the written data differ from the source."""
     written.check(check_files=True)
     written.open_files()
     if len(written) != count:
@@ -138,7 +138,7 @@ def _compare(source: Source, written: Source, count: int, log: Callable[[str], N
 
 
 def _encoded(source: Source, index: int) -> tuple[bytes, int]:
-    """(encoded image, label). Raises DataError for what is no image."""
+    """(encoded image, label). Raises DataError for an invalid image."""
     image, label = source.read(index)
     if source.ready:
         raise DataError(f"{source.place}: gives input of the model, not images; it cannot be packed")
@@ -150,7 +150,7 @@ def _encoded(source: Source, index: int) -> tuple[bytes, int]:
 
 
 def _classes(source: Source) -> int:
-    """How many classes there are. Raises DataError for a source that does not know."""
+    """The number of classes. Raises DataError if the source does not know it."""
     if source.num_classes is None:
         raise DataError(f"{source.place}: does not tell how many classes it has; set classifier.num_classes")
     return source.num_classes

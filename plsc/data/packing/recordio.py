@@ -1,4 +1,4 @@
-"""Writing RecordIO: `train.rec`, `train.idx` and `property`, which insightface's readers take too."""
+"""Writes RecordIO: `train.rec`, `train.idx` and `property`, also for insightface's readers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LINES = 100_000  # of the index that are made at a time
 
 
 class RecordIOWriter(Writer):
-    """Keys from 0 on, in the order of the source, one label each."""
+    """Keys from 0, in the order of the source, with one label each."""
 
     def __init__(self, directory: str, state: dict[str, Any]) -> None:
         self._directory = directory
@@ -68,7 +68,7 @@ class RecordIOWriter(Writer):
 
 
 def encode(data: bytes) -> bytes:
-    """A record of these bytes, in parts where the magic stands at a multiple of 4."""
+    """A record of these bytes, split into parts at each MAGIC at a multiple of 4."""
     cuts, place = [], data.find(MAGIC_BYTES)
     while place >= 0:
         if place % 4 == 0:

@@ -1,4 +1,4 @@
-"""Writing tar shards by WebDataset's conventions, with the `wids` index of them."""
+"""Writes tar shards in WebDataset's conventions, with a `wids` index."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TarWriter(Writer):
         return TarSource(directory, num_classes)
 
     def _open(self, num_bytes: int) -> None:
-        """Go on with the last shard behind its first ``num_bytes``."""
+        """Continue the last shard after its first ``num_bytes``."""
         self._file = open(os.path.join(self._directory, _NAME.format(len(self._shards) - 1)), "ab")
         self._file.truncate(num_bytes)
 

@@ -1,4 +1,4 @@
-"""What a container's writer is, and what all of them share."""
+"""The base class of container writers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from plsc.data.sources import Source
 from plsc.errors import DataError
 
-# (how it begins, the ending of its file)
+# (first bytes, file suffix)
 _BEGINNINGS = (
     (b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"BM", "bmp"), (b"GIF8", "gif"), (b"II*\0", "tif"),
     (b"MM\0*", "tif"), (b"P5", "pgm"), (b"P6", "ppm"), (b"\0\0\0\x0cjP  ", "jp2"), (b"\xff\x4f\xff\x51", "jp2"),
@@ -15,35 +15,35 @@ _BEGINNINGS = (
 
 
 class Writer:
-    """Writes images one after the other into files of a directory that is still being made.
+    """Writes images into files of a temporary directory.
 
-    directory: of the files. state: what ``flush`` returned when so much was on disk, {} at the beginning: what was
-    written after that is dropped. Raises OSError, and DataError for what the container cannot hold.
+    directory: of the files. state: {} at the beginning, or the last result of ``flush``; later data are dropped.
+    Raises OSError, and DataError for data that the container cannot store.
     """
 
     def __init__(self, directory: str, state: dict[str, Any]) -> None:
         raise NotImplementedError
 
     def add(self, index: int, image: bytes, label: int) -> None:
-        """The next image; index: its number among all."""
+        """Add the next image; index: its number among all."""
         raise NotImplementedError
 
     def flush(self) -> dict[str, Any]:
-        """Bring to disk what was added; the state to go on from, as plain JSON."""
+        """Flush all added images to disk; return the state to continue from, as plain JSON."""
         raise NotImplementedError
 
     def finish(self, count: int, num_classes: int, size: tuple[int, int]) -> None:
-        """Write what comes last, flush and close. size: (height, width) of the first image."""
+        """Write the end of the container, flush and close. size: (height, width) of the first image."""
         raise NotImplementedError
 
     @staticmethod
     def reader(directory: str, num_classes: int, size: tuple[int, int]) -> Source:
-        """The source that reads what was written."""
+        """Open the written data as a source."""
         raise NotImplementedError
 
 
 def ending_of(image: bytes, name: str) -> str:
-    """The ending of an image's file by its first bytes. Raises DataError for what is in none of the formats."""
+    """The file suffix of an image by its first bytes. Raises DataError for an unknown format."""
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
         return "webp"
     for beginning, ending in _BEGINNINGS:
