@@ -126,3 +126,12 @@ def test_commands_import_plugins_before_they_ask_the_checkpoint(trained_run, mon
     options = argparse.Namespace(config=None, checkpoint=trained_run, output="x", override=override, refuse=None)
     found = model_config(options)
     assert (found.model.name, found.device, found.plugins) == ("Theirs", "cpu", [f"{tmp_path}/nets.py"])
+
+
+def test_the_sets_of_another_directory_are_those_that_are_there(trained_run, monkeypatch, tmp_path):
+    config = stored(trained_run, monkeypatch, data={"dataset_dir": "/theirs", "val_targets": ["cfp_fp"]})
+    found = with_stored_settings(config, UserObjects())[0]
+    assert (found.data.dataset_dir, found.data.val_targets) == ("/theirs", ["cfp_fp"])
+    config.set("data.dataset_dir", str(tmp_path))
+    found = with_stored_settings(config, UserObjects())[0]
+    assert (found.data.dataset_dir, found.data.val_targets) == (str(tmp_path), None)
