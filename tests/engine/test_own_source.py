@@ -107,7 +107,8 @@ def test_another_number_of_images_than_was_said():
 
 def test_a_shape_that_no_image_has():
     register()
-    assert refusal(ConfigError, settings(model__image_shape=[4, 6, 5])).startswith("model.image_shape=[4, 6, 5]: pict")
+    message = refusal(ConfigError, settings(model__image_shape=[4, 6, 5]))
+    assert message.startswith("model.image_shape=[4, 6, 5]: images are read with")
 
 
 def test_a_batch_larger_than_the_synthetic_data_is_said_before_the_run():
