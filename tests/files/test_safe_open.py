@@ -187,7 +187,6 @@ ALLOWED = {
     ("plsc/files/safe_open.py", "os.open"): "this is safe_open",
     ("plsc/data/containers/labelled.py", "self.files.open"): "by safe_open, in plsc.data.containers.files",
     ("plsc/data/transforms.py", "Image.open"): "bytes in memory, image formats only",
-    ("plsc/data/pixels.py", "Image.open"): "bytes in memory, encoded by the same function",
     ("plsc/data/jpeg.py", "Image.open"): "bytes in memory, encoded by the same module",
     ("plsc/data/packing/lmdb.py", "lmdb.open"): "to write, in a directory of the packer's own",
     ("plsc/parallel/launch_logs.py", "os.open"): "writes too: no link, non-blocking, regular, bounded, the user's",
