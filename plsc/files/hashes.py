@@ -19,7 +19,7 @@ class FileEntry:
     sha256: str
 
 
-class Measure:
+class IncrementalHash:
     """Computes size and SHA-256 of bytes incrementally."""
 
     def __init__(self) -> None:
@@ -43,17 +43,17 @@ class HashedFile:
 
     def __init__(self, path: str):
         self._path = path
-        self._measure = Measure()
+        self._hash = IncrementalHash()
         self._file = open(path, "xb")
 
     def write(self, data: bytes | memoryview) -> None:
         self._file.write(data)
-        self._measure.add(data)
+        self._hash.add(data)
 
     def finish(self) -> FileEntry:
         """Flush it to disk. Returns size and hash."""
         flush(self._file)
-        return self._measure.entry()
+        return self._hash.entry()
 
     def __enter__(self) -> HashedFile:
         return self
@@ -82,13 +82,13 @@ def hash_bytes(data: bytes) -> str:
 
 def hash_file(path: str) -> str:
     """SHA-256 (hex) of a file, reading 4 MiB at a time."""
-    return measure_file(path).sha256
+    return file_entry(path).sha256
 
 
-def measure_file(path: str) -> FileEntry:
+def file_entry(path: str) -> FileEntry:
     """Size and SHA-256 of a file, reading 4 MiB at a time."""
-    measure, buffer = Measure(), memoryview(bytearray(READ_BYTES))
+    digest, buffer = IncrementalHash(), memoryview(bytearray(READ_BYTES))
     with safe_open.open_bytes(path, safe_open.TENSORS) as file:
         while count := file.readinto(buffer):
-            measure.add(buffer[:count])
-    return measure.entry()
+            digest.add(buffer[:count])
+    return digest.entry()

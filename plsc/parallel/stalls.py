@@ -57,7 +57,7 @@ class StallWatch:
     def close(self) -> None:
         self._closed.set()
 
-    def late(self) -> str | None:
+    def late_reason(self) -> str | None:
         """The reason to end the run if a rank is late, else None."""
         now = self._clock()
         if now - self._checked > self._seconds / 4 + 5 * self._pause:  # this process itself was paused
@@ -83,6 +83,6 @@ class StallWatch:
     def _run(self) -> None:
         while not self._closed.wait(self._pause):
             self._send_step(self._steps[self._rank])
-            reason = self.late()
+            reason = self.late_reason()
             if reason is not None and not self._closed.is_set():
                 return self._on_stall(reason)

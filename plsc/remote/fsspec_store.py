@@ -7,7 +7,7 @@ import importlib
 from plsc.config.urls import masked
 from plsc.errors import ConfigError
 from plsc.extras import install
-from plsc.files.hashes import READ_BYTES, FileEntry, Measure
+from plsc.files.hashes import READ_BYTES, FileEntry, IncrementalHash
 
 # The package that each scheme needs besides fsspec.
 DRIVERS = {"s3": "s3fs", "file": "fsspec"}
@@ -52,11 +52,11 @@ class FsspecStore:
         self._fs.put_file(local, self._path(name))
 
     def measure(self, name: str) -> FileEntry:
-        measure = Measure()
+        digest = IncrementalHash()
         with self._fs.open(self._path(name), "rb", block_size=READ_BYTES) as file:
             while block := file.read(READ_BYTES):
-                measure.add(block)
-        return measure.entry()
+                digest.add(block)
+        return digest.entry()
 
     def delete(self, name: str) -> None:
         if self._fs.exists(self._path(name)):

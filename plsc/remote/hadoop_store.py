@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 
 from plsc.config.urls import masked
 from plsc.errors import ConfigError
-from plsc.files.hashes import READ_BYTES, FileEntry, Measure
+from plsc.files.hashes import READ_BYTES, FileEntry, IncrementalHash
 
 COMMAND_SECONDS = 3000  # a hanging command is killed before the other ranks time out (plsc.parallel.group)
 
@@ -71,9 +71,9 @@ class HadoopStore:
         self._run("-put", "-f", local, self._path(name))
 
     def measure(self, name: str) -> FileEntry:
-        measure = Measure()
-        self._run("-cat", self._path(name), on_block=measure.add)
-        return measure.entry()
+        digest = IncrementalHash()
+        self._run("-cat", self._path(name), on_block=digest.add)
+        return digest.entry()
 
     def delete(self, name: str) -> None:
         self._run("-rm", "-f", "-skipTrash", self._path(name))

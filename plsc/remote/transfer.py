@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from plsc.checkpoint.collective import describe
 from plsc.errors import CheckpointError, PlscError
-from plsc.files.hashes import FileEntry, measure_file
+from plsc.files.hashes import FileEntry, file_entry
 from plsc.remote.stores import Store
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def download(store: Store, name: str, local: str, expected: FileEntry) -> None:
 def measure_local(path: str) -> FileEntry:
     """Size and SHA-256 of a local file. Raises CheckpointError."""
     try:
-        return measure_file(path)
+        return file_entry(path)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 

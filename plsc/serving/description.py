@@ -13,7 +13,7 @@ from plsc.config import RESIZE_MODES
 from plsc.errors import ExportError
 from plsc.files import class_names, plain_json, safe_open
 from plsc.files.class_names import CLASS_NAMES
-from plsc.files.hashes import FileEntry, hash_file, measure_file
+from plsc.files.hashes import FileEntry, file_entry, hash_file
 
 DESCRIPTION = "plsc.json"
 FORMAT, VERSION = "plsc-exported-model", 1
@@ -175,5 +175,5 @@ def read_class_names(path: str, description: Description) -> list[str] | None:
 
 def describe_files(path: str, names: list[str]) -> dict[str, dict[str, Any]]:
     """{name: size and SHA-256} of files in the directory ``path``."""
-    entries = {name: measure_file(os.path.join(path, name)) for name in names}
+    entries = {name: file_entry(os.path.join(path, name)) for name in names}
     return {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in entries.items()}

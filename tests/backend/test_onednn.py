@@ -1,4 +1,4 @@
-"""What goes through oneDNN against Paddle's plain kernels: features, gradients, statistics, and nets of all kinds."""
+"""Operations by oneDNN compared with the plain kernels: features, gradients, statistics, and models of all kinds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def static_mode():
 
 
 class Own(BaseModel):
-    """A user's net, given as a function image -> feature."""
+    """A user's model, given as a function image -> feature."""
 
     def __init__(self, layers):
         self._layers = layers
@@ -136,7 +136,7 @@ def kinds_left_alone(x, is_train):
 
 
 def frozen(x, is_train):
-    """The gradient of a frozen convolution goes to its picture only, that of the first one to its filter only."""
+    """The gradient of a frozen convolution goes to its image only, that of the first one to its filter only."""
     first = paddle.nn.functional.relu(conv(x, 16))
     attr = paddle.ParamAttr(trainable=False)
     return pooled(prelu(paddle.nn.Conv2D(16, 16, 3, weight_attr=attr, bias_attr=False)(first)))
@@ -167,7 +167,7 @@ def strided(stride: int):
 
 
 def test_programs_of_one_process_do_not_share_what_onednn_keeps():
-    """Same names, same pictures, other strides; oneDNN's preparations are kept by names and shapes."""
+    """Same names, same images, other strides; oneDNN's cache is keyed by names and shapes."""
     shape, alive = (3, 14, 11), []
     for stride in (1, 2):
         main, startup, feature = build(strided(stride), shape, is_train=True)

@@ -260,6 +260,6 @@ def test_hashes_are_those_of_hashlib(tmp_path, monkeypatch):
     monkeypatch.setattr(hashes, "READ_BYTES", 1000)  # several pieces
     path, expected = str(tmp_path / "file"), hashes.FileEntry(len(NEW), hashlib.sha256(NEW).hexdigest())
     assert hashes.write_new(path, NEW) == expected
-    assert hashes.measure_file(path) == expected and hashes.hash_file(path) == hashes.hash_bytes(NEW) == expected.sha256
+    assert hashes.file_entry(path) == expected and hashes.hash_file(path) == hashes.hash_bytes(NEW) == expected.sha256
     with pytest.raises(FileExistsError):
         hashes.write_new(path, NEW)

@@ -1,4 +1,4 @@
-"""Strangers at the door where the ranks meet: silent ones, talkative ones, and those who know half of it."""
+"""Foreign connections while the ranks connect: silent ones, talkative ones, and ones that know half of the hello."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_rank_comes_in_where_strangers_hold_all_files(server):
 
 
 def test_the_ranks_meet_while_strangers_knock():
-    """Two FailureChannel, with a stranger at the door before the other rank knows where it is."""
+    """Two channels, with foreign connections before the other rank knows the port."""
     told, place, failed, strangers = threading.Event(), [], [], []
 
     def share(value):

@@ -50,9 +50,9 @@ def test_a_store_that_is_gone_is_another_rank_that_is_gone(make, error, call):
         group.barrier("x")
 
 
-@pytest.mark.parametrize("first", ["the news", "an error of its own"])
-def test_one_line_where_the_news_and_an_error_of_its_own_come_together(monkeypatch, tmp_path, first):
-    monkeypatch.setattr(group_module, "GRACE_SECONDS", 0.0 if first == "the news" else 60.0)
+@pytest.mark.parametrize("first", ["the report", "an error of its own"])
+def test_one_line_where_the_report_and_an_error_of_its_own_come_together(monkeypatch, tmp_path, first):
+    monkeypatch.setattr(group_module, "GRACE_SECONDS", 0.0 if first == "the report" else 60.0)
     child = os.fork()
     if child == 0:
         sys.stderr = open(tmp_path / "said", "w")
@@ -61,7 +61,7 @@ def test_one_line_where_the_news_and_an_error_of_its_own_come_together(monkeypat
         group.on_stopped = lambda text: (saying.set(), time.sleep(0.3))
         listener = threading.Thread(target=group._stop, args=("rank 1: x",))
         listener.start()
-        if first == "the news":
+        if first == "the report":
             saying.wait(30)
         group.fail("y")
         print("plsc: error: [rank 0] y", file=sys.stderr, flush=True)
@@ -69,7 +69,7 @@ def test_one_line_where_the_news_and_an_error_of_its_own_come_together(monkeypat
         os._exit(7)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     lines = (tmp_path / "said").read_text().splitlines()
-    if first == "the news":
+    if first == "the report":
         assert (code, lines) == (1, ["plsc: error: [rank 0] stopped because of rank 1: x"])
     else:
         assert (code, lines) == (7, ["plsc: error: [rank 0] y"])

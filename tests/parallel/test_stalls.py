@@ -23,7 +23,7 @@ class Watch:
             for rank, step in self.steps.items():
                 if rank not in silent:
                     self.watch.record(rank, step)
-            reason = self.watch.late()
+            reason = self.watch.late_reason()
             if reason:
                 return reason
         return None
@@ -82,6 +82,6 @@ def test_who_stood_still_itself_accuses_nobody():
     ranks.steps = {1: 7, 2: 6}
     assert ranks.pass_time(10.0) is None
     ranks.now += 50 * SECONDS  # the machine slept, and all ranks with it
-    assert ranks.watch.late() is None
+    assert ranks.watch.late_reason() is None
     assert ranks.pass_time(0.9 * SECONDS) is None
     assert "rank 2" in ranks.pass_time(0.2 * SECONDS)

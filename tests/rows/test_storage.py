@@ -1,4 +1,4 @@
-"""Class weights and momentum in 16 bits: what is stored, how much memory it takes, and that a run goes on from it."""
+"""Class weights and momentum in 16 bits: what is stored, how much memory it takes, and that a run resumes from it."""
 
 from __future__ import annotations
 
