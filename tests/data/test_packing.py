@@ -110,8 +110,8 @@ def test_a_kill_after_all_is_written(tmp_path, to, monkeypatch):
 
 def test_records_are_those_of_the_description(tmp_path):
     """Byte for byte what the kit writes from the layout, with the magic at every place of an image."""
-    for data in (b"", b"abc", MAGIC, MAGIC * 3, b"a" + MAGIC, b"abcd" + MAGIC + b"x", MAGIC[:2] * 2 + MAGIC + MAGIC[1:],
-                 b"abc" + MAGIC + b"z" + MAGIC):  # fmt: skip
+    for data in (b"", b"abc", MAGIC, MAGIC * 3, b"a" + MAGIC, b"ab" + MAGIC, b"abcd" + MAGIC + b"x",
+                 MAGIC[:2] * 2 + MAGIC + MAGIC[1:], b"abc" + MAGIC + b"z" + MAGIC):  # fmt: skip
         assert encode(data) == container_kit.record(data), data
     pack(listed(tmp_path / "list"), "recordio", str(tmp_path / "out"))
     container_kit.write_records(tmp_path / "kit", container_kit.plain(PICTURES, LABELS))
