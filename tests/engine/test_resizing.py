@@ -163,3 +163,12 @@ def test_predict_and_verify_do_what_training_did(folder, trained_run, exported, 
     order = sorted(range(20), key=lambda index: f"{index}.png")
     cropped = [resize_image(kit.pixels(i, *SIZES[i % 5]), HEIGHT, WIDTH, "crop", "x") for i in order]
     kit.assert_close(found, kit.evaluation_program(trained_run, np.concatenate([kit.net_input(i) for i in cropped])))
+
+
+def test_a_run_that_continues_with_another_mode_says_so(trained_run, tmp_path):
+    run = old_checkpoint(trained_run, tmp_path / "run")  # which refused
+    for steps, resize, told in ((5, "refuse", 0), (6, "pad", 1)):
+        data = {"dataset": "synthetic", "train_image_num": 64, "num_workers": 0, "resize": resize}
+        Entry(config=kit.settings(model_save_dir=str(run), data=data, train_steps=steps, resume="auto")).train()
+        log = (run / "logs" / "rank_00000.log").read_text()
+        assert log.count("was trained with data.resize='refuse', this run continues with 'pad': images of") == told

@@ -117,7 +117,14 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     if saved_seed != run.seed:
         run.log.info(f"{path} was trained with seed {saved_seed}, this run continues with {run.seed}")
     section = manifest.config.get("data")
-    saved_window = section.get("shuffle_window") if isinstance(section, dict) else None
+    section = section if isinstance(section, dict) else {}
+    saved_resize = section.get("resize", "refuse")  # earlier versions refused
+    if saved_resize != run.config.data.resize:
+        run.log.info(
+            f"{path} was trained with data.resize={saved_resize!r:.40}, this run continues with "
+            f"{run.config.data.resize!r}: images of another size look different from here on"
+        )
+    saved_window = section.get("shuffle_window")
     if saved_window != run.config.data.shuffle_window:
         run.log.info(
             f"{path} was trained with data.shuffle_window={saved_window}, this run continues with "
