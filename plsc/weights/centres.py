@@ -70,7 +70,7 @@ class RankFiles:
         return len(self.paths)
 
     @classmethod
-    def beside(cls, path: str) -> RankFiles | None:
+    def find(cls, path: str) -> RankFiles | None:
         """Those that belong to one of them; None where ``path`` is none. Raises CheckpointError for a missing one."""
         folder, name = os.path.split(path)
         if not _FILE.fullmatch(name):

@@ -12,7 +12,7 @@ import numpy as np
 from plsc.errors import CheckpointError, DataError
 from plsc.weights.kinds import BGR, Kind
 from plsc.weights.layouts import Layer, model_of
-from plsc.weights.source import MOST_NAMED, Source
+from plsc.weights.source import MAX_NAMED, Source
 
 STRIDE = 16  # the last map has a number for each 16 x 16 pixels
 
@@ -35,12 +35,12 @@ def convert(source: Source, image_shape: list[int] | None = None) -> Converted:
         arrays: dict[str, np.ndarray] = {}
         for layer in layers:
             arrays.update(_converted(layer, source.arrays))
-        return finished(name, arrays, kind, image_shape)
+        return build_converted(name, arrays, kind, image_shape)
     except DataError as error:
         raise CheckpointError(f"{source.path}: {error}") from None
 
 
-def finished(name: str, arrays: dict[str, np.ndarray], kind: Kind, image_shape: list[int] | None) -> Converted:
+def build_converted(name: str, arrays: dict[str, np.ndarray], kind: Kind, image_shape: list[int] | None) -> Converted:
     """Our model of that name with arrays that see images as ``kind`` says. Raises DataError for other images."""
     stem, last = arrays["backbone.stem.conv.weight"], arrays["backbone.head.fc.weight"]
     shape = image_shape_of(stem.shape[1], len(arrays["backbone.head.bn.bias"]), len(last), image_shape)
@@ -99,8 +99,8 @@ def _require_fit(expected: Mapping[str, tuple[int, ...]], source: Source) -> Non
         if found != shape:
             wrong.append(f"{name} is {'missing' if found is None else list(found)}, must be {list(shape)}")
     if wrong:
-        more = f" (and {len(wrong) - MOST_NAMED} more)" if len(wrong) > MOST_NAMED else ""
-        raise DataError("; ".join(wrong[:MOST_NAMED]) + more)
+        more = f" (and {len(wrong) - MAX_NAMED} more)" if len(wrong) > MAX_NAMED else ""
+        raise DataError("; ".join(wrong[:MAX_NAMED]) + more)
 
 
 def image_shape_of(channels: int, width: int, inputs: int, given: list[int] | None) -> list[int]:
@@ -108,6 +108,8 @@ def image_shape_of(channels: int, width: int, inputs: int, given: list[int] | No
 
     width: channels of the last map; inputs: of the last layer. Raises DataError where they do not go together.
     """
+    if not width or not channels:
+        raise DataError("a tensor has no numbers")
     places, rest = divmod(inputs, width)
     side = math.isqrt(places)
     if rest == 0 and given is None and side and side * side == places:

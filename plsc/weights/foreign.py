@@ -1,4 +1,4 @@
-"""A net of others, whatever its file is: our model for it, and what it computes by a reading of its own."""
+"""A model of another project: the model of PLSC for it, and an independent way to compute its embeddings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from plsc.weights.source import read_source
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the user says of a net; None for what its project does by default. image_shape: [C, H, W]."""
+class InputOptions:
+    """How images enter the model, where the user sets it; None for the project's default. image_shape: [C, H, W]."""
 
     channels: str | None = None
     mean: float | None = None
@@ -30,46 +30,48 @@ class Said:
 
 
 @dataclass(frozen=True)
-class ForeignNet:
-    """A net of others.
+class ForeignModel:
+    """A model of another project.
 
-    embed: uint8 RGB [B, H, W, C] -> [B, E], by their own graph or a formula; by_what says which. assumed: what of the
-    net is not in its file. rows: the classes, where it has them.
+    embed: uint8 RGB [B, H, W, C] -> [B, E] by its own graph or a NumPy implementation; reference: which of the two.
+    defaults: the settings that are not in the file. unused: names of other tensors in it. rows: its class centres.
     """
 
     path: str
     kind: str
     converted: Converted
     embed: Callable[[np.ndarray], np.ndarray]
-    by_what: str
-    assumed: str
-    left_out: list[str] = field(default_factory=list)
+    reference: str
+    defaults: str
+    unused: list[str] = field(default_factory=list)
     epoch: int = 0
     step: int = 0
     rows: Rows | None = None
 
 
-def open_net(path: str, kind: str | None, said: Said) -> ForeignNet:
-    """Read a file of weights. kind: a key of KINDS, None to find it out. Raises CheckpointError that names the file."""
-    if kind == ONNX or (kind is None and _begins(path) == onnx_graph.MAGIC):
-        return _open_onnx(path, said)
+def open_model(path: str, kind: str | None, options: InputOptions) -> ForeignModel:
+    """Read a file of weights. kind: a key of KINDS, None to detect it. Raises CheckpointError that names the file."""
+    if kind == ONNX or (kind is None and _first_byte(path) == onnx_graph.MAGIC):
+        return _open_onnx(path, options)
     source = read_source(path, KINDS[kind] if kind else None)
-    known: Kind = source.kind.changed(said.channels, said.mean, said.std, said.epsilon)
-    source = source.of_kind(known)
-    rows: Rows | None = RankFiles.beside(path)
+    known: Kind = source.kind.with_options(options.channels, options.mean, options.std, options.epsilon)
+    source = source.with_kind(known)
+    rows: Rows | None = RankFiles.find(path)
     if rows is None and source.centres is not None:
         rows = ArrayRows(source.centres)
-    converted = convert(source, said.image_shape)
+    converted = convert(source, options.image_shape)
     size = converted.settings["embedding_size"]
     if rows is not None and rows.shape[1] != size:
-        raise CheckpointError(f"{path}: its classes are {list(rows.shape)}, its embedding has {size} numbers")
-    return ForeignNet(
-        path, known.name, converted, lambda pixels: known.forward(source.arrays, known.input.of(pixels), known.epsilon),
-        f"the formula of {known.name}'s net", known.said(), source.left_out, source.epoch, source.step, rows,
+        raise CheckpointError(f"{path}: its class centres are {list(rows.shape)}, its embedding has {size} numbers")
+    return ForeignModel(
+        path, known.name, converted,
+        lambda pixels: known.forward(source.arrays, known.input.prepare(pixels), known.epsilon),
+        f"the NumPy implementation of {known.name}'s network", known.describe(), source.unused, source.epoch,
+        source.step, rows,
     )  # fmt: skip
 
 
-def _begins(path: str) -> bytes:
+def _first_byte(path: str) -> bytes:
     try:
         with safe_open.open_bytes(path, safe_open.TENSORS) as file:
             return file.read(1)
@@ -77,17 +79,17 @@ def _begins(path: str) -> bytes:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 
 
-def _open_onnx(path: str, said: Said) -> ForeignNet:
-    kind = ARCFACE.changed(said.channels, said.mean, said.std, None)
-    if said.epsilon is not None:
-        raise CheckpointError(f"{path}: an ONNX file says what batch norm adds to variances; leave out --bn-epsilon")
+def _open_onnx(path: str, options: InputOptions) -> ForeignModel:
+    kind = ARCFACE.with_options(options.channels, options.mean, options.std, None)
+    if options.epsilon is not None:
+        raise CheckpointError(f"{path}: an ONNX file contains the epsilon of batch norm; leave out --bn-epsilon")
     try:
-        converted, output = from_graph(onnx_graph.read_graph(path), kind, said.image_shape)
+        converted, output = from_graph(onnx_graph.read_graph(path), kind, options.image_shape)
     except DataError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
-    return ForeignNet(
-        path, ONNX, converted, lambda pixels: run_onnx(path, output, kind.input.of(pixels)),
-        "its own graph in ONNX Runtime", f"insightface's nets: {kind.input.said()}",
+    return ForeignModel(
+        path, ONNX, converted, lambda pixels: run_onnx(path, output, kind.input.prepare(pixels)),
+        "its own graph in ONNX Runtime", f"insightface: {kind.input.describe()}",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The kinds of nets that can be imported, and what their files do not say: how images enter, batch norm's epsilon.
+"""The kinds of models that can be imported, with settings that their files do not contain: input and epsilon.
 
 Sources: arcface_torch: dataset.py (RGB, mean and std 0.5) and iresnet.py of insightface. AdaFace: README.md, net.py of
 mk-minchul/AdaFace. MagFace: models/iresnet.py of IrvingMeng/MagFace and its inference (cv2, std 1). PLSC 2.4:
@@ -20,49 +20,49 @@ from plsc.weights.names import BGR, RGB
 
 @dataclass(frozen=True)
 class Input:
-    """How a pixel in 0..255 enters the net, (pixel - mean) / std, and the order of the channels."""
+    """How images enter a model: (pixel - mean) / std for pixels in 0..255, and the order of the channels."""
 
     channels: str = RGB
     mean: float = 127.5
     std: float = 127.5
 
-    def of(self, pixels: np.ndarray) -> np.ndarray:
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 RGB [B, H, W, C] -> float64 [B, C, H, W]."""
         images = pixels.astype(np.float64).transpose(0, 3, 1, 2)
         return ((images[:, ::-1] if self.channels == BGR else images) - self.mean) / self.std
 
-    def said(self) -> str:
-        """For the user to check."""
+    def describe(self) -> str:
+        """The settings on one line."""
         return f"{self.channels}, (pixels - {self.mean:g}) / {self.std:g}"
 
     def options(self) -> dict[str, float]:
-        """The options of our model that make of (pixel - 127.5) / 127.5 what this net wants."""
+        """The model.options of PLSC that turn (pixel - 127.5) / 127.5 into this input."""
         scale, shift = 127.5 / self.std, (127.5 - self.mean) / self.std
         return {} if (scale, shift) == (1.0, 0.0) else {"input_scale": scale, "input_shift": shift}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Names, formula and habits of one project's nets. projection: an option of our ResNet."""
+    """Names, NumPy implementation and defaults of one project's models. projection: an option of PLSC's ResNet."""
 
     name: str
     layers: Callable[[layouts.Units], list[layouts.Layer]]
     units: Callable[[Mapping[str, tuple[int, ...]]], layouts.Units]
     forward: Callable[[formula.Weights, np.ndarray, float], np.ndarray]
-    marker: str  # a tensor that every such net has
+    marker: str  # a tensor that every such model has
     input: Input
     epsilon: float
     projection: str = "shape"
 
-    def changed(self, channels: str | None, mean: float | None, std: float | None, epsilon: float | None) -> Kind:
-        """The same with what the user says of the net; None leaves the default."""
-        said: dict[str, Any] = {"channels": channels, "mean": mean, "std": std}
-        own = dataclasses.replace(self.input, **{key: value for key, value in said.items() if value is not None})
+    def with_options(self, channels: str | None, mean: float | None, std: float | None, epsilon: float | None) -> Kind:
+        """A copy with these settings; None keeps the default."""
+        given: dict[str, Any] = {"channels": channels, "mean": mean, "std": std}
+        own = dataclasses.replace(self.input, **{key: value for key, value in given.items() if value is not None})
         return dataclasses.replace(self, input=own, epsilon=self.epsilon if epsilon is None else epsilon)
 
-    def said(self) -> str:
-        """What is taken for granted, for the user to check."""
-        return f"{self.name}: {self.input.said()}, batch norm epsilon {self.epsilon:g}"
+    def describe(self) -> str:
+        """The settings on one line."""
+        return f"{self.name}: {self.input.describe()}, batch norm epsilon {self.epsilon:g}"
 
 
 ARCFACE = Kind(

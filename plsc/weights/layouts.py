@@ -83,7 +83,7 @@ def arcface_units(shapes: Mapping[str, tuple[int, ...]]) -> Units:
 def adaface_units(shapes: Mapping[str, tuple[int, ...]]) -> Units:
     """How many units each stage has: a stage ends where the channels change."""
     name = "body.{}.res_layer.1.weight"
-    widths = [shapes[name.format(index)][0] for index in range(_count(shapes, name))]
+    widths = [shapes[name.format(index)][:1] for index in range(_count(shapes, name))]  # () of a damaged file
     return tuple(widths.count(width) for width in sorted(set(widths)))
 
 

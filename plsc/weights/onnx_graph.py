@@ -13,10 +13,10 @@ from plsc.files import protobuf, safe_open
 from plsc.files.protobuf import Reader, Value
 
 MAGIC = b"\x08"  # the field 1, ir_version
-MOST_FIELDS = 1_000_000  # a net of 200 layers has 30,000
-MOST_BYTES = 2**31 - 1  # protobuf's own limit of a message
+MAX_FIELDS = 1_000_000  # a net of 200 layers has 30,000
+MAX_BYTES = 2**31 - 1  # protobuf's own limit of a message
 _TYPES = {1: "<f4", 10: "<f2", 11: "<f8", 6: "<i4", 7: "<i8"}  # of TensorProto.DataType
-_MOST_AXES = 8
+_MAX_AXES = 8
 
 
 Attribute = Union[float, list, np.ndarray]  # the lists are of whole numbers
@@ -48,8 +48,8 @@ class Graph:
 
 def read_graph(path: str) -> Graph:
     """Raises DataError, without the name of the file, and OSError."""
-    reader = Reader(MOST_FIELDS)
-    data = memoryview(safe_open.read_bytes(path, MOST_BYTES))
+    reader = Reader(MAX_FIELDS)
+    data = memoryview(safe_open.read_bytes(path, MAX_BYTES))
     graphs = [value for number, value in reader.fields(data) if number == 7]
     if len(graphs) != 1:
         raise DataError("is no ONNX model: it holds no graph")
@@ -143,7 +143,7 @@ def _array(name: str, shape: list[int], kind: int, data: bytes, ints: list[int])
     dtype = np.dtype(_TYPES[kind])
     whole = len(data) // dtype.itemsize * dtype.itemsize
     flat = np.array(ints, np.int64) if ints else np.frombuffer(data[:whole], dtype)
-    small = len(shape) <= _MOST_AXES and all(size >= 0 for size in shape)
+    small = len(shape) <= _MAX_AXES and all(size >= 0 for size in shape)
     if not small or math.prod(shape) != flat.size or len(data) % dtype.itemsize:
         raise DataError(f"damaged: the array {ascii(name)[:60]} {str(shape)[:60]} has {flat.size} numbers")
     array = flat.reshape(shape)

@@ -1,4 +1,4 @@
-"""A ResNet of ours from an ONNX graph of one: followed from image to feature, operation by operation.
+"""A ResNet of PLSC from an ONNX graph, which is read from image to feature, operation by operation.
 
 torch.onnx.export makes a convolution and the batch norm after it one Conv with a bias, and leaves those before a
 convolution. So each Conv may have a BatchNormalization behind it or not; of a bias a batch norm of ours is made that
@@ -13,33 +13,33 @@ import numpy as np
 
 from plsc.errors import CheckpointError, DataError
 from plsc.extras import install
-from plsc.weights.convert import Converted, finished
+from plsc.weights.convert import Converted, build_converted
 from plsc.weights.kinds import Kind
 from plsc.weights.layouts import Units, model_of
 from plsc.weights.onnx_graph import Graph, Node
 
 EPSILON = 1e-5
-MOST_ARRAYS = 5000  # ResNet200 has 1,800
+MAX_ARRAYS = 5000  # ResNet200 has 1,800
 Arrays = dict[str, np.ndarray]
 
 
-class Follower:
-    """Goes along the graph and collects our arrays, under our names without "backbone."."""
+class GraphReader:
+    """Reads a graph from its input to its output and collects arrays by PLSC's names without "backbone."."""
 
     def __init__(self, graph: Graph):
         self._graph = graph
         self.arrays: Arrays = {}
 
     def units(self, first: str) -> tuple[Units, str, set[bool]]:
-        """From the input to the last unit: (units of each stage, the value after them, who has a projection).
+        """From the input to the last unit: (units of each stage, the value after them, kinds of shortcuts).
 
-        The third: for the first units whose channels stay, whether their shortcut has a convolution.
+        The third: whether the shortcut has a convolution, of each first unit of a stage that keeps its channels.
         """
         at = self.prelu(self.conv_bn(first, "stem", 1, 3), "stem.prelu")
         units: list[int] = []
         projected: set[bool] = set()
         while (branch := self._next(at, "BatchNormalization")) is not None and self._next(branch.outputs[0], "Conv"):
-            if len(self.arrays) > MOST_ARRAYS:
+            if len(self.arrays) > MAX_ARRAYS:
                 raise DataError("its graph goes round in a circle, or has more units than any net of PLSC")
             at = self._unit(at, units, projected)
         return tuple(units), at, projected
@@ -62,7 +62,7 @@ class Follower:
         shortcut = next((node for node in self._graph.readers(at) if other in self._reach(node)), None)
         if shortcut is None and other != at:
             raise DataError(f"the shortcut of {name} is none that a ResNet has")
-        if shortcut is not None and shortcut.kind == "Conv":
+        if shortcut is not None and shortcut.kind == "Conv" and len(shortcut.inputs) > 1:
             found = self.conv_bn(at, f"{name}.shortcut.conv", strides, 1, f"{name}.shortcut.bn", shortcut)
             if found != other:
                 raise DataError(f"the shortcut of {name} goes on with something else")
@@ -100,7 +100,7 @@ class Follower:
 
     def bn(self, at: str, name: str) -> str:
         """Take a BatchNormalization; one with another epsilon gets other variances."""
-        node = self._require(at, "BatchNormalization")
+        node = self._require(at, "BatchNormalization", 5)
         parts = ("weight", "bias", "running_mean", "running_variance")
         for part, given in zip(parts, node.inputs[1:5]):
             self.arrays[f"{name}.{part}"] = self._array(given, 1)
@@ -117,7 +117,7 @@ class Follower:
     ) -> str:
         """Take a Conv, and the batch norm in or after it. name: ours of the convolution ("stem" for the first)."""
         conv, bn = ("stem.conv", "stem.bn") if name == "stem" else (name, bn or "")
-        node = node or self._require(at, "Conv")
+        node = node or self._require(at, "Conv", 2)
         weight = self._array(node.inputs[1], 4)
         padding = (kernel - 1) // 2
         fits = weight.shape[2:] == (kernel, kernel) and self._strides(node) == stride
@@ -140,7 +140,7 @@ class Follower:
 
     def prelu(self, at: str, name: str) -> str:
         """Take a PRelu with a slope for each channel."""
-        node = self._require(at, "PRelu")
+        node = self._require(at, "PRelu", 2)
         slopes = self._graph.arrays.get(node.inputs[1], np.zeros(0, np.float32))
         self.arrays[f"{name}.weight"] = slopes.reshape(-1).astype(np.float32)
         return node.outputs[0]
@@ -158,8 +158,10 @@ class Follower:
     def _next(self, at: str, kind: str) -> Node | None:
         return next((node for node in self._graph.readers(at) if node.kind == kind and node.outputs), None)
 
-    def _require(self, at: str, kind: str) -> Node:
+    def _require(self, at: str, kind: str, inputs: int = 1) -> Node:
         node = self._next(at, kind)
+        if node is not None and len(node.inputs) < inputs:
+            raise DataError(f"damaged: the {kind} after {_shown(at)} has {len(node.inputs)} of {inputs} inputs")
         if node is None:
             found = ", ".join(one.kind for one in self._graph.readers(at)) or "nothing"
             raise DataError(f"after {_shown(at)} a {kind} must follow, found {found[:100]}: no ResNet that PLSC has")
@@ -189,15 +191,15 @@ def from_graph(graph: Graph, kind: Kind, image_shape: list[int] | None) -> tuple
     """(our model, the name of the feature in the graph). kind: how images enter. Raises DataError for other nets."""
     if len(graph.inputs) != 1:
         raise DataError(f"its graph has {len(graph.inputs)} inputs, must have one image")
-    follower = Follower(graph)
-    units, at, projected = follower.units(graph.inputs[0])
-    output = follower.head(at)
+    reader = GraphReader(graph)
+    units, at, projected = reader.units(graph.inputs[0])
+    output = reader.head(at)
     if output not in graph.outputs:
         kinds = ", ".join(node.kind for node in graph.readers(output))
         raise DataError(f"its graph goes on after the last batch norm ({kinds[:80]}); export the net without that")
-    arrays = {f"backbone.{name}": np.ascontiguousarray(array) for name, array in follower.arrays.items()}
+    arrays = {f"backbone.{name}": np.ascontiguousarray(array) for name, array in reader.arrays.items()}
     kind = dataclasses.replace(kind, epsilon=EPSILON, projection="shape" if True in projected else "channels")
-    return finished(model_of(units), arrays, kind, image_shape), output
+    return build_converted(model_of(units), arrays, kind, image_shape), output
 
 
 def run_onnx(path: str, output: str, images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A file of somebody's weights: which kind of net it holds, its arrays by that kind's names, its class centres."""
+"""A file of weights of another project: the kind of model, its arrays by that project's names, its class centres."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from plsc.weights import pdparams
 from plsc.weights.kinds import ADAFACE, ARCFACE, KINDS, MAGFACE, PLSC24, Kind
 from plsc.weights.pdparams import Array
 
-HOMES = ("state_dict_backbone", "state_dict")  # where a file that holds more keeps the net
+HOMES = ("state_dict_backbone", "state_dict")  # where a checkpoint with more in it has the weights
 MAGFACE_PREFIXES = ("features.module.", "module.features.", "features.")
 ADAFACE_HEAD = "head.kernel"  # the class centres, [E, C]
 COUNTER = ".num_batches_tracked"  # torch's count of training steps, which nothing reads
-MOST_NAMED = 5
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Source:
-    """One net of others. arrays: {their name, without its prefix: array}. left_out: the names of other tensors."""
+    """A model as its project stores it. arrays: {name without its prefix: array}. unused: names of other tensors."""
 
     path: str
     kind: Kind
     arrays: dict[str, np.ndarray]
-    left_out: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
     epoch: int = 0
     step: int = 0
-    centres: np.ndarray | None = None  # [C, E], of files that hold the classes whole
+    centres: np.ndarray | None = None  # [C, E], if the file has all of them
 
-    def of_kind(self, kind: Kind) -> Source:
-        """The same with what the user says of the net."""
+    def with_kind(self, kind: Kind) -> Source:
+        """A copy with another kind."""
         return dataclasses.replace(self, kind=kind)
 
     @property
@@ -46,7 +46,7 @@ class Source:
 
 
 def read_source(path: str, kind: Kind | None = None) -> Source:
-    """The net in a file of weights. kind: None to find it out. Raises CheckpointError that names the file."""
+    """Read a file of weights. kind: None to detect it. Raises CheckpointError that names the file."""
     try:
         with safe_open.open_bytes(path, safe_open.TENSORS) as opened:
             head = opened.read(len(OLD_MAGIC))
@@ -65,49 +65,49 @@ def _read_torch(path: str, value: Any, kind: Kind | None) -> Source:
     kind, prefix = _kind_of(tensors, kind)
     own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     known = _wanted(kind, own)
-    arrays = {name: _floats(name, own[name]) for name in known if name in own}
+    arrays = {name: _read_float32(name, own[name]) for name in known if name in own}
     used = {prefix + name for name in known}
     centres = None
     if kind is ADAFACE and ADAFACE_HEAD in tensors:
-        centres = _floats(ADAFACE_HEAD, tensors[ADAFACE_HEAD]).T
+        centres = _read_float32(ADAFACE_HEAD, tensors[ADAFACE_HEAD]).T
         used.add(ADAFACE_HEAD)
-    left_out = [name for name in tensors if name not in used and not name.endswith(COUNTER)]
-    return Source(path, kind, arrays, left_out, _count(value.get("epoch")), _count(value.get("global_step")), centres)
+    unused = [name for name in tensors if name not in used and not name.endswith(COUNTER)]
+    return Source(path, kind, arrays, unused, _count(value.get("epoch")), _count(value.get("global_step")), centres)
 
 
 def _read_pdparams(path: str, kind: Kind | None) -> Source:
     if kind not in (None, PLSC24):
-        raise DataError("is a pickle, as PLSC 2.4 writes it, and no file of torch.save; say --from plsc2.4, or nothing")
+        raise DataError("is a pickle as PLSC 2.4 writes it, no file of torch.save; use --from plsc2.4")
     tensors = pdparams.read_pdparams(path)
     _kind_of(tensors, PLSC24)
     known = _wanted(PLSC24, tensors)
-    arrays = {name: _floats(name, tensors[name]) for name in known if name in tensors}
-    centres = _floats(pdparams.HEAD, tensors[pdparams.HEAD]) if pdparams.HEAD in tensors else None
-    left_out = [name for name in tensors if name not in known and name != pdparams.HEAD]
-    return Source(path, PLSC24, arrays, left_out, centres=centres)
+    arrays = {name: _read_float32(name, tensors[name]) for name in known if name in tensors}
+    centres = _read_float32(pdparams.HEAD, tensors[pdparams.HEAD]) if pdparams.HEAD in tensors else None
+    unused = [name for name in tensors if name not in known and name != pdparams.HEAD]
+    return Source(path, PLSC24, arrays, unused, centres=centres)
 
 
 def _tensors(value: Any) -> dict[str, Tensor]:
-    """The tensors of the net by name, with those of its head where they are kept together."""
+    """The tensors of the state_dict by name."""
     if not isinstance(value, dict):
-        raise DataError(f"holds {type(value).__name__}, must hold the tensors of a net by name (its state_dict)")
+        raise DataError(f"holds {type(value).__name__}, must hold the tensors of a model by name (its state_dict)")
     home = next((value[name] for name in HOMES if isinstance(value.get(name), dict)), value)
     return {name: tensor for name, tensor in home.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
 
 
 def _kind_of(tensors: Mapping[str, Any], kind: Kind | None) -> tuple[Kind, str]:
-    """(the kind, what stands before its names). Raises DataError for none, or for several nets in one file."""
+    """(the kind, the prefix of its names). Raises DataError for no model, or several in one file."""
     for one in [kind] if kind else [ADAFACE, ARCFACE]:
         prefixes = [name[: -len(one.marker)] for name in tensors if name.endswith(one.marker)]
         prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
         if len(prefixes) > 1:
-            raise DataError(f"holds {len(prefixes)} nets, {', '.join(map(ascii, prefixes))[:200]}; keep one of them")
+            raise DataError(f"holds {len(prefixes)} models, {', '.join(map(ascii, prefixes))[:200]}; keep one of them")
         if prefixes:
             magface = kind is None and one is ARCFACE and prefixes[0] in MAGFACE_PREFIXES
             return (MAGFACE if magface else one), prefixes[0]
-    found = ", ".join(ascii(name)[1:-1][:60] for name in list(tensors)[:MOST_NAMED]) or "no tensors"
+    found = ", ".join(ascii(name)[1:-1][:60] for name in list(tensors)[:MAX_NAMED]) or "no tensors"
     kinds = kind.name if kind else ", ".join(KINDS)
-    raise DataError(f"holds no net of these kinds: {kinds}; it has {len(tensors)} tensors, beginning with {found}")
+    raise DataError(f"holds no model of these kinds: {kinds}; it has {len(tensors)} tensors, beginning with {found}")
 
 
 def _wanted(kind: Kind, own: Mapping[str, Any]) -> set[str]:
@@ -115,7 +115,7 @@ def _wanted(kind: Kind, own: Mapping[str, Any]) -> set[str]:
     return {theirs for layer in kind.layers(units) for _, theirs in layer.tensors()}
 
 
-def _floats(name: str, tensor: Tensor | Array) -> np.ndarray:
+def _read_float32(name: str, tensor: Tensor | Array) -> np.ndarray:
     array = tensor.read()
     if not tensor.is_float:
         raise DataError(f"tensor {ascii(name)[:80]} holds {tensor.dtype}, must hold floats")

@@ -46,20 +46,20 @@ def file_of(kind: str, net: OrderedDict) -> object:
 @pytest.mark.parametrize("kind, depth, width, embedding, first, length", TORCH)
 def test_formulas_are_torchs(kind, depth, width, embedding, first, length):
     kind = KINDS[kind]
-    images = kind.input.of(kit.pictures())
+    images = kind.input.prepare(kit.pictures())
     found = kind.forward(net_of(kind.name, depth, width, embedding), images, kind.epsilon)
     assert found.shape == (2, embedding)
     np.testing.assert_allclose(found[0, :4], first, rtol=1e-6, atol=1e-6 * length)
     assert np.linalg.norm(found[1]) == pytest.approx(length, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind, depth, left_out", [
+@pytest.mark.parametrize("kind, depth, unused", [
     ("arcface_torch", 50, []), ("magface", 18, ["module.fc.weight"]), ("adaface", 18, ["head.t"]),
 ])  # fmt: skip
-def test_what_a_file_holds_is_found_out(tmp_path, kind, depth, left_out):
+def test_what_a_file_holds_is_found_out(tmp_path, kind, depth, unused):
     net = net_of(kind, depth, 4, 6)
     source = read_source(str(kit.save(tmp_path / "model.pt", file_of(kind, net))))
-    assert source.kind is KINDS[kind] and source.left_out == left_out
+    assert source.kind is KINDS[kind] and source.unused == unused
     trained = {name: array for name, array in net.items() if array.shape}
     assert source.arrays.keys() == trained.keys()
     assert all(np.array_equal(source.arrays[name], array) for name, array in trained.items())
@@ -83,12 +83,12 @@ def test_each_kind_has_its_name():
 
 
 def test_the_user_knows_better():
-    kind = ARCFACE.changed("BGR", 0.0, 255.0, 3e-5)
+    kind = ARCFACE.with_options("BGR", 0.0, 255.0, 3e-5)
     assert (kind.input, kind.epsilon) == (MAGFACE.input, 3e-5)
-    assert ADAFACE.changed(None, None, None, None) == ADAFACE
+    assert ADAFACE.with_options(None, None, None, None) == ADAFACE
     pixels = kit.pictures(2)
-    np.testing.assert_allclose(kind.input.of(pixels)[0, 0, 1, 0], pixels[0, 1, 0, 2] / 255)
-    np.testing.assert_allclose(ARCFACE.input.of(pixels)[1, 2, 0, 1], (pixels[1, 0, 1, 2] - 127.5) / 127.5)
+    np.testing.assert_allclose(kind.input.prepare(pixels)[0, 0, 1, 0], pixels[0, 1, 0, 2] / 255)
+    np.testing.assert_allclose(ARCFACE.input.prepare(pixels)[1, 2, 0, 1], (pixels[1, 0, 1, 2] - 127.5) / 127.5)
 
 
 def test_images_of_other_sizes(tmp_path):
@@ -108,7 +108,7 @@ def test_images_of_other_sizes(tmp_path):
     ({"features.running_var": (7,)}, r"features.running_var is \[7\], must be \[6\]"),
     ({"conv1.weight": (4, 3)}, r"conv1.weight is \[4, 3\], must have 4 axes"),
     ({"layer2.1.conv1.weight": None}, r"its stages have \[2, 1, 2, 2\] units; PLSC has ResNet10"),
-    ({"layer1.0.conv1.weight": None}, "holds no net of these kinds: arcface_torch, adaface, magface.*conv1.weight"),
+    ({"layer1.0.conv1.weight": None}, "holds no model of these kinds: arcface_torch, adaface, magface.*conv1.weight"),
     ({f"layer1.{i}.{n}.bias": (9,) for i in (0, 1) for n in ("bn1", "bn2", "bn3")}, r"must be \[4\] \(and 1 more\)"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_named_tensor_by_tensor(tmp_path, change, message):
@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_named_tensor_by_tensor(tmp_path, change, message):
     ([1, 2], "holds list"), ({"a": 1}, "it has 0 tensors"), (3, "holds int"),
     ({"layer1.0.conv1.weight": np.zeros((4, 4, 3, 3), "<i4"), "conv1.weight": np.zeros((4, 3, 3, 3), "<f4")}, "<i4"),
     ({"layer1.0.conv1.weight": np.full((4, 4, 3, 3), np.nan, "<f4")}, "not finite"),
-    ({f"{a}.layer1.0.conv1.weight": np.zeros((4, 4, 3, 3), "<f4") for a in "ab"}, r"holds 2 nets, 'a\.', 'b\.'"),
+    ({f"{a}.layer1.0.conv1.weight": np.zeros((4, 4, 3, 3), "<f4") for a in "ab"}, r"holds 2 models, 'a\.', 'b\.'"),
 ])  # fmt: skip
 def test_files_that_hold_something_else(tmp_path, value, message):
     with pytest.raises(CheckpointError, match=f"x.pt: .*{message}"):

@@ -46,7 +46,7 @@ def test_exported_embeddings_are_torchs(tmp_path, capsys, case):
     kind, depth, width, embedding, first, length = TORCH[case]
     run = run_import(tmp_path, file_of(kind, net_of(kind, depth, width, embedding)))
     said = capsys.readouterr().out
-    assert f"ResNet{depth}, base_width {width}" in said and f"the default of {KINDS[kind].said()}" in said
+    assert f"ResNet{depth}, base_width {width}" in said and f"defaults of {KINDS[kind].describe()}" in said
     found = embedded(run, tmp_path / "out")
     np.testing.assert_allclose(found[0, :4], first, rtol=0, atol=TOLERANCE * np.linalg.norm(found[0]))
     assert np.linalg.norm(found[1]) == pytest.approx(length, rel=TOLERANCE)
@@ -61,7 +61,7 @@ def test_what_the_user_says_counts(tmp_path):
     words = ("--channels", "BGR", "--mean", "0", "--std", "255", "--bn-epsilon", "2e-5")
     found = embedded(run_import(tmp_path, small(), *words), tmp_path / "out")
     magface = KINDS["magface"]
-    assert_close(found, magface.forward(small(), magface.input.of(kit.pictures(32)), 2e-5))
+    assert_close(found, magface.forward(small(), magface.input.prepare(kit.pictures(32)), 2e-5))
 
 
 def test_an_import_goes_back_to_the_same_file(tmp_path, capsys):
@@ -87,7 +87,7 @@ def test_a_trained_net_goes_to_torch(tmp_path):
     main(["export", "--checkpoint", str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--to", "torch"])
     with TorchFile(str(tmp_path / "out" / "model.pt")) as file:
         theirs = {name: tensor.read() for name, tensor in file.value.items()}
-    images = KINDS["arcface_torch"].input.of(kit.pictures(32))
+    images = KINDS["arcface_torch"].input.prepare(kit.pictures(32))
     expected = KINDS["arcface_torch"].forward(theirs, images, 1e-5)
     assert_close(embedded(str(tmp_path / "run"), tmp_path / "out"), expected)
 
@@ -219,7 +219,7 @@ def test_plsc_24(tmp_path):
     (rows,) = (block for _, _, block in stored_rows(path, manifest, "weight"))
     assert np.array_equal(rows, CLASSES) and manifest.extra["imported"]["from"] == "plsc2.4"
     arcface = KINDS["arcface_torch"]
-    expected = arcface.forward(net, arcface.input.of(kit.pictures(32)), 1e-5)
+    expected = arcface.forward(net, arcface.input.prepare(kit.pictures(32)), 1e-5)
     assert_close(embedded(str(tmp_path / "run"), tmp_path / "out"), expected)
 
 
@@ -227,7 +227,7 @@ def test_plsc_24(tmp_path):
     (pickle.dumps([1]), "holds list"), (b"\x80\x04", "cannot be read"),
     (pickle.dumps({"conv1.weight": "text"}), "conv1.weight.* holds str, must hold an array"),
     (b"\x80\x02cos\nsystem\nX\x04\0\0\0exit\x85R.", "refused: it tries to load os.system"),
-    (pickle.dumps({"conv1.weight": np.zeros(3, "f4")}), "holds no net of these kinds: plsc2.4"),
+    (pickle.dumps({"conv1.weight": np.zeros(3, "f4")}), "holds no model of these kinds: plsc2.4"),
 ])  # fmt: skip
 def test_pickles_that_are_none_of_plsc_24(tmp_path, content, message):
     (tmp_path / "x.pdparams").write_bytes(content)
@@ -239,7 +239,7 @@ def test_an_onnx_graph(tmp_path):
     path = onnx_kit.save(tmp_path / "net.onnx", small())
     main(["import", str(path), "--to", str(tmp_path / "run")])
     arcface = KINDS["arcface_torch"]
-    expected = arcface.forward(small(), arcface.input.of(kit.pictures(32)), 1e-5)
+    expected = arcface.forward(small(), arcface.input.prepare(kit.pictures(32)), 1e-5)
     assert_close(embedded(str(tmp_path / "run"), tmp_path / "out"), expected)
 
 
@@ -256,7 +256,9 @@ def test_another_net_than_theirs_is_not_written(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(convert, "_converted", wrong)
-    with pytest.raises(CheckpointError, match=r"model.pt: our net's embeddings differ .* nothing was written"):
+    with pytest.raises(
+        CheckpointError, match=r"model.pt: the embeddings of PLSC's model differ .* nothing was"
+    ):
         run_import(tmp_path, small())
     assert not (tmp_path / "run").exists()
 
@@ -270,8 +272,8 @@ def test_a_run_is_not_written_over(tmp_path):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["."], "is a directory; say --from 0.2 or 2.2"), (["x.pt", "--samples", "3"], "--samples is for"),
-    (["x", "--from", "2.2", "--std", "3"], "--std is for nets of other projects"),
+    (["."], "is a directory; give --from 0.2 or 2.2"), (["x.pt", "--samples", "3"], "--samples is for"),
+    (["x", "--from", "2.2", "--std", "3"], "--std is for other projects"),
     (["x.pt", "--std", "0"], "--std 0 must be in"), (["x.pt", "--image-shape", "112"], "must be channels,height,width"),
 ])  # fmt: skip
 def test_options_that_cannot_be(tmp_path, capsys, words, message):

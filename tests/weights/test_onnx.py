@@ -11,7 +11,7 @@ import pytest
 
 from plsc.errors import CheckpointError, DataError
 from plsc.weights import formula
-from plsc.weights.foreign import Said, open_net
+from plsc.weights.foreign import InputOptions, open_model
 from plsc.weights.onnx_graph import read_graph
 from tests.reference.backbones import NumpyNet
 from tests.weights import onnx_kit
@@ -39,7 +39,7 @@ def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> N
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("epsilon", [1e-5, 2e-5])
 def test_the_net_is_that_of_the_graph(tmp_path, fused, epsilon):
-    net = open_net(str(onnx_kit.save(tmp_path / "net.onnx", NET, fused, epsilon)), None, Said())
+    net = open_model(str(onnx_kit.save(tmp_path / "net.onnx", NET, fused, epsilon)), None, InputOptions())
     assert net.converted.settings == {
         "name": "ResNet18", "embedding_size": 6, "image_shape": [3, 32, 32], "base_width": 4,
         "options": {"bn_epsilon": 1e-5},
@@ -52,18 +52,18 @@ def test_the_net_is_that_of_the_graph(tmp_path, fused, epsilon):
 
 def test_what_the_user_says_of_images(tmp_path):
     path = onnx_kit.save(tmp_path / "net.onnx", NET)
-    net = open_net(str(path), "onnx", Said("BGR", 0.0, 255.0, None, [3, 30, 20]))
+    net = open_model(str(path), "onnx", InputOptions("BGR", 0.0, 255.0, None, [3, 30, 20]))
     assert net.converted.settings["image_shape"] == [3, 30, 20]
     pixels = kit.pictures(32)
     expected = formula.arcface_forward(NET, pixels.transpose(0, 3, 1, 2)[:, ::-1] / 255.0, 1e-5)
     assert_close(ours(net, pixels), expected, 1e-6)
     assert_close(net.embed(pixels), expected, 1e-5)
     with pytest.raises(CheckpointError, match="leave out --bn-epsilon"):
-        open_net(str(path), None, Said(epsilon=1e-3))
+        open_model(str(path), None, InputOptions(epsilon=1e-3))
 
 
 def test_a_shortcut_without_weights(tmp_path):
-    net = open_net(str(onnx_kit.save(tmp_path / "net.onnx", NET, pooled=True)), None, Said())
+    net = open_model(str(onnx_kit.save(tmp_path / "net.onnx", NET, pooled=True)), None, InputOptions())
     assert net.converted.settings["options"]["projection"] == "channels"
     assert "backbone.stage1.unit0.shortcut.conv.weight" not in net.converted.arrays
     assert_close(ours(net, kit.pictures(32)), net.embed(kit.pictures(32)), 1e-5)
@@ -72,7 +72,7 @@ def test_a_shortcut_without_weights(tmp_path):
 def test_a_graph_that_goes_on(tmp_path):
     path = onnx_kit.save(tmp_path / "net.onnx", NET, after="Relu")
     with pytest.raises(CheckpointError, match=r"net.onnx: its graph goes on after the last batch norm \(Relu\)"):
-        open_net(str(path), None, Said())
+        open_model(str(path), None, InputOptions())
 
 
 def edited(path, change) -> str:
@@ -115,7 +115,7 @@ def external(graph) -> None:
 def test_graphs_of_other_nets_are_refused(tmp_path, change, message):
     path = edited(onnx_kit.save(tmp_path / "net.onnx", NET), change)
     with pytest.raises(CheckpointError, match=message) as caught:
-        open_net(path, None, Said())
+        open_model(path, None, InputOptions())
     assert str(caught.value).startswith(path) and "\n" not in str(caught.value)
 
 
@@ -142,7 +142,7 @@ def test_a_cut_file_is_refused_wherever_it_ends(tmp_path):
     for end in range(1, len(content), len(content) // 50):
         path.write_bytes(content[:end])
         with pytest.raises(CheckpointError):
-            open_net(str(path), "onnx", Said())
+            open_model(str(path), "onnx", InputOptions())
 
 
 def test_long_lists_of_numbers(tmp_path):

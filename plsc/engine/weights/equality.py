@@ -1,4 +1,4 @@
-"""Does our net compute what another project's net computes? Asked before anything is written."""
+"""Compare the embeddings of a model of PLSC with those of another implementation, before anything is written."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def random_pixels(image_shape: list[int]) -> np.ndarray:
     return draw.integers(0, 256, (IMAGES, height, width, channels), dtype=np.uint8)
 
 
-def net_input(pixels: np.ndarray, pixel_std: float) -> np.ndarray:
-    """float32 [B, C, H, W] of pixels, as images enter our nets."""
+def model_input(pixels: np.ndarray, pixel_std: float) -> np.ndarray:
+    """float32 [B, C, H, W] of pixels, as the models of PLSC take images."""
     return np.stack([normalise(image, pixel_std) for image in pixels])
 
 
@@ -56,7 +56,7 @@ def require_equal(path: str, what: str, found: np.ndarray, expected: np.ndarray)
     worst = float(np.max(np.linalg.norm(found.astype(np.float64) - expected, axis=1) / np.maximum(lengths, 1e-30)))
     if not worst <= TOLERANCE:  # also where it is NaN
         raise CheckpointError(
-            f"{path}: our net's embeddings differ from {what} by {worst:.1e} of their length, more than "
+            f"{path}: the embeddings of PLSC's model differ from {what} by {worst:.1e} of their length, more than "
             f"{TOLERANCE:.0e}; nothing was written"
         )
     return worst

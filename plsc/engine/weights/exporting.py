@@ -18,20 +18,20 @@ FILE = "model.pt"
 def export_torch(config: Config) -> tuple[str, list[str]]:
     """Write the net in ``checkpoint_dir`` to ``model_save_dir``/model.pt; returns the file and notes for the user.
 
-    Before, the embeddings of the formula of arcface_torch's net with what is written are held against those of our
-    net. Raises ExportError, CheckpointError; then nothing is written.
+    Before, the embeddings of arcface_torch's network with these weights are compared with
+    PLSC's. Raises ExportError, CheckpointError; then nothing is written.
     """
     path = checkpoint.resolve(config.checkpoint_dir)
     stored = checkpoint.read_replicated(path, checkpoint.read_manifest(path))
     model = config.to_dict()["model"]
     arrays = arcface_state_dict(path, model, stored)
     pixels = equality.random_pixels(model["image_shape"])
-    kind = ARCFACE.changed(None, None, config.data.pixel_std, None)
-    theirs = kind.forward(arrays, kind.input.of(pixels), kind.epsilon)
+    kind = ARCFACE.with_options(None, None, config.data.pixel_std, None)
+    theirs = kind.forward(arrays, kind.input.prepare(pixels), kind.epsilon)
     backbone = {name: array for name, array in stored.items() if name.startswith("backbone.")}
-    ours = equality.our_features(path, model, backbone, equality.net_input(pixels, config.data.pixel_std))
+    ours = equality.our_features(path, model, backbone, equality.model_input(pixels, config.data.pixel_std))
     try:
-        distance = equality.require_equal(path, "the formula of arcface_torch's net", theirs, ours)
+        distance = equality.require_equal(path, "the NumPy implementation of arcface_torch's network", theirs, ours)
         os.makedirs(config.model_save_dir, exist_ok=True)
         file = os.path.join(config.model_save_dir, FILE)
         write_state_dict(file, arrays)
@@ -44,7 +44,7 @@ def export_torch(config: Config) -> tuple[str, list[str]]:
 
 def _notes(config: Config, distance: float) -> list[str]:
     model = config.model
-    notes = [f"arcface_torch's net with it gives our embeddings of {equality.IMAGES} random images, to {distance:.0e}"]
+    notes = [f"with these weights, embeddings of arcface_torch's network differ by {distance:.0e} of their length"]
     if model.base_width != 64 or list(model.image_shape) != [3, 112, 112]:
         notes.append(
             f"base_width {model.base_width}, image_shape {list(model.image_shape)}: arcface_torch's class has 64 and "
