@@ -78,7 +78,7 @@ def start(cwd: Path, *words: str) -> subprocess.Popen:
 def test_two_ranks_train_and_a_stop_saves(tmp_path):
     launcher, log = start(tmp_path, "-o", "train_steps=100000"), tmp_path / "output" / "logs" / "rank_00000.log"
     deadline = time.monotonic() + SECONDS
-    while not log.exists() or "step: 3/" not in log.read_text():
+    while not log.exists() or "step 3/" not in log.read_text():
         assert time.monotonic() < deadline and launcher.poll() is None, (tmp_path / "said.txt").read_text()
         time.sleep(0.1)
     launcher.send_signal(signal.SIGTERM)
@@ -88,4 +88,4 @@ def test_two_ranks_train_and_a_stop_saves(tmp_path):
     assert "2 rank(s) on cpu" in log.read_text() and (tmp_path / "output" / "launch" / "workerlog.1").exists()
     assert not (tmp_path / "output" / ".plsc_lock").exists()
     said = (tmp_path / "said.txt").read_text()
-    assert "SIGTERM: the ranks save and end" in said and "step: 3/" in said and "LAUNCH INFO" not in said
+    assert "SIGTERM: the ranks save and end" in said and "step 3/" in said and "LAUNCH INFO" not in said

@@ -45,7 +45,7 @@ class Stuck:
         if self.count > 2 * BATCH and os.getpid() != self.parent:
             if self.stops:
                 end = time.monotonic() + 120
-                while "step: 2/6" not in self.log.read_text() and time.monotonic() < end:
+                while "step 2/6" not in self.log.read_text() and time.monotonic() < end:
                     time.sleep(0.05)
                 os.kill(self.parent, signal.SIGTERM)
             time.sleep(600)

@@ -69,7 +69,7 @@ def test_a_damaged_checkpoint_is_passed_over_loudly(outcome):
     cwd, report = outcome
     assert report["damaged"] == [0, 0]
     log = said(cwd, "damaged")
-    assert "SHA-256 differs" in log and "passed over" in log and "damaged_step_00000008" in log
+    assert "SHA-256 differs" in log and "is skipped for" in log and "damaged_step_00000008" in log
     assert "continue from" in log and "step 6" in log and "step_00000010" in log
     assert "damaged_step_00000008" in steps(cwd / "out")
 

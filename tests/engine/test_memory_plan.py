@@ -205,7 +205,7 @@ def test_the_command_says_what_the_method_says():
     words = [sys.executable, "-m", "plsc", *SMALL, "--memory-gb", "3"]
     done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
     assert done.returncode == 0 and "class weights" in done.stdout
-    assert "85742 classes on 2 rank(s) need" in done.stdout.splitlines()[-1]  # 85,742 is the default
+    assert "85,742 classes on 2 rank(s) need" in done.stdout.splitlines()[-1]  # the default
 
 
 def test_what_cannot_be_counted_is_one_line(monkeypatch, capsys):

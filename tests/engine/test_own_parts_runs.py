@@ -80,7 +80,7 @@ def assert_same(one, two):
 
 def logged_rates(made):
     with open(made.config["model_save_dir"] + "/logs/rank_00000.log", encoding="utf-8") as file:
-        return [float(line.split("lr: ")[1].split(",")[0]) for line in file if "lr: " in line]
+        return [float(line.split(", lr ")[1].split(",")[0]) for line in file if ", lr " in line]
 
 
 @pytest.mark.parametrize("sample_ratio", [1.0, 0.5])
@@ -187,7 +187,7 @@ def test_a_net_that_answers_zero_to_everything_has_recognised_nothing(entry):
     made.set_calc_acc(True)
     made.train()
     with open(made.config["model_save_dir"] + "/logs/rank_00000.log", encoding="utf-8") as file:
-        assert "acc1: 0.00000, acc5: 0.00000" in file.read()
+        assert "acc1 0.00000, acc5 0.00000" in file.read()
 
 
 def test_an_optimizer_of_ones_own_with_a_net_without_weights(entry):

@@ -79,7 +79,7 @@ def test_a_whole_run_without_streams(tmp_path):
     log = tmp_path / "run" / "logs" / "rank_00000.log"
     assert done.returncode == 0, log.read_text() if log.exists() else "no log"
     assert json.loads((tmp_path / "run" / "inference" / "plsc.json").read_text())["step"] == 1
-    assert "step: 1/1" in log.read_text() and (tmp_path / "run first file").read_bytes() == b""
+    assert "step 1/1" in log.read_text() and (tmp_path / "run first file").read_bytes() == b""
 
 
 PIPE = """
