@@ -56,7 +56,7 @@ def test_names_are_read_where_there_are_classes(tmp_path):
         (b'["a"]', {"sha256": "0" * 64}, "is not the file that was written"),
         (b'["a"]', {"bytes": 4}, "is not the file that was written"),
         (b'["a", "b", "c", "d"]', {}, "4 names for 3 classes"),
-        (b'["a", 1]', {}, "must be a list of texts"),
+        (b'["a", 1]', {}, "must be a list of strings"),
         (b"cos\nsystem\n", {}, "not JSON"),
     ],
 )
