@@ -74,6 +74,9 @@ def test_what_rounds_is_told_and_not_refused():
     assert consistency.require_same_start(Config(), UserObjects(), Group()) == []
     (line,) = consistency.require_same_start(Config(), UserObjects(), Group(machine={"the version of Pillow": "1.0"}))
     assert line.startswith("the ranks differ: the version of Pillow is ") and "'1.0' on rank 1" in line
+    config, other = Config.from_dict({"data": {"decoder": "pillow"}}), {"the decoder of JPEG images": "simplejpeg"}
+    (line,) = consistency.require_same_start(config, UserObjects(), Group(machine=other))
+    assert "the decoder of JPEG images is 'Pillow' on rank 0 and 'simplejpeg' on rank 1" in line
 
 
 def test_several_ranks_and_many_keys_make_one_short_line():
