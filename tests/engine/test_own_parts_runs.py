@@ -107,7 +107,9 @@ def test_the_log_tells_a_rate_that_is_made_from_the_last_one(entry):
     own.set_optimizer(momentum(paddle.optimizer.lr.CosineAnnealingDecay(0.5, 4)))
     own.train()
     # Loshchilov and Hutter 2017, eq. 5: 0.5 * (1 + cos(pi * t / 4)) / 2
-    assert logged_rates(own) == pytest.approx(0.25 * (1 + np.cos(np.pi * np.arange(4) / 4)), abs=1e-7)
+    assert logged_rates(own) == pytest.approx(
+        0.25 * (1 + np.cos(np.pi * np.arange(4) / 4)), abs=5e-7
+    )  # six digits in the log
 
 
 def test_a_scheduler_within_a_scheduler_goes_on_where_it_stood(entry):

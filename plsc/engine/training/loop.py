@@ -226,7 +226,7 @@ class Loop:
         extra = "".join(f", {name} {results[name]:.5f}" for name in ("acc1", "acc5") if name in results)
         run.log.info(
             f"train: step {done:,}/{steps.last:,}, epoch {steps.epoch(done - 1)}, loss {results['loss']:.4f}, "
-            f"mean {meter.mean_loss():.4f}, lr {lr:.4g}, {meter.images_per_second():,.1f} images/s, "
+            f"mean {meter.mean_loss():.4f}, lr {lr:.6g}, {meter.images_per_second():,.1f} images/s, "
             f"data wait {100 * meter.data_wait():.1f} %, left {clock(meter.seconds_left(done))}{extra}"
         )
         for name in self._session.program.rows.counts:
