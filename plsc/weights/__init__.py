@@ -1,1 +1,1 @@
-"""Weights of other projects: reading them, their names, what their nets compute, and files that they can load."""
+"""Weights of other projects: reading them, their names, what their models compute, and files that they can load."""

@@ -1,4 +1,4 @@
-"""From the arrays of a Source to those of our model, each checked against the shape that the net implies."""
+"""From the arrays of a Source to those of our model, each checked against the shape that the model implies."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STRIDE = 16  # the last map has a number for each 16 x 16 pixels
 
 @dataclass(frozen=True)
 class Converted:
-    """Our model for somebody's net: the section `model` of its settings, and its arrays by our names."""
+    """Our model for one of another project: the section `model` of its settings, and its arrays by our names."""
 
     settings: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
 
 def convert(source: Source, image_shape: list[int] | None = None) -> Converted:
-    """image_shape: [C, H, W] of the images, for nets whose last layer does not tell. Raises CheckpointError."""
+    """image_shape: [C, H, W] of the images, for models whose last layer does not tell. Raises CheckpointError."""
     kind = source.kind
     try:
         units = kind.units(source.shapes)
@@ -121,5 +121,5 @@ def image_shape_of(channels: int, width: int, inputs: int, given: list[int] | No
         return given
     raise DataError(
         f"--image-shape {','.join(map(str, given))}: its last layer has {inputs} inputs, its images have {channels} "
-        "channels; give the shape that the net was trained with"
+        "channels; give the shape that the model was trained with"
     )

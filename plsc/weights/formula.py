@@ -1,8 +1,8 @@
-"""What other projects' nets compute, in NumPy float64, by their own names and in their own order of numbers.
+"""What other projects' models compute, in NumPy float64, by their own names and in their own order of numbers.
 
-A second reading of a file of weights, which shares nothing with the one that makes our net of it: `plsc import` holds
+A second reading of a file of weights, which shares nothing with the one that makes our model of it: `plsc import` holds
 the two against each other. `weights`: {their name: array as it is in the file}, images float [B, C, H, W] as their
-net takes them; the result is the feature [B, E] before it is normalised. Dropout does nothing in evaluation.
+model takes them; the result is the feature [B, E] before it is normalised. Dropout does nothing in evaluation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def arcface_forward(weights: Weights, images: np.ndarray, epsilon: float) -> np.
 
 
 def adaface_forward(weights: Weights, images: np.ndarray, epsilon: float) -> np.ndarray:
-    """The IR nets of AdaFace; their own forward divides the feature by its length afterwards."""
+    """The IR models of AdaFace; their own forward divides the feature by its length afterwards."""
     x = _bn(_conv(images, weights["input_layer.0.weight"], 1, 1), weights, "input_layer.1", epsilon)
     x, unit = _prelu(x, weights["input_layer.2.weight"]), 0
     while f"body.{unit}.res_layer.1.weight" in weights:

@@ -13,7 +13,7 @@ from plsc.files import protobuf, safe_open
 from plsc.files.protobuf import Reader, Value
 
 MAGIC = b"\x08"  # the field 1, ir_version
-MAX_FIELDS = 1_000_000  # a net of 200 layers has 30,000
+MAX_FIELDS = 1_000_000  # a model of 200 layers has 30,000
 MAX_BYTES = 2**31 - 1  # protobuf's own limit of a message
 _TYPES = {1: "<f4", 10: "<f2", 11: "<f8", 6: "<i4", 7: "<i8"}  # of TensorProto.DataType
 _MAX_AXES = 8

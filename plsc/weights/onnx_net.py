@@ -40,7 +40,7 @@ class GraphReader:
         projected: set[bool] = set()
         while (branch := self._next(at, "BatchNormalization")) is not None and self._next(branch.outputs[0], "Conv"):
             if len(self.arrays) > MAX_ARRAYS:
-                raise DataError("its graph goes round in a circle, or has more units than any net of PLSC")
+                raise DataError("its graph goes round in a circle, or has more units than any model of PLSC")
             at = self._unit(at, units, projected)
         return tuple(units), at, projected
 
@@ -188,7 +188,7 @@ def _shown(name: str) -> str:
 
 
 def from_graph(graph: Graph, kind: Kind, image_shape: list[int] | None) -> tuple[Converted, str]:
-    """(our model, the name of the feature in the graph). kind: how images enter. Raises DataError for other nets."""
+    """(our model, the name of the feature in the graph). kind: how images enter. Raises DataError for other models."""
     if len(graph.inputs) != 1:
         raise DataError(f"its graph has {len(graph.inputs)} inputs, must have one image")
     reader = GraphReader(graph)
@@ -196,7 +196,7 @@ def from_graph(graph: Graph, kind: Kind, image_shape: list[int] | None) -> tuple
     output = reader.head(at)
     if output not in graph.outputs:
         kinds = ", ".join(node.kind for node in graph.readers(output))
-        raise DataError(f"its graph goes on after the last batch norm ({kinds[:80]}); export the net without that")
+        raise DataError(f"its graph goes on after the last batch norm ({kinds[:80]}); export the model without that")
     arrays = {f"backbone.{name}": np.ascontiguousarray(array) for name, array in reader.arrays.items()}
     kind = dataclasses.replace(kind, epsilon=EPSILON, projection="shape" if True in projected else "channels")
     return build_converted(model_of(units), arrays, kind, image_shape), output

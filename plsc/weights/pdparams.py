@@ -16,7 +16,7 @@ from plsc.files import safe_open
 from plsc.files.safe_pickle import PlainUnpickler, as_array, permitted
 
 MAGIC = b"\x80"  # a pickle
-HEAD = "head.weight"  # the class centres, of a net trained by one rank
+HEAD = "head.weight"  # the class centres, of a model trained by one rank
 _NAMES = {"_mean": "running_mean", "_variance": "running_var", "_weight": "weight"}
 _NAME_TABLE = "StructuredToParameterName@@"
 _LINEAR = "fc.weight"
@@ -62,7 +62,7 @@ def read_pdparams(path: str) -> dict[str, Array]:
         except Exception as error:  # damaged pickles raise anything
             raise DataError(f"damaged: it cannot be read: {type(error).__name__}") from None
     if not isinstance(value, dict):
-        raise DataError(f"holds {type(value).__name__}, must hold the tensors of a net by name")
+        raise DataError(f"holds {type(value).__name__}, must hold the tensors of a model by name")
     found = {}
     for key, one in value.items():
         array = as_array(one)

@@ -17,8 +17,8 @@ from plsc.weights.layouts import Layer
 def arcface_state_dict(path: str, model: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{their name: array} in the order of their state_dict. model: the settings of the section ``model``.
 
-    Their net adds 1e-5 to variances, so ours are stored with the difference added. path: of the checkpoint, for
-    messages. Raises ExportError for a net that theirs cannot compute.
+    Their model adds 1e-5 to variances, so ours are stored with the difference added. path: of the checkpoint, for
+    messages. Raises ExportError for a model that theirs cannot compute.
     """
     options = model.get("options") or {}
     epsilon = options.get("bn_epsilon", BN_EPSILON)
@@ -27,7 +27,7 @@ def arcface_state_dict(path: str, model: Mapping[str, Any], stored: Mapping[str,
     other = [f"{key}: {options[key]}" for key, value in neutral.items() if options.get(key, value) != value]
     if units is None or other:
         what = f"model.options {', '.join(other)}" if other else f"model.name {model['name']!r}"
-        raise ExportError(f"{path}: {what}: arcface_torch's iresnet has no such net; export it as paddle or onnx")
+        raise ExportError(f"{path}: {what}: arcface_torch's iresnet has no such model; export it as paddle or onnx")
     found: dict[str, np.ndarray] = {}
     for layer in ARCFACE.layers(units):
         found.update(_theirs(path, layer, stored))

@@ -16,7 +16,7 @@ FILE = "model.pt"
 
 
 def export_torch(config: Config) -> tuple[str, list[str]]:
-    """Write the net in ``checkpoint_dir`` to ``model_save_dir``/model.pt; returns the file and notes for the user.
+    """Write the model in ``checkpoint_dir`` to ``model_save_dir``/model.pt; returns the file and notes for the user.
 
     Before, the embeddings of arcface_torch's network with these weights are compared with
     PLSC's. Raises ExportError, CheckpointError; then nothing is written.
@@ -48,7 +48,7 @@ def _notes(config: Config, distance: float) -> list[str]:
     if model.base_width != 64 or list(model.image_shape) != [3, 112, 112]:
         notes.append(
             f"base_width {model.base_width}, image_shape {list(model.image_shape)}: arcface_torch's class has 64 and "
-            "3 x 112 x 112, so it needs a net of these sizes"
+            "3 x 112 x 112, so it needs a model of these sizes"
         )
     if config.data.pixel_std != ARCFACE.input.std:
         notes.append(
