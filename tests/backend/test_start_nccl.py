@@ -73,6 +73,6 @@ def test_a_failure_is_one_line_and_reaches_the_other_ranks(monkeypatch):
     use(monkeypatch, Recorder(RuntimeError("\n---\nUnavailable: libnccl.so not found\n  trace\n")))
     told = []
     group = types.SimpleNamespace(_store=None, fail=told.append, rank=5)
-    with pytest.raises(LaunchError, match="card 2: Unavailable: libnccl.so not found;") as caught:
+    with pytest.raises(LaunchError, match="GPU 2 with .*: Unavailable: libnccl.so not found;") as caught:
         Group._start_nccl(group, Environment(5, 6, 2, 3, (), "gpu", 2))
     assert "\n" not in str(caught.value) and told == [str(caught.value)]

@@ -230,7 +230,7 @@ def test_an_optimizer_that_is_not_there_or_another_one_is_one_line(with_adam):
     with pytest.raises(CheckpointError, match=r"kept \['weight', 'first', 'second'\] and 3 numbers a step, and keeps"):
         list(read_rows(path, read_manifest(path), 0, CLASSES))
     del OPTIMIZERS._entries["adam"]
-    with pytest.raises(CheckpointError, match="wait for the optimizer 'adam', which is not registered here; name its"):
+    with pytest.raises(CheckpointError, match="pending for the optimizer 'adam', which is not registered; name its"):
         list(read_rows(path, read_manifest(path), 0, CLASSES))
     assert list(read_rows(path, read_manifest(path), 0, CLASSES, ReadOptions(stored=True)))
 

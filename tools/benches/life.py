@@ -116,7 +116,7 @@ def start(case: dict) -> dict:
     loaded = time.perf_counter()
     watch.watch("build", "plsc.engine.training.loop", "build_train")
     watch.watch("initial_weights", "plsc.engine.training.loop", "Session.start")
-    watch.watch("centres", "plsc.engine.training.loop", "start_from")
+    watch.watch("centres", "plsc.engine.training.loop", "load_initial_weights")
     watch.watch(
         "first_step", "plsc.engine.training.loop", "Session.step", after=lambda: first.append(time.perf_counter())
     )
@@ -134,7 +134,7 @@ def load(case: dict) -> dict:
     from plsc import Entry
 
     watch = Stopwatch()
-    watch.watch("check", "plsc.engine.training.checkpointing", "open_start")
+    watch.watch("check", "plsc.engine.training.checkpointing", "open_start_checkpoint")
     watch.watch("read", "plsc.engine.training.checkpointing", "load")
     size = bytes_of(Entry(config=settings(case)).train().checkpoint)
     seconds = sum(watch.seconds.values())
