@@ -44,9 +44,10 @@ without_paddle() {
 }
 
 # three_at_once PYTHON PARTS [OPTIONS]: a file is run by one process, from its first test to its last. One thread for each;
-# three, as on two cores one of them often waits: for a rank that is late, or to be killed.
+# three, as on two cores one of them often waits: for a rank that is late, or to be killed. Threads of OpenMP that have
+# nothing to do sleep at once: by default they spin for 0.2 s, a quarter of all CPU time of such runs.
 three_at_once() {
-  run "$2" env OMP_NUM_THREADS=1 "$1" -m pytest -n 3 --dist loadfile --no-loadscope-reorder "${@:3}"
+  run "$2" env OMP_NUM_THREADS=1 KMP_BLOCKTIME=0 "$1" -m pytest -n 3 --dist loadfile --no-loadscope-reorder "${@:3}"
 }
 
 # run PARTS COMMAND: pytest with the files of the parts. Where it fails the next ones are run all the same.
