@@ -11,6 +11,7 @@ from plsc.errors import LaunchError
 from plsc.extras import install
 
 _SUPPORTED = re.compile(r"2\.6\.|3\.\d")
+_LIBPADDLE = "paddle.base.libpaddle"  # the library with the symbols
 _INSTALL = f"install it with {install('cpu')}, or {install('gpu')} for GPUs"
 
 
@@ -40,11 +41,12 @@ def _broken(error: Exception) -> LaunchError:
 def load_zlib() -> None:
     """Load Python's zlib before Paddle 2.6, which exports the symbols of its own zlib to the whole process.
 
-    A zlib that is loaded later mixes the two and crashes, for example in PNG files and in numpy.random. Raises
-    LaunchError if Paddle was imported first.
+    A zlib that is loaded later mixes the two and crashes, for example in PNG files and in numpy.random; Paddle itself
+    loads it so. Raises LaunchError if Paddle was imported first.
     """
-    paddle = sys.modules.get("paddle")
-    too_late = "zlib" not in sys.modules and "zlib" not in sys.builtin_module_names
-    if too_late and str(getattr(paddle, "__version__", "")).startswith("2."):
-        raise LaunchError("Paddle 2.6 was imported before zlib, which will crash: import plsc, or zlib, before paddle")
     importlib.import_module("zlib")
+    loaded = list(sys.modules)  # in the order in which their loading began
+    too_late = _LIBPADDLE in loaded and loaded.index(_LIBPADDLE) < loaded.index("zlib")
+    paddle = sys.modules.get("paddle")
+    if too_late and "zlib" not in sys.builtin_module_names and str(getattr(paddle, "__version__", "")).startswith("2."):
+        raise LaunchError("Paddle 2.6 was imported before zlib, which will crash: import plsc, or zlib, before paddle")

@@ -11,7 +11,10 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from plsc.errors import DataError
 
 MAGIC = b"\x0a\x23\xd7\xce"
 
@@ -200,3 +203,23 @@ def write_kv(directory: Path, pictures: list[bytes], labels: list[int]) -> Path:
         (directory / name).write_bytes(key_value(name.encode(), pickle.dumps(picture, number % 5)))
     (directory / "label.txt").write_text("".join(f"{name}\t{label}\n" for name, label in zip(names, labels)))
     return directory
+
+
+def opened(source):
+    """The source as a run has it before it reads."""
+    source.check(check_files=True)
+    source.open_files()
+    return source
+
+
+def contents(source) -> list:
+    return [source.read(index) for index in range(len(source))]
+
+
+def refusal(make) -> str:
+    """The one line with which ``make()``, or reading all of the source that it returns, is refused."""
+    with pytest.raises(DataError) as caught:
+        contents(opened(make()))
+    text = str(caught.value)
+    assert "\n" not in text and len(text) < 700
+    return text

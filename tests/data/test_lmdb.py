@@ -14,28 +14,20 @@ from plsc.data.record import difference
 from plsc.data.sources.auto import Auto
 from plsc.data.sources.lmdb import LMDBSource
 from plsc.errors import DataError
-from tests.data.container_kit import images, msgpack_number, msgpack_pair, write_lmdb
+from tests.data import container_kit
+from tests.data.container_kit import contents, images, msgpack_number, msgpack_pair, write_lmdb
 
 LABELS = [3, 0, 0, 2, 4, 3, 1, 1, 0, 2, 4, 0, 3]  # keys 10 to 12 come behind 1 in a tree
 PICTURES = images(len(LABELS))
 
 
 def opened(directory, classes: int | None = 5, **options) -> LMDBSource:
-    source = LMDBSource(directory, classes, **options)
-    source.check(check_files=True)
-    source.open_files()
-    return source
-
-
-def contents(source) -> list:
-    return [source.read(index) for index in range(len(source))]
+    return container_kit.opened(LMDBSource(directory, classes, **options))
 
 
 def refusal(directory, **options) -> str:
-    with pytest.raises(DataError) as caught:
-        contents(opened(directory, **options))
-    text = str(caught.value)
-    assert "\n" not in text and len(text) < 600 and "data.mdb" in text
+    text = container_kit.refusal(lambda: opened(directory, **options))
+    assert "data.mdb" in text
     return text
 
 

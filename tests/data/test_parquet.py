@@ -14,7 +14,8 @@ from plsc.data.record import difference
 from plsc.data.sources.auto import Auto
 from plsc.data.sources.parquet import ParquetSource
 from plsc.errors import DataError
-from tests.data.container_kit import images, write_parquet
+from tests.data import container_kit
+from tests.data.container_kit import contents, images, write_parquet
 
 LABELS = [3, 0, 0, 2, 4, 3, 1, 1, 0, 2, 4]
 PICTURES = images(len(LABELS))
@@ -22,22 +23,11 @@ STRUCT = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())
 
 
 def opened(directory, classes: int | None = 5, **options) -> ParquetSource:
-    source = ParquetSource(directory, classes, **options)
-    source.check(check_files=True)
-    source.open_files()
-    return source
-
-
-def contents(source) -> list:
-    return [source.read(index) for index in range(len(source))]
+    return container_kit.opened(ParquetSource(directory, classes, **options))
 
 
 def refusal(directory, **options) -> str:
-    with pytest.raises(DataError) as caught:
-        contents(opened(directory, **options))
-    text = str(caught.value)
-    assert "\n" not in text and len(text) < 700
-    return text
+    return container_kit.refusal(lambda: opened(directory, **options))
 
 
 def write(directory, pictures=PICTURES, labels=LABELS, **columns):

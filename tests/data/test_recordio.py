@@ -15,21 +15,15 @@ from plsc.data.sources.auto import Auto
 from plsc.data.sources.recordio import RecordIOSource
 from plsc.data.workers import call_in_fork
 from plsc.errors import DataError
-from tests.data.container_kit import MAGIC, image_data, images, insightface, plain, record, write_records
+from tests.data import container_kit
+from tests.data.container_kit import MAGIC, contents, image_data, images, insightface, plain, record, write_records
 
 LABELS = [3, 0, 0, 2, 4, 3, 1]
 PICTURES = images(len(LABELS))
 
 
 def opened(directory, classes: int | None = 5, **options) -> RecordIOSource:
-    source = RecordIOSource(directory, classes, (3, 8, 8), **options)
-    source.check(check_files=True)
-    source.open_files()
-    return source
-
-
-def contents(source) -> list:
-    return [source.read(index) for index in range(len(source))]
+    return container_kit.opened(RecordIOSource(directory, classes, (3, 8, 8), **options))
 
 
 EXPECTED = list(zip(PICTURES, LABELS))
@@ -108,11 +102,7 @@ def test_property_is_compared(tmp_path, text, said):
 
 
 def refusal(directory, **options) -> str:
-    with pytest.raises(DataError) as caught:
-        contents(opened(directory, **options))
-    text = str(caught.value)
-    assert "\n" not in text and len(text) < 500
-    return text
+    return container_kit.refusal(lambda: opened(directory, **options))
 
 
 @pytest.mark.parametrize("label, said", [

@@ -16,30 +16,19 @@ from plsc.data.containers.tar import members
 from plsc.data.record import difference
 from plsc.data.sources.auto import Auto
 from plsc.data.sources.tar import TarSource, find_shards
-from plsc.errors import DataError
-from tests.data.container_kit import add_member, images, write_shards
+from tests.data import container_kit
+from tests.data.container_kit import add_member, contents, images, write_shards
 
 LABELS = [3, 0, 0, 2, 4, 3, 1, 1, 0]
 PICTURES = images(len(LABELS))
 
 
 def opened(directory, classes: int | None = 5, **options) -> TarSource:
-    source = TarSource(directory, classes, **options)
-    source.check(check_files=True)
-    source.open_files()
-    return source
-
-
-def contents(source) -> list:
-    return [source.read(index) for index in range(len(source))]
+    return container_kit.opened(TarSource(directory, classes, **options))
 
 
 def refusal(directory, **options) -> str:
-    with pytest.raises(DataError) as caught:
-        contents(opened(directory, **options))
-    text = str(caught.value)
-    assert "\n" not in text and len(text) < 600
-    return text
+    return container_kit.refusal(lambda: opened(directory, **options))
 
 
 @pytest.mark.parametrize("shards", [1, 2, 9])
