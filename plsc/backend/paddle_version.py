@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
 import re
 import sys
 import warnings
@@ -11,7 +13,6 @@ from plsc.errors import LaunchError
 from plsc.extras import install
 
 _SUPPORTED = re.compile(r"2\.6\.|3\.\d")
-_LIBPADDLE = "paddle.base.libpaddle"  # the library with the symbols
 _INSTALL = f"install it with {install('cpu')}, or {install('gpu')} for GPUs"
 
 
@@ -41,12 +42,32 @@ def _broken(error: Exception) -> LaunchError:
 def load_zlib() -> None:
     """Load Python's zlib before Paddle 2.6, which exports the symbols of its own zlib to the whole process.
 
-    A zlib that is loaded later mixes the two and crashes, for example in PNG files and in numpy.random; Paddle itself
-    loads it so. Raises LaunchError if Paddle was imported first.
+    A libz that is loaded later calls functions of both, and crashes, for example in PNG files and in numpy.random;
+    Paddle itself loads it so, unless NumPy has before. Raises LaunchError if Paddle was imported first.
     """
     importlib.import_module("zlib")
-    loaded = list(sys.modules)  # in the order in which their loading began
-    too_late = _LIBPADDLE in loaded and loaded.index(_LIBPADDLE) < loaded.index("zlib")
     paddle = sys.modules.get("paddle")
-    if too_late and "zlib" not in sys.builtin_module_names and str(getattr(paddle, "__version__", "")).startswith("2."):
+    if not str(getattr(paddle, "__version__", "")).startswith("2.") or "zlib" in sys.builtin_module_names:
+        return
+    loaded = _shared_libraries()
+    own = str(sys.modules["zlib"].__file__)
+    libz = next((name for name in loaded if os.path.basename(name).startswith("libz.so")), own)
+    libpaddle = next((name for name in loaded if os.path.basename(name) == "libpaddle.so"), None)
+    if libpaddle is not None and libz in loaded and loaded.index(libpaddle) < loaded.index(libz):
         raise LaunchError("Paddle 2.6 was imported before zlib, which will crash: import plsc, or zlib, before paddle")
+
+
+def _shared_libraries() -> list[str]:
+    """The paths of this process's shared libraries, in the order in which they were loaded (dl_iterate_phdr(3))."""
+    found: list[str] = []
+
+    class Info(ctypes.Structure):
+        _fields_ = [("address", ctypes.c_void_p), ("name", ctypes.c_char_p)]
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Info), ctypes.c_size_t, ctypes.c_void_p)
+    def visit(info, size, data):
+        found.append(os.fsdecode(info.contents.name or b""))
+        return 0
+
+    ctypes.CDLL(None).dl_iterate_phdr(visit, None)
+    return found
