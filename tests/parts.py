@@ -39,7 +39,7 @@ PLAIN = _in_rooms({
     "optim": "own_schedule schedule",
     "parallel": "environment failure_channel nodelay shards",
     "project": "atomic_writes breaks checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts"
-               " plugins without_paddle",
+               " plugins time_limit without_paddle",
     "remote": "copies hadoop s3 transfer",
     "rows": "optimizer",
     "serving": "classification images untrusted",

@@ -47,7 +47,8 @@ without_paddle() {
 # three, as on two cores one of them often waits: for a rank that is late, or to be killed. Threads of OpenMP that have
 # nothing to do sleep at once: by default they spin for 0.2 s, a quarter of all CPU time of such runs.
 three_at_once() {
-  run "$2" env OMP_NUM_THREADS=1 KMP_BLOCKTIME=0 "$1" -m pytest -n 3 --dist loadfile --no-loadscope-reorder "${@:3}"
+  run "$2" env OMP_NUM_THREADS=1 KMP_BLOCKTIME=0 "$1" -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
+    --max-worker-restart 1 "${@:3}"
 }
 
 # run PARTS COMMAND: pytest with the files of the parts. Where it fails the next ones are run all the same.
@@ -58,7 +59,7 @@ run() {
   mapfile -t files < <("$python" -m tests.parts $parts)
   echo "--- $parts: ${#files[@]} files"
   [ ${#files[@]} -gt 0 ] || { failed=1 && return; }  # pytest without files would run all of them
-  "$@" -q -p tests.no_skips --durations=15 --durations-min=1 "${files[@]}" || failed=1
+  "$@" -q -p tests.no_skips -p tests.time_limit --durations=15 --durations-min=1 "${files[@]}" || failed=1
   echo "--- $parts: $((SECONDS - began)) s"
 }
 
