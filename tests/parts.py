@@ -28,7 +28,7 @@ PLAIN = _in_rooms({
     "checkpoint": "class_names link memory read retention run_lock save",
     "cli": "list main reshard",
     "config": "arcface_torch config extensions limits rules yaml",
-    "data": "augmentation_pixels augmentations built_in_augmentations check_data contact_sheet folders"
+    "data": "augmentation_pixels augmentations balanced built_in_augmentations check_data contact_sheet folders"
             " hostile_images jpeg label_map lists lmdb loader old_formats packing parquet record recordio resize"
             " sampler several sources tar transforms user_data",
     "engine": "meter",
@@ -57,8 +57,8 @@ ONCE = _in_rooms({
     "data": "readers stuck_data",
     "dist": "consistency containers extensions initial own_losses_resumed own_metric readers remote run_dirs saver "
     "unverified verification_sets",
-    "engine": "best best_class consistency evaluate grace left_open loss_is_finite memory_check one_run own_source "
-    "plan resizing result sets_check stored_settings verification_check",
+    "engine": "balanced_run best best_class consistency evaluate grace left_open loss_is_finite memory_check one_run "
+    "own_source plan resizing result sets_check stored_settings verification_check",
     "evaluation": "memory page_in_browser pair_sets",
     "losses": "page",
     "models": "one_channel published",

@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from plsc.data.contact_sheet import samples, sheet_html, sheet_png
-    from plsc.data.opening import open_dataset
+    from plsc.data.opening import open_dataset, sample_order
     from plsc.evaluation.output_files import require_writable, whole_file, write_text
 
     for option, value, most in (("images", options.images, MOST_IMAGES), ("epoch", options.epoch, 2**31)):
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         options.refuse(f"--images {options.images}: of {size} bytes each, at most {max(1, MOST_BYTES // size)}")
     if config.seed is None:
         print_stderr("seed: null: the images are those of seed 0; a run draws a seed")
-    shown = samples(dataset, config.seed or 0, options.images, options.epoch, config.data.shuffle_window)
+    shown = samples(dataset, config.seed or 0, options.images, options.epoch, sample_order(config, dataset))
     if page:
         title = f"{dataset.source.place}: {len(shown)} of {len(dataset):,} images in the order of epoch {options.epoch}"
         write_text(page, sheet_html(shown, title), "--html")

@@ -37,6 +37,7 @@ def check_run(settings: Settings, world_size: int, device: str | None) -> None:
     _check_length(settings)
     _check_ranks(settings, world_size)
     _check_device(settings, device)
+    _check_groups(settings, world_size)
     _check_inputs(settings)
     _check_initial(settings)
     _check_remote(settings)
@@ -76,6 +77,17 @@ def _check_device(settings: Settings, device: str | None) -> None:
         raise ConfigError(f"device={settings.device!r}: this run computes on {device}; set device: {device} or auto")
     if settings.mixed_precision.enabled and used == "cpu":
         raise ConfigError("mixed_precision.enabled=True: needs device gpu, and this run computes on the cpu")
+
+
+def _check_groups(settings: Settings, world_size: int) -> None:
+    data, batch = settings.data, settings.train_batch_size * world_size
+    group = data.identities * data.images_per_identity
+    if data.sampler == "balanced" and batch % group:
+        raise ConfigError(
+            f"data.identities={data.identities}: groups of {data.identities} identities x {data.images_per_identity} "
+            f"images (data.images_per_identity) = {group} do not divide the global batch of {batch} "
+            f"(train_batch_size={settings.train_batch_size} on {world_size} rank(s)); change one of the three"
+        )
 
 
 def _check_initial(settings: Settings) -> None:
@@ -169,6 +181,8 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         ),
         ("data.sources", bool(data.sources), ("data.dataset", "data.label_file", "data.options")),
         (f"data.dataset: {data.dataset}", SOURCE.chosen(settings).ready, ("data.random_flip", "data.augmentations")),
+        ("data.sampler: balanced", data.sampler == "balanced", ("data.shuffle_window",)),
+        (f"data.sampler: {data.sampler}", data.sampler != "balanced", ("data.identities", "data.images_per_identity")),
         ("data.augmentations", data.augmentations is not None, ("data.random_flip",)),
         ("fs_dir_for_save and fs_checkpoint_dir null", not on_fs, ("remote.fs_name",)),
         ("no directory on HDFS", not on_hdfs, ("remote.fs_ugi",)),

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from plsc.data.datasets import SourceDataset
-from plsc.data.sampler import GlobalBatchSampler, SampleOrder
+from plsc.data.sampler import SHUFFLED, GlobalBatchSampler, SampleOrder
 from plsc.data.transforms import PIXEL_MEAN
 from plsc.errors import DataError
 from plsc.files import html
@@ -42,16 +42,18 @@ class Sample:
         return f"image {self.index}{label}" + ("" if self.name is None else f": {self.name}")
 
 
-def samples(dataset: SourceDataset, seed: int, count: int, epoch: int = 0, window: int | None = None) -> list[Sample]:
+def samples(
+    dataset: SourceDataset, seed: int, count: int, epoch: int = 0, order: SampleOrder = SHUFFLED
+) -> list[Sample]:
     """The first ``count`` images of an epoch of a run with this seed, as the model sees them then.
 
-    window: that of plsc.data.SampleOrder. An image that cannot be used is a sample with a problem. Raises DataError for
-    a model of 2 channels, or more than 3.
+    An image that cannot be used is a sample with a problem. Raises DataError for a model of 2 channels, or more than 3.
     """
     if dataset.image_shape[0] not in (1, 3):
         raise DataError(f"model.image_shape={list(dataset.image_shape)}: only 1 or 3 channels can be shown")
-    sampler = GlobalBatchSampler(len(dataset), len(dataset), 0, 1, seed, SampleOrder(window=window))
-    return [_sample(dataset, int(index), epoch) for index in sampler.indices(epoch)[1][:count]]
+    length = order.epoch_length(len(dataset))
+    epochs, indices = GlobalBatchSampler(length, length, 0, 1, seed, order).indices(epoch)
+    return [_sample(dataset, int(index), int(one)) for one, index in zip(epochs[:count], indices[:count])]
 
 
 def _sample(dataset: SourceDataset, index: int, epoch: int) -> Sample:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from plsc.config import Config
 from plsc.config.extensions import SOURCE
 from plsc.data.augmentations import Augmentations
+from plsc.data.balanced import BalancedOrder, GroupSize
 from plsc.data.datasets import Preparation, SourceDataset
 from plsc.data.image_reader import ImageReader
+from plsc.data.sampler import SampleOrder
 from plsc.data.several import Part, SeveralSources
 from plsc.data.sources import Source
 from plsc.data.sources.auto import Auto, Choice
@@ -73,6 +77,36 @@ def open_dataset(config: Config, log: Callable[[str], None], check_files: bool =
     data = SourceDataset(source, num_classes, make_preparation(config, config.seed or 0), config.data.dataset)
     check_image_count(config, len(data), source.place)
     return data
+
+
+def sample_order(config: Config, data: Any) -> SampleOrder:
+    """The order of the training images by the settings.
+
+    data: a plsc.data.datasets.Dataset; for `data.sampler: balanced` a SourceDataset. Raises DataError for the latter
+    where the labels are not known, or where there are too few identities.
+    """
+    section = config.data
+    if section.sampler == "shuffle":
+        return SampleOrder(not data.sequential, window=section.shuffle_window)
+    labels = data.source.known_labels()
+    if labels is None:
+        raise unknown_labels(f"{data.source.place} does not tell them")
+    labels = np.asarray(labels)
+    wrong = labels.shape != (len(data),) or labels.dtype.kind not in "iu"
+    if wrong or labels.min() < 0 or labels.max() >= data.num_classes:
+        raise DataError(
+            f"{data.source.place}: known_labels() must give {len(data)} integers in 0..{data.num_classes - 1}, for "
+            "data.sampler: balanced"
+        )
+    return SampleOrder(balanced=BalancedOrder(labels, GroupSize(section.identities, section.images_per_identity)))
+
+
+def unknown_labels(reason: str) -> DataError:
+    """The error of `data.sampler: balanced` without labels; ``reason`` says whose they are."""
+    return DataError(
+        f"data.sampler='balanced': needs the labels of all images before they are read, and {reason}; use a data "
+        "source with known_labels (docs/add_a_data_source.md), or sampler: shuffle"
+    )
 
 
 def check_image_count(config: Config, found: int, where: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # One number per purpose, so that two purposes never share a stream.
-SHUFFLE, FLIP, PATTERN, NOISE, USER_DATA, TEST = range(1, 7)
+SHUFFLE, FLIP, PATTERN, NOISE, USER_DATA, TEST, BALANCED_IDENTITIES, BALANCED_IMAGES = range(1, 9)
 AUGMENT = 1 << 32  # and the following numbers, by the position of an augmentation
 _MASK = 2**64 - 1
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plsc.data.balanced import BalancedOrder
 from plsc.data.philox import SHUFFLE, philox
 from plsc.errors import DataError
 
@@ -20,11 +21,20 @@ class SampleOrder:
     ones from all over the data: a window is read while little else is. None: of all samples at once.
     skip: number of samples at the start of the stream that belong to no step, for a run that began with another global
     batch.
+    balanced: groups of P identities x K images in place of permutations.
     """
 
     shuffle: bool = True
     skip: int = 0
     window: int | None = None
+    balanced: BalancedOrder | None = None
+
+    def epoch_length(self, num_images: int) -> int:
+        """The samples of an epoch of so many images."""
+        return num_images if self.balanced is None else self.balanced.length
+
+
+SHUFFLED = SampleOrder()
 
 
 class GlobalBatchSampler:
@@ -33,9 +43,11 @@ class GlobalBatchSampler:
     The stream is a concatenation of one permutation of all samples per epoch. Step s takes positions [s*G, (s+1)*G)
     with G = batch_size * world_size, and rank r the r-th B = batch_size of them. So each sample is used exactly once
     per epoch without padding or dropping, ranks never overlap, a batch may cross epochs, a run can resume at any step,
-    and N ranks see the same samples as one rank with a batch of G.
+    and N ranks see the same samples as one rank with a batch of G. With order.balanced an epoch is what BalancedOrder
+    says, in place of a permutation.
 
-    num_samples: samples of one epoch. batch_size: samples of one step of one rank. order: see SampleOrder.
+    num_samples: samples of one epoch, the length of order.balanced where there is one. batch_size: samples of one step
+    of one rank. order: see SampleOrder.
     Raises DataError for an empty data set and for a global batch larger than the data set.
     """
 
@@ -46,7 +58,7 @@ class GlobalBatchSampler:
         rank: int,
         world_size: int,
         seed: int,
-        order: SampleOrder = SampleOrder(),
+        order: SampleOrder = SHUFFLED,
     ) -> None:
         if batch_size < 1 or world_size < 1 or not 0 <= rank < world_size or order.skip < 0:
             raise ValueError(
@@ -60,10 +72,16 @@ class GlobalBatchSampler:
         self.order = order
         self.global_batch = batch_size * world_size
         self._permutations: dict[int, np.ndarray] = {}
+        if order.balanced is not None and num_samples != order.balanced.length:
+            raise ValueError(f"invalid: num_samples={num_samples}, an epoch has {order.balanced.length}")
         _check_size(num_samples, batch_size, world_size)
 
     def indices(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(epoch [B] int64, index [B] int64) of the samples that this rank reads in this step (0, 1, ...)."""
+        """(epoch [B] int64, index [B] int64) of the samples that this rank reads in this step (0, 1, ...).
+
+        In a balanced order, where an image may come several times in an epoch, the position in the stream takes the
+        place of the epoch: augmentations depend on it, and differ each time.
+        """
         start = self.order.skip + step * self.global_batch + self.rank * self.batch_size
         position = np.arange(start, start + self.batch_size, dtype=np.int64)
         epoch, offset = np.divmod(position, self.num_samples)
@@ -73,7 +91,7 @@ class GlobalBatchSampler:
         for current in range(int(epoch[0]), int(epoch[-1]) + 1):
             here = epoch == current
             index[here] = self._permutation(current)[offset[here]]
-        return epoch, index
+        return (epoch if self.order.balanced is None else position), index
 
     def steps(self, num_epochs: int) -> int:
         """Number of steps until every sample has been used num_epochs times; the next epoch fills the last batch."""
@@ -88,8 +106,13 @@ class GlobalBatchSampler:
         if epoch not in self._permutations:
             while len(self._permutations) >= 2:
                 del self._permutations[max(self._permutations, key=lambda kept: abs(kept - epoch))]
-            self._permutations[epoch] = _permutation(self.seed, epoch, self.num_samples, self.order.window)
+            self._permutations[epoch] = self._draw(epoch)
         return self._permutations[epoch]
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        if self.order.balanced is not None:
+            return self.order.balanced(self.seed, epoch)
+        return _permutation(self.seed, epoch, self.num_samples, self.order.window)
 
 
 def _permutation(seed: int, epoch: int, count: int, window: int | None) -> np.ndarray:

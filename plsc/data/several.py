@@ -93,6 +93,11 @@ class SeveralSources(Source):
         offsets = zip(self._sources, self._offsets)
         return np.concatenate([_index_of(source).labels + np.int64(offset) for source, offset in offsets])
 
+    def known_labels(self) -> np.ndarray | None:
+        parts = [source.known_labels() for source in self._sources]
+        found = [part + np.int64(offset) for part, offset in zip(parts, self._offsets) if part is not None]
+        return np.concatenate(found) if len(found) == len(parts) else None
+
     def pieces(self, which: slice) -> list[tuple[Source, slice]]:
         """The sources of consecutive images, with a slice of each."""
         first, last, _ = which.indices(len(self))

@@ -77,7 +77,7 @@ def settings(directory, **data) -> Config:
 def test_a_sheet_shows_what_a_run_reads(faces, epoch, window):
     """In the order of the run, from its first batch on, decoded, augmented and normalised: the batch itself."""
     data = open_dataset(settings(faces, augmentations="strong"), print)
-    shown = samples(data, 5, 10, epoch, window)
+    shown = samples(data, 5, 10, epoch, SampleOrder(window=window))
     order = GlobalBatchSampler(24, 6, 0, 1, seed=5, order=SampleOrder(window=window))
     expected = np.concatenate([order.indices(4 * epoch + step)[1] for step in range(2)])[:10]
     assert [one.index for one in shown] == expected.tolist()

@@ -33,7 +33,7 @@ def test_a_run_of_epochs_uses_all_samples_of_them(done, samples, batch):
 def test_no_sample_is_left_out_or_used_twice_when_the_global_batch_changes(world_size):
     """9 steps of 7, then steps of 4: together an uninterrupted stream."""
     before = plan_of(7, train_steps=9)
-    stream = before.sampler(1, Environment(), 3, True)
+    stream = before.sampler(1, Environment(), 3)
     straight = [stream_at(stream, 7, place) for place in range(120)]
     after = plan_of(4 // world_size, world_size, Progress(9, 63), train_steps=20)
     first, last = after.data_steps()
@@ -42,7 +42,7 @@ def test_no_sample_is_left_out_or_used_twice_when_the_global_batch_changes(world
     for step in range(first, last):
         for rank in range(world_size):
             env = Environment(rank=rank, world_size=world_size)
-            seen += list(zip(*after.sampler(4 // world_size, env, 3, True).indices(step)))
+            seen += list(zip(*after.sampler(4 // world_size, env, 3).indices(step)))
     assert seen == straight[63:107]
 
 

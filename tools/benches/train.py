@@ -112,9 +112,7 @@ def steps(case: dict, parts, env, group) -> dict[str, float]:
     program = build_train(config, parts, env, seed=1)
     session = Session(program, env, seed=1)
     data = make_training_data(config, parts, 1)
-    sampler = TrainingSteps.of(config, env.world_size, len(data), Progress()).sampler(
-        case["batch"], env, 1, shuffle=True
-    )
+    sampler = TrainingSteps.of(config, env.world_size, len(data), Progress()).sampler(case["batch"], env, 1)
     rounds, waits, python, cpu = [], [], [], []
     with Loader(data, sampler, 1, 0, count) as loader:  # forks before the executor has threads
         session.start(group)

@@ -46,6 +46,19 @@ class Data:
         f"data their number, {SYNTHETIC_IMAGES} where null.",
         unit="images", within="[1, 1e10]", setter="set_train_image_num", attributes=("train_image_num",),
     )  # fmt: skip
+    sampler: str = option(
+        "shuffle", "The order of the training images: shuffle draws a permutation of all in each epoch; balanced draws "
+        "groups of `identities` x `images_per_identity` images, so that each identity comes equally often.",
+        choices=("shuffle", "balanced"),
+    )  # fmt: skip
+    identities: int = option(
+        16, "For `sampler: balanced`: identities of a group, different ones. A global batch must be whole groups.",
+        unit="identities", within="[1, 1e6]",
+    )  # fmt: skip
+    images_per_identity: int = option(
+        4, "For `sampler: balanced`: images of each identity in a group; an identity with fewer repeats them.",
+        unit="images", within="[1, 1000]",
+    )  # fmt: skip
     shuffle_window: int | None = option(
         None, "For disks and network file systems that seek slowly, and for Parquet: images are shuffled in windows of "
         "so many, each of 32 runs of neighbouring images from all over the data, so that a window is read while little "

@@ -83,6 +83,13 @@ class Source:
         check_files: also check that the image files exist; True on one rank of each machine.
         """
 
+    def known_labels(self) -> np.ndarray | None:
+        """Return the labels of all images, int [n], if they are known without reading the images, else None.
+
+        By default those of ``label_index``. `data.sampler: balanced` needs them.
+        """
+        return None if self.label_index is None else self.label_index.labels
+
     def open_files(self) -> None:
         """Open files that stay open. Called once in each reading process, before its first ``read``.
 

@@ -51,6 +51,9 @@ class SyntheticSource(Source):
         noise = philox(self._seed, NOISE, index).random(self._image_shape, dtype=np.float32) * 0.5 - 0.25
         return pattern + noise, label
 
+    def known_labels(self) -> np.ndarray:
+        return np.arange(self._num_images) % self._num_classes
+
     def record(self, count: int | None = None) -> dict[str, Any]:
         """Empty: every record has the numbers of images and classes, which define these data."""
         return {}

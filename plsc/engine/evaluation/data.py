@@ -19,7 +19,7 @@ from plsc.data import (
     UserReader,
     unsupported_channels,
 )
-from plsc.data.opening import check_image_count, make_preparation, open_source
+from plsc.data.opening import check_image_count, make_preparation, open_source, sample_order, unknown_labels
 from plsc.data.sample_agreement import require_equal_samples, sample_fingerprint
 from plsc.data.workers import call_in_fork
 from plsc.engine.evaluation import left_open
@@ -54,6 +54,8 @@ def check_training_data(
         config.set("with_test", False)
     if user_objects.train_dataset is not None or user_objects.train_reader is not None:
         left_open.settle_classes(config, None, "training data of your own (train_dataset, train_reader)", notes)
+        if config.data.sampler == "balanced":
+            raise unknown_labels("training data of your own (train_dataset, train_reader) do not tell them")
         record = _user_data_record(config, user_objects)
     else:
         left_open.settle_source(config, notes)
@@ -69,6 +71,7 @@ def _check_source(config: Config, env: Environment, notes: list[str]) -> dict[st
     if counts:
         config.check(env.world_size, env.device)  # whether so many ranks can share the classes
     check_global_batch(config, len(data), env)
+    _call_source(config, lambda: sample_order(config, data))
     record = _call_source(config, data.record)
     try:
         json.dumps(record, allow_nan=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import paddle
@@ -124,12 +125,25 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
             f"{path} was trained with data.resize={saved_resize!r:.40}, this run continues with "
             f"{run.config.data.resize!r}: images of another size look different from here on"
         )
+    saved_sampler, sampler = _sampler(section), _sampler(vars(run.config.data))
+    if saved_sampler != sampler:
+        run.log.info(
+            f"{path} was trained with data.sampler={saved_sampler}, this run continues with {sampler}: in this epoch "
+            "some images come twice and others not at all"
+        )
     saved_window = section.get("shuffle_window")
     if saved_window != run.config.data.shuffle_window:
         run.log.info(
             f"{path} was trained with data.shuffle_window={saved_window}, this run continues with "
             f"{run.config.data.shuffle_window}: in this epoch some images come twice and others not at all"
         )
+
+
+def _sampler(section: Mapping[str, Any]) -> str:
+    """What a section ``data`` says of the sampler, for comparison and for a message."""
+    name = section.get("sampler", "shuffle")  # the only one of earlier versions
+    sizes = f" ({section.get('identities')!s:.9} x {section.get('images_per_identity')!s:.9})"
+    return f"{name!r:.40}{sizes if name == 'balanced' else ''}"
 
 
 def _can_resume_history(history: RowHistory | None, manifest: Manifest) -> bool:

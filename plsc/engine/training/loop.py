@@ -12,7 +12,8 @@ import numpy as np
 
 from plsc.backend.onednn import use_onednn
 from plsc.config import OPTIONS
-from plsc.data import Loader, LoaderOptions
+from plsc.data import Loader, LoaderOptions, SampleOrder
+from plsc.data.opening import sample_order
 from plsc.engine.evaluation.best import Best
 from plsc.engine.evaluation.data import check_global_batch, compare_samples, input_names, make_training_data
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
@@ -93,11 +94,14 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     run = replace(run, class_names=checkpointing.class_names_of(run, data, opened))
     best = Best(run, opened)
     progress = checkpointing.stored_progress(opened)
-    steps = TrainingSteps.of(config, run.env.world_size, len(data), progress)
+    order = sample_order(config, data)
+    steps = TrainingSteps.of(config, run.env.world_size, order.epoch_length(len(data)), progress)
     for line in steps.schedule.without_effect():
         run.log.info(line)
+    if order.balanced is not None:
+        run.log.info(order.balanced.note())
     request = StopRequest()
-    with _loader(run, data, steps, request) as loader:  # forks its workers before the executor has threads
+    with _loader(run, data, steps, order, request) as loader:  # forks its workers before the executor has threads
         session.start(run.group)
         if config.use_onednn and not run.env.on_gpu:
             for built in filter(None, (program, evaluation)):
@@ -113,10 +117,9 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             return Loop(run, session, evaluation, steps, request, checkpoints).run(loader)
 
 
-def _loader(run: Run, data, steps: TrainingSteps, request: StopRequest) -> Loader:
+def _loader(run: Run, data, steps: TrainingSteps, order: SampleOrder, request: StopRequest) -> Loader:
     options = LoaderOptions(stop_waiting=DataTimeout(request, run.config.stall_timeout, run.env.world_size))
-    window = run.config.data.shuffle_window
-    sampler = steps.sampler(run.config.train_batch_size, run.env, run.seed, not data.sequential, window)
+    sampler = steps.sampler(run.config.train_batch_size, run.env, run.seed, order)
     return Loader(data, sampler, run.config.data.num_workers, *steps.data_steps(), options)
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from plsc.config import Config
 from plsc.data import GlobalBatchSampler, SampleOrder
+from plsc.data.sampler import SHUFFLED
 from plsc.optim.schedule import LearningRateSchedule, epochs_to_steps, run_length, schedule_from_config
 from plsc.parallel.environment import Environment
 
@@ -21,7 +22,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingSteps:
-    """Steps [first.step, last) of this run, of ``global_batch`` samples each, from ``num_images`` images an epoch.
+    """Steps [first.step, last) of this run, of ``global_batch`` samples each, ``num_images`` an epoch.
+
+    num_images: of the data, or SampleOrder.epoch_length.
 
     The run may have begun with another global batch: steps and samples are both counted on, so that no sample of an
     epoch is skipped or used twice.
@@ -58,10 +61,10 @@ class TrainingSteps:
         return self.epoch(step) > self.epoch(step - 1)
 
     def sampler(
-        self, batch_size: int, env: Environment, seed: int, shuffle: bool, window: int | None = None
+        self, batch_size: int, env: Environment, seed: int, order: SampleOrder = SHUFFLED
     ) -> GlobalBatchSampler:
-        """The order of the samples. Its steps are those of ``data_steps``. shuffle, window: see SampleOrder."""
-        order = SampleOrder(shuffle, skip=self.first.samples % self.global_batch, window=window)
+        """The samples in this order. Its steps are those of ``data_steps``."""
+        order = replace(order, skip=self.first.samples % self.global_batch)
         return GlobalBatchSampler(self.num_images, batch_size, env.rank, env.world_size, seed, order)
 
     def data_steps(self) -> tuple[int, int]:
