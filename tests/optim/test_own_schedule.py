@@ -111,7 +111,7 @@ def test_a_rate_may_be_a_number_of_numpy():
 def test_another_signature_is_refused(value, text):
     with pytest.raises(ConfigError, match=text):
         register_schedule("mine")(value)
-    with pytest.raises(ConfigError, match=r"lr_schedule.kind='mine': is not a schedule; .*allowed: cosine, piecewise"):
+    with pytest.raises(ConfigError, match=r"'mine': is not a schedule; .*allowed: cosine, cosine_restarts, one_cycle"):
         settings()
 
 

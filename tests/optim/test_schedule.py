@@ -92,6 +92,94 @@ def test_cosine_closed_values():
         assert plan.lr(step) == pytest.approx(value, rel=1e-12)
 
 
+# Rates of steps 0, 1, 7, 19, 20, 29, 30, 50 and 69 of 70, printed by torch.optim.lr_scheduler of PyTorch 2.5.1 with the
+# rate 0.4: CosineAnnealingWarmRestarts(T_0=10, T_mult=2, eta_min=0.01), the same with T_mult=1 and eta_min=0,
+# OneCycleLR(max_lr=0.4, total_steps=70, final_div_factor=16) with both anneal_strategy, the first again with
+# pct_start=0.25, div_factor=10, final_div_factor=1e4, and PolynomialLR(total_iters=70, power=2).
+TORCH_STEPS = (0, 1, 7, 19, 20, 29, 30, 50, 69)
+TORCH_RATES = [
+    ("cosine_restarts", {"end_lr": 0.01, "options": {"cycles": 3, "growth": 2}},
+     [0.4, 0.39045602067755497, 0.09038187580296776, 0.23550472068284506, 0.20500000000000002, 0.012400773583948158,
+      0.4, 0.20500000000000002, 0.010601119922040048]),
+    ("cosine_restarts", {"options": {"cycles": 7}},
+     [0.4, 0.39021130325903075, 0.0824429495415054, 0.009788696740969294, 0.4, 0.009788696740969294, 0.4, 0.4,
+      0.009788696740969294]),
+    ("one_cycle", {"end_lr": 0.001},
+     [0.016000000000000014, 0.01836383860573354, 0.12083382405000703, 0.39763616139426644, 0.4, 0.36769857692592217,
+      0.36038201756265736, 0.13159967164294917, 0.001]),
+    ("one_cycle", {"end_lr": 0.001, "options": {"shape": "linear"}},
+     [0.016, 0.0352, 0.15039999999999998, 0.3808, 0.4, 0.32671428571428573, 0.3185714285714286, 0.15571428571428572,
+      0.0010000000000000009]),
+    ("one_cycle", {"end_lr": 4e-6, "options": {"rise": 0.25, "start_factor": 0.1}},
+     [0.03999999999999998, 0.04325283449271278, 0.17756339160830306, 0.39776618758337323, 0.3956295638515597,
+      0.34661090826222163, 0.338213147672075, 0.11593139505254356, 4e-06]),
+    ("polynomial", {"power": 2.0},
+     [0.4, 0.38865306122448984, 0.32399999999999995, 0.21232653061224502, 0.20408163265306134, 0.13722448979591842,
+      0.13061224489795925, 0.03265306122448981, 8.1632653061224e-05]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, changes, expected", TORCH_RATES)
+def test_rates_are_those_of_pytorch(kind, changes, expected):
+    plan = schedule(kind, total_steps=70, **changes)
+    assert [plan.lr(step) for step in TORCH_STEPS] == pytest.approx(expected, rel=1e-12)
+
+
+def test_restarts_against_a_loop_over_cycles():
+    """Cycles of 10, 15 and 22.5 steps after a warm-up: each begins in the first step at or after the end of the last,
+    where the cosine has already begun."""
+    plan = schedule("cosine_restarts", total_steps=52, warmup_steps=5, end_lr=0.1,
+                    options={"cycles": 3, "growth": 1.5})  # fmt: skip
+    length, begin, expected = 47 / 4.75, 5.0, []
+    for step in range(5, 52):
+        if step >= begin + length:
+            begin, length = begin + length, 1.5 * length
+        expected.append(0.25 + 0.15 * math.cos(math.pi * (step - begin) / length))
+    assert rates(plan, 52)[5:] == pytest.approx(expected, rel=1e-12)
+    assert rates(plan, 5) == pytest.approx([0.08 * step for step in range(5)], rel=1e-12)
+    assert plan.lr(52) == plan.lr(1000) == pytest.approx(0.1, rel=1e-12)
+
+
+def test_a_restart_is_in_its_step_for_any_number_of_cycles():
+    """In floats 0.1 + 0.2 is above 0.3: the restart of step 30 would then come one step late."""
+    for cycles in (3, 7, 10, 49):
+        plan = schedule("cosine_restarts", total_steps=cycles * 30, options={"cycles": cycles})
+        full = [step for step in range(cycles * 30) if plan.lr(step) == 0.4]
+        assert full == list(range(0, cycles * 30, 30))
+
+
+def test_one_cycle_rises_and_falls():
+    plan = schedule("one_cycle", options={"rise": 0.2, "start_factor": 0.25, "shape": "linear"}, end_lr=0.08)
+    expected = [0.1 + 0.3 * step / 19 if step <= 19 else 0.4 - 0.32 * (step - 19) / 80 for step in range(100)]
+    assert rates(plan) == pytest.approx(expected, rel=1e-12)
+    assert plan.lr(100) == plan.lr(10**6) == pytest.approx(0.08, rel=1e-12)
+    for steps in (1, 2, 3, 4):  # too short to rise, or to fall
+        assert all(0.0 <= rate <= 0.4 for rate in rates(schedule("one_cycle", total_steps=steps), steps))
+    assert schedule("one_cycle", total_steps=3).lr(0) == 0.4
+
+
+@pytest.mark.parametrize("kind, changes, message", [
+    ("one_cycle", {"warmup_steps": 3}, "'one_cycle': rises by itself and has no warm-up, here 3 steps; remove"),
+    ("one_cycle", {"options": {"rise": 1.0}}, r"options: rise=1.0: must be a number in \(0, 1\)"),
+    ("one_cycle", {"options": {"start_factor": -1}}, r"start_factor=-1: must be a number in \[0, 1\]"),
+    ("one_cycle", {"options": {"shape": "sine"}}, "shape='sine': must be one of cosine, linear"),
+    ("cosine_restarts", {"options": {"cycles": 0}}, "cycles=0: must be at least 1"),
+    ("cosine_restarts", {"options": {"cycles": 2, "growth": 0.0}}, "growth=0.0: must be a number above 0"),
+    ("cosine_restarts", {"options": {"cycles": 2, "growth": math.nan}}, "growth=nan: must be a number above 0"),
+    ("cosine_restarts", {"end_lr": 0.5, "options": {"cycles": 2}}, "end_lr=0.5: is above the scaled learning rate"),
+])  # fmt: skip
+def test_wrong_options_of_schedules(kind, changes, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        schedule(kind, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_restarts_need_their_number():
+    config = Config.from_dict({"lr_schedule": {"kind": "cosine_restarts"}})
+    with pytest.raises(ConfigError, match="the option cycles is missing; its options: cycles"):
+        schedule_from_config(config, 512, 10, 100)
+
+
 def test_a_trial_run_shorter_than_its_warmup_still_has_rates():
     for kind in ("piecewise", "polynomial", "cosine"):
         plan = schedule(kind, total_steps=5, warmup_steps=10)

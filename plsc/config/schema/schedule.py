@@ -15,7 +15,7 @@ class LrSchedule:
     kind: str = option(
         "piecewise",
         "The learning rate after the warm-up (`plsc list schedules`): in steps at `boundaries`, polynomial, half a "
-        "cosine, or your own function from a module in `plugins`.",
+        "cosine, once or with restarts, one cycle, or your own function from a module in `plugins`.",
         registry=SCHEDULES,
     )
     unit: str = option("step", "The unit of `boundaries`.", choices=("step", "epoch"))
@@ -33,7 +33,7 @@ class LrSchedule:
     power: float = option(1.0, "Polynomial: the power; 1 is a straight line.", within="(0, 1000]")
     end_lr: float = option(
         0.0,
-        "Polynomial and cosine: the learning rate at the end of the run; not scaled by the batch.",
+        "All but piecewise: the learning rate at the end of the run; not scaled by the batch.",
         within="[0, 1e30]",
     )
     options: dict = option({}, "Further options of the schedule: parameters of its function.")
