@@ -141,11 +141,14 @@ def test_restarts_against_a_loop_over_cycles():
 
 
 def test_a_restart_is_in_its_step_for_any_number_of_cycles():
-    """In floats 0.1 + 0.2 is above 0.3: the restart of step 30 would then come one step late."""
-    for cycles in (3, 7, 10, 49):
-        plan = schedule("cosine_restarts", total_steps=cycles * 30, options={"cycles": cycles})
-        full = [step for step in range(cycles * 30) if plan.lr(step) == 0.4]
-        assert full == list(range(0, cycles * 30, 30))
+    """In floats 69 / (1 + 1.3) is above 30: that restart would then come one step late."""
+    assert 69 / 2.3 > 30
+    for options, steps, expected in [
+        ({"cycles": 2, "growth": 1.3}, 69, [0, 30]), ({"cycles": 3, "growth": 1.4}, 109, [0, 25, 60]),
+        *(({"cycles": cycles}, 30 * cycles, list(range(0, 30 * cycles, 30))) for cycles in (3, 7, 49)),
+    ]:  # fmt: skip
+        plan = schedule("cosine_restarts", total_steps=steps, options=options)
+        assert [step for step in range(steps) if plan.lr(step) == 0.4] == expected
 
 
 def test_one_cycle_rises_and_falls():
