@@ -23,6 +23,9 @@ FIXED = {
     "plsc/models/resnet.py": {"ResNet.__init__"},
     "plsc/serving/predictor.py": {"Predictor.__init__"},
     "plsc/setters.py": {"Setters.set_mixed_precision"},
+    # the parameters of a schedule are its settings and options
+    "plsc/optim/schedules/cosine_restarts.py": {"cosine_restarts"},
+    "plsc/optim/schedules/one_cycle.py": {"one_cycle"},
 }
 
 
