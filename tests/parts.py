@@ -30,11 +30,11 @@ PLAIN = _in_rooms({
     "config": "arcface_torch config extensions limits rules yaml",
     "data": "augmentation_pixels augmentations balanced built_in_augmentations check_data contact_sheet folders"
             " hostile_images jpeg label_map lists lmdb loader old_formats packing parquet record recordio resize"
-            " sampler several sources tar transforms user_data",
+            " sampler several shared_index sources tar transforms user_data",
     "engine": "meter",
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
-    "files": "atomic safe_open safe_pickle",
+    "files": "array_file atomic safe_open safe_pickle",
     "losses": "registration",
     "optim": "own_schedule schedule",
     "parallel": "environment failure_channel nodelay shards",

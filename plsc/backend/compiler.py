@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import paddle
 
-from plsc.files.private_directory import Directory, open_directory
+from plsc.files.private_directory import Directory, open_directory, user_cache
 
 COMPILE = ["-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-w", "-DPADDLE_WITH_CUSTOM_KERNEL"]
 OPENMP = "libiomp5.so"  # Paddle's OpenMP: the threads of another OpenMP library would compete with it
@@ -52,7 +52,7 @@ def compiled_library(source: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> Lib
         raise CompileError(f"this Paddle has no {OPENMP}")
     name = _cache_key(source, compiler, root, cpuinfo)
     try:
-        with open_directory(_cache()) as cache:
+        with open_directory(user_cache()) as cache:
             found = _open_cached(cache, name)
             if found is None:
                 with cache.locked(f"{name}.lock"):
@@ -78,13 +78,6 @@ def _compiler() -> list[str]:
     if "/" in command[0]:
         command[0] = os.path.abspath(command[0])  # it is called from another directory
     return command
-
-
-def _cache() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    if not os.path.isabs(base):
-        raise CompileError(f"the cache directory {base!r} is not absolute (set XDG_CACHE_HOME to an absolute path)")
-    return os.path.realpath(os.path.join(base, "plsc"))
 
 
 def _open_cached(cache: Directory, name: str) -> Library | None:

@@ -1,4 +1,4 @@
-"""A directory for executable files, which only the user and root can write to.
+"""A directory for executable files and caches, which only the user and root can write to.
 
 A user with write access to a parent directory could replace it. So each directory, starting at /, is opened relative to
 the previous one and checked after opening, as ssh does for its keys (StrictModes). Files are opened relative to the
@@ -51,6 +51,10 @@ class Directory:
             raise _refused(self.path / name)
         return handle
 
+    def create_file(self, name: str) -> int:
+        """Create a file and open it for writing. Raises FileExistsError."""
+        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=self.handle)
+
     @contextlib.contextmanager
     def locked(self, lock: str) -> Iterator[None]:
         """A context that one process at a time can enter; ``lock``: the name of the lock file."""
@@ -68,6 +72,14 @@ class Directory:
 
     def remove(self, name: str) -> None:
         os.unlink(name, dir_fd=self.handle)
+
+
+def user_cache(*parts: str) -> str:
+    """The path of a directory in this user's cache of PLSC: ``XDG_CACHE_HOME``, or ~/.cache. Raises OSError."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(base):
+        raise OSError(f"the cache directory {base!r} is not absolute (set XDG_CACHE_HOME to an absolute path)")
+    return os.path.realpath(os.path.join(base, "plsc", *parts))
 
 
 @contextlib.contextmanager

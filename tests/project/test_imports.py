@@ -46,7 +46,7 @@ WITH_PADDLE = (
 # The reader of the process's environment, where the launch says which rank this is and which card is its own.
 # backend.cpu sets one variable for MKL, which has no other way to be told; which compiler and which cache are the
 # user's is what the usual variables say
-READERS_OF_ENVIRONMENT = ("plsc.parallel", "plsc.backend.cpu", "plsc.backend.compiler")
+READERS_OF_ENVIRONMENT = ("plsc.parallel", "plsc.backend.cpu", "plsc.backend.compiler", "plsc.files.private_directory")
 
 
 def module_name(path: Path) -> str:

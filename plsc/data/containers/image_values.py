@@ -19,6 +19,7 @@ _LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes of th
 _NUMBERS = {0xCC: (1, False), 0xCD: (2, False), 0xCE: (4, False), 0xCF: (8, False),
             0xD0: (1, True), 0xD1: (2, True), 0xD2: (4, True), 0xD3: (8, True)}  # fmt: skip
 _HEAD, _TAIL = 8, 9  # most bytes before the image and after it
+_BLOCK = 1 << 16  # values
 _KEY = re.compile(rb"[0-9]{1,18}")
 LENGTH, CLASSES, KEYS = b"__len__", b"__classnum__", b"__keys__"
 
@@ -41,7 +42,7 @@ class ImageValues:
 
 def read_values(path: str) -> ImageValues:
     """Read the positions and labels of all images. Raises DataError that names the file and the key."""
-    keys, places, lengths = array.array("q"), array.array("q"), array.array("q")
+    keys, places, lengths = array.array("q"), array.array("q"), array.array("I")
     said: dict[bytes, int] = {}
     with Scanner(path) as scanner:
         for key, start, length in entries(scanner):
@@ -55,18 +56,37 @@ def read_values(path: str) -> ImageValues:
                 raise DataError(f"{shown(path)}: key {key!r:.80}: is no number: another schema; {_wanted()}")
         if LENGTH in said and said[LENGTH] != len(keys):
             raise DataError(f"{shown(path)}: `__len__` says {said[LENGTH]} images, there are {len(keys)}")
-        found = [np.frombuffer(some, np.int64) if some else np.empty(0, np.int64) for some in (keys, places, lengths)]
-        order = np.argsort(found[0], kind="stable")
-        number, offset, size = (some[order] for some in found)
-        sizes, labels = np.empty(len(order), np.uint32), np.empty(len(order), np.int32)
-        for place in np.argsort(offset, kind="stable").tolist():  # in the order of the file
-            where = f"{shown(path)}: key {number[place]}"
-            begin, sizes[place], labels[place] = _image(scanner, int(offset[place]), int(size[place]), where)
-            offset[place] += begin
-        twice = np.flatnonzero(number[1:] == number[:-1])
-        if len(twice):
-            raise DataError(f"{shown(path)}: has the key {number[twice[0]]} twice, with zeros in front")
-        return ImageValues(number, offset, sizes, labels, said.get(CLASSES), scanner.size)
+        number, offset, size = (_array(some) for some in (keys, places, lengths))
+        labels = _read_heads(scanner, number, offset, size)
+        if np.any(number[1:] <= number[:-1]):  # LMDB sorts them as text
+            order = np.argsort(number, kind="stable")
+            number, offset, size, labels = (some[order] for some in (number, offset, size, labels))
+            twice = np.flatnonzero(number[1:] == number[:-1])
+            if len(twice):
+                raise DataError(f"{shown(path)}: has the key {number[twice[0]]} twice, with zeros in front")
+        return ImageValues(number, offset, size, labels, said.get(CLASSES), scanner.size)
+
+
+def _array(values: array.array) -> np.ndarray:
+    """The same memory as an array; a new one if it is empty."""
+    kind = np.uint32 if values.typecode == "I" else np.int64
+    return np.frombuffer(values, kind) if len(values) else np.empty(0, kind)
+
+
+def _read_heads(scanner: Scanner, keys: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Replace the positions and sizes of values by those of the images in them; returns the labels, int32 [n].
+
+    The values are read in the order of the file. Raises DataError.
+    """
+    labels = np.empty(len(keys), np.int32)
+    order = None if np.all(offsets[1:] > offsets[:-1]) else np.argsort(offsets, kind="stable")
+    for first in range(0, len(keys), _BLOCK):
+        stop = min(first + _BLOCK, len(keys))
+        for place in range(first, stop) if order is None else order[first:stop].tolist():
+            where = f"{shown(scanner.path)}: key {keys[place]}"
+            begin, sizes[place], labels[place] = _image(scanner, int(offsets[place]), int(sizes[place]), where)
+            offsets[place] += begin
+    return labels
 
 
 def _wanted() -> str:

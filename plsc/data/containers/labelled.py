@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from plsc.data.containers.files import Files, shown
 from plsc.data.record import index_record
+from plsc.data.shared_index import Index
 from plsc.data.sources import Source
 from plsc.errors import DataError
+from plsc.files.array_file import Arrays
 
 _NAME = np.dtype([("number", "<i8"), ("size", "<u4")])
 
@@ -67,6 +70,12 @@ class ExtentSource(LabelledSource):
     positions: np.ndarray
     sizes: np.ndarray
 
+    def _set_index(self, paths: Sequence[str], index: Index) -> None:
+        """Set files, positions and sizes from an index whose arrays are named so; facts: file_sizes."""
+        self.files = Files(paths, index.content.facts["file_sizes"])
+        self.positions, self.sizes = index.content.arrays["positions"], index.content.arrays["sizes"]
+        self.notes = index.notes
+
     def open_files(self) -> None:
         self.files.open()
 
@@ -85,11 +94,10 @@ class ExtentSource(LabelledSource):
 class KeyedSource(ExtentSource):
     """The same with an integer key for each image, ascending, in a single file."""
 
-    def _set_keys(self, keys: np.ndarray) -> None:
-        """Set the keys, integers [n]. They are stored only if they have gaps."""
-        self._first_key = int(keys[0]) if len(keys) else 0
-        in_a_row = not len(keys) or int(keys[-1]) == self._first_key + len(keys) - 1  # they are ascending
-        self._keys = None if in_a_row else keys
+    def _set_index(self, paths: Sequence[str], index: Index) -> None:
+        """As ExtentSource, and the keys: facts: first_key; arrays: keys, if they have gaps."""
+        super()._set_index(paths, index)
+        self._first_key, self._keys = index.content.facts["first_key"], index.content.arrays.get("keys")
 
     def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:
         keys = np.arange(*which.indices(len(self))) + self._first_key if self._keys is None else self._keys[which]
@@ -102,3 +110,11 @@ class KeyedSource(ExtentSource):
     @property
     def place(self) -> str:
         return shown(self.files.paths[0])
+
+
+def with_keys(arrays: dict[str, np.ndarray], facts: dict[str, Any], keys: np.ndarray) -> Arrays:
+    """The content of the index of a KeyedSource. keys: integers [n], ascending; stored only if they have gaps."""
+    first = int(keys[0]) if len(keys) else 0
+    in_a_row = not len(keys) or int(keys[-1]) == first + len(keys) - 1
+    more = {} if in_a_row else {"keys": keys.astype(np.int64, copy=False)}
+    return Arrays({**arrays, **more}, {**facts, "first_key": first})

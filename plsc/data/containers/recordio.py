@@ -134,7 +134,6 @@ def read_heads(scanner: Scanner, offsets: np.ndarray, name: Callable[[int], str]
     """
     count = len(offsets)
     heads = Heads(np.empty(count, np.uint32), np.empty(count, np.float32), np.empty(count, bool))
-    ends = np.append(offsets[1:], scanner.size)
     done = 0
     while done < count:
         start = int(offsets[done])
@@ -144,7 +143,10 @@ def read_heads(scanner: Scanner, offsets: np.ndarray, name: Callable[[int], str]
             stop, block = count, block + bytes(4 * _WORDS + 3)
         here = slice(done, max(stop, done + 1))
         words = np.frombuffer(block, "<u4", len(block) // 4)
-        _read_block(scanner, words, _Records(offsets[here], ends[here], here, name), heads)
+        ends = offsets[here.start + 1 : here.stop + 1]
+        if here.stop == count:
+            ends = np.append(ends, scanner.size)
+        _read_block(scanner, words, _Records(offsets[here], ends, here, name), heads)
         done = here.stop
     return heads
 

@@ -20,6 +20,7 @@ from plsc.errors import DataError
 _PAIR = rb"[0-9]{1,18}[ \t]+[0-9]{1,18}[ \t]*\r?\n"
 _LINE, _LINES = re.compile(_PAIR), re.compile(rb"(?:" + _PAIR + rb")*")
 _LONGEST = 64  # bytes of a line
+_BLOCK = 1 << 20  # records
 
 
 @dataclass
@@ -51,12 +52,17 @@ class _Found:
         return f"{shown(self.path)}: {key}byte {self.offsets[record]}"
 
 
+def listing_of(path: str) -> str:
+    """The path of the `.idx` of a RecordIO file."""
+    return os.path.splitext(path)[0] + ".idx"
+
+
 def read_index(path: str) -> RecordIndex:
     """The images of the RecordIO file ``path``, by the `.idx` in its directory, or else in the order of the file.
 
     Raises DataError that names the file, and the key or byte.
     """
-    listing = os.path.splitext(path)[0] + ".idx"
+    listing = listing_of(path)
     with Scanner(path) as scanner:
         if os.path.lexists(listing):
             keys, offsets = _read_keys(listing, scanner)
@@ -156,15 +162,19 @@ def _images(found: _Found, size: int) -> RecordIndex:
 
 def _whole_labels(found: _Found, which: slice | np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Convert float32 labels to int32. Raises DataError for the first that is not a class or not exact in float32."""
-    with np.errstate(invalid="ignore"):
-        whole = labels.astype(np.int32)
-        wrong = np.flatnonzero((whole != labels) | (labels < 0) | (labels >= MOST_EXACT))
-    if len(wrong):
-        record = int(np.arange(len(found.offsets))[which][wrong[0]])
-        raise DataError(
-            f"{found.name(record)}: the label {labels[wrong[0]]:.10g} is not a whole number in 0..{MOST_EXACT - 1}; "
-            "RecordIO keeps labels as float32, which cannot tell larger ones apart"
-        )
+    whole = np.empty(len(labels), np.int32)
+    for first in range(0, len(labels), _BLOCK):
+        here = slice(first, first + _BLOCK)
+        with np.errstate(invalid="ignore"):
+            whole[here] = labels[here].astype(np.int32)
+            wrong = np.flatnonzero((whole[here] != labels[here]) | (labels[here] < 0) | (labels[here] >= MOST_EXACT))
+        if len(wrong):
+            place = first + int(wrong[0])
+            record = int(np.arange(len(found.offsets))[which][place])
+            raise DataError(
+                f"{found.name(record)}: the label {labels[place]:.10g} is not a whole number in 0..{MOST_EXACT - 1}; "
+                "RecordIO keeps labels as float32, which cannot tell larger ones apart"
+            )
     return whole
 
 

@@ -8,12 +8,14 @@ import os
 import numpy as np
 
 from plsc.data.containers.base64_lines import Lines, find_lines
-from plsc.data.containers.files import Files, read_small, shown
+from plsc.data.containers.files import read_small, shown
 from plsc.data.containers.labelled import ExtentSource
 from plsc.data.label_list import printable
+from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
 from plsc.errors import DataError
 from plsc.files import safe_open
+from plsc.files.array_file import Arrays
 
 
 @register_source("base64", source="PLSC 0.1 and 0.2: tools/process_base64_files.py")
@@ -22,7 +24,7 @@ class Base64Source(ExtentSource):
 
     dataset_dir: the directory. file_list: the list in it, a path a line, relative to the directory. num_classes: None
     counts them, the largest label + 1. All files are read by all ranks, as one order; images that PLSC's tool has
-    repeated to make files of equal length are there twice. Memory: 16 bytes an image.
+    repeated to make files of equal length are there twice. Memory: 16 bytes an image, once on a machine.
     """
 
     looks_for = "file_list.txt and base64_rank_0 (base64)"
@@ -42,13 +44,9 @@ class Base64Source(ExtentSource):
         if any(b"\0" in name for name in names):
             raise DataError(f"{shown(self._list)}: is no list of files")
         paths = [os.path.join(os.fspath(dataset_dir), os.fsdecode(name)) for name in names]
-        found: list[Lines] = []
-        for path in paths:
-            found.append(find_lines(path, sum(lines.size for lines in found)))
-        self.files = Files(paths, [lines.size for lines in found])
-        self.positions = np.concatenate([lines.positions for lines in found])
-        self.sizes = np.concatenate([lines.sizes for lines in found])
-        self._set_labels(np.concatenate([lines.labels for lines in found]), num_classes)
+        index = share(Made("base64", paths), shown(self._list), lambda: _build(paths))
+        self._set_index(paths, index)
+        self._set_labels(index.content.arrays["labels"], num_classes)
 
     def read(self, index: int) -> tuple[bytes, int]:
         text = self.bytes_of(index)
@@ -60,3 +58,15 @@ class Base64Source(ExtentSource):
     @property
     def place(self) -> str:
         return shown(self._list)
+
+
+def _build(paths: list[str]) -> Arrays:
+    found: list[Lines] = []  # one for each file
+    for path in paths:
+        found.append(find_lines(path, sum(lines.size for lines in found)))
+    arrays = {
+        "positions": np.concatenate([lines.positions for lines in found]),
+        "sizes": np.concatenate([lines.sizes for lines in found]),
+        "labels": np.concatenate([lines.labels for lines in found]),
+    }
+    return Arrays(arrays, {"file_sizes": [lines.size for lines in found]})

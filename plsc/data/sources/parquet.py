@@ -10,9 +10,11 @@ import numpy as np
 from plsc.data.containers.files import shown
 from plsc.data.containers.labelled import LabelledSource
 from plsc.data.containers.parquet import Columns, ParquetImages
+from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
 from plsc.data.sources.tar import find_shards
 from plsc.errors import DataError
+from plsc.files.array_file import Arrays
 
 
 @register_source("parquet", source="Apache Parquet; the image column of Hugging Face's datasets")
@@ -22,7 +24,8 @@ class ParquetSource(LabelledSource):
     dataset_dir: the directory. files: their names in it, as for shards of tar; by default all `*.parquet`, sorted by
     name. image_column: bytes, or a struct with a field bytes. label_column: integers. num_classes: None for the largest
     label + 1. cached_groups: number of row groups whose images each worker keeps in memory. A row group is read as a
-    whole, so set data.shuffle_window if there are many. Memory: 4 bytes per image, and the cached groups.
+    whole, so set data.shuffle_window if there are many. Memory: 4 bytes per image, once on a
+    machine, and the cached groups.
     """
 
     looks_for = "*.parquet (parquet)"
@@ -44,18 +47,12 @@ class ParquetSource(LabelledSource):
         self._columns = Columns(image_column, label_column)
         self._paths = list(find_shards(self._directory, files, "files"))
         self._cached_groups = max(1, cached_groups)
-        labels, rows, sizes, groups = [], [], [], []
-        for number, path in enumerate(self._paths):
-            file = ParquetImages(path, self._columns)
-            for group in range(len(file.rows)):
-                labels.append(file.labels(group))
-                groups.append((number, group))
-                sizes.append(file.image_bytes(group))
-            rows += file.rows.tolist()
-        self._groups = groups  # (file, row group in it)
-        self._sizes = np.array(sizes, np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
-        self._set_labels(np.concatenate(labels) if labels else np.empty(0, np.int32), num_classes)
+        made = Made("parquet", self._paths, [image_column, label_column])
+        index = share(made, self.place, lambda: _build(self._paths, self._columns))
+        self.notes, found = index.notes, index.content.arrays
+        self._files, self._inner, self._sizes = found["file_of_group"], found["group_in_file"], found["group_bytes"]
+        self._starts = np.concatenate([[0], np.cumsum(found["group_rows"])]).astype(np.int64)
+        self._set_labels(found["labels"], num_classes)
         self._open: dict[int, ParquetImages] = {}
         self._cache: dict[int, tuple[ParquetImages, Any]] = {}  # by row group, least recently used first
 
@@ -78,7 +75,7 @@ class ParquetSource(LabelledSource):
 
     def name(self, index: int) -> str:
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
-        number, inner = self._groups[group]
+        number, inner = int(self._files[group]), int(self._inner[group])
         return f"{shown(self._paths[number])}: row group {inner}, row {index - int(self._starts[group])}"
 
     @property
@@ -90,9 +87,24 @@ class ParquetSource(LabelledSource):
         if found is None:
             while len(self._cache) >= self._cached_groups:
                 self._cache.pop(next(iter(self._cache)))
-            number, inner = self._groups[group]
+            number, inner = int(self._files[group]), int(self._inner[group])
             if number not in self._open:
                 self._open[number] = ParquetImages(self._paths[number], self._columns)
             found = self._open[number], self._open[number].images(inner)
         self._cache[group] = found
         return found
+
+
+def _build(paths: list[str], columns: Columns) -> Arrays:
+    """The labels [n], and of each row group the number of its file, its number in the file, its rows, and the bytes of
+    its images."""
+    labels = [np.empty(0, np.int32)]  # of a row group
+    groups: list[tuple[int, int, int, int]] = []
+    for number, path in enumerate(paths):
+        file = ParquetImages(path, columns)
+        for group, rows in enumerate(file.rows.tolist()):
+            labels.append(file.labels(group))
+            groups.append((number, group, rows, file.image_bytes(group)))
+    names = "file_of_group", "group_in_file", "group_rows", "group_bytes"
+    of_groups = np.array(groups, np.int64).reshape(-1, len(names)).T
+    return Arrays({"labels": np.concatenate(labels), **dict(zip(names, np.ascontiguousarray(of_groups)))})

@@ -6,14 +6,16 @@ import os
 import re
 from collections.abc import Sequence
 
-from plsc.data.containers.files import Files, read_small, shown
-from plsc.data.containers.labelled import KeyedSource
+from plsc.data.containers.files import read_small, shown
+from plsc.data.containers.labelled import KeyedSource, with_keys
 from plsc.data.containers.recordio import image_of, payload
-from plsc.data.containers.recordio_index import read_index
+from plsc.data.containers.recordio_index import listing_of, read_index
 from plsc.data.label_list import printable
+from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
 from plsc.errors import DataError
 from plsc.files import safe_open
+from plsc.files.array_file import Arrays
 
 _PROPERTY = re.compile(rb"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*(?:,.*)?", re.DOTALL)
 
@@ -25,7 +27,7 @@ class RecordIOSource(KeyedSource):
     dataset_dir: the directory. file: the records; `train.idx` in the same directory is used if it exists, and
     `property` (classes, height, width) is compared with the settings, the size only if resize is "refuse".
     num_classes: None takes that of `property`, or counts: the largest label + 1. Images are in ascending order of their
-    keys. Memory: 16 bytes per image, 8 more during indexing, and 8 more if keys have gaps.
+    keys. Memory: 16 bytes per image, 8 more if keys have gaps, once on a machine; about 27 during indexing.
     """
 
     looks_for = "train.rec (recordio)"
@@ -45,15 +47,20 @@ class RecordIOSource(KeyedSource):
         self._path = os.path.join(os.fspath(dataset_dir), file)
         beside = os.path.join(os.path.dirname(self._path), "property")
         classes = _require_property(beside, num_classes, image_shape if resize == "refuse" else None)
-        index = read_index(self._path)
-        self.files = Files([self._path], [index.size])
-        self.positions, self.sizes = index.offsets, index.sizes
-        self._set_labels(index.labels, classes if num_classes is None else num_classes)
-        self._set_keys(index.keys)
+        listing = listing_of(self._path)
+        paths = [self._path, listing] if os.path.lexists(listing) else [self._path]
+        index = share(Made("recordio", paths), shown(self._path), self._build)
+        self._set_index([self._path], index)
+        self._set_labels(index.content.arrays["labels"], classes if num_classes is None else num_classes)
 
     def read(self, index: int) -> tuple[bytes, int]:
         where = self.name(index)
         return image_of(payload(self.bytes_of(index), where), where), int(self.labels[index])
+
+    def _build(self) -> Arrays:
+        found = read_index(self._path)
+        arrays = {"positions": found.offsets, "sizes": found.sizes, "labels": found.labels}
+        return with_keys(arrays, {"file_sizes": [found.size]}, found.keys)
 
 
 def _require_property(path: str, num_classes: int | None, image_shape: Sequence[int] | None) -> int | None:

@@ -7,11 +7,13 @@ import os
 import re
 from collections.abc import Iterator
 
-from plsc.data.containers.files import Files, shown
+from plsc.data.containers.files import shown
 from plsc.data.containers.labelled import ExtentSource
 from plsc.data.containers.samples import Samples, add_shard
+from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
 from plsc.errors import DataError
+from plsc.files.array_file import Arrays
 
 _MOST_SHARDS = 1_000_000
 _BRACES = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
@@ -23,7 +25,8 @@ class TarSource(ExtentSource):
 
     dataset_dir: the directory. shards: their names in it, `train-{000000..000123}.tar` or `train-*.tar`; all `*.tar`
     by default, sorted by name. label_key: the key of the label in a .json that is a mapping. num_classes: None for
-    the largest label + 1. Images are in the order of shards and members. Memory: 16 bytes per image.
+    the largest label + 1. Images are in the order of shards and members. Memory: 16 bytes per image, once on a
+    machine.
     """
 
     looks_for = "*.tar (tar)"
@@ -40,13 +43,10 @@ class TarSource(ExtentSource):
         label_key: str = "label",
     ) -> None:
         self._directory = os.fspath(dataset_dir)
-        paths, samples = list(find_shards(self._directory, shards)), Samples()
-        sizes: list[int] = []
-        for path in paths:
-            sizes.append(add_shard(samples, path, sum(sizes), label_key))
-        self.files = Files(paths, sizes)
-        self.positions, self.sizes, labels = samples.arrays()
-        self._set_labels(labels, num_classes)
+        paths = list(find_shards(self._directory, shards))
+        index = share(Made("tar", paths, [label_key]), shown(self._directory), lambda: _build(paths, label_key))
+        self._set_index(paths, index)
+        self._set_labels(index.content.arrays["labels"], num_classes)
 
     def read(self, index: int) -> tuple[bytes, int]:
         return self.bytes_of(index), int(self.labels[index])
@@ -54,6 +54,15 @@ class TarSource(ExtentSource):
     @property
     def place(self) -> str:
         return f"{shown(self._directory)} ({len(self.files.paths)} shards)"
+
+
+def _build(paths: list[str], label_key: str) -> Arrays:
+    samples, start, sizes = Samples(), 0, []
+    for path in paths:
+        sizes.append(add_shard(samples, path, start, label_key))
+        start += sizes[-1]
+    positions, lengths, labels = samples.arrays()
+    return Arrays({"positions": positions, "sizes": lengths, "labels": labels}, {"file_sizes": sizes})
 
 
 def find_shards(directory: str, pattern: str, option: str = "shards") -> Iterator[str]:

@@ -1,0 +1,127 @@
+"""What is known of millions of images, in one file that all processes of a machine map.
+
+The first process that needs the index of a large data set makes it, while the others wait; it is kept in the user's
+cache for later runs. It is made anew if one of the files that it was made from has another size, modification time or
+contents at its beginning, middle or end, and if the cached file is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from plsc.data.label_list import printable
+from plsc.errors import DataError
+from plsc.files import array_file, safe_open
+from plsc.files.array_file import Arrays
+from plsc.files.private_directory import Directory, open_directory, user_cache
+
+LEAST_BYTES = 1 << 30  # of the files; the index of smaller ones takes a few megabytes
+_VERSION = 1  # of what sources store
+_LOOK_BYTES = 4096  # read in three places of a file
+_READ_WHOLE = 1 << 20  # a smaller file is read as a whole
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an index is made from. kind: what is made, with its version if that changes. paths: the files. options: of
+    the index, plain JSON. least: if the files have fewer bytes in all, each process has its own index."""
+
+    kind: str
+    paths: Sequence[str]
+    options: Sequence[Any] = ()
+    least: int | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is worth a file."""
+        return sum(map(_size, self.paths)) >= (LEAST_BYTES if self.least is None else self.least)
+
+    @property
+    def name(self) -> str:
+        """The name of the file in the cache: the same for new contents of the same files."""
+        paths = [os.path.realpath(path) for path in self.paths]
+        return f"{self.kind}-{_digest([platform.node(), paths, list(self.options)])[:24]}"
+
+    def key(self) -> str:
+        """What differs for other contents of the files. Raises DataError if one cannot be read."""
+        return _digest([_VERSION, self.kind, list(self.options), [_fingerprint(path) for path in self.paths]])
+
+
+@dataclass(frozen=True)
+class Index:
+    """content: the arrays, read-only if they are shared. notes: a line for the log, if the index is large."""
+
+    content: Arrays
+    notes: Sequence[str] = field(default=())
+
+
+def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
+    """The index of large files, shared by all processes of the machine; of small ones just ``build()``.
+
+    place: the data in messages. Where the cache cannot be used each process has its own index, and the note says so.
+    Raises DataError of ``build``, and for files that change meanwhile.
+    """
+    if not made.is_large:
+        return Index(build())
+    key = made.key()
+    try:
+        with open_directory(user_cache("index")) as cache:
+            found = array_file.read(cache, made.name, key)
+            how = "kept from before"
+            if found is None:
+                with cache.locked(f"lock-{made.name}"):
+                    found = array_file.read(cache, made.name, key)  # another process may have made it
+                    if found is None:
+                        how = "made now"
+                        found = _make(made, key, cache, build)
+            where = printable(os.fsencode(cache.path / made.name))
+            return Index(found, [f"{place}: index {how}, shared by all processes of this machine: {where}"])
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        return Index(build(), [f"{place}: each process keeps its own index, as the cache cannot be used ({reason})"])
+
+
+def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays]) -> Arrays:
+    """Build the index, store it and map it. Raises OSError, DataError."""
+    array_file.remove_unused(cache, f"{made.name}.", keep="")  # of killed processes
+    content = build()
+    if made.key() != key:
+        raise DataError(f"{', '.join(made.paths)!r:.300}: has changed while it was indexed; nobody may write to it")
+    array_file.write(cache, made.name, key, content)
+    del content
+    found = array_file.read(cache, made.name, key)
+    if found is None:
+        raise OSError(f"{cache.path / made.name} is damaged or gone immediately after it was written")
+    return found
+
+
+def _fingerprint(path: str) -> list:
+    """Size, times and a digest of the contents at three places. Raises DataError."""
+    try:
+        with safe_open.open_bytes(path, safe_open.CONTAINER) as file:
+            found = os.fstat(file.fileno())
+            size = found.st_size
+            whole = size <= _READ_WHOLE
+            places = [(0, size)] if whole else [(at, _LOOK_BYTES) for at in (0, size // 2, size - _LOOK_BYTES)]
+            looked = b"".join(os.pread(file.fileno(), count, at) for at, count in places)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{printable(os.fsencode(path))}: cannot be opened: {reason}") from error
+    return [size, found.st_mtime_ns, found.st_ctime_ns, hashlib.sha256(looked).hexdigest()]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0  # said by the one who reads it
+
+
+def _digest(value: list) -> str:
+    return hashlib.sha256(json.dumps(value).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,156 @@
+"""The index of a large data set: one file for all processes of the machine, and the same images as without it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plsc.config import Config
+from plsc.data import shared_index
+from plsc.data.opening import open_to_read
+from plsc.data.shared_index import Made, share
+from plsc.data.workers import call_in_fork
+from plsc.errors import DataError
+from plsc.files.array_file import Arrays
+from tests.data.container_kit import contents, images, insightface, plain, write_all, write_records
+
+LABELS = [0, 0, 1, 2, 2, 2, 3, 4, 4]
+PICTURES = images(len(LABELS))
+SHARED = ("insightface", "without_idx", "im2rec", "shards", "lmdb", "parquet", "base64")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    root = tmp_path_factory.mktemp("places")
+    return root, write_all(root, PICTURES, LABELS)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """The cache of a user for whom every data set is large."""
+    monkeypatch.setattr(shared_index, "LEAST_BYTES", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "plsc" / "index"
+
+
+def opened(settings: dict):
+    """(source, log lines)."""
+    log: list[str] = []
+    config = Config()
+    config.update({"model": {"image_shape": [3, 8, 8]}, "data": settings})
+    source = open_to_read(config, log.append)
+    source.open_files()
+    return source, log
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_every_container_gives_the_same_from_the_file(places, cache, monkeypatch, name):
+    settings = places[1][name]
+    with monkeypatch.context() as small:
+        small.setattr(shared_index, "LEAST_BYTES", 1 << 30)
+        expected, log = opened(settings)
+    assert not cache.exists() and not [line for line in log if "index" in line]
+    for how in ("made now", "kept from before"):
+        source, log = opened(settings)
+        assert contents(source) == contents(expected) == list(zip(PICTURES, LABELS))
+        assert source.record() == expected.record() and source.name(5) == expected.name(5)
+        assert source.num_classes == expected.num_classes and not source.labels.flags.writeable
+        (line,) = [line for line in log if "index" in line]
+        assert f"index {how}, shared by all processes of this machine: '{cache}/" in line
+        assert Path(re.findall("'([^']*)'", line)[-1]).is_file()
+
+
+def test_keys_with_gaps_are_in_the_file(tmp_path, cache):
+    data = {key * key: each for key, each in plain(PICTURES, LABELS, 2).items()}
+    settings = {"dataset_dir": str(write_records(tmp_path / "data", data))}
+    first, second = opened(settings)[0], opened(settings)[0]
+    assert contents(second) == list(zip(PICTURES, LABELS)) and "key 25 at byte" in second.name(3)
+    assert second.record() == first.record()
+
+
+def test_other_contents_are_indexed_anew(tmp_path, cache):
+    directory = write_records(tmp_path / "data", insightface(PICTURES, LABELS))
+    settings = {"dataset_dir": str(directory)}
+    old = opened(settings)[0]
+    times = os.stat(directory / "train.rec")
+    relabelled = insightface(PICTURES, LABELS[::-1])
+    write_records(directory, relabelled)
+    os.utime(directory / "train.rec", ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time
+    assert os.stat(directory / "train.rec").st_size == times.st_size
+    source, log = opened(settings)
+    assert "made now" in log[-1] and contents(source) == list(zip(PICTURES, LABELS[::-1]))
+    assert old.labels.tolist() == LABELS, "who has mapped the old file keeps it"
+    (directory / "train.idx").unlink()
+    assert "made now" in opened(settings)[1][-1]
+
+
+def test_a_damaged_file_is_made_anew(tmp_path, cache):
+    settings = {"dataset_dir": str(write_records(tmp_path / "data", insightface(PICTURES, LABELS)))}
+    opened(settings)
+    (path,) = (each for each in cache.iterdir() if not each.name.startswith("lock-"))
+    whole = bytearray(path.read_bytes())
+    whole[-3] ^= 1
+    path.write_bytes(whole)
+    source, log = opened(settings)
+    assert "made now" in log[-1] and contents(source) == list(zip(PICTURES, LABELS))
+
+
+def test_one_process_makes_it_and_the_others_wait(tmp_path, cache):
+    """Four processes at once, each of which says in a file that it builds."""
+    (tmp_path / "input").write_bytes(b"input")
+    made, built = Made("test", [str(tmp_path / "input")]), tmp_path / "built"
+
+    def build() -> Arrays:
+        with open(built, "a") as file:
+            file.write("x")
+        return Arrays({"numbers": np.arange(10, dtype=np.int64)})
+
+    def four() -> list[int]:
+        children = []
+        for _ in range(4):
+            pid = os.fork()
+            if not pid:
+                good = share(made, "test", build).content.arrays["numbers"].sum() == 45
+                os._exit(0 if good else 1)
+            children.append(pid)
+        return [os.waitpid(pid, 0)[1] for pid in children]
+
+    assert call_in_fork(four) == [0] * 4
+    assert built.read_text() == "x"
+
+
+def test_without_a_cache_each_process_has_its_own(tmp_path, cache, monkeypatch):
+    settings = {"dataset_dir": str(write_records(tmp_path / "data", insightface(PICTURES, LABELS)))}
+    cache.parent.mkdir()
+    cache.write_text("a file in its place")
+    source, log = opened(settings)
+    assert "each process keeps its own index, as the cache cannot be used" in log[-1] and "\n" not in log[-1]
+    assert contents(source) == list(zip(PICTURES, LABELS))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/relative")
+    source, log = opened(settings)
+    assert "is not absolute" in log[-1] and contents(source) == list(zip(PICTURES, LABELS))
+
+
+def test_files_that_change_meanwhile_are_refused(tmp_path, cache):
+    path = tmp_path / "input"
+    path.write_bytes(b"input")
+
+    def build() -> Arrays:
+        path.write_bytes(b"other")
+        return Arrays({})
+
+    with pytest.raises(DataError, match="has changed while it was indexed"):
+        share(Made("test", [str(path)]), "test", build)
+
+
+def test_an_error_of_the_data_is_that_of_the_data(tmp_path, cache):
+    directory = write_records(tmp_path / "data", plain(PICTURES, LABELS))
+    whole = (directory / "train.rec").read_bytes()
+    (directory / "train.rec").write_bytes(whole[:-9])
+    for _ in range(2):
+        with pytest.raises(DataError, match="goes beyond the end of the file"):
+            opened({"dataset_dir": str(directory)})
