@@ -27,7 +27,7 @@ def option(
     increasing: bool = False,
     secret: bool = False,
     per_rank: str = "",
-    refuse: Callable[[str], str | None] | None = None,
+    refuse: Callable[[Any], str | None] | None = None,
     setter: str = "",
     attributes: tuple[str, ...] = (),
 ) -> Any:
@@ -72,7 +72,7 @@ class Option:
     increasing: bool
     secret: bool
     per_rank: str
-    refuse: Callable[[str], str | None] | None
+    refuse: Callable[[Any], str | None] | None
     setter: str
     attributes: tuple[str, ...]
 

@@ -10,6 +10,7 @@ from plsc.config.format_value import format_value
 from plsc.config.keys import OPTIONS
 from plsc.config.losses import make_loss
 from plsc.config.schema import Settings
+from plsc.config.stages import frozen_with_factor
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
 
@@ -35,6 +36,7 @@ def check_precision(settings: Settings) -> None:
 def check_run(settings: Settings, world_size: int, device: str | None) -> None:
     """Check the settings when a run starts. Raises ConfigError."""
     _check_length(settings)
+    _check_stages(settings)
     _check_ranks(settings, world_size)
     _check_device(settings, device)
     _check_groups(settings, world_size)
@@ -46,6 +48,16 @@ def check_run(settings: Settings, world_size: int, device: str | None) -> None:
 def _check_length(settings: Settings) -> None:
     if settings.train_epochs is None and settings.train_steps is None:  # both: Config lets the one clear the other
         raise ConfigError("train_epochs=None, train_steps=None: set exactly one of the two")
+
+
+def _check_stages(settings: Settings) -> None:
+    """A frozen stage has no learning rate. Raises ConfigError."""
+    both = frozen_with_factor(settings.model.freeze, settings.lr_factors)
+    if both:
+        raise ConfigError(
+            f"lr_factors={format_value(settings.lr_factors)}: {', '.join(both)} is frozen by model.freeze="
+            f"{format_value(settings.model.freeze)}; remove it from one of the two"
+        )
 
 
 def _check_ranks(settings: Settings, world_size: int) -> None:

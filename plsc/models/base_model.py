@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from plsc.errors import ConfigError, PlscError, reason_of
+from plsc.models.stages import Stages
 
 
 class BaseModel:
@@ -23,7 +25,18 @@ class BaseModel:
     It returns the feature [B, E] float32. It is called once for each program and must create its layers each time, the
     same ones in the same order for either value of ``is_train``. With ``is_train`` False, call ``layer.eval()`` on
     every layer.
+
+    ``with self.stage("stem", is_train) as training:`` around the layers of a part of the network makes it a stage that
+    ``model.freeze`` and ``lr_factors`` can name; ``training`` is then to be used in place of ``is_train``.
     """
+
+    _stages: Stages | None = None  # of the network that is being built
+
+    def stage(self, name: str, is_train: bool) -> AbstractContextManager[bool]:
+        """A context for the layers of the stage ``name``, within ``build_network``. It gives whether they are to be in
+        training mode: ``is_train``, but False for a frozen stage. Raises ConfigError for a name that is not an
+        identifier, or is `all` or `head`, and for a stage within a stage."""
+        return (self._stages or Stages()).stage(name, is_train)
 
     def build_network(self, input, label, is_train: bool = True):
         raise ConfigError(f"model {type(self).__name__}: define build_network in the subclass")
@@ -39,9 +52,10 @@ class InputField:
         raise AttributeError(f"the program has no input {name!r}, it has: {', '.join(self.__dict__)}")
 
 
-def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
+def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool, stages: Stages | None = None):
     """Append ``model`` to the default main program and return its feature [B, E].
 
+    ``stages``: collects the stages that the model declares, with the settings for them.
     ``inputs`` maps the program's input names ("image", "label", ...) to its data variables. Unnamed layers get the
     same names in every call, as each call numbers them from zero, so training and evaluation programs share their
     variables in one scope. Raises ConfigError for an invalid model.
@@ -52,17 +66,22 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
     from plsc.models.checks import require_inference_mode, require_no_overwrites
 
     takes_label = _takes_label(model)
+    stages = Stages() if stages is None else stages
+    is_train = is_train and not stages.settings.freezes_all
     _refuse_premade_layers(model, paddle.nn.Layer)
     # The prefix separates these names from those of the rest of the program, which are numbered from zero, too.
     with paddle.utils.unique_name.guard("backbone."), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="When training, we now always track")  # the statistics, as intended
         given: list[Any] = [_image(inputs), inputs.get("label")] if takes_label else [InputField(inputs)]
+        model._stages = stages
         try:
             feature = model.build_network(*given, is_train=is_train)  # type: ignore[misc]  # one of two forms
         except PlscError:
             raise
         except Exception as error:
             raise ConfigError(f"model {type(model).__name__}: build_network raised {reason_of(error)}") from error
+        finally:
+            model._stages = None
     shape = list(getattr(feature, "shape", []))
     if len(shape) != 2 or shape[1] < 1:
         raise ConfigError(
@@ -70,6 +89,7 @@ def build_feature(model: BaseModel, inputs: Mapping[str, Any], is_train: bool):
             "expected one variable of shape [batch, embedding_size]"
         )
     autodiff.share_parameters(paddle.static.default_main_program())
+    stages.finish(type(model).__name__)
     check = require_no_overwrites if is_train else require_inference_mode
     check(paddle.static.default_main_program(), type(model).__name__)
     return feature

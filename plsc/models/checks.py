@@ -10,18 +10,27 @@ _MODE_DEPENDENT_OPS = ("batch_norm", "sync_batch_norm", "dropout")
 
 def require_inference_mode(program, model_name: str) -> None:
     """Raise ConfigError if an operation of ``program`` is in training mode: it would change statistics or drop out."""
+    found = in_training_mode(program)
+    if found:
+        raise ConfigError(
+            f"model {model_name}: {found[0]} is in training mode although is_train is False; "
+            "call layer.eval() on every layer when is_train is False"
+        )
+
+
+def in_training_mode(program) -> list[str]:
+    """The kinds of the operations of ``program`` that have a training mode and are in it."""
     from plsc.backend.static import is_pir
 
+    found = []
     for op in program.global_block().ops:
         kind = op.name().split(".")[-1].rstrip("_") if is_pir() else op.type
         if kind not in _MODE_DEPENDENT_OPS:
             continue
         attrs = op.attrs() if is_pir() else op.all_attrs()
         if not attrs.get("is_test") and not attrs.get("use_global_stats"):
-            raise ConfigError(
-                f"model {model_name}: {kind} is in training mode although is_train is False; "
-                "call layer.eval() on every layer when is_train is False"
-            )
+            found.append(kind)
+    return found
 
 
 def require_no_overwrites(program, model_name: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from plsc.errors import ConfigError
 from plsc.models.base_model import BaseModel
+from plsc.models.stages import Stages
 
 BN_EPSILON = 2e-5  # as published for the InsightFace models, and in PLSC 0.x (PLSC 2.2, arcface_torch: 1e-5)
 BN_MOMENTUM = 0.9  # running := 0.9 * running + 0.1 * batch
@@ -21,10 +24,19 @@ class LayerBuilder:
     depend on ``data_format``.
     """
 
-    def __init__(self, data_format: str, is_train: bool, bn_epsilon: float = BN_EPSILON):
+    def __init__(self, data_format: str, is_train: bool, bn_epsilon: float = BN_EPSILON, stages: Stages | None = None):
         self.data_format: Any = data_format
         self.is_train = is_train
         self.bn_epsilon = bn_epsilon
+        self._stages = Stages() if stages is None else stages
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A context for the layers of the stage ``name`` (plsc.models.stages)."""
+        before = self.is_train
+        with self._stages.stage(name, before) as self.is_train:
+            yield
+        self.is_train = before
 
     def to_layout(self, image):
         """[B, C, H, W] -> the layout of the network."""
@@ -164,7 +176,7 @@ class BuiltInModel(BaseModel):
         fed = list(input.shape[1:])
         if fed != self.image_shape:
             raise ConfigError(f"model.image_shape: {self.image_shape}, but the input image is {fed}; make them equal")
-        builder = LayerBuilder(self.data_format, is_train, self.bn_epsilon)
+        builder = LayerBuilder(self.data_format, is_train, self.bn_epsilon, self._stages)
         return self.network(builder, self._scaled(builder.to_layout(input)))
 
     def _scaled(self, x):
@@ -175,7 +187,8 @@ class BuiltInModel(BaseModel):
         return paddle.scale(x, scale=self.input_scale, bias=self.input_shift)
 
     def network(self, builder: LayerBuilder, x):
-        """Build the layers: x [B, C, H, W] or [B, H, W, C] -> feature [B, embedding_size]."""
+        """Build the layers, each within a ``builder.stage``: x [B, C, H, W] or [B, H, W, C] -> feature
+        [B, embedding_size]."""
         raise NotImplementedError
 
 

@@ -20,16 +20,19 @@ class MobileFaceNet(BuiltInModel):
 
     def network(self, builder: LayerBuilder, x):
         width = self.base_width
-        x = _conv(builder, x, "stem", width, 3, stride=2, padding=1)
-        x = _conv(builder, x, "stem_depthwise", width, 3, padding=1, groups=width)
+        with builder.stage("stem"):
+            x = _conv(builder, x, "stem", width, 3, stride=2, padding=1)
+            x = _conv(builder, x, "stem_depthwise", width, 3, padding=1, groups=width)
         for row, (expansion, multiple, repeats, stride) in enumerate(BOTTLENECKS):
-            for unit in range(repeats):
-                name = f"stage{row + 1}.unit{unit}"
-                x = bottleneck(builder, x, name, expansion, width * multiple, stride if unit == 0 else 1)
-        x = _conv(builder, x, "expand", 8 * width, 1)
-        x = _conv(builder, x, "global_depthwise", 8 * width, builder.spatial_size(x), groups=8 * width, linear=True)
-        x = _conv(builder, builder.dropout(x, self.dropout), "feature", self.embedding_size, 1, linear=True)
-        return builder.to_nchw(x).flatten(1)
+            with builder.stage(f"stage{row + 1}"):
+                for unit in range(repeats):
+                    name = f"stage{row + 1}.unit{unit}"
+                    x = bottleneck(builder, x, name, expansion, width * multiple, stride if unit == 0 else 1)
+        with builder.stage("feature"):
+            x = _conv(builder, x, "expand", 8 * width, 1)
+            x = _conv(builder, x, "global_depthwise", 8 * width, builder.spatial_size(x), groups=8 * width, linear=True)
+            x = _conv(builder, builder.dropout(x, self.dropout), "feature", self.embedding_size, 1, linear=True)
+            return builder.to_nchw(x).flatten(1)
 
 
 def bottleneck(builder: LayerBuilder, x, name: str, expansion: int, out: int, stride: int):

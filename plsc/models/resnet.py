@@ -60,16 +60,23 @@ class ResNet(BuiltInModel):
         return {**super().function_options(), "projection": self.projection}
 
     def network(self, builder: LayerBuilder, x):
-        x = builder.conv(x, "stem.conv", self.base_width, 3, padding=1)
-        x = builder.prelu(builder.bn(x, "stem.bn"), "stem.prelu")
+        with builder.stage("stem"):
+            x = builder.conv(x, "stem.conv", self.base_width, 3, padding=1)
+            x = builder.prelu(builder.bn(x, "stem.bn"), "stem.prelu")
         for stage, units in enumerate(UNITS[self.name]):
-            width = self.base_width * 2**stage
-            for unit in range(units):
-                stride = 2 if unit == 0 else 1
-                y = residual_branch(builder, x, f"stage{stage + 1}.unit{unit}", width, stride)
-                x = builder.add(self._shortcut(builder, x, f"stage{stage + 1}.unit{unit}", width, stride), y)
-        x = builder.to_nchw(builder.dropout(builder.bn(x, "head.bn"), self.dropout)).flatten(1)
-        return builder.bn(builder.fc(x, "head.fc", self.embedding_size), "head.feature_bn")
+            with builder.stage(f"stage{stage + 1}"):
+                x = self._stage(builder, x, f"stage{stage + 1}", units, self.base_width * 2**stage)
+        with builder.stage("feature"):
+            x = builder.to_nchw(builder.dropout(builder.bn(x, "head.bn"), self.dropout)).flatten(1)
+            return builder.bn(builder.fc(x, "head.fc", self.embedding_size), "head.feature_bn")
+
+    def _stage(self, builder: LayerBuilder, x, name: str, units: int, width: int):
+        """``units`` residual units, the first with stride 2."""
+        for unit in range(units):
+            stride = 2 if unit == 0 else 1
+            y = residual_branch(builder, x, f"{name}.unit{unit}", width, stride)
+            x = builder.add(self._shortcut(builder, x, f"{name}.unit{unit}", width, stride), y)
+        return x
 
     def _shortcut(self, builder: LayerBuilder, x, name: str, width: int, stride: int):
         """x, by a 1x1 convolution and a BN where ``projection`` says so."""

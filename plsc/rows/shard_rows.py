@@ -38,7 +38,8 @@ class RowValues(Protocol):
 @dataclass(frozen=True)
 class RowsSpec:
     """``prefix``: of the variables' names. ``shape``: [L, row size]. ``param_attr``: the user's. ``weight_decay``: the
-    setting. ``storage``: see plsc.rows.storage. ``paired``: sampled rows have the layout of plsc.rows.row_kernels."""
+    setting. ``lr_factor``: of the learning rate, times that of ``param_attr``. ``storage``: see plsc.rows.storage.
+    ``paired``: sampled rows have the layout of plsc.rows.row_kernels."""
 
     prefix: str
     shape: list[int]
@@ -46,6 +47,7 @@ class RowsSpec:
     param_attr: Any = None
     distributed: bool = True
     weight_decay: float = 0.0
+    lr_factor: float = 1.0
     storage: str = FLOAT32
     paired: bool = False
 
@@ -59,19 +61,18 @@ class ShardRows:
     """
 
     def __init__(self, spec: RowsSpec):
-        given = spec.param_attr
+        self.spec = spec
         attr = paddle.ParamAttr(
             name=spec.prefix + ".w",
             initializer=spec.initializer,
-            learning_rate=getattr(given, "learning_rate", 1.0),  # read by a user's optimizer
-            regularizer=getattr(given, "regularizer", None),
+            learning_rate=self.lr_factor,  # read by a user's optimizer
+            regularizer=getattr(spec.param_attr, "regularizer", None),
         )
         stride = 2 if spec.paired else 1
         shape = [stride * spec.shape[0], spec.shape[1]]
         self.weight = paddle.static.create_parameter(shape, spec.storage, attr=attr)
         self.weight.is_distributed = spec.distributed
         self.table = RowTable(self.weight, spec.storage, stride=stride)
-        self.spec = spec
         self.feeds: dict[str, Any] = {}
         self.counts: dict[str, Any] = {}
         self.touched: str | None = None
@@ -121,8 +122,8 @@ class ShardRows:
 
     @property
     def lr_factor(self) -> float:
-        """The factor of the learning rate in the user's ParamAttr."""
-        return float(getattr(self.spec.param_attr, "learning_rate", 1.0))
+        """The factor of the learning rate: that of the user's ParamAttr, times the setting."""
+        return float(getattr(self.spec.param_attr, "learning_rate", 1.0)) * self.spec.lr_factor
 
     @property
     def weight_decay(self) -> float:

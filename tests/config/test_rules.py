@@ -168,3 +168,28 @@ def test_a_change_with_effect_is_not_named():
     half = {"enabled": True, "incr_ratio": 3, "init_loss_scaling": 8}
     schedule = {"kind": "polynomial", "power": 2, "end_lr": 1e-4}
     assert Config.from_dict({"mixed_precision": half, "lr_schedule": schedule, "test_period": 5}).without_effect() == []
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"model": {"freeze": ["all", "stem"]}}, "model.freeze=['all', 'stem']: all is the whole backbone; remove"),
+    ({"model": {"freeze": "head"}}, "model.freeze='head': head, the class centres, is always trained"),
+    ({"model": {"freeze": ["stem", "stem"]}}, "a stage is named twice"),
+    ({"lr_factors": {"stem": 0}}, "the factor of stem is 0; to keep a stage as it is, name it in model.freeze"),
+    ({"lr_factors": {"head": 0.0}}, "the factor of head is 0, but the class centres are always trained"),
+    ({"lr_factors": {"stem": -1}}, "the factor of stem is -1; it must be a number in (0, 1e+06]"),
+    ({"lr_factors": {"stem": "much"}}, "the factor of stem is 'much'; it must be a number"),
+    ({"lr_factors": {"stem": True}}, "it must be a number"),
+    ({"lr_factors": {"all": 0.1}}, "all is not a stage; change lr instead"),
+    ({"lr_factors": [1]}, "must be a mapping"),
+])  # fmt: skip
+def test_stages_and_factors(values, message):
+    with pytest.raises(ConfigError) as error:
+        Config.from_dict(values)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("freeze, factors", [(["stem"], {"stem": 2}), (["all"], {"stem": 2, "head": 3})])
+def test_a_frozen_stage_has_no_learning_rate(freeze, factors):
+    config = Config.from_dict({"model": {"freeze": freeze}, "lr_factors": factors})
+    assert "stem is frozen by model.freeze" in refusal(config)
+    Config.from_dict({"model": {"freeze": freeze}, "lr_factors": {"head": 3}}).check(1, None)

@@ -15,7 +15,7 @@ IMAGES, CLASSES, EMBEDDING = 52, 37, 8
 
 
 class TinyNet(BaseModel):
-    """conv - BN - PReLU - dropout - fc; ``plain`` leaves batch statistics and dropout out."""
+    """conv - BN (the stage ``stem``) - PReLU - dropout - fc; ``plain`` leaves batch statistics and dropout out."""
 
     def __init__(self, plain: bool = False):
         self.plain = plain
@@ -23,13 +23,14 @@ class TinyNet(BaseModel):
     def build_network(self, input, label, is_train=True):
         import paddle
 
-        def apply(layer, value):
-            layer.train() if is_train else layer.eval()
+        def apply(layer, value, training=is_train):
+            layer.train() if training else layer.eval()
             return layer(value)
 
-        x = apply(paddle.nn.Conv2D(SHAPE[0], 4, 3, stride=4), input)
-        if not self.plain:
-            x = apply(paddle.nn.BatchNorm2D(4), x)
+        with self.stage("stem", is_train) as training:
+            x = apply(paddle.nn.Conv2D(SHAPE[0], 4, 3, stride=4), input, training)
+            if not self.plain:
+                x = apply(paddle.nn.BatchNorm2D(4), x, training)
         x = paddle.flatten(apply(paddle.nn.PReLU(), x), 1)
         if not self.plain:
             x = apply(paddle.nn.Dropout(0.3), x)

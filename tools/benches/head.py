@@ -121,7 +121,7 @@ class HeadBench:
 
         from plsc.backend import ops, static
         from plsc.config.user_objects import UserObjects
-        from plsc.engine.program.build import make_rows
+        from plsc.engine.program.build import RowRate, make_rows
         from plsc.engine.program.scopes import make_executor
 
         main, startup = paddle.static.Program(), paddle.static.Program()
@@ -129,7 +129,7 @@ class HeadBench:
             feature = paddle.static.data("feature", [self.case["batch"], EMBEDDING], "float32")
             label = paddle.static.data("label", [self.case["batch"]], "int64")
             rate = paddle.static.data("rate", [1], "float32")
-            rows = make_rows(UserObjects(), self.spec, self.shard, self.env, self.optimizer, DECAY)
+            rows = make_rows(UserObjects(), self.spec, self.shard, self.env, self.optimizer, RowRate(DECAY))
             step = static.create_state("step", [1], "int64")
             ops.increment_(step)
             fetches = self._until(part, feature, label, rows, step, rate)

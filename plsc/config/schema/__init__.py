@@ -21,6 +21,7 @@ from plsc.config.schema.optimizer import Optimizer
 from plsc.config.schema.remote import Remote
 from plsc.config.schema.schedule import LrSchedule
 from plsc.config.schema.using import Export, Predict
+from plsc.config.stages import lr_factors_problem
 from plsc.registry import METRICS
 
 # Pairs of keys that say the same in steps and in epochs: setting one clears the other.
@@ -139,6 +140,11 @@ class Settings:
     lr: float = option(
         0.1, "The learning rate for a global batch of `lr_reference_batch`.", within="(0, 1e30]",
         setter="set_lr", attributes=("lr",),
+    )  # fmt: skip
+    lr_factors: dict = option(
+        {}, "Factors of the learning rate, as in {stem: 0.1, head: 10}: of stages of the backbone, and of head, the "
+        "class centres. Weight decay follows the learning rate. `model.freeze` keeps a stage as it is.",
+        refuse=lr_factors_problem,
     )  # fmt: skip
     lr_reference_batch: int = option(
         512,

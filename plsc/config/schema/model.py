@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from plsc.config.option import option
+from plsc.config.stages import freeze_problem
 from plsc.registry import MODELS
 
 
@@ -35,6 +36,11 @@ class Model:
     base_width: int = option(
         64, "The channels of the first layer; 64 is the published model, smaller values make it narrower.",
         unit="channels", within="[1, 4096]",
+    )  # fmt: skip
+    freeze: list[str] = option(
+        [], "Stages of the backbone that are not trained, as in [stem, stage1]; or all, the whole backbone: then only "
+        "the class centres are trained. Batch norm and dropout of a frozen stage work as in evaluation, and its "
+        "statistics stay as they are. An unknown name is refused with those of the model.", refuse=freeze_problem,
     )  # fmt: skip
     options: dict = option(
         {}, "Further options of the backbone, as in {depth: 3}: parameters of its constructor.",

@@ -16,12 +16,14 @@ from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, cla
 from plsc.classifiers.initializer import ShardInitializer, bias_value, default_distribution, distribution_of
 from plsc.config import Config
 from plsc.config.extensions import MODEL, OPTIMIZER
+from plsc.config.stages import HEAD
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.gradients import Gradients, Reduction
 from plsc.engine.program.variables import Role, Variable, variables
 from plsc.errors import ConfigError
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
+from plsc.models.stages import Stages, StageSettings
 from plsc.optim.gradients import BUCKET_BYTES
 from plsc.optim.loss_scaling import LossScaling, update_scale
 from plsc.optim.parameters import update_parameters
@@ -41,7 +43,8 @@ class TrainProgram:
 
     ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
     to values. ``variables`` are the persistable ones that are equal on every rank, with their roles; those of
-    this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones. ``optimizer``: None with a
+    this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones, ``frozen`` the names of all
+    its variables that ``model.freeze`` keeps as they are. ``optimizer``: None with a
     user's optimizer; ``optimizer_count`` names the variable that counts its steps, where it wants to know their number
     (RowOptimizer.numbers).
     """
@@ -57,6 +60,7 @@ class TrainProgram:
     parameters: list[Any]
     optimizer: RowOptimizer | None
     optimizer_count: str | None
+    frozen: frozenset[str] = frozenset()
 
     @property
     def replicated(self) -> list[str]:
@@ -126,13 +130,15 @@ def build_train(
     with static.building(main, startup):
         inputs = make_inputs(config, config.train_batch_size, with_label=True)
         feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
-        feature = _build_backbone(config, user_objects, inputs, main)
+        stages = Stages(StageSettings(tuple(config.model.freeze), config.lr_factors))
+        feature = _build_backbone(config, user_objects, inputs, main, stages)
         backbone = static.persistables(main)
         spec = replace(make_spec(config, feature.shape[1], seed), dry_run=options.dry_run)
         shard = Shard.of(spec, env)
         _check_kernel_size(config, spec, shard, env)
         optimizer = None if user_objects.optimizer is not None else make_optimizer(config)
-        rows = make_rows(user_objects, spec, shard, env, optimizer, config.weight_decay)
+        rate = RowRate(config.weight_decay, config.lr_factors.get(HEAD, 1.0))
+        rows = make_rows(user_objects, spec, shard, env, optimizer, rate)
         scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
         step = static.create_state("classifier.step", [1], "int64")
         ops.increment_(step)
@@ -145,7 +151,8 @@ def build_train(
         context = StepContext(spec, shard, env, step, loss_scale, block_rows, move)
         output = classify(feature, inputs["label"], rows, context)
         reduction = Reduction(env, spec.model_parallel, config.grad_clip_norm, options.bucket_bytes)
-        gradients = Gradients.build(feature, output, backbone, feeds["stop"], scaling, reduction)
+        moving = {name: value for name, value in backbone.items() if name not in stages.frozen}
+        gradients = Gradients.build(feature, output, moving, feeds["stop"], scaling, reduction)
         optimizer_states = _append_update(user_objects, gradients, rows, update)
         if count is not None:
             _count_step(count, gradients.found)
@@ -164,7 +171,10 @@ def build_train(
     feeds.update(rows.feeds)
     parameters = gradients.parameters
     count_name = None if count is None else count.name
-    return TrainProgram(main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizer, count_name)
+    return TrainProgram(
+        main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizer, count_name,
+        frozenset(stages.frozen),
+    )  # fmt: skip
 
 
 def make_optimizer(config: Config) -> RowOptimizer:
@@ -201,13 +211,21 @@ def _check_kernel_size(config: Config, spec: ClassifierSpec, shard: Shard, env: 
         )
 
 
+@dataclass(frozen=True)
+class RowRate:
+    """The ``weight_decay`` of the class centres, and the factor of their learning rate."""
+
+    weight_decay: float
+    lr_factor: float = 1.0
+
+
 def make_rows(
     user_objects: UserObjects,
     spec: ClassifierSpec,
     shard: Shard,
     env: Environment,
     optimizer: RowOptimizer | None,
-    weight_decay: float,
+    rate: RowRate,
 ) -> ShardRows:
     """The weight of the shard in the form that the optimizer needs; ``optimizer`` is None for a user's."""
     distribution = distribution_of(user_objects.param_attr, default_distribution(spec.num_classes, spec.embedding_size))
@@ -224,7 +242,8 @@ def make_rows(
         initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage, 2 if paired else 1),
         param_attr=user_objects.param_attr,
         distributed=spec.model_parallel,
-        weight_decay=weight_decay,
+        weight_decay=rate.weight_decay,
+        lr_factor=rate.lr_factor,
         storage=spec.storage,
         paired=paired,
     )
@@ -306,11 +325,11 @@ def make_inputs(config: Config, batch_size: int, with_label: bool) -> dict[str, 
     return inputs
 
 
-def _build_backbone(config: Config, user_objects: UserObjects, inputs: dict[str, Any], main):
+def _build_backbone(config: Config, user_objects: UserObjects, inputs: dict[str, Any], main, stages: Stages):
     precision = config.mixed_precision
     lists = list(precision.custom_white_list), list(precision.custom_black_list)
     with half_precision.autocast(precision.enabled, *lists):
-        feature = build_feature(make_model(config, user_objects), inputs, is_train=True)
+        feature = build_feature(make_model(config, user_objects), inputs, is_train=True, stages=stages)
     if precision.enabled:
         half_precision.cast_program(main, *lists)
         feature = paddle.cast(feature, "float32")

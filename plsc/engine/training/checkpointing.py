@@ -12,6 +12,7 @@ from plsc.checkpoint import Manifest
 from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.pending_rows import describe_optimizer
 from plsc.classifiers import ClassifierSpec
+from plsc.config.format_value import format_value
 from plsc.data import difference
 from plsc.data.record import moved_classes
 from plsc.engine.program.same_function import require_same_function
@@ -37,7 +38,24 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
     expected = checkpoint.Expected(spec.num_classes, spec.embedding_size)
     path, manifest = checkpoint.open_checkpoint(path, run.group, expected, verified=own is not None)
     require_same_function(run, path, manifest)
+    _require_same_freeze(run, path, manifest)
     return path, manifest
+
+
+def _require_same_freeze(run: Run, path: str, manifest: Manifest) -> None:
+    """Raise CheckpointError where a run would train other stages: a frozen stage has no momentum in a checkpoint."""
+    stored, own = _section(manifest, "model").get("freeze", []), run.config.model.freeze
+    if not isinstance(stored, list) or sorted(map(str, stored)) != sorted(own):
+        raise CheckpointError(
+            f"{path}: was trained with model.freeze={format_value(stored)}, this run has {format_value(own)}; set "
+            "it as it was, or begin a new run by init_from: classes, with init_checkpoint for checkpoint_dir or resume"
+        )
+
+
+def _section(manifest: Manifest, name: str) -> dict[str, Any]:
+    """A section of the configuration of the run that saved a checkpoint; empty where it has none."""
+    found = manifest.config.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def stored_progress(opened: tuple[str, Manifest] | None) -> Progress:
@@ -117,8 +135,13 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     saved_seed = manifest.random_states.get("seed")
     if saved_seed != run.seed:
         run.log.info(f"{path} was trained with seed {saved_seed}, this run continues with {run.seed}")
-    section = manifest.config.get("data")
-    section = section if isinstance(section, dict) else {}
+    section = _section(manifest, "data")
+    factors = manifest.config.get("lr_factors", {})
+    if factors != run.config.lr_factors:
+        run.log.info(
+            f"{path} was trained with lr_factors={format_value(factors)}, this run continues with "
+            f"{format_value(run.config.lr_factors)}"
+        )
     saved_resize = section.get("resize", "refuse")  # earlier versions refused
     if saved_resize != run.config.data.resize:
         run.log.info(

@@ -19,7 +19,7 @@ from plsc.engine.evaluation.data import check_global_batch, compare_samples, inp
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.sets_check import check_sets
 from plsc.engine.memory.check import check_memory
-from plsc.engine.program.build import EvalProgram, build_eval, build_train
+from plsc.engine.program.build import EvalProgram, TrainProgram, build_eval, build_train
 from plsc.engine.program.session import Session
 from plsc.engine.run import consistency
 from plsc.engine.run.run_log import clock
@@ -73,6 +73,7 @@ def train(run: Run) -> Result:
     program = build_train(config, run.user_objects, run.env, run.seed)
     consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
     _check_embedding_size(run, program.spec.embedding_size)
+    log_frozen(run, program)
     evaluation = build_eval(config, run.user_objects, run.env, config.test_batch_size) if config.with_test else None
     if evaluation is not None:
         require_same_parameters(program.main, evaluation.main)
@@ -312,6 +313,17 @@ def log_classes_without_images(run: Run) -> None:
             f"{found:,} of {number:,} classes have images (classifier.num_classes={number}{usual}; null counts them): "
             "the others cost memory and time, and are pushed away from all others"
         )
+
+
+def log_frozen(run: Run, program: TrainProgram) -> None:
+    """What ``model.freeze`` leaves as it is."""
+    if not program.frozen:
+        return
+    trained = sum(math.prod(value.shape) for value in program.parameters)
+    run.log.info(
+        f"model.freeze: {', '.join(run.config.model.freeze)}: not trained; batch norm and dropout as in evaluation, "
+        f"batch statistics as they are; {trained:,} parameters of the backbone are trained"
+    )
 
 
 def _check_embedding_size(run: Run, found: int) -> None:
