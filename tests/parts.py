@@ -28,7 +28,7 @@ PLAIN = _in_rooms({
     "checkpoint": "class_names link memory read retention run_lock save",
     "cli": "list main reshard",
     "config": "arcface_torch config extensions limits rules yaml",
-    "data": "augmentation_pixels augmentations balanced built_in_augmentations check_data contact_sheet folders"
+    "data": "align augmentation_pixels augmentations balanced built_in_augmentations check_data contact_sheet folders"
             " hostile_images jpeg label_map lists lmdb loader old_formats packing parquet record recordio resize"
             " sampler several shared_index sources tar transforms user_data",
     "engine": "meter",
