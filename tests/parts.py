@@ -55,8 +55,8 @@ ONCE = _in_rooms({
     "cli": "identify_ijb published_records report verify",
     "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
     "data": "readers stuck_data",
-    "dist": "consistency containers extensions frozen_runs initial own_losses_resumed own_metric readers remote "
-    "run_dirs saver unverified verification_sets",
+    "dist": "consistency containers extensions finetuning frozen_runs initial own_losses_resumed own_metric readers "
+    "remote run_dirs saver unverified verification_sets",
     "engine": "balanced_run best best_class consistency evaluate grace left_open loss_is_finite memory_check one_run "
     "own_source plan resizing result sets_check stored_settings verification_check",
     "evaluation": "memory page_in_browser pair_sets",
