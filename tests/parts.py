@@ -26,7 +26,7 @@ def _in_rooms(names: dict[str, str]) -> frozenset[str]:
 
 PLAIN = _in_rooms({
     "checkpoint": "class_names link memory read retention run_lock save",
-    "cli": "list main reshard",
+    "cli": "list main make_bin reshard",
     "config": "arcface_torch config extensions limits rules yaml",
     "data": "align augmentation_pixels augmentations balanced built_in_augmentations check_data contact_sheet folders"
             " hostile_images jpeg label_map lists lmdb loader old_formats packing parquet record recordio resize"
@@ -43,7 +43,7 @@ PLAIN = _in_rooms({
     "remote": "copies hadoop s3 transfer",
     "rows": "optimizer",
     "serving": "classification images untrusted",
-    "tools": "make_bin make_glyphs",
+    "tools": "make_glyphs",
     "weights": "damaged formula onnx torch_file",
 })
 
