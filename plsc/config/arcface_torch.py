@@ -25,6 +25,7 @@ BASE = {
 }  # fmt: skip
 _REQUIRED = ("num_classes", "num_epoch", "rec")
 NETWORKS = {"r18": "ResNet18", "r34": "ResNet34", "r50": "ResNet50", "r100": "ResNet100", "r200": "ResNet200"}
+OPTIMIZERS = {"sgd": "momentum", "adamw": "adamw"}
 # Keys without an effect here, and why; a note only where they are set to something that matters there.
 _WITHOUT_EFFECT = {
     "interclass_filtering_threshold": "not available: no negatives are filtered",
@@ -102,9 +103,10 @@ def _settings(path: str, given: Mapping[str, Any], ranks: int) -> dict[str, Any]
     network = given["network"]
     if not isinstance(network, str) or network not in NETWORKS:
         raise ConfigError(f"{path}: network={format_value(network)}: PLSC has {', '.join(NETWORKS)} of these networks")
-    if given["optimizer"] != "sgd":
+    if given["optimizer"] not in OPTIMIZERS:
         raise ConfigError(
-            f"{path}: optimizer={format_value(given['optimizer'])}: PLSC has sgd of these; see docs/add_an_optimizer.md"
+            f"{path}: optimizer={format_value(given['optimizer'])}: PLSC has {' and '.join(OPTIMIZERS)} of these; see "
+            "docs/add_an_optimizer.md"
         )
     batch_size = given["batch_size"]
     if type(batch_size) is not int:
@@ -114,6 +116,7 @@ def _settings(path: str, given: Mapping[str, Any], ranks: int) -> dict[str, Any]
         "model_save_dir": given["output"] or f"work_dirs/{name}", "seed": given["seed"],
         "train_batch_size": batch_size, "train_epochs": given["num_epoch"], "lr": given["lr"],
         "lr_reference_batch": batch_size * ranks, "momentum": given["momentum"], "weight_decay": given["weight_decay"],
+        "optimizer": {"name": OPTIMIZERS[given["optimizer"]]},
         "grad_clip_norm": 5.0, "test_period": given["verbose"], "log_period": given["frequent"],
         "lr_schedule": {"kind": "polynomial", "power": 1.0},
         "model": {"name": NETWORKS[network], "embedding_size": given["embedding_size"], "dropout": 0.0,

@@ -96,5 +96,23 @@ SCHEDULE = Extension(
     by_place=1,
     idle={"lr_schedule.unit": "boundaries", **{f"lr_schedule.{name}": name for name in _SCHEDULE_KEYS}},
 )  # fmt: skip
-OPTIMIZER = Extension(OPTIMIZERS, "optimizer.name", {"momentum": "momentum"}, idle={"momentum": "momentum"})
+OPTIMIZER = Extension(OPTIMIZERS, "optimizer.name", {"momentum": "momentum"})
+CLASS_OPTIMIZER = Extension(OPTIMIZERS, "class_optimizer.name", {"momentum": "momentum"})
 EXTENSIONS = (MODEL, SOURCE, SCHEDULE, OPTIMIZER)
+
+
+def class_optimizer_of(settings: Settings) -> Extension:
+    """The extension that names the optimizer of the class centres."""
+    return OPTIMIZER if settings.class_optimizer.name is None else CLASS_OPTIMIZER
+
+
+def check_optimizers(settings: Settings) -> None:
+    """Raise ConfigError for wrong options, and for an optimizer that cannot update class centres."""
+    OPTIMIZER.check(settings)
+    of_classes = class_optimizer_of(settings)
+    of_classes.check(settings)
+    if not of_classes.chosen(settings).for_rows:
+        raise ConfigError(
+            f"{of_classes.key}={value_of(settings, of_classes.key)!r}: reads the whole parameter, and class centres "
+            "are updated row by row; set class_optimizer.name: momentum or adamw"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from plsc.config.extensions import EXTENSIONS, SOURCE, value_of
+from plsc.config.extensions import EXTENSIONS, OPTIMIZER, SOURCE, class_optimizer_of, value_of
 from plsc.config.format_value import format_value
 from plsc.config.keys import OPTIONS
 from plsc.config.losses import make_loss
@@ -13,6 +13,7 @@ from plsc.config.schema import Settings
 from plsc.config.stages import frozen_with_factor
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
+from plsc.signatures import accepted
 
 _TEST_KEYS = ("test_period", "test_batch_size", "data.val_targets", "metrics", "metric_options")
 MAX_IMAGE_VALUES = 2**28  # a gigabyte in float32
@@ -106,6 +107,8 @@ def _check_initial(settings: Settings) -> None:
     kind = settings.init_from
     if kind != "none" and not settings.init_checkpoint:
         raise ConfigError(f"init_from={kind!r}: init_checkpoint is empty; set it to a checkpoint or a run")
+    if kind == "classes" and not settings.label_map:
+        raise ConfigError("init_from='classes': label_map is empty; set it to a file of old_label<TAB>new_label lines")
     if kind != "none" and settings.checkpoint_dir:
         raise ConfigError(
             f"init_from={kind!r}: starts a new run and checkpoint_dir={settings.checkpoint_dir!r} continues an old "
@@ -174,7 +177,11 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     remote = settings.remote
     on_fs = remote.fs_dir_for_save is not None or remote.fs_checkpoint_dir is not None
     on_hdfs = on_fs or any((url or "").startswith("hdfs://") for url in (remote.save_url, settings.checkpoint_dir))
+    optimizers = [one.chosen(settings) for one in (OPTIMIZER, class_optimizer_of(settings))]
+    steady = not any(accepted(one, ("momentum",)) for one in optimizers)
     return [
+        (f"optimizer.name: {settings.optimizer.name}", steady, ("momentum",)),
+        ("class_optimizer.name: null", settings.class_optimizer.name is None, ("class_optimizer.options",)),
         ("with_test: false", not settings.with_test, _TEST_KEYS),
         ("init_from: none", settings.init_from == "none", ("init_checkpoint",)),
         (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plsc.config import OPTIONS, Config
-from plsc.config.extensions import MODEL, OPTIMIZER, SCHEDULE, SOURCE
+from plsc.config.extensions import MODEL, SCHEDULE, SOURCE, check_optimizers
 from plsc.config.rules import changed
 from plsc.errors import ConfigError
 
@@ -40,7 +40,7 @@ class UserObjects:
             SOURCE.check(config.settings)
         SCHEDULE.check(config.settings)
         if self.optimizer is None:
-            OPTIMIZER.check(config.settings)
+            check_optimizers(config.settings)
         _check_attribute("param_attr", self.param_attr)
         _check_attribute("bias_attr", self.bias_attr)
 
@@ -54,7 +54,8 @@ class UserObjects:
 
     def without_effect(self, config: Config) -> list[str]:
         """A line for every key that was changed from its default but has no effect because of a user object."""
-        rate = ["lr", "lr_reference_batch", "momentum", "weight_decay", *_keys("lr_schedule."), *_keys("optimizer.")]
+        rate = ["lr", "lr_reference_batch", "momentum", "weight_decay", *_keys("lr_schedule."), *_keys("optimizer."),
+                *_keys("class_optimizer.")]  # fmt: skip
         source = ["data.dataset", "data.options", "data.label_file", "data.sources", "data.random_flip",
                   "data.augmentations", "data.pixel_std"]  # fmt: skip
         own_data = self.train_dataset is not None or self.train_reader is not None

@@ -12,7 +12,8 @@ from plsc.rows.param_attr import weight_decay_of
 def update_parameters(parameters: list, gradients: list, update: Update) -> list[str]:
     """Append the update of each parameter, in place; returns the names of the optimizer's states.
 
-    ParamAttr(learning_rate=...) of a parameter multiplies the learning rate; its L2Decay replaces the weight decay.
+    ParamAttr(learning_rate=...) of a parameter multiplies the learning rate; its L2Decay replaces the weight decay, and
+    the 0 of a parameter of one dimension without ``update.decay_vectors``.
     """
     learning_rate, optimizer = update.rate, update.optimizer
     names = []
@@ -21,7 +22,8 @@ def update_parameters(parameters: list, gradients: list, update: Update) -> list
             static.create_state(f"{slot.name}.{parameter.name}", list(parameter.shape), "float32", slot.initial)
             for slot in optimizer.slots
         )
-        decay = weight_decay_of(parameter, update.weight_decay, f"parameter {parameter.name}")
+        decays = update.decay_vectors or len(parameter.shape) > 1
+        decay = weight_decay_of(parameter, update.weight_decay if decays else 0.0, f"parameter {parameter.name}")
         factor = (getattr(parameter, "optimize_attr", None) or {}).get("learning_rate", 1.0)
         scaled = learning_rate if factor == 1.0 else learning_rate * float(factor)
         step = Step(scaled, decay, update.numbers, paddle)

@@ -132,6 +132,7 @@ class RowOptimizer(abc.ABC):
         new_weight, new_slots = self.step(weight, slots, gradient, step)
         return [keep_if_skipped(found_inf, old, new) for old, new in zip((weight, *slots), (new_weight, *new_slots))]
 
+    for_rows: ClassVar[bool] = True  # False: a formula of the whole parameter, for the backbone only
     pairs_rows: ClassVar[bool] = False  # True: sampled rows may use the layout of plsc.rows.row_kernels
 
     def rows_class(self, sampled: bool) -> Callable | None:
@@ -145,7 +146,7 @@ class Update:
     """One step of an optimizer in the program being built, for the backbone and for the rows.
 
     ``learning_rate`` [1] float32; ``weight_decay``: the setting; ``numbers`` [1] each; ``found_inf`` [1] bool or None:
-    if True, no weight changes.
+    if True, no weight changes. ``decay_vectors``: parameters of one dimension decay as well.
     """
 
     optimizer: RowOptimizer
@@ -153,6 +154,7 @@ class Update:
     weight_decay: float
     numbers: tuple = ()
     found_inf: Any = None
+    decay_vectors: bool = True
 
     @property
     def rate(self):

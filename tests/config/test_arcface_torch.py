@@ -76,7 +76,7 @@ def test_base_comes_first(tmp_path):
     ("config.lr = 9**9**9", "no literal"), ("config.seed = None or 3", "no literal"),
     ("for i in range(3): pass", "only `config.NAME = value`"),
     ("config.network = 'mbf'", "network='mbf': PLSC has r18"),
-    ("config.optimizer = 'adamw'", "PLSC has sgd of these"),
+    ("config.optimizer = 'rmsprop'", "PLSC has sgd and adamw of these"),
     ("config.margin_list = (1.0, 0.5)", "must be three numbers"),
     ("config.margin_list = (2.0, 0.5, 0.0)", "no loss with these margins"), ("config.lr = -1", "lr=-1"),
     ("config.batch_size = 'a'", "must be a whole number"), ("x ===", "is no Python file"), ("(" * 5000, "is no Python"),

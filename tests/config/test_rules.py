@@ -8,6 +8,7 @@ import pytest
 
 from plsc.config import Config
 from plsc.config.rules import splits
+from plsc.config.user_objects import UserObjects
 from plsc.errors import ConfigError
 from plsc.parallel import shards
 
@@ -193,3 +194,30 @@ def test_a_frozen_stage_has_no_learning_rate(freeze, factors):
     config = Config.from_dict({"model": {"freeze": freeze}, "lr_factors": factors})
     assert "stem is frozen by model.freeze" in refusal(config)
     Config.from_dict({"model": {"freeze": freeze}, "lr_factors": {"head": 3}}).check(1, None)
+
+
+def test_optimizers_that_cannot_update_class_centres():
+    config = Config.from_dict({"optimizer": {"name": "lars"}})
+    with pytest.raises(ConfigError, match="optimizer.name='lars': reads the whole parameter, and class centres are up"):
+        UserObjects().check(config)
+    config.set("class_optimizer.name", "lamb")
+    with pytest.raises(ConfigError, match="class_optimizer.name='lamb': reads the whole parameter.* set class_optim"):
+        UserObjects().check(config)
+    config.set("class_optimizer.name", "adamw")
+    config.set("class_optimizer.options", {"beta4": 1})
+    with pytest.raises(ConfigError, match="class_optimizer.options={'beta4': 1}: optimizer 'adamw': there is no"):
+        UserObjects().check(config)
+    config.set("class_optimizer.options", {"beta1": 0.5})
+    UserObjects().check(config)
+
+
+def test_momentum_is_said_to_be_idle_where_neither_optimizer_takes_it():
+    def lines(**names):
+        sections = {name: {"name": value} for name, value in names.items()}
+        return Config.from_dict({"momentum": 0.5, **sections}).without_effect()
+
+    (line,) = lines(optimizer="adamw")
+    assert line == "momentum=0.5: has no effect with optimizer.name: adamw"
+    assert lines(optimizer="adamw", class_optimizer="momentum") == lines(class_optimizer="adamw") == []
+    (line,) = Config.from_dict({"class_optimizer": {"options": {"beta1": 0.5}}}).without_effect()
+    assert line == "class_optimizer.options={'beta1': 0.5}: has no effect with class_optimizer.name: null"

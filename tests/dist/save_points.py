@@ -25,7 +25,8 @@ CASES = {
     "float16": (1, {"classifier.storage": "float16"}),
     "2 ranks compiled": (2, {}),
     "2 ranks, replicas": (2, {"classifier.model_parallel": False}),
-    "a user's optimizer": (2, {"plugins": ["adamw.py"], "optimizer.name": "adamw", "lr": 0.5}),
+    "a user's optimizer": (2, {"plugins": ["my_adamw.py"], "optimizer.name": "lamb", "class_optimizer.name": "my_adamw",
+                              "lr": 0.5}),
 }
 # With Paddle 2.6 those that take other operations of Paddle; where a run is saved is the same program's.
 AGAIN = ("compiled", "Paddle's operations", "2 ranks compiled", "a user's optimizer")
@@ -72,7 +73,8 @@ def as_loaded_by_one_rank(run_dir: Path, step: int, options: dict) -> None:
 def write_page(cwd: Path) -> None:
     """The optimizer of docs/add_an_optimizer.md, which makes up for missed steps one by one."""
     page = (Path(__file__).parents[2] / "docs" / "add_an_optimizer.md").read_text(encoding="utf-8")
-    (cwd / "adamw.py").write_text(page.partition("```python\n# adamw.py\n")[2].partition("```")[0], encoding="utf-8")
+    code = page.partition("```python\n# my_adamw.py\n")[2].partition("```")[0]
+    (cwd / "my_adamw.py").write_text(code, encoding="utf-8")
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ MOMENTUM = optimizers.Momentum(0.9)
 # comes from larger ones, so that it is some times larger than with momentum.
 ADAMW = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}
 REFERENCES = {
-    "adamw": optimizers.AdamW(**ADAMW), "sgdw": optimizers.SGDW(), "slow_momentum": MOMENTUM,
+    "my_adamw": optimizers.AdamW(**ADAMW), "sgdw": optimizers.SGDW(), "slow_momentum": MOMENTUM,
     "replayed_momentum": MOMENTUM,
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ def write_plugins(directory: Path) -> list[str]:
     found = [(block.text, re.match(r"# (\S+\.py)\n", block.text)) for block in
              blocks(ROOT / "docs" / "add_an_optimizer.md")]  # fmt: skip
     files = {name[1]: text for text, name in found if name is not None} | {"slow.py": SLOW_MOMENTUM}
-    assert set(files) == {"adamw.py", "sgdw.py", "slow.py"}
+    assert set(files) == {"my_adamw.py", "sgdw.py", "slow.py"}
     for name, text in files.items():
         (directory / name).write_text(text, encoding="utf-8")
     return [str(directory / name) for name in files]
@@ -55,23 +55,24 @@ def write_plugins(directory: Path) -> list[str]:
 def case(name, optimizer, sampled, config=None, steps=12, **options):
     num_classes, ratio = (203, 0.2) if sampled else (29, 1.0)
     classifier = {"sample_ratio": ratio, **options.pop("classifier", {})}
-    chosen = {"name": optimizer, "options": ADAMW if optimizer == "adamw" else {}}
+    chosen = {"name": optimizer, "options": ADAMW if optimizer == "my_adamw" else {}}
     options.update(config={"optimizer": chosen, **(config or {})}, classifier=classifier)
     made = make_case(f"{optimizer}, {name}", num_classes, steps, **options)
-    if optimizer == "adamw":
+    if optimizer == "my_adamw":
         made["rates"] = [0.1 * rate for rate in made["rates"]]  # a step of it is about the rate
     return made
 
 
 LOOPS, PIECES = {"block_rows": 5, "few_blocks": 0}, {"block_rows": 5, "few_blocks": 40}
 CASES = [
-    case("full", "adamw", False, **LOOPS),
-    case("data parallel", "adamw", False, classifier={"model_parallel": False}),
-    case("sampled", "adamw", True, **LOOPS),
-    case("own rate", "adamw", True, lr_factor=0.5, **PIECES),
-    case("clipped", "adamw", True, {"grad_clip_norm": 0.05}),
-    case("softmax data parallel", "adamw", True, classifier={"loss_type": "softmax", "model_parallel": False}, **LOOPS),
-    case("many steps", "adamw", True, classifier={"sample_ratio": 0.05}, steps=60, **PIECES),
+    case("full", "my_adamw", False, **LOOPS),
+    case("data parallel", "my_adamw", False, classifier={"model_parallel": False}),
+    case("sampled", "my_adamw", True, **LOOPS),
+    case("own rate", "my_adamw", True, lr_factor=0.5, **PIECES),
+    case("clipped", "my_adamw", True, {"grad_clip_norm": 0.05}),
+    case("softmax data parallel", "my_adamw", True, classifier={"loss_type": "softmax", "model_parallel": False},
+         **LOOPS),
+    case("many steps", "my_adamw", True, classifier={"sample_ratio": 0.05}, steps=60, **PIECES),
     case("sampled", "sgdw", True, **PIECES),
     case("full", "slow_momentum", False, **LOOPS),
     case("clipped", "slow_momentum", True, {"grad_clip_norm": 0.05}),
@@ -99,13 +100,13 @@ def outcome(tmp_path_factory):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_training_is_that_of_the_dense_optimizer(outcome, world_size, name):
     optimizer = name.partition(",")[0]
-    looser = 8.0 if optimizer == "adamw" else 1.0
+    looser = 8.0 if optimizer == "my_adamw" else 1.0
     check_training(BY_NAME[name], [rank[name] for rank in outcome[world_size]], REFERENCES[optimizer], looser)
 
 
 def test_rows_waited(outcome):
     """The test would say nothing otherwise."""
-    samples = outcome[1][0]["adamw, sampled"]["sample"]
+    samples = outcome[1][0]["my_adamw, sampled"]["sample"]
     last = np.zeros(203, int)
     waits = []
     for step, sample in enumerate(samples, 1):

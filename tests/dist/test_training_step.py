@@ -131,13 +131,17 @@ CASES += [
 
 
 def train(case, start, first_weight, samples, optimizer):
-    """The same steps in NumPy: (losses, backbone weight, bias, classifier weight, its states, [(acc1, acc5)])."""
+    """The same steps in NumPy: (losses, backbone weight, bias, classifier weight, its states, [(acc1, acc5)]).
+    ``optimizer``: one, or a pair, of the backbone and of the classes."""
+    of_net, of_rows = optimizer if isinstance(optimizer, tuple) else (optimizer, optimizer)
     classifier = case["config"]["classifier"]
     margins = {"arcface": (1, 0.5, 0), "cosface": (1, 0, 0.35), "softmax": None}[classifier.get("loss_type", "arcface")]
     scale = classifier["scale"] if margins is not None else 1.0
     weight, bias = (np.asarray(value, np.float64) for value in sorted(start.values(), key=lambda v: -v.ndim))
     rows = np.asarray(first_weight, np.float64)
-    states = [optimizer.start(value) for value in (weight, bias, rows)]
+    optimizers = (of_net, of_net, of_rows)
+    states = [one.start(value) for one, value in zip(optimizers, (weight, bias, rows))]
+    decays = [DECAY, DECAY if case["config"].get("optimizer", {}).get("decay_vectors", True) else 0.0, DECAY]
     losses, accuracies = [], []
     for step, rate in enumerate(case["rates"]):
         image = case["images"][step].reshape(GLOBAL_BATCH, -1).astype(np.float64)
@@ -156,8 +160,10 @@ def train(case, start, first_weight, samples, optimizer):
         accuracies.append(accuracy(feature, centres, number))
         rates = [rate, rate, rate * (case.get("lr_factor") or 1.0)]
         weight, bias, rows = (
-            optimizer.step(value, state, gradient, own, DECAY, step + 1)
-            for value, state, gradient, own in zip([weight, bias, rows], states, gradients, rates)
+            one.step(value, state, gradient, own, decay, step + 1)
+            for one, value, state, gradient, own, decay in zip(
+                optimizers, [weight, bias, rows], states, gradients, rates, decays
+            )
         )
         losses.append(loss)
     return losses, weight, bias, rows, states[2], accuracies

@@ -65,7 +65,8 @@ def run_case(env, case):
     section = config.classifier
     one_way = section.model_parallel or env.world_size == 1
     compiled = section.compiled and one_way and program.shard.samples and section.storage == "float32"
-    paired = compiled and parts.optimizer is None and device == "cpu" and config.optimizer.name == "momentum"
+    paired = compiled and parts.optimizer is None and device == "cpu"
+    paired = paired and (config.class_optimizer.name or config.optimizer.name) == "momentum"
     assert program.rows.spec.paired == paired  # a case is about what it says
     if "pieces" in case:  # a batch of more labels than there are places has a sample of unknown size, and so a loop
         kinds = {op.kind for op in program_view.operations(program.main)}

@@ -44,3 +44,29 @@ class Momentum:
     def step(self, weight, states, gradient, rate, decay, count):
         states[0][...] = self.momentum * states[0] + gradient + decay * weight
         return weight - rate * states[0]
+
+
+class Lamb(AdamW):
+    """You et al. 2020, algorithm 2, phi the identity; weights of one dimension without the ratio."""
+
+    def step(self, weight, states, gradient, rate, decay, count):
+        change = (weight - super().step(weight, states, gradient, 1.0, 0.0, count)) + decay * weight
+        sizes = np.linalg.norm(weight), np.linalg.norm(change)
+        ratio = sizes[0] / sizes[1] if weight.ndim > 1 and min(sizes) > 0 else 1.0
+        return weight - rate * ratio * change
+
+
+class Lars:
+    """You et al. 2017, algorithm 1; weights of one dimension without the ratio."""
+
+    def __init__(self, momentum, trust):
+        self.momentum, self.trust = momentum, trust
+
+    def start(self, weight):
+        return [np.zeros_like(weight)]
+
+    def step(self, weight, states, gradient, rate, decay, count):
+        size, below = np.linalg.norm(weight), np.linalg.norm(gradient) + decay * np.linalg.norm(weight)
+        ratio = self.trust * size / below if weight.ndim > 1 and size * below > 0 else 1.0
+        states[0][...] = self.momentum * states[0] + rate * ratio * (gradient + decay * weight)
+        return weight - states[0]

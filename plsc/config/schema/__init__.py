@@ -17,7 +17,7 @@ from plsc.config.schema.classifier import DIST_LOSSES, Classifier
 from plsc.config.schema.data import Data
 from plsc.config.schema.mixed_precision import MixedPrecision
 from plsc.config.schema.model import Model
-from plsc.config.schema.optimizer import Optimizer
+from plsc.config.schema.optimizer import ClassOptimizer, Optimizer
 from plsc.config.schema.remote import Remote
 from plsc.config.schema.schedule import LrSchedule
 from plsc.config.schema.using import Export, Predict
@@ -86,16 +86,12 @@ class Settings:
         "is always accepted.",
     )  # fmt: skip
     init_from: str = option(
-        "none", "Start a new run with weights of `init_checkpoint`: its backbone, or also the centres of its classes. "
-        "Everything else, momentum and steps start from zero. A resumed run ignores it.",
+        "none", "Start a new run with weights of `init_checkpoint`: its backbone, or also the centres of the classes "
+        "that `label_map` names. Everything else, momentum and steps start from zero. A resumed run ignores it.",
         choices=("none", "backbone", "classes"),
     )  # fmt: skip
     init_checkpoint: str = option("", "The checkpoint for `init_from`, or the directory of a run.")
-    label_map: str = option(
-        "", "For `init_from: classes`: a text file with lines of old label, tab, new label; other classes are new. "
-        "Empty takes the classes of the same name, if the checkpoint and the data have names of classes, else those of "
-        "the same number, if there are as many.",
-    )  # fmt: skip
+    label_map: str = option("", "For `init_from: classes`: a text file with lines of old label, tab, new label.")
     save_period: int = option(
         0, "Save a checkpoint every so many steps, in addition to the end of each epoch and of the run; 0 saves only "
         "those.",
@@ -182,6 +178,7 @@ class Settings:
     )
     lr_schedule: LrSchedule = section(LrSchedule, LrSchedule.__doc__)
     optimizer: Optimizer = section(Optimizer, Optimizer.__doc__)
+    class_optimizer: ClassOptimizer = section(ClassOptimizer, ClassOptimizer.__doc__)
     model: Model = section(Model, Model.__doc__)
     classifier: Classifier = section(Classifier, Classifier.__doc__)
     data: Data = section(Data, Data.__doc__)

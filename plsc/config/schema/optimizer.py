@@ -10,7 +10,7 @@ from plsc.registry import OPTIMIZERS
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """The optimizer of backbone and class centres."""
+    """The optimizer of the backbone, and of the class centres unless `class_optimizer` names another."""
 
     name: str = option(
         "momentum", "The optimizer (`plsc list optimizers`), or your own from a module in `plugins`. With sampled "
@@ -18,3 +18,18 @@ class Optimizer:
         registry=OPTIMIZERS,
     )  # fmt: skip
     options: dict = option({}, "Further options of the optimizer: parameters of its constructor.")
+    decay_vectors: bool = option(
+        True, "Weight decay also for the backbone's parameters of one dimension: biases, scales and shifts of norms, "
+        "slopes of PReLU. false leaves them out, as is usual with adamw; the L2Decay of a ParamAttr takes precedence.",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassOptimizer:
+    """The optimizer of the class centres, where it is another one than that of the backbone."""
+
+    name: str | None = option(
+        None, "The optimizer of the class centres (`plsc list optimizers`); null: that of the backbone. lars and lamb "
+        "need one, because they read whole parameters: momentum or adamw.", registry=OPTIMIZERS,
+    )  # fmt: skip
+    options: dict = option({}, "Its further options: parameters of its constructor.")

@@ -46,9 +46,8 @@ def publish(final: str) -> None:
     """
     unfinished, replaced = unfinished_dir(final), _replaced(final)
     remove_temporaries(unfinished)
-    for place, directories, names in os.walk(unfinished):
-        for name in (*names, *directories):
-            flush_path(os.path.join(place, name))
+    for name in os.listdir(unfinished):
+        flush_path(os.path.join(unfinished, name))
     if os.path.lexists(final) and os.path.isdir(replaced):
         shutil.rmtree(replaced)
     put_directory(unfinished, final, replaced)

@@ -15,10 +15,11 @@ from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, classify
 from plsc.classifiers.initializer import ShardInitializer, bias_value, default_distribution, distribution_of
 from plsc.config import Config
-from plsc.config.extensions import MODEL, OPTIMIZER
+from plsc.config.extensions import MODEL
 from plsc.config.stages import HEAD
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.gradients import Gradients, Reduction
+from plsc.engine.program.optimizers import Optimizers, Updates
 from plsc.engine.program.variables import Role, Variable, variables
 from plsc.errors import ConfigError
 from plsc.models import build_feature, build_model
@@ -30,7 +31,7 @@ from plsc.optim.parameters import update_parameters
 from plsc.parallel.environment import Environment
 from plsc.rows import row_kernels
 from plsc.rows.blocks import BLOCK_ROWS
-from plsc.rows.optimizer import RowOptimizer, Update, build_optimizer
+from plsc.rows.optimizer import RowOptimizer
 from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
 from plsc.rows.skipped import zero_if_skipped
@@ -44,8 +45,8 @@ class TrainProgram:
     ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
     to values. ``variables`` are the persistable ones that are equal on every rank, with their roles; those of
     this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones, ``frozen`` the names of all
-    its variables that ``model.freeze`` keeps as they are. ``optimizer``: None with a
-    user's optimizer; ``optimizer_count`` names the variable that counts its steps, where it wants to know their number
+    its variables that ``model.freeze`` keeps as they are. ``optimizers``: None with a user's optimizer;
+    ``optimizer_count`` names the variable that counts their steps, where one wants to know their number
     (RowOptimizer.numbers).
     """
 
@@ -58,7 +59,7 @@ class TrainProgram:
     shard: Shard
     rows: ShardRows
     parameters: list[Any]
-    optimizer: RowOptimizer | None
+    optimizers: Optimizers | None
     optimizer_count: str | None
     frozen: frozenset[str] = frozenset()
 
@@ -136,27 +137,26 @@ def build_train(
         spec = replace(make_spec(config, feature.shape[1], seed), dry_run=options.dry_run)
         shard = Shard.of(spec, env)
         _check_kernel_size(config, spec, shard, env)
-        optimizer = None if user_objects.optimizer is not None else make_optimizer(config)
+        optimizers = None if user_objects.optimizer is not None else Optimizers.of(config)
+        own = None if optimizers is None else optimizers.rows
         rate = RowRate(config.weight_decay, config.lr_factors.get(HEAD, 1.0))
-        rows = make_rows(user_objects, spec, shard, env, optimizer, rate)
+        rows = make_rows(user_objects, spec, shard, env, own, rate)
         scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
         step = static.create_state("classifier.step", [1], "int64")
         ops.increment_(step)
         loss_scale = None if scaling is None else scaling.scale
-        update, count = None, None
-        if optimizer is not None:
-            numbers, count = _numbers_of_step(optimizer, feeds)
-            update = Update(optimizer, feeds["learning_rate"], config.weight_decay, numbers)
-        move = rows.mover(update) if block_rows is not None and _can_update_in_backward(config, env) else None
+        updates, move = None, None
+        if optimizers is not None:
+            updates = Updates.create(optimizers, feeds["learning_rate"], config)
+            feeds.update(updates.feeds)
+            if block_rows is not None and _can_update_in_backward(config, env):
+                move = rows.mover(updates.rows)
         context = StepContext(spec, shard, env, step, loss_scale, block_rows, move)
         output = classify(feature, inputs["label"], rows, context)
         reduction = Reduction(env, spec.model_parallel, config.grad_clip_norm, options.bucket_bytes)
         moving = {name: value for name, value in backbone.items() if name not in stages.frozen}
         gradients = Gradients.build(feature, output, moving, feeds["stop"], scaling, reduction)
-        optimizer_states = _append_update(user_objects, gradients, rows, update)
-        if count is not None:
-            _count_step(count, gradients.found)
-            optimizer_states += variables(Role.OPTIMIZER, [count.name])
+        optimizer_states = _append_update(user_objects, gradients, rows, updates)
         loss_states = _append_loss_states(output, gradients.found)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
@@ -170,34 +170,11 @@ def build_train(
     ]  # fmt: skip
     feeds.update(rows.feeds)
     parameters = gradients.parameters
-    count_name = None if count is None else count.name
+    count = updates.count.name if updates is not None and updates.count is not None else None
     return TrainProgram(
-        main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizer, count_name,
+        main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizers, count,
         frozenset(stages.frozen),
     )  # fmt: skip
-
-
-def make_optimizer(config: Config) -> RowOptimizer:
-    """The optimizer that the section ``optimizer`` names. Raises ConfigError."""
-    return build_optimizer(config.optimizer.name, OPTIMIZER.arguments(config.settings))
-
-
-def _numbers_of_step(optimizer: RowOptimizer, feeds: dict[str, Any]) -> tuple:
-    """(what RowOptimizer.numbers gives for a step, as values [1]; the state that counts the steps, or None)."""
-    width = len(optimizer.numbers(1))
-    if not width:
-        return (), None
-    feeds["optimizer_numbers"] = paddle.static.data("optimizer_numbers", [width], "float32")
-    count = static.create_state("optimizer.steps", [1], "int64")
-    return tuple(paddle.split(feeds["optimizer_numbers"], width)), count
-
-
-def _count_step(count, found) -> None:
-    """Increment the count, except in a skipped step."""
-    if found is None:
-        ops.increment_(count)
-    else:
-        paddle.assign(paddle.where(found, count, count + 1), output=count)
 
 
 def _check_kernel_size(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
@@ -260,17 +237,19 @@ def _can_update_in_backward(config: Config, env: Environment) -> bool:
     return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)
 
 
-def _append_update(user_objects: UserObjects, gradients, rows, update: Update | None) -> list[Variable]:
+def _append_update(user_objects: UserObjects, gradients, rows, updates: Updates | None) -> list[Variable]:
     """Append the update of backbone and rows; returns the replicated states that it creates."""
     main = paddle.static.default_main_program()
     for target, mean in zip(gradients.statistics, gradients.mean_statistics):
         if target is not mean:
             paddle.assign(mean, output=target)
-    if update is not None:
-        update = replace(update, found_inf=gradients.found)
+    if updates is not None:
+        found = gradients.found
         if gradients.rows is not None:
-            rows.update(gradients.rows, update)
-        return variables(Role.OPTIMIZER, update_parameters(gradients.parameters, gradients.replicated, update))
+            rows.update(gradients.rows, replace(updates.rows, found_inf=found))
+        update = replace(updates.backbone, found_inf=found)
+        states = update_parameters(gradients.parameters, gradients.replicated, update)
+        return variables(Role.OPTIMIZER, states + updates.count_step(found))
     before = set(static.persistables(main))
     replicated = zero_if_skipped(gradients.found, gradients.replicated)
     ops.apply_gradients(user_objects.optimizer, list(zip(gradients.parameters, replicated)))

@@ -40,7 +40,7 @@ class Session:
         self._seed = seed
         self.history = None
         if program.rows.touched is not None:
-            self.history = RowHistory(program.optimizer, program.rows.weight_decay)
+            self.history = RowHistory(program.optimizers.rows, program.rows.weight_decay)
         self._blocks = _BlockPrograms(program)
 
     def start(self, group: Group) -> None:
@@ -70,8 +70,7 @@ class Session:
             feed["row_table"] = self.history.table()
             feed["window_step"] = np.array([self.history.steps], np.int64)
         numbers = self._numbers_of_step()
-        if numbers:
-            feed["optimizer_numbers"] = np.array(numbers, np.float32)
+        feed.update({name: np.array(values, np.float32) for name, values in numbers.items()})
         # dropout draws from Paddle's generator: seeded by the step, a resumed run draws what it would have drawn
         paddle.seed(step_seed(self._seed, number, self.env.rank))
         self._steps += 1
@@ -79,15 +78,16 @@ class Session:
         results = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in zip(self.program.fetches, values)}
         if self.history is not None:
             skipped = results.get("skipped", 0.0) > 0
-            self.history.advance(learning_rate * self.program.rows.lr_factor, skipped, numbers)
+            rate, optimizers = learning_rate * self.program.rows.lr_factor, self.program.optimizers
+            self.history.advance(rate, skipped, optimizers.row_numbers(numbers))
         return results
 
-    def _numbers_of_step(self) -> tuple[float, ...]:
-        """RowOptimizer.numbers of the next step."""
+    def _numbers_of_step(self) -> dict[str, tuple[float, ...]]:
+        """RowOptimizer.numbers of the next step, by the inputs of the program."""
         if self.program.optimizer_count is None:
-            return ()
-        done = int(self._read(self.program.optimizer_count)[0])
-        return tuple(map(float, self.program.optimizer.numbers(done + 1)))
+            return {}
+        count = int(self._read(self.program.optimizer_count)[0]) + 1
+        return {name: tuple(map(float, one.numbers(count))) for name, one in self.program.optimizers.feeds.items()}
 
     def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
         """Run a program in this session's variables."""

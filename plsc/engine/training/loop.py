@@ -72,6 +72,7 @@ def train(run: Run) -> Result:
     log_classes_without_images(run)
     program = build_train(config, run.user_objects, run.env, run.seed)
     consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
+    _log_repeated_steps(run, program)
     _check_embedding_size(run, program.spec.embedding_size)
     log_frozen(run, program)
     evaluation = build_eval(config, run.user_objects, run.env, config.test_batch_size) if config.with_test else None
@@ -108,7 +109,7 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             for built in filter(None, (program, evaluation)):
                 use_onednn(built.main)
         if opened is None:
-            load_initial_weights(run, session, data)
+            load_initial_weights(run, session)
         else:
             checkpointing.load(run, session, *opened)
             run.log.info(f"continue from {opened[0]}, step {progress.step}")
@@ -242,7 +243,8 @@ class Loop:
     def _log_saturation(self, name: str, cut: int) -> None:
         new, self._saturated[name] = cut - self._saturated.get(name, 0), cut
         if new > 0:
-            (limit,) = (slot.float16_limit for slot in self._session.program.optimizer.slots if slot.cut_count == name)
+            slots = self._session.program.optimizers.rows.slots
+            (limit,) = (slot.float16_limit for slot in slots if slot.cut_count == name)
             self._run.log.info(
                 f"classifier.storage=float16: {new:,} values of this rank's {name.removesuffix('_cut')} were too large "
                 f"and were clipped to {limit:.2f}; bfloat16 and float32 hold them"
@@ -324,6 +326,15 @@ def log_frozen(run: Run, program: TrainProgram) -> None:
         f"model.freeze: {', '.join(run.config.model.freeze)}: not trained; batch norm and dropout as in evaluation, "
         f"batch statistics as they are; {trained:,} parameters of the backbone are trained"
     )
+
+
+def _log_repeated_steps(run: Run, program: TrainProgram) -> None:
+    if program.rows.touched is not None and program.optimizers.repeats_missed_steps:
+        run.log.info(
+            f"class centres: {program.optimizers.rows.name} repeats the steps that a class has missed, some "
+            f"{10 / program.spec.sample_ratio:,.0f} passes over the sampled classes in each step; "
+            "class_optimizer.name: momentum makes up for them in one"
+        )
 
 
 def _check_embedding_size(run: Run, found: int) -> None:

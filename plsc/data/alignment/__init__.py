@@ -1,1 +1,0 @@
-"""Five-point alignment of face images: `plsc align`."""

@@ -1,0 +1,88 @@
+"""The optimizers of backbone and class centres in the training program, and the numbers that they get in each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+
+from plsc.backend import ops, static
+from plsc.config import Config
+from plsc.config.extensions import OPTIMIZER, check_optimizers, class_optimizer_of, value_of
+from plsc.rows.optimizer import RowOptimizer, Update, build_optimizer
+
+NUMBERS, CLASS_NUMBERS = "optimizer_numbers", "class_optimizer_numbers"  # inputs of the program
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """The optimizer of the backbone and that of the class centres, which may be the same object."""
+
+    backbone: RowOptimizer
+    rows: RowOptimizer
+
+    @classmethod
+    def of(cls, config: Config) -> Optimizers:
+        """Those that the sections ``optimizer`` and ``class_optimizer`` name. Raises ConfigError."""
+        settings = config.settings
+        check_optimizers(settings)
+        backbone = build_optimizer(settings.optimizer.name, OPTIMIZER.arguments(settings))
+        one = class_optimizer_of(settings)
+        if one is OPTIMIZER:
+            return cls(backbone, backbone)
+        return cls(backbone, build_optimizer(value_of(settings, one.key), one.arguments(settings)))
+
+    @property
+    def repeats_missed_steps(self) -> bool:
+        """True where class centres make up missed steps one by one."""
+        return type(self.rows).bring_up_to_date is RowOptimizer.bring_up_to_date
+
+    @property
+    def feeds(self) -> dict[str, RowOptimizer]:
+        """{input of the program: the optimizer whose RowOptimizer.numbers it takes}."""
+        both = {NUMBERS: self.backbone}
+        if self.rows is not self.backbone:
+            both[CLASS_NUMBERS] = self.rows
+        return {name: optimizer for name, optimizer in both.items() if len(optimizer.numbers(1))}
+
+    def row_numbers(self, numbers: dict[str, tuple]) -> tuple:
+        """Those of the class centres among the numbers of a step, by ``feeds``."""
+        return next((numbers[name] for name, optimizer in self.feeds.items() if optimizer is self.rows), ())
+
+
+@dataclass(frozen=True)
+class Updates:
+    """One step of both optimizers in the program being built. ``feeds``: its inputs; ``count``: the state that counts
+    the steps, or None where neither optimizer wants to know their number."""
+
+    backbone: Update
+    rows: Update
+    feeds: dict[str, Any]
+    count: Any
+
+    @classmethod
+    def create(cls, optimizers: Optimizers, learning_rate, config: Config) -> Updates:
+        """Create the inputs and the count."""
+        feeds, numbers = {}, {}
+        for name, optimizer in optimizers.feeds.items():
+            width = len(optimizer.numbers(1))
+            feeds[name] = paddle.static.data(name, [width], "float32")
+            numbers[name] = tuple(paddle.split(feeds[name], width))
+        count = static.create_state("optimizer.steps", [1], "int64") if feeds else None
+        decay, vectors = config.weight_decay, config.optimizer.decay_vectors
+        of_rows = Update(optimizers.rows, learning_rate, decay, optimizers.row_numbers(numbers))
+        of_backbone = Update(
+            optimizers.backbone, learning_rate, decay, numbers.get(NUMBERS, ()), decay_vectors=vectors
+        )  # fmt: skip
+        return cls(of_backbone, of_rows, feeds, count)
+
+    def count_step(self, found) -> list[str]:
+        """Increment the count, except in a skipped step (``found``); returns the names of its variables."""
+        if self.count is None:
+            return []
+        if found is None:
+            ops.increment_(self.count)
+        else:
+            paddle.assign(paddle.where(found, self.count, self.count + 1), output=self.count)
+        return [self.count.name]

@@ -1,0 +1,49 @@
+"""AdamW: Adam with decoupled weight decay, for weight w, gradient g, moments m and v of step t:
+
+    m := beta1 * m + (1 - beta1) * g
+    v := beta2 * v + (1 - beta2) * g^2
+    w := w - learning_rate * (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay * w)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plsc.rows.optimizer import RowOptimizer, Slot, Step, register_optimizer
+
+
+class AdamMoments(RowOptimizer):
+    """Base class of optimizers with Adam's two moments. Raises ValueError for options out of range."""
+
+    slots = (Slot("first_moment"), Slot("second_moment"))
+
+    def __init__(self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8):
+        for name, value in (("beta1", beta1), ("beta2", beta2)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}={value}: must be in [0, 1)")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon={epsilon}: must be above 0")
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def numbers(self, count: int) -> Sequence[float]:
+        """The bias corrections of step ``count``."""
+        return 1.0 / (1.0 - self.beta1**count), 1.0 / (1.0 - self.beta2**count)
+
+    def change(self, slots: tuple, gradient, step: Step) -> tuple:
+        """(the corrected first moment over the root of the second, the new moments)."""
+        first = self.beta1 * slots[0] + (1.0 - self.beta1) * gradient
+        second = self.beta2 * slots[1] + (1.0 - self.beta2) * (gradient * gradient)
+        unbias_first, unbias_second = step.numbers
+        change = first * unbias_first / (step.xp.sqrt(second * unbias_second) + self.epsilon)
+        return change, (first, second)
+
+
+@register_optimizer("adamw", source="Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2")
+class AdamW(AdamMoments):
+    """Adam with decoupled weight decay. Missed steps of class centres are repeated one by one: its formula has no
+    closed form over several of them."""
+
+    def step(self, weight, slots: tuple, gradient, step: Step) -> tuple:
+        """See RowOptimizer.step."""
+        change, slots = self.change(slots, gradient, step)
+        return weight - step.learning_rate * (change + step.weight_decay * weight), slots

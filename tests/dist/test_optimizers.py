@@ -1,0 +1,77 @@
+"""The built-in optimizers on one and two ranks, against NumPy float64 with the gradients of the written loss; momentum
+has its own tests. The net is a matrix and a bias: of two dimensions and of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.dist import ranks
+from tests.dist.test_training_step import check_training, make_case
+from tests.reference import optimizers
+
+# With a large epsilon, as gradients near it keep the error that comes from larger ones (test_own_optimizers.py).
+ADAM = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}
+LARS = {"trust": 0.02}
+MOMENTUM = optimizers.Momentum(0.9)
+WITHOUT_BIAS = {"decay_vectors": False}
+
+
+def case(name, optimizer, classes=None, sampled=True, rate=0.1, steps=12, **config):
+    classifier = {"sample_ratio": 0.2} if sampled else {}
+    chosen = {"optimizer": optimizer, **({} if classes is None else {"class_optimizer": classes}), **config}
+    made = make_case(name, 203 if sampled else 29, steps, config=chosen, classifier=classifier)
+    made["rates"] = [rate * own for own in made["rates"]]
+    return made
+
+
+CASES = {
+    "adamw": (case("adamw", {"name": "adamw", "options": ADAM, **WITHOUT_BIAS}), optimizers.AdamW(**ADAM)),
+    "adamw, all": (case("adamw, all", {"name": "adamw", "options": ADAM}, sampled=False, grad_clip_norm=0.05),
+                   optimizers.AdamW(**ADAM)),
+    "adamw, momentum": (
+        case("adamw, momentum", {"name": "adamw", "options": ADAM}, {"name": "momentum"}, steps=50),
+        (optimizers.AdamW(**ADAM), MOMENTUM),
+    ),
+    "momentum, adamw": (
+        case("momentum, adamw", {**WITHOUT_BIAS}, {"name": "adamw", "options": ADAM}),
+        (MOMENTUM, optimizers.AdamW(**ADAM)),
+    ),
+    "two of adamw": (
+        case("two of adamw", {"name": "adamw", "options": ADAM}, {"name": "adamw", "options": {**ADAM, "beta1": 0.5}}),
+        (optimizers.AdamW(**ADAM), optimizers.AdamW(0.5, 0.95, 1e-3)),
+    ),
+    "lamb": (case("lamb", {"name": "lamb", "options": ADAM, **WITHOUT_BIAS}, {"name": "momentum"}, steps=50),
+             (optimizers.Lamb(**ADAM), MOMENTUM)),
+    "lars": (case("lars", {"name": "lars", "options": LARS}, {"name": "momentum"}, rate=1.0, steps=50),
+             (optimizers.Lars(0.9, 0.02), MOMENTUM)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """{number of ranks: [what each rank found, by the name of the case]}."""
+    found = {}
+    for world_size in (1, 2):
+        cwd, cases = tmp_path_factory.mktemp(f"ranks{world_size}"), [made for made, _ in CASES.values()]
+        parts = ranks.run("tests.dist.training_cases:run_cases", world_size, cwd, cases)
+        found[world_size] = [dict(zip(CASES, part)) for part in parts]
+    return found
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("name", CASES)
+def test_training_is_that_of_the_reference(outcome, world_size, name):
+    made, reference = CASES[name]
+    # 8 times: a change is divided by its own size, so that small gradients count as much as large ones
+    check_training(made, [rank[name] for rank in outcome[world_size]], reference, 8.0)
+
+
+def test_the_bias_counts(outcome):
+    """Its decay is seen: the same steps with another decay of the bias are told apart."""
+    made, reference = CASES["adamw"]
+    other = {**made, "config": {**made["config"], "optimizer": {**made["config"]["optimizer"], "decay_vectors": True}}}
+    with pytest.raises(AssertionError):
+        check_training(other, [rank["adamw"] for rank in outcome[1]], reference, 8.0)
+    start, end = outcome[1][0]["lars"]["start"], outcome[1][0]["lars"]["end"]
+    assert all(np.abs(end[name] - start[name]).max() > 1e-3 for name in start)
