@@ -24,8 +24,27 @@ BASE = {
     "dali_aug": False,
 }  # fmt: skip
 _REQUIRED = ("num_classes", "num_epoch", "rec")
-NETWORKS = {"r18": "ResNet18", "r34": "ResNet34", "r50": "ResNet50", "r100": "ResNet100", "r200": "ResNet200"}
 OPTIMIZERS = {"sgd": "momentum", "adamw": "adamw"}
+
+
+def _resnet(depth: int) -> dict[str, Any]:
+    return {"name": f"ResNet{depth}", "dropout": 0.0, "options": {"bn_epsilon": 1e-5}}
+
+
+def _vit(size: str, drop_path: float, mask_ratio: float) -> dict[str, Any]:
+    """Every mask_ratio above 0 is 0.1 there (backbones/vit.py)."""
+    return {"name": f"ViT-{size}", "options": {"drop_path": drop_path, "mask_ratio": mask_ratio}}
+
+
+# network: the section ``model``
+NETWORKS: dict[str, dict[str, Any]] = {
+    **{f"r{depth}": _resnet(depth) for depth in (18, 34, 50, 100, 200)},
+    "mbf": {"name": "WideMobileFaceNet", "options": {"bn_epsilon": 1e-5}},
+    "mbf_large": {"name": "LargeMobileFaceNet", "options": {"bn_epsilon": 1e-5}},
+    "vit_t": _vit("T", 0.1, 0.1), "vit_t_dp005_mask0": _vit("T", 0.05, 0.0), "vit_s": _vit("S", 0.1, 0.1),
+    "vit_s_dp005_mask_0": _vit("S", 0.05, 0.0), "vit_b": _vit("B", 0.1, 0.1),
+    "vit_b_dp005_mask_005": _vit("B", 0.05, 0.1), "vit_l_dp005_mask_005": _vit("L", 0.05, 0.1),
+}  # fmt: skip
 # Keys without an effect here, and why; a note only where they are set to something that matters there.
 _WITHOUT_EFFECT = {
     "interclass_filtering_threshold": "not available: no negatives are filtered",
@@ -119,8 +138,7 @@ def _settings(path: str, given: Mapping[str, Any], ranks: int) -> dict[str, Any]
         "optimizer": {"name": OPTIMIZERS[given["optimizer"]]},
         "grad_clip_norm": 5.0, "test_period": given["verbose"], "log_period": given["frequent"],
         "lr_schedule": {"kind": "polynomial", "power": 1.0},
-        "model": {"name": NETWORKS[network], "embedding_size": given["embedding_size"], "dropout": 0.0,
-                  "options": {"bn_epsilon": 1e-5}},
+        "model": {**NETWORKS[network], "embedding_size": given["embedding_size"]},
         "classifier": {"num_classes": given["num_classes"], "sample_ratio": given["sample_rate"],
                        **_loss(path, given["margin_list"])},
         "data": {"num_workers": given["num_workers"]},

@@ -106,17 +106,27 @@ class LayerBuilder:
 
         return self._mode(paddle.nn.Dropout(rate))(x) if rate > 0 else x
 
-    def fc(self, x, name: str, out: int):
-        """Fully connected layer with bias; initial weights N(0, 2 / fan_out), bias 0."""
+    def fc(self, x, name: str, out: int, bias: bool = True):
+        """Fully connected layer over the last axis; initial weights N(0, 2 / fan_out), bias 0."""
         import paddle
 
         initial = paddle.nn.initializer
         layer = paddle.nn.Linear(
-            x.shape[1], out,
+            x.shape[-1], out,
             weight_attr=_attr(name, "weight", initial.Normal(0.0, math.sqrt(2.0 / out))),
-            bias_attr=_attr(name, "bias", initial.Constant(0.0)),
+            bias_attr=_attr(name, "bias", initial.Constant(0.0)) if bias else False,
         )  # fmt: skip
         return layer(x)
+
+    def squeeze_excite(self, x, name: str, hidden: int):
+        """Each channel times a weight in (0, 1) from the means of all channels, Eq. 2 to 4 of arXiv:1709.01507."""
+        import paddle
+
+        axes = [2, 3] if self.data_format == "NCHW" else [1, 2]
+        means = paddle.mean(x, axis=axes, keepdim=True)
+        y = paddle.nn.functional.relu(self.conv(means, f"{name}.reduce", hidden, 1))
+        y = self.conv(y, f"{name}.expand", self.channels(x), 1)
+        return paddle.multiply(x, paddle.nn.functional.sigmoid(y))
 
     def _mode(self, layer):
         layer.train() if self.is_train else layer.eval()

@@ -21,30 +21,31 @@ class MobileFaceNet(BuiltInModel):
     def network(self, builder: LayerBuilder, x):
         width = self.base_width
         with builder.stage("stem"):
-            x = _conv(builder, x, "stem", width, 3, stride=2, padding=1)
-            x = _conv(builder, x, "stem_depthwise", width, 3, padding=1, groups=width)
+            x = conv_bn(builder, x, "stem", width, 3, stride=2, padding=1)
+            x = conv_bn(builder, x, "stem_depthwise", width, 3, padding=1, groups=width)
         for row, (expansion, multiple, repeats, stride) in enumerate(BOTTLENECKS):
             with builder.stage(f"stage{row + 1}"):
                 for unit in range(repeats):
                     name = f"stage{row + 1}.unit{unit}"
-                    x = bottleneck(builder, x, name, expansion, width * multiple, stride if unit == 0 else 1)
+                    hidden = expansion * builder.channels(x)
+                    x = bottleneck(builder, x, name, hidden, width * multiple, stride if unit == 0 else 1)
         with builder.stage("feature"):
-            x = _conv(builder, x, "expand", 8 * width, 1)
-            x = _conv(builder, x, "global_depthwise", 8 * width, builder.spatial_size(x), groups=8 * width, linear=True)
-            x = _conv(builder, builder.dropout(x, self.dropout), "feature", self.embedding_size, 1, linear=True)
+            x = conv_bn(builder, x, "expand", 8 * width, 1)
+            size = builder.spatial_size(x)
+            x = conv_bn(builder, x, "global_depthwise", 8 * width, size, groups=8 * width, linear=True)
+            x = conv_bn(builder, builder.dropout(x, self.dropout), "feature", self.embedding_size, 1, linear=True)
             return builder.to_nchw(x).flatten(1)
 
 
-def bottleneck(builder: LayerBuilder, x, name: str, expansion: int, out: int, stride: int):
-    """1x1 expansion, 3x3 depthwise (stride), linear 1x1 projection; plus x if the shape is unchanged."""
-    hidden = expansion * builder.channels(x)
-    y = _conv(builder, x, f"{name}.expand", hidden, 1)
-    y = _conv(builder, y, f"{name}.depthwise", hidden, 3, stride=stride, padding=1, groups=hidden)
-    y = _conv(builder, y, f"{name}.project", out, 1, linear=True)
+def bottleneck(builder: LayerBuilder, x, name: str, hidden: int, out: int, stride: int):
+    """1x1 to ``hidden`` channels, 3x3 depthwise (stride), linear 1x1 to ``out``; plus x if the shape is unchanged."""
+    y = conv_bn(builder, x, f"{name}.expand", hidden, 1)
+    y = conv_bn(builder, y, f"{name}.depthwise", hidden, 3, stride=stride, padding=1, groups=hidden)
+    y = conv_bn(builder, y, f"{name}.project", out, 1, linear=True)
     return builder.add(x, y) if stride == 1 and builder.channels(x) == out else y
 
 
-def _conv(builder: LayerBuilder, x, name: str, out: int, kernel, linear: bool = False, **shape):
+def conv_bn(builder: LayerBuilder, x, name: str, out: int, kernel, linear: bool = False, **shape):
     """Convolution - BN - PReLU, without the PReLU if ``linear``."""
     x = builder.bn(builder.conv(x, f"{name}.conv", out, kernel, **shape), f"{name}.bn")
     return x if linear else builder.prelu(x, f"{name}.prelu")

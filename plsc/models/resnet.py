@@ -33,6 +33,7 @@ class ResNet(BuiltInModel):
     """
 
     default_dropout = 0.4
+    depths = UNITS
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class ResNet(BuiltInModel):
         with builder.stage("stem"):
             x = builder.conv(x, "stem.conv", self.base_width, 3, padding=1)
             x = builder.prelu(builder.bn(x, "stem.bn"), "stem.prelu")
-        for stage, units in enumerate(UNITS[self.name]):
+        for stage, units in enumerate(self.depths[self.name]):
             with builder.stage(f"stage{stage + 1}"):
                 x = self._stage(builder, x, f"stage{stage + 1}", units, self.base_width * 2**stage)
         with builder.stage("feature"):
@@ -74,24 +75,23 @@ class ResNet(BuiltInModel):
         """``units`` residual units, the first with stride 2."""
         for unit in range(units):
             stride = 2 if unit == 0 else 1
-            y = residual_branch(builder, x, f"{name}.unit{unit}", width, stride)
+            y = self.branch(builder, x, f"{name}.unit{unit}", width, stride)
             x = builder.add(self._shortcut(builder, x, f"{name}.unit{unit}", width, stride), y)
         return x
+
+    def branch(self, builder: LayerBuilder, x, name: str, width: int, stride: int):
+        """The residual branch of a unit: BN - conv3x3 - BN - PReLU - conv3x3(stride) - BN."""
+        y = builder.bn(x, f"{name}.bn1")
+        y = builder.conv(y, f"{name}.conv1", width, 3, padding=1)
+        y = builder.prelu(builder.bn(y, f"{name}.bn2"), f"{name}.prelu")
+        y = builder.conv(y, f"{name}.conv2", width, 3, stride, padding=1)
+        return builder.bn(y, f"{name}.bn3")
 
     def _shortcut(self, builder: LayerBuilder, x, name: str, width: int, stride: int):
         """x, by a 1x1 convolution and a BN where ``projection`` says so."""
         if builder.channels(x) == width and (stride == 1 or self.projection == "channels"):
             return builder.subsample(x, stride)
         return builder.bn(builder.conv(x, f"{name}.shortcut.conv", width, 1, stride), f"{name}.shortcut.bn")
-
-
-def residual_branch(builder: LayerBuilder, x, name: str, width: int, stride: int):
-    """BN - conv3x3 - BN - PReLU - conv3x3(stride) - BN."""
-    y = builder.bn(x, f"{name}.bn1")
-    y = builder.conv(y, f"{name}.conv1", width, 3, padding=1)
-    y = builder.prelu(builder.bn(y, f"{name}.bn2"), f"{name}.prelu")
-    y = builder.conv(y, f"{name}.conv2", width, 3, stride, padding=1)
-    return builder.bn(y, f"{name}.bn3")
 
 
 for _name in UNITS:

@@ -10,9 +10,12 @@ from plsc.cli.main import main
 from plsc.config import Config
 from plsc.config.arcface_torch import convert_arcface_torch
 from plsc.errors import ConfigError
+from plsc.models import build_model
 
 HEAD = "from easydict import EasyDict as edict\n\n# a comment\nconfig = edict()\n"
-CONFIG = HEAD + """config.margin_list = (1.0, 0.0, 0.4)
+CONFIG = (
+    HEAD
+    + """config.margin_list = (1.0, 0.0, 0.4)
 config.network = "r100"
 config.resume = True
 config.output = None
@@ -33,6 +36,7 @@ config.warmup_epoch = 1
 config.val_targets = ['lfw', "agedb_30"]
 config.mine = "x"
 """
+)
 
 
 def write(tmp_path, text: str, name: str = "my_r100.py") -> str:
@@ -69,13 +73,24 @@ def test_base_comes_first(tmp_path):
     assert settings["data"]["dataset"] == "synthetic" and settings["data"]["train_image_num"] == 100
 
 
+@pytest.mark.parametrize("network, name, options", [
+    ("mbf", "WideMobileFaceNet", {"bn_epsilon": 1e-5}),
+    ("vit_t_dp005_mask0", "ViT-T", {"drop_path": 0.05, "mask_ratio": 0.0}),
+    ("vit_l_dp005_mask_005", "ViT-L", {"drop_path": 0.05, "mask_ratio": 0.1}),
+])  # fmt: skip
+def test_other_networks(tmp_path, network, name, options):
+    settings, _ = convert_arcface_torch(write(tmp_path, CONFIG + f"config.network = {network!r}\n"), 8)
+    assert (settings["model"]["name"], settings["model"]["options"]) == (name, options)
+    build_model(name, **options)  # each option is one of this model
+
+
 @pytest.mark.parametrize("line, message", [
     ("import os; os.mkdir('PLACE')", "line 25: only `config.NAME = value` is read, nothing is run"),
     ("config.lr = __import__('os').mkdir('PLACE')", "line 25: the value is no literal"),
     ("config.lr = 1 / 0", "no literal"), ("config.lr = 'a' * 9**9", "no literal"),
     ("config.lr = 9**9**9", "no literal"), ("config.seed = None or 3", "no literal"),
     ("for i in range(3): pass", "only `config.NAME = value`"),
-    ("config.network = 'mbf'", "network='mbf': PLSC has r18"),
+    ("config.network = 'r2060'", "network='r2060': PLSC has r18"),
     ("config.optimizer = 'rmsprop'", "PLSC has sgd and adamw of these"),
     ("config.margin_list = (1.0, 0.5)", "must be three numbers"),
     ("config.margin_list = (2.0, 0.5, 0.0)", "no loss with these margins"), ("config.lr = -1", "lr=-1"),

@@ -34,6 +34,13 @@ def settings(**changes):
 ON_ONE_RANK = ("linear", "linear by field", "linear data parallel", "wide")
 
 
+VIT = {
+    "model__name": "ViT-T",
+    "model__base_width": 4,
+    "model__options": {"depth": 2, "patch_size": 4, "drop_path": 0.5},
+}
+
+
 class Linear(BaseModel):
     """PLSC 0.1's form of build_network; no batch statistics, so that N ranks are one rank."""
 
@@ -78,6 +85,8 @@ def run_all(env, payload):
     train("linear data parallel", Linear(), classifier__model_parallel=False)
     train("nhwc", model__data_format="NHWC")
     train("mobile", model__name="MobileFaceNet", model__base_width=8)
+    train("transformer", classifier__sample_ratio=0.5, **VIT)
+    train("transformer again", classifier__sample_ratio=0.5, **VIT)
     train("two workers", Linear(), data__num_workers=2)
     # more rows than a block of the classifier has, on one rank and on each of two
     train("wide", Linear(), classifier__num_classes=9001)

@@ -111,6 +111,8 @@ def test_layouts_and_nets_train(outcome, world_size):
     # the same weights and data; batch statistics over 12 pictures magnify rounding, four steps of lr 0.02
     assert part["nhwc"]["loss"] == pytest.approx(part["first"]["loss"], rel=5e-3)
     assert math.isfinite(part["mobile"]["loss"])
+    assert math.isfinite(part["transformer"]["loss"])
+    assert_equal_runs(part["transformer"], part["transformer again"])  # what is dropped and masked, too
 
 
 @each

@@ -16,6 +16,7 @@ from tests.models.model_programs import Run, build, image, parameters
 from tests.reference.backbones import NumpyNet, conv
 
 SHAPE = (3, 33, 20)  # odd, not square: the last map is 3x2
+WIDE = {"WideMobileFaceNet": (2, (0, 5, 7, 3)), "LargeMobileFaceNet": (4, (2, 9, 13, 5))}
 NARROW = {"base_width": 4, "embedding_size": 6, "image_shape": SHAPE, "dropout": 0.0}
 
 
@@ -32,7 +33,9 @@ def narrow(name: str, **options):
 
 def reference(name: str, weights, picture, training: bool):
     net = NumpyNet(weights, training)
-    return net.mobilefacenet(picture) if name == "MobileFaceNet" else net.resnet(picture, int(name[len("ResNet") :]))
+    if name in WIDE:
+        return net.wide_mobilefacenet(picture, *WIDE[name])
+    return net.mobilefacenet(picture) if name == "MobileFaceNet" else net.resnet(picture, int(name.partition("Net")[2]))
 
 
 def close(actual, expected, tolerance):
@@ -53,7 +56,7 @@ def test_numpy_convolution_against_plain_loops():
 
 
 @pytest.mark.parametrize("is_train", [False, True])
-@pytest.mark.parametrize("name", ["ResNet18", "ResNet34", "MobileFaceNet"])
+@pytest.mark.parametrize("name", ["ResNet18", "ResNet34", "MobileFaceNet", *WIDE, "SEResNet18"])
 def test_feature_is_the_papers(name, is_train):
     main, startup, feature = build(narrow(name), SHAPE, is_train)
     run, picture = Run(startup), image(5, SHAPE)
@@ -82,7 +85,7 @@ def test_options_of_other_peoples_nets(layout):
 
 
 @pytest.mark.parametrize("is_train", [False, True])
-@pytest.mark.parametrize("name", ["ResNet18", "MobileFaceNet"])
+@pytest.mark.parametrize("name", ["ResNet18", "MobileFaceNet", "SEResNet18", "WideMobileFaceNet"])
 def test_layouts_give_one_feature_from_one_set_of_weights(name, is_train):
     main, startup, feature = build(narrow(name, data_format="NCHW"), SHAPE, is_train)
     other, _, other_feature = build(narrow(name, data_format="NHWC"), SHAPE, is_train)
@@ -209,7 +212,7 @@ def test_a_image_of_another_size_is_refused():
 
 def test_registry():
     names = {"ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet100", "ResNet101", "ResNet152", "ResNet200",
-             "MobileFaceNet"}  # fmt: skip
+             "MobileFaceNet", "SEResNet50", "WideMobileFaceNet", "LargeMobileFaceNet", "ViT-T", "ViT-L"}  # fmt: skip
     assert names <= set(list_models())
 
     @register_model("of this test")

@@ -21,6 +21,7 @@ FIXED = {
     "plsc/evaluation/megaface.py": {"megaface"},
     "plsc/models/layers.py": {"BuiltInModel.__init__", "LayerBuilder.conv"},
     "plsc/models/resnet.py": {"ResNet.__init__"},
+    "plsc/models/vit.py": {"ViT.__init__"},
     "plsc/serving/predictor.py": {"Predictor.__init__"},
     "plsc/setters.py": {"Setters.set_mixed_precision"},
     # the parameters of a schedule are its settings and options

@@ -98,6 +98,14 @@ class NumpyNet:
     def prelu(self, x, name):
         return np.where(x > 0, x, x * self.weights[f"{name}.weight"][:, None, None])
 
+    def excited(self, y, name):
+        """y, times a weight for each channel where there are such weights."""
+        if f"{name}.reduce.weight" not in self.weights:
+            return y
+        means = np.maximum(y.mean((2, 3)) @ self.weights[f"{name}.reduce.weight"][:, :, 0, 0].T, 0)
+        logits = means @ self.weights[f"{name}.expand.weight"][:, :, 0, 0].T
+        return y / (1 + np.exp(-logits))[:, :, None, None]
+
     def resnet(self, x, depth: int):
         x = self.prelu(self.bn(self.conv(x, "stem.conv", padding=1), "stem.bn"), "stem.prelu")
         for stage, units in enumerate(RESNET_UNITS[depth], start=1):
@@ -106,6 +114,7 @@ class NumpyNet:
                 y = self.conv(self.bn(x, f"{at}.bn1"), f"{at}.conv1", padding=1)
                 y = self.prelu(self.bn(y, f"{at}.bn2"), f"{at}.prelu")
                 y = self.bn(self.conv(y, f"{at}.conv2", stride=stride, padding=1), f"{at}.bn3")
+                y = self.excited(y, f"{at}.se")
                 if unit == 0 and stage == 1 and not self.projected:
                     x = x[:, :, ::2, ::2]
                 elif unit == 0:
@@ -134,3 +143,19 @@ class NumpyNet:
         x = self.conv_bn_prelu(x, "expand")
         x = self.conv_bn(x, "global_depthwise", groups=x.shape[1])
         return self.conv_bn(x, "feature")[:, :, 0, 0]
+
+    def wide_mobilefacenet(self, x, scale: int, bottlenecks):
+        """arcface_torch's mbf (scale 2) and mbf_large (scale 4); the hidden channels are there as numbers."""
+        x = self.conv_bn_prelu(x, "stem", stride=2, padding=1)
+        if scale == 2:
+            x = self.conv_bn_prelu(x, "stem_grouped", padding=1, groups=x.shape[1] // 2)
+        for stage, count in enumerate(bottlenecks, start=1):
+            for unit in range(count):
+                at, stride = f"stage{stage}.unit{unit}", 2 if unit == 0 and stage > 1 else 1
+                y = self.conv_bn_prelu(x, f"{at}.expand")
+                y = self.conv_bn_prelu(y, f"{at}.depthwise", stride=stride, padding=1, groups=y.shape[1])
+                y = self.conv_bn(y, f"{at}.project")
+                x = x + y if stride == 1 else y
+        x = self.conv_bn_prelu(x, "expand")
+        x = self.conv_bn(x, "global_depthwise", groups=x.shape[1])[:, :, 0, 0]
+        return self.bn(x @ self.weights["head.fc.weight"], "head.feature_bn")

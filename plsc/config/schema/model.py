@@ -31,7 +31,7 @@ class Model:
     )  # fmt: skip
     dropout: float | None = option(
         None, "The dropout probability before the last layer; null uses the model's default: 0.4 for ResNet, none for "
-        "MobileFaceNet.", within="[0, 1)",
+        "the others.", within="[0, 1)",
     )  # fmt: skip
     base_width: int = option(
         64, "The channels of the first layer; 64 is the published model, smaller values make it narrower.",
