@@ -65,7 +65,7 @@ ONCE = _in_rooms({
     "parallel": "launch_variables launcher stalls terminal",
     "project": "collection docs",
     "tools": "bench bench_capacity bench_life bench_train",
-    "weights": "import",
+    "weights": "import other_nets",
 })
 
 # Memory of small cases; huge pages, as far as the machine has them free; processes with two threads.

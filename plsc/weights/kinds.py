@@ -1,6 +1,6 @@
 """The kinds of models that can be imported, with settings that their files do not contain: input and epsilon.
 
-Sources: arcface_torch: dataset.py (RGB, mean and std 0.5) and iresnet.py of insightface. AdaFace: README.md, net.py of
+Sources: arcface_torch: dataset.py (RGB, mean and std 0.5) and backbones/ of insightface. AdaFace: README.md, net.py of
 mk-minchul/AdaFace. MagFace: models/iresnet.py of IrvingMeng/MagFace and its inference (cv2, std 1). PLSC 2.4:
 plsc/models/iresnet.py of PaddlePaddle/PLSC.
 """
@@ -8,14 +8,18 @@ plsc/models/iresnet.py of PaddlePaddle/PLSC.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from plsc.weights import formula, layouts, names
+from plsc.weights import names
+from plsc.weights.mobilefacenets import ArcfaceMobileFaceNet
 from plsc.weights.names import BGR, RGB
+from plsc.weights.net import Net
+from plsc.weights.resnets import AdafaceResNet, ArcfaceResNet
+from plsc.weights.vits import ArcfaceViT
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Kind:
-    """Names, NumPy implementation and defaults of one project's models. projection: an option of PLSC's ResNet."""
+    """One family of one project's models, and their defaults. projection: an option of PLSC's ResNet."""
 
     name: str
-    layers: Callable[[layouts.Units], list[layouts.Layer]]
-    units: Callable[[Mapping[str, tuple[int, ...]]], layouts.Units]
-    forward: Callable[[formula.Weights, np.ndarray, float], np.ndarray]
-    marker: str  # a tensor that every such model has
+    net: Net
     input: Input
     epsilon: float
     projection: str = "shape"
@@ -60,19 +61,28 @@ class Kind:
         own = dataclasses.replace(self.input, **{key: value for key, value in given.items() if value is not None})
         return dataclasses.replace(self, input=own, epsilon=self.epsilon if epsilon is None else epsilon)
 
+    def forward(self, weights: Mapping[str, np.ndarray], images: np.ndarray, epsilon: float) -> np.ndarray:
+        """See Net."""
+        return self.net.forward(weights, images, epsilon)
+
     def describe(self) -> str:
         """The settings on one line."""
         return f"{self.name}: {self.input.describe()}, batch norm epsilon {self.epsilon:g}"
 
 
-ARCFACE = Kind(
-    names.ARCFACE, layouts.arcface_layers, layouts.arcface_units, formula.arcface_forward, "layer1.0.conv1.weight",
-    Input(), 1e-5,
-)  # fmt: skip
+ARCFACE = Kind(names.ARCFACE, ArcfaceResNet(), Input(), 1e-5)
+ARCFACE_MOBILE = dataclasses.replace(ARCFACE, net=ArcfaceMobileFaceNet())
+ARCFACE_VIT = dataclasses.replace(ARCFACE, net=ArcfaceViT(), epsilon=2e-5)
 MAGFACE = dataclasses.replace(ARCFACE, name=names.MAGFACE, input=Input(BGR, 0.0, 255.0), epsilon=2e-5)
 PLSC24 = dataclasses.replace(ARCFACE, name=names.PLSC24)
-ADAFACE = Kind(
-    names.ADAFACE, layouts.adaface_layers, layouts.adaface_units, formula.adaface_forward, "body.0.res_layer.1.weight",
-    Input(BGR), 1e-5, "channels",
-)  # fmt: skip
+ADAFACE = Kind(names.ADAFACE, AdafaceResNet(), Input(BGR), 1e-5, "channels")
+# Each project's first family by its name; FAMILIES: those that their tensors tell apart.
 KINDS = {kind.name: kind for kind in (ARCFACE, ADAFACE, MAGFACE, PLSC24)}
+FAMILIES = (ADAFACE, ARCFACE, ARCFACE_MOBILE, ARCFACE_VIT)
+
+
+def families(kind: Kind | None) -> list[Kind]:
+    """Those of the same project; for None all that their tensors tell apart."""
+    if kind is None:
+        return list(FAMILIES)
+    return [kind, *(one for one in FAMILIES if one.name == kind.name and one.net is not kind.net)]

@@ -6,40 +6,20 @@ insightface. AdaFace: net.py of mk-minchul/AdaFace, whose units are counted thro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from plsc.errors import DataError
 from plsc.models.resnet import UNITS
+from plsc.models.se_resnet import SE_UNITS
+from plsc.weights.net import Layer, Shapes, count
 
 Units = tuple[int, ...]  # of each stage
-
-# {kind: {our part: torch's}}; a plain_bn has no scale and no shift
-PARTS = {
-    "conv": {"weight": "weight"},
-    "bn": {"weight": "weight", "bias": "bias", "running_mean": "running_mean", "running_variance": "running_var"},
-    "plain_bn": {"running_mean": "running_mean", "running_variance": "running_var"},
-    "prelu": {"weight": "weight"},
-    "fc": {"weight": "weight", "bias": "bias"},
-}
 STAGES = 4
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer: its kind (a key of PARTS), our name without "backbone.", and theirs."""
-
-    kind: str
-    ours: str
-    theirs: str
-
-    def tensors(self) -> Iterable[tuple[str, str]]:
-        """(our variable, their tensor) of each part."""
-        for ours, theirs in PARTS[self.kind].items():
-            yield f"backbone.{self.ours}.{ours}", f"{self.theirs}.{theirs}"
+SQUEEZE = "body.{}.res_layer.se_block"  # of a unit with squeeze-and-excitation
 
 
 _UNIT = (("bn", "bn1"), ("conv", "conv1"), ("bn", "bn2"), ("prelu", "prelu"), ("conv", "conv2"), ("bn", "bn3"))
+_SQUEEZE = (("reduce", "fc1"), ("expand", "fc2"))
 
 
 def arcface_layers(units: Units) -> list[Layer]:
@@ -54,13 +34,16 @@ def arcface_layers(units: Units) -> list[Layer]:
     return [*found, *head]
 
 
-def adaface_layers(units: Units) -> list[Layer]:
-    """The layers by AdaFace's names."""
+def adaface_layers(units: Units, squeezed: bool = False) -> list[Layer]:
+    """The layers by AdaFace's names. squeezed: with squeeze-and-excitation."""
     found = [Layer("conv", "stem.conv", "input_layer.0"), Layer("bn", "stem.bn", "input_layer.1")]
     found.append(Layer("prelu", "stem.prelu", "input_layer.2"))
     for index, (stage, unit) in enumerate(_places(units)):
         ours, theirs = f"stage{stage}.unit{unit}", f"body.{index}"
         found += [Layer(kind, f"{ours}.{name}", f"{theirs}.res_layer.{i}") for i, (kind, name) in enumerate(_UNIT)]
+        if squeezed:
+            block = SQUEEZE.format(index)
+            found += [Layer("conv", f"{ours}.se.{name}", f"{block}.{at}") for name, at in _SQUEEZE]
         if unit == 0 and stage > 1:  # where the channels change
             found += _projection(ours, f"{theirs}.shortcut_layer")
     head = [("bn", "head.bn", 0), ("fc", "head.fc", 3), ("plain_bn", "head.feature_bn", 4)]
@@ -75,29 +58,28 @@ def _projection(ours: str, theirs: str) -> list[Layer]:
     return [Layer("conv", f"{ours}.shortcut.conv", f"{theirs}.0"), Layer("bn", f"{ours}.shortcut.bn", f"{theirs}.1")]
 
 
-def arcface_units(shapes: Mapping[str, tuple[int, ...]]) -> Units:
+def arcface_units(shapes: Shapes) -> Units:
     """How many units each stage has, by the names that are there."""
-    return tuple(_count(shapes, f"layer{stage}.{{}}.conv1.weight") for stage in range(1, STAGES + 1))
+    return tuple(count(shapes, f"layer{stage}.{{}}.conv1.weight") for stage in range(1, STAGES + 1))
 
 
-def adaface_units(shapes: Mapping[str, tuple[int, ...]]) -> Units:
+def adaface_units(shapes: Shapes) -> Units:
     """How many units each stage has: a stage ends where the channels change."""
     name = "body.{}.res_layer.1.weight"
-    widths = [shapes[name.format(index)][:1] for index in range(_count(shapes, name))]  # () of a damaged file
+    widths = [shapes[name.format(index)][:1] for index in range(count(shapes, name))]  # () of a damaged file
     return tuple(widths.count(width) for width in sorted(set(widths)))
 
 
-def _count(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
-    count = 0
-    while name.format(count) in shapes:
-        count += 1
-    return count
+def is_squeezed(shapes: Shapes) -> bool:
+    """Whether the units of AdaFace's net have squeeze-and-excitation."""
+    return f"{SQUEEZE.format(0)}.fc1.weight" in shapes
 
 
-def model_of(units: Units) -> str:
+def model_of(units: Units, squeezed: bool = False) -> str:
     """The name of our model with so many units in each stage. Raises DataError where there is none."""
-    for name, known in UNITS.items():
+    models = SE_UNITS if squeezed else UNITS
+    for name, known in models.items():
         if known == units:
             return name
-    all_known = ", ".join(f"{name} {list(value)}" for name, value in UNITS.items())
+    all_known = ", ".join(f"{name} {list(value)}" for name, value in models.items())
     raise DataError(f"its stages have {list(units)} units; PLSC has {all_known}")

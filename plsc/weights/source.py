@@ -13,7 +13,7 @@ from plsc.errors import CheckpointError, DataError
 from plsc.files import safe_open
 from plsc.files.torch_file import OLD_MAGIC, Tensor, TorchFile
 from plsc.weights import pdparams
-from plsc.weights.kinds import ADAFACE, ARCFACE, KINDS, MAGFACE, PLSC24, Kind
+from plsc.weights.kinds import ADAFACE, ARCFACE, KINDS, MAGFACE, PLSC24, Kind, families
 from plsc.weights.pdparams import Array
 
 HOMES = ("state_dict_backbone", "state_dict")  # where a checkpoint with more in it has the weights
@@ -97,8 +97,9 @@ def _tensors(value: Any) -> dict[str, Tensor]:
 
 def _kind_of(tensors: Mapping[str, Any], kind: Kind | None) -> tuple[Kind, str]:
     """(the kind, the prefix of its names). Raises DataError for no model, or several in one file."""
-    for one in [kind] if kind else [ADAFACE, ARCFACE]:
-        prefixes = [name[: -len(one.marker)] for name in tensors if name.endswith(one.marker)]
+    for one in families(kind):
+        marker = one.net.marker
+        prefixes = [name[: -len(marker)] for name in tensors if name.endswith(marker)]
         prefixes = [prefix for prefix in prefixes if not prefix or prefix.endswith(".")]
         if len(prefixes) > 1:
             raise DataError(f"holds {len(prefixes)} models, {', '.join(map(ascii, prefixes))[:200]}; keep one of them")
@@ -111,8 +112,8 @@ def _kind_of(tensors: Mapping[str, Any], kind: Kind | None) -> tuple[Kind, str]:
 
 
 def _wanted(kind: Kind, own: Mapping[str, Any]) -> set[str]:
-    units = kind.units({name: tensor.shape for name, tensor in own.items()})
-    return {theirs for layer in kind.layers(units) for _, theirs in layer.tensors()}
+    layers = kind.net.layers({name: tensor.shape for name, tensor in own.items()})
+    return {theirs for layer in layers for _, theirs in layer.tensors()}
 
 
 def _read_float32(name: str, tensor: Tensor | Array) -> np.ndarray:

@@ -11,7 +11,8 @@ from plsc.errors import ExportError
 from plsc.models.layers import BN_EPSILON
 from plsc.models.resnet import UNITS
 from plsc.weights.kinds import ARCFACE
-from plsc.weights.layouts import Layer
+from plsc.weights.layouts import arcface_layers
+from plsc.weights.net import Layer
 
 
 def arcface_state_dict(path: str, model: Mapping[str, Any], stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -29,7 +30,7 @@ def arcface_state_dict(path: str, model: Mapping[str, Any], stored: Mapping[str,
         what = f"model.options {', '.join(other)}" if other else f"model.name {model['name']!r}"
         raise ExportError(f"{path}: {what}: arcface_torch's iresnet has no such model; export it as paddle or onnx")
     found: dict[str, np.ndarray] = {}
-    for layer in ARCFACE.layers(units):
+    for layer in arcface_layers(units):
         found.update(_theirs(path, layer, stored))
         if layer.kind == "bn":
             name = f"{layer.theirs}.running_var"

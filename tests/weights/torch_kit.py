@@ -113,8 +113,10 @@ def arcface_shapes(depth: int, width: int, embedding: int, side: int) -> dict[st
     return {**found, **_bn("features", embedding)}
 
 
-def adaface_shapes(depth: int, width: int, embedding: int, side: int) -> dict[str, tuple[int, ...]]:
-    """{tensor: shape} of AdaFace's IR nets."""
+def adaface_shapes(
+    depth: int, width: int, embedding: int, side: int, squeezed: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """{tensor: shape} of AdaFace's IR nets; squeezed: of IR-SE."""
     found = {"input_layer.0.weight": (width, 3, 3, 3), **_bn("input_layer.1", width), "input_layer.2.weight": (width,)}
     before, index = width, 0
     for stage, units in enumerate(UNITS[depth]):
@@ -126,10 +128,60 @@ def adaface_shapes(depth: int, width: int, embedding: int, side: int) -> dict[st
             at = f"body.{index}.res_layer"
             found.update({**_bn(f"{at}.0", before), f"{at}.1.weight": (out, before, 3, 3), **_bn(f"{at}.2", out)})
             found.update({f"{at}.3.weight": (out,), f"{at}.4.weight": (out, out, 3, 3), **_bn(f"{at}.5", out)})
+            if squeezed:
+                hidden = out // 16
+                found.update({f"{at}.se_block.fc1.weight": (hidden, out, 1, 1)})
+                found.update({f"{at}.se_block.fc2.weight": (out, hidden, 1, 1)})
             before, index = out, index + 1
     found.update({**_bn("output_layer.0", before), "output_layer.3.weight": (embedding, before * side * side)})
     last = {name: shape for name, shape in _bn("output_layer.4", embedding).items() if "running" in name or not shape}
     return {**found, "output_layer.3.bias": (embedding,), **last}
+
+
+def mobile_shapes(width: int, embedding: int, large: bool = False, side: int = 7) -> dict[str, tuple[int, ...]]:
+    """{tensor: shape} of arcface_torch's mbf and mbf_large, which have a width of 64."""
+    scale, blocks = (4, (2, 8, 12, 4)) if large else (2, (1, 4, 6, 2))
+
+    def block(name, out, inputs, kernel, prelu=True):
+        found = {f"{name}.layers.0.weight": (out, inputs, kernel, kernel), **_bn(f"{name}.layers.1", out)}
+        return {**found, **({f"{name}.layers.2.weight": (out,)} if prelu else {})}
+
+    def bottleneck(name, inputs, hidden, out):
+        found = block(f"{name}.layers.0", hidden, inputs, 1)
+        found.update(block(f"{name}.layers.1", hidden, 1, 3))
+        return {**found, **block(f"{name}.layers.2", out, hidden, 1, prelu=False)}
+
+    found = block("layers.0", scale * width, 3, 3)
+    if not large:
+        found.update(block("layers.1", scale * width, scale, 3))
+    wide, hidden = scale * width, 2 * width
+    rows = [(1, wide, hidden, wide, blocks[0])] if large else []
+    rows += [(2, wide, hidden, wide, 0), (3, wide, hidden, wide, blocks[1]), (4, wide, 2 * hidden, 2 * wide, 0)]
+    rows += [(5, 2 * wide, 2 * hidden, 2 * wide, blocks[2]), (6, 2 * wide, 4 * hidden, 2 * wide, 0)]
+    rows += [(7, 2 * wide, 2 * hidden, 2 * wide, blocks[3])]
+    for place, *sizes, repeats in rows:
+        names = [f"layers.{place}.layers.{unit}" for unit in range(repeats)] or [f"layers.{place}"]
+        for name in names:
+            found.update(bottleneck(name, *sizes))
+    found.update(block("conv_sep", 8 * width, 2 * wide, 1))
+    found.update(block("features.layers.0", 8 * width, 1, side, prelu=False))
+    found["features.layers.2.weight"] = (embedding, 8 * width)
+    return {**found, **_bn("features.layers.3", embedding)}
+
+
+def vit_shapes(width: int, depth: int, embedding: int, patch: int = 9, side: int = 12) -> dict[str, tuple[int, ...]]:
+    """{tensor: shape} of arcface_torch's ViT; side: patches."""
+    found: dict[str, tuple[int, ...]] = {"pos_embed": (1, side * side, width), "mask_token": (1, 1, width)}
+    found.update({"patch_embed.proj.weight": (width, 3, patch, patch), "patch_embed.proj.bias": (width,)})
+    for index in range(depth):
+        at = f"blocks.{index}"
+        for name, shape in (("norm1", (width,)), ("norm2", (width,)), ("attn.proj", (width, width)),
+                            ("mlp.fc1", (4 * width, width)), ("mlp.fc2", (width, 4 * width))):  # fmt: skip
+            found.update({f"{at}.{name}.weight": shape, f"{at}.{name}.bias": shape[:1]})
+        found[f"{at}.attn.qkv.weight"] = (3 * width, width)
+    found.update({"norm.weight": (width,), "norm.bias": (width,), "feature.0.weight": (width, side * side * width)})
+    found.update({**_bn("feature.1", width), "feature.2.weight": (embedding, width), **_bn("feature.3", embedding)})
+    return found
 
 
 def _bn(name: str, size: int) -> dict[str, tuple[int, ...]]:
