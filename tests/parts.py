@@ -26,9 +26,9 @@ def _in_rooms(names: dict[str, str]) -> frozenset[str]:
 
 PLAIN = _in_rooms({
     "checkpoint": "class_names link memory read retention run_lock save",
-    "cli": "list main reshard",
+    "cli": "list main make_bin reshard",
     "config": "arcface_torch config extensions limits rules yaml",
-    "data": "augmentation_pixels augmentations balanced built_in_augmentations check_data contact_sheet folders"
+    "data": "align augmentation_pixels augmentations balanced built_in_augmentations check_data contact_sheet folders"
             " hostile_images jpeg label_map lists lmdb loader old_formats packing parquet record recordio resize"
             " sampler several shared_index sources tar transforms user_data",
     "engine": "meter",
@@ -43,7 +43,7 @@ PLAIN = _in_rooms({
     "remote": "copies hadoop s3 transfer",
     "rows": "optimizer",
     "serving": "classification images untrusted",
-    "tools": "make_bin make_glyphs",
+    "tools": "make_glyphs",
     "weights": "damaged formula onnx torch_file",
 })
 
@@ -55,8 +55,8 @@ ONCE = _in_rooms({
     "cli": "identify_ijb published_records report verify",
     "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
     "data": "readers stuck_data",
-    "dist": "consistency containers extensions frozen_runs initial optimizers own_losses_resumed own_metric readers "
-    "remote run_dirs saver unverified verification_sets",
+    "dist": "consistency containers extensions finetuning frozen_runs initial optimizers own_losses_resumed own_metric "
+    "readers remote run_dirs saver unverified verification_sets",
     "engine": "balanced_run best best_class consistency evaluate grace left_open loss_is_finite memory_check one_run "
     "own_source plan resizing result sets_check stored_settings verification_check",
     "evaluation": "memory page_in_browser pair_sets",

@@ -169,7 +169,7 @@ def check_fits(path: str, manifest: Manifest, expected: Expected) -> None:
     for key, wanted, advice in (
         ("num_classes", expected.num_classes,
          f"set classifier.num_classes: {manifest.num_classes}, or begin a new run with other classes by init_from: "
-         "backbone or classes, and init_checkpoint in place of checkpoint_dir or resume"),
+         "backbone or classes (by name, or by label_map), and init_checkpoint in place of checkpoint_dir or resume"),
         ("embedding_size", expected.embedding_size, f"set model.embedding_size: {manifest.embedding_size}"),
     ):  # fmt: skip
         stored = getattr(manifest, key)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import argparse
 
-from plsc.cli.options import add_config, add_json, check_json, print_json, read_config
+from plsc.cli.options import add_config, add_json, add_processes, check_json, count_processes, print_json, read_config
 from plsc.terminal import print_stderr, print_stdout
-
-MOST_PROCESSES = 1024
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--html", metavar="FILE", help="write a page with the images in question")
-    parser.add_argument("--processes", metavar="N", type=int, help="that decode; 0: this one; all cores by default")
+    add_processes(parser)
     add_json(parser)
     parser.set_defaults(refuse=parser.error)
 
@@ -28,11 +26,8 @@ def run(options: argparse.Namespace) -> int:
     from plsc.data.checking.report import check
     from plsc.data.opening import open_dataset
     from plsc.evaluation.output_files import require_writable, write_text
-    from plsc.parallel.environment import cores
 
-    processes = cores() if options.processes is None else options.processes
-    if not 0 <= processes <= MOST_PROCESSES:
-        options.refuse(f"--processes {processes}: must be from 0 to {MOST_PROCESSES}")
+    processes = count_processes(options)
     check_json(options)
     if options.html:
         require_writable(options.html, "--html")

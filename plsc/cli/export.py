@@ -1,8 +1,11 @@
 """Export a trained model: plsc export --checkpoint output/run --output exported -o export.format=both
 
 The model goes to OUTPUT/inference, where plsc.Predictor reads it. Without -c the settings are those that the checkpoint
-was trained with. The checkpoint is only read. With --to torch the weights of a ResNet go to OUTPUT/model.pt instead, by
-the names of arcface_torch's iresnet, for torch.load(file, weights_only=True).
+was trained with. The checkpoint is only read.
+
+With --to insightface, triton or kserve the model goes to OUTPUT/TARGET in ONNX, as these programs load it; Predictor
+reads it as well. With --to torch the weights of a ResNet go to OUTPUT/model.pt instead, by the names of arcface_torch's
+iresnet, for torch.load(file, weights_only=True).
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ from plsc.cli.options import add_model, add_quiet, log_lines, model_config
 from plsc.config import Config
 from plsc.terminal import print_stdout
 
+_PROGRAMS = ("insightface", "triton", "kserve")  # those of export.target
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--images", metavar="PATH",
                         help="images on which exported and trained model are compared; sets export.images")  # fmt: skip
-    parser.add_argument("--to", choices=["torch"], help="write weights for another program instead of a model")
+    parser.add_argument("--to", choices=[*_PROGRAMS, "torch"],
+                        help="the program that will load it: sets export.target; torch: weights only")  # fmt: skip
     add_quiet(parser)
 
 
@@ -26,6 +32,8 @@ def run(options: argparse.Namespace) -> None:
     from plsc.entry import Entry
 
     config = model_config(options, {"images": "export.images"})
+    if options.to in _PROGRAMS:
+        config.set("export.target", options.to, "--to")
     if options.to == "torch":
         _export_torch(config, options.quiet)
         return

@@ -25,6 +25,8 @@ COMMANDS = {
     "reshard": ("reshard", "copy a checkpoint for another number of ranks, or into one file"),
     "import": ("importing", "import weights of arcface_torch, AdaFace or MagFace, or a checkpoint of an old PLSC"),
     "convert-config": ("convert_config", "settings of an arcface_torch config as YAML, without running it"),
+    "align": ("align", "align face images by five points to 112 x 112 pixels"),
+    "make-bin": ("make_bin", "make a verification set from a folder or list of identities"),
     "pack": ("pack", "write the images of a data source into RecordIO, tar shards or LMDB"),
     "show-data": ("show_data", "training images as the model sees them, as a page and a picture"),
     "check-data": ("check_data", "decode every image once: damaged, wrongly sized, repeated ones, empty classes"),

@@ -60,6 +60,23 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
                         help="print no log lines, only results and errors; the log file has them all")  # fmt: skip
 
 
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add --processes; see count_processes."""
+    parser.add_argument("--processes", metavar="N", type=int, help="that decode; 0: this one; all cores by default")
+    parser.set_defaults(refuse=parser.error)
+
+
+def count_processes(options: argparse.Namespace) -> int:
+    """The number of --processes. Exits with one line for a number that cannot be."""
+    from plsc.data.fork_pool import MOST_PROCESSES
+    from plsc.parallel.environment import cores
+
+    processes = cores() if options.processes is None else options.processes
+    if not 0 <= processes <= MOST_PROCESSES:
+        options.refuse(f"--processes {processes}: must be from 0 to {MOST_PROCESSES}")
+    return processes
+
+
 def read_config(options: argparse.Namespace) -> Config:
     """The configuration of -c and -o. Raises ConfigError."""
     config = Config() if options.config is None else Config.from_yaml(find_config(options.config))

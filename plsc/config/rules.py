@@ -107,8 +107,6 @@ def _check_initial(settings: Settings) -> None:
     kind = settings.init_from
     if kind != "none" and not settings.init_checkpoint:
         raise ConfigError(f"init_from={kind!r}: init_checkpoint is empty; set it to a checkpoint or a run")
-    if kind == "classes" and not settings.label_map:
-        raise ConfigError("init_from='classes': label_map is empty; set it to a file of old_label<TAB>new_label lines")
     if kind != "none" and settings.checkpoint_dir:
         raise ConfigError(
             f"init_from={kind!r}: starts a new run and checkpoint_dir={settings.checkpoint_dir!r} continues an old "

@@ -48,9 +48,11 @@ class PathIndex:
 
 @dataclass
 class Walk:
-    """The result of a walk. names: sorted names of the classes. passed: {what: [count, example]} of skipped files."""
+    """The result of a walk. names: sorted names of the classes. passed: {what: [count, example]} of skipped files.
+    setting: what named the root, for messages."""
 
     root: bytes
+    setting: str = "data.dataset_dir"
     names: list[bytes] = field(default_factory=list)
     blob: bytearray = field(default_factory=bytearray)
     lengths: array.array = field(default_factory=lambda: array.array("q"))
@@ -88,7 +90,7 @@ def walk(root: bytes) -> Walk:
     Lists each folder once; only links need an additional system call.
     """
     found, real = Walk(root), os.path.realpath(root)
-    for entry in _sorted_entries(root):
+    for entry in _sorted_entries(found, root):
         if _is_hidden(found, root, entry):
             continue
         if not _is_folder(entry):
@@ -107,12 +109,22 @@ def walk(root: bytes) -> Walk:
     return found
 
 
+def walk_images(root: bytes) -> tuple[list[bytes], list[str]]:
+    """(paths relative to ``root``, notes about what was skipped): all images in and below a folder, sorted by bytes.
+
+    Raises DataError as ``walk``.
+    """
+    found, prefix = Walk(root, "images"), len(os.path.join(root, b""))
+    paths = sorted(path[prefix:] for path in _images(found, root, os.path.realpath(root), 1))
+    return paths, found.notes()
+
+
 def _images(found: Walk, folder: bytes, real: bytes, depth: int) -> list[bytes]:
     """The paths of the images in a folder of an identity and below it."""
     if depth > MOST_DEPTH:
         raise DataError(f"{printable(folder)}: folders are nested more than {MOST_DEPTH} deep; move the images up")
     paths: list[bytes] = []
-    for entry in _sorted_entries(folder):
+    for entry in _sorted_entries(found, folder):
         if _is_hidden(found, folder, entry):
             continue
         if entry.is_symlink() and _leads_out(entry, real):
@@ -126,13 +138,13 @@ def _images(found: Walk, folder: bytes, real: bytes, depth: int) -> list[bytes]:
     return paths
 
 
-def _sorted_entries(folder: bytes) -> list[os.DirEntry[bytes]]:
+def _sorted_entries(found: Walk, folder: bytes) -> list[os.DirEntry[bytes]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"data.dataset_dir: {printable(folder)} cannot be read: {reason}") from error
+        raise DataError(f"{found.setting}: {printable(folder)} cannot be read: {reason}") from error
 
 
 def _is_hidden(found: Walk, folder: bytes, entry: os.DirEntry[bytes]) -> bool:

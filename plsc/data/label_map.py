@@ -1,14 +1,18 @@
-"""Maps labels of old classes to new ones: a text file with `old_label<TAB>new_label` on each line."""
+"""Maps labels of old classes to new ones: a text file with `old_label<TAB>new_label` on each line, or by name or number
+(``match_classes``)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from plsc.errors import DataError
 from plsc.files import safe_open
 
+_ADVICE = "say which class is which by label_map, a file of old_label<TAB>new_label"
 _WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,18}\s*")  # what fits into int64
 
 
@@ -36,6 +40,51 @@ def read_label_map(path: str, old_classes: int, new_classes: int) -> tuple[np.nd
         raise DataError(f"label_map={path!r}: has no classes; each line is old_label<TAB>new_label")
     labels = sorted(pairs)
     return np.array(labels, np.int64), np.array([pairs[label] for label in labels], np.int64)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of one side: their number, and their names by label, where they have them (``names`` may be shorter).
+    ``place``: what they are of, for messages."""
+
+    number: int
+    names: Sequence[str]
+    place: str
+
+
+def match_classes(old: Classes, new: Classes) -> tuple[np.ndarray, np.ndarray, str]:
+    """(old [n], new [n]) int64, sorted by old, as ``read_label_map``; and how they were matched, for the log.
+
+    Classes with the same name are the same, whatever their labels, if both sides have names; else those with the same
+    label. Raises DataError where that cannot be known: equal names on one side, no common name, or without names
+    another number of classes.
+    """
+    if not (old.names and new.names):
+        if old.number != new.number:
+            raise DataError(
+                f"init_from='classes': {old.place} has {old.number:,} classes, {new.place} {new.number:,}, and without "
+                f"names on both sides they cannot be matched; {_ADVICE}"
+            )
+        every = np.arange(old.number, dtype=np.int64)
+        without = " and ".join(side.place for side in (old, new) if not side.names)
+        return every, every, f"by number, as {without} has no names of classes"
+    labels = [_labels_by_name(side) for side in (old, new)]
+    pairs = [(label, labels[1][name]) for name, label in labels[0].items() if name in labels[1]]
+    if not pairs:
+        raise DataError(
+            f"init_from='classes': no class of {new.place} has a name that {old.place} has, such as "
+            f"{old.names[0]!r:.80}; {_ADVICE}, or set init_from: backbone"
+        )
+    old_labels, new_labels = np.array(pairs, np.int64).T.copy()
+    return old_labels, new_labels, "by name"
+
+
+def _labels_by_name(side: Classes) -> dict[str, int]:
+    found = {name: label for label, name in enumerate(side.names)}
+    if len(found) < len(side.names):
+        twice = next(name for label, name in enumerate(side.names) if found[name] != label)
+        raise DataError(f"init_from='classes': {side.place} has two classes named {twice!r:.80}; {_ADVICE}")
+    return found
 
 
 def _pair(where: str, line: str, old_classes: int, new_classes: int) -> tuple[int, int]:

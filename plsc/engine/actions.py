@@ -9,6 +9,7 @@ from plsc.engine.evaluation.data import Records, check_training_data, check_veri
 from plsc.engine.evaluation.outputs import Outputs
 from plsc.engine.export.export import export
 from plsc.engine.export.onnx import require_onnx
+from plsc.engine.export.targets import target_of
 from plsc.engine.inference import trained_model
 from plsc.engine.inference.predict import Prediction
 from plsc.engine.inference.predict import predict as run_prediction
@@ -87,7 +88,7 @@ def predict(config: Config, user_objects: UserObjects) -> Prediction:
 
 
 def convert_for_prediction(config: Config, user_objects: UserObjects) -> str:
-    """Export the model in ``checkpoint_dir`` for plsc.Predictor; returns ``model_save_dir``/inference."""
+    """Export the model in ``checkpoint_dir`` for plsc.Predictor; returns its directory."""
     config, taken = with_stored_settings(config, user_objects)
     with start(config, user_objects, _check_export) as run:
         _say(run, taken)
@@ -112,7 +113,9 @@ def _check_checkpoint(config: Config, user_objects: UserObjects, env: Environmen
 
 def _check_export(config: Config, user_objects: UserObjects, env: Environment) -> None:
     _check_checkpoint(config, user_objects, env)
-    if config.export.format != "paddle":
+    target = target_of(config)
+    target.check(config)
+    if "onnx" in target.kinds:
         require_onnx()
 
 

@@ -38,6 +38,10 @@ class ImageFiles(Sequence):
         except OSError as error:
             raise DataError(f"{self.location(index)}: cannot be read: {error.strerror or error}") from error
 
+    def path(self, index: int) -> str:
+        """The path of a file."""
+        return self._paths[index]
+
     def name(self, index: int) -> str:
         """The file's name without its directory, which may differ between machines."""
         return os.path.basename(self._paths[index])

@@ -8,6 +8,7 @@ tests/project/test_atomic_writes.py checks that all of plsc writes this way.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
@@ -104,6 +105,17 @@ def flush_path(path: str) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # does not block if it is a pipe
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_file_system(path: str) -> None:
+    """Flush everything that was written to the file system of a directory, by any process. For many small files this is
+    a hundred times faster than flushing each."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
     finally:
         os.close(handle)
 

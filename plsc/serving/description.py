@@ -131,8 +131,9 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _is_file(name: str, entry: Any) -> bool:
-    """Whether ``name`` is a plain file name and ``entry`` has size and hash."""
-    plain = name.isprintable() and os.path.basename(name) == name and name not in ("", ".", "..")
+    """Whether ``name`` is a path below the directory, with slashes, and ``entry`` has size and hash."""
+    parts = name.split("/")
+    plain = name.isprintable() and len(parts) <= 3 and not {"", ".", ".."} & set(parts)
     good = plain and isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry)
     return good and type(entry["bytes"]) is int and isinstance(entry["sha256"], str)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Union
 
 import numpy as np
@@ -46,15 +48,25 @@ class Graph:
         return [node for node in self.nodes if name in node.inputs[:1] or (node.kind == "Add" and name in node.inputs)]
 
 
-def read_graph(path: str) -> Graph:
-    """Raises DataError, without the name of the file, and OSError."""
+def first_node_names(path: str, count: int) -> list[str]:
+    """The names of the first nodes, "" for those without one. Raises DataError and OSError as read_graph."""
     reader = Reader(MAX_FIELDS)
+    nodes = islice((value for number, value in _graph_fields(reader, path) if number == 1), count)
+    return [next((protobuf.text(one) for number, one in reader.fields(node) if number == 3), "") for node in nodes]
+
+
+def _graph_fields(reader: Reader, path: str) -> Iterator[tuple[int, Value]]:
     data = memoryview(safe_open.read_bytes(path, MAX_BYTES))
     graphs = [value for number, value in reader.fields(data) if number == 7]
     if len(graphs) != 1:
         raise DataError("is no ONNX model: it holds no graph")
-    graph = Graph()
-    for number, value in reader.fields(graphs[0]):
+    return reader.fields(graphs[0])
+
+
+def read_graph(path: str) -> Graph:
+    """Raises DataError, without the name of the file, and OSError."""
+    reader, graph = Reader(MAX_FIELDS), Graph()
+    for number, value in _graph_fields(reader, path):
         if number == 1:
             graph.nodes.append(_node(reader, value))
         elif number == 5:

@@ -19,6 +19,7 @@ from plsc.data.checking import duplicates, scan
 from plsc.data.checking.look import content_digest, perceptual_hash
 from plsc.data.checking.page import check_page
 from plsc.data.checking.report import check
+from plsc.data.fork_pool import progress_line
 from plsc.data.opening import open_dataset
 from plsc.errors import DataError
 from tests import tool_kit
@@ -210,8 +211,8 @@ def test_lists_are_bounded_and_counts_are_not(monkeypatch):
 
 
 def test_progress_tells_rate_and_time_left(monkeypatch):
-    assert scan.progress_line(1000, 10_000, 2.0) == "1,000 of 10,000 images (10.0 %), 500 a second, 0:00:18 left"
-    assert scan.progress_line(1, 7201, 1.0).endswith("2:00:00 left")
+    assert progress_line(1000, 10_000, 2.0) == "1,000 of 10,000 images (10.0 %), 500 a second, 0:00:18 left"
+    assert progress_line(1, 7201, 1.0).endswith("2:00:00 left")
     monkeypatch.setattr(scan, "LOG_SECONDS", 0)
     monkeypatch.setattr(scan, "BLOCK", 50)
     lines = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from plsc.data.label_map import read_label_map
+from plsc.data.label_map import Classes, match_classes, read_label_map
 from plsc.errors import DataError
 
 
@@ -36,3 +37,35 @@ def test_a_file_that_cannot_be_read(tmp_path):
     for name in ("missing", "binary"):
         with pytest.raises(DataError, match="label_map="):
             read_label_map(str(tmp_path / name), 10, 6)
+
+
+def match(old_names, new_names, old_number=4, new_number=4):
+    return match_classes(Classes(old_number, old_names, "the checkpoint"), Classes(new_number, new_names, "the data"))
+
+
+def test_classes_of_the_same_name_are_the_same_whatever_their_labels():
+    old, new, how = match(["d", "a", "c", "b"], ["b", "x", "d", "a", "y"], 6, 9)
+    assert [*zip(old.tolist(), new.tolist())] == [(0, 2), (1, 3), (3, 0)] and how == "by name"
+    assert old.dtype == new.dtype == np.int64
+
+
+@pytest.mark.parametrize("names, without", [
+    (((), ()), "the checkpoint and the data"), ((["a"], ()), "the data"), (((), ["a"]), "the checkpoint"),
+])  # fmt: skip
+def test_without_names_on_both_sides_labels_stay(names, without):
+    old, new, how = match(*names)
+    assert old.tolist() == new.tolist() == [0, 1, 2, 3]
+    assert how == f"by number, as {without} has no names of classes"
+
+
+@pytest.mark.parametrize("case, message", [
+    (((), (), 4, 5), "the checkpoint has 4 classes, the data 5, and without names on both sides they cannot be "
+                     "matched; say which class is which by label_map"),
+    ((["a", "b"], ["c"]), "no class of the data has a name that the checkpoint has, such as 'a'"),
+    ((["a", "b", "a"], ["a"]), "the checkpoint has two classes named 'a'; say which"),
+    ((["a", "b"], ["b", "c", "b"]), "the data has two classes named 'b'; say which"),
+])  # fmt: skip
+def test_what_cannot_be_matched_names_the_map(case, message):
+    with pytest.raises(DataError) as caught:
+        match(*case)
+    assert message in str(caught.value) and "label_map" in str(caught.value) and "\n" not in str(caught.value)

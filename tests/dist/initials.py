@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.dist import forked
-from tests.dist.tiny_run import make_entry
+from tests.dist.tiny_run import CLASSES, make_entry
 
 NEW_CLASSES = 50
 KEPT = {0: 7, 36: 3, 18: 49, 19: 24, 20: 25, 5: 0}  # old: new, over both shards of both runs
@@ -33,6 +33,8 @@ def main() -> None:
     run("backbone", 2, {**first, "init_from": "backbone"})
     for ranks in (1, 2, 3):
         run(f"classes{ranks}", ranks, {**first, "init_from": "classes", "label_map": str(cwd / "map.txt")})
+    run("number", 2, {**first, "init_from": "classes", "classifier.num_classes": CLASSES})
+    run("other number", 2, {**first, "init_from": "classes"})
     run("bad map", 2, {**first, "init_from": "classes", "label_map": str(cwd / "bad.txt")})
     run("other model", 2, {**first, "init_from": "backbone"}, plain=True)
     (cwd / "report.json").write_text(json.dumps(report))

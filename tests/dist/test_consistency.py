@@ -102,7 +102,7 @@ def test_checkpoints_of_one_name_on_two_disks_are_not_mixed(outcome, name):
 
 
 @pytest.mark.parametrize("name, text", [
-    ("label_map", "label_map='map.txt': rank(s) 1 read another map"),
+    ("label_map", "label_map='map.txt': rank(s) 1 map the classes otherwise"),
     ("exported", "the model in net/inference is "),
     ("pictures", "the images to predict is '24 images, checksum "),
 ])  # fmt: skip

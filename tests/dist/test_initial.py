@@ -55,12 +55,24 @@ def test_named_classes_keep_their_centres_and_the_rest_is_new(outcome, name):
     np.testing.assert_array_equal(new, expected)
 
 
+def test_without_names_the_same_numbers_keep_their_centres(outcome):
+    cwd, report = outcome
+    assert report["number"] == [0, 0]
+    np.testing.assert_array_equal(stored(cwd / "number", CLASSES)[1], stored(cwd / "old", CLASSES)[1])
+    assert (
+        "matched by number, as "
+        f"{cwd}/old/checkpoints/step_00000008 and the training data has no names of classes; 0 classes of this run are "
+        "new, 0 of the checkpoint were left behind"
+    ) in (cwd / "number" / "logs" / "rank_00000.log").read_text()
+
+
 def test_backbone_alone_has_new_classes_only(outcome):
     cwd, _ = outcome
     np.testing.assert_array_equal(stored(cwd / "backbone", NEW_CLASSES)[1], stored(cwd / "fresh", NEW_CLASSES)[1])
 
 
 @pytest.mark.parametrize("name, message", [
+    ("other number", "has 37 classes, the training data 50, and without names on both sides they cannot be matched"),
     ("bad map", "new label 50: must be in [0, 50)"), ("other model", "the checkpoint holds"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused_before_training(outcome, name, message):

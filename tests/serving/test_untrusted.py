@@ -86,6 +86,8 @@ FILE = {"bytes": 1, "sha256": "0" * 64}
     ({"num_classes": 2**31}, "num_classes"), ({"num_classes": 0}, "num_classes"), ({"num_classes": 3}, "outputs"),
     ({"outputs": ["embedding", "scores"]}, "outputs"), ({"outputs": {}}, "outputs"), ({"agreement": 1}, "agreement"),
     ({"input_name": "a\nb"}, "input_name"), ({"files": {"..": FILE}}, "files"), ({"files": {"": FILE}}, "files"),
+    ({"files": {"../x.onnx": FILE}}, "files"), ({"files": {"/x.onnx": FILE}}, "files"),
+    ({"files": {"a/../../x.onnx": FILE}}, "files"), ({"files": {"a//x.onnx": FILE}}, "files"),
     ({"files": {"a\nb": FILE}}, "files"), ({"files": {"x.onnx": {"bytes": "1", "sha256": ""}}}, "files"),
     ({"files": {"x.onnx": {"bytes": 1, "sha256": []}}}, "files"), ({"models": {"onnx": [["x"]]}}, "models"),
     ({"models": {"onnx": []}}, "models"), ({"models": {}}, "models"),

@@ -86,12 +86,16 @@ class Settings:
         "is always accepted.",
     )  # fmt: skip
     init_from: str = option(
-        "none", "Start a new run with weights of `init_checkpoint`: its backbone, or also the centres of the classes "
-        "that `label_map` names. Everything else, momentum and steps start from zero. A resumed run ignores it.",
+        "none", "Start a new run with weights of `init_checkpoint`: its backbone, or also the centres of its classes. "
+        "Everything else, momentum and steps start from zero. A resumed run ignores it.",
         choices=("none", "backbone", "classes"),
     )  # fmt: skip
     init_checkpoint: str = option("", "The checkpoint for `init_from`, or the directory of a run.")
-    label_map: str = option("", "For `init_from: classes`: a text file with lines of old label, tab, new label.")
+    label_map: str = option(
+        "", "For `init_from: classes`: a text file with lines of old label, tab, new label; other classes are new. "
+        "Empty takes the classes of the same name, if the checkpoint and the data have names of classes, else those of "
+        "the same number, if there are as many.",
+    )  # fmt: skip
     save_period: int = option(
         0, "Save a checkpoint every so many steps, in addition to the end of each epoch and of the run; 0 saves only "
         "those.",

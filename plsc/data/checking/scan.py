@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import signal
 import time
-import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from plsc.data.checking.look import WORDS, Seen, look_at
 from plsc.data.datasets import SourceDataset
-from plsc.errors import DataError
+from plsc.data.fork_pool import in_order, progress_line
 
 BLOCK = 64  # images that a process is given at a time
 MOST_LISTED = 10_000  # problems that are kept with their text; all are counted
 LOG_SECONDS = 5
-_AHEAD = 4  # blocks for each process that are on their way
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent is gone
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,8 @@ def scan(dataset: SourceDataset, processes: int, log: Callable[[str], None] = la
     """
     found, began = Scan.of(len(dataset)), time.monotonic()
     told = began
-    for first, block in _blocks(dataset, processes):
+    firsts = range(0, len(dataset), BLOCK)
+    for first, block in in_order(lambda first: _look(dataset, first), firsts, processes, "check"):
         for index, seen in enumerate(block, first):
             found.add(index, seen)
         now = time.monotonic()
@@ -89,67 +81,5 @@ def scan(dataset: SourceDataset, processes: int, log: Callable[[str], None] = la
     return found
 
 
-def progress_line(done: int, count: int, seconds: float) -> str:
-    """How far it is, how fast, and how long it will take."""
-    rate = done / seconds
-    left = round((count - done) / rate)
-    clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-    return f"{done:,} of {count:,} images ({100 * done / count:.1f} %), {rate:,.0f} a second, {clock} left"
-
-
-def _blocks(dataset: SourceDataset, processes: int) -> Iterator[tuple[int, list[Seen]]]:
-    """(index of the first, what was seen) of each block, in order."""
-    firsts = range(0, len(dataset), BLOCK)
-    if not processes:
-        for first in firsts:
-            yield first, _look(dataset, first)
-        return
-    context, libc = multiprocessing.get_context("fork"), ctypes.CDLL(None)
-    pool = ProcessPoolExecutor(
-        min(processes, len(firsts)), context, initializer=_begin, initargs=(dataset, os.getpid(), libc)
-    )
-    waiting: deque[tuple[int, Future]] = deque()
-    try:
-        for first in firsts:
-            with warnings.catch_warnings():  # Python 3.12 warns of a fork beside threads: these only run Python
-                warnings.simplefilter("ignore", DeprecationWarning)
-                waiting.append((first, pool.submit(_look_in_process, first)))
-            if len(waiting) >= _AHEAD * processes:
-                yield _result(*waiting.popleft())
-        while waiting:
-            yield _result(*waiting.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _result(first: int, future: Future) -> tuple[int, list[Seen]]:
-    try:
-        return first, future.result()
-    except BrokenProcessPool:
-        raise DataError(
-            f"check of images {first} and after: a process that decodes ended; the machine may be out of memory: use "
-            "fewer (--processes)"
-        ) from None
-
-
 def _look(dataset: SourceDataset, first: int) -> list[Seen]:
     return [look_at(dataset, index) for index in range(first, min(first + BLOCK, len(dataset)))]
-
-
-class _Process:
-    """What a process of the pool looks at; set when it begins."""
-
-    dataset: SourceDataset
-
-
-def _begin(dataset: SourceDataset, parent: int, libc: ctypes.CDLL) -> None:
-    """A process ends with its parent, however that ends; Ctrl-C is the parent's."""
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _Process.dataset = dataset
-
-
-def _look_in_process(first: int) -> list[Seen]:
-    return _look(_Process.dataset, first)

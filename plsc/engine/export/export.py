@@ -15,9 +15,10 @@ from plsc.config import Config
 from plsc.data.transforms import PIXEL_MEAN
 from plsc.engine.evaluation.data import input_names
 from plsc.engine.export.onnx import MAX_BYTES, convert
+from plsc.engine.export.targets import Target, target_of
 from plsc.engine.inference import output_dir
 from plsc.engine.inference.agreement import compare
-from plsc.engine.inference.saved_model import Classes, save_inference_model
+from plsc.engine.inference.saved_model import Classes, fed_std, save_inference_model
 from plsc.engine.program.trained_backbone import TrainedBackbone, weights_identity
 from plsc.engine.run.start import Run, threads
 from plsc.errors import CheckpointError, ConfigError, ExportError
@@ -26,22 +27,25 @@ from plsc.files.class_names import CLASS_NAMES
 from plsc.files.hashes import write_new
 from plsc.parallel.environment import Environment
 from plsc.serving import Predictor
-from plsc.serving.description import DESCRIPTION, KINDS, Description, describe_files
+from plsc.serving.description import DESCRIPTION, Description, describe_files
 from plsc.version import __version__
 
 
 def export(run: Run) -> str:
-    """Write the model to ``model_save_dir``/inference, compare it, make it visible; returns the directory.
+    """Write the model to its target's directory, compare it, make it visible; returns the directory.
 
     Every rank calls it, rank 0 does it. Raises CheckpointError, ExportError, ConfigError.
     """
-    final = os.path.join(os.path.abspath(run.config.model_save_dir), "inference")
+    target = target_of(run.config)
+    final = os.path.join(os.path.abspath(run.config.model_save_dir), target.directory)
     alone = replace(run.env, rank=0, world_size=1)
     backbone = TrainedBackbone(run, alone, -1)
     if run.env.rank == 0:
         output_dir.check_free(final, DESCRIPTION)
+        for line in target.without_effect(run.config):
+            run.log.info(line)
         try:
-            agreement = _write(run, backbone, alone, final)
+            agreement = _write(run, target, backbone, alone, final)
             output_dir.publish(final)
         except OSError as error:
             raise ExportError(f"{error.filename or final}: cannot be written: {error.strerror}") from None
@@ -50,25 +54,29 @@ def export(run: Run) -> str:
     return final
 
 
-def _write(run: Run, backbone: TrainedBackbone, env: Environment, final: str) -> str:
+def _write(run: Run, target: Target, backbone: TrainedBackbone, env: Environment, final: str) -> str:
     """Write model and description to a temporary directory and compare; returns a summary of the comparison."""
-    config, section = run.config, run.config.export
-    kinds = KINDS if section.format == "both" else (section.format,)
-    classes = read_classes(config, backbone) if section.with_classifier else None
-    _check_size(config, backbone, classes, kinds)
+    config = run.config
+    classes = read_classes(config, backbone) if config.export.with_classifier else None
+    _check_size(backbone, classes, target.kinds)
     unfinished = output_dir.create_unfinished(final)
     models = {"paddle": save_inference_model(config, run.user_objects, backbone, classes, env, unfinished)}
-    if "onnx" in kinds:
-        models["onnx"] = ["backbone.onnx"]
+    beside = []
+    if "onnx" in target.kinds:
+        models["onnx"] = [target.onnx_file]
         paths = [os.path.join(unfinished, name) for name in (*models["paddle"], *models["onnx"])]
+        os.makedirs(os.path.dirname(paths[-1]), exist_ok=True)
         convert(*paths)
-    if "paddle" not in kinds:
+        beside = target.write(config, unfinished, target.onnx_file)
+    if "paddle" not in target.kinds:
         for name in models.pop("paddle"):
             os.remove(os.path.join(unfinished, name))
     names = [] if classes is None else checkpoint.read_class_names(backbone.path, backbone.manifest)
     if names:
         write_new(os.path.join(unfinished, CLASS_NAMES), class_names.to_bytes(names, len(classes.centres)))
-    description = _describe(config, backbone, classes, models, unfinished)
+        beside.append(CLASS_NAMES)
+    files = describe_files(unfinished, [*(name for names in models.values() for name in names), *beside])
+    description = _describe(config, backbone, classes, models, files)
     _write_description(unfinished, description)
     open_predictor = functools.partial(
         Predictor, unfinished, device=env.device, threads=threads(config, run.env), card=env.device_id
@@ -103,7 +111,7 @@ def read_classes(config: Config, backbone: TrainedBackbone) -> Classes:
 
 
 def _describe(
-    config: Config, backbone: TrainedBackbone, classes, models: dict[str, list[str]], where: str
+    config: Config, backbone: TrainedBackbone, classes, models: dict[str, list[str]], files: dict[str, dict]
 ) -> Description:
     manifest, section = backbone.manifest, config.export
     return Description(
@@ -114,21 +122,17 @@ def _describe(
         input_name=input_names(config)[0],
         image_shape=list(config.model.image_shape),
         pixel_mean=PIXEL_MEAN,
-        pixel_std=config.data.pixel_std,
+        pixel_std=fed_std(config),
         embedding_size=manifest.embedding_size,
         num_classes=None if classes is None else len(classes.centres),
         l2_normalised=section.l2_normalise,
         flip_fused=section.fuse_flip,
         outputs=["embedding"] if classes is None else ["embedding", "scores"],
         models=models,
-        files=describe_files(where, [*(name for names in models.values() for name in names), *_named(where)]),
+        files=files,
         agreement={},
         resize=config.data.resize,
     )
-
-
-def _named(where: str) -> list[str]:
-    return [CLASS_NAMES] if os.path.exists(os.path.join(where, CLASS_NAMES)) else []
 
 
 def _write_description(where: str, description: Description) -> None:
@@ -136,11 +140,11 @@ def _write_description(where: str, description: Description) -> None:
         file.write(description.to_bytes())
 
 
-def _check_size(config: Config, backbone: TrainedBackbone, classes: Classes | None, kinds) -> None:
+def _check_size(backbone: TrainedBackbone, classes: Classes | None, kinds) -> None:
     """Raise ConfigError where the weights are more than an ONNX file can hold."""
     size = sum(array.nbytes for array in backbone.stored.values()) + (0 if classes is None else classes.centres.nbytes)
     if "onnx" in kinds and size > MAX_BYTES:
         raise ConfigError(
-            f"export.format={config.export.format!r}: the weights take {size / 2**30:.1f} GiB, an ONNX file holds "
-            "2 GiB at most; set export.with_classifier: false or export.format: paddle"
+            f"export: the weights take {size / 2**30:.1f} GiB, an ONNX file holds "
+            "2 GiB at most; set export.with_classifier: false, or export.target: predictor and export.format: paddle"
         )

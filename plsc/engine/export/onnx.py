@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
 
 from plsc.backend import static
 from plsc.errors import ExportError
@@ -37,6 +38,24 @@ def require_onnx() -> None:
             raise ExportError(f"export.format: ONNX needs {package}, which is not installed; {hint}") from None
         if package == "paddle2onnx" and found.partition(".")[0] != major:
             raise ExportError(f"export.format: paddle2onnx {found} does not read this Paddle's programs; {hint}")
+
+
+class Port(NamedTuple):
+    """An input or output of a graph. kind: such as "tensor(float)". shape: a text for an axis of any size."""
+
+    name: str
+    kind: str
+    shape: list[int | str]
+
+
+def ports(file: str) -> tuple[list[Port], list[Port]]:
+    """(inputs, outputs) of the graph in ``file``, as ONNX Runtime reads them."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    inputs, outputs = ([Port(one.name, one.type, list(one.shape)) for one in given]
+                       for given in (session.get_inputs(), session.get_outputs()))  # fmt: skip
+    return inputs, outputs
 
 
 def convert(program: str, weights: str, target: str) -> None:

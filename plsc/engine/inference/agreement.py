@@ -41,7 +41,7 @@ def compare(
     for runtime in runtimes:
         predictor = open_predictor(runtime)
         try:
-            found[runtime] = predictor.run(images)
+            found[runtime] = predictor.run(images * (config.data.pixel_std / predictor.description.pixel_std))
         except (RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[-300:]
             raise ExportError(

@@ -46,8 +46,9 @@ def publish(final: str) -> None:
     """
     unfinished, replaced = unfinished_dir(final), _replaced(final)
     remove_temporaries(unfinished)
-    for name in os.listdir(unfinished):
-        flush_path(os.path.join(unfinished, name))
+    for place, directories, names in os.walk(unfinished):
+        for name in (*names, *directories):
+            flush_path(os.path.join(place, name))
     if os.path.lexists(final) and os.path.isdir(replaced):
         shutil.rmtree(replaced)
     put_directory(unfinished, final, replaced)

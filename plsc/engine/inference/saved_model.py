@@ -21,6 +21,7 @@ from plsc.models import build_feature
 from plsc.parallel.environment import Environment
 
 CENTRES, BIAS = "classifier.centres", "classifier.bias"
+INSIGHTFACE_STD = 127.5
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Classes:
     centres: np.ndarray
     bias: np.ndarray | None
     scale: float
+
+
+def fed_std(config: Config) -> float:
+    """The standard deviation by which the exported model expects its images to be divided: insightface knows one
+    only, so its models do the rest themselves."""
+    return INSIGHTFACE_STD if config.export.target == "insightface" else config.data.pixel_std
 
 
 def build_export(config: Config, user_objects: UserObjects, classes: Classes | None) -> tuple[Any, Any, Any, list[Any]]:
@@ -48,8 +55,10 @@ def build_export(config: Config, user_objects: UserObjects, classes: Classes | N
     with static.building(main, startup):
         inputs = make_inputs(config, -1, with_label=False)
         image = inputs[image_name]
+        if fed_std(config) != config.data.pixel_std:
+            inputs[image_name] = image * (fed_std(config) / config.data.pixel_std)
         if section.fuse_flip:
-            inputs[image_name] = paddle.concat([image, paddle.flip(image, [3])], axis=0)
+            inputs[image_name] = _with_mirror_image(inputs[image_name])
         feature = build_feature(make_model(config, user_objects), inputs, is_train=False)
         if section.fuse_flip:
             feature = paddle.mean(paddle.reshape(feature, [2, -1, feature.shape[1]]), axis=0)
@@ -58,6 +67,10 @@ def build_export(config: Config, user_objects: UserObjects, classes: Classes | N
         if classes is not None:
             outputs.append(_scores(feature, unit, classes))
     return main, startup, image, outputs
+
+
+def _with_mirror_image(image):
+    return paddle.concat([image, paddle.flip(image, [3])], axis=0)
 
 
 def _scores(feature, unit, classes: Classes):

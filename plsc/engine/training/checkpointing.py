@@ -109,7 +109,7 @@ def class_names_of(run: Run, data, opened: tuple[str, Manifest] | None) -> tuple
 def _relabelled(path: str, text: str) -> str:
     return (
         f"{path} was trained with other labels: {text}; give each class the label that it had, begin a new run by "
-        "init_from: classes with a label_map, or set accept_new_labels: true"
+        "init_from: classes (docs/checkpoints.md), or set accept_new_labels: true"
     )
 
 

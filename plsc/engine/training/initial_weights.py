@@ -10,17 +10,19 @@ import numpy as np
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.collective import on_all_ranks
-from plsc.data.label_map import read_label_map
+from plsc.data import difference
+from plsc.data.label_map import Classes, match_classes, read_label_map
 from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
 from plsc.errors import CheckpointError, DataError
 
 
-def load_initial_weights(run: Run, session: Session) -> None:
+def load_initial_weights(run: Run, session: Session, data) -> None:
     """Load the weights that ``init_from`` names into a newly initialised session; every rank calls it.
 
-    Momentum, step and all other state start from zero. Raises CheckpointError on every rank, before training.
+    ``data``: the training data. Momentum, step and all other state start from zero. Raises CheckpointError or DataError
+    on every rank, before training.
     """
     config, spec = run.config, session.program.spec
     if config.init_from == "none":
@@ -30,13 +32,36 @@ def load_initial_weights(run: Run, session: Session) -> None:
     what = f"cannot start from {path}"
     require_same_function(run, path, manifest)
     on_all_ranks(run.group, what, lambda: _load_backbone(session, path, manifest))
-    kept = ""
-    if config.init_from == "classes":
-        old, new = run.group.agree(lambda: read_label_map(config.label_map, manifest.num_classes, spec.num_classes))
-        _require_same_map(run, old, new)
-        on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
-        kept = f" and {len(new):,} of {spec.num_classes:,} classes"
-    run.log.info(f"start with the backbone{kept} of {path}, step {manifest.step:,}")
+    if config.init_from == "backbone":
+        run.log.info(f"start with the backbone of {path}, step {manifest.step:,}")
+        return
+    old, new, how = run.group.agree(lambda: _class_map(run, path, manifest, data))
+    _require_same_map(run, old, new)
+    on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
+    run.log.info(
+        f"start with the backbone and {len(new):,} classes of {path}, step {manifest.step:,}, matched {how}; "
+        f"{run.config.classifier.num_classes - len(new):,} classes of this run are new, "
+        f"{manifest.num_classes - len(old):,} of the checkpoint were left behind"
+    )
+
+
+def _class_map(run: Run, path: str, manifest: Manifest, data) -> tuple[np.ndarray, np.ndarray, str]:
+    """(old labels [n] in rising order, their new ones [n], how they were matched). Raises DataError."""
+    config, number = run.config, run.config.classifier.num_classes
+    if config.label_map:
+        return *read_label_map(config.label_map, manifest.num_classes, number), "by label_map"
+    stored = Classes(manifest.num_classes, checkpoint.read_class_names(path, manifest), path)
+    old, new, how = match_classes(stored, Classes(number, run.class_names, "the training data"))
+    if (stored.names and run.class_names) or not manifest.data:
+        return old, new, how
+    changed = difference(manifest.data, run.data.get("training", {}), getattr(data, "record", None))
+    if changed is not None and changed.relabelled and not config.accept_new_labels:
+        raise DataError(
+            f"init_from='classes': {path} was trained with other labels, and there are no names of classes to match "
+            f"by: {changed.text}; set label_map to a file of old_label<TAB>new_label, or accept_new_labels: true where "
+            "each label still means the same class"
+        )
+    return old, new, how
 
 
 def _require_same_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
@@ -45,8 +70,8 @@ def _require_same_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
     others = [str(rank) for rank, found in enumerate(sums) if found != sums[0]]
     if others:
         raise DataError(
-            f"label_map={run.config.label_map!r}: rank(s) {', '.join(others)} read another map than rank 0; give every "
-            "rank the same"
+            f"label_map={run.config.label_map!r}: rank(s) {', '.join(others)} map the classes otherwise than rank 0; "
+            "give every rank the same map, data and checkpoint"
         )
 
 

@@ -109,7 +109,7 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             for built in filter(None, (program, evaluation)):
                 use_onednn(built.main)
         if opened is None:
-            load_initial_weights(run, session)
+            load_initial_weights(run, session, data)
         else:
             checkpointing.load(run, session, *opened)
             run.log.info(f"continue from {opened[0]}, step {progress.step}")

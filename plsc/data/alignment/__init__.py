@@ -1,0 +1,1 @@
+"""Five-point alignment of face images: `plsc align`."""
