@@ -25,6 +25,8 @@ _TEST = (
 _JPEG = ("simplejpeg>=1.7.6",)
 _LMDB = ("lmdb>=1.4",)
 _PARQUET = ("pyarrow>=14",)
+# For the tests: programs that load exported models, not installable for Python 3.9 with the others.
+_INTEROP = tuple(f'{one}; python_version >= "3.10"' for one in ("insightface==2.1", "tritonclient>=2.50"))
 _DOCS = ("mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.25", "ruff")  # ruff sets the signatures
 _S3_SERVER = ("moto[s3]>=5", "flask>=2.2", "flask-cors>=3")  # what of moto[server] the tests need
 
@@ -39,6 +41,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("paddle2onnx==2.1.0", "onnxruntime>=1.15"),
     "onnx26": ("paddle2onnx==1.3.1", "onnxruntime>=1.15", *_PADDLE_26_NEEDS),
     "lmdb": _LMDB,  # to write it; reading needs no package
+    "interop": _INTEROP,
     "jpeg": _JPEG,
     "parquet": _PARQUET,
     "remote": _REMOTE,

@@ -57,8 +57,8 @@ ONCE = _in_rooms({
     "data": "readers stuck_data",
     "dist": "consistency containers extensions finetuning frozen_runs initial optimizers own_losses_resumed own_metric "
     "readers remote run_dirs saver unverified verification_sets",
-    "engine": "balanced_run best best_class consistency evaluate grace left_open loss_is_finite memory_check one_run "
-    "own_source plan resizing result sets_check stored_settings verification_check",
+    "engine": "balanced_run best best_class consistency evaluate grace interop left_open loss_is_finite memory_check "
+    "one_run own_source plan resizing result sets_check stored_settings verification_check",
     "evaluation": "memory page_in_browser pair_sets",
     "losses": "page",
     "models": "one_channel published",

@@ -35,10 +35,12 @@ find_compiler() {
   command -v g++ >/dev/null
 }
 
-# Is there what Paddle's wheels link to and do not bring? (Not grep -q: it ends ldconfig early, which pipefail takes for a no.)
-find_openmp() {
-  { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | grep libgomp.so.1 >/dev/null
+# Is there a library that wheels link to and do not bring? (Not grep -q: it ends ldconfig early, which pipefail takes for a no.)
+find_library() {
+  { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | grep -F "$1" >/dev/null
 }
+find_openmp() { find_library libgomp.so.1; }  # Paddle's
+find_opengl() { find_library libGL.so.1; }  # that of OpenCV, which insightface needs (tests/engine/test_interop.py)
 
 # install_missing: what the tests need besides Python packages, on Debian and Ubuntu as root or with sudo. Says what to
 # install where it cannot, and fails if the tests cannot run without it; without Chromium they can, but for one.
@@ -47,6 +49,7 @@ install_missing() {
   { [ -n "${PYTHON:-}" ] || find_python 2>/dev/null; } || need+=(python3 python3-venv)
   find_openmp || need+=(libgomp1)
   find_compiler || need+=(g++)
+  find_opengl || need+=(libgl1)
   wanted="${need[*]}"
   find_browser || wanted="$wanted chromium"
   [ -n "${wanted// /}" ] || return 0
@@ -96,7 +99,7 @@ $(cd "$ROOT" && sha256sum setup.py requirements/pins.txt plsc/version.py plsc/ex
 # make_test_environment 3.3.1|2.6.2|gpu: the environment in which tools/test.sh runs the tests of that Paddle.
 make_test_environment() {
   case $1 in
-    3.3.1) make_environment "test-$1" cpu,onnx,test ;;
+    3.3.1) make_environment "test-$1" cpu,onnx,test,interop ;; # +264 MB
     2.6.2) make_environment "test-$1" cpu26,onnx26,test ;;
     gpu) make_environment "test-$1" gpu,test ;;
     *)
