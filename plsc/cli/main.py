@@ -26,6 +26,7 @@ COMMANDS = {
     "import": ("importing", "import weights of arcface_torch, AdaFace or MagFace, or a checkpoint of an old PLSC"),
     "convert-config": ("convert_config", "settings of an arcface_torch config as YAML, without running it"),
     "align": ("align", "align face images by five points to 112 x 112 pixels"),
+    "make-list": ("make_list", "write an image list from folders, with identities or images held out"),
     "make-bin": ("make_bin", "make a verification set from a folder or list of identities"),
     "pack": ("pack", "write the images of a data source into RecordIO, tar shards or LMDB"),
     "show-data": ("show_data", "training images as the model sees them, as a page and a picture"),

@@ -11,11 +11,11 @@ import argparse
 from plsc.cli.options import add_config, add_quiet, log_lines, read_config
 from plsc.terminal import print_stdout
 
-FORMATS = ("recordio", "tar", "lmdb")
+FORMATS = ("recordio", "tar", "lmdb", "list")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--to", choices=FORMATS, required=True, help="the container")
+    parser.add_argument("--to", choices=FORMATS, required=True, help="the container; list: image files with a list")
     parser.add_argument("--output", metavar="DIR", required=True, help="the directory to make")
     add_config(parser)
     add_quiet(parser)

@@ -80,6 +80,10 @@ class SeveralSources(Source):
         for source in self._sources:
             source.open_files()
 
+    def file(self, index: int) -> bytes | None:
+        number, place = self._find(index)
+        return self._sources[number].file(place)
+
     def name(self, index: int) -> str:
         number, place = self._find(index)
         return self._sources[number].name(place)

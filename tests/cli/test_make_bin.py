@@ -118,11 +118,13 @@ def test_an_output_that_cannot_be(faces, tmp_path, output, status, message):
     assert done.returncode == status and message in done.stderr.splitlines()[-1]
 
 
-def test_what_is_read_back_is_compared(faces, tmp_path, monkeypatch):
+@pytest.mark.parametrize("lost", ["image", "flag"])
+def test_what_is_read_back_is_compared(faces, tmp_path, monkeypatch, lost):
     real = make_set.save_bin
 
     def with_a_lost_bit(path, images, issame):
-        real(path, [*images[:-1], images[-1][:-1] + b"?"], issame)
+        last = images[-1][:-1] + b"?" if lost == "image" else images[-1]
+        real(path, [*images[:-1], last], [*issame[:-1], issame[-1] ^ (lost == "flag")])
 
     monkeypatch.setattr(make_set, "save_bin", with_a_lost_bit)
     done = make(faces[0], "--output", tmp_path / "x.bin")

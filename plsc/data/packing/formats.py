@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from plsc.data.packing.label_list import LabelListWriter
 from plsc.data.packing.lmdb import LMDBWriter
 from plsc.data.packing.recordio import RecordIOWriter
 from plsc.data.packing.tar import TarWriter
 from plsc.data.packing.writer import Writer
 
-WRITERS: dict[str, type[Writer]] = {"recordio": RecordIOWriter, "tar": TarWriter, "lmdb": LMDBWriter}
+WRITERS: dict[str, type[Writer]] = {
+    "recordio": RecordIOWriter,
+    "tar": TarWriter,
+    "lmdb": LMDBWriter,
+    "list": LabelListWriter,
+}

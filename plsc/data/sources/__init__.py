@@ -96,6 +96,10 @@ class Source:
         Workers are forks: they would share the position of a file that the constructor left open.
         """
 
+    def file(self, index: int) -> bytes | None:
+        """Return the path of an image that is a file of its own, else None. `plsc make-list` lists such files."""
+        return None
+
     def name(self, index: int) -> str:
         """The name of an image in messages: its file, and its position in a list or container."""
         return f"image {index}"

@@ -47,15 +47,18 @@ class FolderSource(Source):
 
     def read(self, index: int) -> tuple[bytes, int]:
         try:
-            return read_image(os.path.join(self._root, self._index.path(index))), int(self._index.labels[index])
+            return read_image(self.file(index)), int(self._index.labels[index])
         except OSError as error:
             raise DataError(f"{self.name(index)} cannot be read: {error.strerror or error}") from error
 
     def record(self, count: int | None = None) -> dict[str, Any]:
         return {"kind": "folder", **index_record(self._index, count)}
 
+    def file(self, index: int) -> bytes:
+        return os.path.join(self._root, self._index.path(index))
+
     def name(self, index: int) -> str:
-        return f"image {printable(os.path.join(self._root, self._index.path(index)))}"
+        return f"image {printable(self.file(index))}"
 
     @property
     def place(self) -> str:

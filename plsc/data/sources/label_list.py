@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from plsc.data.check import require_good_lines
+from plsc.data.class_table import read_class_table, table_of
 from plsc.data.label_list import read_label_list
 from plsc.data.record import list_record
 from plsc.data.sources import LIST, Directory, Source, register_source
@@ -18,8 +19,8 @@ class LabelListSource(Source):
     """Image files of a list, with one path and label per line.
 
     dataset_dir: the directory that paths are relative to. label_file: the list, relative to it or absolute, with lines
-    `path<TAB or spaces>label`. num_classes: None for the largest label + 1. Memory: the bytes of the list, and 13 bytes
-    per line.
+    `path<TAB or spaces>label`. num_classes: None for the largest label + 1. class_names: those of a table beside the
+    list (plsc.data.class_table), if there is one. Memory: the bytes of the list, and 13 bytes per line.
     """
 
     precedence = LIST
@@ -35,14 +36,17 @@ class LabelListSource(Source):
         self._list = read_label_list(os.path.join(os.fspath(dataset_dir), os.fspath(label_file)), num_classes)
         self.num_classes = self._list.num_classes
         self.label_index = self._list
+        table = table_of(self._list.file)
+        if os.path.lexists(table):
+            self.class_names = read_class_table(table, self._list.num_classes)
+            self.notes = [f"{self.place}: the names of the classes are those of {table}"]
 
     def __len__(self) -> int:
         return len(self._list)
 
     def read(self, index: int) -> tuple[bytes, int]:
-        path = os.path.join(self._root, self._list.path(index))
         try:
-            return read_image(path), self._list.labels[index]
+            return read_image(self.file(index)), self._list.labels[index]
         except OSError as error:
             raise DataError(f"{self.name(index)} cannot be read: {error.strerror or error}") from error
 
@@ -52,6 +56,9 @@ class LabelListSource(Source):
     def check(self, check_files: bool) -> None:
         """All bad lines, and with ``check_files`` all missing files, in one error."""
         require_good_lines(self._root, self._list, check_files)
+
+    def file(self, index: int) -> bytes:
+        return os.path.join(self._root, self._list.path(index))
 
     def name(self, index: int) -> str:
         return self._list.name(index)
