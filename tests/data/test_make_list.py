@@ -101,18 +101,18 @@ def test_images_of_each_identity_are_held_out(folder):
 def test_what_is_held_out_depends_on_seed_and_names(folder, tmp_path):
     """Not on the order or number of the others: an identity more changes at most one of those held out."""
     chosen = []
-    for seed in range(40):
+    for seed in range(24):
         output = tmp_path / f"{seed}.txt"
         make(folder, output, "--hold-out-identities", "2", "--seed", seed)
         chosen.append(frozenset(read(tmp_path / f"{seed}.held_out.txt")))
     counts = collections.Counter(name for one in chosen for name in one)
-    assert set(counts) == set(SIZES) and max(counts.values()) < 25  # 13 expected of each, standard deviation 3
+    assert set(counts) == set(SIZES) and max(counts.values()) < 20  # 8 expected of each, standard deviation 2.3
     make(folder, tmp_path / "again.txt", "--hold-out-identities", "2")
     for name in ("txt", "classes.tsv", "held_out.txt", "held_out.classes.tsv"):
         assert (tmp_path / f"again.{name}").read_bytes() == (tmp_path / f"0.{name}").read_bytes()
     (folder / "new").mkdir()
     (folder / "new" / "0 x.png").write_text("new 0")
-    for seed in range(10):
+    for seed in range(5):
         make(folder, tmp_path / f"more{seed}.txt", "--hold-out-identities", "2", "--seed", seed)
         assert len(set(read(tmp_path / f"more{seed}.held_out.txt")) & chosen[seed]) >= 1
 
