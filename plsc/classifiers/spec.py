@@ -43,6 +43,15 @@ class ClassifierSpec:
         more = any(self.loss.overrides(method) for method in ("states", "others", "penalty"))
         return env.on_gpu and self.loss.kernel_margins is not None and not more
 
+    def without_kernel(self, env: Environment) -> str | None:
+        """A line for the log where a GPU computes the loss by plain operations, else None."""
+        if not env.on_gpu or self.uses_kernel(env):
+            return None
+        return (
+            f"classifier.loss_type: {type(self.loss).__name__} is more than three margins, so this GPU computes it by "
+            "plain operations and not by Paddle's kernel margin_cross_entropy: slower, with more memory for [G, S]"
+        )
+
 
 @dataclass(frozen=True)
 class Shard:

@@ -42,7 +42,16 @@ def target_cosine(cosine, margins: tuple[float, float, float]) -> tuple:
     margin1, margin2, margin3 = margins
     if margin1 == 1.0 and margin2 == 0.0:  # needs no angle
         return cosine - margin3, paddle.ones_like(cosine)
-    angle = margin1 * paddle.acos(cosine) + margin2
+    angle, inverse_sine = angles(cosine)
+    angle = margin1 * angle + margin2
+    return paddle.cos(angle) - margin3, margin1 * paddle.sin(angle) * inverse_sine
+
+
+def angles(cosine) -> tuple:
+    """(theta, 1 / sin(theta)) [G] of cosines [G] float64. d theta / d cosine is minus the second, which is reduced to 0
+    where the sine is below MIN_SINE."""
+    import paddle
+
     sine = paddle.sqrt((1.0 - cosine) * (1.0 + cosine))
     limited = paddle.clip(sine, min=MIN_SINE)
-    return paddle.cos(angle) - margin3, margin1 * paddle.sin(angle) * sine / (limited * limited)
+    return paddle.acos(cosine), sine / (limited * limited)

@@ -75,9 +75,12 @@ def test_what_a_method_does_wrong_is_one_line(methods, message):
 
 def test_a_gpu_computes_what_its_kernel_does_not_know_by_plain_operations():
     env, margins = Environment(device="gpu"), (1.0, 0.0, 0.0)
-    assert ClassifierSpec(11, loss=type("Kernel", (Loss,), {"kernel_margins": margins})()).uses_kernel(env)
+    by_kernel = ClassifierSpec(11, loss=type("Kernel", (Loss,), {"kernel_margins": margins})())
+    assert by_kernel.uses_kernel(env) and by_kernel.without_kernel(env) is None
     penalty = {"penalty": lambda self, batch: (batch.norm, paddle.ones_like(batch.norm))}
-    assert not program_of(env, kernel_margins=margins, **penalty).spec.uses_kernel(env)
+    spec = program_of(env, kernel_margins=margins, **penalty).spec
+    assert not spec.uses_kernel(env) and "Mine is more than three margins" in spec.without_kernel(env)
+    assert spec.without_kernel(Environment()) is None
 
 
 def test_random_numbers_are_uniform_and_others_for_each_step_and_stream():

@@ -258,7 +258,7 @@ def test_margins():
 
 def test_a_loss_without_preset_needs_margins():
     message = refusal(Config().set, "classifier.loss_type", "arcfase", "-o")
-    assert message.startswith("-o: classifier.loss_type='arcfase': is none of arcface, combined, cosface,")
+    assert message.startswith("-o: classifier.loss_type='arcfase': is none of adaface, arcface, combined, ")
     assert "did you mean arcface?" in message and "needs margin1, margin2 and margin3" in message
     combined = {"classifier": {"loss_type": "combined", "margin1": 1.0}}
     assert "needs margin2, margin3; " in refusal(Config().update, combined)

@@ -26,10 +26,10 @@ def run_cases(env, cases):
 
 def run_case(env, case):
     """``feature`` [G, E], ``weight`` [C, row size], ``label`` [G]; ``way``: (rows of a block or None, blocks that are
-    pieces of one, whether the rows move where their gradient is made)."""
+    pieces of one, whether the rows move where their gradient is made). ``loss``: a Loss instead of ``margins``."""
     block_rows, few_blocks, moves = case["way"]
     names = "num_classes", "embedding_size", "scale", "sample_ratio", "model_parallel"
-    loss = Softmax() if case["margins"] is None else Combined(*case["margins"])
+    loss = case["loss"] if "loss" in case else Softmax() if case["margins"] is None else Combined(*case["margins"])
     spec = ClassifierSpec(**{name: case[name] for name in names}, loss=loss, with_bias=not loss.normalised)
     shard = Shard.of(spec, env)
     batch = len(case["feature"]) // env.world_size

@@ -1,4 +1,4 @@
-"""The process behind test_own_losses_resumed.py: runs with a loss that keeps states, straight and in two parts.
+"""The process behind test_own_losses_resumed.py: runs with losses that keep states, straight and in two parts.
 
 python -m tests.dist.loss_resumes DIR writes DIR/report.json: exit codes by name.
 """
@@ -6,17 +6,27 @@ python -m tests.dist.loss_resumes DIR writes DIR/report.json: exit codes by name
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 from tests.dist import forked
 from tests.dist.tiny_run import make_entry
 
-GLOBAL_BATCH, HALF, STEPS = 12, 6, 12
-OPTIONS = {
-    "plugins": ["tests.dist.toy_loss"], "classifier.loss_type": "toy", "classifier.loss_options": {"margin": 0.1},
-    "with_test": False, "save_period": 0, "lr": 1.0, "lr_schedule.boundaries": [9], "classifier.sample_ratio": 1.0,
+GLOBAL_BATCH, HALF, STEPS = 12, 3, 6
+USUAL = {
+    "with_test": False, "save_period": 0, "lr": 1.0, "lr_schedule.boundaries": [5], "classifier.sample_ratio": 1.0,
+    "plugins": ["tests.dist.toy_loss"],
 }  # fmt: skip
+LOSSES = {  # name: (states, options)
+    "toy": (("norm", "cosine"), {"margin": 0.1}),
+    "adaface": (("mean", "deviation"), {"alpha": 0.3}),
+    "magface": ((), {"shortest": 1.0, "longest": 3.0}),
+    "curricularface": (("t",), {}),
+    "elastic_arcface": ((), {"sigma": 0.1}),
+    "elastic_cosface": ((), {"sigma": 0.1, "plus": True}),
+}
+ALONE = "toy", "adaface", "elastic_arcface"  # whose runs on one rank are compared: the others' formulas may jump
 
 
 def main() -> None:
@@ -24,17 +34,21 @@ def main() -> None:
 
     cwd, report = Path(sys.argv[1]), {}
 
-    def run(name: str, world_size: int, steps: int) -> None:
-        options = {**OPTIONS, "train_steps": steps, "train_batch_size": GLOBAL_BATCH // world_size}
-        codes = forked.run(world_size, cwd, lambda rank: make_entry(cwd / name, options, plain=True).train())
-        report.setdefault(name, []).extend(codes)
+    def run(loss: str, name: str, world_size: int, steps: int) -> None:
+        batch = {"train_steps": steps, "train_batch_size": GLOBAL_BATCH // world_size}
+        options = {**USUAL, "classifier.loss_type": loss, "classifier.loss_options": LOSSES[loss][1], **batch}
+        where = cwd / loss / name
+        codes = forked.run(world_size, cwd, lambda rank: make_entry(where, options, plain=True).train())
+        report.setdefault(f"{loss} {name}", []).extend(codes)
 
-    run("alone", 1, STEPS)
-    run("straight", 2, STEPS)
-    run("resumed", 2, HALF)
-    run("resumed", 2, STEPS)
-    run("2 to 3", 2, HALF)
-    run("2 to 3", 3, STEPS)
+    for loss in LOSSES:
+        run(loss, "straight", 2, STEPS)
+        run(loss, "resumed", 2, HALF)
+        if loss in ALONE:
+            shutil.copytree(cwd / loss / "resumed", cwd / loss / "2 to 3", symlinks=True)
+            run(loss, "2 to 3", 3, STEPS)
+            run(loss, "alone", 1, STEPS)
+        run(loss, "resumed", 2, STEPS)
     (cwd / "report.json").write_text(json.dumps(report))
 
 

@@ -1,4 +1,4 @@
-"""States of a loss are saved and resumed, to the bit, and go along to another number of ranks."""
+"""States of a loss are saved and resumed, to the bit, and go along to another number of ranks; so do random margins."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import pytest
 
 from plsc import checkpoint
 from plsc.checkpoint.reshard import reshard
-from tests.dist.loss_resumes import HALF, STEPS
+from tests.dist.loss_resumes import ALONE, HALF, LOSSES, STEPS
 from tests.dist.test_other_ranks import assert_equal_to_rounding, values
 from tests.dist.test_resume import run_process
 from tests.dist.tiny_run import manifest
 
-STATES = {"classifier.loss.norm", "classifier.loss.cosine"}
+
+def states_of(loss):
+    return {f"classifier.loss.{name}" for name in LOSSES[loss][0]}
 
 
 @pytest.fixture(scope="module")
@@ -22,27 +24,31 @@ def runs(tmp_path_factory):
     return cwd
 
 
-def test_a_resumed_run_ends_to_the_bit(runs):
-    straight, resumed = (manifest(runs / name, STEPS) for name in ("straight", "resumed"))
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_resumed_run_ends_to_the_bit(runs, loss):
+    straight, resumed = (manifest(runs / loss / name, STEPS) for name in ("straight", "resumed"))
     assert straight["files"] == resumed["files"]
-    assert STATES <= {spec["name"] for spec in straight["replicated_tensors"]}
-    half, end = (checkpoint.read_replicated(*opened(runs / "resumed", step)) for step in (HALF, STEPS))
-    assert all(half[name] != end[name] for name in STATES)
+    kept = {spec["name"] for spec in straight["replicated_tensors"] if spec["name"].startswith("classifier.loss.")}
+    assert kept == states_of(loss)
+    half, end = (checkpoint.read_replicated(*opened(runs / loss / "resumed", step)) for step in (HALF, STEPS))
+    assert all(half[name] != end[name] for name in kept)
 
 
+@pytest.mark.parametrize("loss", ALONE)
 @pytest.mark.parametrize("name", ["straight", "2 to 3"])
-def test_other_ranks_end_where_one_does(runs, name):
-    expected, found = values(runs / "alone"), values(runs / name)
-    assert STATES <= found.keys()
+def test_other_ranks_end_where_one_does(runs, loss, name):
+    expected, found = values(runs / loss / "alone"), values(runs / loss / name)
+    assert states_of(loss) <= found.keys()
     assert_equal_to_rounding(found, expected)
 
 
-def test_resharding_keeps_the_states(runs, tmp_path):
-    path, found = opened(runs / "straight", STEPS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_resharding_keeps_the_states(runs, loss, tmp_path):
+    path, found = opened(runs / loss / "straight", STEPS)
     before = checkpoint.read_replicated(path, found)
     new = reshard(path, str(tmp_path), 3)
     after = checkpoint.read_replicated(new, checkpoint.read_manifest(new))
-    assert STATES <= before.keys() and all(before[name] == after[name] for name in STATES)
+    assert states_of(loss) <= before.keys() and all(before[name] == after[name] for name in states_of(loss))
 
 
 def opened(run_dir, step):

@@ -47,6 +47,8 @@ def test_the_settings_are_accepted(page, monkeypatch):
     LOSSES.names()
     monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
     assert Config.from_yaml("mine.yaml").margins() == (0.9, 0.4, 0.15)
+    adaptive = Config.from_yaml("adaptive.yaml").loss()
+    assert (type(adaptive).__name__, adaptive.margin, adaptive.h) == ("AdaFace", 0.4, 0.333)
     config = Config.from_yaml("easy.yaml")
     loss = config.loss()
     assert (type(loss).__name__, loss.margin) == ("EasyArcFace", 0.4)

@@ -21,7 +21,8 @@ class Classifier:
     )  # fmt: skip
     loss_type: str = option(
         "arcface",
-        "The loss (`plsc list losses`): arcface, cosface, sphereface, softmax, your own from a module in `plugins`, or "
+        "The loss (`plsc list losses`): arcface, cosface, sphereface, softmax, adaface, magface, curricularface, "
+        "elastic_arcface, elastic_cosface, your own from a module in `plugins`, or "
         "combined or any other name together with three margins. "
         "PLSC 0.1's dist_arcface and dist_softmax mean arcface and softmax with `model_parallel`; its arcface and "
         "softmax leave `model_parallel` as it is.",

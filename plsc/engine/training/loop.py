@@ -73,6 +73,8 @@ def train(run: Run) -> Result:
     program = build_train(config, run.user_objects, run.env, run.seed)
     consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
     _log_repeated_steps(run, program)
+    if line := program.spec.without_kernel(run.env):
+        run.log.info(line)
     _check_embedding_size(run, program.spec.embedding_size)
     log_frozen(run, program)
     evaluation = build_eval(config, run.user_objects, run.env, config.test_batch_size) if config.with_test else None

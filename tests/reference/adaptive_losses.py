@@ -1,0 +1,187 @@
+"""The losses of plsc.losses that depend on more than a margin, in NumPy float64 from their papers: one rank, the whole
+batch, no tricks.
+
+A formula has ``fixed(cosine, norm, step)``, which moves its states on and returns what is constant in the gradient;
+``target(cosine, norm, fixed)`` [G], ``others(cosine [G, C], fixed)`` and ``penalty(norm)`` [G]. Their slopes are
+central differences, number by number; the rest of the chain rule is written out in ``loss_and_gradients``. ``closest``
+is the least distance so far of a value to a place where the formula jumps or bends: nearer to it than the rounding
+errors of float32, a comparison would say nothing.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+
+from tests.reference.margin_softmax import unit
+from tests.reference.own_losses import cosines, cross_entropy, uniform
+
+STEP = 1e-6  # of a central difference: an error of about 1e-10
+
+
+class Formula:
+    """What a loss leaves out."""
+
+    defaults: dict = {}
+    states: dict[str, float] = {}
+    closest = np.inf
+
+    def __init__(self, scale: float, seed: int = 0, **options):
+        self.scale, self.seed = scale, seed
+        self.states = dict(self.states)
+        self.options = {**self.defaults, **options}
+
+    def fixed(self, cosine, norm, step):
+        return None
+
+    def others(self, cosine, fixed):
+        return cosine.copy()
+
+    def penalty(self, norm):
+        return np.zeros_like(norm)
+
+    def keep(self, **states):
+        self.states = {name: float(np.float32(value)) for name, value in states.items()}  # as they are stored
+
+    def near(self, *distances):
+        self.closest = min([self.closest, *(np.abs(distance).min() for distance in distances if distance.size)])
+
+    def loss(self, feature, rows, label, fixed):
+        """The mean over the batch."""
+        cosine, own = cosines(feature, rows), (np.arange(len(label)), label)
+        norm = np.linalg.norm(feature, axis=1)
+        logits = self.others(cosine, fixed)
+        logits[own] = self.target(cosine[own], norm, fixed)
+        return (cross_entropy(self.scale * logits, label) + self.penalty(norm)).mean()
+
+
+class AdaFace(Formula):
+    """Kim et al. 2022: cos(theta + g_angle) - g_add, g_angle = -m k, g_add = m k + m."""
+
+    defaults = {"margin": 0.4, "h": 0.333, "alpha": 0.01}
+    states = {"mean": 20.0, "deviation": 100.0}
+
+    def fixed(self, cosine, norm, step):
+        a, short = self.options["alpha"], np.minimum(np.maximum(norm, 0.001), 100.0)
+        deviation = np.std(short, ddof=1) if len(short) > 1 else 0.0
+        self.keep(mean=a * short.mean() + (1 - a) * self.states["mean"],
+                  deviation=a * deviation + (1 - a) * self.states["deviation"])  # fmt: skip
+        k = (short - self.states["mean"]) / ((self.states["deviation"] + 0.001) / self.options["h"])
+        angle = np.arccos(cosine) - self.options["margin"] * np.clip(k, -1, 1)
+        self.near(angle - 0.001, angle - np.pi + 0.001)
+        return np.clip(k, -1, 1)
+
+    def target(self, cosine, norm, k):
+        m = self.options["margin"]
+        return np.cos(np.clip(np.arccos(cosine) - m * k, 0.001, np.pi - 0.001)) - (m * k + m)
+
+
+class MagFace(Formula):
+    """Meng et al. 2021: cos(theta + m(a)) and lambda_g (a / u_a^2 + 1 / a), a clipped to [l_a, u_a]."""
+
+    defaults = {
+        "smallest_margin": 0.45, "largest_margin": 0.8, "shortest": 10.0, "longest": 110.0, "penalty_weight": 35.0,
+    }  # fmt: skip
+
+    def fixed(self, cosine, norm, step):
+        self.near(norm - self.options["shortest"], norm - self.options["longest"])
+
+    def target(self, cosine, norm, fixed):
+        lengths, margins = (
+            [self.options[name] for name in names]
+            for names in (("shortest", "longest"), ("smallest_margin", "largest_margin"))
+        )
+        return np.cos(np.arccos(cosine) + np.interp(norm, lengths, margins))
+
+    def penalty(self, norm):
+        a = np.clip(norm, self.options["shortest"], self.options["longest"])
+        return self.options["penalty_weight"] * (a / self.options["longest"] ** 2 + 1 / a)
+
+
+class CurricularFace(Formula):
+    """Huang et al. 2020: N(t, c) = c (t + c) for a c above T = cos(theta + m), else c."""
+
+    defaults = {"margin2": 0.5, "alpha": 0.01}
+    states = {"t": 0.0}
+
+    def fixed(self, cosine, norm, step):
+        a = self.options["alpha"]
+        self.keep(t=a * cosine.mean() + (1 - a) * self.states["t"])
+        self.near(np.arccos(cosine) - np.pi + self.options["margin2"])
+        return self.states["t"], np.cos(np.arccos(cosine) + self.options["margin2"])[:, None]
+
+    def others(self, cosine, fixed):
+        t, threshold = fixed
+        self.near(cosine - threshold)
+        return np.where(cosine > threshold, cosine * (t + cosine), cosine)
+
+    def target(self, cosine, norm, fixed):
+        theta, m = np.arccos(cosine), self.options["margin2"]
+        return np.where(theta < np.pi - m, np.cos(theta + m), cosine - m * np.sin(m))
+
+
+class ElasticFace(Formula):
+    """Boutros et al. 2022: margins from N(m, sigma); ``plus``: the largest ones for the smallest cosines."""
+
+    defaults = {"sigma": 0.0125, "plus": False}
+
+    def fixed(self, cosine, norm, step):
+        drawn = uniform(len(cosine), step, self.seed)
+        margin = np.array([NormalDist().inv_cdf(one) for one in drawn]) * self.options["sigma"] + self.mean
+        if not self.options["plus"]:
+            return margin
+        self.near(np.diff(np.sort(cosine)))
+        handed = np.zeros_like(margin)
+        for place, margin_of_place in zip(sorted(range(len(cosine)), key=cosine.__getitem__), sorted(-margin)):
+            handed[place] = -margin_of_place
+        return handed
+
+
+class ElasticArcFace(ElasticFace):
+    mean = property(lambda self: self.options.get("margin2", 0.5))
+
+    def target(self, cosine, norm, margin):
+        return np.cos(np.arccos(cosine) + margin)
+
+
+class ElasticCosFace(ElasticFace):
+    mean = property(lambda self: self.options.get("margin3", 0.35))
+
+    def target(self, cosine, norm, margin):
+        return cosine - margin
+
+
+def loss_and_gradients(formula, feature, rows, label, step):
+    """(loss, d loss / d feature [G, E], d loss / d rows [C, E]) in the step of that number, from 1."""
+    feature, rows = np.asarray(feature, np.float64), np.asarray(rows, np.float64)
+    (unit_feature, by_norm), (unit_rows, by_row_norm) = unit(feature), unit(rows)
+    cosine, own = unit_feature @ unit_rows.T, (np.arange(len(label)), label)
+    # the cosine of two float32 vectors as it is kept
+    target, norm = np.clip(cosine[own], -1.0, 1.0), np.linalg.norm(feature, axis=1)
+    fixed = formula.fixed(target, norm, step)
+    logits = formula.others(cosine, fixed)
+    logits[own] = formula.target(target, norm, fixed)
+    nll = cross_entropy(formula.scale * logits, label)
+    shifted = formula.scale * (logits - logits.max(1, keepdims=True))
+    dlogits = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
+    dlogits[own] -= 1.0
+    dlogits *= formula.scale / len(label)
+    dcosine = dlogits * slope(lambda moved: formula.others(moved, fixed), cosine)
+    turns = np.abs(target) < 1.0 - 1e-9  # a vector on its centre, or opposite to it, has no direction to turn to
+    inner = np.where(turns, target, 0.0)
+    dcosine[own] = dlogits[own] * slope(lambda moved: formula.target(moved, norm, fixed), inner) * turns
+    dnorm = dlogits[own] * slope(lambda moved: formula.target(target, moved, fixed), norm)
+    dnorm += slope(formula.penalty, norm) / len(label)
+    dfeature = _turned(dcosine @ unit_rows, unit_feature, by_norm) + unit_feature * dnorm[:, None]
+    return (nll + formula.penalty(norm)).mean(), dfeature, _turned(dcosine.T @ unit_feature, unit_rows, by_row_norm)
+
+
+def slope(function, values):
+    """The derivative of a function of each number."""
+    step = STEP * np.maximum(1.0, np.abs(values))
+    return (function(values + step) - function(values - step)) / (2.0 * step)
+
+
+def _turned(gradient, unit_rows, inverse):
+    return (gradient - unit_rows * (gradient * unit_rows).sum(1, keepdims=True)) * inverse
