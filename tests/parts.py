@@ -44,7 +44,7 @@ PLAIN = _in_rooms({
     "rows": "optimizer",
     "serving": "classification images untrusted",
     "tools": "make_glyphs",
-    "weights": "damaged formula onnx torch_file",
+    "weights": "damaged formula onnx safetensors torch_file",
 })
 
 # What neither builds a program of its own kind nor reads what Paddle says or writes: commands, settings, files,

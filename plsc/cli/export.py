@@ -5,17 +5,20 @@ was trained with. The checkpoint is only read.
 
 With --to insightface, triton or kserve the model goes to OUTPUT/TARGET in ONNX, as these programs load it; Predictor
 reads it as well. With --to torch the weights of a ResNet go to OUTPUT/model.pt instead, by the names of arcface_torch's
-iresnet, for torch.load(file, weights_only=True).
+iresnet, for torch.load(file, weights_only=True). With --to safetensors those of any backbone go to OUTPUT/safetensors,
+with a model card.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 
 from plsc.cli.options import add_model, add_quiet, log_lines, model_config
 from plsc.config import Config
 from plsc.terminal import print_stdout
 
+_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")  # as SPDX names them
 _PROGRAMS = ("insightface", "triton", "kserve")  # those of export.target
 
 
@@ -23,8 +26,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--images", metavar="PATH",
                         help="images on which exported and trained model are compared; sets export.images")  # fmt: skip
-    parser.add_argument("--to", choices=[*_PROGRAMS, "torch"],
-                        help="the program that will load it: sets export.target; torch: weights only")  # fmt: skip
+    parser.add_argument("--to", choices=[*_PROGRAMS, "torch", "safetensors"],
+                        help="who will load it: sets export.target; torch, safetensors: weights only")  # fmt: skip
+    parser.add_argument("--license", metavar="NAME",
+                        help="of the weights, for the model card of --to safetensors, such as apache-2.0")  # fmt: skip
     add_quiet(parser)
 
 
@@ -32,6 +37,11 @@ def run(options: argparse.Namespace) -> None:
     from plsc.entry import Entry
 
     config = model_config(options, {"images": "export.images"})
+    if options.license is not None and (options.to != "safetensors" or not _LICENSE.fullmatch(options.license)):
+        options.refuse("--license is a name such as apache-2.0, of --to safetensors")
+    if options.to == "safetensors":
+        _export_safetensors(config, options.license)
+        return
     if options.to in _PROGRAMS:
         config.set("export.target", options.to, "--to")
     if options.to == "torch":
@@ -41,6 +51,15 @@ def run(options: argparse.Namespace) -> None:
         directory = Entry(config=config).convert_for_prediction()
     if options.quiet:
         print_stdout(str(directory))
+
+
+def _export_safetensors(config: Config, license: str | None) -> None:
+    from plsc.engine.weights.model_card import UNKNOWN
+    from plsc.engine.weights.safetensors import export_safetensors
+
+    print_stdout(export_safetensors(config.checkpoint_dir, config.model_save_dir, license or UNKNOWN))
+    if license is None:
+        print_stdout("note: the model card states no license; give --license")
 
 
 def _export_torch(config: Config, quiet: bool) -> None:

@@ -17,6 +17,7 @@ from plsc.files.hashes import FileEntry, file_entry, hash_file
 
 DESCRIPTION = "plsc.json"
 FORMAT, VERSION = "plsc-exported-model", 1
+WEIGHTS_FORMAT = "plsc-exported-weights"  # of weights alone, which no runtime can run
 # The suffixes of a model's files, in the order of the arguments of its runtime.
 ENDINGS: dict[str, list[tuple[str, ...]]] = {"paddle": [(".pdmodel", ".json"), (".pdiparams",)], "onnx": [(".onnx",)]}
 KINDS = tuple(ENDINGS)
@@ -82,6 +83,8 @@ def read_description(path: str) -> Description:
         ) from None
     except ValueError as error:
         raise ExportError(f"{name}: damaged, {error}; export the model again") from None
+    if isinstance(data, dict) and data.get("format") == WEIGHTS_FORMAT:
+        raise ExportError(f"{name}: describes weights without a program, which cannot be run; give their checkpoint")
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ExportError(f"{name}: does not describe a model exported by PLSC")
     if data.get("version") != VERSION:

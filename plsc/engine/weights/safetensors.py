@@ -1,0 +1,101 @@
+"""`plsc export --to safetensors`: the backbone of a checkpoint as a safetensors file with a model card.
+
+The tensors are those of the checkpoint, to the bit and by their names, without momentum and class centres. Needs
+neither Paddle nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from plsc import checkpoint
+from plsc.checkpoint import Manifest
+from plsc.checkpoint.tensor_file import write_tensors
+from plsc.checkpoint.tensors import TensorSpec
+from plsc.engine.inference import output_dir
+from plsc.engine.weights.model_card import model_card
+from plsc.errors import CheckpointError, ExportError
+from plsc.files import plain_json, safe_open
+from plsc.files.hashes import FileEntry, write_new
+from plsc.serving.description import DESCRIPTION, WEIGHTS_FORMAT
+from plsc.version import __version__
+
+DIRECTORY, WEIGHTS, CARD = "safetensors", "model.safetensors", "README.md"
+PREFIX = "backbone."
+SCALARS = "scalars.jsonl"
+
+
+def export_safetensors(checkpoint_dir: str, model_save_dir: str, licence: str) -> str:
+    """Write the weights, the card and plsc.json to ``model_save_dir``/safetensors; returns the directory.
+
+    Raises CheckpointError, and ExportError, then an earlier export stays.
+    """
+    path = checkpoint.resolve(checkpoint_dir)
+    manifest = checkpoint.read_manifest(path)
+    final = os.path.join(os.path.abspath(model_save_dir), DIRECTORY)
+    output_dir.check_free(final, DESCRIPTION)
+    results = read_results(path, manifest.step)
+    try:
+        _write(path, manifest, results, licence, output_dir.create_unfinished(final))
+        output_dir.publish(final)
+    except OSError as error:
+        raise ExportError(f"{error.filename or final}: cannot be written: {error.strerror}") from None
+    return final
+
+
+def _write(path: str, manifest: Manifest, results: dict[str, dict[str, float]], licence: str, where: str) -> None:
+    stored = checkpoint.read_replicated(path, manifest)
+    arrays = {name: array for name, array in stored.items() if name.startswith(PREFIX)}
+    if not arrays:
+        raise CheckpointError(f"{path}: holds no tensor of a backbone")
+    specs = [TensorSpec.of(name, array) for name, array in arrays.items()]
+    blocks = ((name, 0, array) for name, array in arrays.items())
+    files = {WEIGHTS: write_tensors(os.path.join(where, WEIGHTS), specs, blocks, {"plsc_version": __version__})}
+    card = model_card(manifest, WEIGHTS, specs, results, licence)
+    files[CARD] = write_new(os.path.join(where, CARD), card.encode())
+    write_new(os.path.join(where, DESCRIPTION), _description(path, manifest, files))
+
+
+def _description(path: str, manifest: Manifest, files: dict[str, FileEntry]) -> bytes:
+    """plsc.json: what the weights are of, and size and hash of the files."""
+    data = {
+        "format": WEIGHTS_FORMAT,
+        "version": 1,
+        "plsc_version": __version__,
+        "step": manifest.step,
+        "checkpoint": " ".join(entry.sha256 for _, entry in sorted(manifest.files.items())),
+        "model": manifest.config.get("model", {}),
+        "files": {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in files.items()},
+    }
+    return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
+
+
+def read_results(path: str, step: int) -> dict[str, dict[str, float]]:
+    """{set: {metric: number}} that the run of a checkpoint recorded at its step, none without a record.
+
+    The record is in the run's directory, or that of the run whose best checkpoint it is. Raises ExportError.
+    """
+    run = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    found: dict[str, dict[str, float]] = {}
+    for file in (os.path.join(run, SCALARS), os.path.join(os.path.dirname(run), SCALARS)):
+        try:
+            with safe_open.open_text(file, safe_open.LIST) as lines:
+                for line in lines:
+                    values = plain_json.loads(line)
+                    if isinstance(values, dict) and values.get("step") == step and isinstance(values.get("test"), str):
+                        found[values["test"]] = _numbers(values)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ExportError(f"{file}: {error.strerror}; no results can be read for the model card") from None
+        except ValueError as error:
+            raise ExportError(f"{file}: damaged, {error}; move it away to export without results") from None
+        break
+    return found
+
+
+def _numbers(values: dict) -> dict[str, float]:
+    tar = values.get("tar_at_far")
+    found = {**values, **({f"tar@{far}": one for far, one in tar.items()} if isinstance(tar, dict) else {})}
+    return {name: one for name, one in found.items() if type(one) in (int, float) and name != "step"}
