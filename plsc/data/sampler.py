@@ -8,6 +8,7 @@ import numpy as np
 
 from plsc.data.balanced import BalancedOrder
 from plsc.data.philox import SHUFFLE, philox
+from plsc.data.shared_index import share_order
 from plsc.errors import DataError
 
 WINDOW_RUNS = 32  # runs of consecutive samples in a window
@@ -112,7 +113,8 @@ class GlobalBatchSampler:
     def _draw(self, epoch: int) -> np.ndarray:
         if self.order.balanced is not None:
             return self.order.balanced(self.seed, epoch)
-        return _permutation(self.seed, epoch, self.num_samples, self.order.window)
+        seed, count, window = self.seed, self.num_samples, self.order.window
+        return share_order([seed, epoch, window], count, lambda: _permutation(seed, epoch, count, window))
 
 
 def _permutation(seed: int, epoch: int, count: int, window: int | None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What is known of millions of images, in one file that all processes of a machine map.
 
-The first process that needs the index of a large data set makes it, while the others wait; it is kept in the user's
+The first process that needs the index of a large data set, or the order of an epoch of it, makes it, while the others
+wait. An order is kept while a process uses it, and until another one is stored. The index is kept in the user's
 cache for later runs. It is made anew if one of the files that it was made from has another size, modification time or
 contents at its beginning, middle or end, and if the cached file is damaged.
 """
@@ -15,13 +16,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from plsc.data.label_list import printable
 from plsc.errors import DataError
 from plsc.files import array_file, safe_open
 from plsc.files.array_file import Arrays
 from plsc.files.private_directory import Directory, open_directory, user_cache
 
+LEAST_ORDER = 1 << 24  # samples; the order of fewer takes less than 64 MB
 LEAST_BYTES = 1 << 30  # of the files; the index of smaller ones takes a few megabytes
+_PLACE, _ORDER = "index", "order"
 _VERSION = 1  # of what sources store
 _LOOK_BYTES = 4096  # read in three places of a file
 _READ_WHOLE = 1 << 20  # a smaller file is read as a whole
@@ -71,7 +76,7 @@ def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
         return Index(build())
     key = made.key()
     try:
-        with open_directory(user_cache("index")) as cache:
+        with open_directory(user_cache(_PLACE)) as cache:
             found = array_file.read(cache, made.name, key)
             how = "kept from before"
             if found is None:
@@ -85,6 +90,29 @@ def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
     except OSError as error:
         reason = " ".join(str(error).split())
         return Index(build(), [f"{place}: each process keeps its own index, as the cache cannot be used ({reason})"])
+
+
+def share_order(key: Sequence[Any], count: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
+    """``draw()``, the order of an epoch, [count]; of many samples shared by all processes of the machine, read-only.
+
+    key: what the order depends on, plain JSON. Orders that no process uses are removed when one is stored. Where the
+    cache cannot be used each process draws its own, the same.
+    """
+    if count < LEAST_ORDER:
+        return draw()
+    digest = _digest([_VERSION, platform.node(), count, *key])
+    name = f"{_ORDER}-{digest[:24]}"
+    try:
+        with open_directory(user_cache(_PLACE)) as cache:
+            with cache.locked(f"lock-{_ORDER}"):
+                found = array_file.read(cache, name, digest)
+                if found is None:
+                    array_file.remove_unused(cache, f"{_ORDER}-", keep=name)
+                    array_file.write(cache, name, digest, Arrays({_ORDER: draw()}))
+                    found = array_file.read(cache, name, digest)
+            return draw() if found is None else found.arrays[_ORDER]
+    except OSError:
+        return draw()
 
 
 def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays]) -> Arrays:

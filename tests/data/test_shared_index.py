@@ -12,6 +12,7 @@ import pytest
 from plsc.config import Config
 from plsc.data import shared_index
 from plsc.data.opening import open_to_read
+from plsc.data.sampler import GlobalBatchSampler, SampleOrder
 from plsc.data.shared_index import Made, share
 from plsc.data.workers import call_in_fork
 from plsc.errors import DataError
@@ -154,3 +155,29 @@ def test_an_error_of_the_data_is_that_of_the_data(tmp_path, cache):
     for _ in range(2):
         with pytest.raises(DataError, match="goes beyond the end of the file"):
             opened({"dataset_dir": str(directory)})
+
+
+def test_the_order_of_an_epoch_is_the_same_from_the_file(cache, monkeypatch):
+    orders = {None: SampleOrder(), 64: SampleOrder(window=64)}
+    plain = {window: stream(order) for window, order in orders.items()}
+    assert not cache.exists()
+    monkeypatch.setattr(shared_index, "LEAST_ORDER", 1)
+    for window, order in orders.items():
+        for _ in range(2):
+            assert stream(order) == plain[window]
+            assert order_files(cache), "the sampler has mapped one"
+    sampler = GlobalBatchSampler(100, 10, 0, 1, 3)
+    sampler.indices(0)
+    assert len(order_files(cache)) == 1, "what no process uses is removed when another is stored"
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/relative")
+    assert stream(orders[64]) == plain[64]
+
+
+def stream(order: SampleOrder) -> list[int]:
+    """The samples of three epochs."""
+    sampler = GlobalBatchSampler(500, 10, 0, 1, 3, order)
+    return [index for step in range(150) for index in sampler.indices(step)[1].tolist()]
+
+
+def order_files(cache: Path) -> list[str]:
+    return [each.name for each in cache.iterdir() if each.name.startswith("order-")]

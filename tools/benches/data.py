@@ -3,6 +3,7 @@
 The images are drawn: coloured noise with the spectrum of photographs, JPEG quality 90. workers 0 is one core: it
 reads, decodes, flips, normalises and puts into batches. The list has 50 images a class, a directory for each class;
 the directories are links to one, so that millions of names cost no disk, but each is listed like one of its own.
+With --containers only these are measured, each on a warm and on a cold cache.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benches import _containers
+
 HELP = "JPEG files to batches by number of workers; the start with a long list"
 NUM_IMAGES, PER_CLASS = 256, 50
 
@@ -26,11 +29,17 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--images", type=int, default=4000, help="images timed")
     command.add_argument("--batch", type=int, default=64)
     command.add_argument("--size", type=int, default=112, help="width and height")
+    command.add_argument("--containers", nargs="*", default=[], choices=_containers.CONTAINERS)
+    command.add_argument("--caches", nargs="*", default=["warm", "cold"], choices=["warm", "cold"])
+    command.add_argument("--passes", type=int, default=3, help="over the images of a container; the best counts")
     command.add_argument("--list-lines", type=int, default=0, help="lines of a list to start with; 0: no such case")
 
 
 def cases(options: argparse.Namespace) -> list[dict]:
     shared = {"images": options.images, "batch": options.batch, "size": options.size}
+    if options.containers:
+        return [{"container": container, "cache": cache, "passes": options.passes, **shared}
+                for cache in options.caches for container in options.containers]  # fmt: skip
     of_list = [{"list_lines": options.list_lines, "size": 32}] if options.list_lines else []
     return [{"workers": workers, **shared} for workers in options.workers] + of_list
 
@@ -38,6 +47,8 @@ def cases(options: argparse.Namespace) -> list[dict]:
 def run(case: dict) -> dict:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
+        if "container" in case:
+            return _containers.run(case, root, draw)
         return start_with_list(case, root) if "list_lines" in case else read_batches(case, root)
 
 
