@@ -1,7 +1,7 @@
 """The memory that a training run will need: plsc plan -c ms1mv3_r50 --ranks 8 --memory-gb 32
 
-Prints what each rank needs and the largest number of classes that fits; runs nothing and reads no data. The exit status
-is 1 where the memory is too small.
+Prints what each rank needs and the largest number of classes that fits; runs nothing. With classifier.num_classes: null
+the classes are counted in the data. The exit status is 1 where the memory is too small.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from itertools import chain, islice
 import numpy as np
 from PIL import Image
 
-from plsc.config import RESIZE_MODES
+from plsc.config import DECODERS, RESIZE_MODES
 from plsc.data import ImageReader, normalise
+from plsc.data.jpeg import open_jpeg_decoder
 from plsc.errors import ConfigError, DataError, ExportError
 from plsc.parallel.environment import cores
 from plsc.serving.classification import TopClasses, top_classes
@@ -38,7 +39,7 @@ class Predictor:
     plsc.data.resize.resize_image); None means as in training (`data.resize`), or "stretch" for a model exported by an
     earlier PLSC, whose description lacks it. With None, the logger "plsc.serving" warns of the first resized image.
     device: "cpu", "gpu", or "auto": a GPU if there is one; card: its number. threads: CPU threads for a batch; 0 means
-    one for each core that this process may use.
+    one for each core that this process may use. decoder: of JPEG images, as `data.decoder`; the pixels are the same.
 
     A Predictor may be used by any number of threads at once. callers: how many of them Paddle Inference serves in
     parallel, each with its own memory for a batch, and on Paddle 3 its own weights; 0 means one per core, at most 2.
@@ -63,6 +64,7 @@ class Predictor:
         threads: int = 0,
         card: int = 0,
         callers: int = 0,
+        decoder: str = "auto",
     ):
         good = 1 <= batch_size <= MAX_BATCH and 0 <= threads <= MAX_THREADS and 0 <= callers <= MAX_THREADS
         if resize not in (None, *RESIZE_MODES) or not good or not 0 <= card < MAX_THREADS:
@@ -71,11 +73,13 @@ class Predictor:
                 f"card={card}; allowed: resize {', '.join(RESIZE_MODES)}; batch_size 1 to {MAX_BATCH:,}; "
                 f"the others 0 to {MAX_THREADS:,}"
             )
+        if decoder not in DECODERS:
+            raise ConfigError(f"Predictor: decoder={decoder!r:.40}; allowed: {', '.join(DECODERS)}")
         open_standard_streams()
         path = os.fspath(model_dir)
         self.description = read_description(path)
         self._path, self._batch_size = path, batch_size
-        self._read = _image_reader(self.description, resize)
+        self._read = _image_reader(self.description, resize, decoder)
         self._warns = resize is None
         self.class_names = read_class_names(path, self.description)
         callers = callers or min(CALLERS, cores())
@@ -183,9 +187,10 @@ class Predictor:
             yield np.stack(list(chain([first], islice(rest, self._batch_size - 1))))
 
 
-def _image_reader(description: Description, resize: str | None) -> ImageReader:
+def _image_reader(description: Description, resize: str | None, decoder: str) -> ImageReader:
     channels, height, width = description.image_shape
-    return ImageReader((channels, height, width), resize or description.resize or UNKNOWN_RESIZE)
+    resize = resize or description.resize or UNKNOWN_RESIZE
+    return ImageReader((channels, height, width), resize, open_jpeg_decoder(decoder))
 
 
 def _several(pictures) -> Iterable:

@@ -173,6 +173,39 @@ def test_what_is_no_number_of_ranks_or_memory_is_refused(arguments):
         entry().plan(*arguments)
 
 
+def test_classes_are_counted_in_the_data(tmp_path):
+    (tmp_path / "label.txt").write_text("a.jpg\t0\nb.jpg\t40\n")
+    counted = {"classifier.num_classes": None, "data.dataset": "list", "data.dataset_dir": str(tmp_path)}
+    made = entry(**counted)
+    plan = made.plan(2, memory_gb=2.0)
+    assert plan.num_classes == 41 and made.config["classifier"]["num_classes"] is None
+    given = entry(**{**counted, "classifier.num_classes": 41}).plan(2, memory_gb=2.0)
+    assert plan.bytes["class weights"] == given.bytes["class weights"]
+
+
+@pytest.mark.parametrize("data, said", [
+    ({"data.dataset": "auto"}, "no training data found"), ({"data.dataset": "list"}, "label list .* not found"),
+])  # fmt: skip
+def test_classes_that_cannot_be_counted(tmp_path, data, said):
+    made = entry(**{"classifier.num_classes": None, "data.dataset_dir": str(tmp_path), **data})
+    with pytest.raises(ConfigError, match=f"classifier.num_classes=None: cannot be counted here: .*{said}.*the number"):
+        made.plan(2, memory_gb=2.0)
+    made.set("data.dataset", "synthetic")
+    made.train_dataset = [1, 2]
+    with pytest.raises(ConfigError, match="cannot be counted here: .*training data of your own"):
+        made.plan(2, memory_gb=2.0)
+
+
+@pytest.mark.parametrize("dataset, workers, batches", [
+    ("list", 3, 4 * 2 + 1 * 2 * 3), ("synthetic", 3, 4 * 2 + 4 * 2 * 3), ("list", 0, 4 * 2 + 1),
+    ("synthetic", 0, 4 * 2),
+])  # fmt: skip
+def test_batches_of_pixels_take_a_quarter(dataset, workers, batches):
+    """Two float32 batches of the loop; two of each worker, or the one that is read: bytes a value."""
+    found = need(**{"data.dataset": dataset, "data.num_workers": workers})
+    assert found.sizes["images"] == BATCH * PIXELS * batches + 40_000_000 * workers
+
+
 def test_what_cannot_run_cannot_be_planned():
     with pytest.raises(ConfigError, match="leave the last one without any"):
         entry(**{"classifier.num_classes": 9}).plan(4, 4)  # leaves the last rank without a class

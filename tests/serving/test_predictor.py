@@ -94,8 +94,27 @@ def test_what_is_no_image(predictor, given, message):
         predictor.embed(given)
 
 
+def test_the_decoder_changes_no_pixel(exported, monkeypatch):
+    """JPEG as a path and as bytes: Pillow, what is installed, and a decoder of which one can see that it was asked."""
+    buffer = io.BytesIO()
+    Image.fromarray(kit.pixels(4)).save(buffer, "JPEG", quality=90, subsampling=2)
+    encoded = buffer.getvalue()
+    by_pillow = Predictor(exported, decoder="pillow").prepare(encoded)
+    np.testing.assert_array_equal(Predictor(exported).prepare(encoded), by_pillow)
+    asked = []
+
+    def seen(data, is_good):
+        asked.append(len(data))
+        return None  # leaves it to Pillow
+
+    monkeypatch.setattr("plsc.serving.predictor.open_jpeg_decoder", lambda setting: seen if setting == "auto" else None)
+    np.testing.assert_array_equal(Predictor(exported).prepare(encoded), by_pillow)
+    assert asked == [len(encoded)]
+
+
 def test_wrong_arguments(exported, predictor):
-    for wrong in ({"resize": "squash"}, {"batch_size": 0}, {"threads": -1}, {"runtime": "torch"}, {"device": "tpu"}):
+    several = {"resize": "squash"}, {"batch_size": 0}, {"threads": -1}, {"runtime": "torch"}, {"device": "tpu"}
+    for wrong in (*several, {"decoder": "opencv"}):
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))}="):
             Predictor(exported, **wrong)
     with pytest.raises(ConfigError, match="device='gpu': Paddle sees no GPU"):

@@ -12,6 +12,7 @@ from plsc.registry import SOURCES
 # The size of the synthetic set where data.train_image_num does not give it.
 SYNTHETIC_IMAGES = 10240
 # What can be done to an image of another size than the model's (plsc.data.resize).
+DECODERS = ("auto", "pillow", "simplejpeg")
 RESIZE_MODES = ("refuse", "stretch", "crop", "pad")
 
 
@@ -76,7 +77,7 @@ class Data:
     )
     decoder: str = option(
         "auto", "What decodes JPEG files; the pixels are the same. auto takes simplejpeg (extra jpeg), which is "
-        "faster, where it is installed and its pixels equal those of Pillow.", choices=("auto", "pillow", "simplejpeg"),
+        "faster, where it is installed and its pixels equal those of Pillow.", choices=DECODERS,
     )  # fmt: skip
     resize: str = option(
         "refuse", "What is done to an image of another size than the model's, in training, in verification sets and by "

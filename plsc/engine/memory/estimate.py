@@ -7,12 +7,14 @@ By a rule found by measuring: what oneDNN keeps. Constants, measured once (docs/
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import paddle
 
 from plsc.backend import onednn, program_view, static
 from plsc.config import Config
+from plsc.config.extensions import SOURCE
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program import session
 from plsc.engine.program.build import BuildOptions, EvalProgram, TrainProgram, build_eval, build_train
@@ -87,7 +89,7 @@ class MemoryEstimator:
         program = build_train(config, user_objects, env, seed=0, options=BuildOptions(dry_run=True))
         evaluation = build_eval(config, user_objects, env, config.test_batch_size) if config.with_test else None
         try:
-            return estimate_memory(config, env, program, evaluation, self._process)
+            return estimate_memory(config, env, program, evaluation, self._process, uses_pixels(config, user_objects))
         except PlscError:
             raise
         except Exception as error:
@@ -98,10 +100,21 @@ class MemoryEstimator:
             ) from error
 
 
+def uses_pixels(config: Config, user_objects: UserObjects) -> bool:
+    """Whether data workers store batches of pixels, uint8, and not of inputs of the model, float32."""
+    own_data = user_objects.train_dataset is not None or user_objects.train_reader is not None
+    return not own_data and not SOURCE.chosen(config.settings).ready
+
+
 def estimate_memory(
-    config: Config, env: Environment, program: TrainProgram, evaluation: EvalProgram | None, process: int | None
+    config: Config,
+    env: Environment,
+    program: TrainProgram,
+    evaluation: EvalProgram | None,
+    process: int | None,
+    pixels: bool = False,
 ) -> RankMemory:
-    """The memory of a rank that runs these programs; ``process`` as in MemoryEstimator."""
+    """The memory of a rank that runs these programs. process: as in MemoryEstimator. pixels: see ``uses_pixels``."""
     ops = program_view.operations(program.main)
     variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
     sizes = _by_kind(program, variables)
@@ -118,7 +131,7 @@ def estimate_memory(
         sizes["CUDA, cuDNN and NCCL (assumed)"] = CUDA
     if process is not None:
         constants = PADDLE_3 if static.is_pir() else PADDLE_26
-        sizes["images"] = _image_bytes(config)
+        sizes["images"] = _image_bytes(config, pixels)
         sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
         sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
         count = len(list(program_view.walk(ops)))
@@ -162,13 +175,12 @@ def _peak_bytes(main, unknown: int) -> int:
     return sum(program_view.peak_memory(program_view.operations(main), unknown).values())
 
 
-def _image_bytes(config: Config) -> int:
-    batch = config.train_batch_size
-    for side in config.model.image_shape:
-        batch *= side
+def _image_bytes(config: Config, pixels: bool) -> int:
+    """The batches of the loop, float32, and those that are stored: of each worker, or one without workers."""
+    values = config.train_batch_size * math.prod(config.model.image_shape)
     workers = config.data.num_workers
-    # float32; batches of pixels, which workers make of all but ready sources and users' data sets, take a quarter
-    return 4 * batch * (LOOP_BATCHES + PREFETCH * workers) + WORKER * workers
+    stored = PREFETCH * workers or int(pixels)
+    return values * (4 * LOOP_BATCHES + (1 if pixels else 4) * stored) + WORKER * workers
 
 
 def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_view.Operation]) -> int:
