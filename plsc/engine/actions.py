@@ -5,6 +5,7 @@ from __future__ import annotations
 from plsc import remote
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
+from plsc.engine.evaluation import left_open
 from plsc.engine.evaluation.data import Records, check_training_data, check_verification, input_names
 from plsc.engine.evaluation.outputs import Outputs
 from plsc.engine.export.export import export
@@ -120,8 +121,9 @@ def _check_export(config: Config, user_objects: UserObjects, env: Environment) -
 
 
 def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb: float | None) -> MemoryPlan:
-    """The memory that each rank of ``train`` will need. Runs nothing, reads no data, writes nothing."""
-    return make_plan(config, user_objects, ranks, memory_gb)
+    """The memory that each rank of ``train`` will need. Runs nothing and writes nothing; data are read only to count
+    the classes, for ``classifier.num_classes: null``. Raises ConfigError."""
+    return make_plan(left_open.with_classes(config, user_objects), user_objects, ranks, memory_gb)
 
 
 __all__ = ["Run", "convert_for_prediction", "plan", "predict", "test", "train"]

@@ -7,8 +7,9 @@ configuration, so that all that follows, checkpoints too, knows values only. A l
 from __future__ import annotations
 
 from plsc.config import OPTIONS, Config
+from plsc.config.user_objects import UserObjects
 from plsc.data.directory import list_directory
-from plsc.data.opening import AUTO, choose_source, part_config, part_key
+from plsc.data.opening import AUTO, choose_source, open_source, part_config, part_key
 from plsc.errors import ConfigError, DataError
 from plsc.evaluation.bin_file import is_bin
 
@@ -52,6 +53,25 @@ def settle_classes(config: Config, counted: int | None, place: str, notes: list[
         raise DataError(f"{what}, and {place} has {counted!r:.40}; a classifier needs at least 2") from None
     config.set("classifier.num_classes", number)
     notes.append(f"classifier.num_classes: null: {place} has {number:,} classes")
+
+
+def with_classes(config: Config, user_objects: UserObjects) -> Config:
+    """The settings with the number of classes that a run would count in its data, for use outside of a run.
+
+    Raises ConfigError if they cannot be counted here.
+    """
+    if config.classifier.num_classes is not None:
+        return config
+    config = config.copy()
+    try:
+        if user_objects.train_dataset is not None or user_objects.train_reader is not None:
+            settle_classes(config, None, "training data of your own", [])
+        settle_source(config, [])
+        source = open_source(config, seed=0)
+        settle_classes(config, source.num_classes, source.place, [])
+    except DataError as error:
+        raise ConfigError(f"classifier.num_classes=None: cannot be counted here: {error}; or set the number") from None
+    return config
 
 
 def settle_targets(config: Config, notes: list[str]) -> None:

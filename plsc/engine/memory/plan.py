@@ -14,11 +14,9 @@ import paddle
 
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.data.opening import open_source
-from plsc.engine.evaluation import left_open
 from plsc.engine.memory.estimate import STEP, MemoryEstimator
 from plsc.engine.memory.free import free_memory
-from plsc.errors import ConfigError, DataError
+from plsc.errors import ConfigError
 from plsc.parallel.environment import Environment
 
 GB = 1e9
@@ -74,20 +72,17 @@ class MemoryPlan:
 
 
 def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb: float | None) -> MemoryPlan:
-    """The memory plan of a training run. Builds its programs and runs nothing.
+    """The memory plan of a training run. Builds its programs, runs nothing and reads no data.
 
-    With ``classifier.num_classes: null`` the classes are counted in the data, which is read for that only. ``ranks``:
-    None for those of this launch. ``memory_gb``: of each rank, in 1e9 bytes; None for an equal part of what this
-    machine has free, if the run is on CPUs. Raises ConfigError.
+    ``config``: with a number of classes (see ``left_open.with_classes``). ``ranks``: None for those of this launch.
+    ``memory_gb``: of each rank, in 1e9 bytes; None for an equal part of what this machine has free, if the run is on
+    CPUs. Raises ConfigError.
     """
     ranks = Environment.from_launch().world_size if ranks is None else ranks
     check(ranks, memory_gb)
     device = device_of(config)
     config.check(ranks, device)
     process = resident_bytes()
-    if config.classifier.num_classes is None:
-        config = count_classes(config, user_objects)
-        config.check(ranks, device)
     paddle.enable_static()
     memory = memory_gb * GB if memory_gb is not None else None
     if memory is None and device == "cpu":
@@ -98,21 +93,6 @@ def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb
     most = None if memory is None else most_classes(need.total, memory, ranks, classes)
     snapshot = rank.snapshot if config.save_async and device == "cpu" else 0
     return MemoryPlan(ranks, classes, device, rank.sizes, rank.detail, snapshot, memory, most)
-
-
-def count_classes(config: Config, user_objects: UserObjects) -> Config:
-    """The settings with the number of classes that a run counts in its data. Raises ConfigError if it cannot be known
-    here."""
-    config = config.copy()
-    try:
-        if user_objects.train_dataset is not None or user_objects.train_reader is not None:
-            left_open.settle_classes(config, None, "training data of your own", [])
-        left_open.settle_source(config, [])
-        source = open_source(config, seed=0)
-        left_open.settle_classes(config, source.num_classes, source.place, [])
-    except DataError as error:
-        raise ConfigError(f"classifier.num_classes=None: cannot be counted here: {error}; or set the number") from None
-    return config
 
 
 def check(ranks: int, memory_gb: float | None) -> None:
