@@ -22,6 +22,7 @@ def pytest_configure(config):
 
 
 def _watch(config) -> None:
+    faulthandler.enable(config.stash[STDERR])  # plsc enables it for what pytest captures
     faulthandler.dump_traceback_later(SECONDS, exit=True, file=config.stash[STDERR])
 
 

@@ -1,12 +1,17 @@
-"""Checks that a supported Paddle is installed, when it is first needed."""
+"""Checks that a supported Paddle is installed, when it is first needed, and that a crash in it ends the process."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
+import functools
 import importlib
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 
 from plsc.errors import LaunchError
@@ -31,7 +36,26 @@ def require_paddle() -> str:
     version = str(getattr(paddle, "__version__", "without a version"))
     if not _SUPPORTED.match(version):
         raise LaunchError(f"PaddlePaddle {version} is not supported, PLSC needs 2.6 or 3.x; {_INSTALL}")
+    end_when_crashed()
     return version
+
+
+@functools.cache
+def end_when_crashed() -> None:
+    """Make a crash end the process, with Python's stacks on stderr.
+
+    Paddle's own handler of SIGSEGV, SIGABRT and others allocates memory: after a crash within malloc, which a damaged
+    heap leads to, it waits for malloc's lock for ever. One rank would then hang with all others waiting for it.
+    """
+    import paddle
+
+    paddle.disable_signal_handler()
+    handler = signal.getsignal(signal.SIGTERM)  # of which Paddle's took the place when it was imported
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+    faulthandler.disable()  # its handlers, if it had any, have been reset too
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # no stderr, or a closed one
+        faulthandler.enable(sys.__stderr__)
 
 
 def _broken(error: Exception) -> LaunchError:

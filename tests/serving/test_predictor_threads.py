@@ -77,7 +77,7 @@ def test_closed_while_others_run(trained_run, exported):
 
     def work(number: int) -> str:
         if number == 0:
-            closing.wait()
+            assert closing.wait(120), "no call has been answered"
             predictor.close()
             return "closed"
         try:
