@@ -181,7 +181,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         (f"optimizer.name: {settings.optimizer.name}", steady, ("momentum",)),
         ("class_optimizer.name: null", settings.class_optimizer.name is None, ("class_optimizer.options",)),
         ("with_test: false", not settings.with_test, _TEST_KEYS),
-        ("init_from: none", settings.init_from == "none", ("init_checkpoint",)),
+        ("init_from: none", settings.init_from == "none", ("init_checkpoint", "new_classes")),
         (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),
         ("mixed_precision.enabled: false", not precision.enabled, half),
         (

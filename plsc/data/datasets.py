@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,6 +104,11 @@ class SourceDataset:
         """The record of the data, or of the first ``count`` images (see plsc.data.record)."""
         found = self._source.record() if count is None else self._source.record(count)
         return {"kind": self._kind, "images": self._length, "num_classes": self._num_classes, **found}
+
+    def without_augmentation(self) -> SourceDataset:
+        """The same images without augmentation."""
+        plain = replace(self._preparation, augmentations=Augmentations([], 0))
+        return SourceDataset(self._source, self._num_classes, plain, self._kind)
 
     def read(self, index: int) -> tuple[Any, int]:
         """(image as the source gives it, label), both checked; opens the source once in a process. Raises DataError."""

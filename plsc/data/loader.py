@@ -8,7 +8,7 @@ import numpy as np
 
 from plsc.data.batch import BatchFormat, fill_batch
 from plsc.data.datasets import Dataset
-from plsc.data.sampler import GlobalBatchSampler
+from plsc.data.listed import BatchSampler
 from plsc.data.workers import LoaderOptions, WorkerPool
 
 _DEFAULTS = LoaderOptions()
@@ -32,7 +32,7 @@ class Loader:
     def __init__(
         self,
         dataset: Dataset,
-        sampler: GlobalBatchSampler,
+        sampler: BatchSampler,
         num_workers: int,
         first_step: int,
         last_step: int,

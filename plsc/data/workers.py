@@ -31,7 +31,7 @@ from PIL import Image
 
 from plsc.data.batch import BatchFormat, fill_batch, merge_errors
 from plsc.data.datasets import Dataset
-from plsc.data.sampler import GlobalBatchSampler
+from plsc.data.listed import BatchSampler
 from plsc.errors import DataError, PlscError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal of a process whose parent has ended
@@ -80,7 +80,7 @@ class WorkerPool:
     def __init__(
         self,
         dataset: Dataset,
-        sampler: GlobalBatchSampler,
+        sampler: BatchSampler,
         num_workers: int,
         steps: range,
         options: LoaderOptions,

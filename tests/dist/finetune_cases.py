@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from plsc import Predictor
 from tests.dist.folder_cases import entry
 from tests.dist.tiny_run import SHAPE
 
@@ -29,3 +30,10 @@ def write_folders(root: Path, classes: dict[str, int]) -> None:
 def trained_on(env, payload: dict) -> None:
     """One run: payload holds run_dir, data (a folder) and the changed settings."""
     entry(payload["run_dir"], {"dataset_dir": payload["data"]}, env.world_size, **payload["changes"]).train()
+
+
+def embedded(env, payload: dict) -> np.ndarray:
+    """The embeddings of images, float32 [n, E], by an exported model of the run."""
+    exported = entry(payload["run_dir"], {}, checkpoint_dir=payload["run"]).convert_for_prediction()
+    with Predictor(exported) as predictor:
+        return predictor.embed(payload["images"])

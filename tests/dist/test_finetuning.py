@@ -54,3 +54,56 @@ def test_classes_of_the_same_name_come_over(place):
         f"start with the backbone and 3 classes of {start}, step 4, matched by name; 4 classes of this run are new, 2 "
         "of the checkpoint were left behind"
     ) in log_of(place / "named")
+
+
+@pytest.fixture(scope="module")
+def mean_embeddings(place):
+    """{class: float64 [E]} of all images of the new folder, by an exported model of the first run: unit vectors, and
+    their mean as one."""
+    folders = sorted((place / "data" / "new").iterdir())
+    images = [str(path) for folder in folders for path in sorted(folder.iterdir())]
+    payload = {"run_dir": str(place / "exported"), "run": str(place / "before"), "images": images}
+    (found,) = ranks.run("tests.dist.finetune_cases:embedded", 1, place, payload)
+    unit = found.astype(np.float64) / np.linalg.norm(found, axis=1, keepdims=True)
+    of_folder = np.repeat(np.arange(len(folders)), [len(list(folder.iterdir())) for folder in folders])
+    sums = [unit[of_folder == number].sum(axis=0) for number in range(len(folders))]
+    return {folder.name: total / np.linalg.norm(total) for folder, total in zip(folders, sums)}
+
+
+@pytest.mark.parametrize("world_size, loss, workers", [(1, "arcface", 1), (3, "arcface", 0), (2, "softmax", 1)])
+def test_new_classes_begin_at_the_mean_of_their_images(place, mean_embeddings, world_size, loss, workers):
+    before, changes = place / "before", {"data__num_workers": workers}
+    if loss == "softmax":  # rows with a bias
+        before, changes["classifier__loss_type"] = place / "softmax", loss
+        train(place, "softmax", "old", 1, {"train_steps": 4, "with_test": False, "classifier__loss_type": loss})
+    name = f"means{world_size}"
+    options = {"init_from": "classes", "init_checkpoint": str(before), "new_classes": "mean", "test_batch_size": 4}
+    train(place, name, "new", world_size, {**STILL, **options, **changes})
+    (old_names, old), (names, new) = centres(before), centres(place / name)
+    kept = [name for name in names if name in OLD]
+    length = np.mean([np.linalg.norm(old[old_names.index(name)][:8]) for name in kept])
+    for label, name in enumerate(names):
+        if name in OLD:
+            np.testing.assert_array_equal(new[label], old[old_names.index(name)])
+        elif loss == "arcface":
+            # a float32 network by other kernels and in other batches
+            np.testing.assert_allclose(new[label], length * mean_embeddings[name], rtol=0, atol=2e-6 * length)
+        else:
+            assert np.linalg.norm(new[label][:8]) == pytest.approx(length, rel=1e-6)
+            assert new[label][8] == pytest.approx(np.mean([old[old_names.index(one)][8] for one in kept]), abs=1e-6)
+    number = sum(3 + look % 4 for name, look in NEW.items() if name not in OLD)
+    log = log_of(place / f"means{world_size}")
+    assert f"new_classes: 4 classes begin at the mean embedding of their images, {number} in all" in log
+
+
+def test_means_of_all_classes_behind_the_backbone_alone(place, mean_embeddings):
+    """The list has a class of which there is no image; all rows are new, so the random ones give the length."""
+    train(place, "random", "new", 1, {**STILL, "classifier__num_classes": 9})
+    options = {"init_from": "backbone", "init_checkpoint": str(place / "before"), "new_classes": "mean"}
+    train(place, "backbone", "new", 2, {**STILL, **options, "classifier__num_classes": 9, "test_batch_size": 4})
+    (names, new), (_, random) = centres(place / "backbone"), centres(place / "random")
+    length = np.linalg.norm(random, axis=1).mean()
+    for label, name in enumerate(names):
+        np.testing.assert_allclose(new[label], length * mean_embeddings[name], rtol=0, atol=2e-6 * length)
+    np.testing.assert_array_equal(new[7:], random[7:])
+    assert "new_classes: 2 new classes without images begin at random centres" in log_of(place / "backbone")

@@ -96,6 +96,11 @@ class Settings:
         "Empty takes the classes of the same name, if the checkpoint and the data have names of classes, else those of "
         "the same number, if there are as many.",
     )  # fmt: skip
+    new_classes: str = option(
+        "random", "Where the centres of classes begin that `init_from` does not bring: random, or mean: at the mean "
+        "embedding of their images by the initial backbone, computed before the first step and as long as the other "
+        "centres. Classes without images begin at random.", choices=("random", "mean"),
+    )  # fmt: skip
     save_period: int = option(
         0, "Save a checkpoint every so many steps, in addition to the end of each epoch and of the run; 0 saves only "
         "those.",

@@ -160,6 +160,11 @@ class Session:
             for index in self._indices():
                 yield name, int(index[0]), self._blocks.read(self, name, index)
 
+    def weights(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, rows) of the weight, in blocks of rows upwards, as they are stored."""
+        for index in self._indices():
+            yield int(index[0]), self._blocks.read(self, "weight", index)
+
     def load_rows(self, blocks: Iterable[tuple[str, int, np.ndarray]]) -> None:
         """Set all rows of the shard from (tensor name, first row, rows): up to date, or with ``touched`` among them, of
         a history that is then to resume."""

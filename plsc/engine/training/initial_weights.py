@@ -4,43 +4,79 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.collective import on_all_ranks
+from plsc.classifiers import ClassifierSpec
 from plsc.data import difference
 from plsc.data.label_map import Classes, match_classes, read_label_map
 from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
-from plsc.errors import CheckpointError, DataError
+from plsc.errors import CheckpointError, ConfigError, DataError
 
 
-def load_initial_weights(run: Run, session: Session, data) -> None:
-    """Load the weights that ``init_from`` names into a newly initialised session; every rank calls it.
+@dataclass(frozen=True)
+class InitialWeights:
+    """The checkpoint that ``init_from`` names, and the classes that come over: ``old`` labels [n] of the checkpoint, in
+    rising order, are the labels ``new`` [n] of the run; ``how`` they were matched. All None for the backbone alone."""
 
-    ``data``: the training data. Momentum, step and all other state start from zero. Raises CheckpointError or DataError
-    on every rank, before training.
+    path: str
+    manifest: Manifest
+    old: np.ndarray | None = None
+    new: np.ndarray | None = None
+    how: str = ""
+
+    def is_new(self, num_classes: int) -> np.ndarray:
+        """[num_classes] bool: the classes of the run that do not come over."""
+        found = np.ones(num_classes, bool)
+        if self.new is not None:
+            found[self.new] = False
+        return found
+
+
+def open_initial_weights(run: Run, spec: ClassifierSpec, data) -> InitialWeights | None:
+    """What ``init_from`` names, checked; None where it names nothing. Every rank calls it.
+
+    ``data``: the training data. Raises CheckpointError or DataError on every rank.
     """
-    config, spec = run.config, session.program.spec
+    config = run.config
     if config.init_from == "none":
-        return
+        return None
+    if config.new_classes == "mean" and data.sequential:
+        raise ConfigError(
+            "new_classes='mean': train_reader gives images in its own order only; use train_dataset or a data source, "
+            "or new_classes: random"
+        )
     expected = checkpoint.Expected(embedding_size=spec.embedding_size)
     path, manifest = checkpoint.open_checkpoint(config.init_checkpoint, run.group, expected)
-    what = f"cannot start from {path}"
     require_same_function(run, path, manifest)
-    on_all_ranks(run.group, what, lambda: _load_backbone(session, path, manifest))
     if config.init_from == "backbone":
+        return InitialWeights(path, manifest)
+    found = run.group.agree(lambda: InitialWeights(path, manifest, *_class_map(run, path, manifest, data)))
+    _require_same_map(run, found.old, found.new)
+    return found
+
+
+def load_initial_weights(run: Run, session: Session, found: InitialWeights) -> None:
+    """Load the weights into a newly initialised session; every rank calls it.
+
+    Momentum, step and all other state start from zero. Raises CheckpointError on every rank, before training.
+    """
+    path, manifest, old, new = found.path, found.manifest, found.old, found.new
+    what = f"cannot start from {path}"
+    on_all_ranks(run.group, what, lambda: _load_backbone(session, path, manifest))
+    if old is None or new is None:
         run.log.info(f"start with the backbone of {path}, step {manifest.step:,}")
         return
-    old, new, how = run.group.agree(lambda: _class_map(run, path, manifest, data))
-    _require_same_map(run, old, new)
     on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
     run.log.info(
-        f"start with the backbone and {len(new):,} classes of {path}, step {manifest.step:,}, matched {how}; "
-        f"{run.config.classifier.num_classes - len(new):,} classes of this run are new, "
+        f"start with the backbone and {len(new):,} classes of {path}, step {manifest.step:,}, matched {found.how}; "
+        f"{session.program.spec.num_classes - len(new):,} classes of this run are new, "
         f"{manifest.num_classes - len(old):,} of the checkpoint were left behind"
     )
 

@@ -26,8 +26,9 @@ from plsc.engine.run.run_log import clock
 from plsc.engine.run.start import Run
 from plsc.engine.run.stopping import DataTimeout, StopRequest
 from plsc.engine.training import checkpointing
-from plsc.engine.training.initial_weights import load_initial_weights
+from plsc.engine.training.initial_weights import load_initial_weights, open_initial_weights
 from plsc.engine.training.meter import Meter
+from plsc.engine.training.new_classes import begin_at_means, read_new_classes
 from plsc.engine.training.saver import Saver, Target
 from plsc.engine.training.steps import Progress, TrainingSteps
 from plsc.errors import ConfigError, DataError, TrainingError
@@ -104,15 +105,18 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
         run.log.info(line)
     if order.balanced is not None:
         run.log.info(order.balanced.note())
+    initial = None if opened is not None else open_initial_weights(run, program.spec, data)
     request = StopRequest()
-    with _loader(run, data, steps, order, request) as loader:  # forks its workers before the executor has threads
+    # loaders fork their workers before the executor has threads
+    with _loader(run, data, steps, order, request) as loader, read_new_classes(run, data, initial, request) as images:
         session.start(run.group)
         if config.use_onednn and not run.env.on_gpu:
             for built in filter(None, (program, evaluation)):
                 use_onednn(built.main)
-        if opened is None:
-            load_initial_weights(run, session, data)
-        else:
+        if initial is not None:
+            load_initial_weights(run, session, initial)
+            begin_at_means(run, session, images)
+        if opened is not None:
             checkpointing.load(run, session, *opened)
             run.log.info(f"continue from {opened[0]}, step {progress.step}")
         protect = opened[0] if opened else None
