@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from plsc.backend.onednn import use_onednn
-from plsc.config import OPTIONS
 from plsc.data import Loader, LoaderOptions, SampleOrder
 from plsc.data.opening import sample_order
 from plsc.engine.evaluation.best import Best
@@ -19,13 +18,19 @@ from plsc.engine.evaluation.data import check_global_batch, compare_samples, inp
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.sets_check import check_sets
 from plsc.engine.memory.check import check_memory
-from plsc.engine.program.build import EvalProgram, TrainProgram, build_eval, build_train
+from plsc.engine.program.build import EvalProgram, build_eval, build_train
 from plsc.engine.program.session import Session
 from plsc.engine.run import consistency
 from plsc.engine.run.run_log import clock
 from plsc.engine.run.start import Run
 from plsc.engine.run.stopping import DataTimeout, StopRequest
 from plsc.engine.training import checkpointing
+from plsc.engine.training.before import (
+    log_classes_without_images,
+    log_frozen,
+    log_repeated_steps,
+    require_embedding_size,
+)
 from plsc.engine.training.initial_weights import load_initial_weights, open_initial_weights
 from plsc.engine.training.meter import Meter
 from plsc.engine.training.new_classes import begin_at_means, read_new_classes
@@ -73,10 +78,10 @@ def train(run: Run) -> Result:
     log_classes_without_images(run)
     program = build_train(config, run.user_objects, run.env, run.seed)
     consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
-    _log_repeated_steps(run, program)
+    log_repeated_steps(run, program)
     if line := program.spec.without_kernel(run.env):
         run.log.info(line)
-    _check_embedding_size(run, program.spec.embedding_size)
+    require_embedding_size(run, program)
     log_frozen(run, program)
     evaluation = build_eval(config, run.user_objects, run.env, config.test_batch_size) if config.with_test else None
     if evaluation is not None:
@@ -310,42 +315,3 @@ class Loop:
         path = self._saver.save(progress, self._steps.epoch(done), [target], self._best.extra)
         self._meter.pause(time.monotonic() - began)
         return path
-
-
-def log_classes_without_images(run: Run) -> None:
-    """A number of classes that is not that of the data: a slip, or classes that are to come."""
-    number, found = run.config.classifier.num_classes, run.data["training"].get("labels")
-    if found is not None and found < number:
-        usual = ", the default" if number == OPTIONS["classifier.num_classes"].default else ""
-        run.log.info(
-            f"{found:,} of {number:,} classes have images (classifier.num_classes={number}{usual}; null counts them): "
-            "the others cost memory and time, and are pushed away from all others"
-        )
-
-
-def log_frozen(run: Run, program: TrainProgram) -> None:
-    """What ``model.freeze`` leaves as it is."""
-    if not program.frozen:
-        return
-    trained = sum(math.prod(value.shape) for value in program.parameters)
-    run.log.info(
-        f"model.freeze: {', '.join(run.config.model.freeze)}: not trained; batch norm and dropout as in evaluation, "
-        f"batch statistics as they are; {trained:,} parameters of the backbone are trained"
-    )
-
-
-def _log_repeated_steps(run: Run, program: TrainProgram) -> None:
-    if program.rows.touched is not None and program.optimizers.repeats_missed_steps:
-        run.log.info(
-            f"class centres: {program.optimizers.rows.name} repeats the steps that a class has missed, some "
-            f"{10 / program.spec.sample_ratio:,.0f} passes over the sampled classes in each step; "
-            "class_optimizer.name: momentum makes up for them in one"
-        )
-
-
-def _check_embedding_size(run: Run, found: int) -> None:
-    wanted = run.config.model.embedding_size
-    if found != wanted:
-        raise ConfigError(
-            f"model.embedding_size={wanted}: the model returns features of {found}; set it to that or change the model"
-        )

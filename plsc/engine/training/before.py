@@ -1,0 +1,51 @@
+"""What is checked and logged about a training program before it runs."""
+
+from __future__ import annotations
+
+import math
+
+from plsc.config import OPTIONS
+from plsc.engine.program.build import TrainProgram
+from plsc.engine.run.start import Run
+from plsc.errors import ConfigError
+
+
+def log_classes_without_images(run: Run) -> None:
+    """A number of classes that is not that of the data: a slip, or classes that are to come."""
+    number, found = run.config.classifier.num_classes, run.data["training"].get("labels")
+    if found is not None and found < number:
+        usual = ", the default" if number == OPTIONS["classifier.num_classes"].default else ""
+        run.log.info(
+            f"{found:,} of {number:,} classes have images (classifier.num_classes={number}{usual}; null counts them): "
+            "the others cost memory and time, and are pushed away from all others"
+        )
+
+
+def log_frozen(run: Run, program: TrainProgram) -> None:
+    """What ``model.freeze`` leaves as it is."""
+    if not program.frozen:
+        return
+    trained = sum(math.prod(value.shape) for value in program.parameters)
+    run.log.info(
+        f"model.freeze: {', '.join(run.config.model.freeze)}: not trained; batch norm and dropout as in evaluation, "
+        f"batch statistics as they are; {trained:,} parameters of the backbone are trained"
+    )
+
+
+def log_repeated_steps(run: Run, program: TrainProgram) -> None:
+    """An optimizer by which class centres make up missed steps slowly."""
+    if program.rows.touched is not None and program.optimizers.repeats_missed_steps:
+        run.log.info(
+            f"class centres: {program.optimizers.rows.name} repeats the steps that a class has missed, some "
+            f"{10 / program.spec.sample_ratio:,.0f} passes over the sampled classes in each step; "
+            "class_optimizer.name: momentum makes up for them in one"
+        )
+
+
+def require_embedding_size(run: Run, program: TrainProgram) -> None:
+    """Raise ConfigError where the model does not return features of the size that is set."""
+    wanted, found = run.config.model.embedding_size, program.spec.embedding_size
+    if found != wanted:
+        raise ConfigError(
+            f"model.embedding_size={wanted}: the model returns features of {found}; set it to that or change the model"
+        )
