@@ -1,4 +1,4 @@
-"""`Entry`, the public interface: settings, and the methods train, test, predict, convert_for_prediction and plan.
+"""`Entry`, the public interface: settings, and the methods train, test, predict, clean and so on.
 
 The work is done in plsc.engine.
 """
@@ -22,6 +22,8 @@ from plsc.setters import Setters
 from plsc.terminal import open_standard_streams
 
 if TYPE_CHECKING:  # importing them imports Paddle
+    from plsc.cleaning.report import Report
+    from plsc.cleaning.request import Request
     from plsc.engine.inference.predict import Prediction
     from plsc.engine.memory.plan import MemoryPlan
     from plsc.engine.training.loop import Result
@@ -89,6 +91,12 @@ class Entry(Setters):
     def predict(self) -> Prediction:
         """The features of images by the model in checkpoint_dir; predict.images says which images."""
         return _engine().predict(self._config, self._user_objects)
+
+    def clean(self, request: Request | None = None) -> Report | None:
+        """Errors in the training data by the model in checkpoint_dir; None on all ranks but 0. See docs/clean.md."""
+        from plsc.cleaning.request import Request
+
+        return _engine().clean(self._config, self._user_objects, request or Request())
 
     def convert_for_prediction(self) -> str:
         """Export the backbone in checkpoint_dir as a model for prediction; returns its directory."""

@@ -26,6 +26,7 @@ def _in_rooms(names: dict[str, str]) -> frozenset[str]:
 
 PLAIN = _in_rooms({
     "checkpoint": "class_names link memory read retention run_lock save",
+    "cleaning": "findings",
     "cli": "list main make_bin reshard",
     "config": "arcface_torch config extensions limits rules yaml",
     "data": "align augmentation_pixels augmentations balanced built_in_augmentations check_data contact_sheet folders"
@@ -52,7 +53,7 @@ PLAIN = _in_rooms({
 # verify on a version is for the rest to show, and what ranks say of an error inside Paddle too.
 ONCE = _in_rooms({
     "backend": "compiler private",  # of Paddle 2.6 no other version will come
-    "cli": "identify_ijb published_records report verify",
+    "cli": "clean identify_ijb published_records report verify",
     "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
     "data": "readers stuck_data",
     "dist": "consistency containers extensions finetuning frozen_runs initial optimizers own_losses_resumed own_metric "

@@ -31,6 +31,7 @@ COMMANDS = {
     "pack": ("pack", "write the images of a data source into RecordIO, tar shards or LMDB"),
     "show-data": ("show_data", "training images as the model sees them, as a page and a picture"),
     "check-data": ("check_data", "decode every image once: damaged, wrongly sized, repeated ones, empty classes"),
+    "clean": ("clean", "wrong labels, classes to merge or split, copies and leaks, by a trained model"),
     "list": ("listing", "names of models, losses and so on that settings accept"),
     "report": ("report", "the metrics of a run as a table, its curves as a plot"),
 }

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from plsc import remote
+from plsc.cleaning.report import Report
+from plsc.cleaning.request import Request
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
+from plsc.engine.cleaning.clean import check_clean
+from plsc.engine.cleaning.clean import clean as run_clean
 from plsc.engine.evaluation import left_open
 from plsc.engine.evaluation.data import Records, check_training_data, check_verification, input_names
 from plsc.engine.evaluation.outputs import Outputs
@@ -88,6 +92,19 @@ def predict(config: Config, user_objects: UserObjects) -> Prediction:
         return run_prediction(run)
 
 
+def clean(config: Config, user_objects: UserObjects, request: Request) -> Report | None:
+    """Errors in the training data by the embeddings of the model in ``checkpoint_dir``; None on all ranks but 0."""
+
+    def check(config: Config, user_objects: UserObjects, env: Environment) -> None:
+        _check_checkpoint(config, user_objects, env)
+        check_clean(config, user_objects)
+
+    config, taken = with_stored_settings(config, user_objects)
+    with start(config, user_objects, check) as run:
+        _say(run, taken)
+        return run_clean(run, request)
+
+
 def convert_for_prediction(config: Config, user_objects: UserObjects) -> str:
     """Export the model in ``checkpoint_dir`` for plsc.Predictor; returns its directory."""
     config, taken = with_stored_settings(config, user_objects)
@@ -126,4 +143,4 @@ def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb
     return make_plan(left_open.with_classes(config, user_objects), user_objects, ranks, memory_gb)
 
 
-__all__ = ["Run", "convert_for_prediction", "plan", "predict", "test", "train"]
+__all__ = ["Run", "clean", "convert_for_prediction", "plan", "predict", "test", "train"]

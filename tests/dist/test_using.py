@@ -47,8 +47,20 @@ def test_the_page_does_not_depend_on_ranks(outcome, model):
     assert pictures[0] and pictures[0] == pictures[1]
 
 
+def test_errors_in_the_data_do_not_depend_on_ranks(outcome):
+    """The embeddings of the training images and what is found in them, on the first rank."""
+    (one,), two = ([part["clean"] for part in outcome[2][world_size]] for world_size in (1, 2))
+    assert two[1] is None
+    kit.assert_close(two[0][0], one[0])
+    assert len(one[0]) == one[1]["images"] == 64
+    for kind in ("mislabelled", "outliers", "merge", "split", "copies", "leaks", "known"):
+        assert len(one[1][kind]) == len(two[0][1][kind])
+    assert one[1]["limits"] == pytest.approx(two[0][1]["limits"], abs=1e-4)
+
+
 def test_the_figures_do_not_depend_on_ranks_or_model(outcome):
-    figures = [part[model][2] for parts in outcome[2].values() for part in parts for model in part]
+    figures = [part[model][2] for parts in outcome[2].values() for part in parts
+               for model in ("checkpoint", "exported")]  # fmt: skip
     assert len(figures) == 6
     for accuracy, auc, eer, xnorm in figures:
         assert (accuracy, auc, eer) == figures[0][:3]

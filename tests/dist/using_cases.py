@@ -31,5 +31,15 @@ def run_all(env, payload: dict) -> dict:
         assert (again.features == prediction.features).all()
         files = [os.path.join(payload["out"], f"{name}.{kind}") for kind in ("json", "html")]
         figures = entry(source, name).test(*files)["own"]
+        if name == "checkpoint":
+            results["clean"] = cleaned(entry(source, "clean").clean(), os.path.join(payload["out"], "clean"))
         results[name] += ((figures.accuracy, figures.auc, figures.eer, figures.xnorm),)
     return results
+
+
+def cleaned(report, folder: str):
+    """(the embeddings, the report as plain JSON) of rank 0; None of others."""
+    if report is None:
+        return None
+    plain = report.plain()
+    return np.load(os.path.join(folder, "clean", "features.npy")), plain

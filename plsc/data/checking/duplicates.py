@@ -64,9 +64,12 @@ class NearCopies:
     complete: bool = True
 
 
-def look_alike(hashes: np.ndarray, labels: np.ndarray, known: np.ndarray) -> NearCopies:
+def look_alike(
+    hashes: np.ndarray, labels: np.ndarray, known: np.ndarray, only_across: bool = False, most: int | None = None
+) -> NearCopies:
     """All pairs whose hashes differ in NEAR_BITS bits at most. hashes: uint64 [n, 2]; known: bool [n], who takes part.
 
+    only_across: only pairs with different labels. most: how many of them are listed, MOST_LISTED by default.
     Time and memory grow with n: within each quarter of the hashes only the neighbours in sorted order are compared.
     """
     found = NearCopies()
@@ -75,6 +78,9 @@ def look_alike(hashes: np.ndarray, labels: np.ndarray, known: np.ndarray) -> Nea
     quarters = hashes.view(np.uint32).reshape(len(hashes), _BANDS)
     for band in range(_BANDS):
         for one, other in _neighbours(quarters[:, band], found):
+            if only_across:
+                differ = labels[indices[one]] != labels[indices[other]]
+                one, other = one[differ], other[differ]
             before = (quarters[one, :band] == quarters[other, :band]).any(axis=1)  # found there already
             one, other = one[~before], other[~before]
             bits = _ONES[(hashes[one] ^ hashes[other]).view(np.uint8).reshape(len(one), 16)].sum(axis=1, dtype=int)
@@ -82,7 +88,7 @@ def look_alike(hashes: np.ndarray, labels: np.ndarray, known: np.ndarray) -> Nea
             pair = np.sort(np.stack([indices[one[near]], indices[other[near]]], axis=1), axis=1)
             found.num_pairs += len(pair)
             found.across += int(np.count_nonzero(labels[pair[:, 0]] != labels[pair[:, 1]]))
-            room = MOST_LISTED - len(found.pairs)
+            room = (MOST_LISTED if most is None else most) - len(found.pairs)
             found.pairs += [(int(a), int(b), int(c)) for (a, b), c in zip(pair[:room], bits[near][:room])]
     found.pairs.sort()
     return found

@@ -97,7 +97,8 @@ class Source:
         """
 
     def file(self, index: int) -> bytes | None:
-        """Return the path of an image that is a file of its own, else None. `plsc make-list` lists such files."""
+        """Return the path of an image that is a file of its own, else None. `plsc make-list` and
+        `plsc clean` list such files."""
         return None
 
     def name(self, index: int) -> str:

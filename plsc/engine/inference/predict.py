@@ -65,7 +65,7 @@ def predict(run: Run) -> Prediction:
     require_same(run.group, DataError, {"the images to predict": images.digest()})
     directory = os.path.join(os.path.abspath(run.config.model_save_dir), "predictions")
     try:
-        _embed(run, model, images, resize, directory)
+        embed_images(run, model, images, resize, directory)
     except OSError as error:
         raise ExportError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
     run.group.barrier("predicted")
@@ -73,7 +73,8 @@ def predict(run: Run) -> Prediction:
     return Prediction(read_features(files[0]), images.paths, *files)
 
 
-def _embed(run: Run, model: TrainedModel, images: ImageList, resize: str, directory: str) -> None:
+def embed_images(run: Run, model: TrainedModel, images: ImageList, resize: str, directory: str) -> None:
+    """Write the features of the images to ``directory``, or continue to; every rank calls it. Raises OSError."""
     count, config = len(images.paths), model.config
     made_by = {"weights": model.info.identity, "image_shape": list(config.model.image_shape),
                "pixel_std": config.data.pixel_std, "resize": resize}  # fmt: skip
