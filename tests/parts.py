@@ -60,6 +60,7 @@ ONCE = _in_rooms({
     "readers remote run_dirs saver unverified verification_sets",
     "engine": "balanced_run best best_class consistency evaluate grace interop left_open loss_is_finite memory_check "
     "one_run own_source plan resizing result sets_check stored_settings verification_check",
+    "optim": "average",
     "evaluation": "memory page_in_browser pair_sets",
     "losses": "page",
     "models": "one_channel published",

@@ -5,6 +5,7 @@ The layout on disk: docs/checkpoint_format.md.
 
 from __future__ import annotations
 
+from plsc.checkpoint.averages import AVERAGED, LAST, average_name, has_averages, read_weights, uses_averages
 from plsc.checkpoint.find import latest, open_checkpoint, resolve
 from plsc.checkpoint.intact import newest_intact, restore_newest
 from plsc.checkpoint.links import link
@@ -28,6 +29,8 @@ from plsc.checkpoint.write import RankTensors, save
 from plsc.parallel.ranks import OneRank
 
 __all__ = [
+    "AVERAGED",
+    "LAST",
     "META_KEYS",
     "TOUCHED",
     "WINDOW",
@@ -40,7 +43,9 @@ __all__ = [
     "ReshardSource",
     "ShardSource",
     "TensorSpec",
+    "average_name",
     "check_fits",
+    "has_averages",
     "latest",
     "link",
     "merge",
@@ -51,10 +56,12 @@ __all__ = [
     "read_manifest",
     "read_replicated",
     "read_rows",
+    "read_weights",
     "read_window",
     "remove_old",
     "reshard",
     "resolve",
     "save",
+    "uses_averages",
     "verify_files",
 ]

@@ -32,12 +32,15 @@ def add_config(parser: argparse.ArgumentParser, without: str = "without one, the
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add -c, -o, --checkpoint and --output to a command that uses a trained model; see model_config."""
+    """Add -c, -o, --checkpoint, --output, --weights to a command that uses a trained model; see model_config."""
     parser.add_argument(
         "--checkpoint", metavar="DIR",
         help="a checkpoint, the directory of a run or an exported model; sets checkpoint_dir",
     )  # fmt: skip
     parser.add_argument("--output", metavar="DIR", help="the directory for results; sets model_save_dir")
+    parser.add_argument("--weights", choices=("ema", "last"),
+                        help="averaged weights (the default where there are any) or those of the last step; sets "
+                        "ema.weights")  # fmt: skip
     add_config(parser, "without one, the settings that the checkpoint was trained with")
     parser.set_defaults(refuse=parser.error)
 
@@ -85,7 +88,7 @@ def read_config(options: argparse.Namespace) -> Config:
 
 
 def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = None) -> Config:
-    """The configuration of -c, -o, --checkpoint and --output. paths: {option: the key it sets}, for further options.
+    """The configuration of -c, -o, --checkpoint, --output, --weights. paths: {option: key that it sets}, for others.
 
     Without -c the settings are those of the checkpoint. Raises ConfigError, CheckpointError.
     """
@@ -100,8 +103,9 @@ def model_config(options: argparse.Namespace, paths: Mapping[str, str] | None = 
         config.override(options.override)
     else:
         config = read_config(options)
-    for option, key in {"checkpoint": "checkpoint_dir", "output": "model_save_dir", **(paths or {})}.items():
-        if getattr(options, option):
+    own = {"checkpoint": "checkpoint_dir", "output": "model_save_dir", "weights": "ema.weights"}
+    for option, key in {**own, **(paths or {})}.items():
+        if getattr(options, option, None):
             config.set(key, getattr(options, option), f"--{option}")
     return config
 

@@ -180,6 +180,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     return [
         (f"optimizer.name: {settings.optimizer.name}", steady, ("momentum",)),
         ("class_optimizer.name: null", settings.class_optimizer.name is None, ("class_optimizer.options",)),
+        ("ema.decay: null", settings.ema.decay is None, ("ema.warmup",)),
         ("with_test: false", not settings.with_test, _TEST_KEYS),
         ("init_from: none", settings.init_from == "none", ("init_checkpoint", "new_classes")),
         (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),

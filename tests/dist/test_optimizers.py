@@ -27,7 +27,8 @@ def case(name, optimizer, classes=None, sampled=True, rate=0.1, steps=12, **conf
 
 CASES = {
     "adamw": (case("adamw", {"name": "adamw", "options": ADAM, **WITHOUT_BIAS}), optimizers.AdamW(**ADAM)),
-    "adamw, all": (case("adamw, all", {"name": "adamw", "options": ADAM}, sampled=False, grad_clip_norm=0.05),
+    "adamw, all": (case("adamw, all", {"name": "adamw", "options": ADAM}, sampled=False, grad_clip_norm=0.05,
+                        ema={"decay": 0.9}),
                    optimizers.AdamW(**ADAM)),
     "adamw, momentum": (
         case("adamw, momentum", {"name": "adamw", "options": ADAM}, {"name": "momentum"}, steps=50),
@@ -75,3 +76,13 @@ def test_the_bias_counts(outcome):
         check_training(other, [rank["adamw"] for rank in outcome[1]], reference, 8.0)
     start, end = outcome[1][0]["lars"]["start"], outcome[1][0]["lars"]["end"]
     assert all(np.abs(end[name] - start[name]).max() > 1e-3 for name in start)
+
+
+def test_averages_do_not_depend_on_the_ranks(outcome):
+    """They are those of one rank as far as the weights are, and the same on both ranks to the bit."""
+    (alone,), both = ([rank["adamw, all"] for rank in outcome[size]] for size in (1, 2))
+    assert len(alone["averages"]) == 2
+    for name, average in alone["averages"].items():
+        np.testing.assert_allclose(both[0]["averages"][name], average, rtol=0, atol=1e-4 * np.abs(average).max())
+        np.testing.assert_array_equal(both[0]["averages"][name], both[1]["averages"][name])
+        assert np.abs(average - alone["end"][name[4:]]).max() > 1e-3 * np.abs(average).max()

@@ -14,6 +14,7 @@ from plsc.backend.cpu import run_in_order
 from plsc.classifiers import Shard
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
+from plsc.engine.program.averages import begin_averages
 from plsc.engine.program.build import BuildOptions, build_train, make_spec
 from plsc.engine.program.session import Session
 from plsc.models import BaseModel
@@ -73,6 +74,7 @@ def run_case(env, case):
         assert ("while" in kinds) == (case["global_batch"] > program.shard.num_sample)
     session = Session(program, env, seed=7)
     session.start(connected_group(env))
+    begin_averages(session)
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]
     start = {name: session.replicated()[name] for name in backbone}
     shard = {name: [] for name in ("weight", "velocity", "sample")}
@@ -97,6 +99,7 @@ def run_case(env, case):
         "states": states,
         "start": start,
         "end": {name: session.replicated()[name] for name in backbone},
+        "averages": session.read(program.averages.values()),
         "first_weight": first_weight,
         "weight": tensor(session, "weight"),
         "slots": [tensor(session, name) for name in list(program.rows.tensors)[1:]],

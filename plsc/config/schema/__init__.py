@@ -15,6 +15,7 @@ from plsc.config import urls
 from plsc.config.option import option, section
 from plsc.config.schema.classifier import DIST_LOSSES, Classifier
 from plsc.config.schema.data import Data
+from plsc.config.schema.ema import Ema
 from plsc.config.schema.mixed_precision import MixedPrecision
 from plsc.config.schema.model import Model
 from plsc.config.schema.optimizer import ClassOptimizer, Optimizer
@@ -188,6 +189,7 @@ class Settings:
     lr_schedule: LrSchedule = section(LrSchedule, LrSchedule.__doc__)
     optimizer: Optimizer = section(Optimizer, Optimizer.__doc__)
     class_optimizer: ClassOptimizer = section(ClassOptimizer, ClassOptimizer.__doc__)
+    ema: Ema = section(Ema, Ema.__doc__)
     model: Model = section(Model, Model.__doc__)
     classifier: Classifier = section(Classifier, Classifier.__doc__)
     data: Data = section(Data, Data.__doc__)

@@ -19,7 +19,7 @@ from plsc.engine.export.targets import Target, target_of
 from plsc.engine.inference import output_dir
 from plsc.engine.inference.agreement import compare
 from plsc.engine.inference.saved_model import Classes, fed_std, save_inference_model
-from plsc.engine.program.trained_backbone import TrainedBackbone, weights_identity
+from plsc.engine.program.trained_backbone import TrainedBackbone
 from plsc.engine.run.start import Run, threads
 from plsc.errors import CheckpointError, ConfigError, ExportError
 from plsc.files import class_names
@@ -118,7 +118,7 @@ def _describe(
         plsc_version=__version__,
         paddle_version=paddle.__version__,
         step=manifest.step,
-        checkpoint=weights_identity(manifest),
+        checkpoint=backbone.identity,
         input_name=input_names(config)[0],
         image_shape=list(config.model.image_shape),
         pixel_mean=PIXEL_MEAN,

@@ -21,7 +21,7 @@ from plsc.engine.inference.agreement import distance
 from plsc.engine.inference.saved_model import save_inference_model
 from plsc.engine.inference.settings import stored_resize
 from plsc.engine.program.build import EvalProgram
-from plsc.engine.program.trained_backbone import TrainedBackbone, Variables, weights_identity
+from plsc.engine.program.trained_backbone import TrainedBackbone, Variables
 from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run, threads
 from plsc.errors import ExportError, PlscError, first_line
@@ -79,13 +79,15 @@ def open_model(run: Run, with_classes: bool = False) -> TrainedModel:
     features = backbone.features if run.env.on_gpu else _by_paddle_inference(run, backbone)
     manifest = backbone.manifest
     resize = stored_resize(manifest.config)
-    info = ModelInfo(manifest.embedding_size, weights_identity(manifest), backbone.path, manifest.step, resize)
+    info = ModelInfo(manifest.embedding_size, backbone.identity, backbone.path, manifest.step, resize)
     return _make_trained_model(run.env, run.config, features, info)
 
 
 def _open_exported(run: Run, with_classes: bool) -> TrainedModel:
     env, config = run.env, run.config.copy()
     path = os.path.abspath(run.start_dir)
+    if config.ema.weights != "auto":
+        run.log.info(f"ema.weights={config.ema.weights!r}: has no effect, an exported model has one set of weights")
     predictor = Predictor(path, device=env.device, threads=threads(config, env), card=env.device_id)
     about = predictor.description
     require_same(run.group, ExportError, {f"the model in {run.start_dir}": about.identity})

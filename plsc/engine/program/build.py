@@ -6,12 +6,13 @@ backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import paddle
 
 from plsc.backend import collectives, half_precision, ops, static
+from plsc.checkpoint import average_name
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, classify
 from plsc.classifiers.initializer import ShardInitializer, bias_value, default_distribution, distribution_of
 from plsc.config import Config
@@ -25,6 +26,7 @@ from plsc.errors import ConfigError
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
 from plsc.models.stages import Stages, StageSettings
+from plsc.optim.average import append_averages
 from plsc.optim.gradients import BUCKET_BYTES
 from plsc.optim.loss_scaling import LossScaling, update_scale
 from plsc.optim.parameters import update_parameters
@@ -47,7 +49,7 @@ class TrainProgram:
     this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones, ``frozen`` the names of all
     its variables that ``model.freeze`` keeps as they are. ``optimizers``: None with a user's optimizer;
     ``optimizer_count`` names the variable that counts their steps, where one wants to know their number
-    (RowOptimizer.numbers).
+    (RowOptimizer.numbers). ``averages``: {variable of the backbone: that of its average}, see plsc.optim.average.
     """
 
     main: Any
@@ -62,6 +64,7 @@ class TrainProgram:
     optimizers: Optimizers | None
     optimizer_count: str | None
     frozen: frozenset[str] = frozenset()
+    averages: dict[str, str] = field(default_factory=dict)
 
     @property
     def replicated(self) -> list[str]:
@@ -157,6 +160,7 @@ def build_train(
         moving = {name: value for name, value in backbone.items() if name not in stages.frozen}
         gradients = Gradients.build(feature, output, moving, feeds["stop"], scaling, reduction)
         optimizer_states = _append_update(user_objects, gradients, rows, updates)
+        averages = _append_averages(config, moving, step, gradients.found)
         loss_states = _append_loss_states(output, gradients.found)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
@@ -166,14 +170,14 @@ def build_train(
     replicated = [
         *variables(Role.BACKBONE, backbone), *variables(Role.STEP, [step.name]),
         *variables(Role.LOSS_SCALING, [] if scaling is None else scaling.names()), *optimizer_states,
-        *variables(Role.LOSS, loss_states),
+        *variables(Role.LOSS, loss_states), *variables(Role.AVERAGE, averages.values()),
     ]  # fmt: skip
     feeds.update(rows.feeds)
     parameters = gradients.parameters
     count = updates.count.name if updates is not None and updates.count is not None else None
     return TrainProgram(
         main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizers, count,
-        frozenset(stages.frozen),
+        frozenset(stages.frozen), averages,
     )  # fmt: skip
 
 
@@ -259,6 +263,17 @@ def _append_update(user_objects: UserObjects, gradients, rows, updates: Updates 
         Variable(name, Role.OPTIMIZER if stored is None else Role.CLASSES, stored or name)
         for name, stored in of_rows.items()
     ]
+
+
+def _append_averages(config: Config, backbone: dict[str, Any], step, found) -> dict[str, str]:
+    """Append the averages of the backbone's weights and statistics; see TrainProgram.averages."""
+    if config.ema.decay is None:
+        return {}
+    floats = [name for name, value in backbone.items() if static.is_trainable(value) or static.is_statistic(value)]
+    names = {name: average_name(name) for name in floats}
+    values = {average: backbone[name] for name, average in names.items()}
+    append_averages(values, step, config.ema.decay, config.ema.warmup, found)
+    return names
 
 
 def _append_loss_states(output: StepOutput, found) -> list[str]:

@@ -122,6 +122,10 @@ class Session:
             if array is not None:
                 self.scope.find_var(variable.name).get_tensor().set(array, device_place(self.env))
 
+    def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Copies of the variables of these names, by their names in the program."""
+        return {name: self._read(name) for name in names}
+
     def _read(self, name: str) -> np.ndarray:
         return np.array(self.scope.find_var(name).get_tensor())
 

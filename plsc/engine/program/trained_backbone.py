@@ -7,7 +7,6 @@ import paddle
 
 from plsc import checkpoint
 from plsc.backend import static
-from plsc.checkpoint import Manifest
 from plsc.engine.program.build import EvalProgram, build_eval
 from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.scopes import device_place, make_executor, make_scope
@@ -60,7 +59,10 @@ class TrainedBackbone:
         require_same_function(run, self.path, self.manifest)
         self.variables = Variables(env)
         self.variables.run(self.program.startup, {}, [])
-        self.stored = checkpoint.read_replicated(self.path, self.manifest)
+        self.averaged = checkpoint.uses_averages(self.path, self.manifest, config.ema.weights)
+        if self.averaged:
+            run.log.info(f"using the averaged weights of {self.path}; ema.weights: last uses those of its last step")
+        self.stored = checkpoint.read_weights(self.path, self.manifest, config.ema.weights)
         self.variables.load(self.program.main, self.path, self.stored)
 
     def features(self, images: np.ndarray) -> np.ndarray:
@@ -69,6 +71,8 @@ class TrainedBackbone:
         return self.variables.run(self.program.main, feeds, [self.program.own_feature])[0]
 
 
-def weights_identity(manifest: Manifest) -> str:
-    """A text that is equal for checkpoints with equal bytes."""
-    return " ".join(entry.sha256 for _, entry in sorted(manifest.files.items()))
+    @property
+    def identity(self) -> str:
+        """A text that is equal for the same weights of checkpoints with equal bytes."""
+        files = " ".join(entry.sha256 for _, entry in sorted(self.manifest.files.items()))
+        return f"{files} {checkpoint.AVERAGED}" if self.averaged else files

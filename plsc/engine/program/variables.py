@@ -11,6 +11,7 @@ class Role(Enum):
     """The role of a variable that is equal on every rank."""
 
     BACKBONE = "a weight or a statistic of the backbone"
+    AVERAGE = "the average of a weight or a statistic of the backbone"
     STEP = "the number of steps"
     LOSS_SCALING = "the loss's factor in mixed precision, and what moves it"
     LOSS = "a state of the loss"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from plsc import checkpoint
 from plsc.config import OPTIONS
 from plsc.engine.program.build import TrainProgram
 from plsc.engine.run.start import Run
@@ -30,6 +31,14 @@ def log_frozen(run: Run, program: TrainProgram) -> None:
         f"model.freeze: {', '.join(run.config.model.freeze)}: not trained; batch norm and dropout as in evaluation, "
         f"batch statistics as they are; {trained:,} parameters of the backbone are trained"
     )
+
+
+def log_which_weights(run: Run) -> None:
+    """Which weights are verified, where there are two kinds."""
+    ema = run.config.ema
+    if ema.decay is not None and run.config.with_test:
+        which = "the weights of the last step" if ema.weights == checkpoint.LAST else "the averaged weights"
+        run.log.info(f"verification uses {which} (ema.decay={ema.decay}, ema.weights={ema.weights})")
 
 
 def log_repeated_steps(run: Run, program: TrainProgram) -> None:

@@ -15,6 +15,7 @@ from plsc.classifiers import ClassifierSpec
 from plsc.config.format_value import format_value
 from plsc.data import difference
 from plsc.data.record import moved_classes
+from plsc.engine.program.averages import begin_averages
 from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
@@ -116,8 +117,16 @@ def _relabelled(path: str, text: str) -> str:
 def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     """Put a checkpoint into the session, from any number of ranks to this one. Raises CheckpointError on all."""
 
+    averages = session.program.averages.values()
+    averaged = checkpoint.has_averages(spec.name for spec in manifest.replicated_tensors)
+    if averaged and not averages:
+        raise CheckpointError(
+            f"ema.decay=null: {path} has averaged weights, which this run would not continue; set ema.decay as it was "
+            "trained, or start a new run with init_from: backbone or classes"
+        )
+
     def fill() -> None:
-        specs = session.replicated_specs()
+        specs = [spec for spec in session.replicated_specs() if averaged or spec.name not in averages]
         checkpoint.check_fits(path, manifest, checkpoint.Expected(replicated=specs, shard=session.tensors()))
         shard = session.program.shard
         session.load_replicated(checkpoint.read_replicated(path, manifest))
@@ -129,6 +138,9 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
             session.history.resume(checkpoint.read_window(path, manifest))
 
     on_all_ranks(run.group, f"cannot continue from {path}", fill)
+    if averages and not averaged:
+        begin_averages(session)
+        run.log.info(f"{path} has no averaged weights: they begin with its weights, ema.decay={run.config.ema.decay}")
     scheduler = user_scheduler(run)
     if scheduler is not None and manifest.lr_state:
         scheduler.set_state_dict(dict(manifest.lr_state))

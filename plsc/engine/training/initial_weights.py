@@ -68,14 +68,16 @@ def load_initial_weights(run: Run, session: Session, found: InitialWeights) -> N
     Momentum, step and all other state start from zero. Raises CheckpointError on every rank, before training.
     """
     path, manifest, old, new = found.path, found.manifest, found.old, found.new
+    weights = run.config.ema.weights
     what = f"cannot start from {path}"
-    on_all_ranks(run.group, what, lambda: _load_backbone(session, path, manifest))
+    on_all_ranks(run.group, what, lambda: _load_backbone(session, path, manifest, weights))
+    kind = " (averaged weights)" if checkpoint.uses_averages(path, manifest, weights) else ""
     if old is None or new is None:
-        run.log.info(f"start with the backbone of {path}, step {manifest.step:,}")
+        run.log.info(f"start with the backbone{kind} of {path}, step {manifest.step:,}")
         return
     on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
     run.log.info(
-        f"start with the backbone and {len(new):,} classes of {path}, step {manifest.step:,}, matched {found.how}; "
+        f"start with the backbone{kind} and {len(new):,} classes of {path}, step {manifest.step:,}, matched {found.how}; "
         f"{session.program.spec.num_classes - len(new):,} classes of this run are new, "
         f"{manifest.num_classes - len(old):,} of the checkpoint were left behind"
     )
@@ -111,7 +113,7 @@ def _require_same_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
         )
 
 
-def _load_backbone(session: Session, path: str, manifest: Manifest) -> None:
+def _load_backbone(session: Session, path: str, manifest: Manifest, weights: str) -> None:
     stored = {spec.name: spec for spec in manifest.replicated_tensors}
     wanted = {spec.name: spec for spec in session.replicated_specs() if spec.name in session.program.backbone}
     for name, spec in wanted.items():
@@ -127,7 +129,7 @@ def _load_backbone(session: Session, path: str, manifest: Manifest) -> None:
             f"the checkpoint holds {unknown[0]} and {len(unknown) - 1} more that the model does not have; set the "
             "section `model` as it was trained"
         )
-    arrays = checkpoint.read_replicated(path, manifest)
+    arrays = checkpoint.read_weights(path, manifest, weights)
     session.load_replicated({name: arrays[name] for name in wanted})
 
 

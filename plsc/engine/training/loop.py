@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from plsc import checkpoint
 from plsc.backend.onednn import use_onednn
 from plsc.data import Loader, LoaderOptions, SampleOrder
 from plsc.data.opening import sample_order
@@ -18,6 +19,7 @@ from plsc.engine.evaluation.data import check_global_batch, compare_samples, inp
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.sets_check import check_sets
 from plsc.engine.memory.check import check_memory
+from plsc.engine.program.averages import averaged_weights, begin_averages
 from plsc.engine.program.build import EvalProgram, build_eval, build_train
 from plsc.engine.program.session import Session
 from plsc.engine.run import consistency
@@ -29,6 +31,7 @@ from plsc.engine.training.before import (
     log_classes_without_images,
     log_frozen,
     log_repeated_steps,
+    log_which_weights,
     require_embedding_size,
 )
 from plsc.engine.training.initial_weights import load_initial_weights, open_initial_weights
@@ -79,6 +82,7 @@ def train(run: Run) -> Result:
     program = build_train(config, run.user_objects, run.env, run.seed)
     consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
     log_repeated_steps(run, program)
+    log_which_weights(run)
     if line := program.spec.without_kernel(run.env):
         run.log.info(line)
     require_embedding_size(run, program)
@@ -121,7 +125,9 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
         if initial is not None:
             load_initial_weights(run, session, initial)
             begin_at_means(run, session, images)
-        if opened is not None:
+        if opened is None:
+            begin_averages(session)
+        else:
             checkpointing.load(run, session, *opened)
             run.log.info(f"continue from {opened[0]}, step {progress.step}")
         protect = opened[0] if opened else None
@@ -163,6 +169,7 @@ class Loop:
         self._embedder = None
         if evaluation is not None:
             self._embedder = Embedder(run.config, run.env, evaluation, session.run)
+        self._averaged = run.config.ema.decay is not None and run.config.ema.weights != checkpoint.LAST
         self._inputs = input_names(run.config)
         self._scheduler = checkpointing.user_scheduler(run)
         self._meter = Meter(steps)
@@ -272,7 +279,8 @@ class Loop:
         if self._embedder is None:
             return
         began, run, failures = time.monotonic(), self._run, {}
-        results = verify_all(run.config, run.user_objects, self._embedder, group=run.group, failures=failures)
+        with averaged_weights(self._session) if self._averaged else contextlib.nullcontext():
+            results = verify_all(run.config, run.user_objects, self._embedder, group=run.group, failures=failures)
         for name, one in results.items():
             for line in one.lines():
                 run.log.info(f"test: step {done:,}, {line}")

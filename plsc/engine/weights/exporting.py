@@ -22,7 +22,8 @@ def export_torch(config: Config) -> tuple[str, list[str]]:
     PLSC's. Raises ExportError, CheckpointError; then nothing is written.
     """
     path = checkpoint.resolve(config.checkpoint_dir)
-    stored = checkpoint.read_replicated(path, checkpoint.read_manifest(path))
+    manifest = checkpoint.read_manifest(path)
+    stored = checkpoint.read_weights(path, manifest, config.ema.weights)
     model = config.to_dict()["model"]
     arrays = arcface_state_dict(path, model, stored)
     pixels = equality.random_pixels(model["image_shape"])
