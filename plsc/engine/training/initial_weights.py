@@ -77,7 +77,8 @@ def load_initial_weights(run: Run, session: Session, found: InitialWeights) -> N
         return
     on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
     run.log.info(
-        f"start with the backbone{kind} and {len(new):,} classes of {path}, step {manifest.step:,}, matched {found.how}; "
+        f"start with the backbone{kind} and {len(new):,} classes of {path}, step {manifest.step:,}, "
+        f"matched {found.how}; "
         f"{session.program.spec.num_classes - len(new):,} classes of this run are new, "
         f"{manifest.num_classes - len(old):,} of the checkpoint were left behind"
     )
