@@ -25,7 +25,10 @@ def static_mode():
     """Every test begins in Paddle's static mode, whatever mode the one before it left the process in."""
     paddle = sys.modules.get("paddle")
     if paddle is not None:
+        from plsc.backend.paddle_version import end_when_crashed
+
         paddle.enable_static()
+        end_when_crashed()  # as in a run: what is terminated or crashes does not hang
 
 
 @pytest.fixture(scope="session")

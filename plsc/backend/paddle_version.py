@@ -44,8 +44,9 @@ def require_paddle() -> str:
 def end_when_crashed() -> None:
     """Make a crash end the process, with Python's stacks on stderr.
 
-    Paddle's own handler of SIGSEGV, SIGABRT and others allocates memory: after a crash within malloc, which a damaged
-    heap leads to, it waits for malloc's lock for ever. One rank would then hang with all others waiting for it.
+    Paddle's own handler of SIGSEGV, SIGABRT, SIGTERM and others allocates memory: where the signal comes while malloc
+    has its lock, after the heap was damaged or when SIGTERM happens to come then, it waits for the lock for ever, and
+    all other ranks with it.
     """
     import paddle
 

@@ -91,8 +91,10 @@ def main() -> None:
     import paddle
 
     from plsc.backend import static
+    from plsc.backend.paddle_version import end_when_crashed
 
     paddle.enable_static()
+    end_when_crashed()
     # Paddle 2.6 starts one thread when it is imported, which sleeps; ranks do as well without it.
     threads = len(os.listdir("/proc/self/task")) - (not static.is_pir())
     assert threads == 1, f"{threads} threads: forks would lack all but one"
