@@ -52,10 +52,12 @@ _WITHOUT_EFFECT = {
     "dali": "images are decoded by worker processes", "dali_aug": "see data.augmentations",
     "using_wandb": "see the setting scalars",
 }  # fmt: skip
-_SILENT = ("save_all_states", "num_image", "warmup_step", "total_step", "wandb_key", "suffix_run_name", "wandb_entity",
-           "wandb_project", "wandb_log_all", "save_artifacts", "wandb_resume", "notes")  # fmt: skip
+_SILENT = (
+    "save_all_states", "num_image", "warmup_step", "total_step", "total_batch_size", "wandb_key", "suffix_run_name",
+    "wandb_entity", "wandb_project", "wandb_log_all", "save_artifacts", "wandb_resume", "notes",
+)  # fmt: skip
 _OPERATORS = {ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b,
-              ast.Div: lambda a, b: a / b}  # fmt: skip
+              ast.Div: lambda a, b: a / b, ast.FloorDiv: lambda a, b: a // b}  # fmt: skip
 
 
 def convert_arcface_torch(path: str, ranks: int) -> tuple[dict[str, Any], list[str]]:
@@ -77,7 +79,8 @@ def convert_arcface_torch(path: str, ranks: int) -> tuple[dict[str, Any], list[s
 
 
 def read_assignments(path: str) -> dict[str, Any]:
-    """{NAME: value} of every `config.NAME = literal`. Raises ConfigError for any other statement but imports."""
+    """{NAME: value} of every `config.NAME = value`, see _literal. Raises ConfigError for any other statement but
+    imports."""
     try:
         tree = ast.parse(safe_open.read_bytes(path, safe_open.YAML))
     except OSError as error:
@@ -90,7 +93,7 @@ def read_assignments(path: str) -> dict[str, Any]:
         owner = target.value if isinstance(target, ast.Attribute) else target
         if isinstance(owner, ast.Name) and owner.id == "config":
             if isinstance(node, ast.Assign) and isinstance(target, ast.Attribute):
-                found[target.attr] = _literal(path, node.value)
+                found[target.attr] = _literal(path, node.value, found)
         elif not _is_plain(node):
             raise ConfigError(f"{path}, line {node.lineno}: only `config.NAME = value` is read, nothing is run")
     return found
@@ -103,10 +106,14 @@ def _is_plain(node: ast.stmt) -> bool:
     )
 
 
-def _literal(path: str, node: ast.expr) -> Any:
-    """A literal, or sums and products of numbers."""
+def _literal(path: str, node: ast.expr, found: Mapping[str, Any]) -> Any:
+    """A literal, a key that was ``found`` above (`config.NAME`), or sums, products and quotients of numbers."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config":
+        if node.attr in found:
+            return found[node.attr]
+        raise ConfigError(f"{path}, line {node.lineno}: config.{node.attr} is not set above; write its value out")
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _literal(path, node.left), _literal(path, node.right)
+        left, right = _literal(path, node.left, found), _literal(path, node.right, found)
         if isinstance(left, (int, float)) and isinstance(right, (int, float)) and abs(left) + abs(right) < 1e15:
             try:
                 return _OPERATORS[type(node.op)](left, right)
@@ -127,6 +134,8 @@ def _settings(path: str, given: Mapping[str, Any], ranks: int) -> dict[str, Any]
             f"{path}: optimizer={format_value(given['optimizer'])}: PLSC has {' and '.join(OPTIMIZERS)} of these; see "
             "docs/add_an_optimizer.md"
         )
+    if given["sample_rate"] == 0:
+        raise ConfigError(f"{path}: sample_rate=0: samples no negatives there; write a rate above 0, such as 0.001")
     batch_size = given["batch_size"]
     if type(batch_size) is not int:
         raise ConfigError(f"{path}: batch_size={format_value(batch_size)} must be a whole number")
@@ -149,8 +158,9 @@ def _settings(path: str, given: Mapping[str, Any], ranks: int) -> dict[str, Any]
         settings["data"]["dataset_dir"] = given["rec"]
     if given.get("val_targets") is not None:
         settings["data"]["val_targets"] = given["val_targets"]
-    if given["warmup_epoch"]:
-        settings["lr_schedule"]["warmup_epochs"] = given["warmup_epoch"]
+    warmup = given["warmup_epoch"]  # -1 in 3millions.py: PolynomialLRWarmup then decays as without warm-up
+    if warmup and not (type(warmup) is int and warmup < 0):
+        settings["lr_schedule"]["warmup_epochs"] = warmup
     if given["fp16"]:
         settings["mixed_precision"] = {"enabled": True}
     if given["resume"]:

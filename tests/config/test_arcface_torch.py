@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -11,6 +12,7 @@ from plsc.config import Config
 from plsc.config.arcface_torch import convert_arcface_torch
 from plsc.errors import ConfigError
 from plsc.models import build_model
+from tests.project.test_imports import ROOT
 
 HEAD = "from easydict import EasyDict as edict\n\n# a comment\nconfig = edict()\n"
 CONFIG = (
@@ -64,6 +66,35 @@ def test_every_key_arrives(tmp_path, capsys):
     assert "# config.mine = 'x': not known, not used" in text and "num_image" not in text
 
 
+# Of base.py, of the 42 other configs, and those that train_v2.py sets (insightface at 7fadd42, July 2026).
+KEYS = (
+    "batch_size dali dali_aug embedding_size fp16 frequent gradient_acc interclass_filtering_threshold lr margin_list "
+    "momentum network notes num_classes num_epoch num_image num_workers optimizer output rec resume sample_rate "
+    "save_all_states save_artifacts seed suffix_run_name total_batch_size total_step using_wandb val_targets verbose "
+    "wandb_entity wandb_key wandb_log_all wandb_project wandb_resume warmup_epoch warmup_step weight_decay"
+).split()
+
+
+def test_every_key_of_arcface_torch_is_known_and_in_the_docs(tmp_path):
+    values = {"num_classes": 9, "num_epoch": 2, "rec": "data", "network": "r50", "batch_size": 8, "optimizer": "sgd"}
+    numbers = {"lr": 0.1, "margin_list": (1.0, 0.5, 0.0), "sample_rate": 0.5, "seed": 1, "num_workers": 2}
+    given = {**values, **numbers, "embedding_size": 8, "verbose": 9, "frequent": 9, "momentum": 0.9, "weight_decay": 0}
+    lines = [f"config.{key} = {given.get(key)!r}\n" for key in KEYS]
+    _, notes = convert_arcface_torch(write(tmp_path, HEAD + "".join(lines)), 8)
+    assert not [note for note in notes if "not known" in note]
+    page = (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8").split("## Weights")[0]
+    named = {key for row in page.splitlines() if row.startswith("|") for key in re.findall(r"\w+", row.split("|")[1])}
+    assert set(KEYS) - named == set()
+
+
+def test_a_value_may_be_computed_of_keys_above(tmp_path):
+    text = HEAD + "config.num_epoch = 40\nconfig.warmup_epoch = config.num_epoch // 10\n"
+    settings, _ = convert_arcface_torch(write(tmp_path, CONFIG + text.replace(HEAD, "")), 8)
+    assert settings["lr_schedule"]["warmup_epochs"] == 4
+    settings, _ = convert_arcface_torch(write(tmp_path, CONFIG + "config.warmup_epoch = -1\n"), 8)
+    assert "warmup_epochs" not in settings["lr_schedule"]  # PolynomialLRWarmup with -n steps: lr * (1 - step / total)
+
+
 def test_base_comes_first(tmp_path):
     write(tmp_path, HEAD + "config.lr = 0.3\nconfig.seed = 7\nconfig.network = 'r18'\n", "base.py")
     text = HEAD + "config.network = 'r50'\nconfig.num_classes = 9\nconfig.num_epoch = 2\nconfig.rec = 'synthetic'\n"
@@ -87,6 +118,9 @@ def test_other_networks(tmp_path, network, name, options):
 @pytest.mark.parametrize("line, message", [
     ("import os; os.mkdir('PLACE')", "line 25: only `config.NAME = value` is read, nothing is run"),
     ("config.lr = __import__('os').mkdir('PLACE')", "line 25: the value is no literal"),
+    ("config.lr = config.mine", "config.lr|lr="), ("config.lr = config.none", "config.none is not set above"),
+    ("config.lr = config.__class__", "config.__class__ is not set above"), ("config.lr = 2 ** 3", "no literal"),
+    ("config.lr = 3 // 0", "no literal"), ("config.sample_rate = 0", "write a rate above 0"),
     ("config.lr = 1 / 0", "no literal"), ("config.lr = 'a' * 9**9", "no literal"),
     ("config.lr = 9**9**9", "no literal"), ("config.seed = None or 3", "no literal"),
     ("for i in range(3): pass", "only `config.NAME = value`"),

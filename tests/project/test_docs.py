@@ -222,6 +222,9 @@ def test_every_page_is_in_the_index_and_in_the_navigation():
     assert pages == set(navigation) and len(navigation) == len(pages), "mkdocs.yml: nav has each page once"
 
 
+FILES = ("data.mdb", "model.safetensors")  # of LMDB and of an export, named like keys
+
+
 def test_keys_and_setters_named_in_the_docs_exist():
     sections = {key.split(".")[0] for key in OPTIONS if "." in key}
     from plsc.setters import Setters
@@ -229,7 +232,7 @@ def test_keys_and_setters_named_in_the_docs_exist():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for key in re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_0-9]+)(?:[:=][^`]*)?`", text):
-            assert key in OPTIONS or (ROOT / key).exists() or key == "data.mdb", f"{page.name}: no key {key}"  # LMDB
+            assert key in OPTIONS or (ROOT / key).exists() or key in FILES, f"{page.name}: no key {key}"
         for setter in re.findall(r"\b(set_[a-z_]+)\b", text):
             assert hasattr(Setters, setter), f"{page.name}: no setter {setter}"
 
