@@ -27,7 +27,7 @@ from plsc.files.private_directory import Directory, open_directory, user_cache
 LEAST_ORDER = 1 << 24  # samples; the order of fewer takes less than 64 MB
 LEAST_BYTES = 1 << 30  # of the files; the index of smaller ones takes a few megabytes
 _PLACE, _ORDER = "index", "order"
-_VERSION = 1  # of what sources store
+_VERSION = 2  # of what sources store
 _LOOK_BYTES = 4096  # read in three places of a file
 _READ_WHOLE = 1 << 20  # a smaller file is read as a whole
 

@@ -20,6 +20,7 @@ from plsc.data.packing.pack import pack
 from plsc.data.packing.recordio import encode
 from plsc.data.sources import Source
 from plsc.data.sources.label_list import LabelListSource
+from plsc.data.sources.tar import TarSource
 from plsc.errors import DataError
 from tests.data import container_kit
 from tests.data.container_kit import MAGIC, images
@@ -145,6 +146,7 @@ def test_shards_have_a_wids_index(tmp_path):
     assert index["wids_version"] == 1
     expected = [(f"train-{number:06d}.tar", images) for number, images in enumerate((6, 6, 6, 5))]
     assert [(one["url"], one["nsamples"]) for one in index["shardlist"]] == expected
+    assert len(TarSource(tmp_path / "out", None, shards="index.json")) == 23
 
 
 class Given(Source):

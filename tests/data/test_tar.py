@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import tarfile
@@ -271,3 +272,62 @@ def test_sixteen_bytes_an_image(tmp_path):
     assert len(source) == 20_000 and source.read(19_999) == (b"abcd", 3)
     assert sum(array.nbytes for array in vars(source).values() if isinstance(array, np.ndarray)) == 16 * 20_000
     assert source.name(7).endswith("x.tar': image 7 (byte 14848)") and struct.calcsize("I") == 4
+
+
+def with_index(directory, shards: int = 3, **changes) -> dict:
+    """Shards, and an index of them in reversed order."""
+    write_shards(directory, PICTURES, LABELS, shards)
+    listed = [{"url": f"train-{number:04d}.tar", "nsamples": 9 // shards, "filesize": 0} for number in range(shards)]
+    for shard in listed:
+        shard["filesize"] = os.path.getsize(directory / shard["url"])
+    return {"wids_version": 1, "name": "faces", "shardlist": listed[::-1], **changes}
+
+
+def write_index(path, index) -> None:
+    path.write_text(index if isinstance(index, str) else json.dumps(index))
+
+
+def test_an_index_of_wids_says_which_shards_in_which_order(tmp_path):
+    index = with_index(tmp_path / "data")
+    write_index(tmp_path / "data" / "index.json", index)
+    expected = [pair for shard in (2, 1, 0) for pair in list(zip(PICTURES, LABELS))[3 * shard : 3 * shard + 3]]
+    assert contents(opened(tmp_path / "data", shards="index.json")) == expected
+    for shard in index["shardlist"]:  # another directory, whole paths, no counts
+        shard.update({"url": str(tmp_path / "data" / shard["url"])})
+        del shard["nsamples"], shard["filesize"]
+    write_index(tmp_path / "elsewhere.json", index)
+    assert contents(opened(tmp_path, shards="elsewhere.json")) == expected
+    parts = [{"shardlist": [{"url": f"file:train-000{number}.tar", "weight": 1}], "base": "data"} for number in (2, 0)]
+    write_index(tmp_path / "parts.json", {"wids_version": 1, "datasets": parts})
+    assert contents(opened(tmp_path, shards="parts.json")) == expected[:3] + expected[6:]
+
+
+def test_shards_that_are_not_as_their_index_says(tmp_path):
+    for key, said in (("nsamples", "has 3 images, the index of shards says 4"), ("filesize", "bytes, the index")):
+        index = with_index(tmp_path)
+        index["shardlist"][1][key] += 1
+        write_index(tmp_path / "index.json", index)
+        text = refusal(tmp_path, shards="index.json")
+        assert said in text and "train-0001.tar" in text
+    (tmp_path / "train-0001.tar").unlink()
+    assert "train-0001.tar': cannot be opened: No such file" in refusal(tmp_path, shards="index.json")
+
+
+@pytest.mark.parametrize("index, said", [
+    ("{", "index.json': not JSON"), ("[]", "no index of wids, version 1 (wids_version is None)"), ("", "not JSON"),
+    ({"wids_version": 2, "shardlist": []}, "wids_version is 2"), ({"wids_version": 1}, "lists no shards"),
+    ({"shardlist": []}, "lists no shards"), ({"shardlist": {}}, 'has no list "shardlist"'),
+    ({"shardlist": ["x.tar"]}, "shardlist[0]: is 'x.tar'; it must be a mapping"),
+    ({"shardlist": [{"url": 3}]}, "shardlist[0]: url: is 3; it must be a path"),
+    ({"shardlist": [{"url": "https://host/x.tar"}]}, "'https://host/x.tar' is no file; copy the shards to a disk"),
+    ({"shardlist": [{"url": "pipe:cat x.tar"}]}, "'pipe:cat x.tar' is no file"),
+    ({"shardlist": [{"url": "x.tar", "nsamples": -1}]}, "nsamples is -1; it must be a whole number"),
+    ({"shardlist": [{"url": "x.tar", "nsamples": True}]}, "nsamples is True"),
+    ({"shardlist": [{"url": "x.tar", "weight": 0.5}]}, "weight 0.5: each image is read once an epoch"),
+    ({"datasets": [{"source_url": "other.json"}]}, "datasets[0]: has no list"),
+    ({"datasets": 7}, "datasets[0]: has no"),
+    ({"shardlist": [{"url": "x.tar"}], "base": 1}, "base: is 1; it must be a path"), ("[" * 99999, "nested too deeply"),
+])  # fmt: skip
+def test_what_is_no_index_of_wids(tmp_path, index, said):
+    write_index(tmp_path / "index.json", index)
+    assert said in refusal(tmp_path, shards="index.json")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from plsc.data.containers.files import shown
 from plsc.data.containers.labelled import ExtentSource
 from plsc.data.containers.samples import Samples, add_shard
+from plsc.data.containers.wids import Shard, read_shards
 from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
 from plsc.errors import DataError
@@ -24,9 +26,9 @@ class TarSource(ExtentSource):
     """Shards of tar files by WebDataset's conventions: `00001.jpg` with `00001.cls` or `00001.json`.
 
     dataset_dir: the directory. shards: their names in it, `train-{000000..000123}.tar` or `train-*.tar`; all `*.tar`
-    by default, sorted by name. label_key: the key of the label in a .json that is a mapping. num_classes: None for
-    the largest label + 1. Images are in the order of shards and members. Memory: 16 bytes per image, once on a
-    machine.
+    by default, sorted by name; or `index.json`, an index of shards as wids reads it. label_key: the key of the label in
+    a .json that is a mapping. num_classes: None for the largest label + 1. Images are in the order of shards and
+    members. Memory: 16 bytes per image, once on a machine.
     """
 
     looks_for = "*.tar (tar)"
@@ -43,10 +45,12 @@ class TarSource(ExtentSource):
         label_key: str = "label",
     ) -> None:
         self._directory = os.fspath(dataset_dir)
-        paths = list(find_shards(self._directory, shards))
+        listed = read_shards(os.path.join(self._directory, shards)) if shards.endswith(".json") else []
+        paths = [shard.path for shard in listed] or list(find_shards(self._directory, shards))
         index = share(Made("tar", paths, [label_key]), shown(self._directory), lambda: _build(paths, label_key))
         self._set_index(paths, index)
         self._set_labels(index.content.arrays["labels"], num_classes)
+        _compare(listed, index.content.facts)
 
     def read(self, index: int) -> tuple[bytes, int]:
         return self.bytes_of(index), int(self.labels[index])
@@ -57,12 +61,26 @@ class TarSource(ExtentSource):
 
 
 def _build(paths: list[str], label_key: str) -> Arrays:
-    samples, start, sizes = Samples(), 0, []
+    samples, start, sizes, counts = Samples(), 0, [], []
     for path in paths:
+        before = len(samples.labels)
         sizes.append(add_shard(samples, path, start, label_key))
         start += sizes[-1]
+        counts.append(len(samples.labels) - before)
     positions, lengths, labels = samples.arrays()
-    return Arrays({"positions": positions, "sizes": lengths, "labels": labels}, {"file_sizes": sizes})
+    facts = {"file_sizes": sizes, "file_images": counts}
+    return Arrays({"positions": positions, "sizes": lengths, "labels": labels}, facts)
+
+
+def _compare(listed: list[Shard], facts: Mapping[str, Any]) -> None:
+    """Raise DataError for the first shard that is not as its index says."""
+    for shard, size, images in zip(listed, facts["file_sizes"], facts["file_images"]):
+        for said, found, what in ((shard.samples, images, "images"), (shard.size, size, "bytes")):
+            if said is not None and said != found:
+                raise DataError(
+                    f"{shown(shard.path)}: has {found:,} {what}, the index of shards says {said:,}: it was not copied "
+                    "whole, or the index is of other shards"
+                )
 
 
 def find_shards(directory: str, pattern: str, option: str = "shards") -> Iterator[str]:
