@@ -27,9 +27,10 @@ def write_folders(root: Path, classes: dict[str, int]) -> None:
             Image.fromarray(pixels).save(root / name / f"{number}.png")
 
 
-def trained_on(env, payload: dict) -> None:
-    """One run: payload holds run_dir, data (a folder) and the changed settings."""
-    entry(payload["run_dir"], {"dataset_dir": payload["data"]}, env.world_size, **payload["changes"]).train()
+def trained_on(env, payload: dict) -> str:
+    """One run: payload holds run_dir, data (a folder) and the changed settings. Returns its result as text."""
+    made = entry(payload["run_dir"], {"dataset_dir": payload["data"]}, env.world_size, **payload["changes"])
+    return str(made.train())
 
 
 def embedded(env, payload: dict) -> np.ndarray:

@@ -22,7 +22,7 @@ def place(tmp_path_factory):
 
 def train(root, name, data, world_size, changes):
     payload = {"run_dir": str(root / name), "data": str(root / "data" / data), "changes": changes}
-    ranks.run("tests.dist.finetune_cases:trained_on", world_size, root, payload)
+    return ranks.run("tests.dist.finetune_cases:trained_on", world_size, root, payload)
 
 
 def centres(run_dir):
@@ -56,18 +56,22 @@ def test_classes_of_the_same_name_come_over(place):
     ) in log_of(place / "named")
 
 
-@pytest.fixture(scope="module")
-def mean_embeddings(place):
-    """{class: float64 [E]} of all images of the new folder, by an exported model of the first run: unit vectors, and
-    their mean as one."""
-    folders = sorted((place / "data" / "new").iterdir())
-    images = [str(path) for folder in folders for path in sorted(folder.iterdir())]
-    payload = {"run_dir": str(place / "exported"), "run": str(place / "before"), "images": images}
+def embeddings(place, run):
+    """(unit vectors float64 [n, E], names of their classes [n]) of all images of the new folder, by an exported model
+    of the run."""
+    images = sorted((place / "data" / "new").glob("*/*"))
+    payload = {"run_dir": str(place / f"exported {run}"), "run": str(place / run), "images": list(map(str, images))}
     (found,) = ranks.run("tests.dist.finetune_cases:embedded", 1, place, payload)
     unit = found.astype(np.float64) / np.linalg.norm(found, axis=1, keepdims=True)
-    of_folder = np.repeat(np.arange(len(folders)), [len(list(folder.iterdir())) for folder in folders])
-    sums = [unit[of_folder == number].sum(axis=0) for number in range(len(folders))]
-    return {folder.name: total / np.linalg.norm(total) for folder, total in zip(folders, sums)}
+    return unit, np.array([path.parent.name for path in images])
+
+
+@pytest.fixture(scope="module")
+def mean_embeddings(place):
+    """{class: float64 [E]}: the mean direction of its images, by an exported model of the first run."""
+    unit, names = embeddings(place, "before")
+    sums = {name: unit[names == name].sum(axis=0) for name in NEW}
+    return {name: total / np.linalg.norm(total) for name, total in sums.items()}
 
 
 @pytest.mark.parametrize("world_size, loss, workers", [(1, "arcface", 1), (3, "arcface", 0), (2, "softmax", 1)])
@@ -107,3 +111,26 @@ def test_means_of_all_classes_behind_the_backbone_alone(place, mean_embeddings):
         np.testing.assert_allclose(new[label], length * mean_embeddings[name], rtol=0, atol=2e-6 * length)
     np.testing.assert_array_equal(new[7:], random[7:])
     assert "new_classes: 2 new classes without images begin at random centres" in log_of(place / "backbone")
+
+
+def right(place, run, initial):
+    """How many images of old classes are nearest to their own centre of all: features of ``run``, centres of
+    ``initial``."""
+    (unit, of_class), (names, rows) = embeddings(place, run), centres(place / initial)
+    cosine = unit @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
+    old = np.isin(of_class, list(OLD))
+    return int((np.array(names)[cosine.argmax(axis=1)] == of_class)[old].sum()), int(old.sum())
+
+
+def test_what_was_forgotten_is_told_in_log_and_result(place):
+    options = tuned(place, train_steps=9, lr=3.0, test_batch_size=4, resume="auto")
+    train(place, "still", "new", 1, tuned(place))
+    train(place, "forgets", "new", 2, {**options, "train_steps": 4})
+    results = train(place, "forgets", "new", 2, options)  # goes on: what was before is in its checkpoint
+    (before, number), (after, _) = right(place, "before", "still"), right(place, "forgets", "forgets")
+    assert number == 12 and before != after
+    told = f"{number} images of classes that came over, nearest to their own centre: {before / number:.2%} before"
+    told += " training"
+    assert all(f"{told}, {after / number:.2%} after it" in text for text in results)
+    log = log_of(place / "forgets")
+    assert log.count(f"old classes: {told}\n") == 1 and f"old classes: {told}, {after / number:.2%}" in log

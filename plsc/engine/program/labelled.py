@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from plsc.backend import collectives, static
 from plsc.backend.onednn import use_onednn
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.data import Loader
 from plsc.engine.program.build import make_inputs, make_model
 from plsc.engine.program.session import Session
 from plsc.models import build_feature, require_same_parameters
@@ -46,11 +45,13 @@ def build_labelled(config: Config, user_objects: UserObjects, env: Environment, 
     return LabelledProgram(main, (image, "label"), features, labels)
 
 
-def embed(session: Session, program: LabelledProgram, loader: Loader) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(features [G, E] float32, labels [G] int64) of each batch of ``loader``, the same on every rank, which call it
-    together."""
+def embed(
+    session: Session, program: LabelledProgram, batches: Iterable[tuple[int, np.ndarray, np.ndarray]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(features [G, E] float32, labels [G] int64) of each of the ``batches`` of a Loader, the same on every rank, which
+    call it together."""
     require_same_parameters(session.program.main, program.main)
-    for _, images, labels in loader:
+    for _, images, labels in batches:
         feed = dict(zip(program.inputs, (images, labels)))
         feature, label = session.run(program.main, feed, [program.feature, program.label])
         yield feature, label

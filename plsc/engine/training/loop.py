@@ -7,6 +7,7 @@ import math
 import os
 import time
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from plsc.engine.training.before import (
 from plsc.engine.training.initial_weights import load_initial_weights, open_initial_weights
 from plsc.engine.training.meter import Meter
 from plsc.engine.training.new_classes import begin_at_means, read_new_classes
+from plsc.engine.training.old_classes import Forgetting, OldClasses
 from plsc.engine.training.saver import Saver, Target
 from plsc.engine.training.steps import Progress, TrainingSteps
 from plsc.errors import ConfigError, DataError, TrainingError
@@ -51,7 +53,8 @@ class Result:
 
     ``stopped``: the run was stopped (SIGTERM) before its last step. ``unverified``: {step: reason} of the verifications
     that failed; plsc.engine.actions raises a VerificationError for them. ``verification.metrics``: the last values of
-    all metrics, {set: {name: value}}.
+    all metrics, {set: {name: value}}. ``old_classes``: what a finished run that began with ``init_from: classes`` still
+    knows of the classes that came over.
     """
 
     step: int
@@ -60,6 +63,7 @@ class Result:
     verification: Verifications
     stopped: bool = False
     unverified: dict[int, str] = field(default_factory=dict)
+    old_classes: OldClasses | None = None
 
     def __str__(self) -> str:
         """A short summary: the last step, its checkpoint, and a table of the verification sets."""
@@ -68,6 +72,7 @@ class Result:
         found = self.verification
         if found or isinstance(found, Verifications) and found.sets:
             lines += metric_tables(found.sets) if isinstance(found, Verifications) else verification_table(found)
+        lines += [] if self.old_classes is None else [str(self.old_classes)]
         return "\n".join([*lines, *(f"not verified at step {step}: {why}" for step, why in self.unverified.items())])
 
     __repr__ = __str__
@@ -122,17 +127,20 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
         if config.use_onednn and not run.env.on_gpu:
             for built in filter(None, (program, evaluation)):
                 use_onednn(built.main)
+        forgetting = None
         if initial is not None:
             load_initial_weights(run, session, initial)
             begin_at_means(run, session, images)
+            forgetting = Forgetting.begin(run, session, data, initial)
         if opened is None:
             begin_averages(session)
         else:
+            forgetting = Forgetting.resume(run, data, opened[1].extra)
             checkpointing.load(run, session, *opened)
             run.log.info(f"continue from {opened[0]}, step {progress.step}")
         protect = opened[0] if opened else None
         with request, Saver(run, session, protect) as saver:
-            checkpoints = Checkpoints(saver, best, protect)
+            checkpoints = Checkpoints(saver, best, protect, forgetting)
             return Loop(run, session, evaluation, steps, request, checkpoints).run(loader)
 
 
@@ -144,11 +152,18 @@ def _loader(run: Run, data, steps: TrainingSteps, order: SampleOrder, request: S
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """What the loop saves with. start: the checkpoint that the run started from, None for a new run."""
+    """What the loop saves with. start: the checkpoint that the run started from, None for a new run. forgetting: also
+    stored in checkpoints."""
 
     saver: Saver
     best: Best
     start: str | None
+    forgetting: Forgetting | None = None
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What a checkpoint stores besides the run's state."""
+        return {**self.best.extra, **({} if self.forgetting is None else self.forgetting.extra)}
 
 
 class Loop:
@@ -165,6 +180,7 @@ class Loop:
     ):
         self._run, self._session, self._steps, self._request = run, session, steps, request
         self._saver, self._best, self._start = checkpoints.saver, checkpoints.best, checkpoints.start
+        self._checkpoints = checkpoints
         self._run_target = Target(run.config.model_save_dir, run.config.max_last_checkpoint_num)
         self._embedder = None
         if evaluation is not None:
@@ -210,7 +226,9 @@ class Loop:
             path = self._start or ""
             self._verify(steps.first.step, self._start)
         self._saver.finish()
-        return Result(steps.last, loss, path, self._verified, unverified=self._unverified)
+        forgetting = self._checkpoints.forgetting if steps.first.step < steps.last else None
+        old = None if forgetting is None else forgetting.end(self._session)
+        return Result(steps.last, loss, path, self._verified, unverified=self._unverified, old_classes=old)
 
     def _headlines(self) -> tuple[str, str]:
         steps, env, program = self._steps, self._run.env, self._session.program
@@ -314,12 +332,12 @@ class Loop:
             run_dir = os.path.dirname(os.path.dirname(os.path.realpath(saved)))
             own = run_dir == os.path.realpath(self._run_target.run_dir)
             self._saver.link(
-                saved, [self._run_target] * own + [target], self._best.extra
+                saved, [self._run_target] * own + [target], self._checkpoints.extra
             )  # both record which one is the best
 
     def _save(self, done: int, target: Target) -> str:
         began = time.monotonic()
         progress = Progress(done, self._steps.samples(done))
-        path = self._saver.save(progress, self._steps.epoch(done), [target], self._best.extra)
+        path = self._saver.save(progress, self._steps.epoch(done), [target], self._checkpoints.extra)
         self._meter.pause(time.monotonic() - began)
         return path
