@@ -227,7 +227,8 @@ class Loop:
             self._verify(steps.first.step, self._start)
         self._saver.finish()
         forgetting = self._checkpoints.forgetting if steps.first.step < steps.last else None
-        old = None if forgetting is None else forgetting.end(self._session)
+        with averaged_weights(self._session) if self._averaged else contextlib.nullcontext():
+            old = None if forgetting is None else forgetting.end(self._session)
         return Result(steps.last, loss, path, self._verified, unverified=self._unverified, old_classes=old)
 
     def _headlines(self) -> tuple[str, str]:
