@@ -22,13 +22,17 @@ def table_of(label_file: str) -> str:
 
 
 def write_class_table(path: str, names: Sequence[str], images: Sequence[int]) -> None:
-    """Write a table atomically. names, images: of each label. Raises DataError for a name that cannot be written, and
-    OSError."""
+    """Write a table atomically. names, images: of each label. Raises DataError as ``check_names``, and OSError."""
+    check_names(names)
+    lines = [f"{label}\t{name}\t{count}\n" for label, (name, count) in enumerate(zip(names, images))]
+    write_bytes(path, "".join([_HEADER + "\n", *lines]).encode())
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise DataError for a name that cannot be in a table."""
     for name in names:
         if not name or len(f"x{name}x".splitlines()) > 1 or "\t" in name:
             raise DataError(f"class name {name!r:.100}: is empty, or has a tab or a line end; rename its folder")
-    lines = [f"{label}\t{name}\t{count}\n" for label, (name, count) in enumerate(zip(names, images))]
-    write_bytes(path, "".join([_HEADER + "\n", *lines]).encode())
 
 
 def read_class_table(path: str, num_classes: int) -> list[str]:

@@ -19,6 +19,7 @@ from plsc.data.packing import tar as tar_packing
 from plsc.data.packing.pack import pack
 from plsc.data.packing.recordio import encode
 from plsc.data.sources import Source
+from plsc.data.sources.folder import FolderSource
 from plsc.data.sources.label_list import LabelListSource
 from plsc.data.sources.tar import TarSource
 from plsc.errors import DataError
@@ -138,6 +139,26 @@ def test_lmdb_is_what_its_library_reads(tmp_path, monkeypatch):
     keys = [found[number].pop(b"__keys__") for number in (0, 1)]
     assert found[0] == found[1] and len(found[0]) == 7
     assert keys[0][:5] == b"\xdd\0\0\0\x05" and keys[0][5:] == keys[1][3:]  # an array of 32 bits, one of 16
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_names_of_classes_are_kept_or_said_to_be_lost(tmp_path, to):
+    for label, name in enumerate(("bo", "dora e")):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for number in range(label + 1):
+            (tmp_path / "faces" / name / f"{number}.png").write_bytes(PICTURES[2 * label + 2 * number])
+    lines = []
+    pack(FolderSource(tmp_path / "faces"), to, str(tmp_path / "out"), lines.append)
+    if to == "list":
+        assert lines == [] and LabelListSource(tmp_path / "out", "label.txt", None).class_names == ["bo", "dora e"]
+        table = (tmp_path / "out" / "label.classes.tsv").read_text()
+        assert table == "label\tname\timages\n0\tbo\t1\n1\tdora e\t2\n"
+        (tmp_path / "faces" / "bo").rename(tmp_path / "faces" / "b\to")
+        with pytest.raises(DataError, match="rename its folder"):
+            pack(FolderSource(tmp_path / "faces"), to, str(tmp_path / "other"))
+        assert sorted(os.listdir(tmp_path)) == ["faces", "out"]
+    else:
+        assert lines == [f"--to {to}: the names of the 2 classes are not kept; --to list keeps them"]
 
 
 def test_shards_have_a_wids_index(tmp_path):

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 from plsc.data.containers.image_values import CLASSES, KEYS, LENGTH
-from plsc.data.packing.writer import Writer
+from plsc.data.packing.writer import Contents, Writer
 from plsc.data.sources import Source
 from plsc.data.sources.lmdb import LMDBSource
 from plsc.errors import DataError
@@ -44,10 +44,11 @@ class LMDBWriter(Writer):
         self._database.sync(True)
         return {}
 
-    def finish(self, count: int, num_classes: int, size: tuple[int, int]) -> None:
+    def finish(self, contents: Contents) -> None:
+        count = contents.images
         keys = b"".join(_bytes(b"%d" % key) for key in range(count))
         array = struct.pack(">BI", 0xDD, count)
-        self._batch += [(LENGTH, _number(count)), (CLASSES, _number(num_classes)), (KEYS, array + keys)]
+        self._batch += [(LENGTH, _number(count)), (CLASSES, _number(contents.num_classes)), (KEYS, array + keys)]
         self.flush()
         self._database.close()
         flush_path(self._path)

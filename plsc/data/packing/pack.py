@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from plsc.data.class_table import check_names
 from plsc.data.containers.files import shown
 from plsc.data.datasets import count_images
 from plsc.data.packing.formats import WRITERS
-from plsc.data.packing.writer import Writer
+from plsc.data.packing.writer import Contents, Writer
 from plsc.data.sources import Source
 from plsc.data.transforms import decode_image
 from plsc.errors import DataError
@@ -49,13 +50,14 @@ def pack(source: Source, to: str, output: str, log: Callable[[str], None] = lamb
         raise DataError(f"--output {shown(output)}: is there already; give another place, or remove it")
     aside, count = f"{final}.unfinished", count_images(source)
     classes = _classes(source)
+    _check_names(source, to, log)
     source.open_files()
     try:
         state = _begin(aside, {"to": to, "images": count, "source": source.record()})
         height, width, _ = decode_image(_encoded(source, 0)[0], source.name(0)).shape
         writer = WRITERS[to](aside, state["writer"])
         _write(source, writer, _Progress(aside, state, count, log))
-        writer.finish(count, classes, (height, width))
+        writer.finish(Contents(count, classes, (height, width), source.class_names))
         _compare(source, writer.reader(aside, classes, (height, width)), count, log)
         os.unlink(os.path.join(aside, STATE))
         put_directory(aside, final)
@@ -147,6 +149,16 @@ def _encoded(source: Source, index: int) -> tuple[bytes, int]:
         Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(file, "PNG")
         return file.getvalue(), int(label)
     return bytes(image), int(label)
+
+
+def _check_names(source: Source, to: str, log: Callable[[str], None]) -> None:
+    """Raise DataError for names that cannot be written; log that the container does not hold them."""
+    if not source.class_names:
+        return
+    if WRITERS[to].keeps_names:
+        check_names(source.class_names)
+    else:
+        log(f"--to {to}: the names of the {len(source.class_names):,} classes are not kept; --to list keeps them")
 
 
 def _classes(source: Source) -> int:

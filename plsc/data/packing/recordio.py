@@ -20,7 +20,7 @@ from plsc.data.containers.recordio import (
     padded,
     walk,
 )  # fmt: skip
-from plsc.data.packing.writer import Writer
+from plsc.data.packing.writer import Contents, Writer
 from plsc.data.sources import Source
 from plsc.data.sources.recordio import RecordIOSource
 from plsc.errors import DataError
@@ -50,7 +50,7 @@ class RecordIOWriter(Writer):
         flush(self._file)
         return {"bytes": os.fstat(self._file.fileno()).st_size}
 
-    def finish(self, count: int, num_classes: int, size: tuple[int, int]) -> None:
+    def finish(self, contents: Contents) -> None:
         self.flush()
         self._file.close()
         with Scanner(self._path) as scanner:
@@ -59,7 +59,8 @@ class RecordIOWriter(Writer):
             for first in range(0, len(offsets), _LINES):
                 some = enumerate(offsets[first : first + _LINES].tolist(), first)
                 file.write("".join(f"{key}\t{offset}\n" for key, offset in some).encode())
-        text = f"{num_classes},{size[0]},{size[1]}\n"
+        height, width = contents.size
+        text = f"{contents.num_classes},{height},{width}\n"
         write_bytes(os.path.join(self._directory, "property"), text.encode())
 
     @staticmethod

@@ -8,7 +8,7 @@ import tarfile
 from typing import Any, BinaryIO
 
 from plsc.data.containers.tar import BLOCK
-from plsc.data.packing.writer import Writer, ending_of
+from plsc.data.packing.writer import Contents, Writer, ending_of
 from plsc.data.sources import Source
 from plsc.data.sources.tar import TarSource
 from plsc.files.atomic import flush, write_bytes
@@ -42,7 +42,7 @@ class TarWriter(Writer):
         flush(self._file)
         return {"shards": self._shards, "bytes": os.fstat(self._file.fileno()).st_size}
 
-    def finish(self, count: int, num_classes: int, size: tuple[int, int]) -> None:
+    def finish(self, contents: Contents) -> None:
         self._end_shard()
         shards = [{"url": _NAME.format(number), "nsamples": images} for number, images in enumerate(self._shards)]
         text = json.dumps({"wids_version": 1, "shardlist": shards}, indent=1)

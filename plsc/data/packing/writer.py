@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from plsc.data.sources import Source
@@ -14,12 +16,24 @@ _BEGINNINGS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Contents:
+    """All that was written. size: (height, width) of the first image. names: of the classes, by label; or None."""
+
+    images: int
+    num_classes: int
+    size: tuple[int, int]
+    names: Sequence[str] | None = None
+
+
 class Writer:
     """Writes images into files of a temporary directory.
 
     directory: of the files. state: {} at the beginning, or the last result of ``flush``; later data are dropped.
     Raises OSError, and DataError for data that the container cannot store.
     """
+
+    keeps_names = False  # whether the container holds the names of the classes
 
     def __init__(self, directory: str, state: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -32,8 +46,8 @@ class Writer:
         """Flush all added images to disk; return the state to continue from, as plain JSON."""
         raise NotImplementedError
 
-    def finish(self, count: int, num_classes: int, size: tuple[int, int]) -> None:
-        """Write the end of the container, flush and close. size: (height, width) of the first image."""
+    def finish(self, contents: Contents) -> None:
+        """Write the end of the container, flush and close."""
         raise NotImplementedError
 
     @staticmethod
