@@ -30,7 +30,7 @@ class Terms:
     ``logit``: of the target class, with its margin. ``slope``, ``norm_slope``: its derivatives by cosine and norm,
     without the factor scale. ``penalty``, ``penalty_slope``: what is added to the loss of each feature, and its
     derivative by the norm. ``others``: a function of cosines [R, G] with other classes -> (their replacements, the
-    derivative by them). Values that the loss does not define are None.
+    derivative by them). Values that the loss does not define are None. ``smoothing``: ClassifierSpec.label_smoothing.
     """
 
     logit: Any
@@ -39,6 +39,7 @@ class Terms:
     penalty: Any = None
     penalty_slope: Any = None
     others: Callable | None = None
+    smoothing: float = 0.0
 
 
 class LossTerms:
@@ -50,7 +51,9 @@ class LossTerms:
     def __init__(self, spec, env, step=None):
         self.normalised = spec.loss.normalised
         self.scale = spec.scale if self.normalised else 1.0
+        self.smoothing = spec.label_smoothing
         self.changes: list[tuple[Any, Any]] = []
+        self._filter_above = spec.filter_above
         self._loss = CheckedLoss(spec.loss)
         self._env, self._step, self._seed = env, step, spec.seed
         self._splits_classes = spec.model_parallel and env.world_size > 1
@@ -63,14 +66,14 @@ class LossTerms:
     @property
     def has_others_rule(self) -> bool:
         """Whether the loss changes the cosines of other classes; ``compute`` must then be called before their use."""
-        return self._loss.overrides("others")
+        return self._loss.overrides("others") or self._filter_above is not None
 
     def compute(self, target: TargetClass, position) -> Terms:
         """``position`` [G]: -1 where another rank holds the target class."""
         batch = self._global_batch(target, position)
         if self._states:
             batch.states = self._update_states(batch)
-        if self._loss.elementwise and not self.has_others_rule:
+        if self._loss.elementwise and not self._loss.overrides("others"):
             local = self._batch(lambda: target.cosine, target.norm, batch.states, lambda: self._index(target.cosine))
             values = self._loss.target(local, target.cosine.shape)
         else:
@@ -78,10 +81,12 @@ class LossTerms:
         penalty = None, None
         if self._loss.overrides("penalty"):
             penalty = self._local_part(self._loss.penalty(batch, batch.norm.shape))
-        others = self._others(batch, values[0]) if self.has_others_rule else None
+        others = self._others(batch, values[0]) if self._loss.overrides("others") else None
+        if self._filter_above is not None:
+            others = _Filter(self._filter_above, others)
         cosine, *slopes = values
         logit = cosine if self.scale == 1.0 else self.scale * cosine
-        return Terms(*map(_float32, (logit, *slopes, *penalty)), others)
+        return Terms(*map(_float32, (logit, *slopes, *penalty)), others, self.smoothing)
 
     def _global_batch(self, target: TargetClass, position) -> Batch:
         states = {name: paddle.cast(state, "float64") for name, state in self._states.items()}
@@ -134,6 +139,19 @@ class LossTerms:
         local = self._batch(lambda: cosine, lambda: norm, states, lambda: self._index(cosine))
         local.target = _float32(target)
         return lambda block: self._loss.others(block, local)
+
+
+class _Filter:
+    """A rule for the cosines with other classes [R, G]: those above ``limit`` become the constant 0; for the others
+    ``rule`` holds (None: they stay)."""
+
+    def __init__(self, limit: float, rule: Callable | None):
+        self._limit, self._rule = limit, rule
+
+    def __call__(self, cosine) -> tuple:
+        value, slope = (cosine, paddle.ones_like(cosine)) if self._rule is None else self._rule(cosine)
+        near, zero = cosine > self._limit, paddle.zeros_like(cosine)
+        return paddle.where(near, zero, value), paddle.where(near, zero, slope)
 
 
 def _float32(value):

@@ -86,23 +86,30 @@ class PlainHead:
     def forward(self) -> list:
         """(max logit, sum of exp(logit - max), cosine with the target class) [G] of each feature over all blocks.
 
-        The first two exclude the target class, whose logit with the margin is known after the loop.
+        The first two exclude the target class, whose logit with the margin is known after the loop. With label
+        smoothing also (sum of the cosines, their number), which exclude it as well.
         """
 
-        def body(block: RowBlock, max_logit, exp_sum, target_cosine):
+        def body(block: RowBlock, max_logit, exp_sum, target_cosine, *sums):
             cosine = self._cosines(block)
             self.cosines.put(block, cosine)
             in_block = self._targets_in(block).take(cosine)
-            others, slope = self._others(block, cosine)
+            values, slope = self._replaced(cosine)
+            others = self._masked(block, values)
             if self.slopes is not None:
                 self.slopes.put(block, slope)
+            if sums:
+                targets = self._targets_in(block)
+                total = sums[0] + _sum_over_rows(values, block) - targets.take(values)
+                sums = total, sums[1] + _sum_over_rows(paddle.ones_like(values), block) - targets.inside
             higher = paddle.maximum(max_logit, self.scale * _max_over_rows(others, block))
             exponential = self._exponential(block, others, higher)
             exp_sum = exp_sum * paddle.exp(max_logit - higher) + _sum_over_rows(exponential, block)
-            return higher, exp_sum, target_cosine + in_block
+            return higher, exp_sum, target_cosine + in_block, *sums
 
         zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
-        return self.blocks.for_each(body, [zeros + LOWEST, zeros, zeros])
+        more = [zeros, zeros] if self.loss.smoothing else []
+        return self.blocks.for_each(body, [zeros + LOWEST, zeros, zeros, *more])
 
     def _cosines(self, block: RowBlock):
         """The cosines [R, G], or dot products for plain softmax; stores 1 / |row|."""
@@ -118,12 +125,14 @@ class PlainHead:
         self.row_scales.put(block, row_scale)
         return scale_rows(block.concat(products), row_scale, by_channel=block.in_blocks)
 
-    def _others(self, block: RowBlock, cosine) -> tuple:
-        """(``cosine`` [R, G] after the rule of Loss.others, with the target classes masked; its slope or None)."""
-        slope, targets = None, self._targets_in(block)
-        if self.others_rule is not None:
-            cosine, slope = self.others_rule(cosine)
-        return targets.put(cosine, paddle.full_like(targets.inside, MASKED_LOGIT / self.scale)), slope
+    def _replaced(self, cosine) -> tuple:
+        """(``cosine`` [R, G] after the rule of Loss.others; its slope or None)."""
+        return (cosine, None) if self.others_rule is None else self.others_rule(cosine)
+
+    def _masked(self, block: RowBlock, cosine):
+        """``cosine`` [R, G] with the target classes masked."""
+        targets = self._targets_in(block)
+        return targets.put(cosine, paddle.full_like(targets.inside, MASKED_LOGIT / self.scale))
 
     def _exponential(self, block: RowBlock, others, max_logit):
         """exp(logit - max_logit) [R, G]."""
@@ -142,7 +151,7 @@ class PlainHead:
                 at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
                 num_larger = [num_larger[0] + _sum_over_rows(at_least, block)]
             # softmax.others_factor [G, 1] is multiplied into the features instead, which saves a pass over [R, G]
-            dcosine = self._slope_of_exponentials(block, cosine, softmax.max)
+            dcosine = self._slope_of_exponentials(block, cosine, softmax)
             along = None
             if self.normalised:
                 # d cos / d row = (feature - cos * unit row) / |row|; the component along the row is a sum per row
@@ -161,14 +170,19 @@ class PlainHead:
         dfeature, *num_larger = self.blocks.for_each(body, start)
         return dfeature * softmax.others_factor, num_larger[0] if count_larger else None
 
-    def _slope_of_exponentials(self, block: RowBlock, cosine, max_logit):
-        """d exp(logit - max_logit) / d cosine / scale [R, G] of the other classes, 0 at the target classes."""
+    def _slope_of_exponentials(self, block: RowBlock, cosine, softmax: Softmax):
+        """d exp(logit - max) / d cosine / scale [R, G] of the other classes, 0 at the target classes; with label
+        smoothing see Softmax."""
         if self.exponentials is not None:
             exponential = self.exponentials.get(block)
             slope = None if self.slopes is None else self.slopes.get(block)
         else:
-            others, slope = self._others(block, cosine)
-            exponential = self._exponential(block, others, max_logit)
+            values, slope = self._replaced(cosine)
+            exponential = self._exponential(block, self._masked(block, values), softmax.max)
+        if softmax.excess is not None:
+            targets = self._targets_in(block)
+            exponential = exponential * paddle.unsqueeze(softmax.excess, 0) - 1.0
+            exponential = targets.put(exponential, paddle.zeros_like(targets.inside))
         return exponential if slope is None else exponential * slope
 
     def _product(self, piece: RowPiece, weights, factors: _Factors) -> RowProduct:

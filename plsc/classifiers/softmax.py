@@ -14,11 +14,14 @@ from plsc.classifiers.loss_terms import Terms
 @dataclass(frozen=True)
 class RowSums:
     """[G] each, over this rank's rows without the target class: the ``max`` logit, and ``exp_sum``, the sum of
-    exp(logit - max). ``target_cosine``: before the margin, 0 where another rank holds the target class."""
+    exp(logit - max). ``target_cosine``: before the margin, 0 where another rank holds the target class. With label
+    smoothing, ``total``: the sum of the cosines, and ``count``: how many they are."""
 
     max: Any
     exp_sum: Any
     target_cosine: Any
+    total: Any = None
+    count: Any = None
 
 
 class Softmax:
@@ -28,6 +31,10 @@ class Softmax:
     other than the target is ``others_factor`` [G, 1] times exp(logit - ``max`` [G]); of the target class it is
     ``target_factor`` [G, 1], which is 0 where another rank holds that class. ``norm_factor`` [G, 1] or None: d loss / d
     norm of the features, 0 where another rank holds the target class.
+
+    With label smoothing e the target distribution is 1 - e of the target class and e / S of each of the S classes of
+    the step, the target class included. d loss / d cosine of the other classes is then ``others_factor`` times
+    (exp(logit - ``max``) * ``excess`` [G] - 1); without, ``excess`` is None.
 
     ``position`` [G] is negative where another rank holds the target class. ``scale``: logit / cosine. ``divisor``: the
     number of features of the global batch.
@@ -41,20 +48,33 @@ class Softmax:
         owned = paddle.cast(position >= 0, "float32")
         global_max = collectives.all_reduce(sums.max, shard_world, collectives.MAX)  # prevents overflow of exp
         exp_sum = sums.exp_sum * paddle.exp(sums.max - global_max)
-        parts = paddle.stack([exp_sum, terms.logit * owned, sums.target_cosine * owned, owned])
-        exp_sum, target_logit, self.target, owners = paddle.unbind(collectives.all_reduce(parts, shard_world), axis=0)
+        parts = [exp_sum, terms.logit * owned, sums.target_cosine * owned, owned]
+        parts += [sums.total, sums.count] if terms.smoothing else []
+        whole = paddle.unbind(collectives.all_reduce(paddle.stack(parts), shard_world), axis=0)
+        exp_sum, target_logit, self.target, owners, *more = whole
         # one rank owns the label; an invalid label has no owner: 0 / 0 makes loss and gradients NaN instead of wrong
         log_odds = paddle.log(exp_sum) + global_max - target_logit / owners  # log((1 - p) / p)
         small = paddle.exp(-paddle.abs(log_odds))
         zero = paddle.zeros_like(log_odds)
         nll = paddle.maximum(log_odds, zero) + paddle.log1p(small)
+        share = 0.0  # of each class, by label smoothing
+        if terms.smoothing:
+            total, count = more[0], more[1] + 1.0  # the target class is one more
+            share = terms.smoothing / count
+            nll = nll + terms.smoothing * (target_logit - (scale * total + target_logit) / count)
         if terms.penalty is not None:
             nll = nll + terms.penalty
         self.loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
         one_minus_p = paddle.where(log_odds < 0.0, small, zero + 1.0) / (1.0 + small) * (scale / divisor)
         self.max = sums.max
-        self.others_factor = paddle.unsqueeze(paddle.exp(sums.max - global_max) / exp_sum * one_minus_p, 1)
-        self.target_factor = paddle.unsqueeze(-one_minus_p * terms.slope * owned, 1)
-        by_norm = [] if terms.norm_slope is None else [-one_minus_p * terms.norm_slope]
+        others_factor = paddle.exp(sums.max - global_max) / exp_sum * one_minus_p
+        self.excess, by_target = None, -one_minus_p  # d loss / d logit of the target class, times scale
+        if terms.smoothing:
+            each = share * (scale / divisor)
+            self.excess, others_factor = others_factor / each, each
+            by_target = by_target + (terms.smoothing - share) * (scale / divisor)
+        self.others_factor = paddle.unsqueeze(others_factor, 1)
+        self.target_factor = paddle.unsqueeze(by_target * terms.slope * owned, 1)
+        by_norm = [] if terms.norm_slope is None else [by_target * terms.norm_slope]
         by_norm += [] if terms.penalty is None else [terms.penalty_slope / divisor]
         self.norm_factor = paddle.unsqueeze(sum(by_norm[1:], by_norm[0]) * owned, 1) if by_norm else None

@@ -27,6 +27,8 @@ class ClassifierSpec:
     with_bias: bool = False
     seed: int = 0
     calc_acc: bool = False
+    filter_above: float | None = None  # other classes with a larger cosine do not count in the step
+    label_smoothing: float = 0.0  # the part of the target's probability that all classes of the step share
     half: bool = False  # matrix products of features and rows in float16 (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
     compiled: bool = True  # use plsc.rows.row_kernels for sampled rows where available
@@ -41,15 +43,17 @@ class ClassifierSpec:
         """Whether the loss is computed by margin_cross_entropy: on GPUs, for a loss that is fully described by three
         margins."""
         more = any(self.loss.overrides(method) for method in ("states", "others", "penalty"))
+        more = more or self.filter_above is not None or self.label_smoothing > 0.0
         return env.on_gpu and self.loss.kernel_margins is not None and not more
 
     def without_kernel(self, env: Environment) -> str | None:
         """A line for the log where a GPU computes the loss by plain operations, else None."""
         if not env.on_gpu or self.uses_kernel(env):
             return None
+        also = "".join(f" with {name}" for name in ("filter_above", "label_smoothing") if getattr(self, name))
         return (
-            f"classifier.loss_type: {type(self.loss).__name__} is more than three margins, so this GPU computes it by "
-            "plain operations and not by Paddle's kernel margin_cross_entropy: slower, with more memory for [G, S]"
+            f"classifier.loss_type: {type(self.loss).__name__}{also} is more than three margins, so this GPU computes "
+            "it by plain operations and not by Paddle's kernel margin_cross_entropy: slower, with more memory for [G, S]"
         )
 
 

@@ -47,7 +47,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Keys without an effect here, and why; a note only where they are set to something that matters there.
 _WITHOUT_EFFECT = {
-    "interclass_filtering_threshold": "not available: no negatives are filtered",
     "gradient_acc": "not available: each step uses train_batch_size images per rank",
     "dali": "images are decoded by worker processes", "dali_aug": "see data.augmentations",
     "using_wandb": "see the setting scalars",
@@ -152,6 +151,8 @@ def _settings(path: str, given: Mapping[str, Any], ranks: int) -> dict[str, Any]
                        **_loss(path, given["margin_list"])},
         "data": {"num_workers": given["num_workers"]},
     }  # fmt: skip
+    if given["interclass_filtering_threshold"] > 0:  # 0 turns it off there
+        settings["classifier"]["filter_above"] = given["interclass_filtering_threshold"]
     if given["rec"] == "synthetic":
         settings["data"].update(dataset="synthetic", train_image_num=given.get("num_image"))
     else:

@@ -20,8 +20,13 @@ MAX_IMAGE_VALUES = 2**28  # a gigabyte in float32
 
 
 def check_loss(settings: Settings) -> None:
-    """The loss exists and accepts the margins and options. Raises ConfigError."""
-    make_loss(settings.classifier)
+    """The loss exists and accepts the margins and options, and what is set beside them. Raises ConfigError."""
+    section = settings.classifier
+    if not make_loss(section).normalised and section.filter_above is not None:
+        raise ConfigError(
+            f"classifier.filter_above={section.filter_above}: is a limit of cosines, and classifier.loss_type="
+            f"{section.loss_type!r} has dot products; set it to null, or choose another loss"
+        )
 
 
 def check_precision(settings: Settings) -> None:

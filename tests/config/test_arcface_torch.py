@@ -23,6 +23,7 @@ config.resume = True
 config.output = None
 config.embedding_size = 512
 config.sample_rate = 0.2
+config.interclass_filtering_threshold = 0.4
 config.fp16 = True
 config.momentum = 0.9
 config.weight_decay = 5e-4
@@ -55,6 +56,7 @@ def test_every_key_arrives(tmp_path, capsys):
         "model.name": "ResNet100", "model.embedding_size": 512, "model.dropout": 0.0,
         "model.options": {"bn_epsilon": 1e-5}, "classifier.loss_type": "cosface", "classifier.margin3": 0.4,
         "classifier.sample_ratio": 0.2, "classifier.num_classes": 360232, "mixed_precision.enabled": True,
+        "classifier.filter_above": 0.4,
         "momentum": 0.9, "weight_decay": 5e-4, "train_batch_size": 128, "lr": 0.4, "lr_reference_batch": 1024,
         "test_period": 1000, "log_period": 10, "data.dataset_dir": "/train_tmp/glint360k", "train_epochs": 20,
         "lr_schedule.kind": "polynomial", "lr_schedule.power": 1.0, "lr_schedule.warmup_epochs": 1.0,

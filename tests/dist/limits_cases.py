@@ -26,11 +26,13 @@ def run_cases(env, cases):
 
 def run_case(env, case):
     """``feature`` [G, E], ``weight`` [C, row size], ``label`` [G]; ``way``: (rows of a block or None, blocks that are
-    pieces of one, whether the rows move where their gradient is made). ``loss``: a Loss instead of ``margins``."""
+    pieces of one, whether the rows move where their gradient is made). ``loss``: a Loss instead of ``margins``;
+    ``spec``: more of its ClassifierSpec."""
     block_rows, few_blocks, moves = case["way"]
     names = "num_classes", "embedding_size", "scale", "sample_ratio", "model_parallel"
     loss = case["loss"] if "loss" in case else Softmax() if case["margins"] is None else Combined(*case["margins"])
-    spec = ClassifierSpec(**{name: case[name] for name in names}, loss=loss, with_bias=not loss.normalised)
+    more = {"loss": loss, "with_bias": not loss.normalised, **case.get("spec", {})}
+    spec = ClassifierSpec(**{name: case[name] for name in names}, **more)
     shard = Shard.of(spec, env)
     batch = len(case["feature"]) // env.world_size
     mine = slice(env.rank * batch, (env.rank + 1) * batch)

@@ -19,27 +19,30 @@ from tests.reference.margin_softmax import momentum_step
 
 SEED, SCALE = 7, 16.0  # the seed is that of tests.dist.training_cases
 # Features of these cases have norms of about 2 to 9: the constants are chosen so that they reach every branch.
-LOSSES = {
-    "adaface": (reference.AdaFace, "adaface", {"h": 0.8, "alpha": 0.3}),
-    "magface": (reference.MagFace, "magface", {"shortest": 3.0, "longest": 6.0, "penalty_weight": 2.0}),
-    "curricularface": (reference.CurricularFace, "curricularface", {"alpha": 0.2, "margin2": 0.3}),
-    "elastic arc": (reference.ElasticArcFace, "elastic_arcface", {"sigma": 0.1}),
-    "elastic arc plus": (reference.ElasticArcFace, "elastic_arcface", {"sigma": 0.1, "plus": True}),
-    "elastic cos": (reference.ElasticCosFace, "elastic_cosface", {"margin3": 0.2, "sigma": 0.1}),
-}
+LOSSES = {  # name: (formula, loss_type, its options, keys of ``classifier``)
+    "adaface": (reference.AdaFace, "adaface", {"h": 0.8, "alpha": 0.3}, {}),
+    "magface": (reference.MagFace, "magface", {"shortest": 3.0, "longest": 6.0, "penalty_weight": 2.0}, {}),
+    "curricularface": (reference.CurricularFace, "curricularface", {"alpha": 0.2}, {"margin2": 0.3}),
+    "elastic arc": (reference.ElasticArcFace, "elastic_arcface", {"sigma": 0.1}, {}),
+    "elastic arc plus": (reference.ElasticArcFace, "elastic_arcface", {"sigma": 0.1, "plus": True}, {}),
+    "elastic cos": (reference.ElasticCosFace, "elastic_cosface", {"sigma": 0.1}, {"margin3": 0.2}),
+    "filtered": (reference.ArcFace, "arcface", {}, {"margin2": 0.3, "filter_above": 0.3}),
+    "smoothed": (reference.ArcFace, "arcface", {}, {"margin2": 0.3, "label_smoothing": 0.2}),
+    "all at once": (reference.CurricularFace, "curricularface", {"alpha": 0.2},
+                    {"margin2": 0.3, "filter_above": 0.5, "label_smoothing": 0.1}),
+}  # fmt: skip
 # name: number of classes, steps, more options of the case. 29 and 101 are divided unevenly on any number of ranks.
 SAMPLED = {"classifier": {"sample_ratio": 0.2}}
 WAYS = {
     "even": (24, 20, {}),
     "uneven": (29, 20, {}),
-    "loops": (29, 4, {"block_rows": 5, "few_blocks": 0}),
     "sampled": (101, 4, SAMPLED),
     "loops over a sample": (101, 4, {**SAMPLED, "block_rows": 5, "few_blocks": 0}),
     "data parallel": (29, 4, {"classifier": {"model_parallel": False}}),
 }
 # (number of ranks, device): its ways. With Paddle 2.6, only what tells whether its operations do the same.
 ON = {(2, "cpu"): ("uneven", "loops over a sample")} if not static.is_pir() else {
-    (1, "cpu"): ("even", "loops"),
+    (1, "cpu"): ("even",),
     (2, "cpu"): ("uneven", "loops over a sample", "data parallel"),
     (3, "cpu"): ("sampled",),
     (4, "cpu"): ("even",),
@@ -48,11 +51,9 @@ ON = {(2, "cpu"): ("uneven", "loops over a sample")} if not static.is_pir() else
 
 
 def case_of(loss, way):
-    _, loss_type, options = LOSSES[loss]
+    _, loss_type, options, keys = LOSSES[loss]
     num_classes, steps, more = WAYS[way]
-    margins = {name: value for name, value in options.items() if name.startswith("margin") and name[6:].isdigit()}
-    others = {name: value for name, value in options.items() if name not in margins}
-    classifier = {"loss_type": loss_type, "loss_options": others, "scale": SCALE, **margins}
+    classifier = {"loss_type": loss_type, "loss_options": options, "scale": SCALE, **keys}
     more = {**more, "classifier": {**classifier, **more.get("classifier", {})}}
     return make_case(f"{loss} {way}", num_classes, steps, **more)
 
@@ -89,8 +90,8 @@ def train(loss, way, *began):
 
 def steps_of(loss, case, start, first_weight, samples):
     """(losses, states after each step, backbone weight, rows)."""
-    kind, _, options = LOSSES[loss]
-    formula = kind(SCALE, SEED, **options)
+    kind, _, options, keys = LOSSES[loss]
+    formula = kind(SCALE, SEED, **options, **keys)
     weight, bias = (np.asarray(value, np.float64) for value in sorted(start.values(), key=lambda v: -v.ndim))
     values = [weight, bias, np.asarray(first_weight, np.float64)]
     velocities = [np.zeros_like(value) for value in values]

@@ -22,18 +22,21 @@ EMBEDDING, CLASSES, SCALE = 8, 11, 16.0
 
 def run(loss, change, count=8):
     """(what the classifier found, the reference's loss, dfeature, drows) of one step on one rank."""
-    kind, name, options = CASES[loss]
+    kind, name, options, keys = CASES[loss]
+    spec = {key: value for key, value in keys.items() if not key.startswith("margin")}
+    margins = {key: value for key, value in keys.items() if key not in spec}
     rng = np.random.default_rng(3)
     case = {
         "num_classes": CLASSES, "embedding_size": EMBEDDING, "scale": SCALE, "sample_ratio": 1.0,
-        "model_parallel": True, "way": (None, 0, False), "loss": LOSSES.find(name)(**options),
+        "model_parallel": True, "way": (None, 0, False), "loss": LOSSES.find(name)(**options, **margins),
+        "spec": spec,
         "weight": rng.standard_normal((CLASSES, EMBEDDING)).astype("float32"),
         "feature": 2.0 * rng.standard_normal((count, EMBEDDING)).astype("float32"),
         "label": rng.integers(0, CLASSES, count),
     }  # fmt: skip
     change(case)
     paddle.enable_static()
-    formula = kind(SCALE, 0, **options)
+    formula = kind(SCALE, 0, **options, **keys)
     expected = reference.loss_and_gradients(formula, case["feature"], case["weight"], case["label"], STEP)
     return limits_cases.run_case(Environment(), case), *expected
 
@@ -79,7 +82,8 @@ def test_limits_are_those_of_the_formula(loss, change, count):
 @pytest.mark.parametrize("loss", CASES)
 def test_the_reference_has_the_gradient_of_its_loss(loss):
     """The chain rule that is written out there, against differences of the whole loss."""
-    kind, _, options = CASES[loss]
+    kind, _, options, keys = CASES[loss]
+    options = {**options, **keys}
     rng = np.random.default_rng(5)
     feature, rows, label = 2.0 * rng.standard_normal((4, 3)), rng.standard_normal((5, 3)), np.array([0, 3, 3, 1])
     formula, again = kind(SCALE, 0, **options), kind(SCALE, 0, **options)
@@ -89,6 +93,28 @@ def test_the_reference_has_the_gradient_of_its_loss(loss):
     for got, wanted in zip(found, expected):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6)
     assert formula.states == again.states
+
+
+def test_label_smoothing_of_plain_softmax():
+    """In dot products, which those formulas are not about."""
+    rng = np.random.default_rng(2)
+    feature, weight = rng.standard_normal((6, EMBEDDING)), rng.standard_normal((CLASSES, EMBEDDING + 1))
+    label, smoothing = rng.integers(0, CLASSES, 6), 0.3
+    case = {
+        "num_classes": CLASSES, "embedding_size": EMBEDDING, "scale": SCALE, "sample_ratio": 1.0,
+        "model_parallel": True, "way": (None, 0, False), "loss": LOSSES.find("softmax")(),
+        "spec": {"label_smoothing": smoothing}, "weight": weight.astype("float32"),
+        "feature": feature.astype("float32"), "label": label,
+    }  # fmt: skip
+    found = limits_cases.run_case(Environment(), case)
+    with_one = np.concatenate([case["feature"].astype(float), np.ones((6, 1))], axis=1)
+    logits = with_one @ case["weight"].astype(float).T
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    wanted = (1 - smoothing) * np.eye(CLASSES)[label] + smoothing / CLASSES
+    dlogits = (np.exp(log_p) - wanted) / 6
+    np.testing.assert_allclose(found["loss"], [-(wanted * log_p).sum() / 6], rtol=1e-6)
+    np.testing.assert_allclose(found["drows"], dlogits.T @ with_one, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["dfeature"], dlogits @ case["weight"][:, :EMBEDDING], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name, options, message", [
@@ -106,3 +132,10 @@ def test_options_out_of_range_are_one_line(name, options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Config.from_dict({"classifier": {"loss_type": name, "loss_options": options}}).loss()
     assert "\n" not in str(caught.value) and f"loss {name!r}" in str(caught.value)
+
+
+def test_a_filter_needs_cosines():
+    from plsc.config import Config
+
+    with pytest.raises(ConfigError, match="classifier.filter_above=0.4: is a limit of cosines, and "):
+        Config.from_dict({"classifier": {"loss_type": "softmax", "filter_above": 0.4}})

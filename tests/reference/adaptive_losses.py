@@ -30,6 +30,7 @@ class Formula:
     def __init__(self, scale: float, seed: int = 0, **options):
         self.scale, self.seed = scale, seed
         self.states = dict(self.states)
+        self.filter_above, self.smoothing = options.pop("filter_above", np.inf), options.pop("label_smoothing", 0.0)
         self.options = {**self.defaults, **options}
 
     def fixed(self, cosine, norm, step):
@@ -51,9 +52,31 @@ class Formula:
         """The mean over the batch."""
         cosine, own = cosines(feature, rows), (np.arange(len(label)), label)
         norm = np.linalg.norm(feature, axis=1)
-        logits = self.others(cosine, fixed)
+        logits = self.filtered(cosine, fixed)
         logits[own] = self.target(cosine[own], norm, fixed)
-        return (cross_entropy(self.scale * logits, label) + self.penalty(norm)).mean()
+        return (self.entropy(self.scale * logits, label) + self.penalty(norm)).mean()
+
+    def filtered(self, cosine, fixed):
+        """``others``, where it is 0 above ``filter_above``."""
+        self.near(cosine - self.filter_above)
+        return np.where(cosine > self.filter_above, 0.0, self.others(cosine, fixed))
+
+    def wanted(self, shape, label):
+        """The target distribution [G, C]; label smoothing as in Szegedy et al. 2016, sect. 7."""
+        found = np.full(shape, self.smoothing / shape[1])
+        found[np.arange(shape[0]), label] += 1.0 - self.smoothing
+        return found
+
+    def entropy(self, logits, label):
+        each = np.stack([cross_entropy(logits, np.full(len(label), other)) for other in range(logits.shape[1])], axis=1)
+        return (self.wanted(logits.shape, label) * each).sum(1)
+
+
+class ArcFace(Formula):
+    """Deng et al. 2019, eq. 3."""
+
+    def target(self, cosine, norm, fixed):
+        return np.cos(np.arccos(cosine) + self.options["margin2"])
 
 
 class AdaFace(Formula):
@@ -160,14 +183,14 @@ def loss_and_gradients(formula, feature, rows, label, step):
     # the cosine of two float32 vectors as it is kept
     target, norm = np.clip(cosine[own], -1.0, 1.0), np.linalg.norm(feature, axis=1)
     fixed = formula.fixed(target, norm, step)
-    logits = formula.others(cosine, fixed)
+    logits = formula.filtered(cosine, fixed)
     logits[own] = formula.target(target, norm, fixed)
-    nll = cross_entropy(formula.scale * logits, label)
+    nll = formula.entropy(formula.scale * logits, label)
     shifted = formula.scale * (logits - logits.max(1, keepdims=True))
     dlogits = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
-    dlogits[own] -= 1.0
+    dlogits -= formula.wanted(logits.shape, label)
     dlogits *= formula.scale / len(label)
-    dcosine = dlogits * slope(lambda moved: formula.others(moved, fixed), cosine)
+    dcosine = dlogits * slope(lambda moved: formula.filtered(moved, fixed), cosine)
     turns = np.abs(target) < 1.0 - 1e-9  # a vector on its centre, or opposite to it, has no direction to turn to
     inner = np.where(turns, target, 0.0)
     dcosine[own] = dlogits[own] * slope(lambda moved: formula.target(moved, norm, fixed), inner) * turns

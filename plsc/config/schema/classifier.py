@@ -48,6 +48,15 @@ class Classifier:
         64.0, "The factor of the cosines before the softmax.", within="(0, 1e30]",
         setter="set_scale", attributes=("scale",),
     )  # fmt: skip
+    label_smoothing: float = option(
+        0.0, "The part of the target probability that all classes of the step share equally, the target class "
+        "included; with sampling these are the sampled ones.", within="[0, 1)",
+    )  # fmt: skip
+    filter_above: float | None = option(
+        None, "Other classes whose cosine with a feature is larger do not count for it in this step: their cosine "
+        "becomes the constant 0. Such a class may be the same identity under another label. null: all count.",
+        within="(0, 1)",
+    )  # fmt: skip
     sample_ratio: float = option(
         1.0, "The fraction of the classes used in a step; below 1 this is Partial FC.", within="(0, 1]",
         setter="set_sample_ratio", attributes=("sample_ratio",),

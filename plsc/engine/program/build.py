@@ -102,6 +102,8 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         with_bias=not loss.normalised,
         seed=seed,
         calc_acc=config.calc_acc,
+        filter_above=section.filter_above,
+        label_smoothing=section.label_smoothing,
         half=config.mixed_precision.enabled,
         storage=section.storage,
         compiled=section.compiled,
