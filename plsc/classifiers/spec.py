@@ -53,7 +53,7 @@ class ClassifierSpec:
         also = "".join(f" with {name}" for name in ("filter_above", "label_smoothing") if getattr(self, name))
         return (
             f"classifier.loss_type: {type(self.loss).__name__}{also} is more than three margins, so this GPU computes "
-            "it by plain operations and not by Paddle's kernel margin_cross_entropy: slower, with more memory for [G, S]"
+            "it by plain operations and not by Paddle's kernel margin_cross_entropy: slower, with more memory"
         )
 
 

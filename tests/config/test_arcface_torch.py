@@ -118,8 +118,8 @@ def test_other_networks(tmp_path, network, name, options):
 
 
 @pytest.mark.parametrize("line, message", [
-    ("import os; os.mkdir('PLACE')", "line 25: only `config.NAME = value` is read, nothing is run"),
-    ("config.lr = __import__('os').mkdir('PLACE')", "line 25: the value is no literal"),
+    ("import os; os.mkdir('PLACE')", "line 26: only `config.NAME = value` is read, nothing is run"),
+    ("config.lr = __import__('os').mkdir('PLACE')", "line 26: the value is no literal"),
     ("config.lr = config.mine", "config.lr|lr="), ("config.lr = config.none", "config.none is not set above"),
     ("config.lr = config.__class__", "config.__class__ is not set above"), ("config.lr = 2 ** 3", "no literal"),
     ("config.lr = 3 // 0", "no literal"), ("config.sample_rate = 0", "write a rate above 0"),
