@@ -28,6 +28,7 @@ class BaseModel:
 
     ``with self.stage("stem", is_train) as training:`` around the layers of a part of the network makes it a stage that
     ``model.freeze`` and ``lr_factors`` can name; ``training`` is then to be used in place of ``is_train``.
+    ``x = self.boundary(x)`` between the parts of the network says what ``model.recompute`` may compute again.
     """
 
     _stages: Stages | None = None  # of the network that is being built
@@ -37,6 +38,13 @@ class BaseModel:
         training mode: ``is_train``, but False for a frozen stage. Raises ConfigError for a name that is not an
         identifier, or is `all` or `head`, and for a stage within a stage."""
         return (self._stages or Stages()).stage(name, is_train)
+
+    def boundary(self, value):
+        """``value``, as one that ``model.recompute`` keeps: what lies between two boundaries is computed again in the
+        backward pass. Call it within ``build_network`` in the order of the network; the first may be the input."""
+        if self._stages is not None:
+            self._stages.boundaries.append(value)
+        return value
 
     def build_network(self, input, label, is_train: bool = True):
         raise ConfigError(f"model {type(self).__name__}: define build_network in the subclass")

@@ -38,6 +38,11 @@ class LayerBuilder:
             yield
         self.is_train = before
 
+    def boundary(self, x):
+        """``x``, as a value that ``model.recompute`` keeps (BaseModel.boundary)."""
+        self._stages.boundaries.append(x)
+        return x
+
     def to_layout(self, image):
         """[B, C, H, W] -> the layout of the network."""
         return image if self.data_format == "NCHW" else image.transpose([0, 2, 3, 1])

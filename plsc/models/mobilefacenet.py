@@ -21,8 +21,8 @@ class MobileFaceNet(BuiltInModel):
     def network(self, builder: LayerBuilder, x):
         width = self.base_width
         with builder.stage("stem"):
-            x = conv_bn(builder, x, "stem", width, 3, stride=2, padding=1)
-            x = conv_bn(builder, x, "stem_depthwise", width, 3, padding=1, groups=width)
+            x = conv_bn(builder, builder.boundary(x), "stem", width, 3, stride=2, padding=1)
+            x = builder.boundary(conv_bn(builder, x, "stem_depthwise", width, 3, padding=1, groups=width))
         for row, (expansion, multiple, repeats, stride) in enumerate(BOTTLENECKS):
             with builder.stage(f"stage{row + 1}"):
                 for unit in range(repeats):
@@ -42,7 +42,7 @@ def bottleneck(builder: LayerBuilder, x, name: str, hidden: int, out: int, strid
     y = conv_bn(builder, x, f"{name}.expand", hidden, 1)
     y = conv_bn(builder, y, f"{name}.depthwise", hidden, 3, stride=stride, padding=1, groups=hidden)
     y = conv_bn(builder, y, f"{name}.project", out, 1, linear=True)
-    return builder.add(x, y) if stride == 1 and builder.channels(x) == out else y
+    return builder.boundary(builder.add(x, y) if stride == 1 and builder.channels(x) == out else y)
 
 
 def conv_bn(builder: LayerBuilder, x, name: str, out: int, kernel, linear: bool = False, **shape):

@@ -62,8 +62,8 @@ class ResNet(BuiltInModel):
 
     def network(self, builder: LayerBuilder, x):
         with builder.stage("stem"):
-            x = builder.conv(x, "stem.conv", self.base_width, 3, padding=1)
-            x = builder.prelu(builder.bn(x, "stem.bn"), "stem.prelu")
+            x = builder.conv(builder.boundary(x), "stem.conv", self.base_width, 3, padding=1)
+            x = builder.boundary(builder.prelu(builder.bn(x, "stem.bn"), "stem.prelu"))
         for stage, units in enumerate(self.depths[self.name]):
             with builder.stage(f"stage{stage + 1}"):
                 x = self._stage(builder, x, f"stage{stage + 1}", units, self.base_width * 2**stage)
@@ -76,7 +76,7 @@ class ResNet(BuiltInModel):
         for unit in range(units):
             stride = 2 if unit == 0 else 1
             y = self.branch(builder, x, f"{name}.unit{unit}", width, stride)
-            x = builder.add(self._shortcut(builder, x, f"{name}.unit{unit}", width, stride), y)
+            x = builder.boundary(builder.add(self._shortcut(builder, x, f"{name}.unit{unit}", width, stride), y))
         return x
 
     def branch(self, builder: LayerBuilder, x, name: str, width: int, stride: int):

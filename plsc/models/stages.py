@@ -33,12 +33,14 @@ NO_SETTINGS = StageSettings()
 
 class Stages:
     """The stages of a network that is being built. ``members``: {stage: names of its parameters and statistics}, in the
-    order of their declaration. ``frozen``: the names of all variables that are not trained."""
+    order of their declaration. ``frozen``: the names of all variables that are not trained. ``boundaries``: the values
+    between which ``model.recompute`` computes again, in the order of the network."""
 
     def __init__(self, settings: StageSettings = NO_SETTINGS):
         self.settings = settings
         self.members: dict[str, list[str]] = {}
         self.frozen: set[str] = set()
+        self.boundaries: list[Any] = []
         self._current: str | None = None
 
     @contextlib.contextmanager

@@ -92,10 +92,11 @@ class ViT(BuiltInModel):
                 kept = max(int(self.num_tokens * (1 - self.mask_ratio)), 1)
                 places = tokens.random_places(x, self.num_tokens, kept)
                 x = tokens.select(x, places)
+            builder.boundary(x)
         for index in range(self.depth):
             with builder.stage(f"block{index}"):
                 rate = self.drop_path * index / max(self.depth - 1, 1)
-                x = self._block(builder, x, f"block{index}", rate if builder.is_train else 0.0)
+                x = builder.boundary(self._block(builder, x, f"block{index}", rate if builder.is_train else 0.0))
         with builder.stage("feature"):
             x = tokens.layer_norm(x, "norm")
             if places is not None:

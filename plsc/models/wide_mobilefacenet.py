@@ -27,9 +27,10 @@ class WideMobileFaceNet(BuiltInModel):
         scale, repeats = LAYOUTS[self.name]
         width = self.base_width
         with builder.stage("stem"):
-            x = conv_bn(builder, x, "stem", scale * width, 3, stride=2, padding=1)
+            x = conv_bn(builder, builder.boundary(x), "stem", scale * width, 3, stride=2, padding=1)
             if repeats[0] == 0:
                 x = conv_bn(builder, x, "stem_grouped", scale * width, 3, padding=1, groups=width)
+            builder.boundary(x)
         for number, (shape, count) in enumerate(zip(STAGES, repeats), start=1):
             with builder.stage(f"stage{number}"):
                 x = self._stage(builder, x, number, shape, count)

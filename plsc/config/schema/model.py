@@ -42,6 +42,10 @@ class Model:
         "the class centres are trained. Batch norm and dropout of a frozen stage work as in evaluation, and its "
         "statistics stay as they are. An unknown name is refused with those of the model.", refuse=freeze_problem,
     )  # fmt: skip
+    recompute: bool = option(
+        False, "Keep only the results of the backbone's units in the forward pass, and compute the rest again in the "
+        "backward pass: less memory, about a third more time, the same losses to the bit.",
+    )  # fmt: skip
     options: dict = option(
         {}, "Further options of the backbone, as in {depth: 3}: parameters of its constructor.",
     )  # fmt: skip

@@ -20,6 +20,7 @@ from plsc.config.extensions import MODEL
 from plsc.config.stages import HEAD
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.gradients import Gradients, Reduction
+from plsc.engine.program.recomputing import recompute_backbone
 from plsc.engine.program.optimizers import Optimizers, Updates
 from plsc.engine.program.variables import Role, Variable, variables
 from plsc.errors import ConfigError
@@ -38,7 +39,6 @@ from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
 from plsc.rows.skipped import zero_if_skipped
 from plsc.rows.storage import FLOAT32
-
 
 @dataclass(frozen=True)
 class TrainProgram:
@@ -161,6 +161,7 @@ def build_train(
         reduction = Reduction(env, spec.model_parallel, config.grad_clip_norm, options.bucket_bytes)
         moving = {name: value for name, value in backbone.items() if name not in stages.frozen}
         gradients = Gradients.build(feature, output, moving, feeds["stop"], scaling, reduction)
+        recompute_backbone(main, stages.boundaries, feature, config, env)
         optimizer_states = _append_update(user_objects, gradients, rows, updates)
         averages = _append_averages(config, moving, step, gradients.found)
         loss_states = _append_loss_states(output, gradients.found)
