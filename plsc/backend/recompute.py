@@ -25,7 +25,7 @@ STATISTICS = (1, 2)  # the results of batch_norm that are its running mean and v
 
 
 def recompute(program, boundaries: Sequence[Any], last: Any) -> list[str]:
-    """Compute the values between each two of ``boundaries`` again; returns the kinds of the operations that were copied.
+    """Compute the values between each two of ``boundaries`` again; returns the kinds of the copied operations.
 
     boundaries: values of the forward pass, in program order; the first may be an input. last: the result of the forward
     pass; operations after it are gradients. Raises private.Missing where this Paddle cannot change a program.
