@@ -20,8 +20,8 @@ from plsc.config.extensions import MODEL
 from plsc.config.stages import HEAD
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.gradients import Gradients, Reduction
-from plsc.engine.program.recomputing import recompute_backbone
 from plsc.engine.program.optimizers import Optimizers, Updates
+from plsc.engine.program.recomputing import recompute_backbone
 from plsc.engine.program.variables import Role, Variable, variables
 from plsc.errors import ConfigError
 from plsc.models import build_feature, build_model
@@ -39,6 +39,7 @@ from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
 from plsc.rows.skipped import zero_if_skipped
 from plsc.rows.storage import FLOAT32
+
 
 @dataclass(frozen=True)
 class TrainProgram:
