@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -30,13 +30,13 @@ class LabelList:
     that is no class). problems: uint8 [n], bits of what is wrong. num_classes: as given; for None they are counted: the
     largest label below MOST_CLASSES, + 1. limit: labels must be smaller.
     The paths stay in the bytes of the file; their positions and lengths take 8 bytes per line, 12 in a file of 4 GiB or
-    more. Forked processes share all of it.
+    more. Forked processes share all of it; ``of_arrays`` makes a list of ``arrays`` that may be shared by others.
     """
 
     def __init__(self, file: str, blob: bytes, num_classes: int | None) -> None:
         self.file = file
         self.limit = MOST_CLASSES if num_classes is None else num_classes
-        self._blob = blob
+        self._blob = memoryview(blob)
         lines = blob.count(b"\n") + 1
         self._starts = np.empty(lines, np.uint32 if len(blob) < 2**32 else np.int64)
         self._lengths = np.empty(lines, np.uint32)
@@ -57,28 +57,49 @@ class LabelList:
             array.resize(found, refcheck=False)
         self.num_classes = int(self.labels.max(initial=-1)) + 1 if num_classes is None else num_classes
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it, one-dimensional arrays by name."""
+        return {
+            "blob": np.frombuffer(self._blob, np.uint8),
+            "starts": self._starts,
+            "lengths": self._lengths,
+            "labels": self.labels,
+            "problems": self.problems,
+        }
+
+    @classmethod
+    def of_arrays(cls, file: str, arrays: Mapping[str, np.ndarray], num_classes: int | None) -> LabelList:
+        """The list whose ``arrays`` these are, without a copy. file, num_classes: those of that list."""
+        made = cls(file, b"", num_classes)
+        made._blob, made._starts, made._lengths = arrays["blob"].data, arrays["starts"], arrays["lengths"]
+        made.labels, made.problems = arrays["labels"], arrays["problems"]
+        made.num_classes = int(made.labels.max(initial=-1)) + 1 if num_classes is None else num_classes
+        return made
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def path(self, index: int) -> bytes:
         """The image's path as in the list."""
         start = int(self._starts[index])
-        return self._blob[start : start + int(self._lengths[index])]
+        return bytes(self._blob[start : start + int(self._lengths[index])])
 
     def paths(self, which: slice | np.ndarray) -> list[bytes]:
         """The paths of several lines; faster than one by one."""
         blob, starts, lengths = self._blob, self._starts[which].tolist(), self._lengths[which].tolist()
-        return [blob[start : start + length] for start, length in zip(starts, lengths)]
+        return [bytes(blob[start : start + length]) for start, length in zip(starts, lengths)]
 
     def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
         """(bytes, starts, lengths): the positions of the paths of consecutive lines in these bytes."""
         starts, lengths = self._starts[which].astype(np.int64), self._lengths[which]
         first, last = int(starts[0]), int(starts[-1]) + int(lengths[-1])
-        return self._blob[first:last], starts - first, lengths
+        return bytes(self._blob[first:last]), starts - first, lengths
 
     def line_number(self, index: int) -> int:
         """The line number in the file, from 1 and with blank lines counted."""
-        return self._blob.count(b"\n", 0, int(self._starts[index])) + 1
+        start = int(self._starts[index])
+        before = range(0, start, _CHUNK)
+        return sum(bytes(self._blob[first : min(first + _CHUNK, start)]).count(b"\n") for first in before) + 1
 
     def location(self, index: int) -> str:
         """`label.txt:12`"""
@@ -90,9 +111,12 @@ class LabelList:
 
     def line_text(self, index: int) -> str:
         """The text of the line, shortened for a message."""
-        start = int(self._starts[index])
-        stop = self._blob.find(b"\n", start)
-        return printable(self._blob[start : stop if stop >= 0 else len(self._blob)].strip())
+        start, size = int(self._starts[index]), 1 << 10
+        while True:
+            text = bytes(self._blob[start : start + size])
+            if b"\n" in text or start + size >= len(self._blob):
+                return printable(text.split(b"\n", 1)[0].strip())
+            size *= 2
 
 
 def read_label_list(file: str, num_classes: int | None) -> LabelList:

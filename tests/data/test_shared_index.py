@@ -11,9 +11,12 @@ import pytest
 
 from plsc.config import Config
 from plsc.data import shared_index
+from plsc.data.label_list import read_label_list
 from plsc.data.opening import open_to_read
+from plsc.data.record import list_record
 from plsc.data.sampler import GlobalBatchSampler, SampleOrder
 from plsc.data.shared_index import Made, share
+from plsc.data.sources import label_list
 from plsc.data.workers import call_in_fork
 from plsc.errors import DataError
 from plsc.files.array_file import Arrays
@@ -46,6 +49,29 @@ def opened(settings: dict):
     source = open_to_read(config, log.append)
     source.open_files()
     return source, log
+
+
+def test_a_list_is_the_same_from_the_file(tmp_path, cache, monkeypatch):
+    """Also its bad lines, and the text of a line that is longer than what is looked at first."""
+    long = "d" * 3000
+    text = f"\ufeffa.jpg\t1\n\n b c.jpg 7 \nlabel-less\n{long}.jpg\t12\nx\t3x\ne.jpg\t2"
+    (tmp_path / "label.txt").write_text(text, encoding="utf-8")
+    expected = read_label_list(str(tmp_path / "label.txt"), 9)
+    monkeypatch.setattr(label_list, "LEAST_BYTES", 1)
+    for how in ("made now", "kept from before"):
+        source = label_list.LabelListSource(tmp_path, "label.txt", 9)
+        found = source._list
+        assert how in source.notes[0]
+        assert (found.labels.tolist(), found.problems.tolist()) == (expected.labels.tolist(), [0, 0, 1, 4, 2, 0])
+        for index in range(6):
+            assert found.name(index) == expected.name(index) and found.path(index) == expected.path(index)
+            assert found.line_text(index) == expected.line_text(index)
+        assert found.paths(slice(0, 6)) == expected.paths(slice(0, 6)) and list_record(found) == list_record(expected)
+        assert found.line_number(5) == 7 and found.line_text(3).endswith("...") and found.num_classes == 9
+        with pytest.raises(DataError, match="label.txt:4"):
+            source.check(check_files=False)
+    other = label_list.LabelListSource(tmp_path, "label.txt", 13)
+    assert "made now" in other.notes[0] and other._list.labels.tolist() == [1, 7, -1, 12, -1, 2]
 
 
 @pytest.mark.parametrize("name", SHARED)

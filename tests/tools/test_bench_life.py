@@ -34,6 +34,21 @@ def test_data():
     assert start["list_mb"] == pytest.approx(len("".join(lines[:120])) / 1e6, abs=0.1)
 
 
+def test_data_by_container():
+    small = ["--images", "32", "--batch", "16", "--size", "24", "--passes", "1"]
+    warm, cold = bench("data", "--containers", "tar", *small)
+    assert (warm["cache"], cold["cache"]) == ("warm", "cold")
+    for case in (warm, cold):
+        assert case["images_per_second"] * case["seconds"] == pytest.approx(32, rel=0.2)
+        assert case["reads_per_second"] > 0 and 0 <= case["resident"] <= 1
+
+
+def test_index():
+    (case,) = bench("index", "--images", "30000", "--processes", "2")
+    assert case["seconds_to_make"] >= 0 and case["peak_to_make_gb"] > 0.01
+    assert case["cached_gb"] == 0  # an index of less than a gigabyte of data is not kept
+
+
 def test_life():
     small = ["--model", "ResNet10", "--width", "4", "--size", "16", "--classes", "40", "--batch", "2"]
     parts = ["--parts", "start", "load", "verify", "export", "predict", "--batches", "2", "--images", "20"]

@@ -7,11 +7,15 @@ from typing import Any
 
 from plsc.data.check import require_good_lines
 from plsc.data.class_table import read_class_table, table_of
-from plsc.data.label_list import read_label_list
+from plsc.data.label_list import LabelList, printable, read_label_list
 from plsc.data.record import list_record
+from plsc.data.shared_index import Made, share
 from plsc.data.sources import LIST, Directory, Source, register_source
 from plsc.data.transforms import read_image
 from plsc.errors import DataError
+from plsc.files.array_file import Arrays
+
+LEAST_BYTES = 1 << 26  # of a list: two million lines or more
 
 
 @register_source("list")
@@ -20,7 +24,8 @@ class LabelListSource(Source):
 
     dataset_dir: the directory that paths are relative to. label_file: the list, relative to it or absolute, with lines
     `path<TAB or spaces>label`. num_classes: None for the largest label + 1. class_names: those of a table beside the
-    list (plsc.data.class_table), if there is one. Memory: the bytes of the list, and 13 bytes per line.
+    list (plsc.data.class_table), if there is one. Memory: the bytes of the list, and 13 bytes per line; of a
+    list of 64 MiB or more once on a machine.
     """
 
     precedence = LIST
@@ -33,13 +38,17 @@ class LabelListSource(Source):
 
     def __init__(self, dataset_dir: str | os.PathLike, label_file: str | os.PathLike, num_classes: int | None) -> None:
         self._root = os.fsencode(dataset_dir)
-        self._list = read_label_list(os.path.join(os.fspath(dataset_dir), os.fspath(label_file)), num_classes)
+        path = os.path.join(os.fspath(dataset_dir), os.fspath(label_file))
+        made = Made("list", [path], [num_classes], least=LEAST_BYTES)
+        index = share(made, printable(os.fsencode(path)), lambda: Arrays(read_label_list(path, num_classes).arrays()))
+        self._list = LabelList.of_arrays(path, index.content.arrays, num_classes)
+        self.notes = list(index.notes)
         self.num_classes = self._list.num_classes
         self.label_index = self._list
         table = table_of(self._list.file)
         if os.path.lexists(table):
             self.class_names = read_class_table(table, self._list.num_classes)
-            self.notes = [f"{self.place}: the names of the classes are those of {table}"]
+            self.notes += [f"{self.place}: the names of the classes are those of {table}"]
 
     def __len__(self) -> int:
         return len(self._list)
