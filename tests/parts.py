@@ -42,7 +42,7 @@ PLAIN = _in_rooms({
     "project": "atomic_writes breaks checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts"
                " plugins time_limit without_paddle",
     "remote": "copies hadoop s3 transfer",
-    "rows": "optimizer",
+    "rows": "missed_adam optimizer",
     "serving": "classification images untrusted",
     "tools": "make_glyphs",
     "weights": "damaged formula onnx safetensors torch_file",

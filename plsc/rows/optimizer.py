@@ -115,6 +115,11 @@ class RowOptimizer(abc.ABC):
         """(weight, slots) after all missed steps, computed from those before them."""
         return missed.replay(self, weight, slots)
 
+    @property
+    def repeats_missed_steps(self) -> bool:
+        """True where rows make up missed steps one by one, at a cost that grows with their number."""
+        return type(self).bring_up_to_date is RowOptimizer.bring_up_to_date
+
     # --- optional, for speed: the same results in another way ---
 
     def update_(self, weight, slots: tuple, gradient, step: Step, found_inf=None) -> None:

@@ -6,19 +6,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from plsc.rows.optimizers.adamw import AdamW
 from tests.dist import ranks
 from tests.dist.test_training_step import check_training, make_case
 from tests.reference import optimizers
 
 # With a large epsilon, as gradients near it keep the error that comes from larger ones (test_own_optimizers.py).
 ADAM = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}
+# its rows make up missed steps by plsc.rows.optimizers.missed_adam, those of ADAM by repeating them
+STEADY = {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-3}
 LARS = {"trust": 0.02}
 MOMENTUM = optimizers.Momentum(0.9)
 WITHOUT_BIAS = {"decay_vectors": False}
 
 
-def case(name, optimizer, classes=None, sampled=True, rate=0.1, steps=12, **config):
-    classifier = {"sample_ratio": 0.2} if sampled else {}
+def case(name, optimizer, classes=None, sampled=True, rate=0.1, steps=12, ratio=0.2, classifier=None, **config):
+    classifier = {**(classifier or {}), **({"sample_ratio": ratio} if sampled else {})}
     chosen = {"optimizer": optimizer, **({} if classes is None else {"class_optimizer": classes}), **config}
     made = make_case(name, 203 if sampled else 29, steps, config=chosen, classifier=classifier)
     made["rates"] = [rate * own for own in made["rates"]]
@@ -30,6 +33,11 @@ CASES = {
     "adamw, all": (case("adamw, all", {"name": "adamw", "options": ADAM}, sampled=False, grad_clip_norm=0.05,
                         ema={"decay": 0.9}),
                    optimizers.AdamW(**ADAM)),
+    "adamw by numbers": (case("adamw by numbers", {"name": "adamw", "options": STEADY}, steps=60, ratio=0.05),
+                         optimizers.AdamW(**STEADY)),
+    "adamw by numbers, data parallel": (
+        case("adamw by numbers, data parallel", {"name": "adamw", "options": STEADY}, grad_clip_norm=0.05,
+             classifier={"model_parallel": False}), optimizers.AdamW(**STEADY)),
     "adamw, momentum": (
         case("adamw, momentum", {"name": "adamw", "options": ADAM}, {"name": "momentum"}, steps=50),
         (optimizers.AdamW(**ADAM), MOMENTUM),
@@ -66,6 +74,10 @@ def test_training_is_that_of_the_reference(outcome, world_size, name):
     made, reference = CASES[name]
     # 8 times: a change is divided by its own size, so that small gradients count as much as large ones
     check_training(made, [rank[name] for rank in outcome[world_size]], reference, 8.0)
+
+
+def test_which_rows_repeat_steps():
+    assert AdamW(**ADAM).repeats_missed_steps and not AdamW(**STEADY).repeats_missed_steps
 
 
 def test_the_bias_counts(outcome):

@@ -34,11 +34,6 @@ class Optimizers:
         return cls(backbone, build_optimizer(value_of(settings, one.key), one.arguments(settings)))
 
     @property
-    def repeats_missed_steps(self) -> bool:
-        """True where class centres make up missed steps one by one."""
-        return type(self.rows).bring_up_to_date is RowOptimizer.bring_up_to_date
-
-    @property
     def feeds(self) -> dict[str, RowOptimizer]:
         """{input of the program: the optimizer whose RowOptimizer.numbers it takes}."""
         both = {NUMBERS: self.backbone}

@@ -43,7 +43,7 @@ def log_which_weights(run: Run) -> None:
 
 def log_repeated_steps(run: Run, program: TrainProgram) -> None:
     """An optimizer by which class centres make up missed steps slowly."""
-    if program.rows.touched is not None and program.optimizers.repeats_missed_steps:
+    if program.rows.touched is not None and program.optimizers.rows.repeats_missed_steps:
         run.log.info(
             f"class centres: {program.optimizers.rows.name} repeats the steps that a class has missed, some "
             f"{10 / program.spec.sample_ratio:,.0f} passes over the sampled classes in each step; "

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plsc.rows.optimizer import RowOptimizer, Slot, Step, register_optimizer
+import numpy as np
+
+from plsc.rows.optimizer import MissedSteps, RowOptimizer, Slot, Step, register_optimizer
+from plsc.rows.optimizers.missed_adam import MissedAdam
 
 
 class AdamMoments(RowOptimizer):
@@ -40,10 +43,33 @@ class AdamMoments(RowOptimizer):
 
 @register_optimizer("adamw", source="Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2")
 class AdamW(AdamMoments):
-    """Adam with decoupled weight decay. Missed steps of class centres are repeated one by one: its formula has no
-    closed form over several of them."""
+    """Adam with decoupled weight decay. Class centres make up missed steps by a few numbers (MissedAdam), or, with
+    betas for which these would not be exact enough, by repeating them."""
+
+    def __init__(self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8):
+        super().__init__(beta1, beta2, epsilon)
+        missed = MissedAdam(beta1, beta2, epsilon)
+        self._missed = missed if missed.is_exact else None
+
+    @property
+    def repeats_missed_steps(self) -> bool:
+        """See RowOptimizer."""
+        return self._missed is None
 
     def step(self, weight, slots: tuple, gradient, step: Step) -> tuple:
         """See RowOptimizer.step."""
         change, slots = self.change(slots, gradient, step)
         return weight - step.learning_rate * (change + step.weight_decay * weight), slots
+
+    def nothing_missed(self) -> Sequence[float]:
+        """See RowOptimizer.nothing_missed."""
+        return super().nothing_missed() if self._missed is None else self._missed.nothing()
+
+    def missed(self, table: np.ndarray, step: Step) -> np.ndarray:
+        """See RowOptimizer.missed."""
+        return super().missed(table, step) if self._missed is None else self._missed.one_more(table, step)
+
+    def bring_up_to_date(self, weight, slots: tuple, missed: MissedSteps) -> tuple:
+        """See RowOptimizer.bring_up_to_date."""
+        method = super().bring_up_to_date if self._missed is None else self._missed.bring_up_to_date
+        return method(weight, slots, missed)

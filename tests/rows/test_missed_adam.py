@@ -1,0 +1,88 @@
+"""Rows that AdamW left alone, against the dense optimizer in NumPy float64, number by number."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from plsc.rows.history import MissedStepsOnHost, RowHistory
+from plsc.rows.optimizers.adamw import AdamW
+from plsc.rows.optimizers.missed_adam import LARGEST_ERROR, MissedAdam
+from tests.reference import optimizers as reference
+
+ROWS, SIZE, DECAY, EPSILON = 40, 16, 0.05, 1e-8
+BETAS = [(0.9, 0.999), (0.9, 0.99), (0.95, 0.999), (0.8, 0.99), (0.0, 0.9)]
+
+
+@pytest.mark.parametrize("beta1, beta2", BETAS)
+def test_rows_end_as_the_dense_optimizer_leaves_them(beta1, beta2):
+    """700 steps, four of 40 rows in each; sizes of gradients from 1e-12 to 1, so that a change is divided by epsilon,
+    by the root of the second moment, and by both; rates that warm up, fall and are 0; steps that are skipped."""
+    rng = np.random.default_rng(5)
+    optimizer, dense = AdamW(beta1, beta2, EPSILON), reference.AdamW(beta1, beta2, EPSILON)
+    assert not optimizer.repeats_missed_steps
+    expected = rng.standard_normal((ROWS, SIZE))
+    weight, states = expected.copy(), dense.start(expected)
+    slots = [np.zeros((ROWS, SIZE)) for _ in optimizer.slots]
+    since, history, count = np.zeros(ROWS, int), RowHistory(optimizer, DECAY), 0
+    sizes, moved = 10.0 ** rng.uniform(-12, 0, (ROWS, SIZE)), np.zeros((ROWS, SIZE))
+
+    def up_to_date(index):
+        missed = MissedStepsOnHost(history.window(), since[index], DECAY)
+        return optimizer.bring_up_to_date(weight[index], tuple(slot[index] for slot in slots), missed)
+
+    for step in range(700):
+        rate = 0.0 if step % 50 == 49 else 0.1 * min(1.0, step / 40) * (0.1 if step > 400 else 1.0)
+        index = rng.choice(ROWS - 3, 4, replace=False)  # three rows are never sampled
+        gradient = np.zeros((ROWS, SIZE))
+        gradient[index] = rng.standard_normal((4, SIZE)) * sizes[index]
+        skipped, numbers = step in (7, 300), tuple(optimizer.numbers(count + 1))
+        now = up_to_date(index)
+        if not skipped:
+            count += 1
+            before = expected
+            expected = dense.step(expected, states, gradient, rate, DECAY, count)
+            moved += np.abs(expected - before)
+            now = optimizer.step(*now, gradient[index], history.make_step(rate, numbers))
+        weight[index], since[index] = now[0], history.steps + 1
+        for slot, value in zip(slots, now[1]):
+            slot[index] = value
+        history.advance(rate, skipped, numbers)
+    found = up_to_date(np.arange(ROWS))
+    # each change has a relative error of LARGEST_ERROR in the first steps, and much less later
+    assert (np.abs(found[0] - expected) / moved).max() < LARGEST_ERROR
+    for got, wanted in zip(found[1], states):
+        np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize("beta1, beta2", BETAS)
+@pytest.mark.parametrize("count", [1, 2, 10, 100, 100000])
+def test_the_error_is_bounded_for_any_moments(beta1, beta2, count):
+    """1, 2, ... missed steps after step ``count``, for roots of second moments from 0 to 1000."""
+    optimizer, history = AdamW(beta1, beta2, EPSILON), None
+    root = np.concatenate([[0.0], np.logspace(-16, 3, 300)])
+    first, second, weight = np.ones((1, 301)), root[None] ** 2, np.zeros((1, 301))
+    history, dense = RowHistory(optimizer, 0.0), (weight, first, second)
+    for step in range(1, 401):
+        numbers = optimizer.numbers(count + step)
+        history.advance(1e-3 * (1 + step % 3), numbers=numbers)
+        weight, slots = optimizer.step(dense[0], dense[1:], np.zeros((1, 301)),
+                                       history.make_step(1e-3 * (1 + step % 3), numbers))  # fmt: skip
+        dense = (weight, *slots)
+        if step in (1, 2, 3, 10, 50, 400):
+            missed = MissedStepsOnHost(history.window(), np.zeros(1, int), 0.0)
+            found, _ = optimizer.bring_up_to_date(np.zeros((1, 301)), (first, root[None] ** 2), missed)
+            if beta1:
+                assert np.abs(found / dense[0] - 1.0).max() < (LARGEST_ERROR if count < 10 else 1e-7)
+            else:
+                assert not found.any() and not dense[0].any()
+
+
+def test_betas_that_would_not_be_exact_repeat_the_steps():
+    """s_j falls by more than the interpolation can bridge while a_j matters; the rows are right nevertheless."""
+    for beta1, beta2 in [(0.9, 0.9), (0.9, 0.8), (0.9, 0.95), (0.5, 0.0), (0.99, 0.999)]:
+        assert not MissedAdam(beta1, beta2, EPSILON).is_exact
+        assert AdamW(beta1, beta2).repeats_missed_steps and len(AdamW(beta1, beta2).nothing_missed()) == 4
+    assert len(AdamW().nothing_missed()) == 17 and math.isclose(AdamW().nothing_missed()[0], 1.0)
