@@ -203,6 +203,8 @@ def test_all_formats_give_the_same_points(tmp_path, text):
     ('{"path": 7, "kps": []}', r"x':1: has no path"),
     ('{"path": "a.jpg", "kps": []}\n{', r"x':2: not JSON; a line is a JSON object"),
     ('{"path": "a.jpg", "kps": [[NaN, 2]]}', r"x':1: holds NaN"),
+    ('{"path": "a.jpg", "kps": []}\n{"path": "' + "a" * 2**20, r"x':2: the line has 1,048,576 characters or more"),
+    ("a.jpg" + "," * 2**20, r"x':1: the line has 1,048,576 characters or more"),
 ])  # fmt: skip
 def test_a_bad_landmark_file_is_refused_in_one_line(tmp_path, text, said):
     (tmp_path / "x").write_text(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import csv
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from plsc.files.hashes import hash_file
 COLUMNS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4", "x5", "y5")
 NAMES = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 _POINTS = ("landmarks", "kps", "keypoints")
+_MOST_CHARACTERS = 1 << 20  # of a line
 _EXCHANGED = [1, 0, 2, 4, 3]  # left for right
 
 
@@ -78,10 +80,10 @@ def read_landmarks(path: str, key: Callable[[str], str] = os.path.normpath) -> L
 
 
 def _add_rows(found: Landmarks, file: TextIO, path: str) -> None:
-    first = _first_line(file)
-    rows = _json_rows(file) if first.startswith("{") else _csv_rows(file, first, found)
     last = 0
     try:
+        first = _first_line(file)
+        rows = _json_rows(file) if first.startswith("{") else _csv_rows(file, first, found)
         for line, image, values in rows:
             last = line
             found.add(image, values)
@@ -96,14 +98,25 @@ class _BadLine(ValueError):
         self.line = line
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file. Raises _BadLine for one that no landmarks are in, before it fills the memory."""
+    for number in itertools.count(1):
+        line = file.readline(_MOST_CHARACTERS)
+        if len(line) == _MOST_CHARACTERS:
+            raise _BadLine(number, f"the line has {_MOST_CHARACTERS:,} characters or more")
+        if not line:
+            return
+        yield line
+
+
 def _first_line(file: TextIO) -> str:
-    line = next((line for line in file if line.strip()), "")
+    line = next((line for line in _lines(file) if line.strip()), "")
     file.seek(0)
     return line.strip()
 
 
 def _json_rows(file: TextIO) -> Iterator[tuple[int, str, list[float] | None]]:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
         try:
@@ -148,7 +161,7 @@ def _in_image_order(values: list[float]) -> list[float]:
 
 
 def _csv_rows(file: TextIO, first: str, found: Landmarks) -> Iterator[tuple[int, str, list[float] | None]]:
-    reader = csv.reader(file, delimiter="\t" if "\t" in first else ",")
+    reader = csv.reader(_lines(file), delimiter="\t" if "\t" in first else ",")
     places: list[int] = []  # of path and coordinates in a row
     fields = 0
     for row in reader:
