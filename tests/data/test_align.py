@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from plsc.data.alignment import job
+from plsc.data.alignment.detector import YuFace
 from plsc.data.alignment.images import find_images, output_names
 from plsc.data.alignment.job import Style, align_images
 from plsc.data.alignment.landmarks import read_landmarks
@@ -384,6 +388,81 @@ def test_a_process_that_ends_is_told(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(job.Job, "_one", lambda self, index: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DataError, match="alignment of images 0 and after: a process that decodes ended"):
         run(faces, tmp_path / "out", 2)
+
+
+class FakeYuFace(types.ModuleType):
+    """Gives the faces that it was told, in the form of the package. faces: points as fractions of width and height."""
+
+    def detect(self, image):
+        assert image.flags.c_contiguous and image.dtype == np.uint8 and max(image.shape) <= 960
+        assert image[0, 0].tolist() == [3, 2, 1]  # blue, green, red
+        self.sizes.append(image.shape[:2])
+        faces = self.faces(len(self.sizes)) if callable(self.faces) else self.faces
+        rows = [np.rint(face * [image.shape[1], image.shape[0]] - 0.5).reshape(-1) for face in faces]
+        points = np.array(rows, np.int16).reshape(-1, 10)
+        return points[:, 0], points[:, :4], points
+
+
+@pytest.fixture
+def fake_yuface(monkeypatch):
+    module = FakeYuFace("yuface")
+    module.sizes = []
+    monkeypatch.setitem(sys.modules, "yuface", module)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1" if name == "yuface" else pytest.fail(name))
+    return module
+
+
+SMALL, LARGE = (reference_points(112) * size / 112 + place for size, place in ((0.2, 0.1), (0.4, 0.5)))
+
+
+@pytest.mark.parametrize("width, height, scaled", [
+    (160, 120, (480, 640)), (1600, 1200, (480, 640)), (60, 100, (400, 240)), (1, 900, (640, 1)),
+])  # fmt: skip
+def test_points_of_a_detector_are_those_of_the_image(fake_yuface, width, height, scaled):
+    """To half a pixel of the size in which faces are looked for, as its coordinates are integers; the largest first."""
+    fake_yuface.faces = [SMALL, LARGE]
+    found = YuFace().find("x", np.full((height, width, 3), (1, 2, 3), np.uint8))
+    assert fake_yuface.sizes == [scaled]
+    for points, expected in zip(found, (LARGE, SMALL)):
+        error = np.abs(points - (expected * [width, height] - 0.5))
+        assert (error <= 0.5 * np.array([width, height]) / scaled[::-1] + 1e-9).all()
+    fake_yuface.faces = []
+    assert YuFace().find("x", np.full((height, width, 3), (1, 2, 3), np.uint8)) == []
+
+
+def test_alignment_by_a_detector(fake_yuface, faces, tmp_path):
+    """One face, none, two: by one process, in the order of the names."""
+    (tmp_path / "photos").mkdir()
+    for name in "abc":
+        pixels = pixels_of(faces / "faces" / "s1" / "1.pgm").repeat(2, 0).repeat(2, 1)
+        pixels[:10, :10] = (1, 2, 3)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
+    face = (np.array(FACES["s1/1.pgm"]).reshape(5, 2) + 0.5) / [92, 112]
+    fake_yuface.faces = lambda call: [[face], [], [face * 0.4, face]][(call - 1) % 3]
+    words = ["align", tmp_path / "photos", "--detector", "yuface", "--processes", "0", "--format", "png", "--output"]
+    done = tool_kit.plsc(*words, tmp_path / "out")
+    assert done.returncode == 1 and list(contents(tmp_path / "out")) == ["a.png"], done.stderr
+    assert [line[:24] for line in done.stdout.splitlines()[1:3]] == [
+        "refused, no landmarks: 1",
+        "refused, several faces: ",
+    ]
+    done = tool_kit.plsc(*words, tmp_path / "largest", "--several-faces", "largest")
+    found = contents(tmp_path / "largest")
+    assert done.returncode == 1 and list(sorted(found)) == ["a.png", "c.png"] and found["a.png"] == found["c.png"]
+    aligned = np.asarray(Image.open(tmp_path / "out" / "a.png").convert("L"), int)
+    expected = align(pixels_of(faces / "faces" / "s1" / "1.pgm"), np.array(FACES["s1/1.pgm"]).reshape(5, 2), (112, 112))
+    assert np.abs(aligned - expected[:, :, 0])[30:100, 30:80].mean() < 6  # half a pixel of the detector
+
+
+def test_a_detector_that_is_not_there(tmp_path, monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    (tmp_path / "a.png").touch()
+    done = tool_kit.plsc("align", tmp_path, "--detector", "yuface", "--output", tmp_path / "out")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "needs the package yuface, for Python 3.9 to 3.11: `pip install yuface==2023.5.1`" in done.stderr
 
 
 def test_spread_is_the_size_of_a_face():

@@ -112,7 +112,7 @@ class Job:
             raise Refused(UNREADABLE, str(error)) from None
         faces = self._finder.find(path, pixels)
         if not faces:
-            raise Refused(NO_LANDMARKS, "has no landmarks")
+            raise Refused(NO_LANDMARKS, "no face is known in it")
         if len(faces) > 1 and self._style.several == REFUSE:
             raise Refused(SEVERAL, f"{len(faces)} faces; --several-faces largest takes the largest")
         try:
