@@ -200,6 +200,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
             not make_loss(settings.classifier).normalised,
             ("classifier.scale",),
         ),
+        ("distill.model empty", not settings.distill.model, ("distill.weight",)),
         ("data.sources", bool(data.sources), ("data.dataset", "data.label_file", "data.options")),
         (f"data.dataset: {data.dataset}", SOURCE.chosen(settings).ready, ("data.random_flip", "data.augmentations")),
         ("data.sampler: balanced", data.sampler == "balanced", ("data.shuffle_window",)),

@@ -25,6 +25,7 @@ from plsc.engine.run.start import Run, start
 from plsc.engine.run.stopping import EXIT_STOPPED
 from plsc.engine.training.loop import Result
 from plsc.engine.training.loop import train as run_training
+from plsc.engine.training.teacher import check_teacher
 from plsc.errors import ConfigError, VerificationError
 from plsc.evaluation.results import Verifications
 from plsc.parallel.environment import Environment
@@ -39,6 +40,7 @@ def train(config: Config, user_objects: UserObjects) -> Result:
     notes: list[str] = []
 
     def check(config: Config, user_objects: UserObjects, env: Environment) -> Records:
+        check_teacher(config)
         return check_training_data(config, user_objects, env, notes)
 
     with start(config, user_objects.for_one_run(), check, continues=True) as run:

@@ -40,6 +40,12 @@ def make_case(name, num_classes=29, steps=6, **options):
     }
 
 
+def with_teacher(case):
+    """The case with embeddings of a teacher."""
+    teacher = np.random.default_rng(3).standard_normal((len(case["rates"]), GLOBAL_BATCH, EMBEDDING))
+    return {**case, "teacher": teacher.astype("float32")}
+
+
 def shortened(case, most=50):
     """The case, if it has more steps than that with fewer: its rates warm up and decay in these."""
     every = -(-len(case["rates"]) // most)
@@ -80,6 +86,13 @@ CASES = [
         classifier={"loss_type": "softmax", "sample_ratio": 0.2},
     ),
 ]
+DISTILLED = {"distill": {"model": "any", "weight": 3.0}}
+CASES += [
+    with_teacher(make_case("distilled", config=DISTILLED)),
+    with_teacher(make_case("distilled data parallel, clipped and sampled", num_classes=203,
+                           config={"grad_clip_norm": 0.05, **DISTILLED},
+                           classifier={"sample_ratio": 0.2, "model_parallel": False})),
+]  # fmt: skip
 for storage in ("float16", "bfloat16"):
     kept = {"storage": storage}
     CASES += [
@@ -151,6 +164,10 @@ def train(case, start, first_weight, samples, optimizer):
         centres = rows[kept][:, :EMBEDDING]
         row_bias = rows[kept][:, EMBEDDING] if margins is None else None
         loss, dfeature, dcentres, dbias = margin_softmax(feature, centres, number, margins, scale, row_bias)
+        if "teacher" in case:
+            factor = case["config"]["distill"]["weight"]
+            more, gradient = plain_distillation(feature, case["teacher"][step].astype(np.float64))
+            loss, dfeature = loss + factor * more, dfeature + factor * gradient
         drows = np.zeros_like(rows)
         drows[kept] = dcentres if margins is not None else np.concatenate([dcentres, dbias[:, None]], axis=1)
         gradients = [image.T @ dfeature, dfeature.sum(0), drows]
@@ -169,6 +186,14 @@ def train(case, start, first_weight, samples, optimizer):
     return losses, weight, bias, rows, states[2], accuracies
 
 
+def plain_distillation(feature, teacher):
+    """(mean of 1 - cosine, its gradient by the features [G, E]) by the quotient rule."""
+    length, product = np.linalg.norm(feature, axis=1), (feature * teacher).sum(1)
+    other = np.linalg.norm(teacher, axis=1)
+    gradient = teacher / (length * other)[:, None] - feature * (product / (other * length**3))[:, None]
+    return np.mean(1 - product / (length * other)), -gradient / len(feature)
+
+
 def accuracy(feature, centres, label):
     cosine = (feature / np.linalg.norm(feature, axis=1, keepdims=True)) @ (
         centres / np.linalg.norm(centres, axis=1, keepdims=True)
@@ -183,7 +208,7 @@ def accuracy(feature, centres, label):
 # case runs on several ranks with both.
 EACH_KIND = (
     "model parallel", "data parallel", "sampled", "sampled softmax", "sampled data parallel", "clipped sampled",
-    "own rate sampled", "own optimizer", "accuracy", "float16 sampled", "bfloat16 data parallel, in loops",
+    "own rate sampled", "distilled", "own optimizer", "accuracy", "float16 sampled", "bfloat16 data parallel, in loops",
     "softmax with bias, in loops", "sampled, in pieces", "a row a block", "sampled, in loops, not compiled",
     "a bucket for each, clipped data parallel",
 )  # fmt: skip

@@ -84,6 +84,8 @@ def run_case(env, case):
     mine = slice(env.rank * batch, (env.rank + 1) * batch)
     for step, rate in enumerate(case["rates"]):
         inputs = {"image": case["images"][step][mine], "label": case["labels"][step][mine]}
+        if "teacher" in case:
+            inputs["teacher"] = case["teacher"][step][mine]
         window_step = session.history.steps if session.history and not session.history.full else 0
         results = session.step(step, inputs, rate)
         losses.append(results["loss"])

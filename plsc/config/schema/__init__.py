@@ -15,6 +15,7 @@ from plsc.config import urls
 from plsc.config.option import option, section
 from plsc.config.schema.classifier import DIST_LOSSES, Classifier
 from plsc.config.schema.data import Data
+from plsc.config.schema.distill import Distill
 from plsc.config.schema.ema import Ema
 from plsc.config.schema.mixed_precision import MixedPrecision
 from plsc.config.schema.model import Model
@@ -192,6 +193,7 @@ class Settings:
     ema: Ema = section(Ema, Ema.__doc__)
     model: Model = section(Model, Model.__doc__)
     classifier: Classifier = section(Classifier, Classifier.__doc__)
+    distill: Distill = section(Distill, Distill.__doc__)
     data: Data = section(Data, Data.__doc__)
     mixed_precision: MixedPrecision = section(MixedPrecision, MixedPrecision.__doc__)
     remote: Remote = section(Remote, Remote.__doc__)

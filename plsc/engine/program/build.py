@@ -14,6 +14,7 @@ import paddle
 from plsc.backend import collectives, half_precision, ops, static
 from plsc.checkpoint import average_name
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, classify
+from plsc.classifiers.distillation import add_teacher
 from plsc.classifiers.initializer import ShardInitializer, bias_value, default_distribution, distribution_of
 from plsc.config import Config
 from plsc.config.extensions import MODEL
@@ -39,6 +40,8 @@ from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
 from plsc.rows.skipped import zero_if_skipped
 from plsc.rows.storage import FLOAT32
+
+TEACHER = "teacher"  # the input with the embeddings of the model that the features follow
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,9 @@ def build_train(
                 move = rows.mover(updates.rows)
         context = StepContext(spec, shard, env, step, loss_scale, block_rows, move)
         output = classify(feature, inputs["label"], rows, context)
+        if config.distill.model:
+            feeds[TEACHER] = paddle.static.data(TEACHER, [config.train_batch_size, feature.shape[1]], "float32")
+            output = add_teacher(feature, feeds[TEACHER], output, context, config.distill.weight)
         reduction = Reduction(env, spec.model_parallel, config.grad_clip_norm, options.bucket_bytes)
         moving = {name: value for name, value in backbone.items() if name not in stages.frozen}
         gradients = Gradients.build(feature, output, moving, feeds["stop"], scaling, reduction)

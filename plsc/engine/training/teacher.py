@@ -1,0 +1,74 @@
+"""The teacher of `distill.model`: an exported model that embeds the images of each step."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+from plsc.config import Config
+from plsc.engine.program.build import TEACHER
+from plsc.engine.run.consistency import require_same
+from plsc.engine.run.start import Run, threads
+from plsc.errors import ConfigError, TrainingError
+from plsc.serving import Predictor, read_description
+
+
+def check_teacher(config: Config) -> None:
+    """Raise ConfigError where the teacher takes other images, or gives embeddings of another size; ExportError where
+    there is none. Called before anything is written."""
+    path = config.distill.model
+    if not path:
+        return
+    about = read_description(path)
+    wanted = {
+        "model.image_shape": (list(about.image_shape), list(config.model.image_shape)),
+        "model.embedding_size": (about.embedding_size, config.model.embedding_size),
+        "data.pixel_std": (float(about.pixel_std), float(config.data.pixel_std)),
+    }
+    for key, (teacher, own) in wanted.items():
+        if teacher != own:
+            raise ConfigError(
+                f"distill.model={path!r}: has {key}={teacher}, this run {own}; they must be equal: set {key}, or take "
+                "another teacher"
+            )
+
+
+class Teacher:
+    """Embeds the images of this rank in the training process. Open it after the data workers were forked, as it begins
+    threads. Raises ConfigError, the same on every rank, where the ranks have other weights."""
+
+    def __init__(self, run: Run) -> None:
+        config, env = run.config, run.env
+        path = os.path.abspath(config.distill.model)
+        self._path = path
+        self._predictor = Predictor(
+            path, device=env.device, threads=threads(config, env), card=env.device_id, callers=1
+        )
+        require_same(run.group, ConfigError, {"the model in distill.model": self._predictor.description.identity})
+        seconds = self._time(config.train_batch_size)
+        run.log.info(
+            f"distill: {path} ({self._predictor.runtime}) embeds each batch in the training process, which adds "
+            f"{seconds:.3f} s to a step"
+        )
+
+    def inputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The input of the program with the embeddings [B, E] of images float32 [B, C, H, W]. Raises TrainingError for
+        one that is not finite."""
+        embedding = self._predictor.run(images)[0]
+        if not np.isfinite(embedding).all():
+            raise TrainingError(f"distill.model={self._path!r}: gives embeddings that are not finite")
+        return {TEACHER: embedding}
+
+    def close(self) -> None:
+        """Free the model."""
+        self._predictor.close()
+
+    def _time(self, batch_size: int) -> float:
+        """Seconds for a batch, the second time."""
+        images = np.zeros((batch_size, *self._predictor.description.image_shape), np.float32)
+        for _ in range(2):
+            began = time.perf_counter()
+            self._predictor.run(images)
+        return time.perf_counter() - began
