@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plsc import Entry, Predictor
-from plsc.data.sources.synthetic import SyntheticSource
+from plsc import Entry
+from plsc.engine.program.session import Session
 from plsc.errors import ConfigError, ExportError
 from tests import using_kit
 
@@ -44,15 +44,21 @@ def test_features_follow_the_teacher_and_a_run_goes_on_to_the_bit(teacher, tmp_p
     assert cosines(tmp_path / "part") == followed
 
 
-def test_the_first_cosine_is_that_of_the_predictors(teacher, tmp_path):
-    """Of the same weights, trained by nothing: the student begins as its export says, in training mode but for the
-    rounding; with batch statistics the features differ, so a net without a step is compared with itself."""
-    using_kit.train(tmp_path / "run", train_steps=1, log_period=1, distill={"model": teacher})
-    (first,) = cosines(tmp_path / "run")
-    assert -1 <= first <= 1
-    source = SyntheticSource(using_kit.CLASSES, using_kit.SHAPE, 1, 64)
-    with Predictor(teacher) as predictor:
-        assert np.isfinite(predictor.run(np.stack([source.read(i)[0] for i in range(3)]))[0]).all()
+def test_the_embeddings_are_those_of_the_images_of_the_step(teacher, tmp_path, monkeypatch):
+    """As the evaluation program computes them with the teacher's weights, read by the safetensors package."""
+    given = []
+    step = Session.step
+
+    def look(self, number, inputs, *rest):
+        given.append({name: value.copy() for name, value in inputs.items()})
+        return step(self, number, inputs, *rest)
+
+    monkeypatch.setattr(Session, "step", look)
+    using_kit.train(tmp_path / "run", train_steps=2, distill={"model": teacher})
+    run = str(Path(teacher).parent / "run")
+    for inputs in given:
+        using_kit.assert_close(inputs["teacher"], using_kit.evaluation_program(run, inputs["image"]))
+    assert len(given) == 2 and not np.array_equal(given[0]["image"], given[1]["image"])
 
 
 @pytest.mark.parametrize("changes, text", [

@@ -166,6 +166,9 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
             f"{path} was trained with data.sampler={saved_sampler}, this run continues with {sampler}: in this epoch "
             "some images come twice and others not at all"
         )
+    saved_teacher, teacher = _teacher(manifest.config.get("distill")), _teacher(vars(run.config.distill))
+    if saved_teacher != teacher:
+        run.log.info(f"{path} was trained with {saved_teacher}, this run continues with {teacher}")
     saved_window = section.get("shuffle_window")
     if saved_window != run.config.data.shuffle_window:
         run.log.info(
@@ -179,6 +182,13 @@ def _sampler(section: Mapping[str, Any]) -> str:
     name = section.get("sampler", "shuffle")  # the only one of earlier versions
     sizes = f" ({section.get('identities')!s:.9} x {section.get('images_per_identity')!s:.9})"
     return f"{name!r:.40}{sizes if name == 'balanced' else ''}"
+
+
+def _teacher(section: Any) -> str:
+    """What a section ``distill`` says, for comparison and for a message; no such section is that of earlier versions."""
+    if not isinstance(section, Mapping) or not section.get("model"):
+        return "no teacher"
+    return f"a teacher (distill.model) of the weight {section.get('weight')!s:.20}"
 
 
 def _can_resume_history(history: RowHistory | None, manifest: Manifest) -> bool:

@@ -16,7 +16,7 @@ from plsc.backend.onednn import use_onednn
 from plsc.data import Loader, LoaderOptions, SampleOrder
 from plsc.data.opening import sample_order
 from plsc.engine.evaluation.best import Best
-from plsc.engine.evaluation.data import check_global_batch, compare_samples, input_names, make_training_data
+from plsc.engine.evaluation.data import check_global_batch, compare_samples, make_training_data
 from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.sets_check import check_sets
 from plsc.engine.memory.check import check_memory
@@ -41,7 +41,7 @@ from plsc.engine.training.new_classes import begin_at_means, read_new_classes
 from plsc.engine.training.old_classes import Forgetting, OldClasses
 from plsc.engine.training.saver import Saver, Target
 from plsc.engine.training.steps import Progress, TrainingSteps
-from plsc.engine.training.teacher import Teacher
+from plsc.engine.training.teacher import StepInputs
 from plsc.errors import ConfigError, DataError, TrainingError
 from plsc.evaluation.results import Verifications
 from plsc.evaluation.tables import metric_tables, verification_table
@@ -187,8 +187,7 @@ class Loop:
         if evaluation is not None:
             self._embedder = Embedder(run.config, run.env, evaluation, session.run)
         self._averaged = run.config.ema.decay is not None and run.config.ema.weights != checkpoint.LAST
-        self._inputs = input_names(run.config)
-        self._teacher = Teacher(run) if run.config.distill.model else None
+        self._inputs = StepInputs(run)
         self._scheduler = checkpointing.user_scheduler(run)
         self._meter = Meter(steps)
         self._saturated: dict[str, int] = {}  # numbers, see RowTable.cut_count
@@ -205,7 +204,7 @@ class Loop:
         for step, (_, images, labels) in enumerate(self._meter.timed(loader), start=steps.first.step):
             lr = steps.schedule.lr(step)
             run.group.begin_step(step + 1)
-            results = self._session.step(step, self._feed(images, labels), lr, self._request.requested)
+            results = self._session.step(step, self._inputs(images, labels), lr, self._request.requested)
             if run.user_objects.optimizer is not None:
                 lr = float(run.user_objects.optimizer.get_lr())
             if self._scheduler is not None:
@@ -232,11 +231,6 @@ class Loop:
         with averaged_weights(self._session) if self._averaged else contextlib.nullcontext():
             old = None if forgetting is None else forgetting.end(self._session)
         return Result(steps.last, loss, path, self._verified, unverified=self._unverified, old_classes=old)
-
-    def _feed(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """The inputs of a step."""
-        feed = dict(zip(self._inputs, (images, labels)))
-        return feed if self._teacher is None else {**feed, **self._teacher.inputs(images)}
 
     def _headlines(self) -> tuple[str, str]:
         steps, env, program = self._steps, self._run.env, self._session.program

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from plsc.config import Config
+from plsc.engine.evaluation.data import input_names
 from plsc.engine.program.build import TEACHER
 from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run, threads
@@ -35,6 +36,18 @@ def check_teacher(config: Config) -> None:
             )
 
 
+class StepInputs:
+    """The inputs of a step by their names: images, labels, and with a teacher its embeddings of the images."""
+
+    def __init__(self, run: Run) -> None:
+        self._names = input_names(run.config)
+        self._teacher = Teacher(run) if run.config.distill.model else None
+
+    def __call__(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        inputs = dict(zip(self._names, (images, labels)))
+        return inputs if self._teacher is None else {**inputs, TEACHER: self._teacher.embed(images)}
+
+
 class Teacher:
     """Embeds the images of this rank in the training process. Open it after the data workers were forked, as it begins
     threads. Raises ConfigError, the same on every rank, where the ranks have other weights."""
@@ -53,17 +66,12 @@ class Teacher:
             f"{seconds:.3f} s to a step"
         )
 
-    def inputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The input of the program with the embeddings [B, E] of images float32 [B, C, H, W]. Raises TrainingError for
-        one that is not finite."""
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """The embeddings [B, E] of images float32 [B, C, H, W]. Raises TrainingError for one that is not finite."""
         embedding = self._predictor.run(images)[0]
         if not np.isfinite(embedding).all():
             raise TrainingError(f"distill.model={self._path!r}: gives embeddings that are not finite")
-        return {TEACHER: embedding}
-
-    def close(self) -> None:
-        """Free the model."""
-        self._predictor.close()
+        return embedding
 
     def _time(self, batch_size: int) -> float:
         """Seconds for a batch, the second time."""
