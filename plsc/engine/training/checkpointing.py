@@ -185,7 +185,7 @@ def _sampler(section: Mapping[str, Any]) -> str:
 
 
 def _teacher(section: Any) -> str:
-    """What a section ``distill`` says, for comparison and for a message; no such section is that of earlier versions."""
+    """What a section ``distill`` says, for comparison and for a message. Earlier versions have none."""
     if not isinstance(section, Mapping) or not section.get("model"):
         return "no teacher"
     return f"a teacher (distill.model) of the weight {section.get('weight')!s:.20}"
