@@ -7,6 +7,13 @@ from typing import Protocol
 import numpy as np
 
 
+def images_of(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The indices, in rising order, of the images whose label is a class that is ``chosen`` [C] bool. A label that is
+    no class is left out; it is reported when its image is read."""
+    inside = (labels >= 0) & (labels < len(chosen))
+    return np.flatnonzero(inside & chosen[np.where(inside, labels, 0)])
+
+
 class BatchSampler(Protocol):
     """The samples that a rank reads in each step. ``batch_size``: their number."""
 

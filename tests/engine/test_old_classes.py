@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from plsc.engine.training.initial_weights import InitialWeights, open_initial_weights
 from plsc.engine.training.old_classes import MOST_IMAGES, Forgetting, OldClasses
-from plsc.errors import DataError
+from plsc.errors import ConfigError, DataError
 
 RECORD = {"images": [2, 5], "labels": [1, 0], "right": 1}
 
@@ -34,6 +35,19 @@ def test_another_record_is_not_used(change):
     assert Forgetting.resume(SimpleNamespace(), Data(), {"old_classes": {**RECORD, **change}}) is None
     assert Forgetting.resume(SimpleNamespace(), Data(), {"old_classes": 3}) is None
     assert Forgetting.resume(SimpleNamespace(), Data(), {}) is None
+
+
+def test_a_reader_has_no_images_to_go_back_to():
+    lines = []
+    run = SimpleNamespace(
+        log=SimpleNamespace(info=lines.append), config=SimpleNamespace(init_from="classes", new_classes="mean")
+    )
+    data, initial = SimpleNamespace(sequential=True), InitialWeights("", None, np.array([0]), np.array([0]))
+    session = SimpleNamespace(program=SimpleNamespace(spec=SimpleNamespace(num_classes=2)))
+    assert Forgetting.begin(run, session, data, initial) is None
+    assert lines == ["old classes: train_reader has an order of its own; what is forgotten is not measured"]
+    with pytest.raises(ConfigError, match="new_classes='mean': train_reader gives images in its own order only; use"):
+        open_initial_weights(run, None, data)
 
 
 @pytest.mark.parametrize("found, reason", [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plsc.data import Loader, LoaderOptions, SourceDataset
-from plsc.data.listed import ListedSampler
+from plsc.data.listed import ListedSampler, images_of
 from plsc.engine.program.labelled import build_labelled, embed
 from plsc.engine.program.session import Session
 from plsc.engine.run.run_log import clock
@@ -83,7 +83,7 @@ def _images_of(data, is_new: np.ndarray) -> np.ndarray:
     labels = data.source.known_labels() if isinstance(data, SourceDataset) else None
     if not is_new.any():
         return np.empty(0, np.int64)
-    return np.arange(len(data)) if labels is None else np.flatnonzero(is_new[labels])
+    return np.arange(len(data)) if labels is None else images_of(labels, is_new)
 
 
 def begin_at_means(run: Run, session: Session, new: NewClasses | None) -> None:

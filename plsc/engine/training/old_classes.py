@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plsc.data import Loader, SourceDataset
-from plsc.data.listed import ListedSampler
+from plsc.data.listed import ListedSampler, images_of
 from plsc.engine.program.labelled import LabelledProgram, build_labelled, embed
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
@@ -55,12 +55,15 @@ class Forgetting:
         if initial.new is None:
             return None
         is_old = ~initial.is_new(session.program.spec.num_classes)
-        images = np.empty(0, np.int64) if data.sequential else _sample(data, is_old, run.seed)
+        if data.sequential:
+            run.log.info("old classes: train_reader has an order of its own; what is forgotten is not measured")
+            return None
+        images = _sample(data, is_old, run.seed)
         made = cls(run, data, images, np.empty(0, np.int64), 0)
         features, labels = made._embed(session)
         made._images, made._labels = images[is_old[labels]], labels[is_old[labels]]
         if not len(made._images):
-            run.log.info("old classes: there are no images of them to measure on what is forgotten")
+            run.log.info("old classes: the data have no images of them; what is forgotten is not measured")
             return None
         made._right = _count_right(run, session, features[is_old[labels]], made._labels)
         run.log.info(f"old classes: {made.result(None)}")
@@ -126,7 +129,7 @@ def _sample(data, is_old: np.ndarray, seed: int) -> np.ndarray:
     """At most MOST_IMAGES indices of images of old classes, in rising order; of any classes, where labels are only
     known by reading the images."""
     labels = data.source.known_labels() if isinstance(data, SourceDataset) else None
-    index = np.arange(len(data)) if labels is None else np.flatnonzero(is_old[labels])
+    index = np.arange(len(data)) if labels is None else images_of(labels, is_old)
     if len(index) <= MOST_IMAGES:
         return index
     return np.sort(np.random.default_rng(seed).choice(index, MOST_IMAGES, replace=False))
