@@ -28,6 +28,7 @@ LEAST_ORDER = 1 << 24  # samples; the order of fewer takes less than 64 MB
 LEAST_BYTES = 1 << 30  # of the files; the index of smaller ones takes a few megabytes
 _PLACE, _ORDER = "index", "order"
 _VERSION = 2  # of what sources store
+_OTHERS_SECONDS = 7 * 86400  # not used for so long: an index of another machine, or of another name of this one
 _LOOK_BYTES = 4096  # read in three places of a file
 _READ_WHOLE = 1 << 20  # a smaller file is read as a whole
 
@@ -50,8 +51,13 @@ class Made:
     @property
     def name(self) -> str:
         """The name of the file in the cache: the same for new contents of the same files."""
+        return self.prefix + _node()
+
+    @property
+    def prefix(self) -> str:
+        """How the names begin on all machines, which may share a cache."""
         paths = [os.path.realpath(path) for path in self.paths]
-        return f"{self.kind}-{_digest([platform.node(), paths, list(self.options)])[:24]}"
+        return f"{self.kind}-{_digest([paths, list(self.options)])[:24]}-"
 
     def key(self) -> str:
         """What differs for other contents of the files. Raises DataError if one cannot be read."""
@@ -78,6 +84,7 @@ def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
     try:
         with open_directory(user_cache(_PLACE)) as cache:
             found = array_file.read(cache, made.name, key)
+            array_file.mark_used(cache, made.name)
             how = "kept from before"
             if found is None:
                 with cache.locked(f"lock-{made.name}"):
@@ -100,14 +107,15 @@ def share_order(key: Sequence[Any], count: int, draw: Callable[[], np.ndarray]) 
     """
     if count < LEAST_ORDER:
         return draw()
-    digest = _digest([_VERSION, platform.node(), count, *key])
-    name = f"{_ORDER}-{digest[:24]}"
+    digest = _digest([_VERSION, count, *key])
+    prefix = f"{_ORDER}-{_node()}-"
+    name = prefix + digest[:24]
     try:
         with open_directory(user_cache(_PLACE)) as cache:
             with cache.locked(f"lock-{_ORDER}"):
                 found = array_file.read(cache, name, digest)
                 if found is None:
-                    array_file.remove_unused(cache, f"{_ORDER}-", keep=name)
+                    array_file.remove_unused(cache, prefix, keep=name)
                     array_file.write(cache, name, digest, Arrays({_ORDER: draw()}))
                     found = array_file.read(cache, name, digest)
             return draw() if found is None else found.arrays[_ORDER]
@@ -118,6 +126,7 @@ def share_order(key: Sequence[Any], count: int, draw: Callable[[], np.ndarray]) 
 def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays]) -> Arrays:
     """Build the index, store it and map it. Raises OSError, DataError."""
     array_file.remove_unused(cache, f"{made.name}.", keep="")  # of killed processes
+    array_file.remove_unused(cache, made.prefix, keep=made.name, seconds=_OTHERS_SECONDS)  # of containers that are gone
     content = build()
     if made.key() != key:
         raise DataError(f"{', '.join(made.paths)!r:.300}: has changed while it was indexed; nobody may write to it")
@@ -149,6 +158,10 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0  # said by the one who reads it
+
+
+def _node() -> str:
+    return _digest([platform.node()])[:8]
 
 
 def _digest(value: list) -> str:

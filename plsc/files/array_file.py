@@ -13,6 +13,7 @@ import mmap
 import os
 import secrets
 import struct
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,18 +107,17 @@ def _crc(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data)
 
 
-def remove_unused(directory: Directory, prefix: str, keep: str) -> None:
-    """Remove files that begin with ``prefix`` and that no process has mapped, all but ``keep``. Raises OSError."""
+def remove_unused(directory: Directory, prefix: str, keep: str, seconds: float = 0.0) -> None:
+    """Remove files that begin with ``prefix`` and that no process has mapped, all but ``keep``.
+
+    seconds: only those that were not written or marked by ``mark_used`` for so long. Raises OSError.
+    """
     for name in os.listdir(directory.handle):
-        if not name.startswith(prefix) or name == keep:
-            continue
-        handle = directory.open_file(name)
-        if handle is None:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            directory.remove(name)
-        except (BlockingIOError, FileNotFoundError):
-            pass  # mapped; or removed by another process meanwhile
-        finally:
-            os.close(handle)
+        if name.startswith(prefix) and name != keep:
+            directory.remove_unlocked(name, time.time() - seconds)
+
+
+def mark_used(directory: Directory, name: str) -> None:
+    """Set the time of the last use of a file to now, if that is possible."""
+    with contextlib.suppress(OSError):
+        os.utime(name, dir_fd=directory.handle, follow_symlinks=False)

@@ -70,6 +70,25 @@ class Directory:
         os.chmod(name, mode, dir_fd=self.handle)
         os.replace(name, final, src_dir_fd=self.handle, dst_dir_fd=self.handle)
 
+    def remove_unlocked(self, name: str, before: float) -> None:
+        """Remove a file that no process has locked (flock), and that was last changed before that time.
+
+        Opened for writing, as network file systems demand for an exclusive lock. A file that cannot be locked or
+        removed stays.
+        """
+        try:
+            handle = os.open(name, os.O_RDWR | _FILE, dir_fd=self.handle)
+        except OSError:  # it is gone, or another user's
+            return
+        try:
+            if os.fstat(handle).st_mtime <= before:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.remove(name)
+        except OSError:
+            pass
+        finally:
+            os.close(handle)
+
     def remove(self, name: str) -> None:
         os.unlink(name, dir_fd=self.handle)
 

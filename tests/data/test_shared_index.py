@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from pathlib import Path
@@ -207,3 +208,22 @@ def stream(order: SampleOrder) -> list[int]:
 
 def order_files(cache: Path) -> list[str]:
     return [each.name for each in cache.iterdir() if each.name.startswith("order-")]
+
+
+def test_machines_that_share_a_cache_have_an_index_each(tmp_path, cache, monkeypatch):
+    """A name that was not used for a week is that of a container that is gone."""
+    settings = {"dataset_dir": str(write_records(tmp_path / "data", insightface(PICTURES, LABELS)))}
+
+    def files() -> list[str]:
+        return sorted(each.name for each in cache.iterdir() if each.name.startswith("recordio-"))
+
+    opened(settings)
+    (first,) = files()
+    for name, count in (("other", 2), ("third", 3)):
+        monkeypatch.setattr("platform.node", lambda name=name: name)
+        assert "made now" in opened(settings)[1][-1] and len(files()) == count
+    gc.collect()  # the sources refer to themselves
+    os.utime(cache / first, (1000, 1000))
+    monkeypatch.setattr("platform.node", lambda: "fourth")
+    opened(settings)
+    assert len(files()) == 3 and first not in files()

@@ -95,3 +95,13 @@ def test_what_nobody_maps_is_removed(cache):
     del used
     array_file.remove_unused(cache, "order-", keep="order-3")
     assert sorted(os.listdir(cache.path)) == ["order-3", "other"]
+
+
+def test_what_was_used_lately_is_kept(cache):
+    for name in ("x-1", "x-2", "x-3"):
+        array_file.write(cache, name, "key", CONTENT)
+        os.utime(cache.path / name, (1000, 1000))
+    array_file.mark_used(cache, "x-2")
+    array_file.mark_used(cache, "x-none")
+    array_file.remove_unused(cache, "x-", keep="x-3", seconds=3600)
+    assert sorted(os.listdir(cache.path)) == ["x-2", "x-3"]

@@ -60,7 +60,8 @@ def read_values(path: str) -> ImageValues:
         labels = _read_heads(scanner, number, offset, size)
         if np.any(number[1:] <= number[:-1]):  # LMDB sorts them as text
             order = np.argsort(number, kind="stable")
-            number, offset, size, labels = (some[order] for some in (number, offset, size, labels))
+            for some in (number, offset, size, labels):  # in place, one after the other: memory for 50 million
+                some[:] = some[order]
             twice = np.flatnonzero(number[1:] == number[:-1])
             if len(twice):
                 raise DataError(f"{shown(path)}: has the key {number[twice[0]]} twice, with zeros in front")
