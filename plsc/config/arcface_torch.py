@@ -151,7 +151,7 @@ def _settings(path: str, given: Mapping[str, Any], ranks: int) -> dict[str, Any]
                        **_loss(path, given["margin_list"])},
         "data": {"num_workers": given["num_workers"]},
     }  # fmt: skip
-    if given["interclass_filtering_threshold"] > 0:  # 0 turns it off there
+    if given["interclass_filtering_threshold"]:  # 0 turns it off there
         settings["classifier"]["filter_above"] = given["interclass_filtering_threshold"]
     if given["rec"] == "synthetic":
         settings["data"].update(dataset="synthetic", train_image_num=given.get("num_image"))
