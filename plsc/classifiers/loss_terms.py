@@ -31,6 +31,7 @@ class Terms:
     without the factor scale. ``penalty``, ``penalty_slope``: what is added to the loss of each feature, and its
     derivative by the norm. ``others``: a function of cosines [R, G] with other classes -> (their replacements, the
     derivative by them). Values that the loss does not define are None. ``smoothing``: ClassifierSpec.label_smoothing.
+    ``weight``: the factor of each feature's cross entropy, without the penalty.
     """
 
     logit: Any
@@ -40,20 +41,21 @@ class Terms:
     penalty_slope: Any = None
     others: Callable | None = None
     smoothing: float = 0.0
+    weight: Any = None
 
 
 class LossTerms:
-    """``spec.loss`` in the program of ``env``'s rank. ``step`` [1] int64 counts the steps.
+    """``spec.loss`` in the program of ``env``'s rank. ``step`` [1] int64 counts the steps. ``weight``: see Terms.
 
     ``changes``: [(state of the loss, its next value)], known after ``compute``; the caller assigns them.
     """
 
-    def __init__(self, spec, env, step=None):
+    def __init__(self, spec, env, step=None, weight=None):
         self.normalised = spec.loss.normalised
         self.scale = spec.scale if self.normalised else 1.0
         self.smoothing = spec.label_smoothing
         self.changes: list[tuple[Any, Any]] = []
-        self._filter_above = spec.filter_above
+        self._filter_above, self._weight = spec.filter_above, weight
         self._loss = CheckedLoss(spec.loss)
         self._env, self._step, self._seed = env, step, spec.seed
         self._splits_classes = spec.model_parallel and env.world_size > 1
@@ -86,7 +88,7 @@ class LossTerms:
             others = _Filter(self._filter_above, others)
         cosine, *slopes = values
         logit = cosine if self.scale == 1.0 else self.scale * cosine
-        return Terms(*map(_float32, (logit, *slopes, *penalty)), others, self.smoothing)
+        return Terms(*map(_float32, (logit, *slopes, *penalty)), others, self.smoothing, self._weight)
 
     def _global_batch(self, target: TargetClass, position) -> Batch:
         states = {name: paddle.cast(state, "float64") for name, state in self._states.items()}

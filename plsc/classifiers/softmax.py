@@ -62,17 +62,20 @@ class Softmax:
             total, count = more[0], more[1] + 1.0  # the target class is one more
             share = terms.smoothing / count
             nll = nll + terms.smoothing * (target_logit - (scale * total + target_logit) / count)
+        by_cosine = scale / divisor  # the factor between d nll / d logit and d loss / d cosine
+        if terms.weight is not None:
+            nll, by_cosine = nll * terms.weight, by_cosine * terms.weight
         if terms.penalty is not None:
             nll = nll + terms.penalty
         self.loss = paddle.reshape(paddle.sum(nll) / divisor, [1])
-        one_minus_p = paddle.where(log_odds < 0.0, small, zero + 1.0) / (1.0 + small) * (scale / divisor)
+        one_minus_p = paddle.where(log_odds < 0.0, small, zero + 1.0) / (1.0 + small) * by_cosine
         self.max = sums.max
         others_factor = paddle.exp(sums.max - global_max) / exp_sum * one_minus_p
         self.excess, by_target = None, -one_minus_p  # d loss / d logit of the target class, times scale
         if terms.smoothing:
-            each = share * (scale / divisor)
+            each = share * by_cosine
             self.excess, others_factor = others_factor / each, each
-            by_target = by_target + (terms.smoothing - share) * (scale / divisor)
+            by_target = by_target + (terms.smoothing - share) * by_cosine
         self.others_factor = paddle.unsqueeze(others_factor, 1)
         self.target_factor = paddle.unsqueeze(by_target * terms.slope * owned, 1)
         by_norm = [] if terms.norm_slope is None else [by_target * terms.norm_slope]

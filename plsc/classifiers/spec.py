@@ -29,6 +29,7 @@ class ClassifierSpec:
     calc_acc: bool = False
     filter_above: float | None = None  # other classes with a larger cosine do not count in the step
     label_smoothing: float = 0.0  # the part of the target's probability that all classes of the step share
+    weighted: bool = False  # each feature's cross entropy has a factor, StepContext.weight
     half: bool = False  # matrix products of features and rows in float16 (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
     compiled: bool = True  # use plsc.rows.row_kernels for sampled rows where available
@@ -43,14 +44,14 @@ class ClassifierSpec:
         """Whether the loss is computed by margin_cross_entropy: on GPUs, for a loss that is fully described by three
         margins."""
         more = any(self.loss.overrides(method) for method in ("states", "others", "penalty"))
-        more = more or self.filter_above is not None or self.label_smoothing > 0.0
+        more = more or self.filter_above is not None or self.label_smoothing > 0.0 or self.weighted
         return env.on_gpu and self.loss.kernel_margins is not None and not more
 
     def without_kernel(self, env: Environment) -> str | None:
         """A line for the log where a GPU computes the loss by plain operations, else None."""
         if not env.on_gpu or self.uses_kernel(env):
             return None
-        also = "".join(f" with {name}" for name in ("filter_above", "label_smoothing") if getattr(self, name))
+        also = "".join(f" with {name}" for name in ("filter_above", "label_smoothing", "weighted") if getattr(self, name))
         return (
             f"classifier.loss_type: {type(self.loss).__name__}{also} is more than three margins, so this GPU computes "
             "it by plain operations and not by Paddle's kernel margin_cross_entropy: slower, with more memory"
@@ -87,7 +88,8 @@ class StepContext:
     ``step`` [1] int64 counts the steps; it seeds the sample and a loss's random numbers (None where there are none).
     ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller divides), so that the backbone's float16 gradients
     do not underflow. ``block_rows``: process this many rows at a time; None: all at once, as the GPU kernel needs it.
-    ``move``, if given, updates the rows in the backward pass, see PlainHead.
+    ``move``, if given, updates the rows in the backward pass, see PlainHead. ``weight`` [B], if given: the factor of
+    each feature's cross entropy.
     """
 
     spec: ClassifierSpec
@@ -97,6 +99,7 @@ class StepContext:
     loss_scale: Any = None
     block_rows: int | None = None
     move: Callable | None = None
+    weight: Any = None
 
     @property
     def uses_kernel(self) -> bool:

@@ -63,7 +63,10 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
         valid = paddle.logical_and(head_labels >= 0, head_labels < spec.num_classes)
         labels = Labels(remapped, valid, position)
         return _finish(gpu_head.gpu_head(head_feature, blocks, all_rows, labels, context, divisor), divisor, context)
-    loss = LossTerms(spec, env, context.step)
+    weight = context.weight
+    if weight is not None and spec.model_parallel:
+        weight = collectives.all_gather(weight, env.world_size)
+    loss = LossTerms(spec, env, context.step, weight)
     head = PlainHead(head_feature, blocks, rows, position, loss, context.move)
     output = head.run(divisor, shard.world_size, spec.calc_acc)
     if context.loss_scale is not None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.dist import forked
-from tests.dist.tiny_run import make_entry
+from tests.dist.tiny_run import CLASSES, make_entry
 
 GLOBAL_BATCH, HALF, STEPS = 12, 3, 6
 USUAL = {
@@ -33,10 +33,14 @@ def main() -> None:
     import plsc.engine.actions  # noqa: F401  loads Paddle once, for all forks
 
     cwd, report = Path(sys.argv[1]), {}
+    factors = cwd / "factors.txt"
+    factors.write_text("".join(f"{0.5 + label / CLASSES}\n" for label in range(CLASSES)))
 
     def run(loss: str, name: str, world_size: int, steps: int) -> None:
         batch = {"train_steps": steps, "train_batch_size": GLOBAL_BATCH // world_size}
         options = {**USUAL, "classifier.loss_type": loss, "classifier.loss_options": LOSSES[loss][1], **batch}
+        if loss == "toy":
+            options["classifier.class_weights"] = str(factors)
         where = cwd / loss / name
         codes = forked.run(world_size, cwd, lambda rank: make_entry(where, options, plain=True).train())
         report.setdefault(f"{loss} {name}", []).extend(codes)

@@ -30,7 +30,10 @@ LOSSES = {  # name: (formula, loss_type, its options, keys of ``classifier``)
     "smoothed": (reference.ArcFace, "arcface", {}, {"margin2": 0.3, "label_smoothing": 0.2}),
     "all at once": (reference.CurricularFace, "curricularface", {"alpha": 0.2},
                     {"margin2": 0.3, "filter_above": 0.5, "label_smoothing": 0.1}),
+    "weighted": (reference.MagFace, "magface", {"shortest": 3.0, "longest": 6.0, "penalty_weight": 2.0},
+                 {"label_smoothing": 0.1, "class_weights": "factors.txt"}),
 }  # fmt: skip
+FACTORS = np.linspace(0.3, 3.0, 101)  # of the classes of a weighted loss
 # name: number of classes, steps, more options of the case. 29 and 101 are divided unevenly on any number of ranks.
 SAMPLED = {"classifier": {"sample_ratio": 0.2}}
 WAYS = {
@@ -55,6 +58,8 @@ def case_of(loss, way):
     num_classes, steps, more = WAYS[way]
     classifier = {"loss_type": loss_type, "loss_options": options, "scale": SCALE, **keys}
     more = {**more, "classifier": {**classifier, **more.get("classifier", {})}}
+    if "class_weights" in keys:
+        more["class_weights"] = FACTORS
     return make_case(f"{loss} {way}", num_classes, steps, **more)
 
 
@@ -101,6 +106,8 @@ def steps_of(loss, case, start, first_weight, samples):
         kept = samples[step] if samples else np.arange(len(values[2]))
         label = np.searchsorted(kept, case["labels"][step])
         feature = image @ values[0] + values[1]
+        if "class_weights" in keys:
+            formula.weight = FACTORS[case["labels"][step]]
         value, dfeature, dkept = reference.loss_and_gradients(formula, feature, values[2][kept], label, step + 1)
         drows = np.zeros_like(values[2])
         drows[kept] = dkept

@@ -17,6 +17,7 @@ from plsc.config.user_objects import UserObjects
 from plsc.engine.program.averages import begin_averages
 from plsc.engine.program.build import BuildOptions, build_train, make_spec
 from plsc.engine.program.session import Session
+from plsc.engine.training.class_weights import ClassWeights
 from plsc.models import BaseModel
 from plsc.optim.gradients import BUCKET_BYTES
 from plsc.parallel.group import connected_group
@@ -73,6 +74,8 @@ def run_case(env, case):
         kinds = {op.kind for op in program_view.operations(program.main)}
         assert ("while" in kinds) == (case["global_batch"] > program.shard.num_sample)
     session = Session(program, env, seed=7)
+    if "class_weights" in case:
+        session.class_weights = ClassWeights(case["class_weights"].astype("float32"))
     session.start(connected_group(env))
     begin_averages(session)
     backbone = [name for name in program.replicated if name in [p.name for p in program.parameters]]

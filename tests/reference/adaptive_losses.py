@@ -31,6 +31,8 @@ class Formula:
         self.scale, self.seed = scale, seed
         self.states = dict(self.states)
         self.filter_above, self.smoothing = options.pop("filter_above", np.inf), options.pop("label_smoothing", 0.0)
+        options.pop("class_weights", None)
+        self.weight = 1.0  # [G]: the factors of the features' classes
         self.options = {**self.defaults, **options}
 
     def fixed(self, cosine, norm, step):
@@ -54,7 +56,7 @@ class Formula:
         norm = np.linalg.norm(feature, axis=1)
         logits = self.filtered(cosine, fixed)
         logits[own] = self.target(cosine[own], norm, fixed)
-        return (self.entropy(self.scale * logits, label) + self.penalty(norm)).mean()
+        return (self.weight * self.entropy(self.scale * logits, label) + self.penalty(norm)).mean()
 
     def filtered(self, cosine, fixed):
         """``others``, where it is 0 above ``filter_above``."""
@@ -185,11 +187,11 @@ def loss_and_gradients(formula, feature, rows, label, step):
     fixed = formula.fixed(target, norm, step)
     logits = formula.filtered(cosine, fixed)
     logits[own] = formula.target(target, norm, fixed)
-    nll = formula.entropy(formula.scale * logits, label)
+    nll = formula.weight * formula.entropy(formula.scale * logits, label)
     shifted = formula.scale * (logits - logits.max(1, keepdims=True))
     dlogits = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
     dlogits -= formula.wanted(logits.shape, label)
-    dlogits *= formula.scale / len(label)
+    dlogits *= formula.scale / len(label) * np.broadcast_to(formula.weight, len(label))[:, None]
     dcosine = dlogits * slope(lambda moved: formula.filtered(moved, fixed), cosine)
     turns = np.abs(target) < 1.0 - 1e-9  # a vector on its centre, or opposite to it, has no direction to turn to
     inner = np.where(turns, target, 0.0)

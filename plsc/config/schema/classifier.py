@@ -52,6 +52,11 @@ class Classifier:
         0.0, "The part of the target probability that all classes of the step share equally, the target class "
         "included; with sampling these are the sampled ones.", within="[0, 1)",
     )  # fmt: skip
+    class_weights: str | None = option(
+        None, "A text file with a number above 0 for each class, one per line in the order of the labels: the factor "
+        "of the cross entropy of its images. The loss stays the mean over the batch, so factors of mean 1 keep its "
+        "size. null: all 1.", filled=True,
+    )  # fmt: skip
     filter_above: float | None = option(
         None, "Other classes whose cosine with a feature is larger do not count for it in this step: their cosine "
         "becomes the constant 0. Such a class may be the same identity under another label. null: all count.",

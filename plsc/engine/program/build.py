@@ -108,6 +108,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         calc_acc=config.calc_acc,
         filter_above=section.filter_above,
         label_smoothing=section.label_smoothing,
+        weighted=section.class_weights is not None,
         half=config.mixed_precision.enabled,
         storage=section.storage,
         compiled=section.compiled,
@@ -160,7 +161,9 @@ def build_train(
             feeds.update(updates.feeds)
             if block_rows is not None and _can_update_in_backward(config, env):
                 move = rows.mover(updates.rows)
-        context = StepContext(spec, shard, env, step, loss_scale, block_rows, move)
+        if spec.weighted:
+            feeds["class_weight"] = paddle.static.data("class_weight", [config.train_batch_size], "float32")
+        context = StepContext(spec, shard, env, step, loss_scale, block_rows, move, feeds.get("class_weight"))
         output = classify(feature, inputs["label"], rows, context)
         if config.distill.model:
             feeds[TEACHER] = paddle.static.data(TEACHER, [config.train_batch_size, feature.shape[1]], "float32")

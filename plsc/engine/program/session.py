@@ -42,6 +42,7 @@ class Session:
         if program.rows.touched is not None:
             self.history = RowHistory(program.optimizers.rows, program.rows.weight_decay)
         self._blocks = _BlockPrograms(program)
+        self.class_weights: Any = None  # plsc.engine.training.class_weights.ClassWeights, if the settings name them
 
     def start(self, group: Group) -> None:
         """Initialise all variables and check that replicated variables are equal on every rank."""
@@ -66,6 +67,8 @@ class Session:
             self.bring_rows_up_to_date()
         feed = {**inputs, "learning_rate": np.array([learning_rate], np.float32)}
         feed["stop"] = np.array([stop], np.float32)
+        if self.class_weights is not None:
+            feed["class_weight"] = self.class_weights.of(inputs["label"])
         if self.history is not None:
             feed["row_table"] = self.history.table()
             feed["window_step"] = np.array([self.history.steps], np.int64)

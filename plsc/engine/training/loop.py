@@ -35,6 +35,7 @@ from plsc.engine.training.before import (
     log_which_weights,
     require_embedding_size,
 )
+from plsc.engine.training.class_weights import read_class_weights
 from plsc.engine.training.initial_weights import load_initial_weights, open_initial_weights
 from plsc.engine.training.meter import Meter
 from plsc.engine.training.new_classes import begin_at_means, read_new_classes
@@ -124,6 +125,7 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     request = StopRequest()
     # loaders fork their workers before the executor has threads
     with _loader(run, data, steps, order, request) as loader, read_new_classes(run, data, initial, request) as images:
+        session.class_weights = read_class_weights(run)
         session.start(run.group)
         if config.use_onednn and not run.env.on_gpu:
             for built in filter(None, (program, evaluation)):
