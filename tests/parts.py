@@ -58,9 +58,9 @@ ONCE = _in_rooms({
     "data": "readers stuck_data",
     "dist": "consistency containers extensions finetuning frozen_runs initial optimizers own_losses_resumed own_metric "
     "readers remote run_dirs saver unverified verification_sets",
-    "engine": "balanced_run best best_class consistency distill evaluate grace interop left_open loss_is_finite "
-    "memory_check old_classes one_run own_source plan renumbered_data resizing result sets_check "
-    "stored_settings verification_check",
+    "engine": "balanced_run best best_class class_weights consistency distill evaluate grace interop left_open "
+    "loss_is_finite memory_check old_classes one_run own_source plan renumbered_data resizing result "
+    "sets_check stored_settings verification_check",
     "optim": "average",
     "evaluation": "memory page_in_browser pair_sets",
     "losses": "page",

@@ -51,7 +51,8 @@ class ClassifierSpec:
         """A line for the log where a GPU computes the loss by plain operations, else None."""
         if not env.on_gpu or self.uses_kernel(env):
             return None
-        also = "".join(f" with {name}" for name in ("filter_above", "label_smoothing", "weighted") if getattr(self, name))
+        names = "filter_above", "label_smoothing", "weighted"
+        also = "".join(f" with {name}" for name in names if getattr(self, name))
         return (
             f"classifier.loss_type: {type(self.loss).__name__}{also} is more than three margins, so this GPU computes "
             "it by plain operations and not by Paddle's kernel margin_cross_entropy: slower, with more memory"
