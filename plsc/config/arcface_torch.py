@@ -33,7 +33,8 @@ def _resnet(depth: int) -> dict[str, Any]:
 
 def _vit(size: str, drop_path: float, mask_ratio: float) -> dict[str, Any]:
     """Every mask_ratio above 0 is 0.1 there (backbones/vit.py)."""
-    return {"name": f"ViT-{size}", "options": {"drop_path": drop_path, "mask_ratio": mask_ratio}}
+    options = {"drop_path": drop_path, "mask_ratio": mask_ratio}
+    return {"name": f"ViT-{size}", "recompute": size in "BL", "options": options}  # using_checkpoint there
 
 
 # network: the section ``model``

@@ -17,6 +17,7 @@ from plsc.checkpoint import TensorSpec
 from plsc.errors import CheckpointError, ConfigError, DataError
 from plsc.files.torch_file import Tensor, TorchFile
 from plsc.parallel.shards import class_range
+from plsc.weights.momentum import class_momentum
 
 HOME, WEIGHT = "state_dict_softmax_fc", "weight"
 _FILE = re.compile(r"checkpoint_gpu_(\d{1,5})\.pt")
@@ -37,6 +38,13 @@ class Rows(Protocol):
     def blocks(self, first: int, last: int) -> Iterator[np.ndarray]:
         """float32 [n, E] blocks of the classes [first, last), in order."""
 
+    def momentum_blocks(self, first: int, last: int) -> Iterator[np.ndarray]:
+        """float32 [n, E] blocks of their momentum; zeros where there is none."""
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether some momentum is known."""
+
 
 @dataclass(frozen=True)
 class ArrayRows:
@@ -44,6 +52,7 @@ class ArrayRows:
 
     array: np.ndarray
     files = 1
+    has_momentum = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -55,6 +64,11 @@ class ArrayRows:
         for row in range(first, last, BLOCK_ROWS):
             yield np.ascontiguousarray(self.array[row : min(last, row + BLOCK_ROWS)], np.float32)
 
+    def momentum_blocks(self, first: int, last: int) -> Iterator[np.ndarray]:
+        """See Rows."""
+        for row in range(first, last, BLOCK_ROWS):
+            yield np.zeros((min(BLOCK_ROWS, last - row), self.array.shape[1]), np.float32)
+
 
 @dataclass(frozen=True)
 class RankFiles:
@@ -63,6 +77,7 @@ class RankFiles:
     paths: tuple[str, ...]
     starts: tuple[int, ...]
     embedding_size: int
+    has_momentum: bool = False  # in all files
 
     @property
     def files(self) -> int:
@@ -82,7 +97,8 @@ class RankFiles:
                 f"file of each rank; found only those of {str(ranks)[:80]}"
             )
         paths = tuple(os.path.join(folder, f"checkpoint_gpu_{rank}.pt") for rank in ranks)
-        shapes = [_read(one, lambda tensor: tensor.shape) for one in paths]
+        told = [_read(one, lambda tensor, momentum: (tensor.shape, momentum is not None)) for one in paths]
+        shapes = [shape for shape, _ in told]
         classes = sum(shape[0] for shape in shapes)
         for rank, shape in enumerate(shapes):
             size = classes // len(paths) + (rank < classes % len(paths))
@@ -92,7 +108,7 @@ class RankFiles:
                     f"{[size, shapes[0][1]]} of {classes} classes: the files are not of one run"
                 )
         starts = tuple(int(start) for start in np.cumsum([0, *(shape[0] for shape in shapes)]))
-        return cls(paths, starts, shapes[0][1])
+        return cls(paths, starts, shapes[0][1], all(momentum for _, momentum in told))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -101,22 +117,38 @@ class RankFiles:
 
     def blocks(self, first: int, last: int) -> Iterator[np.ndarray]:
         """See Rows. Reads the classes of one file at a time."""
+        for path, low, high in self._parts(first, last):
+            yield from ArrayRows(_read(path, lambda tensor, momentum: tensor.read())).blocks(low, high)
+
+    def momentum_blocks(self, first: int, last: int) -> Iterator[np.ndarray]:
+        """See Rows."""
+        for path, low, high in self._parts(first, last):
+            array = _read(path, lambda tensor, momentum: momentum.read()) if self.has_momentum else None
+            if array is None:
+                yield np.zeros((high - low, self.embedding_size), np.float32)
+            elif not np.isfinite(array).all():
+                raise CheckpointError(f"{path}: the momentum of its classes holds numbers that are not finite")
+            else:
+                yield from ArrayRows(array).blocks(low, high)
+
+    def _parts(self, first: int, last: int) -> Iterator[tuple[str, int, int]]:
+        """(file, first row in it, row after the last) for the classes [first, last)."""
         for path, start, end in zip(self.paths, self.starts, self.starts[1:]):
             low, high = max(first, start), min(last, end)
             if low < high:
-                array = _read(path, lambda tensor: tensor.read())
-                yield from ArrayRows(array).blocks(low - start, high - start)
+                yield path, low - start, high - start
 
 
 def _read(path: str, use):
-    """``use`` of the tensor of a rank's classes. Raises CheckpointError that names the file."""
+    """``use`` of the tensors of a rank's classes and of their momentum, None without it. Raises CheckpointError that
+    names the file."""
     try:
         with TorchFile(path) as file:
             home = file.value.get(HOME) if isinstance(file.value, dict) else None
             tensor = home.get(WEIGHT) if isinstance(home, dict) else None
             if not isinstance(tensor, Tensor) or not tensor.is_float or len(tensor.shape) != 2 or not tensor.shape[1]:
                 raise DataError(f"holds no classes: {HOME}.{WEIGHT} [classes, embedding] of floats is missing")
-            return use(tensor)
+            return use(tensor, class_momentum(file.value, tensor.shape))
     except DataError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except OSError as error:
@@ -124,7 +156,7 @@ def _read(path: str, use):
 
 
 class CentreShard:
-    """The classes [first, last) as a shard of ours (a ShardSource); their momentum begins at zero."""
+    """The classes [first, last) as a shard of ours (a ShardSource)."""
 
     def __init__(self, rows: Rows, first: int, last: int) -> None:
         self._rows, self._first, self._last = rows, first, last
@@ -136,12 +168,11 @@ class CentreShard:
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
         """As ShardSource has it."""
-        at = 0
-        for block in self._rows.blocks(self._first, self._last):
-            yield "weight", at, block
-            at += len(block)
-        for at in range(0, self._shape[0], BLOCK_ROWS):
-            yield "velocity", at, np.zeros((min(BLOCK_ROWS, self._shape[0] - at), self._shape[1]), np.float32)
+        for name, blocks in (("weight", self._rows.blocks), ("velocity", self._rows.momentum_blocks)):
+            at = 0
+            for block in blocks(self._first, self._last):
+                yield name, at, block
+                at += len(block)
 
 
 def shards_of(rows: Rows | None) -> list[CentreShard]:

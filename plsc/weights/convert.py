@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ class Converted:
 
     settings: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    momentum: dict[str, np.ndarray] | None = None  # by our names, of those parameters that have one
 
 
 def convert(source: Source, image_shape: list[int] | None = None) -> Converted:
@@ -28,10 +30,9 @@ def convert(source: Source, image_shape: list[int] | None = None) -> Converted:
     net, shapes = source.kind.net, source.shapes
     try:
         _require_fit(net.expected(shapes), source)
-        arrays: dict[str, np.ndarray] = {}
-        for layer in net.layers(shapes):
-            arrays.update(_converted(layer, source.arrays))
-        return with_input(net.settings(shapes, image_shape), arrays, source.kind, net.first)
+        settings, layers = net.settings(shapes, image_shape), net.layers(shapes)
+        found = with_input(settings, _all_converted(layers, source.arrays), source.kind, net.first)
+        return found if source.momentum is None else dataclasses.replace(found, momentum=_momentum(source, layers))
     except DataError as error:
         raise CheckpointError(f"{source.path}: {error}") from None
 
@@ -53,6 +54,20 @@ def with_input(settings: dict[str, Any], arrays: dict[str, np.ndarray], kind: Ki
     if kind.projection != "shape":
         options["projection"] = kind.projection
     return Converted({**settings, "options": options}, arrays)
+
+
+def _momentum(source: Source, layers: list[Layer]) -> dict[str, np.ndarray]:
+    """Turned as the parameters are, {our variable: array}."""
+    stored = source.momentum or {}
+    whole = {name: stored.get(name, np.zeros_like(array)) for name, array in source.arrays.items()}
+    turned = with_input({"options": {}}, _all_converted(layers, whole), source.kind, source.kind.net.first).arrays
+    own = {ours for layer in layers for ours, theirs in layer.tensors() if theirs in stored}
+    return {name: array for name, array in turned.items() if name in own}
+
+
+def _all_converted(layers: list[Layer], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{our variable: array} of all layers."""
+    return {name: array for layer in layers for name, array in _converted(layer, arrays).items()}
 
 
 def _converted(layer: Layer, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

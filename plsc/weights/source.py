@@ -14,6 +14,7 @@ from plsc.files import safe_open
 from plsc.files.torch_file import OLD_MAGIC, Tensor, TorchFile
 from plsc.weights import pdparams
 from plsc.weights.kinds import ADAFACE, ARCFACE, KINDS, MAGFACE, PLSC24, Kind, families
+from plsc.weights.momentum import backbone_momentum
 from plsc.weights.pdparams import Array
 
 HOMES = ("state_dict_backbone", "state_dict")  # where a checkpoint with more in it has the weights
@@ -25,7 +26,8 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True)
 class Source:
-    """A model as its project stores it. arrays: {name without its prefix: array}. unused: names of other tensors."""
+    """A model as its project stores it. arrays: {name without its prefix: array}. unused: names of other tensors.
+    momentum: of those parameters that have one, by the names of arrays; None without any."""
 
     path: str
     kind: Kind
@@ -34,6 +36,7 @@ class Source:
     epoch: int = 0
     step: int = 0
     centres: np.ndarray | None = None  # [C, E], if the file has all of them
+    momentum: dict[str, np.ndarray] | None = None
 
     def with_kind(self, kind: Kind) -> Source:
         """A copy with another kind."""
@@ -72,7 +75,29 @@ def _read_torch(path: str, value: Any, kind: Kind | None) -> Source:
         centres = _read_float32(ADAFACE_HEAD, tensors[ADAFACE_HEAD]).T
         used.add(ADAFACE_HEAD)
     unused = [name for name in tensors if name not in used and not name.endswith(COUNTER)]
-    return Source(path, kind, arrays, unused, _count(value.get("epoch")), _count(value.get("global_step")), centres)
+    momentum = _momentum(value, tensors, prefix, arrays)
+    epoch, step = _count(value.get("epoch")), _count(value.get("global_step"))
+    return Source(path, kind, arrays, unused, epoch, step, centres, momentum)
+
+
+def _momentum(
+    value: Any, tensors: Mapping[str, Tensor], prefix: str, arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray] | None:
+    """That of the tensors of ``arrays``. Raises DataError for one that is not as its parameter."""
+    stored = backbone_momentum(value, tensors)
+    if stored is None:
+        return None
+    found = {}
+    for name, tensor in stored.items():
+        own = name[len(prefix) :]
+        if own in arrays:
+            found[own] = _read_float32(f"{name} (its momentum)", tensor)
+            if found[own].shape != arrays[own].shape:
+                raise DataError(
+                    f"the momentum of tensor {ascii(name)[:80]} is {list(found[own].shape)}, must be "
+                    f"{list(arrays[own].shape)}"
+                )
+    return found
 
 
 def _read_pdparams(path: str, kind: Kind | None) -> Source:

@@ -114,6 +114,7 @@ def test_base_comes_first(tmp_path):
 def test_other_networks(tmp_path, network, name, options):
     settings, _ = convert_arcface_torch(write(tmp_path, CONFIG + f"config.network = {network!r}\n"), 8)
     assert (settings["model"]["name"], settings["model"]["options"]) == (name, options)
+    assert settings["model"].get("recompute", False) == (name == "ViT-L")
     build_model(name, **options)  # each option is one of this model
 
 

@@ -153,6 +153,60 @@ def write_ranks(tmp_path, sizes, classes: np.ndarray) -> list:
 CLASSES = np.random.Generator(np.random.Philox(key=[3, 3])).normal(size=(10, 6)).astype("<f4")
 
 
+def with_momentum(net: OrderedDict, rows: np.ndarray) -> dict:
+    """state_optimizer as torch.optim.SGD has it for two groups; features.weight is not trained there. The momentum of
+    a parameter is twice the parameter."""
+    names = [name for name in net if not name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))]
+    state = {i: {"momentum_buffer": 2 * net[name]} for i, name in enumerate(names) if name != "features.weight"}
+    groups = [{"lr": 0.1, "momentum": 0.9, "params": [*range(len(names))]}, {"lr": 0.1, "params": [len(names)]}]
+    return {"state": {**state, len(names): {"momentum_buffer": 2 * rows}}, "param_groups": groups}
+
+
+def with_optimizer(tmp_path, change=lambda optimizer: None) -> str:
+    """checkpoint_gpu_0.pt and 1 with momentum, of which ``change`` changes something in the second."""
+    for rank in range(2):
+        rows = CLASSES[5 * rank : 5 * rank + 5]
+        optimizer = with_momentum(small(), rows)
+        if rank == 1:
+            change(optimizer)
+        value = {"state_dict_backbone": small(), "state_dict_softmax_fc": OrderedDict(weight=rows),
+                 "state_optimizer": optimizer}  # fmt: skip
+        kit.save(tmp_path / f"checkpoint_gpu_{rank}.pt", value)
+    return str(tmp_path / "checkpoint_gpu_1.pt")
+
+
+def test_momentum_of_sgd_is_taken_over(tmp_path, capsys):
+    main(["import", with_optimizer(tmp_path), "--to", str(tmp_path / "run"), "--channels", "BGR"])
+    assert "10 classes; momentum of backbone and classes as in the file" in capsys.readouterr().out
+    path, manifest = opened(str(tmp_path / "run"))
+    velocity = np.concatenate([block for _, _, block in stored_rows(path, manifest, "velocity")])
+    np.testing.assert_array_equal(velocity, 2 * CLASSES)
+    arrays = checkpoint.read_replicated(path, manifest)
+    trained = [name for name in arrays if name.startswith("velocity.")]
+    assert len(trained) > 60
+    for name in trained:  # turned as the parameters are: the last layer, the channels of the images
+        factor = 0 if name == "velocity.backbone.head.feature_bn.weight" else 2
+        np.testing.assert_array_equal(arrays[name], factor * arrays[name[len("velocity.") :]], err_msg=name)
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda optimizer: optimizer["state"].clear(), "momentum starts at zero"),
+    (lambda optimizer: optimizer["param_groups"].pop(), "momentum starts at zero"),
+    (lambda optimizer: optimizer["param_groups"][0]["params"].pop(), "momentum of classes as in the file"),
+    (lambda optimizer: optimizer["state"].popitem(), "momentum of backbone as in the file"),
+])  # fmt: skip
+def test_momentum_that_is_not_there_is_said(tmp_path, capsys, change, said):
+    main(["import", with_optimizer(tmp_path, change), "--to", str(tmp_path / "run")])
+    assert said in capsys.readouterr().out
+
+
+def test_momentum_of_another_shape_is_refused(tmp_path):
+    path = with_optimizer(tmp_path, lambda optimizer: optimizer["state"][0].update(momentum_buffer=np.ones(3, "<f4")))
+    with pytest.raises(CheckpointError, match=r"the momentum of tensor 'conv1.weight' is \[3\], must be \[4, 3, 3, 3\]"):
+        main(["import", path, "--to", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("sizes, shards", [((3, 3, 2, 2), 4), ((10,), 1), ((2, 2, 1, 1, 1, 1, 1, 1), 5)])
 def test_classes_of_all_ranks_are_one_matrix(tmp_path, sizes, shards):
     paths = write_ranks(tmp_path, sizes, CLASSES)

@@ -40,7 +40,8 @@ def import_model(model: ForeignModel, run_dir: str) -> Imported:
     arrays = dict(model.converted.arrays)
     if model.rows is not None:
         trained = {name: array for name, array in arrays.items() if not name.endswith(("_mean", "_variance"))}
-        arrays.update({f"velocity.{name}": np.zeros_like(array) for name, array in trained.items()})
+        known = model.converted.momentum or {}
+        arrays.update({f"velocity.{name}": known.get(name, np.zeros_like(array)) for name, array in trained.items()})
         arrays["classifier.step"] = np.array([model.step], np.int64)
     with exclusive_run_dir(run_dir, "--to"):
         directory = save_shards(run_dir, model.step, arrays, shards_of(model.rows), _meta(model, distance))
@@ -81,7 +82,10 @@ def _notes(model: ForeignModel, distance: float) -> list[str]:
     if model.rows is None:
         notes.append("no class centres; to train, set init_from: backbone and init_checkpoint")
     else:
-        notes.append(f"{model.rows.shape[0]:,} classes; momentum starts at zero, the position in the data is unknown")
+        told = [what for what, known in (("backbone", model.converted.momentum), ("classes", model.rows.has_momentum))
+                if known]  # fmt: skip
+        momentum = f"momentum of {' and '.join(told)} as in the file" if told else "momentum starts at zero"
+        notes.append(f"{model.rows.shape[0]:,} classes; {momentum}; the position in the data is unknown")
     if model.unused:
         more = ", ..." if len(model.unused) > MAX_NAMED else ""
         named = ", ".join(ascii(name)[1:-1][:60] for name in model.unused[:MAX_NAMED])
