@@ -1,4 +1,4 @@
-"""The stages of a backbone, for ``model.freeze`` and ``lr_factors``: which variables belong to which stage.
+"""The stages of a backbone, for ``model.freeze``, ``lr_factors`` and ``lr_layer_decay``: which variables are in which.
 
 A network declares a stage by building its layers in ``with stage(name)``. What is created there belongs to the stage;
 names of variables are not looked at.
@@ -18,10 +18,11 @@ from plsc.errors import ConfigError
 @dataclass(frozen=True)
 class StageSettings:
     """``freeze``: names of stages that are not trained, or ALL alone. ``lr_factors``: {name of a stage, or HEAD: factor
-    of the learning rate}."""
+    of the learning rate}. ``layer_decay``: the factor of a stage relative to the next one."""
 
     freeze: Collection[str] = ()
     lr_factors: Mapping[str, float] = field(default_factory=dict)
+    layer_decay: float = 1.0
 
     @property
     def freezes_all(self) -> bool:
@@ -70,8 +71,9 @@ class Stages:
         for an unknown stage."""
         self._check_names(model_name)
         values = _variables()
-        for stage, names in self.members.items():
+        for depth, (stage, names) in enumerate(self.members.items(), 1):
             factor = self.settings.lr_factors.get(stage, 1.0)
+            factor *= self.settings.layer_decay ** (len(self.members) - depth)
             if stage in self.settings.freeze:
                 self.frozen.update(names)
             elif factor != 1.0:
@@ -83,6 +85,11 @@ class Stages:
             values[name].trainable = False
 
     def _check_names(self, model_name: str) -> None:
+        if self.settings.layer_decay != 1.0 and len(self.members) < 2:
+            raise ConfigError(
+                f"lr_layer_decay={self.settings.layer_decay}: model {model_name} has no stages to tell apart; "
+                "docs/add_a_backbone.md says how to declare them"
+            )
         stages = ", ".join(self.members) or "none (docs/add_a_backbone.md says how to declare them)"
         for key, names, other in (
             ("model.freeze", self.settings.freeze, ALL), ("lr_factors", self.settings.lr_factors, HEAD)

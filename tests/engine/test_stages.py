@@ -186,6 +186,32 @@ def test_all_leaves_only_the_class_centres():
     assert not any("conv2d_grad" in op.kind for op in program_view.operations(session.program.main))
 
 
+@pytest.mark.once
+def test_the_rate_of_a_stage_is_that_of_the_next_times_the_decay():
+    """As BEiT's layer decay counts, arXiv:2106.08254: the last stage has the full rate; lr_factors multiply."""
+
+    def one_step(more):
+        return moved(make_session(more), 0.05)
+
+    (before, plain), (_, scaled) = one_step({}), one_step({"lr_layer_decay": 0.5, "lr_factors": {"stage1": 3.0}})
+    for name, start in before.items():
+        if not name.endswith(("mean", "variance")):
+            stage = stage_of(name)
+            factor = 1.0 if stage == "head" else 0.5 ** (5 - STAGES.index(stage)) * (3.0 if stage == "stage1" else 1.0)
+            error = 1e-6 * np.abs(plain[name]).max()  # both weights are rounded
+            np.testing.assert_allclose(scaled[name] - start, factor * (plain[name] - start), rtol=1e-4, atol=error)
+
+
+@pytest.mark.once
+def test_a_decay_needs_stages():
+    class Plain(TwoStages):
+        def build_network(self, input, label, is_train=True):
+            return self.fc(input)
+
+    with pytest.raises(ConfigError, match="lr_layer_decay=0.5: model Plain has no stages to tell apart"):
+        make_session({"lr_layer_decay": 0.5}, UserObjects(model=Plain()))
+
+
 @pytest.mark.parametrize("kind", ["dense", "sampled", "sgd"])
 def test_a_step_moves_each_stage_by_its_factor(kind):
     factors = {"first": 0.25, "second": 3.0, "head": 7.0}

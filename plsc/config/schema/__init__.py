@@ -157,6 +157,11 @@ class Settings:
         "class centres. Weight decay follows the learning rate. `model.freeze` keeps a stage as it is.",
         refuse=lr_factors_problem,
     )  # fmt: skip
+    lr_layer_decay: float = option(
+        1.0, "The learning rate of each stage of the backbone is that of the next one times this: 0.75 is usual where "
+        "a ViT is fine-tuned. The last stage, layers of no stage and the class centres have the full rate.",
+        within="(0, 1]",
+    )  # fmt: skip
     lr_reference_batch: int = option(
         512,
         "The learning rate is lr * global batch / lr_reference_batch. PLSC 2.2 used 512, 0.x 1024; set it to your "

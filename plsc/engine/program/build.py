@@ -141,7 +141,7 @@ def build_train(
     with static.building(main, startup):
         inputs = make_inputs(config, config.train_batch_size, with_label=True)
         feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
-        stages = Stages(StageSettings(tuple(config.model.freeze), config.lr_factors))
+        stages = Stages(StageSettings(tuple(config.model.freeze), config.lr_factors, config.lr_layer_decay))
         feature = _build_backbone(config, user_objects, inputs, main, stages)
         backbone = static.persistables(main)
         spec = replace(make_spec(config, feature.shape[1], seed), dry_run=options.dry_run)

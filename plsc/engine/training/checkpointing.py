@@ -148,12 +148,12 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     if saved_seed != run.seed:
         run.log.info(f"{path} was trained with seed {saved_seed}, this run continues with {run.seed}")
     section = _section(manifest, "data")
-    factors = manifest.config.get("lr_factors", {})
-    if factors != run.config.lr_factors:
-        run.log.info(
-            f"{path} was trained with lr_factors={format_value(factors)}, this run continues with "
-            f"{format_value(run.config.lr_factors)}"
-        )
+    for key, before in (("lr_factors", {}), ("lr_layer_decay", 1.0)):
+        before, now = manifest.config.get(key, before), run.config.get(key)
+        if before != now:
+            run.log.info(
+                f"{path} was trained with {key}={format_value(before)}, this run continues with {format_value(now)}"
+            )
     saved_resize = section.get("resize", "refuse")  # earlier versions refused
     if saved_resize != run.config.data.resize:
         run.log.info(
