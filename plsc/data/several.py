@@ -93,9 +93,14 @@ class SeveralSources(Source):
         return " and ".join(source.place for source in self._sources)
 
     def labels(self) -> np.ndarray:
-        """The labels of all parts, int64 [n]."""
-        offsets = zip(self._sources, self._offsets)
-        return np.concatenate([_index_of(source).labels + np.int64(offset) for source, offset in offsets])
+        """The labels of all parts, int32 [n], int64 if they are too large for it."""
+        parts = [_index_of(source).labels for source in self._sources]
+        largest = max(int(labels.max(initial=0)) + offset for labels, offset in zip(parts, self._offsets))
+        found = np.empty(len(self), np.int32 if largest < 2**31 else np.int64)
+        for labels, offset, start in zip(parts, self._offsets, self._starts.tolist()):
+            here = found[start : start + len(labels)]
+            np.add(labels, found.dtype.type(offset), out=here, casting="same_kind")
+        return found
 
     def known_labels(self) -> np.ndarray | None:
         parts = [source.known_labels() for source in self._sources]
