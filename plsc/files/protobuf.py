@@ -18,8 +18,8 @@ VARINT, WIDE, BYTES, NARROW = 0, 1, 2, 5
 
 
 class Reader:
-    """Reads messages with at most ``max_fields`` in total: a field may have two bytes, so gigabytes would take
-    hours."""
+    """Reads messages with at most ``max_fields`` fields and packed integers in total: one may have a byte or two, so
+    gigabytes would take hours, and ten times their memory."""
 
     def __init__(self, max_fields: int) -> None:
         self._max = self._left = max_fields
@@ -28,9 +28,7 @@ class Reader:
         """(number, value) of each field of a message: an int for a varint, else its bytes. Raises DataError."""
         data, at = message(value), 0
         while at < len(data):
-            self._left -= 1
-            if self._left < 0:
-                raise DataError(f"refused: it has more than {self._max:,} fields")
+            self._count(1)
             tag, at = _varint(data, at)
             kind = tag & 7
             if kind == VARINT:
@@ -49,22 +47,28 @@ class Reader:
             at += size
 
 
+    def packed_ints(self, value: Value) -> list[int]:
+        """A repeated int64: a single value, or several packed into one field, each of which counts as a field."""
+        if isinstance(value, int):
+            return [signed(value)]
+        if len(value) > MAX_PACKED:
+            raise DataError(f"refused: a list of integers has {len(value):,} bytes; at most {MAX_PACKED:,} are allowed")
+        found, at = [], 0
+        while at < len(value):
+            one, at = _varint(value, at)
+            found.append(signed(one))
+        self._count(len(found))
+        return found
+
+    def _count(self, fields: int) -> None:
+        self._left -= fields
+        if self._left < 0:
+            raise DataError(f"refused: it has more than {self._max:,} fields")
+
+
 def signed(value: int) -> int:
     """A varint as int64."""
     return value - 2**64 if value >= 2**63 else value
-
-
-def packed_ints(value: Value) -> list[int]:
-    """A repeated int64: a single value, or several packed into one field."""
-    if isinstance(value, int):
-        return [signed(value)]
-    if len(value) > MAX_PACKED:
-        raise DataError(f"refused: a list of integers has {len(value):,} bytes; at most {MAX_PACKED:,} are allowed")
-    found, at = [], 0
-    while at < len(value):
-        one, at = _varint(value, at)
-        found.append(signed(one))
-    return found
 
 
 def text(value: Value) -> str:

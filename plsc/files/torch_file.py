@@ -19,7 +19,7 @@ from plsc.errors import DataError
 from plsc.files import safe_open, stored_zip
 from plsc.files.safe_open import MIB
 from plsc.files.stored_zip import Entry
-from plsc.files.torch_pickle import BFLOAT16, Storage, load, whole_numbers
+from plsc.files.torch_pickle import BFLOAT16, ITEM_BYTES, Storage, load, whole_numbers
 
 _MAX_PICKLE = 64 * MIB  # 200 layers and their optimizer have 1 MB
 OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first bytes of files of torch before 1.6
@@ -46,6 +46,11 @@ class Tensor:
     def is_float(self) -> bool:
         """Whether it holds floats of any size."""
         return self.dtype == BFLOAT16 or np.dtype(self.dtype).kind == "f"
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the data in its dtype."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
     def read(self) -> np.ndarray:
         """The data in C order; bfloat16 becomes float32. Raises DataError for damaged data."""

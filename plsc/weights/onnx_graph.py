@@ -124,7 +124,7 @@ def _attribute(reader: Reader, value: Value) -> tuple[str, Attribute | None]:
         elif number == 5:
             found = _tensor(reader, one)[1]
         elif number == 8:
-            ints += protobuf.packed_ints(one)
+            ints += reader.packed_ints(one)
     return name, ints if ints else found
 
 
@@ -135,13 +135,13 @@ def _tensor(reader: Reader, value: Value) -> tuple[str, np.ndarray]:
     data: list[memoryview] = []
     for number, one in reader.fields(value):
         if number == 1:
-            shape += protobuf.packed_ints(one)
+            shape += reader.packed_ints(one)
         elif number == 2 and isinstance(one, int):
             kind = one
         elif number in (4, 9):  # floats one by one or packed, or the numbers as they are
             data.append(protobuf.message(one))
         elif number == 7:
-            ints += protobuf.packed_ints(one)
+            ints += reader.packed_ints(one)
         elif number == 8:
             name = protobuf.text(one)
         elif number == 13 or (number == 14 and one):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ MAGFACE_PREFIXES = ("features.module.", "module.features.", "features.")
 ADAFACE_HEAD = "head.kernel"  # the class centres, [E, C]
 COUNTER = ".num_batches_tracked"  # torch's count of training steps, which nothing reads
 MAX_NAMED = 5
+MAX_SHARED = 4  # the size of all tensors, in sizes of the file
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,21 @@ def read_source(path: str, kind: Kind | None = None) -> Source:
         if head[:1] == pdparams.MAGIC and head != OLD_MAGIC:
             return _read_pdparams(path, kind)
         with TorchFile(path) as file:
-            return _read_torch(path, file.value, kind)
+            return _read_torch(path, file.value, kind, os.path.getsize(path))
     except DataError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 
 
-def _read_torch(path: str, value: Any, kind: Kind | None) -> Source:
+def _read_torch(path: str, value: Any, kind: Kind | None, file_bytes: int) -> Source:
     tensors = _tensors(value)
     kind, prefix = _kind_of(tensors, kind)
     own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     known = _wanted(kind, own)
+    size = sum(own[name].num_bytes for name in known if name in own)
+    if size > MAX_SHARED * file_bytes:  # tensors that share a storage have memory of their own here
+        raise DataError(f"refused: its tensors share storages, and have {size:,} bytes in a file of {file_bytes:,}")
     arrays = {name: _read_float32(name, own[name]) for name in known if name in own}
     used = {prefix + name for name in known}
     centres = None

@@ -196,6 +196,26 @@ def test_pages_that_lead_in_a_circle(tmp_path):
     assert "pages lead in a circle" in refusal(tmp_path)
 
 
+def test_pages_and_entries_that_are_shared(tmp_path):
+    """A few pages that lead to the same ones, or name an entry often, would be billions of entries."""
+    write_lmdb(tmp_path, [bytes(900)] * 60, [0] * 60)
+    whole, size, pages = pages_of(tmp_path / "data.mdb")
+    heads = [struct.unpack_from("<QQQ", whole, page * size + 128) for page in (0, 1)]
+    root = max(heads, key=lambda head: head[2])[0]
+    lower = struct.unpack_from("<H", whole, root * size + 12)[0]
+    first, second = struct.unpack_from(f"<{(lower - 16) // 2}H", whole, root * size + 16)[:2]
+    twice = bytearray(whole)
+    twice[root * size + second : root * size + second + 6] = whole[root * size + first : root * size + first + 6]
+    (tmp_path / "data.mdb").write_bytes(bytes(twice))
+    assert "pages lead in a circle" in refusal(tmp_path)
+    node = struct.unpack_from("<H", whole, root * size + 16)[0]
+    count = (size - 16) // 2
+    struct.pack_into("<H", whole, root * size + 12, size)
+    struct.pack_into(f"<{count}H", whole, root * size + 16, *[node] * count)
+    (tmp_path / "data.mdb").write_bytes(bytes(whole))
+    assert f"its {count} entries overlap" in refusal(tmp_path)
+
+
 def test_the_record_tells_other_labels_and_what_was_added(tmp_path):
     def of(name, pictures, labels, count=None):
         return {"kind": "lmdb", "num_classes": 5, **opened(write_lmdb(tmp_path / name, pictures, labels)).record(count)}

@@ -86,6 +86,8 @@ def test_lists_and_files_that_are_wrong(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file_list.txt").write_text("pipe\n")
     assert "is a pipe" in refusal(lambda: Base64Source(tmp_path, 5))
+    (tmp_path / "file_list.txt").write_bytes(b"a\n" * 100_001)
+    assert "file_list.txt': has more than 100,000 lines" in refusal(lambda: Base64Source(tmp_path, 5))
     monkeypatch.setattr("plsc.data.containers.base64_lines.MOST_LINE", 2**20)
     (tmp_path / "endless").write_bytes(b"A" * (40 << 20))
     (tmp_path / "file_list.txt").write_text("endless\n")

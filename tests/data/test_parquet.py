@@ -137,6 +137,16 @@ def test_a_row_count_that_cannot_be(tmp_path, monkeypatch):
     assert "says that it has 7 rows, in " in refusal(tmp_path)
 
 
+def test_more_rows_than_bytes(tmp_path):
+    """The same image and label, encoded as runs: each row takes memory here."""
+    rows = np.zeros(100_000, np.int8)
+    pictures = pyarrow.DictionaryArray.from_arrays(pyarrow.array(rows), pyarrow.array([images(1)[0]]))
+    labels = pyarrow.DictionaryArray.from_arrays(pyarrow.array(rows), pyarrow.array([0]))
+    table = pyarrow.table({"image": pictures, "label": labels})
+    parquet.write_table(table, tmp_path / "x.parquet", store_schema=False)
+    assert "says that it has 100000 rows, in " in refusal(tmp_path)
+
+
 def test_workers_read_the_batches_of_this_process(tmp_path):
     """Forks of a process that has read with pyarrow: they open the files anew, and use no threads of its."""
     source = ParquetSource(write(tmp_path), 5)

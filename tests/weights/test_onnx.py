@@ -119,11 +119,18 @@ def test_graphs_of_other_nets_are_refused(tmp_path, change, message):
     assert str(caught.value).startswith(path) and "\n" not in str(caught.value)
 
 
+def field(number: int, data: bytes) -> bytes:
+    """A field of bytes, with its length in four bytes."""
+    size = [len(data) >> shift & 127 for shift in (0, 7, 14, 21)]
+    return bytes([number << 3 | 2, *(part | 128 for part in size[:3]), size[3]]) + data
+
+
 @pytest.mark.parametrize("content, message", [
     (b"\x08\x06", "it holds no graph"), (b"\x08" + b"\xff" * 20, "a number does not end"),
     (b"\x08\x06\x3a\xff\xff\xff\xff\x07", "extends beyond its message"), (b"\x08\x06\x0b", "a field of kind 3"),
     (b"\x08\x06\x38\x01", "a number in place of a message"),
     (b"\x08\x06" * 600_000, "more than 1,000,000 fields"),
+    (b"\x08\x06" + field(7, field(5, field(7, b"\x01" * 60_000) * 20)), "more than 1,000,000 fields"),  # integers
     (b"\x08\x06\x3a" + b"\xc0\xc2\x07" + b"\x58\x01" * 61_600, "a number in place"),
 ])  # fmt: skip
 def test_damage_is_one_line_and_takes_no_time(tmp_path, content, message):

@@ -12,9 +12,10 @@ from collections import Counter, OrderedDict, defaultdict
 import numpy as np
 import pytest
 
-from plsc.errors import DataError
+from plsc.errors import CheckpointError, DataError
 from plsc.files.torch_file import TorchFile
 from plsc.files.torch_writer import write_state_dict
+from plsc.weights.source import read_source
 from tests.weights import torch_kit as kit
 
 NUMBERS = np.arange(24, dtype="<f4").reshape(4, 6)
@@ -55,6 +56,16 @@ def test_views_share_a_storage(tmp_path):
     path = kit.save(tmp_path / "x.pt", {name: view for name, (view, _) in views.items()})
     for name, (_, expected) in views.items():
         assert np.array_equal(read(path, name), expected), name
+
+
+def test_tensors_of_a_model_that_share_one_storage(tmp_path):
+    """Each is a copy in memory: a model of a thousand tensors would take a thousand times the size of its file."""
+    storage = kit.Storage("0", np.zeros(30_000, np.float32))
+    shapes = kit.arcface_shapes(18, 4, 6, 2)
+    path = kit.save(tmp_path / "model.pt", {name: kit.View(storage, (30_000,), (1,)) for name in shapes})
+    with pytest.raises(CheckpointError, match="model.pt: refused: its tensors share storages, and have") as caught:
+        read_source(str(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_bfloat16(tmp_path):

@@ -57,6 +57,7 @@ def _whole_lines(scanner: Scanner, offset: int) -> bytes:
         last = block.rfind(b"\n") + 1
         if last or offset + len(block) >= scanner.size:
             return block[:last] if offset + len(block) < scanner.size else block
-        if size > MOST_LINE:
+        if size >= MOST_LINE:
             raise DataError(f"{shown(scanner.path)}: byte {offset}: a line of more than {MOST_LINE:,} bytes")
-        size *= 4
+        del block
+        size = min(4 * size, MOST_LINE)

@@ -43,12 +43,12 @@ def entries(scanner: Scanner) -> Iterator[tuple[bytes, int, int]]:
     tree = _newest(scanner)
     if tree.root == _NO_PAGE:
         return
-    pages, stack = 0, [(tree.root, 1)]
+    seen, stack = bytearray(tree.pages), [(tree.root, 1)]
     while stack:
         number, depth = stack.pop()
-        pages += 1
-        if pages > tree.pages or depth > tree.depth:
+        if not number < tree.pages or seen[number] or depth > tree.depth:
             raise DataError(f"{shown(scanner.path)}: page {number}: pages lead in a circle: the file is damaged")
+        seen[number] = 1
         page = scanner.read(number * tree.page_size, tree.page_size)
         where = f"{shown(scanner.path)}: page {number}"
         nodes = _nodes(page, number, where)
@@ -101,7 +101,10 @@ def _nodes(page: bytes, number: int, where: str) -> list[int]:
     own, _, flags, lower, _ = _PAGE.unpack_from(page)
     if own != number or flags & 15 not in (_BRANCH, _LEAF) or not _PAGE.size <= lower <= len(page):
         raise DataError(f"{where}: is no page of the tree: the file is damaged")
-    nodes = struct.unpack_from(f"<{(lower - _PAGE.size) // 2}H", page, _PAGE.size)
+    count = (lower - _PAGE.size) // 2
+    if _PAGE.size + count * (2 + _NODE.size) > len(page):  # also bounds the memory for the entries of a file
+        raise DataError(f"{where}: its {count} entries overlap: the file is damaged")
+    nodes = struct.unpack_from(f"<{count}H", page, _PAGE.size)
     for node in nodes:
         if node + _NODE.size + (_NODE.unpack_from(page, node)[3] if node + _NODE.size <= len(page) else 0) > len(page):
             raise DataError(f"{where}: an entry goes beyond the page: the file is damaged")

@@ -14,7 +14,7 @@ from plsc.errors import DataError
 from plsc.extras import install
 
 MOST_GROUP = 1 << 31  # bytes of the images of a row group, which are in memory together
-MOST_ROWS = 100  # for each byte of the file: rows of the same image and label take next to nothing
+MOST_ROWS = 1  # for each byte of the file: rows of the same image and label take next to nothing there, but not here
 MOST_CLASSES = 2**31
 
 

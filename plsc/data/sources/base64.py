@@ -17,6 +17,8 @@ from plsc.errors import DataError
 from plsc.files import safe_open
 from plsc.files.array_file import Arrays
 
+MOST_FILES = 100_000  # PLSC 0.x writes one a rank
+
 
 @register_source("base64", source="PLSC 0.1 and 0.2: tools/process_base64_files.py")
 class Base64Source(ExtentSource):
@@ -38,7 +40,10 @@ class Base64Source(ExtentSource):
         self, dataset_dir: str | os.PathLike, num_classes: int | None, file_list: str = "file_list.txt"
     ) -> None:
         self._list = os.path.join(os.fspath(dataset_dir), file_list)
-        names = [line.strip() for line in read_small(self._list, safe_open.MANIFEST).splitlines() if line.strip()]
+        text = read_small(self._list, safe_open.MANIFEST)
+        if text.count(b"\n") > MOST_FILES:
+            raise DataError(f"{shown(self._list)}: has more than {MOST_FILES:,} lines; it must name a file on each")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
         if not names:
             raise DataError(f"{shown(self._list)}: is empty; it must name the files with the images, one a line")
         if any(b"\0" in name for name in names):
