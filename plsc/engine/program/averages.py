@@ -25,10 +25,10 @@ def averaged_weights(session: Session) -> Iterator[None]:
     if not names:
         yield
         return
-    weights, values = session.read(names), session.read(names.values())
-    session.load_replicated({name: values[average] for name, average in names.items()})
-    del values
+    weights = session.read(names)
     try:
+        for name, average in names.items():  # one at a time, for memory
+            session.load_replicated({name: session.read([average])[average]})
         yield
     finally:
         session.load_replicated(weights)
