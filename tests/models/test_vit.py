@@ -63,7 +63,8 @@ def test_evaluation_drops_nothing():
     first, second = (run(train, [feature], image=picture)[0] for _ in range(2))
     assert np.abs(first - second).max() > 1e-2
     after = run.weights(evaluation)
-    assert [name for name in before if np.array_equal(before[name], after[name])] == []  # the mask's token is trained
+    same = {name for name in before if np.array_equal(before[name], after[name])}
+    assert same <= {"head.bn.bias"}  # the last batch norm takes it out again; the mask's token is trained
 
 
 def test_weights_do_not_depend_on_what_is_dropped():
