@@ -112,7 +112,7 @@ def test_layouts_and_nets_train(outcome, world_size):
     assert part["nhwc"]["loss"] == pytest.approx(part["first"]["loss"], rel=5e-3)
     assert math.isfinite(part["mobile"]["loss"])
     assert math.isfinite(part["transformer"]["loss"])
-    assert_equal_runs(part["transformer"], part["transformer again"])  # what is dropped and masked, too
+    assert_equal_runs(part["transformer"], part["transformer again"])  # what is dropped and masked, recomputed too
 
 
 @each
