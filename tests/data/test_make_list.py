@@ -190,15 +190,17 @@ def test_several_folders_as_one(folder, tmp_path):
 def test_tables_of_names(tmp_path):
     path = str(tmp_path / "x.classes.tsv")
     write_class_table(path, ["a b", "ü"], [1, 2])
-    assert read_class_table(path, 2) == read_class_table(path, 9) == ["a b", "ü"]
-    for name in ("", "a\tb", "a\nb", "a\u2028b"):
+    assert read_class_table(path, 2).names == read_class_table(path, 9).names == ["a b", "ü"]
+    assert read_class_table(path, 2).images.tolist() == [1, 2]
+    for name in ("", "a\tb", "a\nb", "a\u2028b", "a\ud800"):
         with pytest.raises(DataError, match="rename its folder"):
             write_class_table(path, [name], [1])
     for text, said in (
         ("0\ta\t1\n2\tb\t1\n", r":2: '2\\tb\\t1\\n' is not 1<TAB>name<TAB>images"),
         ("0\ta\n", ":1: .* is not 0<TAB>name"), ("label\tname\timages\n", "has 0 names for 2 classes"),
-        ("0\ta\t1\n1\tb\t1\n2\tc\t1\n", "has 3 names for 2 classes; correct it, or remove the file"),
-        (b"0\t\xff\t1\n", "is not UTF-8 text"),
+        ("0\ta\t1\n1\tb\t1\n2\tc\t1\n", "has 3 names for 2 classes; set classifier.num_classes: 3, correct it"),
+        (b"0\t\xff\t1\n", "is not UTF-8 text"), ("0\ta\tmany\n", ":1: .* is not 0<TAB>name"),
+        ("0\ta\t1" + "0" * 18, ":1: .* is not 0<TAB>name"),
     ):  # fmt: skip
         (tmp_path / "x.classes.tsv").write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(DataError, match=said) as caught:

@@ -46,13 +46,18 @@ def listed(directory, labels=LABELS, pictures=PICTURES) -> LabelListSource:
     return LabelListSource(directory, "label.txt", None)
 
 
-def contents(directory, kind: str = "auto") -> list:
+def opened(directory, kind: str) -> Source:
     config = Config.from_dict({"data": {"dataset": kind, "dataset_dir": str(directory)},
                                "model": {"image_shape": [3, 8, 8]}, "classifier": {"num_classes": None}})  # fmt: skip
     config.set("data.dataset", kind)
     source = open_source(config, 0)
     source.check(check_files=True)
     source.open_files()
+    return source
+
+
+def contents(directory, kind: str) -> list:
+    source = opened(directory, kind)
     return [source.read(index) for index in range(len(source))]
 
 
@@ -141,24 +146,46 @@ def test_lmdb_is_what_its_library_reads(tmp_path, monkeypatch):
     assert keys[0][:5] == b"\xdd\0\0\0\x05" and keys[0][5:] == keys[1][3:]  # an array of 32 bits, one of 16
 
 
-@pytest.mark.parametrize("to", FORMATS)
-def test_names_of_classes_are_kept_or_said_to_be_lost(tmp_path, to):
+TABLES = {"recordio": "train.classes.tsv", "tar": "tar.classes.tsv", "lmdb": "data.classes.tsv",
+          "list": "label.classes.tsv"}  # fmt: skip
+
+
+def faces(directory) -> FolderSource:
+    """One image of bo, two of "dora e"."""
     for label, name in enumerate(("bo", "dora e")):
-        (tmp_path / "faces" / name).mkdir(parents=True)
+        (directory / name).mkdir(parents=True)
         for number in range(label + 1):
-            (tmp_path / "faces" / name / f"{number}.png").write_bytes(PICTURES[2 * label + 2 * number])
+            (directory / name / f"{number}.png").write_bytes(PICTURES[2 * label + 2 * number])
+    return FolderSource(directory)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_names_of_classes_are_kept(tmp_path, to):
     lines = []
-    pack(FolderSource(tmp_path / "faces"), to, str(tmp_path / "out"), lines.append)
-    if to == "list":
-        assert lines == [] and LabelListSource(tmp_path / "out", "label.txt", None).class_names == ["bo", "dora e"]
-        table = (tmp_path / "out" / "label.classes.tsv").read_text()
-        assert table == "label\tname\timages\n0\tbo\t1\n1\tdora e\t2\n"
-        (tmp_path / "faces" / "bo").rename(tmp_path / "faces" / "b\to")
-        with pytest.raises(DataError, match="rename its folder"):
-            pack(FolderSource(tmp_path / "faces"), to, str(tmp_path / "other"))
-        assert sorted(os.listdir(tmp_path)) == ["faces", "out"]
-    else:
-        assert lines == [f"--to {to}: the names of the 2 classes are not kept; --to list keeps them"]
+    pack(faces(tmp_path / "faces"), to, str(tmp_path / "out"), lines.append)
+    table, source = tmp_path / "out" / TABLES[to], opened(tmp_path / "out", to)
+    assert lines == [] and table.read_text() == "label\tname\timages\n0\tbo\t1\n1\tdora e\t2\n"
+    assert list(source.class_names) == ["bo", "dora e"]
+    assert [note for note in source.notes if "names of the classes are those of" in note and str(table) in note]
+    pack(source, "tar", str(tmp_path / "again"))
+    assert opened(tmp_path / "again", "tar").class_names == source.class_names, "names go from container to container"
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_names_that_cannot_be_kept(tmp_path, to, monkeypatch):
+    source = faces(tmp_path / "faces")
+    for names, said in ((["b\to", "dora"], "rename its folder"), (["a", "b", "c"], "3 names for 2 classes"),
+                        (["bo", "\ud800"], "half a character")):  # fmt: skip
+        source.class_names = names
+        with pytest.raises(DataError, match=said):
+            pack(source, to, str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path)) == ["faces"]
+    source.class_names = ["bo", "dora e"]
+    write = packing.write_class_table
+    monkeypatch.setattr(packing, "write_class_table", lambda path, names, counts: write(path, ["ho", "dora e"], counts))
+    with pytest.raises(DataError, match=f"{TABLES[to]}.*holds other names than were written"):
+        pack(source, to, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_shards_have_a_wids_index(tmp_path):

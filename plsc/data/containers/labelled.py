@@ -26,11 +26,13 @@ class LabelledSource(Source):
     labels: np.ndarray
     num_classes: int
 
-    def _set_labels(self, labels: np.ndarray, num_classes: int | None) -> None:
-        """Set the labels. num_classes: None for the largest label + 1."""
+    def _set_labels(self, labels: np.ndarray, num_classes: int | None, file: str) -> None:
+        """Set the labels, and the names of the classes if there is a table of them beside ``file``, which lies where
+        the data are (plsc.data.class_table). num_classes: None for the largest label + 1."""
         self.labels = labels
         self.label_index = self
         self.num_classes = int(labels.max(initial=-1)) + 1 if num_classes is None else num_classes
+        self._read_class_table(file, self.num_classes, labels)
 
     def __len__(self) -> int:
         return len(self.labels)

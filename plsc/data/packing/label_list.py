@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
-
-from plsc.data.class_table import table_of, write_class_table
-from plsc.data.label_list import read_label_list
 from plsc.data.packing.writer import Contents, Writer, ending_of
 from plsc.data.sources import Source
 from plsc.data.sources.label_list import LabelListSource
@@ -19,10 +15,7 @@ _FOLDER_IMAGES = 1_000
 
 
 class LabelListWriter(Writer):
-    """`images/000000/000000123.jpg`, `label.txt` with path and label of each in the order of the source, and names of
-    classes, if there are any (plsc.data.class_table)."""
-
-    keeps_names = True
+    """`images/000000/000000123.jpg`, `label.txt` with path and label of each in the order of the source."""
 
     def __init__(self, directory: str, state: dict[str, Any]) -> None:
         self._directory = directory
@@ -45,10 +38,6 @@ class LabelListWriter(Writer):
     def finish(self, contents: Contents) -> None:
         self.flush()
         self._list.close()
-        if contents.names:
-            labels = read_label_list(self._list.name, contents.num_classes).labels
-            counts = np.bincount(labels, minlength=len(contents.names)).tolist()
-            write_class_table(table_of(self._list.name), contents.names, counts)
 
     @staticmethod
     def reader(directory: str, num_classes: int, size: tuple[int, int]) -> Source:

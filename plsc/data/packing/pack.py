@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from plsc.data.class_table import check_names
+from plsc.data.class_table import check_names, count_by_class, read_class_table, write_class_table
 from plsc.data.containers.files import shown
 from plsc.data.datasets import count_images
 from plsc.data.packing.formats import WRITERS
@@ -50,15 +50,17 @@ def pack(source: Source, to: str, output: str, log: Callable[[str], None] = lamb
         raise DataError(f"--output {shown(output)}: is there already; give another place, or remove it")
     aside, count = f"{final}.unfinished", count_images(source)
     classes = _classes(source)
-    _check_names(source, to, log)
+    names = _class_names(source, classes)
     source.open_files()
     try:
         state = _begin(aside, {"to": to, "images": count, "source": source.record()})
         height, width, _ = decode_image(_encoded(source, 0)[0], source.name(0)).shape
         writer = WRITERS[to](aside, state["writer"])
         _write(source, writer, _Progress(aside, state, count, log))
-        writer.finish(Contents(count, classes, (height, width), source.class_names))
-        _compare(source, writer.reader(aside, classes, (height, width)), count, log)
+        writer.finish(Contents(count, classes, (height, width)))
+        written = writer.reader(aside, classes, (height, width))
+        _compare(source, written, count, log)
+        _add_names(names, written, classes)
         os.unlink(os.path.join(aside, STATE))
         put_directory(aside, final)
     except OSError as error:
@@ -151,14 +153,27 @@ def _encoded(source: Source, index: int) -> tuple[bytes, int]:
     return bytes(image), int(label)
 
 
-def _check_names(source: Source, to: str, log: Callable[[str], None]) -> None:
-    """Raise DataError for names that cannot be written; log that the container does not hold them."""
-    if not source.class_names:
+def _class_names(source: Source, classes: int) -> list[str]:
+    """The names of the classes, if there are any. Raises DataError for names that cannot be written."""
+    names = list(source.class_names or ())
+    if len(names) > classes:
+        raise DataError(f"{source.place}: has {len(names)} names for {classes} classes; set classifier.num_classes")
+    check_names(names)
+    return names
+
+
+def _add_names(names: list[str], written: Source, classes: int) -> None:
+    """Write the table of the names to its place beside the written data, and compare it with them."""
+    if not names:
         return
-    if WRITERS[to].keeps_names:
-        check_names(source.class_names)
-    else:
-        log(f"--to {to}: the names of the {len(source.class_names):,} classes are not kept; --to list keeps them")
+    labels = written.known_labels()
+    assert labels is not None and written.class_table
+    write_class_table(written.class_table, names, count_by_class(labels, len(names)).tolist())
+    if read_class_table(written.class_table, classes).names != names:
+        raise DataError(
+            f"{shown(written.class_table)}: holds other names than were written: the disk; remove the output and pack "
+            "it again"
+        )
 
 
 def _classes(source: Source) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +17,11 @@ _BEGINNINGS = (
 
 @dataclass(frozen=True)
 class Contents:
-    """All that was written. size: (height, width) of the first image. names: of the classes, by label; or None."""
+    """All that was written. size: (height, width) of the first image."""
 
     images: int
     num_classes: int
     size: tuple[int, int]
-    names: Sequence[str] | None = None
 
 
 class Writer:
@@ -32,8 +30,6 @@ class Writer:
     directory: of the files. state: {} at the beginning, or the last result of ``flush``; later data are dropped.
     Raises OSError, and DataError for data that the container cannot store.
     """
-
-    keeps_names = False  # whether the container holds the names of the classes
 
     def __init__(self, directory: str, state: dict[str, Any]) -> None:
         raise NotImplementedError

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plsc.data.class_table import read_class_table, table_of
 from plsc.data.directory import Directory
 from plsc.errors import ConfigError
 from plsc.registry import SOURCES
@@ -40,6 +42,9 @@ class Source:
     num_classes: int | None = None
     # The names of the classes, by label, if there are any; stored in the checkpoint and in the exported model.
     class_names: Sequence[str] | None = None
+    # The path of the table of these names beside the data (plsc.data.class_table), also where there is none yet; "" for
+    # data that have no such file. `plsc pack` writes it.
+    class_table = ""
     # The labels and names of all images, if the labels are known without reading the images.
     label_index: LabelIndex | None = None
     # Lines for the log about found and skipped files, each logged once.
@@ -89,6 +94,14 @@ class Source:
         By default those of ``label_index``. `data.sampler: balanced` needs them.
         """
         return None if self.label_index is None else self.label_index.labels
+
+    def _read_class_table(self, file: str, num_classes: int, labels: np.ndarray) -> None:
+        """Take class_names from the table beside ``file``, if there is one. labels: of all images. Raises DataError."""
+        self.class_table = table_of(file)
+        if os.path.lexists(self.class_table):
+            table = read_class_table(self.class_table, num_classes)
+            self.class_names = table.names
+            self.notes = [*self.notes, *table.notes(self.place, labels)]
 
     def open_files(self) -> None:
         """Open files that stay open. Called once in each reading process, before its first ``read``.

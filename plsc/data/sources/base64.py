@@ -51,7 +51,7 @@ class Base64Source(ExtentSource):
         paths = [os.path.join(os.fspath(dataset_dir), os.fsdecode(name)) for name in names]
         index = share(Made("base64", paths), shown(self._list), lambda: _build(paths))
         self._set_index(paths, index)
-        self._set_labels(index.content.arrays["labels"], num_classes)
+        self._set_labels(index.content.arrays["labels"], num_classes, self._list)
 
     def read(self, index: int) -> tuple[bytes, int]:
         text = self.bytes_of(index)

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from plsc.data.check import require_good_lines
-from plsc.data.class_table import read_class_table, table_of
 from plsc.data.label_list import LabelList, printable, read_label_list
 from plsc.data.record import list_record
 from plsc.data.shared_index import Made, share
@@ -45,10 +44,7 @@ class LabelListSource(Source):
         self.notes = list(index.notes)
         self.num_classes = self._list.num_classes
         self.label_index = self._list
-        table = table_of(self._list.file)
-        if os.path.lexists(table):
-            self.class_names = read_class_table(table, self._list.num_classes)
-            self.notes += [f"{self.place}: the names of the classes are those of {table}"]
+        self._read_class_table(self._list.file, self._list.num_classes, self._list.labels)
 
     def __len__(self) -> int:
         return len(self._list)

@@ -35,7 +35,7 @@ class LMDBSource(KeyedSource):
         self._set_index([path], index)
         labels = index.content.arrays["labels"]
         counted = max(index.content.facts["classes"] or 0, int(labels.max(initial=-1)) + 1)
-        self._set_labels(labels, counted if num_classes is None else num_classes)
+        self._set_labels(labels, counted if num_classes is None else num_classes, path)
 
     def read(self, index: int) -> tuple[bytes, int]:
         return self.bytes_of(index), int(self.labels[index])

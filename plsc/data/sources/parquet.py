@@ -52,7 +52,7 @@ class ParquetSource(LabelledSource):
         self.notes, found = index.notes, index.content.arrays
         self._files, self._inner, self._sizes = found["file_of_group"], found["group_in_file"], found["group_bytes"]
         self._starts = np.concatenate([[0], np.cumsum(found["group_rows"])]).astype(np.int64)
-        self._set_labels(found["labels"], num_classes)
+        self._set_labels(found["labels"], num_classes, os.path.join(self._directory, "parquet"))
         self._open: dict[int, ParquetImages] = {}
         self._cache: dict[int, tuple[ParquetImages, Any]] = {}  # by row group, least recently used first
 

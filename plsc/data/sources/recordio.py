@@ -51,7 +51,7 @@ class RecordIOSource(KeyedSource):
         paths = [self._path, listing] if os.path.lexists(listing) else [self._path]
         index = share(Made("recordio", paths), shown(self._path), self._build)
         self._set_index([self._path], index)
-        self._set_labels(index.content.arrays["labels"], classes if num_classes is None else num_classes)
+        self._set_labels(index.content.arrays["labels"], classes if num_classes is None else num_classes, self._path)
 
     def read(self, index: int) -> tuple[bytes, int]:
         where = self.name(index)

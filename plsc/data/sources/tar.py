@@ -49,7 +49,7 @@ class TarSource(ExtentSource):
         paths = [shard.path for shard in listed] or list(find_shards(self._directory, shards))
         index = share(Made("tar", paths, [label_key]), shown(self._directory), lambda: _build(paths, label_key))
         self._set_index(paths, index)
-        self._set_labels(index.content.arrays["labels"], num_classes)
+        self._set_labels(index.content.arrays["labels"], num_classes, os.path.join(self._directory, "tar"))
         _compare(listed, index.content.facts)
 
     def read(self, index: int) -> tuple[bytes, int]:
