@@ -4,9 +4,9 @@ The model goes to OUTPUT/inference, where plsc.Predictor reads it. Without -c th
 was trained with. The checkpoint is only read.
 
 With --to insightface, triton or kserve the model goes to OUTPUT/TARGET in ONNX, as these programs load it; Predictor
-reads it as well. With --to torch the weights of a ResNet go to OUTPUT/model.pt instead, by the names of arcface_torch's
-iresnet, for torch.load(file, weights_only=True). With --to safetensors those of any backbone go to OUTPUT/safetensors,
-with a model card.
+reads it as well. With --to torch the weights go to OUTPUT/model.pt instead, by the names of arcface_torch or AdaFace,
+for torch.load(file, weights_only=True). With --to safetensors those of any backbone go to OUTPUT/safetensors, with a
+model card.
 """
 
 from __future__ import annotations

@@ -38,16 +38,17 @@ def adaface_layers(units: Units, squeezed: bool = False) -> list[Layer]:
     """The layers by AdaFace's names. squeezed: with squeeze-and-excitation."""
     found = [Layer("conv", "stem.conv", "input_layer.0"), Layer("bn", "stem.bn", "input_layer.1")]
     found.append(Layer("prelu", "stem.prelu", "input_layer.2"))
+    head = [("bn", "head.bn", 0), ("fc", "head.fc", 3), ("plain_bn", "head.feature_bn", 4)]
+    found += [Layer(kind, ours, f"output_layer.{place}") for kind, ours, place in head]  # there before the units
     for index, (stage, unit) in enumerate(_places(units)):
         ours, theirs = f"stage{stage}.unit{unit}", f"body.{index}"
+        if unit == 0 and stage > 1:  # where the channels change
+            found += _projection(ours, f"{theirs}.shortcut_layer")
         found += [Layer(kind, f"{ours}.{name}", f"{theirs}.res_layer.{i}") for i, (kind, name) in enumerate(_UNIT)]
         if squeezed:
             block = SQUEEZE.format(index)
             found += [Layer("conv", f"{ours}.se.{name}", f"{block}.{at}") for name, at in _SQUEEZE]
-        if unit == 0 and stage > 1:  # where the channels change
-            found += _projection(ours, f"{theirs}.shortcut_layer")
-    head = [("bn", "head.bn", 0), ("fc", "head.fc", 3), ("plain_bn", "head.feature_bn", 4)]
-    return [*found, *(Layer(kind, ours, f"output_layer.{place}") for kind, ours, place in head)]
+    return found
 
 
 def _places(units: Units) -> Iterable[tuple[int, int]]:

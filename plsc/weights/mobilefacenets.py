@@ -27,15 +27,10 @@ class ArcfaceMobileFaceNet:
     marker, first = "conv_sep.layers.0.weight", "stem.conv"
 
     def layers(self, shapes: Shapes) -> list[Layer]:
-        found = _block("stem", "layers.0")
-        if "layers.1.layers.0.weight" in shapes:
-            found += _block("stem_grouped", "layers.1")
-        for ours, theirs in _bottlenecks(shapes):
-            for index, part in enumerate(("expand", "depthwise", "project")):
-                found += _block(f"{ours}.{part}", f"{theirs}.layers.{index}", linear=part == "project")
-        found += _block("expand", "conv_sep") + _block("global_depthwise", "features.layers.0", linear=True)
-        found.append(Layer("matrix", "head.fc", "features.layers.2"))
-        return [*found, Layer("bn", "head.feature_bn", "features.layers.3")]
+        return _layers(_repeats(shapes))
+
+    def layers_of(self, name: str, options: Mapping[str, Any]) -> list[Layer]:
+        return _layers(LAYOUTS[name][1])
 
     def expected(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
         scale, _ = LAYOUTS[_name(shapes)]
@@ -46,7 +41,7 @@ class ArcfaceMobileFaceNet:
             "expand": (8 * width, 2 * scale * width, 1, 1), "global_depthwise": (8 * width, 1, *kernel),
         }  # fmt: skip
         before = scale * width
-        for ours, _ in _bottlenecks(shapes):
+        for ours, _ in _bottlenecks(_repeats(shapes)):
             multiple, first, others = STAGES[int(ours[len("stage")]) - 1]
             hidden = width * (first if first is not None and ours.endswith("unit0") else others)
             out = multiple * scale * width
@@ -91,23 +86,36 @@ class ArcfaceMobileFaceNet:
         return bn(x, weights, "features.layers.3", epsilon)
 
 
-def _bottlenecks(shapes: Shapes) -> list[tuple[str, str]]:
+def _layers(repeats: tuple[int, ...]) -> list[Layer]:
+    """repeats: bottlenecks of one shape in each stage."""
+    found = _block("stem", "layers.0")
+    if repeats[0] == 0:
+        found += _block("stem_grouped", "layers.1")
+    for ours, theirs in _bottlenecks(repeats):
+        for index, part in enumerate(("expand", "depthwise", "project")):
+            found += _block(f"{ours}.{part}", f"{theirs}.layers.{index}", linear=part == "project")
+    found += _block("expand", "conv_sep") + _block("global_depthwise", "features.layers.0", linear=True)
+    found.append(Layer("matrix", "head.fc", "features.layers.2"))
+    return [*found, Layer("bn", "head.feature_bn", "features.layers.3")]
+
+
+def _bottlenecks(repeats: tuple[int, ...]) -> list[tuple[str, str]]:
     """(our name, theirs) of each."""
     found = []
-    for stage, places in enumerate(PLACES, start=1):
+    for stage, (places, same) in enumerate(zip(PLACES, repeats), start=1):
         names = [f"layers.{places[0]}"] if len(places) == 2 else []
-        names += [f"layers.{places[-1]}.layers.{unit}" for unit in range(_repeats(shapes, places[-1]))]
+        names += [f"layers.{places[-1]}.layers.{unit}" for unit in range(same)]
         found += [(f"stage{stage}.unit{unit}", name) for unit, name in enumerate(names)]
     return found
 
 
-def _repeats(shapes: Shapes, place: int) -> int:
-    return count(shapes, f"layers.{place}.layers.{{}}.layers.0.layers.0.weight")
+def _repeats(shapes: Shapes) -> tuple[int, ...]:
+    return tuple(count(shapes, f"layers.{places[-1]}.layers.{{}}.layers.0.layers.0.weight") for places in PLACES)
 
 
 def _name(shapes: Shapes) -> str:
     """Of our model with so many bottlenecks. Raises DataError where there is none."""
-    repeats = tuple(_repeats(shapes, places[-1]) for places in PLACES)
+    repeats = _repeats(shapes)
     for name, (_, known) in LAYOUTS.items():
         if repeats == known:
             return name

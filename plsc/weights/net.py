@@ -56,6 +56,9 @@ class Net(Protocol):
     def expected(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
         """{their tensor: its shape}, as few of them imply all. Raises DataError for a net that PLSC does not have."""
 
+    def layers_of(self, name: str, options: Mapping[str, Any]) -> list[Layer]:
+        """The layers of our model of that name with these ``model.options``, in the order of their state_dict."""
+
     def settings(self, shapes: Shapes, image_shape: list[int] | None) -> dict[str, Any]:
         """The section ``model`` for shapes that are as expected. image_shape: [C, H, W] that the user says.
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from plsc.errors import DataError
-from plsc.models.se_resnet import REDUCTION
+from plsc.models.resnet import UNITS
+from plsc.models.se_resnet import REDUCTION, SE_UNITS
 from plsc.weights import formula, layouts
 from plsc.weights.net import Layer, Shapes, require_shape, square_side
 
@@ -22,6 +23,9 @@ class ArcfaceResNet:
 
     def layers(self, shapes: Shapes) -> list[Layer]:
         return layouts.arcface_layers(layouts.arcface_units(shapes))
+
+    def layers_of(self, name: str, options: Mapping[str, Any]) -> list[Layer]:
+        return layouts.arcface_layers(UNITS[name])
 
     def expected(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
         layouts.model_of(layouts.arcface_units(shapes))
@@ -42,6 +46,9 @@ class AdafaceResNet:
 
     def layers(self, shapes: Shapes) -> list[Layer]:
         return layouts.adaface_layers(layouts.adaface_units(shapes), layouts.is_squeezed(shapes))
+
+    def layers_of(self, name: str, options: Mapping[str, Any]) -> list[Layer]:
+        return layouts.adaface_layers({**UNITS, **SE_UNITS}[name], name in SE_UNITS)
 
     def expected(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
         self._name(shapes)

@@ -20,8 +20,8 @@ IMAGE_SIDE = 112  # of all of them; the file tells patches only
 BASE_WIDTH = 64
 _PATCHES, _LAST = "patch_embed.proj.weight", "feature.2.weight"
 _BLOCK = (
-    ("weight_and_bias", "norm1", "norm1"), ("matrix", "attention.qkv", "attn.qkv"),
-    ("fc", "attention.out", "attn.proj"), ("weight_and_bias", "norm2", "norm2"), ("fc", "mlp.fc1", "mlp.fc1"),
+    ("weight_and_bias", "norm1", "norm1"), ("weight_and_bias", "norm2", "norm2"),
+    ("matrix", "attention.qkv", "attn.qkv"), ("fc", "attention.out", "attn.proj"), ("fc", "mlp.fc1", "mlp.fc1"),
     ("fc", "mlp.fc2", "mlp.fc2"),
 )  # fmt: skip
 
@@ -32,15 +32,11 @@ class ArcfaceViT:
     marker, first = _PATCHES, "patches"
 
     def layers(self, shapes: Shapes) -> list[Layer]:
-        found = [Layer("tensor", "position", "pos_embed"), Layer("tensor", "mask_token", "mask_token"),
-                 Layer("weight_and_bias", "patches", "patch_embed.proj")]  # fmt: skip
-        for index in range(_blocks(shapes)):
-            found += [Layer(kind, f"block{index}.{ours}", f"blocks.{index}.{theirs}") for kind, ours, theirs in _BLOCK]
-        return [
-            *found, Layer("weight_and_bias", "norm", "norm"), Layer("matrix", "head.fc1", "feature.0"),
-            Layer("bn", "head.bn", "feature.1"), Layer("matrix", "head.fc2", "feature.2"),
-            Layer("bn", "head.feature_bn", "feature.3"),
-        ]  # fmt: skip
+        return _layers(_blocks(shapes))
+
+    def layers_of(self, name: str, options: Mapping[str, Any]) -> list[Layer]:
+        depth = options.get("depth")
+        return _layers(SIZES[name].blocks if depth is None else depth)
 
     def expected(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
         _size_of(shapes)
@@ -79,6 +75,18 @@ class ArcfaceViT:
         x = _layer_norm(x, weights, "norm").reshape(len(x), -1)
         x = bn(_linear(x, weights, "feature.0"), weights, "feature.1", epsilon)
         return bn(_linear(x, weights, "feature.2"), weights, "feature.3", epsilon)
+
+
+def _layers(depth: int) -> list[Layer]:
+    found = [Layer("tensor", "position", "pos_embed"), Layer("tensor", "mask_token", "mask_token"),
+             Layer("weight_and_bias", "patches", "patch_embed.proj")]  # fmt: skip
+    for index in range(depth):
+        found += [Layer(kind, f"block{index}.{ours}", f"blocks.{index}.{theirs}") for kind, ours, theirs in _BLOCK]
+    return [
+        *found, Layer("weight_and_bias", "norm", "norm"), Layer("matrix", "head.fc1", "feature.0"),
+        Layer("bn", "head.bn", "feature.1"), Layer("matrix", "head.fc2", "feature.2"),
+        Layer("bn", "head.feature_bn", "feature.3"),
+    ]  # fmt: skip
 
 
 def _blocks(shapes: Shapes) -> int:

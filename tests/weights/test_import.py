@@ -92,10 +92,10 @@ def test_a_trained_net_goes_to_torch(tmp_path):
     assert_close(embedded(str(tmp_path / "run"), tmp_path / "out"), expected)
 
 
-def test_nets_that_arcface_torch_has_not(tmp_path):
-    run = run_import(tmp_path, file_of("adaface", kit.random_net(kit.adaface_shapes(18, 4, 6, 2))))
-    with pytest.raises(ExportError, match="model.options projection: channels: arcface_torch's iresnet has no"):
-        main(["export", "--checkpoint", run, "--output", str(tmp_path / "out"), "--to", "torch"])
+def test_what_goes_to_torch_is_refused_before_it_is_written(tmp_path):
+    export = ["export", "--checkpoint", run_import(tmp_path, small(), "--std", "255"), "--to", "torch", "--output"]
+    with pytest.raises(ExportError, match="model.options input_scale: 0.5: arcface_torch and AdaFace have no such"):
+        main([*export, str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import OrderedDict
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 
 from plsc import checkpoint
 from plsc.cli.main import main
-from plsc.errors import CheckpointError
+from plsc.errors import CheckpointError, ExportError
+from plsc.files.torch_file import TorchFile
 from plsc.weights.convert import convert
 from plsc.weights.kinds import ADAFACE, ARCFACE, ARCFACE_MOBILE, ARCFACE_VIT
 from plsc.weights.source import read_source
@@ -68,6 +71,35 @@ def test_imported_embeddings_are_torchs(tmp_path, capsys, name):
     assert sum(array.size for array in kit.random_net(NETS[name][1]).values() if array.shape) == sum(
         array.size for name, array in arrays.items() if name.startswith("backbone.")
     ) - (12 if name == "ir_se" else 0)  # the scale and shift that AdaFace's last batch norm has not
+
+
+SMALL = {
+    "mbf": kit.mobile_shapes(4, 6, side=2), "vit": kit.vit_shapes(16, 2, 6, patch=8, side=4),
+    "ir_se": kit.adaface_shapes(18, 16, 6, 2, squeezed=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_import_goes_back_to_the_same_file(tmp_path, capsys, name):
+    """`plsc export --to torch` holds its file against the formula; names and order are in test_torch_names."""
+    net = kit.random_net(SMALL[name])
+    main(["import", str(kit.save(tmp_path / "model.pt", net)), "--to", str(tmp_path / "run")])
+    out = tmp_path / "out"
+    export = ["export", "--checkpoint", str(tmp_path / "run"), "--output", str(out), "--to", "torch"]
+    main(export)
+    project, channels = ("adaface", "BGR") if name == "ir_se" else ("arcface_torch", "RGB")
+    said = capsys.readouterr().out
+    assert f"names are those of {project}, its images enter as {channels}" in said and "class has 64 and 3" in said
+    about = json.loads((out / "plsc.json").read_text())
+    assert about["names"] == project and about["input"] == f"{channels}, (pixels - 127.5) / 127.5"
+    assert about["files"]["model.pt"]["sha256"] == hashlib.sha256((out / "model.pt").read_bytes()).hexdigest()
+    with TorchFile(str(out / "model.pt")) as file:
+        for key, array in net.items():
+            assert not array.shape or np.array_equal(file.value[key].read(), array), key
+    main(export)  # again, in place of our own
+    (out / "plsc.json").write_text('{"files": {"backbone.onnx": {}}}')
+    with pytest.raises(ExportError, match="plsc.json: belongs to another export, so it is not overwritten"):
+        main(export)
 
 
 @pytest.mark.parametrize("name, changes, message", [

@@ -1,4 +1,7 @@
-"""`plsc export --to torch`: the backbone of a checkpoint as a file of weights for arcface_torch, held against it."""
+"""`plsc export --to torch`: the backbone of a checkpoint as a file of weights for arcface_torch or AdaFace.
+
+Its embeddings are compared with theirs before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -7,52 +10,83 @@ import os
 from plsc import checkpoint
 from plsc.config import Config
 from plsc.engine.weights import equality
+from plsc.engine.weights.description import describe_weights
 from plsc.errors import CheckpointError, ExportError
+from plsc.files import plain_json, safe_open
+from plsc.files.atomic import write_bytes
+from plsc.files.hashes import file_entry
 from plsc.files.torch_writer import write_state_dict
-from plsc.weights.kinds import ARCFACE
-from plsc.weights.torch_names import arcface_state_dict
+from plsc.serving.description import DESCRIPTION
+from plsc.weights.kinds import ADAFACE, ARCFACE, Kind
+from plsc.weights.torch_names import state_dict_of
 
 FILE = "model.pt"
+SHAPE, WIDTH = [3, 112, 112], 64  # of the classes of arcface_torch and AdaFace
 
 
 def export_torch(config: Config) -> tuple[str, list[str]]:
-    """Write the model in ``checkpoint_dir`` to ``model_save_dir``/model.pt; returns the file and notes for the user.
+    """Write the model in ``checkpoint_dir`` to ``model_save_dir``/model.pt, with its size and hash in plsc.json;
+    returns the file and notes for the user.
 
-    Before, the embeddings of arcface_torch's network with these weights are compared with
-    PLSC's. Raises ExportError, CheckpointError; then nothing is written.
+    Before, the embeddings of their network with these weights are compared with PLSC's. Raises ExportError,
+    CheckpointError; then nothing is written.
     """
     path = checkpoint.resolve(config.checkpoint_dir)
     manifest = checkpoint.read_manifest(path)
     stored = checkpoint.read_weights(path, manifest, config.ema.weights)
     model = config.to_dict()["model"]
-    arrays = arcface_state_dict(path, model, stored)
+    kind, arrays = state_dict_of(path, model, stored)
+    _require_own(config.model_save_dir)
     pixels = equality.random_pixels(model["image_shape"])
-    kind = ARCFACE.with_options(None, None, config.data.pixel_std, None)
+    kind = kind.with_options(None, None, config.data.pixel_std, None)
     theirs = kind.forward(arrays, kind.input.prepare(pixels), kind.epsilon)
     backbone = {name: array for name, array in stored.items() if name.startswith("backbone.")}
     ours = equality.our_features(path, model, backbone, equality.model_input(pixels, config.data.pixel_std))
     try:
-        distance = equality.require_equal(path, "the NumPy implementation of arcface_torch's network", theirs, ours)
+        what = f"the NumPy implementation of {kind.name}'s network"
+        distance = equality.require_equal(path, what, theirs, ours)
         os.makedirs(config.model_save_dir, exist_ok=True)
         file = os.path.join(config.model_save_dir, FILE)
         write_state_dict(file, arrays)
+        facts = {"names": kind.name, "input": kind.input.describe()}
+        about = describe_weights(manifest, model, {FILE: file_entry(file)}, **facts)
+        write_bytes(os.path.join(config.model_save_dir, DESCRIPTION), about)
     except CheckpointError as error:
         raise ExportError(str(error)) from None
     except OSError as error:
         raise ExportError(f"{error.filename or config.model_save_dir}: cannot be written: {error.strerror}") from None
-    return file, _notes(config, distance)
+    return file, _notes(config, kind, distance)
 
 
-def _notes(config: Config, distance: float) -> list[str]:
+def _require_own(directory: str) -> None:
+    """Raise ExportError where the directory has a plsc.json of another export, which ours would replace."""
+    name = os.path.join(directory, DESCRIPTION)
+    try:
+        data = plain_json.loads(safe_open.read_bytes(name, safe_open.SETTINGS))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ExportError(f"{name}: {error.strerror}") from None
+    except ValueError:
+        data = None
+    files = data.get("files") if isinstance(data, dict) else None
+    if not isinstance(files, dict) or list(files) != [FILE]:
+        raise ExportError(f"{name}: belongs to another export, so it is not overwritten; choose another directory")
+
+
+def _notes(config: Config, kind: Kind, distance: float) -> list[str]:
     model = config.model
-    notes = [f"with these weights, embeddings of arcface_torch's network differ by {distance:.0e} of their length"]
-    if model.base_width != 64 or list(model.image_shape) != [3, 112, 112]:
+    notes = [
+        f"the names are those of {kind.name}, its images enter as {kind.input.describe()}",
+        f"with these weights, embeddings of {kind.name}'s network differ by {distance:.0e} of their length",
+    ]
+    if model.base_width != WIDTH or list(model.image_shape) != SHAPE:
         notes.append(
-            f"base_width {model.base_width}, image_shape {list(model.image_shape)}: arcface_torch's class has 64 and "
-            "3 x 112 x 112, so it needs a model of these sizes"
+            f"base_width {model.base_width}, image_shape {list(model.image_shape)}: {kind.name}'s class has {WIDTH} "
+            f"and {' x '.join(map(str, SHAPE))}, so it needs a model of these sizes"
         )
     if config.data.pixel_std != ARCFACE.input.std:
-        notes.append(
-            f"its images enter as (pixels - 127.5) / {config.data.pixel_std:g}, arcface_torch divides by 127.5"
-        )
+        notes.append(f"by default {kind.name} divides by {ARCFACE.input.std:g}")
+    if kind.name == ADAFACE.name:
+        notes.append("AdaFace's files have the prefix model. and a state_dict in a dictionary; this is the state_dict")
     return notes

@@ -6,7 +6,6 @@ neither Paddle nor torch.
 
 from __future__ import annotations
 
-import json
 import os
 
 from plsc import checkpoint
@@ -14,11 +13,12 @@ from plsc.checkpoint import Manifest
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.engine.inference import output_dir
+from plsc.engine.weights.description import describe_weights
 from plsc.engine.weights.model_card import model_card
 from plsc.errors import CheckpointError, ExportError
 from plsc.files import plain_json, safe_open
-from plsc.files.hashes import FileEntry, write_new
-from plsc.serving.description import DESCRIPTION, WEIGHTS_FORMAT
+from plsc.files.hashes import write_new
+from plsc.serving.description import DESCRIPTION
 from plsc.version import __version__
 
 DIRECTORY, WEIGHTS, CARD = "safetensors", "model.safetensors", "README.md"
@@ -54,21 +54,8 @@ def _write(path: str, manifest: Manifest, results: dict[str, dict[str, float]], 
     files = {WEIGHTS: write_tensors(os.path.join(where, WEIGHTS), specs, blocks, {"plsc_version": __version__})}
     card = model_card(manifest, WEIGHTS, specs, results, licence)
     files[CARD] = write_new(os.path.join(where, CARD), card.encode())
-    write_new(os.path.join(where, DESCRIPTION), _description(path, manifest, files))
-
-
-def _description(path: str, manifest: Manifest, files: dict[str, FileEntry]) -> bytes:
-    """plsc.json: what the weights are of, and size and hash of the files."""
-    data = {
-        "format": WEIGHTS_FORMAT,
-        "version": 1,
-        "plsc_version": __version__,
-        "step": manifest.step,
-        "checkpoint": " ".join(entry.sha256 for _, entry in sorted(manifest.files.items())),
-        "model": manifest.config.get("model", {}),
-        "files": {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in files.items()},
-    }
-    return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
+    model = manifest.config.get("model", {})
+    write_new(os.path.join(where, DESCRIPTION), describe_weights(manifest, model, files))
 
 
 def read_results(path: str, step: int) -> dict[str, dict[str, float]]:
