@@ -10,11 +10,12 @@ from plsc.config.format_value import format_value
 from plsc.config.keys import OPTIONS
 from plsc.config.losses import make_loss
 from plsc.config.schema import Settings
-from plsc.config.stages import frozen_with_factor
+from plsc.config.stages import ALL, frozen_with_factor
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
 from plsc.signatures import accepted
 
+_OF_BACKBONE = ("ema.decay", "ema.warmup", "distill.model", "lr_layer_decay", "model.recompute", "model.dropout")
 _TEST_KEYS = ("test_period", "test_batch_size", "data.val_targets", "metrics", "metric_options")
 MAX_IMAGE_VALUES = 2**28  # a gigabyte in float32
 
@@ -185,6 +186,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     return [
         (f"optimizer.name: {settings.optimizer.name}", steady, ("momentum",)),
         ("class_optimizer.name: null", settings.class_optimizer.name is None, ("class_optimizer.options",)),
+        ("model.freeze: [all]", ALL in settings.model.freeze, _OF_BACKBONE),
         ("ema.decay: null", settings.ema.decay is None, ("ema.warmup",)),
         ("with_test: false", not settings.with_test, _TEST_KEYS),
         ("init_from: none", settings.init_from == "none", ("init_checkpoint", "new_classes")),

@@ -221,3 +221,12 @@ def test_momentum_is_said_to_be_idle_where_neither_optimizer_takes_it():
     assert lines(optimizer="adamw", class_optimizer="momentum") == lines(class_optimizer="adamw") == []
     (line,) = Config.from_dict({"class_optimizer": {"options": {"beta1": 0.5}}}).without_effect()
     assert line == "class_optimizer.options={'beta1': 0.5}: has no effect with class_optimizer.name: null"
+
+
+def test_what_trains_the_backbone_is_said_to_be_idle_where_all_of_it_is_frozen():
+    idle = {"ema.decay": 0.9, "distill.model": "exported", "lr_layer_decay": 0.5, "model.recompute": True}
+    lines = Config.from_dict({"model.freeze": ["all"], **idle}).without_effect()
+    assert [line.split("=")[0] for line in lines] == list(idle)
+    assert all(line.endswith(": has no effect with model.freeze: [all]") for line in lines)
+    assert Config.from_dict({"model.freeze": ["stem"], **idle}).without_effect() == []
+

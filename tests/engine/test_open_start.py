@@ -12,8 +12,9 @@ from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.run.start import choose_seed
 from plsc.engine.training import checkpointing
+from plsc.engine.training.changed_settings import log_changed_settings
 from plsc.engine.training.checkpointing import open_start_checkpoint
-from plsc.errors import DataError
+from plsc.errors import CheckpointError, DataError
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as
 
 SPEC = SimpleNamespace(num_classes=11, embedding_size=EMBEDDING_SIZE)
@@ -74,3 +75,49 @@ def test_classes_that_moved_are_refused_by_their_names(tmp_path):
         names(["ann", "art", "bob", "cy"])
     assert said == []
     assert names(["ann", "art", "bob", "cy"], accept=True) == ("ann", "art", "bob", "cy") and len(said) == 1
+
+
+@pytest.mark.parametrize(
+    "stored, own",
+    [
+        ({}, {"optimizer.name": "lars", "class_optimizer.name": "momentum"}),  # of which both keep a velocity
+        ({"optimizer": {"name": "adamw"}}, {"optimizer.name": "lamb", "class_optimizer.name": "adamw"}),
+        ({"class_optimizer": {"name": "adamw"}}, {}),
+        ({"optimizer": {"name": "adamw"}}, {"optimizer.name": "adamw", "class_optimizer.name": "momentum"}),
+    ],
+)
+def test_other_optimizers_are_refused(tmp_path, monkeypatch, stored, own):
+    from tests.checkpoint import checkpoint_kit
+
+    monkeypatch.setattr(checkpoint_kit, "meta_for", lambda n: meta_for(n, config=stored))
+    save_as(tmp_path / "other", 12, 11, 1)
+    run = run_in(tmp_path / "mine", tmp_path / "other", **own)
+    with pytest.raises(CheckpointError, match=r"with optimizer.name='\w+', class_optimizer.name=.*; set them"):
+        open_start_checkpoint(run, SPEC)
+    run.user_objects = UserObjects(optimizer=object())  # its states have names of their own
+    assert open_start_checkpoint(run, SPEC)
+    names = stored.get("optimizer", {}).get("name", "momentum"), stored.get("class_optimizer", {}).get("name")
+    same = {"optimizer.name": names[0], "class_optimizer.name": names[1] or names[0]}  # the same in other words
+    assert open_start_checkpoint(run_in(tmp_path / "mine", tmp_path / "other", **same), SPEC)
+
+
+def test_changed_settings_are_said(tmp_path):
+    before = Config.from_dict({"lr": 0.2, "lr_schedule.kind": "one_cycle", "classifier.compiled": False})
+    manifest = SimpleNamespace(config={**before.to_dict(), "train_steps": 500})
+    manifest.config.pop("ema")  # as in a checkpoint of an earlier version
+    said: list[str] = []
+
+    def changed(**settings):
+        run, said[:] = run_in(tmp_path, **settings), []
+        run.log = SimpleNamespace(info=said.append)
+        log_changed_settings(run, "old", manifest)
+        return said
+
+    same = {"lr": 0.2, "lr_schedule.kind": "one_cycle", "train_steps": 500}
+    assert changed(**same) == []
+    longer = "old was trained with train_steps=500, this run continues with 600, which changes the learning rate of all"
+    assert [line[: len(longer)] for line in changed(**{**same, "train_steps": 600})] == [longer]
+    for key, value in {"classifier.label_smoothing": 0.1, "ema.decay": 0.9, "optimizer.decay_vectors": False}.items():
+        (line,) = changed(**{**same, key: value})
+        assert line.startswith(f"old was trained with {key}=") and line.endswith(f"continues with {value}")
+    assert len(changed(**{**same, "lr_schedule.kind": "piecewise", "train_steps": 600})) == 1  # no matter how long

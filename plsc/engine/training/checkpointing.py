@@ -10,7 +10,7 @@ import paddle
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.collective import on_all_ranks
-from plsc.checkpoint.pending_rows import describe_optimizer
+from plsc.checkpoint.pending_rows import MOMENTUM, describe_optimizer
 from plsc.classifiers import ClassifierSpec
 from plsc.config.format_value import format_value
 from plsc.data import difference
@@ -19,6 +19,7 @@ from plsc.engine.program.averages import begin_averages
 from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
+from plsc.engine.training.changed_settings import log_changed_settings
 from plsc.engine.training.steps import Progress
 from plsc.errors import CheckpointError, DataError
 from plsc.rows.history import RowHistory
@@ -40,6 +41,7 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
     path, manifest = checkpoint.open_checkpoint(path, run.group, expected, verified=own is not None)
     require_same_function(run, path, manifest)
     _require_same_freeze(run, path, manifest)
+    _require_same_optimizers(run, path, manifest)
     return path, manifest
 
 
@@ -50,6 +52,24 @@ def _require_same_freeze(run: Run, path: str, manifest: Manifest) -> None:
         raise CheckpointError(
             f"{path}: was trained with model.freeze={format_value(stored)}, this run has {format_value(own)}; set "
             "it as it was, or begin a new run by init_from: classes, with init_checkpoint for checkpoint_dir or resume"
+        )
+
+
+def _require_same_optimizers(run: Run, path: str, manifest: Manifest) -> None:
+    """Raise CheckpointError where a run would continue with other optimizers. Their states may have the same names and
+    shapes, as those of momentum and lars, and mean something else. (A user's has states of other names.)"""
+    if run.user_objects.optimizer is not None:
+        return
+    stored = {key: _section(manifest, key).get("name") for key in ("optimizer", "class_optimizer")}
+    backbone = stored["optimizer"] or MOMENTUM  # the only one of earlier versions
+    own = run.config.optimizer.name, run.config.class_optimizer.name or run.config.optimizer.name
+    if own != (backbone, stored["class_optimizer"] or backbone):
+        raise CheckpointError(
+            f"{path}: was trained with optimizer.name={format_value(backbone)}, class_optimizer.name="
+            f"{format_value(stored['class_optimizer'])}, this run has {format_value(own[0])}, "
+            f"{format_value(run.config.class_optimizer.name)}, for which the stored states mean something else; set "
+            "them as they were, or begin a new run by init_from: classes, with init_checkpoint for checkpoint_dir or "
+            "resume"
         )
 
 
@@ -148,12 +168,7 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     if saved_seed != run.seed:
         run.log.info(f"{path} was trained with seed {saved_seed}, this run continues with {run.seed}")
     section = _section(manifest, "data")
-    for key, before in (("lr_factors", {}), ("lr_layer_decay", 1.0)):
-        before, now = manifest.config.get(key, before), run.config.get(key)
-        if before != now:
-            run.log.info(
-                f"{path} was trained with {key}={format_value(before)}, this run continues with {format_value(now)}"
-            )
+    log_changed_settings(run, path, manifest)
     saved_resize = section.get("resize", "refuse")  # earlier versions refused
     if saved_resize != run.config.data.resize:
         run.log.info(
