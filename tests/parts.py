@@ -35,7 +35,7 @@ PLAIN = _in_rooms({
     "engine": "meter",
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
-    "files": "array_file atomic safe_open safe_pickle",
+    "files": "array_file atomic private_directory safe_open safe_pickle",
     "losses": "registration",
     "optim": "own_schedule schedule",
     "parallel": "environment failure_channel nodelay shards",

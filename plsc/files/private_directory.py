@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_TRIES = 10_000  # a process may lose against each of the others again and again
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -57,12 +58,14 @@ class Directory:
 
     @contextlib.contextmanager
     def locked(self, lock: str) -> Iterator[None]:
-        """A context that one process at a time can enter; ``lock``: the name of the lock file."""
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | _FILE, 0o600, dir_fd=self.handle)
+        """A context that one process at a time can enter; ``lock``: the name of the lock file, which is removed at the
+        end. Raises OSError."""
+        handle = self._lock(lock)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
+            with contextlib.suppress(OSError):
+                self.remove(lock)  # while it is locked: see _lock
             os.close(handle)
 
     def rename(self, name: str, final: str, mode: int) -> None:
@@ -91,6 +94,23 @@ class Directory:
 
     def remove(self, name: str) -> None:
         os.unlink(name, dir_fd=self.handle)
+
+    def _lock(self, lock: str) -> int:
+        """Create and lock a file. Its owner removes it before it unlocks it, so that a process that waited for it has a
+        file without a name then, while the next one may have a new one of this name: it begins anew."""
+        for _ in range(_MOST_TRIES):
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | _FILE, 0o600, dir_fd=self.handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(handle), os.stat(lock, dir_fd=self.handle, follow_symlinks=False)):
+                    return handle
+            except FileNotFoundError:  # of os.stat
+                pass
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+        raise OSError(f"{self.path / lock} cannot be locked: it is always another file")
 
 
 def user_cache(*parts: str) -> str:

@@ -159,12 +159,14 @@ def test_headers_that_cannot_be(tmp_path, change, said):
 
 
 @pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g"])
-def test_a_name_of_eight_gigabytes(tmp_path, kind):
+def test_a_name_of_eight_gigabytes(tmp_path, kind, monkeypatch):
     """The file is as long as it says, but for its contents: nothing is read of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # the index of a file of this size would be in it
     with_header(tmp_path, lambda whole: (put(156, kind)(whole), put(124, b"77777777777\0")(whole)))
     with open(tmp_path / "train-0000.tar", "r+b") as file:
         file.truncate((8 << 30) + 2048)
     assert "a name or its like has 8589934591 bytes; it may have 1048576" in refusal(tmp_path)
+    assert not [name for name in os.listdir(tmp_path / "cache" / "plsc" / "index") if name.startswith("lock-")]
 
 
 @pytest.mark.parametrize("text, said", [
