@@ -42,8 +42,10 @@ class LearningRateSchedule:
     base_lr: the learning rate after the warm-up, already scaled. kind: a registered schedule. total_steps: the length
     of the run, warm-up included. warmup_steps: linear from 0 to base_lr. boundaries: steps counted from the start of
     the run, increasing, not inside the warm-up. decay_factor, power, end_lr (the learning rate of step total_steps):
-    for the schedules that take them. options: those of this schedule. Raises ConfigError where a boundary lies inside
-    the warm-up, end_lr is above base_lr, or the schedule fails.
+    for the schedules that take them. options: those of this schedule. ahead, warmup_ahead: what the function that
+    computes the schedule gets in addition to each step, and to that of the end of the warm-up, so that a run of epochs
+    that began with another global batch has done that fraction of it which its samples are. Raises ConfigError where a
+    boundary lies inside the warm-up, end_lr is above base_lr, or the schedule fails.
     """
 
     base_lr: float
@@ -55,6 +57,8 @@ class LearningRateSchedule:
     power: float
     end_lr: float
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ahead: int = 0
+    warmup_ahead: int = 0
 
     def __post_init__(self) -> None:
         if "boundaries" in self._arguments and self.boundaries and self.boundaries[0] < self.warmup_steps:
@@ -86,7 +90,7 @@ class LearningRateSchedule:
         if step < self.warmup_steps:
             return self.base_lr * step / self.warmup_steps
         try:
-            value = self._function(step, **self._arguments)
+            value = self._function(max(0, step + self.ahead), **self._arguments)
         except PlscError:
             raise
         except Exception as error:
@@ -106,7 +110,11 @@ class LearningRateSchedule:
     def _arguments(self) -> dict[str, Any]:
         """The keyword arguments of the schedule."""
         run = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del run["kind"], run["options"]
+        for name in ("kind", "options", "ahead", "warmup_ahead"):
+            del run[name]
+        run["total_steps"] = max(0, self.total_steps + self.ahead)
+        run["warmup_steps"] = self.warmup_steps + self.warmup_ahead
+        run["boundaries"] = tuple(max(0, one + self.ahead) for one in self.boundaries)
         return {**select_arguments(self._function, run, 1), **self.options}
 
 

@@ -61,6 +61,39 @@ def test_boundaries_in_epochs_stay_where_the_epochs_end():
     assert plan.last == 20
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"kind": "cosine"},
+        {"kind": "cosine", "warmup_epochs": 1},
+        {"kind": "polynomial", "power": 2.0},
+        {"kind": "cosine_restarts", "options": {"cycles": 2}},
+        {"kind": "one_cycle", "options": {"shape": "linear"}},
+    ],
+    ids=lambda schedule: schedule["kind"],
+)
+@pytest.mark.parametrize("batch", [5, 20])
+def test_the_learning_rate_follows_the_samples_when_the_global_batch_changes(schedule, batch):
+    """After 20 steps of 10 the run goes on as one that had the new batch from its first step."""
+    keys = {"train_epochs": 10, "lr_schedule": schedule, "lr": 1.0, "lr_reference_batch": batch}
+    straight, plan = plan_of(batch, **keys), plan_of(batch, first=Progress(20, 200), **keys)
+    done = 200 // batch
+    assert plan.last - 20 == straight.last - done == (500 - 200) // batch
+    rates = [plan.schedule.lr(step) for step in range(20, plan.last)]
+    assert rates == [straight.schedule.lr(step) for step in range(done, straight.last)] and len(set(rates)) > 5
+    again = plan_of(batch, first=Progress(25, 200 + 5 * batch), **keys)  # stopped once more: the same to the bit
+    assert [again.schedule.lr(step) for step in range(25, again.last)] == rates[5:]
+
+
+@pytest.mark.parametrize("batch", [5, 20])
+def test_a_warm_up_in_steps_stays_when_the_global_batch_changes(batch):
+    keys = {"train_epochs": 10, "lr_schedule": {"kind": "cosine", "warmup_steps": 24}, "lr": 1.0}
+    plan = plan_of(batch, first=Progress(20, 200), lr_reference_batch=batch, **keys)
+    assert [plan.schedule.lr(step) for step in (20, 23)] == [20 / 24, 23 / 24]
+    rates = [plan.schedule.lr(step) for step in range(24, plan.last)]
+    assert rates == sorted(rates, reverse=True) and rates[0] > 0.8 and rates[-1] < 0.05
+
+
 def test_half_a_line_of_a_killed_run_is_dropped(tmp_path):
     path = tmp_path / "scalars.jsonl"
     for left, kept in ((b'{"step": 1}\n{"ste', b'{"step": 1}\n'), (b'{"st', b""), (b'{"step": 1}\n', b'{"step": 1}\n')):

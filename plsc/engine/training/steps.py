@@ -74,13 +74,16 @@ class TrainingSteps:
 
 
 def _shifted(schedule: LearningRateSchedule, config: Config, ahead: int) -> LearningRateSchedule:
-    """The schedule with everything given in epochs shifted to the steps at which those epochs end in this run."""
+    """The schedule with everything given in epochs shifted to the steps at which those epochs end in this run, and the
+    whole run of epochs too: the fraction of it that is done is that of its samples."""
     if ahead == 0:
         return schedule
-    warmup = schedule.warmup_steps
+    warmup, boundaries = schedule.warmup_steps, schedule.boundaries
+    moved = max(-warmup, min(ahead, 0))  # a warm-up in steps stays: how many samples it had is not known
     if config.lr_schedule.warmup_epochs is not None:
-        warmup = max(0, warmup - ahead)
-    boundaries = schedule.boundaries
+        warmup, moved = warmup - ahead, ahead
     if config.lr_schedule.unit == "epoch":
         boundaries = tuple(max(boundary - ahead, warmup) for boundary in boundaries)
-    return replace(schedule, warmup_steps=warmup, boundaries=boundaries)
+    if config.train_epochs is not None:
+        return replace(schedule, warmup_steps=warmup, boundaries=boundaries, ahead=ahead, warmup_ahead=moved)
+    return replace(schedule, warmup_steps=max(0, warmup), boundaries=tuple(max(0, one) for one in boundaries))
