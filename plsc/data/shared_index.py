@@ -1,17 +1,20 @@
 """What is known of millions of images, in one file that all processes of a machine map.
 
 The first process that needs the index of a large data set, or the order of an epoch of it, makes it, while the others
-wait. An order is kept while a process uses it, and until another one is stored. The index is kept in the user's
-cache for later runs. It is made anew if one of the files that it was made from has another size, modification time or
-contents at its beginning, middle or end, and if the cached file is damaged.
+wait. If the data are damaged, it leaves its error to those who wait. An order is kept while a process uses it, and
+until another one is stored. The index is kept in the user's cache for later runs. It is made anew if one of the files
+that it was made from has another size, modification time or contents at its beginning, middle or end, and if the cached
+file is damaged.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,9 +29,10 @@ from plsc.files.private_directory import Directory, open_directory, user_cache
 
 LEAST_ORDER = 1 << 24  # samples; the order of fewer takes less than 64 MB
 LEAST_BYTES = 1 << 30  # of the files; the index of smaller ones takes a few megabytes
-_PLACE, _ORDER = "index", "order"
+_PLACE, _ORDER, _FAILED = "index", "order", "failed-"
 _VERSION = 2  # of what sources store
 _OTHERS_SECONDS = 7 * 86400  # not used for so long: an index of another machine, or of another name of this one
+_FAILED_SECONDS = 3600  # the error of an index is for those who wait at that moment
 _LOOK_BYTES = 4096  # read in three places of a file
 _READ_WHOLE = 1 << 20  # a smaller file is read as a whole
 
@@ -76,11 +80,11 @@ def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
     """The index of large files, shared by all processes of the machine; of small ones just ``build()``.
 
     place: the data in messages. Where the cache cannot be used each process has its own index, and the note says so.
-    Raises DataError of ``build``, and for files that change meanwhile.
+    Raises DataError of ``build``, also of the process that this one waited for, and for files that change meanwhile.
     """
     if not made.is_large:
         return Index(build())
-    key = made.key()
+    begun, key = time.time(), made.key()
     try:
         with open_directory(user_cache(_PLACE)) as cache:
             found = array_file.read(cache, made.name, key)
@@ -91,6 +95,7 @@ def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
                     found = array_file.read(cache, made.name, key)  # another process may have made it
                     if found is None:
                         how = "made now"
+                        _raise_failure(made, key, cache, begun)
                         found = _make(made, key, cache, build)
             where = printable(os.fsencode(cache.path / made.name))
             return Index(found, [f"{place}: index {how}, shared by all processes of this machine: {where}"])
@@ -127,7 +132,14 @@ def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays]) -
     """Build the index, store it and map it. Raises OSError, DataError."""
     array_file.remove_unused(cache, f"{made.name}.", keep="")  # of killed processes
     array_file.remove_unused(cache, made.prefix, keep=made.name, seconds=_OTHERS_SECONDS)  # of containers that are gone
-    content = build()
+    array_file.remove_unused(cache, _FAILED, keep="", seconds=_FAILED_SECONDS)
+    try:
+        content = build()
+    except DataError as error:
+        with contextlib.suppress(OSError):
+            facts = {"error": str(error), "time": time.time()}
+            array_file.write(cache, _FAILED + made.name, key, Arrays({}, facts))
+        raise
     if made.key() != key:
         raise DataError(f"{', '.join(made.paths)!r:.300}: has changed while it was indexed; nobody may write to it")
     array_file.write(cache, made.name, key, content)
@@ -136,6 +148,14 @@ def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays]) -
     if found is None:
         raise OSError(f"{cache.path / made.name} is damaged or gone immediately after it was written")
     return found
+
+
+def _raise_failure(made: Made, key: str, cache: Directory, begun: float) -> None:
+    """Raise the DataError with which another process failed to make this index after ``begun``, when this one already
+    waited. An earlier error is not used: the cause may be gone. Raises OSError."""
+    failed = array_file.read(cache, _FAILED + made.name, key)
+    if failed is not None and begun <= failed.facts["time"] <= time.time():
+        raise DataError(failed.facts["error"])
 
 
 def _fingerprint(path: str) -> list:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from plsc.data.shared_index import Made, share
 from plsc.data.sources import label_list
 from plsc.data.workers import call_in_fork
 from plsc.errors import DataError
+from plsc.files import array_file
 from plsc.files.array_file import Arrays
 from tests.data.container_kit import contents, images, insightface, plain, write_all, write_records
 
@@ -137,18 +141,84 @@ def test_one_process_makes_it_and_the_others_wait(tmp_path, cache):
             file.write("x")
         return Arrays({"numbers": np.arange(10, dtype=np.int64)})
 
-    def four() -> list[int]:
-        children = []
-        for _ in range(4):
-            pid = os.fork()
-            if not pid:
-                good = share(made, "test", build).content.arrays["numbers"].sum() == 45
-                os._exit(0 if good else 1)
-            children.append(pid)
-        return [os.waitpid(pid, 0)[1] for pid in children]
+    def is_good() -> bool:
+        return share(made, "test", build).content.arrays["numbers"].sum() == 45
 
-    assert call_in_fork(four) == [0] * 4
+    assert call_in_fork(lambda: four_times(is_good)) == [0] * 4
     assert built.read_text() == "x"
+    assert not [name for name in os.listdir(cache) if name.startswith("lock-")]
+
+
+def four_times(is_good: Callable[[], bool]) -> list[int]:
+    """The exit statuses of four processes at once: 0 where it is good."""
+    children = []
+    for _ in range(4):
+        pid = os.fork()
+        if not pid:
+            signal.alarm(60)
+            status = 1
+            try:
+                status = 0 if is_good() else 1
+            finally:
+                os._exit(status)
+        children.append(pid)
+    return [os.waitpid(pid, 0)[1] for pid in children]
+
+
+def test_who_waits_gets_the_error_of_who_failed(tmp_path, cache):
+    """Four processes: the first of them fails when all have begun, and the others do not read the file again."""
+    (tmp_path / "input").write_bytes(b"input")
+    made, tried = Made("test", [str(tmp_path / "input")]), tmp_path / "tried"
+
+    def build() -> Arrays:
+        with open(tried, "a") as file:
+            file.write("x")
+        for _ in range(1000):  # the locks of all: four who are at it
+            if len(list(tmp_path.glob("begun-*"))) == 4:
+                break
+            time.sleep(0.02)
+        raise DataError("byte 7: damaged")
+
+    def is_refused() -> bool:
+        real = Made.key
+
+        def key(self) -> str:
+            found = real(self)
+            (tmp_path / f"begun-{os.getpid()}").touch()
+            return found
+
+        Made.key = key  # in this process only
+        with pytest.raises(DataError, match="^byte 7: damaged$"):
+            share(made, "test", build)
+        return True
+
+    assert call_in_fork(lambda: four_times(is_refused)) == [0] * 4
+    assert tried.read_text() == "x"
+    good = share(made, "test", lambda: Arrays({}, {"mended": True}))
+    assert good.content.facts == {"mended": True}, "an error from before does not stay"
+
+
+@pytest.mark.parametrize("change", ["earlier", "of the future", "other contents"])
+def test_an_error_for_others_is_not_used(tmp_path, cache, change, monkeypatch):
+    (tmp_path / "input").write_bytes(b"input")
+    made = Made("test", [str(tmp_path / "input")])
+    at = {"earlier": -1.0, "of the future": 1000.0, "other contents": 0.0}[change]
+    real = shared_index._raise_failure
+
+    def after_a_failure(made, key, directory, begun):
+        facts = {"error": "not ours", "time": begun + at}
+        written_for = "other" if change == "other contents" else key
+        array_file.write(directory, f"failed-{made.name}", written_for, Arrays({}, facts))
+        real(made, key, directory, begun)
+
+    monkeypatch.setattr(shared_index, "_raise_failure", after_a_failure)
+    assert share(made, "test", lambda: Arrays({}, {"own": True})).content.facts == {"own": True}
+    assert f"failed-{made.name}" in os.listdir(cache)
+    os.utime(cache / f"failed-{made.name}", (1000, 1000))
+    (tmp_path / "input").write_bytes(b"other")
+    monkeypatch.setattr(shared_index, "_raise_failure", real)
+    share(made, "test", lambda: Arrays({}))
+    assert f"failed-{made.name}" not in os.listdir(cache), "it is removed when it is old"
 
 
 def test_without_a_cache_each_process_has_its_own(tmp_path, cache, monkeypatch):
