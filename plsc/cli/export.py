@@ -57,7 +57,8 @@ def _export_safetensors(config: Config, license: str | None) -> None:
     from plsc.engine.weights.model_card import UNKNOWN
     from plsc.engine.weights.safetensors import export_safetensors
 
-    print_stdout(export_safetensors(config.checkpoint_dir, config.model_save_dir, license or UNKNOWN))
+    stated = license or UNKNOWN
+    print_stdout(export_safetensors(config.checkpoint_dir, config.model_save_dir, stated, config.ema.weights))
     if license is None:
         print_stdout("note: the model card states no license; give --license")
 

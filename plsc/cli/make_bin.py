@@ -3,6 +3,7 @@
 FACES is a folder with a sub-folder for each identity, or a list FILE.txt: path<TAB>identity, of which pairs are drawn,
 or path_a<TAB>path_b<TAB>0|1, whose pairs are taken. FILE.bin contains the unmodified image files; FILE.txt lists their
 paths. The first half of each fold are pairs of one identity. The same images and seed give the same file.
+A file that is there already is not replaced.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from plsc.data.transforms import decode_image
     from plsc.evaluation.make_set import ENDINGS, Draw, choose, write_set
-    from plsc.evaluation.output_files import require_writable
+    from plsc.evaluation.output_files import require_new
 
     if not options.output.endswith(ENDINGS):
         options.refuse(f"--output {options.output}: must end in {' or '.join(ENDINGS)}")
-    require_writable(options.output, "--output")
+    require_new(options.output, "--output")
 
     def size_of(data: bytes, name: str) -> tuple[int, int]:
         height, width = decode_image(data, name).shape[:2]

@@ -23,6 +23,13 @@ def require_writable(path: str | os.PathLike[str], what: str) -> None:
         raise DataError(f"{what} {path}: the directory {path.parent} is not writable")
 
 
+def require_new(path: str | os.PathLike[str], what: str) -> None:
+    """`require_writable`, and DataError where anything is at ``path``: such a file is never replaced."""
+    require_writable(path, what)
+    if os.path.lexists(path):
+        raise DataError(f"{what} {os.fspath(path)}: is there already; give another name, or remove it")
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], what: str) -> Iterator[BinaryIO]:
     """`plsc.files.atomic.whole_file` that raises DataError, which begins with ``what``, instead of OSError."""

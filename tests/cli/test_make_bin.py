@@ -118,6 +118,13 @@ def test_an_output_that_cannot_be(faces, tmp_path, output, status, message):
     assert done.returncode == status and message in done.stderr.splitlines()[-1]
 
 
+def test_a_file_that_is_there_stays(tmp_path):
+    (tmp_path / "lfw.bin").write_bytes(b"of somebody")
+    done = make(tmp_path, "--output", tmp_path / "lfw.bin")
+    assert done.returncode == 1 and "lfw.bin: is there already; give another name, or remove it" in done.stderr
+    assert (tmp_path / "lfw.bin").read_bytes() == b"of somebody"
+
+
 @pytest.mark.parametrize("lost", ["image", "flag"])
 def test_what_is_read_back_is_compared(faces, tmp_path, monkeypatch, lost):
     real = make_set.save_bin

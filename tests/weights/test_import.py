@@ -74,6 +74,10 @@ def test_an_import_goes_back_to_the_same_file(tmp_path, capsys):
         for name, array in net.items():
             if array.shape:
                 assert np.array_equal(file.value[name].read(), array), name
+    before = (tmp_path / "out" / "model.pt").read_bytes()
+    with pytest.raises(ExportError, match="model.pt: is there already; set another model_save_dir"):
+        main(["export", "--checkpoint", run, "--output", str(tmp_path / "out"), "--to", "torch"])
+    assert (tmp_path / "out" / "model.pt").read_bytes() == before
 
 
 def test_a_trained_net_goes_to_torch(tmp_path):

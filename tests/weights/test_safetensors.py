@@ -41,14 +41,18 @@ def arrays() -> dict[str, np.ndarray]:
 @pytest.fixture
 def run(tmp_path) -> Path:
     """The directory of a run with one checkpoint."""
+    return saved(tmp_path / "run", arrays())
+
+
+def saved(directory: Path, tensors: dict[str, np.ndarray]) -> Path:
     meta = {
         "paddle_version": "3.3.1", "num_classes": CLASSES, "embedding_size": SIZE, "epoch": 2, "position": {},
         "config": Config.from_dict(SETTINGS).to_dict(), "random_states": {}, "lr_state": {}, "extra": {},
         "data": {"kind": "list", "images": 5822653, "labels": 6, "sample": [["a/b.jpg", 1]]},
     }  # fmt: skip
     weight = np.zeros((CLASSES, SIZE), np.float32)
-    save(str(tmp_path / "run"), STEP, RankTensors(arrays(), ArrayShard({"weight": weight})), meta, OneRank())
-    return tmp_path / "run"
+    save(str(directory), STEP, RankTensors(tensors, ArrayShard({"weight": weight})), meta, OneRank())
+    return directory
 
 
 def export(run: Path, *words: str) -> Path:
@@ -67,6 +71,19 @@ def test_the_weights_are_those_of_the_checkpoint_to_the_bit(run, capsys):
         assert found[name].tobytes() == array.tobytes()
     with safe_open(directory / "model.safetensors", "numpy") as file:
         assert set(file.metadata()) == {"plsc_version"}
+
+
+@pytest.mark.parametrize("words, averaged", [((), True), (("--weights", "last"), False)])
+def test_averages_are_exported_where_there_are_any(tmp_path, words, averaged):
+    """With the results of the run, which are those of the averages."""
+    average = arrays()["backbone.half"] + 1
+    run = saved(tmp_path / "run", {**arrays(), "ema.backbone.half": average})
+    (run / "scalars.jsonl").write_text(json.dumps({"step": STEP, "test": "lfw", "accuracy": 0.75}) + "\n")
+    directory = export(run, *words)
+    found, text = load_file(directory / "model.safetensors"), (directory / "README.md").read_text()
+    assert found.keys() == {name for name in arrays() if name.startswith("backbone.")}
+    assert np.array_equal(found["backbone.half"], average if averaged else arrays()["backbone.half"])
+    assert ("| lfw | accuracy | 0.75 |" in text) == averaged == ("They are the averages over the steps" in text)
 
 
 def test_the_description_binds_all_files(run):

@@ -33,7 +33,9 @@ class ClassWeights:
                 for count, line in enumerate(file, start=1):
                     if count <= num_classes:
                         values[count - 1] = _factor(f"{where}, line {count}", line)
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise DataError(f"{where}: cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError as error:
             raise DataError(f"{where}: cannot be read: {error}") from None
         if count != num_classes:
             raise DataError(

@@ -28,9 +28,13 @@ def export_torch(config: Config) -> tuple[str, list[str]]:
     """Write the model in ``checkpoint_dir`` to ``model_save_dir``/model.pt, with its size and hash in plsc.json;
     returns the file and notes for the user.
 
-    Before, the embeddings of their network with these weights are compared with PLSC's. Raises ExportError,
-    CheckpointError; then nothing is written.
+    Files of these names are not replaced: they may be the original of an import. Before anything is written, the
+    embeddings of their network with these weights are compared with PLSC's. Raises ExportError, CheckpointError.
     """
+    file, description = (os.path.join(config.model_save_dir, name) for name in (FILE, DESCRIPTION))
+    for one in (file, description):
+        if os.path.lexists(one):
+            raise ExportError(f"{one}: is there already; set another model_save_dir (--output), or remove it")
     path = checkpoint.resolve(config.checkpoint_dir)
     manifest = checkpoint.read_manifest(path)
     stored = checkpoint.read_weights(path, manifest, config.ema.weights)
@@ -46,11 +50,10 @@ def export_torch(config: Config) -> tuple[str, list[str]]:
         what = f"the NumPy implementation of {kind.name}'s network"
         distance = equality.require_equal(path, what, theirs, ours)
         os.makedirs(config.model_save_dir, exist_ok=True)
-        file = os.path.join(config.model_save_dir, FILE)
         write_state_dict(file, arrays)
         facts = {"names": kind.name, "input": kind.input.describe()}
         about = describe_weights(manifest, model, {FILE: file_entry(file)}, **facts)
-        write_bytes(os.path.join(config.model_save_dir, DESCRIPTION), about)
+        write_bytes(description, about)
     except CheckpointError as error:
         raise ExportError(str(error)) from None
     except OSError as error:

@@ -16,6 +16,7 @@ from plsc.checkpoint.tensors import TensorSpec
 from plsc.data.transforms import PIXEL_MEAN
 
 UNKNOWN = "unknown"  # Hugging Face's own word
+_AVERAGED = " They are the averages over the steps of training (ema.decay), not the weights of the last step."
 _LENGTH = 200  # characters of a value
 _LOAD = """```python
 from safetensors.numpy import load_file
@@ -26,12 +27,13 @@ weights = load_file("{file}")  # {{name: array}}
 
 
 def model_card(
-    manifest: Manifest, file: str, specs: list[TensorSpec], results: Mapping[str, Mapping[str, float]], licence: str
-) -> str:
+    manifest: Manifest, file: str, specs: list[TensorSpec], results: Mapping[str, Mapping[str, float]], licence: str,
+    averaged: bool = False,
+) -> str:  # fmt: skip
     """The text of the card.
 
     file, specs: of the weights. results: {set: {metric: number}} at the step of the checkpoint. licence: an SPDX name,
-    or UNKNOWN.
+    or UNKNOWN. averaged: the weights are the averages of a run with ema.decay.
     """
     settings = manifest.config
     model, numbers = _part(settings, "model"), sum(_size(spec) for spec in specs)
@@ -50,7 +52,7 @@ def model_card(
         "## Licence", _licence(licence),
         "## Weights",
         f"`{file}`: {len(specs)} tensors, in the safetensors format, by the names of PLSC's checkpoints. "
-        "`plsc.json` has its SHA-256.\n\n" + _LOAD.format(file=file),
+        f"`plsc.json` has its SHA-256.{_AVERAGED if averaged else ''}\n\n" + _LOAD.format(file=file),
     ]  # fmt: skip
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 

@@ -1,15 +1,18 @@
 """`plsc export --to safetensors`: the backbone of a checkpoint as a safetensors file with a model card.
 
-The tensors are those of the checkpoint, to the bit and by their names, without momentum and class centres. Needs
+The tensors are those of the checkpoint, to the bit and by their names, without momentum and class centres; where it
+has averages (ema.decay), these take the place of the weights, unless the weights of the last step are asked for. Needs
 neither Paddle nor torch.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
+from plsc.checkpoint.averages import AUTO
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import TensorSpec
 from plsc.engine.inference import output_dir
@@ -26,33 +29,51 @@ PREFIX = "backbone."
 SCALARS = "scalars.jsonl"
 
 
-def export_safetensors(checkpoint_dir: str, model_save_dir: str, licence: str) -> str:
+def export_safetensors(checkpoint_dir: str, model_save_dir: str, licence: str, which: str = AUTO) -> str:
     """Write the weights, the card and plsc.json to ``model_save_dir``/safetensors; returns the directory.
 
-    Raises CheckpointError, and ExportError, then an earlier export stays.
+    which: the setting ema.weights. Raises CheckpointError, and ExportError, then an earlier export stays.
     """
     path = checkpoint.resolve(checkpoint_dir)
     manifest = checkpoint.read_manifest(path)
     final = os.path.join(os.path.abspath(model_save_dir), DIRECTORY)
     output_dir.check_free(final, DESCRIPTION)
-    results = read_results(path, manifest.step)
+    card = _Card(*_averaged(path, manifest, which), licence)
     try:
-        _write(path, manifest, results, licence, output_dir.create_unfinished(final))
+        _write(path, manifest, card, output_dir.create_unfinished(final))
         output_dir.publish(final)
     except OSError as error:
         raise ExportError(f"{error.filename or final}: cannot be written: {error.strerror}") from None
     return final
 
 
-def _write(path: str, manifest: Manifest, results: dict[str, dict[str, float]], licence: str, where: str) -> None:
-    stored = checkpoint.read_replicated(path, manifest)
+@dataclass(frozen=True)
+class _Card:
+    """averaged: whether the weights are the averages. results: {set: {metric: number}} of these weights."""
+
+    averaged: bool
+    results: dict[str, dict[str, float]]
+    licence: str
+
+
+def _averaged(path: str, manifest: Manifest, which: str) -> tuple[bool, dict[str, dict[str, float]]]:
+    """Whether the averages are exported; and the recorded results, none where they are those of the other weights."""
+    averaged = checkpoint.uses_averages(path, manifest, which)
+    recorded = manifest.config.get("ema")
+    of_run = recorded.get("weights", AUTO) if isinstance(recorded, dict) else AUTO
+    results = read_results(path, manifest.step)
+    return averaged, results if averaged == checkpoint.uses_averages(path, manifest, of_run) else {}
+
+
+def _write(path: str, manifest: Manifest, about: _Card, where: str) -> None:
+    stored = checkpoint.read_weights(path, manifest, checkpoint.AVERAGED if about.averaged else checkpoint.LAST)
     arrays = {name: array for name, array in stored.items() if name.startswith(PREFIX)}
     if not arrays:
         raise CheckpointError(f"{path}: holds no tensor of a backbone")
     specs = [TensorSpec.of(name, array) for name, array in arrays.items()]
     blocks = ((name, 0, array) for name, array in arrays.items())
     files = {WEIGHTS: write_tensors(os.path.join(where, WEIGHTS), specs, blocks, {"plsc_version": __version__})}
-    card = model_card(manifest, WEIGHTS, specs, results, licence)
+    card = model_card(manifest, WEIGHTS, specs, about.results, about.licence, about.averaged)
     files[CARD] = write_new(os.path.join(where, CARD), card.encode())
     model = manifest.config.get("model", {})
     write_new(os.path.join(where, DESCRIPTION), describe_weights(manifest, model, files))
