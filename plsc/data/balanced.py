@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from plsc.data.philox import BALANCED_IDENTITIES, BALANCED_IMAGES, philox
+from plsc.data.shared_index import is_large_order, share_order
 from plsc.errors import DataError
 
 _BLOCK = 1 << 18  # places of identities whose images are drawn at a time, each block by a stream of its own
@@ -34,13 +36,19 @@ class BalancedOrder:
     the identity's images are drawn without replacement; an identity with fewer images repeats them, each equally often
     up to one.
 
+    The images by identity, and the order of an epoch, are shared by all processes of a machine if they are many
+    (plsc.data.shared_index).
+
     labels: int [n], by image. Raises DataError where fewer than P identities have images.
     """
 
     def __init__(self, labels: np.ndarray, size: GroupSize) -> None:
         kind = np.uint32 if len(labels) < 2**32 else np.int64
         self.size = size
-        self.images = np.argsort(labels, kind="stable").astype(kind)  # those of an identity are neighbours
+        self._key = _digest(labels) if is_large_order(len(labels)) else ""
+        self.images = share_order(  # those of an identity are neighbours
+            ["balanced images", self._key], len(labels), lambda: np.argsort(labels, kind="stable").astype(kind)
+        )
         counts = np.bincount(labels) if len(labels) else np.empty(0, np.int64)
         self._counts = counts[counts > 0]
         self._starts = np.cumsum(self._counts) - self._counts
@@ -53,6 +61,12 @@ class BalancedOrder:
 
     def __call__(self, seed: int, epoch: int) -> np.ndarray:
         """The images of an epoch in order, [length]: group after group, the K images of an identity as neighbours."""
+        if not self._key:
+            return self._epoch(seed, epoch)
+        key = ["balanced", self._key, self.size.identities, self.size.images, seed, epoch]
+        return share_order(key, self.length, lambda: self._epoch(seed, epoch))
+
+    def _epoch(self, seed: int, epoch: int) -> np.ndarray:
         who = self._identities(seed, epoch)
         blocks = range(0, len(who), _BLOCK)
         return np.concatenate([self._draw(who[at : at + _BLOCK], seed, epoch, at // _BLOCK) for at in blocks])
@@ -98,6 +112,14 @@ class BalancedOrder:
             draw = generator.integers(0, counts - taken)
             chosen[:, column] = _skip(draw, chosen, column, taken)
         return self.images[(self._starts[who][:, None] + chosen).reshape(-1)]
+
+
+def _digest(labels: np.ndarray) -> str:
+    """A digest of labels, the same for all types of integers."""
+    found = hashlib.sha256()
+    for first in range(0, len(labels), _BLOCK):
+        found.update(labels[first : first + _BLOCK].astype("<i8").tobytes())
+    return found.hexdigest()
 
 
 def _skip(draw: np.ndarray, chosen: np.ndarray, column: int, taken: np.ndarray) -> np.ndarray:

@@ -104,13 +104,18 @@ def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
         return Index(build(), [f"{place}: each process keeps its own index, as the cache cannot be used ({reason})"])
 
 
+def is_large_order(count: int) -> bool:
+    """Whether ``share_order`` shares the order of so many samples."""
+    return count >= LEAST_ORDER
+
+
 def share_order(key: Sequence[Any], count: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
     """``draw()``, the order of an epoch, [count]; of many samples shared by all processes of the machine, read-only.
 
     key: what the order depends on, plain JSON. Orders that no process uses are removed when one is stored. Where the
     cache cannot be used each process draws its own, the same.
     """
-    if count < LEAST_ORDER:
+    if not is_large_order(count):
         return draw()
     digest = _digest([_VERSION, count, *key])
     prefix = f"{_ORDER}-{_node()}-"

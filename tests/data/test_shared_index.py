@@ -15,6 +15,7 @@ import pytest
 
 from plsc.config import Config
 from plsc.data import shared_index
+from plsc.data.balanced import BalancedOrder, GroupSize
 from plsc.data.label_list import read_label_list
 from plsc.data.opening import open_to_read
 from plsc.data.record import list_record
@@ -268,6 +269,27 @@ def test_the_order_of_an_epoch_is_the_same_from_the_file(cache, monkeypatch):
     assert len(order_files(cache)) == 1, "what no process uses is removed when another is stored"
     monkeypatch.setenv("XDG_CACHE_HOME", "~/relative")
     assert stream(orders[64]) == plain[64]
+
+
+def test_a_balanced_order_is_the_same_from_the_file(cache, monkeypatch):
+    """Two orders at once, of other labels and other groups: none takes the file of the other."""
+    labels = np.random.default_rng(0).integers(0, 7, 100).astype(np.int32)
+    cases = [(labels, GroupSize(4, 2)), (labels[::-1], GroupSize(4, 2)), (labels, GroupSize(2, 4)),
+             (labels.astype(np.int64), GroupSize(4, 2))]  # fmt: skip
+    plain = [BalancedOrder(*case) for case in cases]
+    expected = [[order(seed, epoch).tolist() for seed in (3, 4) for epoch in (0, 1)] for order in plain]
+    assert not cache.exists() and expected[0] == expected[3]
+    monkeypatch.setattr(shared_index, "LEAST_ORDER", 1)
+    for _ in range(2):
+        shared = [BalancedOrder(*case) for case in cases]
+        for number, (seed, epoch) in enumerate(((3, 0), (3, 1), (4, 0), (4, 1))):
+            found = [order(seed, epoch) for order in shared]
+            assert [one.tolist() for one in found] == [orders[number] for orders in expected]
+        assert len(order_files(cache)) >= 5, "the images of two lists by identity, and three orders, which are mapped"
+        kept = found[0]
+        assert not kept.flags.writeable and not shared[0].images.flags.writeable
+        assert shared[0].images.dtype == plain[0].images.dtype and kept.dtype == plain[0](3, 0).dtype
+        del found, kept
 
 
 def stream(order: SampleOrder) -> list[int]:
