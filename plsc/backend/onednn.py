@@ -136,6 +136,7 @@ LEGACY = {  # operation: (its image, its results)
     "conv2d": ("Input", ("Output",)), "conv2d_grad": ("Input", ("Input@GRAD", "Filter@GRAD")),
     "prelu": ("X", ("Out",)), "prelu_grad": ("X", ("X@GRAD", "Alpha@GRAD")),
 }  # fmt: skip
+EMPTY = "@EMPTY@"  # the name of a gradient that is not computed
 LEGACY |= {f"depthwise_{kind}": slots for kind, slots in LEGACY.items() if kind.startswith("conv")}
 
 
@@ -162,4 +163,8 @@ def _fits_legacy(block, op) -> bool:
     layout, float32 = op.attr("data_format"), private.require("base.core").VarDesc.VarType.FP32
     if x.dtype != float32 or len(x.shape) != 4 or layout not in ("NCHW", "AnyLayout"):
         return False
-    return "prelu" not in op.type or op.attr("mode") == "channel"
+    if "prelu" not in op.type:
+        return True
+    # a frozen slope has no gradient, nor has an input behind which all is frozen: the kernel would write to no address
+    complete = all(name != EMPTY for slot in LEGACY[op.type][1] for name in op.output(slot) or [EMPTY])
+    return op.attr("mode") == "channel" and complete

@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 import pytest
 
+from plsc.backend import static
 from plsc.backend.onednn import use_onednn
 from plsc.backend.program_view import operations
 from plsc.models import BaseModel, build_model
@@ -142,6 +143,12 @@ def frozen(x, is_train):
     return pooled(prelu(paddle.nn.Conv2D(16, 16, 3, weight_attr=attr, bias_attr=False)(first)))
 
 
+def frozen_slopes(x, is_train):
+    """A slope that is not trained, and one of the image, which has no gradient."""
+    y = conv(prelu(x), 16)
+    return pooled(conv(paddle.nn.PReLU(16, weight_attr=paddle.ParamAttr(trainable=False))(y), 16))
+
+
 def channels_last(x, is_train):
     x = x.transpose([0, 2, 3, 1])
     y = paddle.nn.Conv2D(3, 16, 3, data_format="NHWC")(x)
@@ -151,6 +158,7 @@ def channels_last(x, is_train):
 
 NETS = {
     two_convolutions: 8, products: 6, kinds_of_convolution: 16, kinds_left_alone: 2, frozen: 6, channels_last: 0,
+    frozen_slopes: 8 if static.is_pir() else 6,  # 2.6: the kernel of the gradient of PReLU wants both of its results
 }  # fmt: skip
 
 
