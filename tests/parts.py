@@ -45,7 +45,7 @@ PLAIN = _in_rooms({
     "rows": "missed_adam optimizer",
     "serving": "classification images untrusted",
     "tools": "make_glyphs",
-    "weights": "damaged formula onnx safetensors torch_file torch_names",
+    "weights": "damaged formula onnx onnx_nets safetensors torch_file torch_names",
 })
 
 # What neither builds a program of its own kind nor reads what Paddle says or writes: commands, settings, files,

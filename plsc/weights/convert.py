@@ -18,11 +18,15 @@ from plsc.weights.source import MAX_NAMED, Source
 
 @dataclass(frozen=True)
 class Converted:
-    """Our model for one of another project: the section `model` of its settings, and its arrays by our names."""
+    """Our model for one of another project: the section `model` of its settings, and its arrays by our names.
+
+    zeros: those of them that the file does not have, as only training uses them.
+    """
 
     settings: dict[str, Any]
     arrays: dict[str, np.ndarray]
     momentum: dict[str, np.ndarray] | None = None  # by our names, of those parameters that have one
+    zeros: tuple[str, ...] = ()
 
 
 def convert(source: Source, image_shape: list[int] | None = None) -> Converted:

@@ -12,9 +12,10 @@ from plsc.files import safe_open
 from plsc.weights import onnx_graph
 from plsc.weights.centres import ArrayRows, RankFiles, Rows
 from plsc.weights.convert import Converted, convert
-from plsc.weights.kinds import ARCFACE, KINDS, Kind
+from plsc.weights.kinds import KINDS, Kind
 from plsc.weights.names import ONNX
 from plsc.weights.onnx_net import from_graph, run_onnx
+from plsc.weights.onnx_sequence import from_sequence, is_sequence
 from plsc.weights.source import read_source
 
 
@@ -80,16 +81,23 @@ def _first_byte(path: str) -> bytes:
 
 
 def _open_onnx(path: str, options: InputOptions) -> ForeignModel:
-    kind = ARCFACE.with_options(options.channels, options.mean, options.std, None)
     if options.epsilon is not None:
         raise CheckpointError(f"{path}: an ONNX file contains the epsilon of batch norm; leave out --bn-epsilon")
+
+    def adapt(kind: Kind) -> Kind:
+        return kind.with_options(options.channels, options.mean, options.std, None)
+
     try:
-        converted, output = from_graph(onnx_graph.read_graph(path), kind, options.image_shape)
+        graph = onnx_graph.read_graph(path)
+        if is_sequence(graph):
+            converted, kind, outputs = from_sequence(path, graph, adapt, options.image_shape)
+        else:
+            converted, kind, outputs = from_graph(graph, adapt, options.image_shape)
     except DataError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
     return ForeignModel(
-        path, ONNX, converted, lambda pixels: run_onnx(path, output, kind.input.prepare(pixels)),
-        "its own graph in ONNX Runtime", f"insightface: {kind.input.describe()}",
+        path, ONNX, converted, lambda pixels: run_onnx(path, outputs, kind.input.prepare(pixels)),
+        "its own graph in ONNX Runtime", f"{kind.name}: {kind.input.describe()}",
     )  # fmt: skip

@@ -44,8 +44,11 @@ class Graph:
     outputs: list[str] = field(default_factory=list)
 
     def readers(self, name: str) -> list[Node]:
-        """The nodes that have this value as their first input, or as one of an Add."""
-        return [node for node in self.nodes if name in node.inputs[:1] or (node.kind == "Add" and name in node.inputs)]
+        """The nodes that have this value as their first input, or as one of an Add or Mul."""
+        return [
+            node for node in self.nodes
+            if name in node.inputs[:1] or (node.kind in ("Add", "Mul") and name in node.inputs)
+        ]  # fmt: skip
 
 
 def first_node_names(path: str, count: int) -> list[str]:
@@ -80,17 +83,35 @@ def read_graph(path: str) -> Graph:
 
 
 def _fold(graph: Graph) -> None:
-    """Take out nodes that only name an array anew: Constant, and Identity of one."""
+    """Take out nodes that are arrays: Constant, and Identity, Unsqueeze and Transpose of one."""
     kept = []
     for node in graph.nodes:
         constant = node.attributes.get("value") if node.kind == "Constant" else None
         if isinstance(constant, np.ndarray) and node.outputs:
             graph.arrays[node.outputs[0]] = constant
-        elif node.kind == "Identity" and node.inputs and node.inputs[0] in graph.arrays and node.outputs:
-            graph.arrays[node.outputs[0]] = graph.arrays[node.inputs[0]]
+        elif (array := _turned(node, graph.arrays)) is not None and node.outputs:
+            graph.arrays[node.outputs[0]] = array
         else:
             kept.append(node)
     graph.nodes = kept
+
+
+def _turned(node: Node, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    """The array that the node makes of one; None for other nodes. torch leaves these with do_constant_folding=False."""
+    array = arrays.get(node.inputs[0]) if node.inputs else None
+    if array is None or node.kind == "Identity":
+        return array
+    if node.kind == "Transpose":
+        axes = node.attributes.get("perm", [*range(array.ndim)][::-1])
+        return array.transpose(axes) if isinstance(axes, list) and sorted(axes) == [*range(array.ndim)] else None
+    given = arrays[node.inputs[1]] if len(node.inputs) > 1 and node.inputs[1] in arrays else None
+    axes = node.attributes.get("axes", []) if given is None else given.reshape(-1)[:_MAX_AXES].tolist()
+    if node.kind != "Unsqueeze" or not isinstance(axes, list) or not 0 < len(axes) + array.ndim <= _MAX_AXES:
+        return None
+    try:
+        return np.expand_dims(array, tuple(axes))
+    except (ValueError, TypeError):  # NumPy's AxisError is a ValueError
+        return None
 
 
 def _node(reader: Reader, value: Value) -> Node:

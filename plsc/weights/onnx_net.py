@@ -1,20 +1,23 @@
-"""A ResNet of PLSC from an ONNX graph, which is read from image to feature, operation by operation.
+"""A ResNet or SEResNet of PLSC from an ONNX graph, which is read from image to feature, operation by operation.
 
 torch.onnx.export makes a convolution and the batch norm after it one Conv with a bias, and leaves those before a
 convolution. So each Conv may have a BatchNormalization behind it or not; of a bias a batch norm of ours is made that
-does nothing but add it. insightface's w600k_r50.onnx is of this kind.
+does nothing but add it. insightface's w600k_r50.onnx is of this kind. AdaFace's graphs divide the feature by its length
+and have both as outputs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 
 import numpy as np
 
 from plsc.errors import CheckpointError, DataError
 from plsc.extras import install
 from plsc.weights.convert import Converted, build_converted
-from plsc.weights.kinds import Kind
+from plsc.weights.kinds import ADAFACE, ARCFACE, Kind
 from plsc.weights.layouts import Units, model_of
 from plsc.weights.onnx_graph import Graph, Node
 
@@ -28,6 +31,7 @@ class GraphReader:
 
     def __init__(self, graph: Graph):
         self._graph = graph
+        self.squeezed: set[bool] = set()  # whether units have squeeze-and-excitation
         self.arrays: Arrays = {}
 
     def units(self, first: str) -> tuple[Units, str, set[bool]]:
@@ -56,7 +60,7 @@ class GraphReader:
         name = f"stage{len(units)}.unit{units[-1] - 1}"
         y = self.bn(at, f"{name}.bn1")
         y = self.prelu(self.conv_bn(y, f"{name}.conv1", 1, 3, f"{name}.bn2"), f"{name}.prelu")
-        y = self.conv_bn(y, f"{name}.conv2", strides, 3, f"{name}.bn3")
+        y = self.squeeze(self.conv_bn(y, f"{name}.conv2", strides, 3, f"{name}.bn3"), f"{name}.se")
         add = self._require(y, "Add")
         other = next((value for value in add.inputs if value != y), y)
         shortcut = next((node for node in self._graph.readers(at) if other in self._reach(node)), None)
@@ -80,6 +84,27 @@ class GraphReader:
             node = self._next(at, kind)
             at = node.outputs[0] if node else at
         return self._next(at, "Conv")
+
+    def squeeze(self, at: str, name: str) -> str:
+        """Take squeeze-and-excitation where the unit has it: at * sigmoid(conv(relu(conv(means of at))))."""
+        means = self._next(at, "GlobalAveragePool") or self._next(at, "ReduceMean")
+        self.squeezed.add(means is not None)
+        if means is None:
+            return at
+        y = self._require(self.pointwise(means.outputs[0], f"{name}.reduce"), "Relu").outputs[0]
+        y = self._require(self.pointwise(y, f"{name}.expand"), "Sigmoid").outputs[0]
+        product = self._require(y, "Mul", 2)
+        if sorted(product.inputs) != sorted([at, y]):
+            raise DataError(f"the Mul of {name} is not one of {_shown(at)} and {_shown(y)}")
+        return product.outputs[0]
+
+    def pointwise(self, at: str, name: str) -> str:
+        """Take a 1x1 convolution that neither a bias nor a batch norm follows."""
+        conv = self._require(at, "Conv", 2)
+        if len(conv.inputs) > 2:
+            raise DataError(f"{name} has a bias, which no SE model of PLSC has")
+        self.arrays[f"{name}.weight"] = self._convolution(conv, name, 1, 1)
+        return conv.outputs[0]
 
     def head(self, at: str) -> str:
         """Batch norm, flatten, product, batch norm; the value after them."""
@@ -118,16 +143,7 @@ class GraphReader:
         """Take a Conv, and the batch norm in or after it. name: ours of the convolution ("stem" for the first)."""
         conv, bn = ("stem.conv", "stem.bn") if name == "stem" else (name, bn or "")
         node = node or self._require(at, "Conv", 2)
-        weight = self._array(node.inputs[1], 4)
-        padding = (kernel - 1) // 2
-        fits = weight.shape[2:] == (kernel, kernel) and self._strides(node) == stride
-        pads, groups = node.attributes.get("pads", [0] * 4), node.attributes.get("group", 1.0)
-        dilations = node.attributes.get("dilations", [1, 1])
-        if not fits or pads != [padding] * 4 or groups != 1.0 or dilations != [1, 1]:
-            raise DataError(
-                f"{conv} is a convolution {list(weight.shape)} with other strides or paddings than a ResNet's"
-            )
-        self.arrays[f"{conv}.weight"] = weight
+        weight = self.arrays[f"{conv}.weight"] = self._convolution(node, conv, stride, kernel)
         bias = self._array(node.inputs[2], 1) if len(node.inputs) > 2 else None
         if self._next(node.outputs[0], "BatchNormalization") and bias is None:
             return self.bn(node.outputs[0], bn)
@@ -137,6 +153,19 @@ class GraphReader:
         self.arrays[f"{bn}.running_mean"] = np.zeros(size, np.float32)
         self.arrays[f"{bn}.running_variance"] = np.full(size, 1 - EPSILON, np.float32)
         return node.outputs[0]
+
+    def _convolution(self, node: Node, name: str, stride: int, kernel: int) -> np.ndarray:
+        """The weight of a Conv. Raises DataError unless it has this shape."""
+        weight = self._array(node.inputs[1], 4)
+        padding = (kernel - 1) // 2
+        fits = weight.shape[2:] == (kernel, kernel) and self._strides(node) == stride
+        pads, groups = node.attributes.get("pads", [0] * 4), node.attributes.get("group", 1.0)
+        dilations = node.attributes.get("dilations", [1, 1])
+        if not fits or pads != [padding] * 4 or groups != 1.0 or dilations != [1, 1]:
+            raise DataError(
+                f"{name} is a convolution {list(weight.shape)} with other strides or paddings than a ResNet's"
+            )
+        return weight
 
     def prelu(self, at: str, name: str) -> str:
         """Take a PRelu with a slope for each channel."""
@@ -187,23 +216,42 @@ def _shown(name: str) -> str:
     return ascii(name)[:60]
 
 
-def from_graph(graph: Graph, kind: Kind, image_shape: list[int] | None) -> tuple[Converted, str]:
-    """(our model, the name of the feature in the graph). kind: how images enter. Raises DataError for other models."""
+def from_graph(
+    graph: Graph, adapt: Callable[[Kind], Kind], image_shape: list[int] | None
+) -> tuple[Converted, Kind, list[str]]:
+    """(our model, its kind, the names of the graph's outputs whose product is the feature).
+
+    adapt: a kind as the user wants images to enter it. Raises DataError for other models.
+    """
     if len(graph.inputs) != 1:
         raise DataError(f"its graph has {len(graph.inputs)} inputs, must have one image")
     reader = GraphReader(graph)
     units, at, projected = reader.units(graph.inputs[0])
-    output = reader.head(at)
-    if output not in graph.outputs:
-        kinds = ", ".join(node.kind for node in graph.readers(output))
-        raise DataError(f"its graph goes on after the last batch norm ({kinds[:80]}); export the model without that")
+    outputs = _outputs(graph, reader.head(at))
     arrays = {f"backbone.{name}": np.ascontiguousarray(array) for name, array in reader.arrays.items()}
-    kind = dataclasses.replace(kind, epsilon=EPSILON, projection="shape" if True in projected else "channels")
-    return build_converted(model_of(units), arrays, kind, image_shape), output
+    if len(reader.squeezed) > 1:
+        raise DataError("some of its units have squeeze-and-excitation, others have none")
+    kind = ARCFACE if True in projected and not any(reader.squeezed) else ADAFACE
+    kind = dataclasses.replace(adapt(kind), epsilon=EPSILON, projection="shape" if True in projected else "channels")
+    return build_converted(model_of(units, any(reader.squeezed)), arrays, kind, image_shape), kind, outputs
 
 
-def run_onnx(path: str, output: str, images: np.ndarray) -> np.ndarray:
-    """The feature [B, E] of images [B, C, H, W] by the graph itself. Raises CheckpointError."""
+def _outputs(graph: Graph, feature: str) -> list[str]:
+    """The feature's name, or those of the feature of length 1 and its length, which AdaFace's graphs have instead."""
+    if feature in graph.outputs:
+        return [feature]
+    after = graph.readers(feature)
+    length = next((node.outputs[0] for node in after if node.kind == "ReduceL2" and node.outputs), None)
+    unit = next((node.outputs[0] for node in after if node.kind == "Div" and node.inputs == [feature, length]), None)
+    if unit in graph.outputs and length in graph.outputs and unit and length:
+        return [unit, length]
+    kinds = ", ".join(node.kind for node in after)
+    raise DataError(f"its graph goes on after the last batch norm ({kinds[:80]}); export the model without that")
+
+
+def run_onnx(path: str, outputs: list[str], images: np.ndarray) -> np.ndarray:
+    """The feature [B, E] of images [B, C, H, W] by the graph itself: the product of these outputs. Raises
+    CheckpointError."""
     try:
         import onnxruntime
     except ImportError:
@@ -216,7 +264,7 @@ def run_onnx(path: str, output: str, images: np.ndarray) -> np.ndarray:
         options.log_severity_level = 3  # errors
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         (name,) = (one.name for one in session.get_inputs())
-        rows = [session.run([output], {name: images[i : i + 1].astype(np.float32)})[0] for i in range(len(images))]
+        found = [session.run(outputs, {name: images[i : i + 1].astype(np.float32)}) for i in range(len(images))]
     except Exception as error:  # ONNX Runtime's own have no base but this
         raise CheckpointError(f"{path}: ONNX Runtime cannot run it: {' '.join(str(error).split())[-300:]}") from error
-    return np.concatenate(rows)
+    return np.concatenate([math.prod(parts[1:], start=parts[0]) for parts in found])

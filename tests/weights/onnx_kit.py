@@ -33,9 +33,9 @@ class Builder:
         given = [self.array(f"{name}.{part}", self.arrays[f"{name}.{part}"]) for part in parts]
         return self.add("BatchNormalization", [x, *given], epsilon=self.epsilon)
 
-    def conv_bn(self, x: str, name: str, bn: str, stride: int, kernel: int) -> str:
+    def conv_bn(self, x: str, name: str, bn: str, stride: int, kernel: int, **more) -> str:
         weight = self.arrays[f"{name}.weight"].astype(np.float64)
-        shape = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
+        shape = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, **more}
         if not self.fused:
             return self.bn(self.add("Conv", [x, self.array(f"{name}.weight", weight)], **shape), bn)
         scale = self.arrays[f"{bn}.weight"] / np.sqrt(
@@ -71,11 +71,14 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], fused=True, epsilon=1e-5,
     given = [net.array(name, arrays[name]) for name in ("fc.weight", "fc.bias")]
     x = net.bn(net.add("Gemm", [x, *given], transB=1), "features")
     x = x if after is None else net.add(after, [x])
-    size = len(arrays["fc.bias"])
+    return write(path, net, [x])
+
+
+def write(path: Path, net: Builder, outputs: list[str], opset: int = 11) -> Path:
     image = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, ["batch", 3, None, None])
-    feature = helper.make_tensor_value_info(x, TensorProto.FLOAT, ["batch", size])
-    graph = helper.make_graph(net.nodes, "net", [image], [feature], net.initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    features = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", None]) for name in outputs]
+    graph = helper.make_graph(net.nodes, "net", [image], features, net.initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 13 else 6)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return path

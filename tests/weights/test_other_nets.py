@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict
 
 import numpy as np
+import onnx
 import pytest
 
 from plsc import checkpoint
@@ -16,6 +17,7 @@ from plsc.files.torch_file import TorchFile
 from plsc.weights.convert import convert
 from plsc.weights.kinds import ADAFACE, ARCFACE, ARCFACE_MOBILE, ARCFACE_VIT
 from plsc.weights.source import read_source
+from tests.weights import onnx_nets_kit
 from tests.weights import torch_kit as kit
 
 # torch 2.14.1 in float64, the classes of insightface (7fadd420) and AdaFace (net.py, a quarter of the widths), which
@@ -115,6 +117,30 @@ def test_what_does_not_fit_is_named(tmp_path, name, changes, message):
     with pytest.raises(CheckpointError, match=message) as caught:
         convert(read_source(saved(tmp_path / "model.pt", name, **changes)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name, save", [
+    ("mbf", onnx_nets_kit.save_mobile), ("vit", onnx_nets_kit.save_vit), ("ir_se", onnx_nets_kit.save_adaface),
+])  # fmt: skip
+def test_graphs_are_imported(tmp_path, capsys, name, save):
+    """Held against ONNX Runtime; what is read of the graph is in test_onnx_nets."""
+    path = str(save(tmp_path / "net.onnx", kit.random_net(SMALL[name])))
+    main(["import", path, "--to", str(tmp_path / "run")])
+    said = capsys.readouterr().out
+    assert "of their length from its own graph in ONNX Runtime" in said
+    assert ("backbone.mask_token: not in the file" in said) == (name == "vit")
+
+
+def test_a_graph_that_computes_something_else_is_not_written(tmp_path):
+    """Its weights are those of a ViT and in their order, its softmax is over the queries."""
+    path = onnx_nets_kit.save_vit(tmp_path / "net.onnx", kit.random_net(SMALL["vit"]))
+    model = onnx.load(str(path))
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    softmax.attribute[0].i = 2
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match="embeddings of PLSC's model differ from its own graph in ONNX Runtime"):
+        main(["import", str(path), "--to", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_of_other_sizes(tmp_path):

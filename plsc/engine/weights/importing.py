@@ -86,6 +86,8 @@ def _notes(model: ForeignModel, distance: float) -> list[str]:
                 if known]  # fmt: skip
         momentum = f"momentum of {' and '.join(told)} as in the file" if told else "momentum starts at zero"
         notes.append(f"{model.rows.shape[0]:,} classes; {momentum}; the position in the data is unknown")
+    if model.converted.zeros:
+        notes.append(f"{', '.join(model.converted.zeros)}: not in the file, only training uses it; it starts at zero")
     if model.unused:
         more = ", ..." if len(model.unused) > MAX_NAMED else ""
         named = ", ".join(ascii(name)[1:-1][:60] for name in model.unused[:MAX_NAMED])
