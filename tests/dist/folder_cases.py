@@ -43,11 +43,14 @@ def refusal(made: Entry) -> str:
 
 
 def trained(env, payload: dict) -> dict:
-    """The run on the folder, on the list of the same images, and on the folder again from a checkpoint."""
+    """The run on the folder, on the list and (one rank) the container of the same images, and on the folder again from
+    a checkpoint."""
     ranks, root = payload["ranks"], payload["root"]
     listed = {"dataset_dir": root, "label_file": payload["list"]}
     entry("folder", {"dataset_dir": root}, ranks).train()
     entry("list", listed, ranks).train()
+    if ranks == 1:
+        entry("packed", {"dataset_dir": payload["packed"]}).train()
     if env.rank == 0:
         shutil.copytree("folder", "resumed")
         for name in os.listdir("resumed/checkpoints"):
@@ -55,7 +58,8 @@ def trained(env, payload: dict) -> dict:
                 shutil.rmtree(f"resumed/checkpoints/{name}")
         os.unlink("resumed/scalars.jsonl")
     entry("resumed", {"dataset_dir": root}, ranks, resume="auto").train()
-    return {name: losses(name) for name in ("folder", "list", "resumed")} if env.rank == 0 else {}
+    names = ("folder", "list", "resumed", "packed")
+    return {name: losses(name) for name in names if os.path.isdir(name)} if env.rank == 0 else {}
 
 
 FIRST = {"train_steps": 2, "classifier__num_classes": 20}

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from plsc.data.packing.pack import pack
+from plsc.data.sources.folder import FolderSource
 from plsc.evaluation.bin_file import save_bin
 from tests.dist import ranks
 from tests.dist.folder_cases import SAVED, STEPS
@@ -53,8 +55,9 @@ def faces(tmp_path_factory) -> dict:
     renamed = [path.replace(b"/faces/", b"/plain/").replace(b"new\nline", b"new line") for path in paths]
     listed = b"".join(b"%s\t%d\n" % (path, index // IMAGES) for index, path in enumerate(renamed))
     (where / "list.txt").write_bytes(listed)
+    pack(FolderSource(where / "plain"), "recordio", str(where / "packed"))
     return {"faces": str(where / "faces"), "plain": str(where / "plain"), "list": str(where / "list.txt"),
-            "changed": str(where / "changed"), "paths": paths}  # fmt: skip
+            "packed": str(where / "packed"), "changed": str(where / "changed"), "paths": paths}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def runs(faces, tmp_path_factory) -> dict[int, tuple[Path, dict]]:
     found = {}
     for number in (1, 2):
         cwd = tmp_path_factory.mktemp(f"ranks{number}")
-        payload = {"ranks": number, "root": faces["plain"], "list": faces["list"]}
+        payload = {"ranks": number, "root": faces["plain"], "list": faces["list"], "packed": faces["packed"]}
         found[number] = cwd, ranks.run("tests.dist.folder_cases:trained", number, cwd, payload)[0]
     return found
 
@@ -73,6 +76,14 @@ def test_the_folder_is_the_list_of_its_images_to_the_bit(runs, number):
     assert len(losses["folder"]) == STEPS and losses["folder"] == losses["list"]
     assert losses["resumed"] == losses["folder"][SAVED:]
     assert len(set(losses["folder"])) == STEPS
+
+
+def test_a_packed_folder_is_the_folder_with_its_names(runs):
+    cwd, losses = runs[1]
+    assert losses["packed"] == losses["folder"]
+    of_folder, of_packed = (cwd / name / "checkpoints" / f"step_{STEPS:08d}" for name in ("folder", "packed"))
+    assert json.loads((of_packed / "manifest.json").read_text())["config"]["data"]["dataset"] == "recordio"
+    assert (of_packed / "class_names.json").read_bytes() == (of_folder / "class_names.json").read_bytes()
 
 
 def test_one_rank_is_two(runs):
@@ -147,7 +158,8 @@ def test_ranks_that_find_something_else_are_refused(faces, tmp_path):
 
 
 def test_the_exported_model_answers_with_names(runs, faces, tmp_path):
-    payload = {"root": faces["plain"], "run": str(runs[1][0] / "folder"), "images": faces["paths"],
+    """Those of the folder, which came to the model by the container that it was packed into."""
+    payload = {"root": faces["plain"], "run": str(runs[1][0] / "packed"), "images": faces["paths"],
                "folder": faces["faces"]}  # fmt: skip
     (found,) = ranks.run("tests.dist.folder_cases:exported", 1, tmp_path, payload)
     names = [name.replace("\n", " ") for name in SHOWN]
