@@ -55,8 +55,9 @@ def end_when_crashed() -> None:
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
     faulthandler.disable()  # its handlers, if it had any, have been reset too
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # no stderr, or a closed one
-        faulthandler.enable(sys.__stderr__)
+    if sys.__stderr__ is not None:
+        with contextlib.suppress(ValueError, OSError):  # it has been closed
+            faulthandler.enable(sys.__stderr__)
 
 
 def _broken(error: Exception) -> LaunchError:

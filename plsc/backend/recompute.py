@@ -134,8 +134,10 @@ class _PirProgram:
         self._ops = list(self._block.ops)
         self._places = {op.id(): number for number, op in enumerate(self._ops)}
         self._pir = private.require("pir")
-        for name in ("IrMapping", "CloneOptions", "set_insertion_point", "reset_insertion_point_to_end"):
-            private.require(f"pir.{name}")
+        private.require("pir.IrMapping")
+        private.require("pir.CloneOptions")
+        private.require("pir.set_insertion_point")
+        private.require("pir.reset_insertion_point_to_end")
 
     def place(self, value) -> int:
         """The number of the operation that computes ``value``."""

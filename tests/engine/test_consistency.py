@@ -13,7 +13,10 @@ from plsc.engine.run import consistency
 from plsc.errors import ConfigError, LaunchError
 
 # The keys that ranks may have other values of. A new one is compared; to be here it needs a reason in the schema.
-MAY_DIFFER = {"num_threads", "data.dataset_dir", "data.label_file", "data.num_workers", "data.sources", "remote.fs_ugi"}
+MAY_DIFFER = {
+    "num_threads", "data.dataset_dir", "data.label_file", "data.num_workers", "data.sources", "distill.model",
+    "remote.fs_ugi",
+}  # fmt: skip
 
 
 class Group:
