@@ -47,6 +47,7 @@ def home(tmp_path_factory) -> Path:
     (home / "twice.txt").write_text(twice[0])
     (data / "twice.png").write_bytes((data / twice[0]).read_bytes())
     (data / "label.txt").write_text("".join(f"{path}\t{label}\n" for path, label in lines))
+    _name_classes(data / "label.classes.tsv", [f"class {label}" for label in range(CLASSES)], lines)
     pairs = [(data / path).read_bytes() for path, _ in leaked]
     for number in range(10):
         picture(patterns[CLASSES + number], draw).save(home / "one.png")
@@ -64,6 +65,12 @@ def home(tmp_path_factory) -> Path:
         "test_batch_size": 16, "model_save_dir": str(home / "run"),
     }).train()  # fmt: skip
     return home
+
+
+def _name_classes(file: Path, names: list[str], lines: list) -> None:
+    counts = [sum(label == one for _, label in lines) for one in range(CLASSES)]
+    rows = [f"{label}\t{name}\t{counts[label]}\n" for label, name in enumerate(names)]
+    file.write_text("label\tname\timages\n" + "".join(rows))
 
 
 def clean(home: Path, *options: str, output: str = "found") -> str:
@@ -122,6 +129,19 @@ def test_embeddings_are_kept_and_nothing_is_overwritten(home):
         if there == "second.txt":
             assert (home / "second.txt").read_bytes() == before
             (home / "second.txt").unlink()
+
+
+@pytest.mark.parametrize("override, text", [
+    ("data.label_file=other.txt", "class 1 is 'somebody', but 'class 1' in the checkpoint"),
+    ("data.val_targets=[lfw, nowhere]", "has no nowhere.bin"),
+])  # fmt: skip
+def test_other_classes_and_missing_sets_are_told_before_the_work(home, override, text):
+    data = home / "data"
+    (data / "other.txt").write_bytes((data / "label.txt").read_bytes())
+    names = (data / "label.classes.tsv").read_text().replace("class 1\t", "somebody\t")
+    (data / "other.classes.tsv").write_text(names)
+    done = plsc("clean", "--checkpoint", str(home / "run"), "--output", str(home / "early"), "-o", override)
+    assert done.returncode == 1 and text in done.stderr and not (home / "early" / "clean").exists()
 
 
 @pytest.mark.parametrize("options, text", [

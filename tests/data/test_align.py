@@ -29,6 +29,7 @@ from plsc.data.alignment.similarity import (
     warp,
 )
 from plsc.errors import DataError
+from plsc.files.working_directory import working_directory
 from tests import tool_kit
 from tests.faces import copy_faces
 
@@ -345,6 +346,22 @@ def test_nothing_that_is_there_is_replaced(faces, tmp_path, monkeypatch):
         with pytest.raises(DataError, match="half.unfinished': holds other images or points half aligned; remove it"):
             run(faces, tmp_path / "half", style=style)
     assert run(faces, tmp_path / "half").aligned == 10
+
+
+@pytest.mark.parametrize("output", ["faces/aligned", "faces/a/../b"])
+def test_no_output_among_the_images(faces, output):
+    """It would be a class of the folder from then on."""
+    with pytest.raises(DataError, match="is in the folder of the images, .*; give a place outside"):
+        run(faces, faces / output)
+    assert not list(faces.glob("faces/aligned*")) and not list(faces.glob("faces/b*"))
+
+
+def test_one_process_at_a_time(faces, tmp_path):
+    with working_directory(str(tmp_path / "out.unfinished"), "another"):
+        with pytest.raises(DataError, match="^--output '.*out': another process is writing '.*out.unfinished' now"):
+            run(faces, tmp_path / "out")
+        assert not list((tmp_path / "out.unfinished").iterdir())
+    assert run(faces, tmp_path / "out").aligned == 10
 
 
 @pytest.mark.parametrize("lines, said", [

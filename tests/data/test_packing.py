@@ -23,6 +23,7 @@ from plsc.data.sources.folder import FolderSource
 from plsc.data.sources.label_list import LabelListSource
 from plsc.data.sources.tar import TarSource
 from plsc.errors import DataError
+from plsc.files.working_directory import working_directory
 from tests.data import container_kit
 from tests.data.container_kit import MAGIC, images
 
@@ -236,6 +237,16 @@ def test_what_cannot_be_packed(tmp_path, source, to, said):
     with pytest.raises(DataError, match=said) as caught:
         pack(source, to, str(tmp_path / "out"))
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_one_process_at_a_time(tmp_path):
+    """Two at once would append to one file, and both would refuse it."""
+    source = Given((PICTURES[0], 0))
+    with working_directory(str(tmp_path / "out.unfinished"), "another"):
+        with pytest.raises(DataError, match="^--output '.*out': another process is writing '.*out.unfinished' now"):
+            pack(source, "recordio", str(tmp_path / "out"))
+        assert not list((tmp_path / "out.unfinished").iterdir())
+    assert pack(source, "recordio", str(tmp_path / "out")).images == 1
 
 
 def test_nothing_that_is_there_is_replaced(tmp_path):

@@ -15,11 +15,13 @@ from plsc.files.suffixes import IMAGES
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files. root: their directory, as given. paths: normalised and relative to it. notes: lines for a log."""
+    """Image files. root: their directory, as given. paths: normalised and relative to it. notes: lines for a log.
+    walked: whether they are all images of a folder, not those of a list."""
 
     root: str
     paths: list[str]
     notes: list[str] = field(default_factory=list)
+    walked: bool = False
 
     def key(self, path: str) -> str:
         """A path of another file, such as a landmark file, as it would be in ``paths``: it may be absolute, or begin
@@ -41,7 +43,8 @@ def find_images(images: str) -> ImageFiles:
     label, is ignored. Raises DataError for a folder or list that cannot be read or has no images."""
     if os.path.isdir(images):
         paths, notes = walk_images(os.fsencode(images))
-        found = ImageFiles(images, [os.fsdecode(path) for path in paths], [f"{images}: {note}" for note in notes])
+        told = [f"{images}: {note}" for note in notes]
+        found = ImageFiles(images, [os.fsdecode(path) for path in paths], told, walked=True)
     else:
         found = ImageFiles(os.path.dirname(images) or os.curdir, _read_list(images))
     if not found.paths:

@@ -22,6 +22,7 @@ from plsc.data.jpeg import JpegDecoder, open_jpeg_decoder
 from plsc.data.transforms import decode_image, read_image
 from plsc.errors import DataError
 from plsc.files.atomic import put_directory
+from plsc.files.working_directory import working_directory
 
 NO_LANDMARKS, SEVERAL, UNREADABLE = "no landmarks", "several faces", "unreadable image"
 REFUSE, LARGEST = "refuse", "largest"
@@ -130,6 +131,16 @@ class Job:
             file.write(encoded.getvalue())
 
 
+def _require_outside(final: str, images: ImageFiles, output: str) -> None:
+    """Raise DataError for an output in the folder of the images: it would be images, of a class, from then on."""
+    root, place = os.path.realpath(images.root), os.path.realpath(final)
+    if images.walked and os.path.commonpath([root, place]) == root:
+        raise DataError(
+            f"--output {shown(output)}: is in the folder of the images, {shown(images.root)}, and would be taken for "
+            "images of it; give a place outside"
+        )
+
+
 def align_images(
     images: ImageFiles, finder: Finder, style: Style, output: str, processes: int,
     log: Callable[[str], None] = lambda line: None,
@@ -138,9 +149,11 @@ def align_images(
 
     processes: 0 works in this one. Images that are refused are counted by kind, and listed in ``output.refused.tsv``
     (path, kind, reason). An interrupted job is in ``output.unfinished`` and is continued. Raises DataError if
-    ``output`` exists or cannot be written, and if ``output.unfinished`` is another job.
+    ``output`` exists, cannot be written, is in the folder of the images or written by another process, and if
+    ``output.unfinished`` is another job.
     """
     final = os.path.abspath(output)
+    _require_outside(final, images, output)
     aside, listed = f"{final}.unfinished", f"{final}.refused.tsv"
     for path in (final, listed):
         if os.path.lexists(path) and not (path == listed and os.path.lexists(aside)):
@@ -148,7 +161,7 @@ def align_images(
     job = Job(images, finder, style, aside)
     count = len(images.paths)
     try:
-        with Progress(aside, job.digest(), count) as progress:
+        with working_directory(aside, f"--output {shown(output)}"), Progress(aside, job.digest(), count) as progress:
             if progress.done:
                 log(f"goes on behind {progress.done:,} of {count:,} images")
             before, began = progress.done, time.monotonic()
@@ -162,8 +175,8 @@ def align_images(
                     progress.save()
                     log(progress_line(done, count, now - began, before))
             summary = progress.finish(listed)
-        put_directory(aside, final)
-        remove_progress(final)
+            put_directory(aside, final)
+            remove_progress(final)
     except OSError as error:
         raise DataError(f"--output {shown(output)}: cannot be written: {error.strerror or error}") from error
     return Aligned(final, count, summary, listed if summary else "")

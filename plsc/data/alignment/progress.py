@@ -74,7 +74,6 @@ class Progress:
             if not same or state["job"] != fresh["job"] or state["images"] != fresh["images"]:
                 raise DataError(f"{shown(place)}: holds other images or points half aligned; remove it")
             return state
-        os.makedirs(place, exist_ok=True)
         if os.listdir(place):
             raise DataError(f"{shown(place)}: is there, and no alignment that could be continued; remove it")
         write_bytes(self._state_path, json.dumps(fresh).encode())

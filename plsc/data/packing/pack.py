@@ -23,6 +23,7 @@ from plsc.data.transforms import decode_image
 from plsc.errors import DataError
 from plsc.files import plain_json, safe_open
 from plsc.files.atomic import put_directory, write_bytes
+from plsc.files.working_directory import working_directory
 
 STATE = "pack.json"
 FLUSH_IMAGES = 5_000
@@ -53,16 +54,17 @@ def pack(source: Source, to: str, output: str, log: Callable[[str], None] = lamb
     names = _class_names(source, classes)
     source.open_files()
     try:
-        state = _begin(aside, {"to": to, "images": count, "source": source.record()})
-        height, width, _ = decode_image(_encoded(source, 0)[0], source.name(0)).shape
-        writer = WRITERS[to](aside, state["writer"])
-        _write(source, writer, _Progress(aside, state, count, log))
-        writer.finish(Contents(count, classes, (height, width)))
-        written = writer.reader(aside, classes, (height, width))
-        _compare(source, written, count, log)
-        _add_names(names, written, classes)
-        os.unlink(os.path.join(aside, STATE))
-        put_directory(aside, final)
+        with working_directory(aside, f"--output {shown(output)}"):
+            state = _begin(aside, {"to": to, "images": count, "source": source.record()})
+            height, width, _ = decode_image(_encoded(source, 0)[0], source.name(0)).shape
+            writer = WRITERS[to](aside, state["writer"])
+            _write(source, writer, _Progress(aside, state, count, log))
+            writer.finish(Contents(count, classes, (height, width)))
+            written = writer.reader(aside, classes, (height, width))
+            _compare(source, written, count, log)
+            _add_names(names, written, classes)
+            os.unlink(os.path.join(aside, STATE))
+            put_directory(aside, final)
     except OSError as error:
         raise DataError(f"--output {shown(output)}: cannot be written: {error.strerror or error}") from error
     return Packed(final, count, classes)
@@ -81,7 +83,6 @@ def _begin(aside: str, job: dict[str, Any]) -> dict[str, Any]:
         if not same or not isinstance(state["done"], int) or not isinstance(state["writer"], dict):
             raise DataError(f"{shown(aside)}: holds other data or another format half packed; remove it")
         return state
-    os.makedirs(aside, exist_ok=True)
     if os.listdir(aside):
         raise DataError(f"{shown(aside)}: is there, and no packing that could be continued; remove it to begin anew")
     write_bytes(path, _text(fresh))

@@ -59,9 +59,11 @@ def clean(run: Run, request: Request) -> Report | None:
     config.set("data.augmentations", [])
     dataset = run.group.agree(lambda: _open(config, run, request))
     labels = np.asarray(dataset.source.known_labels(), np.int64)
-    embeddings = _embed_training(run, model, dataset)
-    sets = list(_embed_sets(run, model, config))
     path, manifest = checkpoint.open_checkpoint(run.start_dir, run.group, checkpoint.Expected(), verified=True)
+    run.group.agree(lambda: _require_same_classes(dataset, path, manifest))
+    targets = run.group.agree(lambda: _targets(run, config))
+    embeddings = _embed_training(run, model, dataset)
+    sets = list(_embed_sets(run, model, config, targets))
     if run.env.rank:
         return None
     centres, notes = _centres(config, path, manifest)
@@ -84,6 +86,30 @@ def _open(config: Config, run: Run, request: Request) -> SourceDataset:
     return dataset
 
 
+def _require_same_classes(dataset: SourceDataset, path: str, manifest: Manifest) -> None:
+    """Raise DataError where a label of the data is another class in the checkpoint, by their names."""
+    stored, names = checkpoint.read_class_names(path, manifest), dataset.class_names or ()
+    for label, (old, new) in enumerate(zip(stored, names)):
+        if old != new:
+            raise DataError(
+                f"{dataset.source.place}: class {label} is {new!r}, but {old!r} in the checkpoint {path}: its centres "
+                "are of other classes; set data.dataset_dir to the data that it was trained with, or give a "
+                "checkpoint that was trained with these data"
+            )
+
+
+def _targets(run: Run, config: Config) -> list[tuple[str, Any]]:
+    """(name, path) of each verification set. Raises DataError for one that is not there."""
+    notes: list[str] = []
+    left_open.settle_targets(config, notes)
+    for line in notes:
+        run.log.info(line)
+    names = list(config.data.val_targets or [])
+    if not names:
+        run.log.info("clean: there is no verification set, so nothing is compared with one (data.val_targets)")
+    return list(zip(names, verification_files(config, names))) if names else []
+
+
 def _embed_training(run: Run, model: TrainedModel, dataset: SourceDataset) -> np.ndarray:
     """The features of all training images, memory-mapped from ``model_save_dir``/clean, on rank 0; none on others."""
     source, root = dataset.source, os.path.abspath(run.config.data.dataset_dir)
@@ -103,17 +129,12 @@ def _embed_training(run: Run, model: TrainedModel, dataset: SourceDataset) -> np
     return read_features(os.path.join(directory, FEATURES)) if run.env.rank == 0 else np.empty((0, 0), np.float32)
 
 
-def _embed_sets(run: Run, model: TrainedModel, config: Config) -> Iterator[tuple[AnySet, VerificationImages]]:
+def _embed_sets(
+    run: Run, model: TrainedModel, config: Config, targets: list[tuple[str, Any]]
+) -> Iterator[tuple[AnySet, VerificationImages]]:
     """Each verification set with its features and hashes. Images of pairs that are there twice stay."""
-    notes: list[str] = []
-    left_open.settle_targets(config, notes)
-    for line in notes:
-        run.log.info(line)
     embedder = model.embedder(run.env)
-    names = list(config.data.val_targets or [])
-    if not names:
-        run.log.info("clean: there is no verification set, so nothing is compared with one (data.val_targets)")
-    for name, path in zip(names, verification_files(config, names) if names else []):
+    for name, path in targets:
         found = run.group.agree(lambda name=name, path=path: load_set(path, name, {IDENTITIES}))
         features, _ = embedder.embed(image_reader(config, found), len(found.images), flip=False)
         yield found, VerificationImages(name, features, _identities(found), _hashes(run, found))
