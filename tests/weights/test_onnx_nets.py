@@ -88,6 +88,18 @@ def test_other_epsilons_and_what_the_user_says(tmp_path):
         open_model(path, None, InputOptions(image_shape=[3, 64, 64]))
 
 
+def test_one_batch_norm_with_another_epsilon(tmp_path):
+    """The last one's is that of our model; the difference is in the variances of the other."""
+    path = saved(tmp_path / "net.onnx", "mbf", fused=False)
+    model = onnx.load(path)
+    nodes(model.graph, "BatchNormalization")[4].attribute[0].f = 1e-3
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    net = open_model(path, None, InputOptions())
+    kind, found = state_dict_of("run", net.converted.settings, net.converted.arrays)
+    assert net.converted.settings["options"] == {"bn_epsilon": 1e-5}
+    assert_close(net.embed(kit.pictures(32)), formula(kind, found), 1e-5)
+
+
 def test_adafaces_net_without_its_length(tmp_path):
     path = saved(tmp_path / "net.onnx", "ir_se", normalised=False)
     net = open_model(path, None, InputOptions())
