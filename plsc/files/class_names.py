@@ -39,6 +39,14 @@ def read(path: str, entry: FileEntry, num_classes: int) -> list[str]:
     return names
 
 
+def summary(names: Sequence[str] | None) -> str:
+    """A short text that differs for other names."""
+    if not names:
+        return "empty"
+    digest = hash_bytes("\n".join(map(ascii, names)).encode("ascii"))
+    return f"{len(names)} names (digest {digest[:12]})"
+
+
 def _problem(names: object, num_classes: int) -> str:
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         return "must be a list of strings"

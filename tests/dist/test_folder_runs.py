@@ -146,13 +146,16 @@ def test_what_is_refused_on_every_rank(wide, case, texts):
 def test_ranks_that_find_something_else_are_refused(faces, tmp_path):
     with_set = tmp_path / "with_set"
     shutil.copytree(faces["faces"], with_set)
+    shutil.copytree(faces["packed"], tmp_path / "nameless")
+    (tmp_path / "nameless" / "train.classes.tsv").unlink()
     images = [np.full((16, 16, 3), shade, np.uint8) for shade in range(40)]
     save_bin(with_set / "lfw.bin", images, [index % 2 == 0 for index in range(20)])
-    for other, text in (
-        (faces["changed"], "the number of classes is 6 on rank 0 and 7 on rank 1"),
-        (str(with_set), "what was found is ['training'] on rank 0 and ['lfw', 'training'] on rank 1"),
+    for first, other, text in (
+        (faces["faces"], faces["changed"], "the number of classes is 6 on rank 0 and 7 on rank 1"),
+        (faces["faces"], str(with_set), "what was found is ['training'] on rank 0 and ['lfw', 'training'] on rank 1"),
+        (faces["packed"], str(tmp_path / "nameless"), "the list of class names is '6 names (digest "),
     ):
-        payload = {"roots": [faces["faces"], other]}
+        payload = {"roots": [first, other]}
         everyone = ranks.run("tests.dist.folder_cases:disagreeing", 2, tmp_path, payload)
         assert everyone[0] == everyone[1] and text in everyone[0], everyone
 

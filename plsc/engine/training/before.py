@@ -7,8 +7,10 @@ import math
 from plsc import checkpoint
 from plsc.config import OPTIONS
 from plsc.engine.program.build import TrainProgram
+from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run
-from plsc.errors import ConfigError
+from plsc.errors import ConfigError, DataError
+from plsc.files import class_names
 
 
 def log_classes_without_images(run: Run) -> None:
@@ -49,6 +51,13 @@ def log_repeated_steps(run: Run, program: TrainProgram) -> None:
             f"{10 / program.spec.sample_ratio:,.0f} passes over the sampled classes in each step; "
             "class_optimizer.name: momentum makes up for them in one"
         )
+
+
+def require_same_data(run: Run, data) -> None:
+    """Raise DataError on every rank where the ranks have other numbers of images or names of classes."""
+    names = class_names.summary(getattr(data, "class_names", None))
+    facts = {"the number of training images": len(data), "the list of class names": names}
+    require_same(run.group, DataError, facts)
 
 
 def require_embedding_size(run: Run, program: TrainProgram) -> None:

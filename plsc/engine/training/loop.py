@@ -34,6 +34,7 @@ from plsc.engine.training.before import (
     log_repeated_steps,
     log_which_weights,
     require_embedding_size,
+    require_same_data,
 )
 from plsc.engine.training.class_weights import read_class_weights
 from plsc.engine.training.initial_weights import load_initial_weights, open_initial_weights
@@ -43,7 +44,7 @@ from plsc.engine.training.old_classes import Forgetting, OldClasses
 from plsc.engine.training.saver import Saver, Target
 from plsc.engine.training.steps import Progress, TrainingSteps
 from plsc.engine.training.teacher import StepInputs
-from plsc.errors import ConfigError, DataError, TrainingError
+from plsc.errors import ConfigError, TrainingError
 from plsc.evaluation.results import Verifications
 from plsc.evaluation.tables import metric_tables, verification_table
 from plsc.models import require_same_parameters
@@ -107,7 +108,7 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     check_sets(run)
     data = make_training_data(config, run.user_objects, run.seed, run.log.info)
     compare_samples(run, data)
-    consistency.require_same(run.group, DataError, {"the number of training images": len(data)})
+    require_same_data(run, data)
     check_global_batch(config, len(data), run.env)
     opened = checkpointing.open_start_checkpoint(run, program.spec)
     if opened is not None:
