@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from plsc.terminal import print_stdout
+from plsc.cli.options import print_result
 
 MOST_RANKS = 65536
 
@@ -29,4 +29,4 @@ def run(options: argparse.Namespace) -> None:
     settings, notes = convert_arcface_torch(options.config, options.ranks)
     first = f"# From {ascii(options.config)[1:-1]} of arcface_torch, for {options.ranks} ranks"
     comments = "\n".join([first, *(f"# {note}" for note in notes)])
-    print_stdout(f"{comments}\n\n{yaml.safe_dump(settings, sort_keys=False).rstrip()}")
+    print_result(f"{comments}\n\n{yaml.safe_dump(settings, sort_keys=False).rstrip()}")

@@ -13,8 +13,8 @@ from typing import Any
 
 from plsc.cli.packaged_configs import find_config
 from plsc.config import Config
+from plsc.errors import DataError
 from plsc.files import safe_open
-from plsc.terminal import print_stdout
 
 STDOUT = "-"
 
@@ -123,6 +123,20 @@ def log_lines(options: argparse.Namespace) -> Iterator[None]:
         yield
 
 
+def print_result(text: str) -> None:
+    """Print to stdout what a command was asked for, such as a file that the shell writes.
+
+    Raises DataError where it cannot be written, as on a full disk. A reader that is gone has read enough.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError, AttributeError):
+        pass
+    except OSError as error:
+        raise DataError(f"stdout cannot be written: {error.strerror or error}; what it has is incomplete") from None
+
+
 @contextlib.contextmanager
 def json_file(options: argparse.Namespace) -> Iterator[str]:
     """The file that --json names, to be written in the context; "" for none. For stdout it is printed at the end."""
@@ -133,7 +147,7 @@ def json_file(options: argparse.Namespace) -> Iterator[str]:
         file = os.path.join(folder, "out.json")
         yield file
         with safe_open.open_text(file, safe_open.LIST) as written:
-            print_stdout(written.read().rstrip("\n"))
+            print_result(written.read().rstrip("\n"))
 
 
 def check_json(options: argparse.Namespace) -> None:
@@ -150,7 +164,7 @@ def print_json(options: argparse.Namespace, values: Any) -> bool:
         return False
     text = json.dumps(values, indent=2) + "\n"
     if options.json == STDOUT:
-        print_stdout(text.rstrip("\n"))
+        print_result(text.rstrip("\n"))
         return True
     from plsc.evaluation.output_files import write_text
 

@@ -147,6 +147,16 @@ def test_lmdb_is_what_its_library_reads(tmp_path, monkeypatch):
     assert keys[0][:5] == b"\xdd\0\0\0\x05" and keys[0][5:] == keys[1][3:]  # an array of 32 bits, one of 16
 
 
+def test_a_full_disk_is_one_line_with_lmdb_too(tmp_path, monkeypatch):
+    class Full:
+        def begin(self, write):
+            raise lmdb.Error("mdb_txn_commit: Input/output error")
+
+    monkeypatch.setattr(lmdb, "open", lambda *args, **options: Full())
+    with pytest.raises(DataError, match="^--output '.*out': cannot be written: mdb_txn_commit: Input/output error; is"):
+        pack(Given((PICTURES[0], 0)), "lmdb", str(tmp_path / "out"))
+
+
 TABLES = {"recordio": "train.classes.tsv", "tar": "tar.classes.tsv", "lmdb": "data.classes.tsv",
           "list": "label.classes.tsv"}  # fmt: skip
 

@@ -56,6 +56,19 @@ def test_lines_reach_who_listens(capsys):
     assert capsys.readouterr().err == "one\n"
 
 
+@pytest.mark.parametrize("arguments", [["list", "losses", "--json"], ["convert-config", "net.py", "--ranks", "2"]])
+def test_a_result_that_cannot_be_written_is_an_error(tmp_path, arguments):
+    """`plsc convert-config net.py --ranks 8 > x.yaml` on a full disk: half a file, which must not pass for a whole."""
+    values = {"network": "r50", "num_classes": 9, "batch_size": 4, "num_epoch": 2, "margin_list": (1.0, 0.5, 0.0),
+              "lr": 0.1, "rec": "data", "num_image": 90, "warmup_epoch": 0, "val_targets": []}  # fmt: skip
+    (tmp_path / "net.py").write_text("".join(f"config.{name} = {value!r}\n" for name, value in values.items()))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "plsc", *arguments], cwd=tmp_path, env=environment, stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 1 and "stdout cannot be written: No space left on device" in done.stderr
+
+
 RUN = """
 import os, sys
 from plsc import Entry

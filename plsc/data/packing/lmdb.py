@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from plsc.data.containers.image_values import CLASSES, KEYS, LENGTH
@@ -26,7 +28,7 @@ class LMDBWriter(Writer):
             import lmdb
         except ImportError as error:
             raise DataError(f"--to lmdb: needs the package lmdb: {install('lmdb')}") from error
-        self._full = lmdb.MapFullError
+        self._full, self._error = lmdb.MapFullError, lmdb.Error
         self._path = os.path.join(directory, "data.mdb")
         size = os.path.getsize(self._path) if os.path.exists(self._path) else 0
         self._database = lmdb.open(self._path, subdir=False, lock=False, map_size=max(2 * size, _FIRST_MAP))
@@ -41,7 +43,8 @@ class LMDBWriter(Writer):
 
     def flush(self) -> dict[str, Any]:
         self._commit()
-        self._database.sync(True)
+        with self._as_os_error():
+            self._database.sync(True)
         return {}
 
     def finish(self, contents: Contents) -> None:
@@ -60,13 +63,23 @@ class LMDBWriter(Writer):
     def _commit(self) -> None:
         while True:
             try:
-                with self._database.begin(write=True) as transaction:
+                with self._as_os_error(), self._database.begin(write=True) as transaction:
                     for key, value in self._batch:
                         transaction.put(key, value)
                 break
             except self._full:
                 self._database.set_mapsize(2 * self._database.info()["map_size"])
         self._batch, self._batch_bytes = [], 0
+
+    @contextlib.contextmanager
+    def _as_os_error(self) -> Iterator[None]:
+        """lmdb's own errors, such as that of a full disk, become OSError; not that of a map that must grow."""
+        try:
+            yield
+        except self._full:
+            raise
+        except self._error as error:
+            raise OSError(f"{error}; is the disk full?") from error
 
 
 def _bytes(data: bytes) -> bytes:
