@@ -21,6 +21,7 @@ from plsc.engine.inference import predict as predict_module
 from plsc.engine.inference import trained_model
 from plsc.engine.inference.predictions import PredictionFiles
 from plsc.errors import ConfigError, DataError
+from plsc.files.working_directory import working_directory
 from plsc.serving import Gallery
 from tests import tool_kit
 from tests import using_kit as kit
@@ -168,6 +169,15 @@ def test_a_picture_that_cannot_be_read_stops_it_and_it_goes_on_once_put_right(tr
     counting.seen = []
     assert run.predict().paths == paths[:4] and set(counting.seen) == {paths[3]}
     np.testing.assert_array_less(0, np.abs(np.load(tmp_path / "out" / "predictions" / "features.npy")).sum(axis=1))
+
+
+def test_one_process_at_a_time(trained_run, tmp_path):
+    """Two at once removed each other's files."""
+    kit.make_folder(tmp_path / "p", 1)
+    with working_directory(str(tmp_path / "out"), "another"):
+        with pytest.raises(DataError, match="^model_save_dir='.*out': another process is writing '.*out' now; wait"):
+            entry(trained_run, tmp_path / "out", predict={"images": str(tmp_path / "p")}).predict()
+    assert not (tmp_path / "out" / "predictions.unfinished").exists()
 
 
 def test_files_that_are_not_ours_stay(trained_run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import zlib
@@ -21,6 +22,7 @@ from plsc.engine.run.consistency import require_same
 from plsc.engine.run.run_log import clock
 from plsc.engine.run.start import Run
 from plsc.errors import DataError, ExportError
+from plsc.files.working_directory import working_directory
 from plsc.serving import find_images
 from plsc.serving.gallery import FEATURES, TABLE, read_features
 from plsc.serving.predictor import UNKNOWN_RESIZE
@@ -74,7 +76,16 @@ def predict(run: Run) -> Prediction:
 
 
 def embed_images(run: Run, model: TrainedModel, images: ImageList, resize: str, directory: str) -> None:
-    """Write the features of the images to ``directory``, or continue to; every rank calls it. Raises OSError."""
+    """Write the features of the images to ``directory``, or continue to; every rank calls it. Raises OSError, and
+    DataError where another process writes features beside it."""
+    where = os.path.dirname(directory)
+    with contextlib.ExitStack() as held:
+        lock = working_directory(where, f"model_save_dir={where!r}")
+        run.group.agree(lambda: None if run.env.rank else held.enter_context(lock))
+        _embed_images(run, model, images, resize, directory)
+
+
+def _embed_images(run: Run, model: TrainedModel, images: ImageList, resize: str, directory: str) -> None:
     count, config = len(images.paths), model.config
     made_by = {"weights": model.info.identity, "image_shape": list(config.model.image_shape),
                "pixel_std": config.data.pixel_std, "resize": resize}  # fmt: skip
