@@ -17,6 +17,7 @@ FORMATS = ("recordio", "tar", "lmdb", "list")
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=FORMATS, required=True, help="the container; list: image files with a list")
     parser.add_argument("--output", metavar="DIR", required=True, help="the directory to make")
+    parser.add_argument("--pixels", action="store_true", help="as decoded pixels: larger, and read faster")
     add_config(parser)
     add_quiet(parser)
 
@@ -28,5 +29,5 @@ def run(options: argparse.Namespace) -> None:
     config = read_config(options)
     with log_lines(options):
         source = open_to_read(config, print_stdout)
-        packed = pack(source, options.to, options.output, print_stdout)
+        packed = pack(source, options.to, options.output, print_stdout, options.pixels)
     print_stdout(f"{packed.path}: {packed.images:,} images of {packed.classes:,} classes, read back and equal")

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from plsc.data.jpeg import JpegDecoder
 from plsc.data.philox import FLIP, philox
+from plsc.data.ppm import decode_ppm
 from plsc.data.resize import wrong_size
 from plsc.errors import DataError
 from plsc.files import safe_open
@@ -82,9 +83,10 @@ def _decode(source: ImageSource, name: str, size: tuple[int, int] | None, jpeg: 
             _check_header(source, name, size)
             return _image_to_rgb(source, name)
         data = _read(source)
-        pixels = jpeg(data, lambda found: _is_allowed(found, size)) if jpeg else None
-        if pixels is not None:
-            return pixels
+        for decode in (decode_ppm, jpeg):
+            pixels = decode(data, lambda found: _is_allowed(found, size)) if decode else None
+            if pixels is not None:
+                return pixels
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, name, size)
             return _image_to_rgb(image, name)

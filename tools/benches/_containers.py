@@ -19,7 +19,7 @@ import numpy as np
 
 from plsc.config import Config
 
-CONTAINERS = ("files", "recordio", "tar", "lmdb", "parquet")
+CONTAINERS = ("files", "recordio", "tar", "lmdb", "parquet", "pixels")  # the last: pack --to recordio --pixels
 CLASSES, GROUP_ROWS, WINDOW = 50, 500, 4000
 
 
@@ -84,7 +84,9 @@ def make(name: str, root: Path, case: dict, draw) -> dict:
         write_parquet(root / name, encoded, case["images"])
     else:
         config = settings({"dataset_dir": str(files)}, case["size"])
-        pack(open_to_read(config, lambda line: None), name, str(root / name))
+        pixels = name == "pixels"
+        to = "recordio" if pixels else name
+        pack(open_to_read(config, lambda line: None), to, str(root / name), pixels=pixels)
     os.sync()
     return {"dataset_dir": str(root / name)}
 

@@ -18,6 +18,7 @@ from plsc.data.containers.files import shown
 from plsc.data.datasets import count_images
 from plsc.data.packing.formats import WRITERS
 from plsc.data.packing.writer import Contents, Writer
+from plsc.data.ppm import encode_ppm
 from plsc.data.sources import Source
 from plsc.data.transforms import decode_image
 from plsc.errors import DataError
@@ -25,6 +26,7 @@ from plsc.files import plain_json, safe_open
 from plsc.files.atomic import put_directory, write_bytes
 from plsc.files.working_directory import working_directory
 
+Encoded = Callable[[Source, int], "tuple[bytes, int]"]  # of a source and an index: the image and its label
 STATE = "pack.json"
 FLUSH_IMAGES = 5_000
 LOG_SECONDS = 10
@@ -39,12 +41,15 @@ class Packed:
     classes: int
 
 
-def pack(source: Source, to: str, output: str, log: Callable[[str], None] = lambda line: None) -> Packed:
+def pack(
+    source: Source, to: str, output: str, log: Callable[[str], None] = lambda line: None, pixels: bool = False
+) -> Packed:
     """Write all images of ``source`` into the directory ``output``, which is created after all data were read back.
 
     source: checked. to: a key of WRITERS. An interrupted job is in ``output.unfinished`` and is continued. Encoded
-    images are copied; arrays become PNG. Raises DataError if ``output`` exists, if ``output.unfinished`` is another
-    job, and if an image or a label cannot be written or differs when it is read back.
+    images are copied, arrays become PNG; with ``pixels`` all become PPM, the decoded pixels as RGB. Raises DataError if
+    ``output`` exists, if ``output.unfinished`` is another job, and if an image or a label cannot be written or differs
+    when it is read back.
     """
     final = os.path.abspath(output)
     if os.path.lexists(final):
@@ -53,15 +58,17 @@ def pack(source: Source, to: str, output: str, log: Callable[[str], None] = lamb
     classes = _classes(source)
     names = _class_names(source, classes)
     source.open_files()
+    encoded = _as_pixels if pixels else _encoded
     try:
         with working_directory(aside, f"--output {shown(output)}"):
-            state = _begin(aside, {"to": to, "images": count, "source": source.record()})
-            height, width, _ = decode_image(_encoded(source, 0)[0], source.name(0)).shape
+            job = {"to": to, "images": count, "source": source.record(), **({"pixels": True} if pixels else {})}
+            state = _begin(aside, job)
+            height, width, _ = decode_image(encoded(source, 0)[0], source.name(0)).shape
             writer = WRITERS[to](aside, state["writer"])
-            _write(source, writer, _Progress(aside, state, count, log))
+            _write(source, encoded, writer, _Progress(aside, state, count, log))
             writer.finish(Contents(count, classes, (height, width)))
             written = writer.reader(aside, classes, (height, width))
-            _compare(source, written, count, log)
+            _compare(source, encoded, written, log)
             _add_names(names, written, classes)
             os.unlink(os.path.join(aside, STATE))
             put_directory(aside, final)
@@ -120,21 +127,22 @@ def tell(log: Callable[[str], None], last: float, line: str) -> float:
     return now
 
 
-def _write(source: Source, writer: Writer, progress: _Progress) -> None:
+def _write(source: Source, encoded: Encoded, writer: Writer, progress: _Progress) -> None:
     for index in range(progress.first, progress.count):
-        writer.add(index, *_encoded(source, index))
+        writer.add(index, *encoded(source, index))
         progress.after(index, writer)
 
 
-def _compare(source: Source, written: Source, count: int, log: Callable[[str], None]) -> None:
+def _compare(source: Source, encoded: Encoded, written: Source, log: Callable[[str], None]) -> None:
     """Raise DataError if the written data differ from the source."""
     written.check(check_files=True)
     written.open_files()
+    count = count_images(source)
     if len(written) != count:
         raise DataError(f"{written.place}: {len(written)} images are read back, {count} were written")
     told = time.monotonic()
     for index in range(count):
-        if _encoded(source, index) != _encoded(written, index):
+        if encoded(source, index) != _encoded(written, index):
             raise DataError(
                 f"{written.name(index)}: is not what was written of {source.name(index)}: the disk, or the source has "
                 "changed meanwhile; remove the output and pack it again"
@@ -152,6 +160,12 @@ def _encoded(source: Source, index: int) -> tuple[bytes, int]:
         Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image).save(file, "PNG")
         return file.getvalue(), int(label)
     return bytes(image), int(label)
+
+
+def _as_pixels(source: Source, index: int) -> tuple[bytes, int]:
+    """(the image as PPM, label). Raises DataError for an invalid image."""
+    image, label = _encoded(source, index)
+    return encode_ppm(decode_image(image, source.name(index))), label
 
 
 def _class_names(source: Source, classes: int) -> list[str]:
