@@ -196,6 +196,7 @@ ALLOWED = {
     ("plsc/files/atomic.py", "os.open"): "directories and results, to flush them; without waiting",
     ("plsc/backend/cpu.py", "cpuinfo.read_text"): "the kernel's",
     ("plsc/files/private_directory.py", "os.open"): "in a directory where nobody else can write",
+    ("plsc/files/working_directory.py", "os.open"): "a directory, to lock it",
     ("plsc/backend/compiler.py", "cpuinfo.read_text"): "the kernel's",
     ("plsc/backend/compiler.py", "source.read_text"): "our own C++, beside this file",
     ("plsc/checkpoint/old_plsc.py", "OldCheckpoint.open"): "opens no file by itself",

@@ -98,7 +98,9 @@ def test_an_import_goes_back_to_the_same_file(tmp_path, capsys, name):
     with TorchFile(str(out / "model.pt")) as file:
         for key, array in net.items():
             assert not array.shape or np.array_equal(file.value[key].read(), array), key
-    main(export)  # again, in place of our own
+    with pytest.raises(ExportError, match="model.pt: is there already"):
+        main(export)
+    (out / "model.pt").unlink()
     (out / "plsc.json").write_text('{"files": {"backbone.onnx": {}}}')
     with pytest.raises(ExportError, match="plsc.json: belongs to another export, so it is not overwritten"):
         main(export)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -88,21 +87,22 @@ def peak_of(case: dict, classes: int, limit: float) -> float | None:
     wanted["threads"] = case["threads"]
     bench = Path(__file__).resolve().parents[1] / "bench.py"
     command = [sys.executable, str(bench), "head", "--case", json.dumps(wanted)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process, highest = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), 0
     try:
         while (peak := peak_so_far(process.pid)) is not None:
+            highest = max(highest, peak)
             if peak > limit:
                 return None
             time.sleep(0.01)
-        _, status, used = os.wait4(process.pid, 0)
+        status = process.wait()
     finally:
         process.kill()
         _, error = process.communicate()
     if status:
-        if b"MemoryError" in error or b"ResourceExhausted" in error or os.WIFSIGNALED(status):
+        if b"MemoryError" in error or b"ResourceExhausted" in error or status < 0:
             return None
         sys.exit(f"{classes} classes failed:\n{error.decode(errors='replace')[-2000:]}")
-    return used.ru_maxrss * 1024.0 if used.ru_maxrss * 1024 <= limit else None
+    return float(highest)  # not ru_maxrss, which counts the memory that this process had when it started the other
 
 
 def peak_so_far(pid: int) -> int | None:
