@@ -12,7 +12,6 @@ from plsc.config import Config
 from plsc.engine.weights import equality
 from plsc.engine.weights.description import describe_weights
 from plsc.errors import CheckpointError, ExportError
-from plsc.files import plain_json, safe_open
 from plsc.files.atomic import write_bytes
 from plsc.files.hashes import file_entry
 from plsc.files.torch_writer import write_state_dict
@@ -40,7 +39,6 @@ def export_torch(config: Config) -> tuple[str, list[str]]:
     stored = checkpoint.read_weights(path, manifest, config.ema.weights)
     model = config.to_dict()["model"]
     kind, arrays = state_dict_of(path, model, stored)
-    _require_own(config.model_save_dir)
     pixels = equality.random_pixels(model["image_shape"])
     kind = kind.with_options(None, None, config.data.pixel_std, None)
     theirs = kind.forward(arrays, kind.input.prepare(pixels), kind.epsilon)
@@ -59,22 +57,6 @@ def export_torch(config: Config) -> tuple[str, list[str]]:
     except OSError as error:
         raise ExportError(f"{error.filename or config.model_save_dir}: cannot be written: {error.strerror}") from None
     return file, _notes(config, kind, distance)
-
-
-def _require_own(directory: str) -> None:
-    """Raise ExportError where the directory has a plsc.json of another export, which ours would replace."""
-    name = os.path.join(directory, DESCRIPTION)
-    try:
-        data = plain_json.loads(safe_open.read_bytes(name, safe_open.SETTINGS))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ExportError(f"{name}: {error.strerror}") from None
-    except ValueError:
-        data = None
-    files = data.get("files") if isinstance(data, dict) else None
-    if not isinstance(files, dict) or list(files) != [FILE]:
-        raise ExportError(f"{name}: belongs to another export, so it is not overwritten; choose another directory")
 
 
 def _notes(config: Config, kind: Kind, distance: float) -> list[str]:
