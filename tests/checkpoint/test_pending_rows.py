@@ -36,6 +36,7 @@ from plsc.registry import OPTIMIZERS
 from plsc.rows import RowOptimizer, Slot, register_optimizer
 from plsc.rows.optimizer import build_optimizer
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, on_ranks
+from tests.registries import forget_afterwards
 
 CLASSES, STEPS, MOMENTUM, DECAY = 11, 9, 0.9, 0.05
 PAGE = (Path(__file__).parents[2] / "docs" / "checkpoint_format.md").read_text(encoding="utf-8")
@@ -179,7 +180,7 @@ class Adam(RowOptimizer):
 def with_adam(tmp_path, monkeypatch):
     """A checkpoint whose rows wait for it, and what the dense optimizer makes of them, in a plain loop."""
     OPTIMIZERS.names()
-    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+    forget_afterwards(monkeypatch, OPTIMIZERS)
     register_optimizer("adam")(Adam)
     rng, beta = np.random.default_rng(4), 0.7
     touched = rng.integers(0, STEPS + 1, CLASSES)

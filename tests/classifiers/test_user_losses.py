@@ -15,6 +15,7 @@ from plsc.losses import Loss, register_loss
 from plsc.parallel.environment import Environment
 from plsc.registry import LOSSES
 from tests.dist.training_cases import Linear
+from tests.registries import forget_afterwards
 
 paddle.enable_static()
 BATCH, EMBEDDING = 6, 5
@@ -24,7 +25,7 @@ BATCH, EMBEDDING = 6, 5
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     LOSSES.names()
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+    forget_afterwards(monkeypatch, LOSSES)
 
 
 def program_of(env=None, **methods):

@@ -10,13 +10,14 @@ from plsc.config.user_objects import UserObjects
 from plsc.errors import ConfigError
 from plsc.models import BaseModel, build_model, register_model
 from plsc.registry import MODELS
+from tests.registries import forget_afterwards
 
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     MODELS.names()
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
+    forget_afterwards(monkeypatch, MODELS)
 
 
 def net(name="Net"):

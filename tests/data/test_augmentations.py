@@ -12,6 +12,7 @@ from plsc.data.philox import FLIP
 from plsc.data.transforms import normalise
 from plsc.errors import ConfigError, DataError
 from plsc.registry import AUGMENTATIONS
+from tests.registries import forget_afterwards
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 
@@ -20,7 +21,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     AUGMENTATIONS.names()
-    monkeypatch.setattr(AUGMENTATIONS, "_entries", dict(AUGMENTATIONS._entries))
+    forget_afterwards(monkeypatch, AUGMENTATIONS)
 
 
 def drawn(seed: int, purpose: int, epoch: int, index: int) -> np.random.Generator:

@@ -14,6 +14,7 @@ from plsc.data import Augmentations, GlobalBatchSampler, Loader, Preparation, So
 from plsc.data.augmentations import rand_augment, register_augmentation
 from plsc.errors import ConfigError
 from plsc.registry import AUGMENTATIONS
+from tests.registries import forget_afterwards
 
 NAMES = AUGMENTATIONS.names()
 WITH_PROBABILITY = [name for name in NAMES if name != "flip"]
@@ -244,7 +245,7 @@ def test_every_number_has_a_range(name):
 
 
 def test_a_range_of_no_option_and_the_name_of_a_preset_are_refused(monkeypatch):
-    monkeypatch.setattr(AUGMENTATIONS, "_entries", dict(AUGMENTATIONS._entries))
+    forget_afterwards(monkeypatch, AUGMENTATIONS)
 
     def mine(image, generator, most: int = 3):
         """Mine."""

@@ -18,13 +18,14 @@ from plsc.data.sources.folder import FolderSource
 from plsc.data.sources.label_list import LabelListSource
 from plsc.errors import DataError
 from plsc.registry import SOURCES
+from tests.registries import forget_afterwards
 
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     SOURCES.names()
-    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    forget_afterwards(monkeypatch, SOURCES)
 
 
 def put(root, *paths: str | bytes) -> None:

@@ -19,6 +19,7 @@ from plsc.data.sources.synthetic import SyntheticSource
 from plsc.data.transforms import normalise
 from plsc.errors import ConfigError, DataError
 from plsc.registry import SOURCES
+from tests.registries import forget_afterwards
 
 SHAPE = (3, 6, 5)
 
@@ -27,7 +28,7 @@ SHAPE = (3, 6, 5)
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     SOURCES.names()
-    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    forget_afterwards(monkeypatch, SOURCES)
 
 
 def pixels(number: int, channels: int = 3) -> np.ndarray:

@@ -12,6 +12,7 @@ from plsc.registry import OPTIMIZERS
 from tests.dist.save_points import CASES, ON_ONE_RANK, WINDOW, names
 from tests.dist.test_resume import run_process
 from tests.dist.tiny_run import CLASSES, manifest, told
+from tests.registries import forget_afterwards
 
 LAST = 24
 
@@ -66,7 +67,7 @@ def test_another_number_of_ranks_reads_what_waits(outcome, name, monkeypatch):
     path = str(run / "checkpoints" / "step_00000015")
     found = checkpoint.read_manifest(path)
     if "optimizer" in found.row_history:
-        monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+        forget_afterwards(monkeypatch, OPTIMIZERS)
         load(str(cwd / "my_adamw.py"))
     with np.load(run / "one_rank.npz") as arrays:
         assert {spec.name for spec in found.shard_tensors} == set(arrays)

@@ -20,6 +20,7 @@ from plsc.errors import ConfigError
 from plsc.models import BaseModel
 from plsc.registry import OPTIMIZERS
 from plsc.rows import RowOptimizer, Slot, register_optimizer
+from tests.registries import forget_afterwards
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, EMBEDDING, BATCH, PIXELS = 1003, 16, 8, 3 * 4 * 4
@@ -86,7 +87,7 @@ def test_adam_keeps_two_numbers_for_each_of_a_weight():
 
 def test_every_array_of_an_optimizer_is_counted(monkeypatch):
     OPTIMIZERS.names()
-    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+    forget_afterwards(monkeypatch, OPTIMIZERS)
 
     @register_optimizer("three")
     class Three(RowOptimizer):

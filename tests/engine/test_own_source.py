@@ -12,13 +12,14 @@ from plsc.engine.evaluation.data import check_training_data, make_training_data
 from plsc.errors import ConfigError, DataError
 from plsc.parallel.environment import Environment
 from plsc.registry import SOURCES
+from tests.registries import forget_afterwards
 
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     SOURCES.names()
-    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    forget_afterwards(monkeypatch, SOURCES)
 
 
 def register(**members) -> list:

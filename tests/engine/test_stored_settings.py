@@ -17,6 +17,7 @@ from plsc.errors import CheckpointError, ConfigError
 from plsc.models import BaseModel
 from tests import using_kit as kit
 from tests.engine.test_predict import write_bin
+from tests.registries import forget_afterwards
 
 
 def entry_of(run: str, where: Path) -> Entry:
@@ -118,7 +119,7 @@ def test_commands_import_plugins_before_they_ask_the_checkpoint(trained_run, mon
     from plsc.cli.options import model_config
     from plsc.registry import MODELS
 
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
+    forget_afterwards(monkeypatch, MODELS)
     text = "from plsc.models import BaseModel, register_model\nregister_model('Theirs')(type('T', (BaseModel,), {}))\n"
     (tmp_path / "nets.py").write_text(text)
     stored(trained_run, monkeypatch, model={"name": "Theirs"}, plugins=["nets.py"])

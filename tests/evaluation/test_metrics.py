@@ -20,6 +20,7 @@ from plsc.evaluation.retrieval import retrieve
 from plsc.evaluation.tables import metric_tables
 from plsc.evaluation.verification import verify
 from plsc.registry import METRICS
+from tests.registries import forget_afterwards
 
 NOTHING = np.zeros((0, 0))
 
@@ -28,7 +29,7 @@ NOTHING = np.zeros((0, 0))
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     METRICS.names()
-    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+    forget_afterwards(monkeypatch, METRICS)
 
 
 def a_set(pairs: int = 40) -> Embedded:

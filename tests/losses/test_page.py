@@ -14,6 +14,7 @@ from plsc import Entry
 from plsc.config import Config
 from plsc.registry import LOSSES
 from tests.project.docs_kit import ROOT, blocks
+from tests.registries import forget_afterwards
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_the_test_of_the_example_passes(page):
 
 def test_the_settings_are_accepted(page, monkeypatch):
     LOSSES.names()
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+    forget_afterwards(monkeypatch, LOSSES)
     assert Config.from_yaml("mine.yaml").margins() == (0.9, 0.4, 0.15)
     adaptive = Config.from_yaml("adaptive.yaml").loss()
     assert (type(adaptive).__name__, adaptive.margin, adaptive.h) == ("AdaFace", 0.4, 0.333)

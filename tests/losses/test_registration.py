@@ -9,13 +9,14 @@ from plsc.errors import ConfigError
 from plsc.losses import Loss, register_loss
 from plsc.losses.arcface import ArcFace
 from plsc.registry import LOSSES
+from tests.registries import forget_afterwards
 
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     LOSSES.names()
-    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+    forget_afterwards(monkeypatch, LOSSES)
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ from plsc.errors import ConfigError
 from plsc.optim.schedule import schedule_from_config
 from plsc.optim.schedules import progress, register_schedule
 from plsc.registry import SCHEDULES
+from tests.registries import forget_afterwards
 
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     SCHEDULES.names()
-    monkeypatch.setattr(SCHEDULES, "_entries", dict(SCHEDULES._entries))
+    forget_afterwards(monkeypatch, SCHEDULES)
 
 
 def settings(**schedule) -> Config:

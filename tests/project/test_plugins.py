@@ -10,6 +10,7 @@ from plsc.config import Config
 from plsc.errors import ConfigError
 from plsc.plugins import load
 from plsc.registry import MODELS, REGISTRIES, Registry
+from tests.registries import forget_afterwards
 
 NET = '''"""A plugin."""
 from plsc.models import BaseModel, register_model
@@ -23,8 +24,7 @@ class {kind}(BaseModel):
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
     """What a test registers and imports is forgotten after it."""
-    MODELS.names()
-    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
+    forget_afterwards(monkeypatch, MODELS)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

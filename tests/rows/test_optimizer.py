@@ -14,6 +14,7 @@ from plsc.rows.history import MissedStepsOnHost, RowHistory
 from plsc.rows.optimizer import build_optimizer
 from plsc.rows.optimizers.momentum import Momentum
 from tests.reference import optimizers as reference
+from tests.registries import forget_afterwards
 
 ROWS, SIZE, DECAY = 30, 3, 0.05
 
@@ -22,7 +23,7 @@ ROWS, SIZE, DECAY = 30, 3, 0.05
 def as_before(monkeypatch):
     """What a test registers is forgotten after it."""
     OPTIMIZERS.names()
-    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+    forget_afterwards(monkeypatch, OPTIMIZERS)
 
 
 class Adam(RowOptimizer):

@@ -84,7 +84,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_an_import_goes_back_to_the_same_file(tmp_path, capsys, name):
     """`plsc export --to torch` holds its file against the formula; names and order are in test_torch_names."""
-    net = kit.random_net(SMALL[name])
+    net = kit.gentle_net(SMALL[name])
     main(["import", str(kit.save(tmp_path / "model.pt", net)), "--to", str(tmp_path / "run")])
     out = tmp_path / "out"
     export = ["export", "--checkpoint", str(tmp_path / "run"), "--output", str(out), "--to", "torch"]
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_named(tmp_path, name, changes, message):
 ])  # fmt: skip
 def test_graphs_are_imported(tmp_path, capsys, name, save):
     """Held against ONNX Runtime; what is read of the graph is in test_onnx_nets."""
-    path = str(save(tmp_path / "net.onnx", kit.random_net(SMALL[name])))
+    path = str(save(tmp_path / "net.onnx", kit.gentle_net(SMALL[name])))
     main(["import", path, "--to", str(tmp_path / "run")])
     said = capsys.readouterr().out
     assert "of their length from its own graph in ONNX Runtime" in said
