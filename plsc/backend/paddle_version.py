@@ -40,19 +40,24 @@ def require_paddle() -> str:
     return version
 
 
-@functools.cache
 def end_when_crashed() -> None:
     """Make a crash end the process, with Python's stacks on stderr.
 
     Paddle's own handler of SIGSEGV, SIGABRT, SIGTERM and others allocates memory: where the signal comes while malloc
     has its lock, after the heap was damaged or when SIGTERM happens to come then, it waits for the lock for ever, and
-    all other ranks with it.
+    all other ranks with it. Only in the main thread, once: elsewhere a handler of the user could not be put back.
     """
+    if threading.current_thread() is threading.main_thread():
+        _replace_handlers()
+
+
+@functools.cache
+def _replace_handlers() -> None:
     import paddle
 
     paddle.disable_signal_handler()
     handler = signal.getsignal(signal.SIGTERM)  # of which Paddle's took the place when it was imported
-    if handler is not None and threading.current_thread() is threading.main_thread():
+    if handler is not None:
         signal.signal(signal.SIGTERM, handler)
     faulthandler.disable()  # its handlers, if it had any, have been reset too
     if sys.__stderr__ is not None:

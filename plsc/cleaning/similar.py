@@ -8,15 +8,15 @@ with an equal key are compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from plsc.cleaning.classes import ROWS, blocks, unit
+from plsc.data.checking.equal_keys import crowded, equal_pairs
 
 _BITS, _KEYS, _AT_ONCE = 24, 64, 8  # bits of a key; keys; keys in memory at a time: a pass over the embeddings each
-_MOST_NEIGHBOURS = 64  # images with an equal key that each is compared with
 _SEED = 0
 _SAMPLE = 10_000  # images by which the limit is found
 _SHARE = 10
@@ -86,7 +86,7 @@ def similar_pairs(embeddings: Stacked, groups: np.ndarray, limit: float) -> Simi
             weights = np.uint32(1) << np.arange(_BITS, dtype=np.uint32)
             keys[:, here] = (signs.reshape(len(signs), _AT_ONCE, _BITS) * weights).sum(axis=2, dtype=np.uint32).T
         for key in keys:
-            for one, other in _equal(key):
+            for one, other in equal_pairs(key):
                 differ = groups[one] != groups[other]
                 one, other = one[differ], other[differ]
                 for here in blocks(len(one), ROWS):
@@ -95,22 +95,7 @@ def similar_pairs(embeddings: Stacked, groups: np.ndarray, limit: float) -> Simi
                     for place in np.flatnonzero(cosine >= limit):
                         pair = sorted((int(a[place]), int(b[place])))
                         found[pair[0], pair[1]] = float(cosine[place])
-            complete &= not _crowded(key)
+            complete &= not crowded(key)
     pairs = sorted(found)
     return SimilarPairs(np.array(pairs, np.int64).reshape(-1, 2), np.array([found[one] for one in pairs]), complete)
 
-
-def _equal(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of places with equal keys."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    for distance in range(1, _MOST_NEIGHBOURS + 1):
-        equal = np.flatnonzero(ordered[distance:] == ordered[:-distance])
-        if not len(equal):
-            return
-        yield order[equal], order[equal + distance]
-
-
-def _crowded(keys: np.ndarray) -> bool:
-    ordered, distance = np.sort(keys), _MOST_NEIGHBOURS + 1
-    return bool((ordered[distance:] == ordered[:-distance]).any())

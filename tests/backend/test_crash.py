@@ -30,6 +30,14 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
 require_paddle()
 os.kill(os.getpid(), signal.SIGTERM)
 """
+IN_ANOTHER_THREAD = BEGIN + """
+import paddle
+signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+thread = threading.Thread(target=require_paddle)  # as a service that opens a Predictor there
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
 
 
 def run(program: str) -> subprocess.CompletedProcess:
@@ -43,5 +51,6 @@ def test_a_crash_ends_the_process_with_stacks(program, code):
     assert "Current thread" in done.stderr or "Thread 0x" in done.stderr
 
 
-def test_a_handler_of_sigterm_stays():
-    assert run(TERMINATED).returncode == 3
+@pytest.mark.parametrize("program", [TERMINATED, IN_ANOTHER_THREAD])
+def test_a_handler_of_sigterm_stays(program):
+    assert run(program).returncode == 3

@@ -12,6 +12,7 @@ import pytest
 from plsc.backend import static
 from tests.dist import ranks
 from tests.dist.cross import on_ranks
+from tests.dist.loss_checks import check_loss
 from tests.dist.test_training_step import DECAY, GLOBAL_BATCH, MOMENTUM, make_case
 from tests.kernels.library import library
 from tests.reference import adaptive_losses as reference
@@ -130,20 +131,4 @@ RUNS = [on_ranks(size, device, loss, way) for (size, device), ways in ON.items()
 @pytest.mark.parametrize("world_size, device, loss, way", RUNS)
 def test_training_is_that_of_the_formula(outcome, world_size, device, loss, way):
     parts = [part[f"{loss} {way}"] for part in outcome(world_size, device)]
-    pieces = parts if way != "data parallel" else parts[:1]
-    first_weight = np.concatenate([part["first_weight"] for part in pieces])
-    samples = [np.sort(np.concatenate(sets)) for sets in zip(*(part["sample"] for part in pieces))]
-    losses, states, weight, rows = train(loss, way, parts[0]["start"], first_weight, samples)
-    # float32 cosines are off by 1e-7, times the scale of 16, and a little more with each step
-    tolerance = 1e-5 * max(1.0, len(losses) / 10)
-    assert all(part["states"] == parts[0]["states"] for part in parts)  # to the bit
-    assert parts[0]["states"][0].keys() == states[0].keys()
-    for state in states[0]:
-        got = [values[state] for values in parts[0]["states"]]
-        np.testing.assert_allclose(got, [values[state] for values in states], rtol=tolerance, atol=1e-6)
-    for part in parts:
-        np.testing.assert_allclose(part["losses"], losses, rtol=tolerance)
-        got = max(part["end"].values(), key=np.ndim)
-        np.testing.assert_allclose(got, weight, rtol=0, atol=tolerance * np.abs(weight).max())
-    got = np.concatenate([part["weight"] for part in pieces])
-    np.testing.assert_allclose(got, rows, rtol=0, atol=tolerance * np.abs(rows).max())
+    check_loss(parts, way != "data parallel", functools.partial(train, loss, way))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.dist import ranks
+from tests.dist.loss_checks import check_loss
 from tests.dist.test_training_step import DECAY, GLOBAL_BATCH, MOMENTUM, make_case
 from tests.reference import own_losses
 from tests.reference.margin_softmax import momentum_step
@@ -139,20 +140,4 @@ def on_ranks(world_size, name):
 def test_training_is_that_of_the_formula(outcome, world_size, name):
     cases, found = outcome(world_size)
     case, parts = cases[name], [part[name] for part in found]
-    pieces = parts if case["config"]["classifier"].get("model_parallel", True) else parts[:1]
-    first_weight = np.concatenate([part["first_weight"] for part in pieces])
-    samples = [np.sort(np.concatenate(sets)) for sets in zip(*(part["sample"] for part in pieces))]
-    losses, states, weight, rows = train(case, parts[0]["start"], first_weight, samples)
-    # float32 cosines are off by 1e-7, times the scale of 16, and a little more with each step
-    tolerance = 1e-5
-    assert all(part["states"] == parts[0]["states"] for part in parts)  # to the bit
-    for state in states[0]:
-        got = [values[state] for values in parts[0]["states"]]
-        # a mean of cosines has the error of a cosine, however small it is itself
-        np.testing.assert_allclose(got, [values[state] for values in states], rtol=tolerance, atol=1e-6)
-    for part in parts:
-        np.testing.assert_allclose(part["losses"], losses, rtol=tolerance)
-        got = max(part["end"].values(), key=np.ndim)
-        np.testing.assert_allclose(got, weight, rtol=0, atol=tolerance * np.abs(weight).max())
-    got = np.concatenate([part["weight"] for part in pieces])
-    np.testing.assert_allclose(got, rows, rtol=0, atol=tolerance * np.abs(rows).max())
+    check_loss(parts, case["config"]["classifier"].get("model_parallel", True), functools.partial(train, case), 1e-5)

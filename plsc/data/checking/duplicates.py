@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from plsc.data.checking.equal_keys import crowded, equal_pairs
+
 NEAR_BITS = 3  # of 128 in which near duplicates may differ
 _BANDS = 4  # of 32 bits: two hashes that differ in 3 bits or fewer are equal in one of the four
-_MOST_NEIGHBOURS = 64  # with which an image is compared within a band
-_CHUNK = 1 << 20  # pairs that are compared at a time
 MOST_LISTED = 1_000  # groups and pairs that are kept; all are counted
 _ONES = np.array([bin(value).count("1") for value in range(256)], np.uint8)
 
@@ -77,7 +76,8 @@ def look_alike(
     hashes = hashes[indices]
     quarters = hashes.view(np.uint32).reshape(len(hashes), _BANDS)
     for band in range(_BANDS):
-        for one, other in _neighbours(quarters[:, band], found):
+        found.complete &= not crowded(quarters[:, band])
+        for one, other in equal_pairs(quarters[:, band]):
             if only_across:
                 differ = labels[indices[one]] != labels[indices[other]]
                 one, other = one[differ], other[differ]
@@ -92,19 +92,3 @@ def look_alike(
             found.pairs += [(int(a), int(b), int(c)) for (a, b), c in zip(pair[:room], bits[near][:room])]
     found.pairs.sort()
     return found
-
-
-def _neighbours(keys: np.ndarray, found: NearCopies) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of places with equal keys, a chunk at a time."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    for distance in range(1, _MOST_NEIGHBOURS + 1):
-        equal = np.flatnonzero(ordered[distance:] == ordered[:-distance])
-        if not len(equal):
-            return
-        for first in range(0, len(equal), _CHUNK):
-            here = equal[first : first + _CHUNK]
-            yield order[here], order[here + distance]
-    if len(ordered) > _MOST_NEIGHBOURS + 1:
-        distance = _MOST_NEIGHBOURS + 1
-        found.complete &= not (ordered[distance:] == ordered[:-distance]).any()
