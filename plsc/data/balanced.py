@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plsc.data.label_counts import count_by_class
 from plsc.data.philox import BALANCED_IDENTITIES, BALANCED_IMAGES, philox
 from plsc.data.shared_index import is_large_order, share_order
 from plsc.errors import DataError
@@ -49,7 +50,7 @@ class BalancedOrder:
         self.images = share_order(  # those of an identity are neighbours
             ["balanced images", self._key], len(labels), lambda: np.argsort(labels, kind="stable").astype(kind)
         )
-        counts = np.bincount(labels) if len(labels) else np.empty(0, np.int64)
+        counts = count_by_class(labels, int(labels.max(initial=-1)) + 1)
         self._counts = counts[counts > 0]
         self._starts = np.cumsum(self._counts) - self._counts
         if len(self._counts) < size.identities:

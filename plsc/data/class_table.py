@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plsc.data.label_counts import count_by_class
 from plsc.errors import DataError
 from plsc.files import safe_open
 from plsc.files.atomic import write_bytes
@@ -19,7 +20,6 @@ ENDING = ".classes.tsv"
 _HEADER = "label\tname\timages"
 _UNKNOWN = -1
 _LONGEST_COUNT = 18  # digits
-_BLOCK = 1 << 20  # labels that are counted at a time
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,6 @@ class ClassTable:
                 "to other data, the names are wrong; remove it then"
             )
         return lines
-
-
-def count_by_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The number of images of each class, int64 [num_classes]; other labels are left out. Needs little memory."""
-    found = np.zeros(num_classes, np.int64)
-    for first in range(0, len(labels), _BLOCK):
-        some = labels[first : first + _BLOCK]
-        found += np.bincount(some[(some >= 0) & (some < num_classes)], minlength=num_classes)
-    return found
 
 
 def table_of(file: str) -> str:

@@ -8,6 +8,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from plsc.data.containers import image_values
 from plsc.data.containers.files import Scanner
 from plsc.data.containers.lmdb import entries
 from plsc.data.record import difference
@@ -73,6 +74,23 @@ def test_other_places_and_keys(tmp_path):
     assert ": key 6 at byte" in source.name(5)
     write_lmdb(tmp_path, PICTURES, LABELS, {b"007": msgpack_pair(b"x", 0), b"__len__": None})
     assert "has the key 7 twice" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("part", [1, 3, 100])
+def test_values_that_are_not_in_the_order_of_their_keys(tmp_path, monkeypatch, part):
+    """Written in another order, so that their places in the file are in no order; the file is read in parts."""
+    monkeypatch.setattr(image_values, "_PART", part)
+    monkeypatch.setattr(image_values, "_BLOCK", 2)
+    count = 60
+    pictures, labels = [bytes([number]) * (300 * number % 5000 + 1) for number in range(count)], list(range(count))
+    order = np.random.default_rng(0).permutation(count).tolist()
+    with lmdb.open(str(tmp_path / "data.mdb"), subdir=False, lock=False, map_size=1 << 30) as database:
+        for key in order:
+            with database.begin(write=True) as transaction:
+                transaction.put(b"%d" % (7 * key), msgpack_pair(pictures[key], labels[key]))
+    source = opened(tmp_path, count)
+    assert contents(source) == list(zip(pictures, labels)) and ": key 21 at byte" in source.name(3)
+    assert not np.all(np.diff(source.positions) > 0)
 
 
 def test_classes_are_those_of_the_file_or_counted(tmp_path):

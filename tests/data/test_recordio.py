@@ -30,7 +30,9 @@ EXPECTED = list(zip(PICTURES, LABELS))
 
 
 @pytest.mark.parametrize("idx", [True, False])
-@pytest.mark.parametrize("layout", ["insightface", "header first", "from 0", "from 1", "gaps", "shuffled"])
+@pytest.mark.parametrize(
+    "layout", ["insightface", "header first", "from 0", "from 1", "gaps", "shuffled", "long keys", "mixed"]
+)
 def test_every_layout_gives_the_same_images(tmp_path, layout, idx):
     data = insightface(PICTURES, LABELS)
     if layout == "header first":
@@ -42,6 +44,10 @@ def test_every_layout_gives_the_same_images(tmp_path, layout, idx):
     if layout == "shuffled":
         data = plain(PICTURES, LABELS, 1)
         data = {key: data[key] for key in ((3, 7, 1, 2, 6, 4, 5) if idx else data)}
+    if layout == "long keys":  # which do not fit into 32 bits
+        data = {10**12 * key: data[key] for key in ((3, 7, 1, 2, 6, 4, 5, 0) if idx else range(1, 8))}
+    if layout == "mixed":  # the records of identities between those of images
+        data = {key: data[key] for key in ((1, 8, 9, 2, 3, 10, 4, 0, 5, 11, 6, 7, 12) if idx else sorted(data))}
     source = opened(write_records(tmp_path, data, idx))
     assert contents(source) == EXPECTED
     assert source.labels.dtype == np.int32 and source.record()["labels"] == 5

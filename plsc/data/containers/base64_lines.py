@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from plsc.data.containers.files import BLOCK_BYTES, Scanner, shown
+from plsc.data.containers.samples import MOST_CLASSES, Samples
 from plsc.data.label_list import parse_lines
 from plsc.errors import DataError
 from plsc.files import safe_open
 
 MOST_LINE = safe_open.IMAGE // 3 * 4 + 1000  # bytes
-MOST_CLASSES = 2**31
 
 
-@dataclass
-class Lines:
-    """The lines of a file. positions: int64 [n], of the base64. sizes: uint32 [n], its bytes. labels: int32 [n].
-    size: of the file in bytes."""
+def add_lines(samples: Samples, path: str, start: int) -> int:
+    """Add the lines of the file ``path``, whose first byte has the position ``start``; return the file's size.
 
-    positions: np.ndarray
-    sizes: np.ndarray
-    labels: np.ndarray
-    size: int
-
-
-def find_lines(path: str, start: int) -> Lines:
-    """The lines of a file whose first byte has the position ``start``.
-
-    A line is base64, a tab or spaces, and the label; blank lines are ignored. Raises DataError for a line without a
-    label, and for one that is longer than any image.
+    A line is base64, a tab or spaces, and the label; blank lines are ignored. Positions and sizes are those of the
+    base64. Raises DataError for a line without a label, and for one that is longer than any image.
     """
-    found = [(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.int32))]
     with Scanner(path) as scanner:
         offset = lines = 0
         while offset < scanner.size:
@@ -42,11 +28,10 @@ def find_lines(path: str, start: int) -> Lines:
             if len(bad):
                 line = lines + block.count(b"\n", 0, int(starts[bad[0]])) + 1
                 raise DataError(f"{shown(path)}: line {line}: is not 'base64<TAB>label'")
-            found.append((start + offset + starts, (stops - starts).astype(np.uint32), labels.astype(np.int32)))
+            samples.add(start + offset + starts, stops - starts, labels)
             lines += block.count(b"\n")
             offset += len(block)
-        positions, sizes, every_label = (np.concatenate(each) for each in zip(*found))
-        return Lines(positions, sizes, every_label, scanner.size)
+        return scanner.size
 
 
 def _whole_lines(scanner: Scanner, offset: int) -> bytes:

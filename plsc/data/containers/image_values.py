@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import array
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from plsc.data.containers.files import Scanner, shown
 from plsc.data.containers.lmdb import entries
+from plsc.data.containers.ordering import is_sorted, sort_by
 from plsc.errors import DataError
 from plsc.files import safe_open
 
@@ -20,6 +22,7 @@ _NUMBERS = {0xCC: (1, False), 0xCD: (2, False), 0xCE: (4, False), 0xCF: (8, Fals
             0xD0: (1, True), 0xD1: (2, True), 0xD2: (4, True), 0xD3: (8, True)}  # fmt: skip
 _HEAD, _TAIL = 8, 9  # most bytes before the image and after it
 _BLOCK = 1 << 16  # values
+_PART = 1 << 22  # values whose order in the file is in memory
 _KEY = re.compile(rb"[0-9]{1,18}")
 LENGTH, CLASSES, KEYS = b"__len__", b"__classnum__", b"__keys__"
 
@@ -57,14 +60,11 @@ def read_values(path: str) -> ImageValues:
         if LENGTH in said and said[LENGTH] != len(keys):
             raise DataError(f"{shown(path)}: `__len__` says {said[LENGTH]} images, there are {len(keys)}")
         number, offset, size = (_array(some) for some in (keys, places, lengths))
+        sort_by(number, offset, size)  # LMDB sorts them as text
+        if not is_sorted(number, strictly=True):
+            twice = number[np.flatnonzero(number[1:] == number[:-1])[0]]
+            raise DataError(f"{shown(path)}: has the key {twice} twice, with zeros in front")
         labels = _read_heads(scanner, number, offset, size)
-        if np.any(number[1:] <= number[:-1]):  # LMDB sorts them as text
-            order = np.argsort(number, kind="stable")
-            for some in (number, offset, size, labels):  # in place, one after the other: memory for 50 million
-                some[:] = some[order]
-            twice = np.flatnonzero(number[1:] == number[:-1])
-            if len(twice):
-                raise DataError(f"{shown(path)}: has the key {number[twice[0]]} twice, with zeros in front")
         return ImageValues(number, offset, size, labels, said.get(CLASSES), scanner.size)
 
 
@@ -80,14 +80,31 @@ def _read_heads(scanner: Scanner, keys: np.ndarray, offsets: np.ndarray, sizes: 
     The values are read in the order of the file. Raises DataError.
     """
     labels = np.empty(len(keys), np.int32)
-    order = None if np.all(offsets[1:] > offsets[:-1]) else np.argsort(offsets, kind="stable")
-    for first in range(0, len(keys), _BLOCK):
-        stop = min(first + _BLOCK, len(keys))
-        for place in range(first, stop) if order is None else order[first:stop].tolist():
+    for places in _in_file_order(offsets):
+        for place in places:
             where = f"{shown(scanner.path)}: key {keys[place]}"
             begin, sizes[place], labels[place] = _image(scanner, int(offsets[place]), int(sizes[place]), where)
             offsets[place] += begin
     return labels
+
+
+def _in_file_order(offsets: np.ndarray) -> Iterator[Iterable[int]]:
+    """The indices of ascending offsets, some of them at a time.
+
+    The last part of the file comes first, so that an offset that is moved up is in no part that is still to come.
+    """
+    if is_sorted(offsets):
+        yield range(len(offsets))
+        return
+    ends = np.linspace(offsets.min(), int(offsets.max()) + 1, len(offsets) // _PART + 2).astype(np.int64)
+    for begin, end in zip(ends[-2::-1], ends[:0:-1]):
+        inside = np.concatenate([
+            first + np.flatnonzero((some >= begin) & (some < end))
+            for first in range(0, len(offsets), _BLOCK) for some in [offsets[first : first + _BLOCK]]
+        ])  # fmt: skip
+        inside = inside[np.argsort(offsets[inside])]
+        for first in range(0, len(inside), _BLOCK):
+            yield inside[first : first + _BLOCK].tolist()
 
 
 def _wanted() -> str:

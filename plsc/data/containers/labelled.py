@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from plsc.data.containers.files import Files, shown
+from plsc.data.label_counts import outside
 from plsc.data.record import index_record
 from plsc.data.shared_index import Index
 from plsc.data.sources import Source
@@ -52,11 +53,10 @@ class LabelledSource(Source):
 
     def check(self, check_files: bool) -> None:
         """Raise DataError for invalid labels. The images were checked when the file was indexed."""
-        wrong = np.flatnonzero((self.labels < 0) | (self.labels >= self.num_classes))
-        if len(wrong):
-            first = int(wrong[0])
+        wrong, first = outside(self.labels, self.num_classes)
+        if wrong:
             raise DataError(
-                f"{self.place}: {len(wrong)} of {len(self)} images have a label outside 0..{self.num_classes - 1} "
+                f"{self.place}: {wrong} of {len(self)} images have a label outside 0..{self.num_classes - 1} "
                 f"(set by classifier.num_classes={self.num_classes}): {self.name(first)} has {self.labels[first]}, the "
                 f"largest is {self.labels.max()}; set classifier.num_classes: {int(self.labels.max()) + 1}"
             )

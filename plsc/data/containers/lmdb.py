@@ -43,12 +43,13 @@ def entries(scanner: Scanner) -> Iterator[tuple[bytes, int, int]]:
     tree = _newest(scanner)
     if tree.root == _NO_PAGE:
         return
-    seen, stack = bytearray(tree.pages), [(tree.root, 1)]
+    seen, stack = bytearray(tree.pages // 8 + 1), [(tree.root, 1)]  # a bit per page
     while stack:
         number, depth = stack.pop()
-        if not number < tree.pages or seen[number] or depth > tree.depth:
+        place, bit = number >> 3, 1 << (number & 7)
+        if not number < tree.pages or seen[place] & bit or depth > tree.depth:
             raise DataError(f"{shown(scanner.path)}: page {number}: pages lead in a circle: the file is damaged")
-        seen[number] = 1
+        seen[place] |= bit
         page = scanner.read(number * tree.page_size, tree.page_size)
         where = f"{shown(scanner.path)}: page {number}"
         nodes = _nodes(page, number, where)

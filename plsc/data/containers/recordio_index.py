@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plsc.data.containers.files import Scanner, shown
+from plsc.data.containers.ordering import is_sorted, keep, sort_by
 from plsc.data.containers.recordio import HEAD, MOST_EXACT, Heads, read_heads, walk
 from plsc.data.label_list import printable
 from plsc.errors import DataError
@@ -20,7 +21,7 @@ from plsc.errors import DataError
 _PAIR = rb"[0-9]{1,18}[ \t]+[0-9]{1,18}[ \t]*\r?\n"
 _LINE, _LINES = re.compile(_PAIR), re.compile(rb"(?:" + _PAIR + rb")*")
 _LONGEST = 64  # bytes of a line
-_BLOCK = 1 << 20  # records
+_BLOCK = 1 << 20  # records whose labels are converted at a time
 
 
 @dataclass
@@ -91,13 +92,11 @@ def _read_keys(path: str, scanner: Scanner) -> tuple[np.ndarray, np.ndarray]:
             keys[here], offsets[here] = numbers[:, 0], numbers[:, 1]
             done = here.stop
     _require_offsets(path, keys, offsets, scanner)
-    if np.any(offsets[1:] <= offsets[:-1]):
-        order = np.argsort(offsets, kind="stable")
-        keys, offsets = keys[order], offsets[order]
-        twice = np.flatnonzero(offsets[1:] == offsets[:-1])
-        if len(twice):
-            one, other = keys[twice[0]], keys[twice[0] + 1]
-            raise DataError(f"{shown(path)}: the keys {one} and {other} have the same offset {offsets[twice[0]]}")
+    sort_by(offsets, keys)
+    if not is_sorted(offsets, strictly=True):
+        twice = int(np.flatnonzero(offsets[1:] == offsets[:-1])[0])
+        one, other = sorted(keys[twice : twice + 2].tolist())
+        raise DataError(f"{shown(path)}: the keys {one} and {other} have the same offset {offsets[twice]}")
     return keys, offsets
 
 
@@ -143,47 +142,52 @@ def _require_offsets(path: str, keys: np.ndarray, offsets: np.ndarray, scanner: 
 
 
 def _images(found: _Found, size: int) -> RecordIndex:
-    """The records with images, in the order of their keys. Raises DataError."""
+    """The records with images, in the order of their keys; in the memory of ``found``, which is lost. Raises
+    DataError."""
     which = _which(found)
-    offsets, sizes, labels = found.offsets[which], found.heads.sizes[which], found.heads.labels[which]
-    whole = _whole_labels(found, which, labels)
+    labels = _whole_labels(found, which)
+    columns = [found.offsets, found.heads.sizes, labels]
+    columns += [] if found.keys is None else [found.keys]
+    count = len(found.offsets)
+    if which is not None:
+        columns = keep(columns, which)
+    offsets, sizes, labels = columns[:3]
     if found.keys is None:
-        keys = np.arange(len(offsets)) + int(len(offsets) < len(found.offsets))
+        keys = np.arange(len(offsets)) + int(len(offsets) < count)
     else:
-        keys = found.keys[which]
-    if np.any(keys[1:] <= keys[:-1]):
-        order = np.argsort(keys, kind="stable")
-        keys, offsets, sizes, whole = keys[order], offsets[order], sizes[order], whole[order]
-        twice = np.flatnonzero(keys[1:] == keys[:-1])
-        if len(twice):
-            raise DataError(f"{shown(found.path)}: its .idx has the key {keys[twice[0]]} twice")
-    return RecordIndex(keys, offsets, sizes, whole, size)
+        keys = columns[3]
+        sort_by(keys, *columns[:3])
+        if not is_sorted(keys, strictly=True):
+            twice = keys[np.flatnonzero(keys[1:] == keys[:-1])[0]]
+            raise DataError(f"{shown(found.path)}: its .idx has the key {twice} twice")
+    return RecordIndex(keys, offsets, sizes, labels, size)
 
 
-def _whole_labels(found: _Found, which: slice | np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Convert float32 labels to int32, in their memory.
+def _whole_labels(found: _Found, which: np.ndarray | None) -> np.ndarray:
+    """Convert float32 labels to int32, in their memory; those of records without an image become 0.
 
     Raises DataError for the first that is not a class or not exact in float32.
     """
-    whole = labels.view(np.int32)  # in place: memory for 50 million is worth it
+    labels = found.heads.labels
+    whole = labels.view(np.int32)
     for first in range(0, len(labels), _BLOCK):
         here = slice(first, first + _BLOCK)
         given = labels[here].copy()
+        if which is not None:
+            given[~which[here]] = 0
         with np.errstate(invalid="ignore"):
             whole[here] = given.astype(np.int32)
             wrong = np.flatnonzero((whole[here] != given) | (given < 0) | (given >= MOST_EXACT))
         if len(wrong):
-            place = first + int(wrong[0])
-            record = int(np.arange(len(found.offsets))[which][place])
             raise DataError(
-                f"{found.name(record)}: the label {given[wrong[0]]:.10g} is not a whole number in 0..{MOST_EXACT - 1}; "
-                "RecordIO keeps labels as float32, which cannot tell larger ones apart"
+                f"{found.name(first + int(wrong[0]))}: the label {given[wrong[0]]:.10g} is not a whole number in "
+                f"0..{MOST_EXACT - 1}; RecordIO keeps labels as float32, which cannot tell larger ones apart"
             )
     return whole
 
 
-def _which(found: _Found) -> slice | np.ndarray:
-    """The indices of the images: all records, or with insightface's header those that have an image.
+def _which(found: _Found) -> np.ndarray | None:
+    """The records that are images, bool [n]; None for all. With insightface's header those that have an image.
 
     The header has key 0 and no image, and its label is the number of images + 1; the keys of images start at 1. The
     records of identities, which follow the images, have no image either.
@@ -191,7 +195,7 @@ def _which(found: _Found) -> slice | np.ndarray:
     has_image = found.heads.has_image
     others = np.flatnonzero(~has_image)
     if not len(others):
-        return slice(None)
+        return None
     number = len(has_image) - len(others)
     headers = others if found.keys is None else others[found.keys[others] == 0]
     said = found.heads.labels[headers]
@@ -202,7 +206,4 @@ def _which(found: _Found) -> slice | np.ndarray:
                 f"{number} records have an image: the file or its .idx is not whole"
             )
         raise DataError(f"{found.name(others[0])}: the record has no image, and there is no header that says so")
-    first = int(np.argmax(has_image))
-    if has_image[first : first + number].all():
-        return slice(first, first + number)
-    return np.flatnonzero(has_image)
+    return has_image

@@ -22,11 +22,16 @@ MOST_CLASSES = 2**31
 
 @dataclass
 class Samples:
-    """The samples of shards, in order: positions, sizes and labels of the images, as arrays."""
+    """The samples of files, in order: positions, sizes and labels of the images, as arrays that grow in place."""
 
     positions: array.array = field(default_factory=lambda: array.array("q"))
     sizes: array.array = field(default_factory=lambda: array.array("I"))
     labels: array.array = field(default_factory=lambda: array.array("i"))
+
+    def add(self, positions: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> None:
+        """Add samples; integers [n]."""
+        for column, more in ((self.positions, positions), (self.sizes, sizes), (self.labels, labels)):
+            column.frombytes(more.astype(column.typecode).tobytes())
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(positions int64 [n], sizes uint32 [n], labels int32 [n]), without a copy."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import os
 
-import numpy as np
-
-from plsc.data.containers.base64_lines import Lines, find_lines
+from plsc.data.containers.base64_lines import add_lines
 from plsc.data.containers.files import read_small, shown
 from plsc.data.containers.labelled import ExtentSource
+from plsc.data.containers.samples import Samples
 from plsc.data.label_list import printable
 from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
@@ -66,12 +65,9 @@ class Base64Source(ExtentSource):
 
 
 def _build(paths: list[str]) -> Arrays:
-    found: list[Lines] = []  # one for each file
+    samples, file_sizes, start = Samples(), [], 0
     for path in paths:
-        found.append(find_lines(path, sum(lines.size for lines in found)))
-    arrays = {
-        "positions": np.concatenate([lines.positions for lines in found]),
-        "sizes": np.concatenate([lines.sizes for lines in found]),
-        "labels": np.concatenate([lines.labels for lines in found]),
-    }
-    return Arrays(arrays, {"file_sizes": [lines.size for lines in found]})
+        file_sizes.append(add_lines(samples, path, start))
+        start += file_sizes[-1]
+    positions, sizes, labels = samples.arrays()
+    return Arrays({"positions": positions, "sizes": sizes, "labels": labels}, {"file_sizes": file_sizes})

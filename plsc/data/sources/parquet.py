@@ -16,6 +16,8 @@ from plsc.data.sources.tar import find_shards
 from plsc.errors import DataError
 from plsc.files.array_file import Arrays
 
+_MOST_OPEN = 16  # files
+
 
 @register_source("parquet", source="Apache Parquet; the image column of Hugging Face's datasets")
 class ParquetSource(LabelledSource):
@@ -53,7 +55,7 @@ class ParquetSource(LabelledSource):
         self._files, self._inner, self._sizes = found["file_of_group"], found["group_in_file"], found["group_bytes"]
         self._starts = np.concatenate([[0], np.cumsum(found["group_rows"])]).astype(np.int64)
         self._set_labels(found["labels"], num_classes, os.path.join(self._directory, "parquet"))
-        self._open: dict[int, ParquetImages] = {}
+        self._open: dict[int, ParquetImages] = {}  # by number, least recently used first
         self._cache: dict[int, tuple[ParquetImages, Any]] = {}  # by row group, least recently used first
 
     def numbers(self, which: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -88,11 +90,20 @@ class ParquetSource(LabelledSource):
             while len(self._cache) >= self._cached_groups:
                 self._cache.pop(next(iter(self._cache)))
             number, inner = int(self._files[group]), int(self._inner[group])
-            if number not in self._open:
-                self._open[number] = ParquetImages(self._paths[number], self._columns)
-            found = self._open[number], self._open[number].images(inner)
+            file = self._file(number)
+            found = file, file.images(inner)
         self._cache[group] = found
         return found
+
+    def _file(self, number: int) -> ParquetImages:
+        """An open file, whose description of all row groups is in memory."""
+        file = self._open.pop(number, None)
+        if file is None:
+            while len(self._open) >= _MOST_OPEN:
+                self._open.pop(next(iter(self._open)))
+            file = ParquetImages(self._paths[number], self._columns)
+        self._open[number] = file
+        return file
 
 
 def _build(paths: list[str], columns: Columns) -> Arrays:
