@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from plsc.errors import DataError
 
 _MAX_LISTED = 10  # problems listed in the message; the others are counted
 _CHUNK_LINES = 1 << 15  # lines whose paths are Python objects at the same time
+_BATCH = 1 << 20  # files that are compared at a time
 
 
 def check_label_list(
@@ -39,8 +40,10 @@ def check_label_list(
 
 def require_good_lines(root: bytes, labels: LabelList, check_files: bool) -> None:
     """Raise the error of check_label_list for a list that has been read."""
-    if check_files:
-        labels.problems[_missing(root, labels)] |= NO_FILE
+    missing = _missing(root, labels) if check_files else np.empty(0, np.int64)
+    if len(missing):
+        labels.problems = labels.problems.copy()  # those of a shared list are read-only
+        labels.problems[missing] |= NO_FILE
     if labels.problems.any():
         raise DataError(_message(labels))
 
@@ -48,27 +51,44 @@ def require_good_lines(root: bytes, labels: LabelList, check_files: bool) -> Non
 def _missing(root: bytes, labels: LabelList) -> np.ndarray:
     """Indices of the lines whose image is missing, ascending.
 
-    Paths are compared by Python's 64-bit hash, which takes 8 bytes per path. For ten million paths, a hash collision
+    Paths are compared by Python's 64-bit hash, which takes 9 bytes per path. For ten million paths, a hash collision
     hides a missing image with a probability of about 1e-12; then reading the image fails.
     """
     directories: dict[bytes, None] = {}  # in the order of the list, which is often the order on the disk
     wanted = np.empty(len(labels), np.int64)
-    for first in range(0, len(labels), _CHUNK_LINES):
-        paths = labels.paths(slice(first, first + _CHUNK_LINES))
+    for here, paths in _by_chunks(labels):
         directories.update(dict.fromkeys([path[: path.rfind(b"/") + 1] for path in paths]))
-        wanted[first : first + _CHUNK_LINES] = list(map(hash, paths))
-    existing, unlistable = _list_files(root, directories)
-    values = np.sort(wanted)
-    values = values[~_contains(existing, values)]
+        wanted[here] = list(map(hash, paths))
+    wanted.sort()
+    exists = np.zeros(len(wanted), bool)  # whether there is a file of this hash, said once for equal ones
+    unlistable = _mark_files(root, directories, wanted, exists)
+    values = wanted[~exists]
+    values = values[~exists[np.searchsorted(wanted, values)]]
     if not len(values):
         return values
-    missing = np.flatnonzero(_contains(values, wanted) & ((labels.problems & NO_LABEL) == 0))
-    return missing[[not _exists_unlisted(root, labels.path(int(index)), unlistable) for index in missing]]
+    del wanted, exists
+    missing = [here.start + np.flatnonzero(_contains(values, list(map(hash, paths)))) for here, paths in _by_chunks(labels)]
+    found = np.concatenate(missing)
+    found = found[(labels.problems[found] & NO_LABEL) == 0]
+    return found[[not _exists_unlisted(root, labels.path(int(index)), unlistable) for index in found]]
 
 
-def _list_files(root: bytes, directories: Iterable[bytes]) -> tuple[np.ndarray, set[bytes]]:
-    """(hashes of directory + name of all files, ascending; the directories that may be entered but not listed)."""
+def _by_chunks(labels: LabelList) -> Iterator[tuple[slice, list[bytes]]]:
+    """Consecutive lines and their paths."""
+    for first in range(0, len(labels), _CHUNK_LINES):
+        here = slice(first, min(first + _CHUNK_LINES, len(labels)))
+        yield here, labels.paths(here)
+
+
+def _mark_files(root: bytes, directories: Iterable[bytes], wanted: np.ndarray, exists: np.ndarray) -> set[bytes]:
+    """Mark the hashes of directory + name of all files in ``exists``, at the first of equal ones in ``wanted``
+    (ascending). Returns the directories that may be entered but not listed."""
     found, unlistable = array.array("q"), set()
+
+    def mark() -> None:
+        hashes = np.sort(np.frombuffer(found, np.int64)) if found else np.empty(0, np.int64)
+        exists[np.searchsorted(wanted, hashes[_contains(wanted, hashes)])] = True
+
     for directory in directories:
         try:
             with os.scandir(os.path.join(root, directory)) as entries:
@@ -77,11 +97,14 @@ def _list_files(root: bytes, directories: Iterable[bytes]) -> tuple[np.ndarray, 
             unlistable.add(directory)
         except (OSError, ValueError):  # missing, or no directory; ValueError: a zero byte in the name
             continue
-    existing = np.frombuffer(found, np.int64) if found else np.empty(0, np.int64)
-    return np.sort(existing), unlistable
+        if len(found) >= _BATCH:
+            mark()
+            found = array.array("q")
+    mark()
+    return unlistable
 
 
-def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _contains(ascending: np.ndarray, values: np.ndarray | list[int]) -> np.ndarray:
     """bool [n]: whether each value is among the sorted ``ascending``."""
     if not len(ascending):
         return np.zeros(len(values), bool)

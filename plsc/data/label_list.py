@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import array
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
 from plsc.errors import DataError
 from plsc.files import safe_open
+from plsc.files.array_file import Arrays
+from plsc.files.texts import FileText, HeldText, Text
 
+LARGE = 1 << 26  # bytes of a list, two million lines: it is shared by processes, and not held in memory
 # Problems of a line, as bits, since a line can have several.
 NO_LABEL, NOT_INTEGER, OUT_OF_RANGE, NO_FILE = 1, 2, 4, 8
 
@@ -29,49 +33,36 @@ class LabelList:
     file: path as given. labels: int32 [n], int64 if there are more than 2**31 classes (-1 where there is none or one
     that is no class). problems: uint8 [n], bits of what is wrong. num_classes: as given; for None they are counted: the
     largest label below MOST_CLASSES, + 1. limit: labels must be smaller.
-    The paths stay in the bytes of the file; their positions and lengths take 8 bytes per line, 12 in a file of 4 GiB or
-    more. Forked processes share all of it; ``of_arrays`` makes a list of ``arrays`` that may be shared by others.
+    The paths stay in ``text``, the bytes of the file; their positions and lengths take 8 bytes per line, 12 in a file of
+    4 GiB or more. ``of_content`` makes a list of the ``content`` of another one, which may be shared by processes.
     """
 
-    def __init__(self, file: str, blob: bytes, num_classes: int | None) -> None:
+    def __init__(self, file: str, text: Text, num_classes: int | None) -> None:
         self.file = file
         self.limit = MOST_CLASSES if num_classes is None else num_classes
-        self._blob = memoryview(blob)
-        lines = blob.count(b"\n") + 1
-        self._starts = np.empty(lines, np.uint32 if len(blob) < 2**32 else np.int64)
-        self._lengths = np.empty(lines, np.uint32)
-        self.labels = np.empty(lines, np.int32 if self.limit <= 2**31 else np.int64)
-        self.problems = np.empty(lines, np.uint8)
-        found = 0
-        for first, last in _chunks(blob):
-            starts, stops, labels, problems = parse_lines(blob[first:last])
+        self._text = text
+        columns = [array.array(kind) for kind in ("I" if len(text) < 2**32 else "q", "I", _label_kind(self.limit), "B")]
+        for first, block in _chunks(text):
+            starts, stops, labels, problems = parse_lines(block)
             known = (problems & (NO_LABEL | NOT_INTEGER)) == 0
             problems[known & ((labels < 0) | (labels >= self.limit))] |= OUT_OF_RANGE
-            here = slice(found, found + len(starts))
-            self._starts[here] = starts + first
-            self._lengths[here] = stops - starts
-            self.labels[here] = np.where(problems, -1, labels)
-            self.problems[here] = problems
-            found = here.stop
-        for array in (self._starts, self._lengths, self.labels, self.problems):
-            array.resize(found, refcheck=False)
+            for column, more in zip(columns, (starts + first, stops - starts, np.where(problems, -1, labels), problems)):
+                column.frombytes(more.astype(column.typecode).tobytes())
+        self._starts, self._lengths, self.labels, self.problems = (
+            np.frombuffer(column, column.typecode) if column else np.empty(0, column.typecode) for column in columns
+        )
         self.num_classes = int(self.labels.max(initial=-1)) + 1 if num_classes is None else num_classes
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All of it, one-dimensional arrays by name."""
-        return {
-            "blob": np.frombuffer(self._blob, np.uint8),
-            "starts": self._starts,
-            "lengths": self._lengths,
-            "labels": self.labels,
-            "problems": self.problems,
-        }
+    def content(self) -> Arrays:
+        """All of it, to be stored."""
+        arrays = {"starts": self._starts, "lengths": self._lengths, "labels": self.labels, "problems": self.problems}
+        return Arrays(arrays, {}, {"text": self._text})
 
     @classmethod
-    def of_arrays(cls, file: str, arrays: Mapping[str, np.ndarray], num_classes: int | None) -> LabelList:
-        """The list whose ``arrays`` these are, without a copy. file, num_classes: those of that list."""
-        made = cls(file, b"", num_classes)
-        made._blob, made._starts, made._lengths = arrays["blob"].data, arrays["starts"], arrays["lengths"]
+    def of_content(cls, file: str, content: Arrays, num_classes: int | None) -> LabelList:
+        """The list whose ``content`` this is, without a copy. file, num_classes: those of that list."""
+        made, arrays = cls(file, HeldText(b""), num_classes), content.arrays
+        made._text, made._starts, made._lengths = content.texts["text"], arrays["starts"], arrays["lengths"]
         made.labels, made.problems = arrays["labels"], arrays["problems"]
         made.num_classes = int(made.labels.max(initial=-1)) + 1 if num_classes is None else num_classes
         return made
@@ -80,26 +71,26 @@ class LabelList:
         return len(self.labels)
 
     def path(self, index: int) -> bytes:
-        """The image's path as in the list."""
+        """The image's path as in the list. Raises DataError if the file has changed, as the others that read it."""
         start = int(self._starts[index])
-        return bytes(self._blob[start : start + int(self._lengths[index])])
+        return self._read(start, start + int(self._lengths[index]))
 
-    def paths(self, which: slice | np.ndarray) -> list[bytes]:
-        """The paths of several lines; faster than one by one."""
-        blob, starts, lengths = self._blob, self._starts[which].tolist(), self._lengths[which].tolist()
-        return [bytes(blob[start : start + length]) for start, length in zip(starts, lengths)]
+    def paths(self, which: slice) -> list[bytes]:
+        """The paths of consecutive lines; faster than one by one."""
+        text, starts, lengths = self.block(which)
+        return [text[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist())]
 
     def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
         """(bytes, starts, lengths): the positions of the paths of consecutive lines in these bytes."""
         starts, lengths = self._starts[which].astype(np.int64), self._lengths[which]
         first, last = int(starts[0]), int(starts[-1]) + int(lengths[-1])
-        return bytes(self._blob[first:last]), starts - first, lengths
+        return self._read(first, last), starts - first, lengths
 
     def line_number(self, index: int) -> int:
         """The line number in the file, from 1 and with blank lines counted."""
         start = int(self._starts[index])
         before = range(0, start, _CHUNK)
-        return sum(bytes(self._blob[first : min(first + _CHUNK, start)]).count(b"\n") for first in before) + 1
+        return sum(self._read(first, min(first + _CHUNK, start)).count(b"\n") for first in before) + 1
 
     def location(self, index: int) -> str:
         """`label.txt:12`"""
@@ -113,16 +104,30 @@ class LabelList:
         """The text of the line, shortened for a message."""
         start, size = int(self._starts[index]), 1 << 10
         while True:
-            text = bytes(self._blob[start : start + size])
-            if b"\n" in text or start + size >= len(self._blob):
+            text = self._read(start, start + size)
+            if b"\n" in text or start + size >= len(self._text):
                 return printable(text.split(b"\n", 1)[0].strip())
             size *= 2
 
+    def _read(self, start: int, stop: int) -> bytes:
+        try:
+            return self._text.read(start, stop)
+        except OSError as error:
+            raise DataError(f"label list {self.file!r}: {error.strerror or error}") from error
+
 
 def read_label_list(file: str, num_classes: int | None) -> LabelList:
-    """Read a list; bad lines are marked, not raised. Raises DataError for a missing, unreadable or empty file."""
+    """Read a list; bad lines are marked, not raised. The text of a large one stays in the file, which must not change.
+
+    Raises DataError for a missing, unreadable or empty file.
+    """
     try:
-        blob = safe_open.read_bytes(file, safe_open.TRAINING_LIST)
+        with safe_open.open_bytes(file, safe_open.TRAINING_LIST) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            text: Text = FileText(opened.fileno(), 0, size)
+        if size < LARGE:
+            text = HeldText(text.read(0, size))
+        found = LabelList(file, text, num_classes)
     except FileNotFoundError as error:
         raise DataError(
             f"label list {file!r} not found: check data.dataset_dir and data.label_file; for a first run without data "
@@ -131,9 +136,9 @@ def read_label_list(file: str, num_classes: int | None) -> LabelList:
         ) from error
     except OSError as error:
         raise DataError(f"label list {file!r} cannot be read: {error.strerror or error}") from error
-    if not blob.removeprefix(_BOM).strip():
+    if not len(found):
         raise DataError(f"label list {file!r} is empty: it needs one line 'path<TAB>label' per image")
-    return LabelList(file, blob, num_classes)
+    return found
 
 
 def printable(text: bytes) -> str:
@@ -142,13 +147,22 @@ def printable(text: bytes) -> str:
     return shown if len(shown) <= 200 else f"{shown[:197]}..."
 
 
-def _chunks(blob: bytes) -> Iterator[tuple[int, int]]:
-    """(first, last) of chunks of about _CHUNK bytes that end at line ends, without a BOM."""
-    first = len(_BOM) if blob.startswith(_BOM) else 0
-    while first < len(blob):
-        last = blob.find(b"\n", first + _CHUNK) + 1 or len(blob)
-        yield first, last
-        first = last
+def _chunks(text: Text) -> Iterator[tuple[int, bytes]]:
+    """(position, bytes) of chunks of about _CHUNK bytes that end at line ends, without a BOM. Raises OSError."""
+    first = len(_BOM) if text.read(0, len(_BOM)) == _BOM else 0
+    while first < len(text):
+        size, end = _CHUNK, 0
+        while not end:
+            block = text.read(first, first + size)
+            end = len(block) if first + len(block) >= len(text) else block.rfind(b"\n") + 1
+            size *= 2  # of a longer line
+        yield first, block[:end]
+        first += end
+
+
+def _label_kind(limit: int) -> str:
+    """The type code of labels below ``limit``."""
+    return "i" if limit <= 2**31 else "q"
 
 
 def parse_lines(blob: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ from plsc.files.private_directory import Directory, open_directory, user_cache
 LEAST_ORDER = 1 << 24  # samples; the order of fewer takes less than 64 MB
 LEAST_BYTES = 1 << 30  # of the files; the index of smaller ones takes a few megabytes
 _PLACE, _ORDER, _FAILED = "index", "order", "failed-"
-_VERSION = 2  # of what sources store
+_VERSION = 3  # of what sources store
 _OTHERS_SECONDS = 7 * 86400  # not used for so long: an index of another machine, or of another name of this one
 _FAILED_SECONDS = 3600  # the error of an index is for those who wait at that moment
 _LOOK_BYTES = 4096  # read in three places of a file

@@ -1,7 +1,8 @@
 """One file of arrays that many processes map: their pages are in memory once, and the kernel can free them.
 
 A line of magic; the bytes of the header and their CRC-32; the header, JSON: the key, facts, and of each array its name,
-type, number of elements, place and CRC-32; the arrays, each at a multiple of 64 bytes. Little-endian.
+type, number of elements, place and CRC-32; the arrays, each at a multiple of 64 bytes. Little-endian. A text is stored
+as an array of the type "text"; it is not mapped, but read by position.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import secrets
 import struct
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,31 +25,39 @@ import numpy as np
 from plsc.files import plain_json
 from plsc.files.atomic import flush
 from plsc.files.private_directory import Directory
+from plsc.files.texts import FileText, Text, blocks
 
 _MAGIC = b"PLSC arrays, version 1\n"
 _HEAD = struct.Struct("<QI")
 _ALIGNMENT = 64
 _MOST_HEADER = 1 << 26  # bytes
 _KINDS = ("uint8", "int32", "uint32", "int64")
+_TEXT = "text"
 _BLOCK = 1 << 26  # bytes
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """One-dimensional arrays by name, of the types uint8, int32, uint32 and int64; and facts, plain JSON."""
+    """One-dimensional arrays by name, of the types uint8, int32, uint32 and int64; facts, plain JSON; and texts by
+    names that no array has."""
 
     arrays: Mapping[str, np.ndarray]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[str, Text] = field(default_factory=dict)
+
+    def parts(self) -> Iterator[tuple[str, str, np.ndarray | Text]]:
+        """(name, type, content) of all arrays and texts."""
+        yield from ((name, array.dtype.name, array) for name, array in self.arrays.items())
+        yield from ((name, _TEXT, text) for name, text in self.texts.items())
 
 
 def write(directory: Directory, name: str, key: str, content: Arrays) -> None:
     """Write the file ``name``, atomically. key: what the content was made from. Raises OSError."""
-    entries, places, size = [], [], 0
-    for each, array in content.arrays.items():
+    entries, size = [], 0
+    for each, kind, part in content.parts():
         size += -size % _ALIGNMENT
-        entries.append([each, array.dtype.name, len(array), size, _crc(array)])
-        places.append(size)
-        size += array.nbytes
+        entries.append([each, kind, len(part), size, _crc(part)])
+        size += len(part) * (part.itemsize if isinstance(part, np.ndarray) else 1)
     header = json.dumps({"key": key, "facts": dict(content.facts), "arrays": entries, "size": size}).encode()
     header += b" " * (-(len(_MAGIC) + _HEAD.size + len(header)) % _ALIGNMENT)
     temporary = f"{name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
@@ -56,10 +65,11 @@ def write(directory: Directory, name: str, key: str, content: Arrays) -> None:
         with open(directory.create_file(temporary), "wb") as file:
             file.write(_MAGIC + _HEAD.pack(len(header), zlib.crc32(header)) + header)
             start = file.tell()
-            for place, array in zip(places, content.arrays.values()):
+            for (_, _, _, place, _), (_, _, part) in zip(entries, content.parts()):
                 file.seek(start + place)
-                for first in range(0, len(array), _BLOCK // array.itemsize):
-                    file.write(array[first : first + _BLOCK // array.itemsize].tobytes())
+                for block in _blocks(part):
+                    file.write(block)
+            file.truncate(start + size)  # with the padding before an empty array at the end
             flush(file)
         directory.rename(temporary, name, 0o600)
     except BaseException:
@@ -80,9 +90,14 @@ def read(directory: Directory, name: str, key: str) -> Arrays | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
         size = os.fstat(handle).st_size
-        memory = mmap.mmap(handle, 0, prot=mmap.PROT_READ) if size else b""  # keeps the file and its lock
+        memory = mmap.mmap(handle, 0, prot=mmap.PROT_READ) if size else b""  # keeps the file and its lock, as a text
+        return _content(memory, handle, size, key)
     finally:
         os.close(handle)
+
+
+def _content(memory: mmap.mmap | bytes, handle: int, size: int, key: str) -> Arrays | None:
+    """See ``read``. memory: the whole file, mapped. handle: the same, open."""
     start = len(_MAGIC) + _HEAD.size
     if len(memory) < start or memory[: len(_MAGIC)] != _MAGIC:
         return None
@@ -93,18 +108,35 @@ def read(directory: Directory, name: str, key: str) -> Arrays | None:
     said = plain_json.loads(header)  # which this program wrote, as the checksum says
     if said["key"] != key or size != start + length + said["size"]:
         return None
-    arrays = {}
-    for each, kind, count, place, array_crc in said["arrays"]:
-        if kind not in _KINDS:
+    arrays: dict[str, np.ndarray] = {}
+    texts: dict[str, Text] = {}
+    part: np.ndarray | Text
+    for each, kind, count, place, crc in said["arrays"]:
+        if kind == _TEXT:
+            part = texts[each] = FileText(handle, start + length + place, count, unchanged=False)
+        elif kind in _KINDS:
+            part = arrays[each] = np.frombuffer(memory, kind, count, start + length + place)
+        else:
             return None
-        arrays[each] = np.frombuffer(memory, kind, count, start + length + place)
-        if _crc(arrays[each]) != array_crc:
+        if _crc(part) != crc:
             return None
-    return Arrays(arrays, said["facts"])
+    return Arrays(arrays, said["facts"], texts)
 
 
-def _crc(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data)
+def _crc(part: np.ndarray | Text) -> int:
+    found = 0
+    for block in _blocks(part):
+        found = zlib.crc32(block, found)
+    return found
+
+
+def _blocks(part: np.ndarray | Text) -> Iterator[Any]:
+    """The bytes of an array or text, some megabytes at a time. Raises OSError."""
+    if not isinstance(part, np.ndarray):
+        yield from blocks(part)
+        return
+    for first in range(0, len(part), _BLOCK // part.itemsize):
+        yield np.ascontiguousarray(part[first : first + _BLOCK // part.itemsize]).data
 
 
 def remove_unused(directory: Directory, prefix: str, keep: str, seconds: float = 0.0) -> None:

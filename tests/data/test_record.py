@@ -10,13 +10,14 @@ import pytest
 
 from plsc.data import difference, list_record, record
 from plsc.data.label_list import LabelList
+from plsc.files.texts import HeldText
 
 WORD = 2**64 - 1
 
 
 def labels_of(lines: list[tuple[str, int]], num_classes: int = 1000) -> LabelList:
     text = "".join(f"{path}\t{label}\n" for path, label in lines)
-    return LabelList("label.txt", text.encode(), num_classes)
+    return LabelList("label.txt", HeldText(text.encode()), num_classes)
 
 
 def remembered(lines, num_classes: int = 1000, count: int | None = None) -> dict:
@@ -87,7 +88,7 @@ def test_a_record_of_the_beginning_is_that_of_the_shorter_list():
 def test_how_a_line_is_written_does_not_matter():
     lines = faces(3)
     text = "\r\n\n".join(f"{path}  {label}" for path, label in lines)
-    assert list_record(LabelList("l", b"\xef\xbb\xbf" + text.encode(), 1000)) == list_record(labels_of(lines))
+    assert list_record(LabelList("l", HeldText(b"\xef\xbb\xbf" + text.encode()), 1000)) == list_record(labels_of(lines))
 
 
 def test_the_same_list_is_no_difference():

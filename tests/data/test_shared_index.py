@@ -76,8 +76,21 @@ def test_a_list_is_the_same_from_the_file(tmp_path, cache, monkeypatch):
         assert found.line_number(5) == 7 and found.line_text(3).endswith("...") and found.num_classes == 9
         with pytest.raises(DataError, match="label.txt:4"):
             source.check(check_files=False)
+        with pytest.raises(DataError, match="5 whose image is missing: label.txt:1: image 'a.jpg' is missing"):
+            source.check(check_files=True)
     other = label_list.LabelListSource(tmp_path, "label.txt", 13)
     assert "made now" in other.notes[0] and other._list.labels.tolist() == [1, 7, -1, 12, -1, 2]
+
+
+def test_images_of_a_shared_list_are_looked_for(tmp_path, cache, monkeypatch):
+    """Whose arrays are read-only: nothing is marked where no image is missing."""
+    monkeypatch.setattr(label_list, "LEAST_BYTES", 1)
+    (tmp_path / "label.txt").write_text("a.jpg\t0\na.jpg\t1\n")
+    (tmp_path / "a.jpg").touch()
+    for how in ("made now", "kept from before"):
+        source = label_list.LabelListSource(tmp_path, "label.txt", None)
+        assert how in source.notes[0] and not source.known_labels().flags.writeable
+        source.check(check_files=True)
 
 
 @pytest.mark.parametrize("name", SHARED)

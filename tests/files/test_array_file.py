@@ -12,6 +12,7 @@ import pytest
 from plsc.files import array_file
 from plsc.files.array_file import Arrays
 from plsc.files.private_directory import open_directory
+from plsc.files.texts import HeldText
 
 CONTENT = Arrays(
     {
@@ -19,6 +20,7 @@ CONTENT = Arrays(
         "none": np.empty(0, np.uint32), "bytes": np.arange(5, dtype=np.uint8),
     },
     {"sizes": [1, 2], "classes": None},
+    {"text": HeldText(b"some text" * 9), "empty": HeldText(b"")},
 )  # fmt: skip
 
 
@@ -36,8 +38,23 @@ def test_what_was_written_is_mapped(cache):
     for name, array in found.arrays.items():
         np.testing.assert_array_equal(array, CONTENT.arrays[name], strict=True)
         assert not array.flags.writeable
+    texts = {name: (len(text), text.read(0, 99), text.read(7, 9), text.read(9, 9)) for name, text in found.texts.items()}
+    assert texts == {"text": (81, b"some text" * 9, b"xt", b""), "empty": (0, b"", b"", b"")}
     assert array_file.read(cache, "x", "another key") is None
     assert sorted(os.listdir(cache.path)) == ["x"] and stat.S_IMODE(os.stat(cache.path / "x").st_mode) == 0o600
+
+
+def test_a_text_of_a_file_that_is_replaced(cache):
+    """It is read from the old one, which nobody removes while it is used."""
+    array_file.write(cache, "x", "key", CONTENT)
+    text = array_file.read(cache, "x", "key").texts["text"]
+    array_file.remove_unused(cache, "x", keep="")
+    assert os.listdir(cache.path) == ["x"]
+    array_file.write(cache, "x", "new", Arrays({}))
+    assert text.read(5, 9) == b"text"
+    handles = len(os.listdir("/proc/self/fd"))
+    del text
+    assert len(os.listdir("/proc/self/fd")) == handles - 1
 
 
 def test_a_mapping_outlives_the_file(cache):
@@ -52,8 +69,8 @@ def test_no_damage_goes_unseen(cache):
     array_file.write(cache, "x", "key", CONTENT)
     path = Path(cache.path / "x")
     whole = path.read_bytes()
-    ends = len(whole) - CONTENT.arrays["places"].nbytes - 64 - 64
-    places = [*range(0, ends), ends + 5, len(whole) - 1, len(whole) - 64 - 60]
+    ends = len(whole) - CONTENT.arrays["places"].nbytes - 64 - 64 - 128
+    places = [*range(0, ends), ends + 5, len(whole) - 48, len(whole) - 128, len(whole) - 192, len(whole) - 256]
     unseen = []
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])

@@ -11,8 +11,8 @@ _PACKED = 1 << 32  # keys and numbers of rows that fit into one uint64
 def sort_by(keys: np.ndarray, *columns: np.ndarray) -> None:
     """Sort ``keys`` in ascending order, and the rows of ``columns`` with them, in place.
 
-    keys: int64 [n]. columns: [n], of 4 or 8 bytes a number. All are contiguous. Equal keys come in any order. From 2**32
-    rows on, and with keys that are negative or not below 2**32, the order takes 8 bytes per row beside the columns.
+    keys: int64 [n]. columns: [n], of 4 or 8 bytes a number. All are contiguous. Equal keys come in any order. From
+    2**32 rows on, and with keys that are negative or not below 2**32, the order takes 8 bytes per row more.
     """
     if not is_sorted(keys):
         if len(keys) < _PACKED and keys.min() >= 0 and keys.max() < _PACKED:

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from plsc.data.class_table import check_names, read_class_table, write_class_table
-from plsc.data.label_counts import count_by_class
 from plsc.data.containers.files import shown
 from plsc.data.datasets import count_images
+from plsc.data.label_counts import count_by_class
 from plsc.data.packing.formats import WRITERS
 from plsc.data.packing.writer import Contents, Writer
 from plsc.data.ppm import encode_ppm

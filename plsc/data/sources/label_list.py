@@ -6,15 +6,14 @@ import os
 from typing import Any
 
 from plsc.data.check import require_good_lines
-from plsc.data.label_list import LabelList, printable, read_label_list
+from plsc.data.label_list import LARGE, LabelList, printable, read_label_list
 from plsc.data.record import list_record
 from plsc.data.shared_index import Made, share
 from plsc.data.sources import LIST, Directory, Source, register_source
 from plsc.data.transforms import read_image
 from plsc.errors import DataError
-from plsc.files.array_file import Arrays
 
-LEAST_BYTES = 1 << 26  # of a list: two million lines or more
+LEAST_BYTES = LARGE  # of a list that is shared
 
 
 @register_source("list")
@@ -23,8 +22,8 @@ class LabelListSource(Source):
 
     dataset_dir: the directory that paths are relative to. label_file: the list, relative to it or absolute, with lines
     `path<TAB or spaces>label`. num_classes: None for the largest label + 1. class_names: those of a table beside the
-    list (plsc.data.class_table), if there is one. Memory: the bytes of the list, and 13 bytes per line; of a
-    list of 64 MiB or more once on a machine.
+    list (plsc.data.class_table), if there is one. Memory: the bytes of the list, and 13 bytes per line; of a list of 64
+    MiB or more only 13 bytes per line (17 from 4 GiB on), once on a machine.
     """
 
     precedence = LIST
@@ -39,8 +38,8 @@ class LabelListSource(Source):
         self._root = os.fsencode(dataset_dir)
         path = os.path.join(os.fspath(dataset_dir), os.fspath(label_file))
         made = Made("list", [path], [num_classes], least=LEAST_BYTES)
-        index = share(made, printable(os.fsencode(path)), lambda: Arrays(read_label_list(path, num_classes).arrays()))
-        self._list = LabelList.of_arrays(path, index.content.arrays, num_classes)
+        index = share(made, printable(os.fsencode(path)), lambda: read_label_list(path, num_classes).content())
+        self._list = LabelList.of_content(path, index.content, num_classes)
         self.notes = list(index.notes)
         self.num_classes = self._list.num_classes
         self.label_index = self._list
