@@ -67,8 +67,9 @@ def _missing(root: bytes, labels: LabelList) -> np.ndarray:
     if not len(values):
         return values
     del wanted, exists
-    missing = [here.start + np.flatnonzero(_contains(values, list(map(hash, paths)))) for here, paths in _by_chunks(labels)]
-    found = np.concatenate(missing)
+    found = np.concatenate(
+        [here.start + np.flatnonzero(_contains(values, list(map(hash, paths)))) for here, paths in _by_chunks(labels)]
+    )
     found = found[(labels.problems[found] & NO_LABEL) == 0]
     return found[[not _exists_unlisted(root, labels.path(int(index)), unlistable) for index in found]]
 

@@ -33,8 +33,8 @@ class LabelList:
     file: path as given. labels: int32 [n], int64 if there are more than 2**31 classes (-1 where there is none or one
     that is no class). problems: uint8 [n], bits of what is wrong. num_classes: as given; for None they are counted: the
     largest label below MOST_CLASSES, + 1. limit: labels must be smaller.
-    The paths stay in ``text``, the bytes of the file; their positions and lengths take 8 bytes per line, 12 in a file of
-    4 GiB or more. ``of_content`` makes a list of the ``content`` of another one, which may be shared by processes.
+    The paths stay in ``text``, the bytes of the file; their positions and lengths take 8 bytes per line, 12 in a file
+    of 4 GiB or more. ``of_content`` makes a list of the ``content`` of another one, which may be shared by processes.
     """
 
     def __init__(self, file: str, text: Text, num_classes: int | None) -> None:
@@ -46,7 +46,8 @@ class LabelList:
             starts, stops, labels, problems = parse_lines(block)
             known = (problems & (NO_LABEL | NOT_INTEGER)) == 0
             problems[known & ((labels < 0) | (labels >= self.limit))] |= OUT_OF_RANGE
-            for column, more in zip(columns, (starts + first, stops - starts, np.where(problems, -1, labels), problems)):
+            labels[problems != 0] = -1
+            for column, more in zip(columns, (starts + first, stops - starts, labels, problems)):
                 column.frombytes(more.astype(column.typecode).tobytes())
         self._starts, self._lengths, self.labels, self.problems = (
             np.frombuffer(column, column.typecode) if column else np.empty(0, column.typecode) for column in columns
