@@ -53,7 +53,8 @@ class Arrays:
 
 def write(directory: Directory, name: str, key: str, content: Arrays) -> None:
     """Write the file ``name``, atomically. key: what the content was made from. Raises OSError."""
-    entries, size = [], 0
+    entries: list[list[Any]] = []
+    size = 0
     for each, kind, part in content.parts():
         size += -size % _ALIGNMENT
         entries.append([each, kind, len(part), size, _crc(part)])
