@@ -8,56 +8,61 @@ loops are skipped and counted.
 from __future__ import annotations
 
 import array
+import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import Any
 
 from plsc.data.label_list import MOST_CLASSES, printable
 from plsc.errors import DataError
 from plsc.files.suffixes import IMAGES
+from plsc.files.texts import GrowingText
 
+SEPARATOR = b"\0"  # in no name
 MOST_DEPTH = 16  # folders inside one another
 _ENDINGS = tuple(ending.encode() for ending in IMAGES)
 
 
-@dataclass(frozen=True)
-class PathIndex:
-    """Images by paths and labels, a plsc.data.record.LabelIndex.
+class Watched:
+    """The folders that were listed, and their times, by which a change of what is in them is seen.
 
-    blob: all paths, concatenated. starts: int [n + 1], their positions. labels: int32 [n].
+    folders: their paths relative to ``root``, each followed by SEPARATOR.
     """
 
-    blob: bytes
-    starts: np.ndarray
-    labels: np.ndarray
-    num_classes: int
+    def __init__(self, root: bytes) -> None:
+        self._prefix, self._digest, self._newest = os.path.join(root, b""), hashlib.sha256(), 0
+        self.folders = bytearray()
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def add(self, folder: bytes) -> None:
+        """Before a folder, relative to the root, is listed. Raises OSError."""
+        found = os.stat(self._prefix + folder)
+        self._newest = max(self._newest, found.st_mtime_ns, found.st_ctime_ns)
+        stamp = f"{found.st_dev} {found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
+        self._digest.update(folder + SEPARATOR + stamp.encode() + SEPARATOR)
+        self.folders += folder + SEPARATOR
 
-    def path(self, index: int) -> bytes:
-        """The path of an image, relative to the root."""
-        return self.blob[int(self.starts[index]) : int(self.starts[index + 1])]
-
-    def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
-        """(bytes, starts, lengths) of the paths of consecutive images."""
-        starts = self.starts[which.start : which.stop + 1].astype(np.int64)
-        return self.blob[starts[0] : starts[-1]], starts[:-1] - starts[0], np.diff(starts)
+    def facts(self) -> dict[str, Any]:
+        """newest_ns: the newest time. folders_digest: of all paths and times. Plain JSON."""
+        return {"newest_ns": self._newest, "folders_digest": self._digest.hexdigest()}
 
 
 @dataclass
 class Walk:
-    """The result of a walk. names: sorted names of the classes. passed: {what: [count, example]} of skipped files.
-    setting: what named the root, for messages."""
+    """The result of a walk. names: sorted names of the classes. sizes: their numbers of images. text: the paths of all
+    images, concatenated. lengths: of the paths. passed: {what: [count, example]} of skipped files. setting: what named
+    the root, for messages."""
 
     root: bytes
     setting: str = "data.dataset_dir"
     names: list[bytes] = field(default_factory=list)
-    blob: bytearray = field(default_factory=bytearray)
-    lengths: array.array = field(default_factory=lambda: array.array("q"))
+    text: GrowingText = field(default_factory=GrowingText)
+    lengths: array.array = field(default_factory=lambda: array.array("I"))
     sizes: array.array = field(default_factory=lambda: array.array("q"))
     passed: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.watched = Watched(self.root)
 
     def pass_over(self, what: str, path: bytes) -> None:
         """Count a skipped path."""
@@ -67,7 +72,7 @@ class Walk:
     def add(self, name: bytes, paths: list[bytes]) -> None:
         """Add a class and its images."""
         self.names.append(name)
-        self.blob += b"".join(paths)
+        self.text.add(b"".join(paths))
         self.lengths.extend(map(len, paths))
         self.sizes.append(len(paths))
 
@@ -75,21 +80,14 @@ class Walk:
         """Log lines about skipped paths, one per kind."""
         return [f"passed over {count} {what}, such as {printable(path)}" for what, (count, path) in self.passed.items()]
 
-    def index(self, num_classes: int) -> PathIndex:
-        """The images, class by class."""
-        dtype = np.uint32 if len(self.blob) < 2**32 else np.int64
-        starts = np.zeros(len(self.lengths) + 1, dtype)
-        np.cumsum(np.frombuffer(self.lengths, np.int64), out=starts[1:])
-        labels = np.repeat(np.arange(len(self.names), dtype=np.int32), np.frombuffer(self.sizes, np.int64))
-        return PathIndex(bytes(self.blob), starts, labels, num_classes)
 
-
-def walk(root: bytes) -> Walk:
+def walk(root: bytes, temporary: Callable[[], str | None] = lambda: None) -> Walk:
     """All images below ``root``. Raises DataError for a folder that cannot be read, and one that is nested too deeply.
 
+    temporary: returns the directory of a file of their paths, if they are many (see plsc.files.texts.GrowingText).
     Lists each folder once; only links need an additional system call.
     """
-    found, real = Walk(root), os.path.realpath(root)
+    found, real = Walk(root, text=GrowingText(temporary)), os.path.realpath(root)
     for entry in _sorted_entries(found, root):
         if _is_hidden(found, root, entry):
             continue
@@ -140,6 +138,7 @@ def _images(found: Walk, folder: bytes, real: bytes, depth: int) -> list[bytes]:
 
 def _sorted_entries(found: Walk, folder: bytes) -> list[os.DirEntry[bytes]]:
     try:
+        found.watched.add(folder[len(os.path.join(found.root, b"")) :])
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (OSError, ValueError) as error:

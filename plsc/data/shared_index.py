@@ -65,7 +65,20 @@ class Made:
 
     def key(self) -> str:
         """What differs for other contents of the files. Raises DataError if one cannot be read."""
-        return _digest([_VERSION, self.kind, list(self.options), [_fingerprint(path) for path in self.paths]])
+        return self.key_of([_fingerprint(path) for path in self.paths])
+
+    def key_of(self, contents: list) -> str:
+        """The key of an index of these contents, plain JSON."""
+        return _digest([_VERSION, self.kind, list(self.options), contents])
+
+    def is_current(self, content: Arrays) -> bool:
+        """Whether a stored index of this key can be used. For one whose key does not tell all."""
+        return True
+
+    def read(self, cache: Directory, key: str) -> Arrays | None:
+        """The stored index of this key, None if there is none that can be used. Raises OSError."""
+        found = array_file.read(cache, self.name, key)
+        return found if found is not None and self.is_current(found) else None
 
 
 @dataclass(frozen=True)
@@ -87,12 +100,12 @@ def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
     begun, key = time.time(), made.key()
     try:
         with open_directory(user_cache(_PLACE)) as cache:
-            found = array_file.read(cache, made.name, key)
+            found = made.read(cache, key)
             array_file.mark_used(cache, made.name)
             how = "kept from before"
             if found is None:
                 with cache.locked(f"lock-{made.name}"):
-                    found = array_file.read(cache, made.name, key)  # another process may have made it
+                    found = made.read(cache, key)  # another process may have made it
                     if found is None:
                         how = "made now"
                         _raise_failure(made, key, cache, begun)
@@ -131,6 +144,15 @@ def share_order(key: Sequence[Any], count: int, draw: Callable[[], np.ndarray]) 
             return draw() if found is None else found.arrays[_ORDER]
     except OSError:
         return draw()
+
+
+def temporary_directory() -> str | None:
+    """Where an index may keep what it does not hold in memory while it is made; None: where temporary files are."""
+    try:
+        with open_directory(user_cache(_PLACE)) as cache:
+            return str(cache.path)
+    except OSError:
+        return None
 
 
 def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays]) -> Arrays:

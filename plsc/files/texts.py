@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import tempfile
 import weakref
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol
 
 _BLOCK = 1 << 22  # bytes
 
@@ -58,6 +60,52 @@ class FileText:
         if at < stop or (self._stamp is not None and self._stamp != _stamp(self._handle)):
             raise OSError(errno.ESTALE, "has changed since it was indexed; nobody may write to it")
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class GrowingText:
+    """Bytes that are added at the end: in memory, or if they are many in a temporary file without a name.
+
+    temporary: returns the directory of that file, None for the usual one. Where it cannot be written, all stay in
+    memory.
+    """
+
+    def __init__(self, temporary: Callable[[], str | None] = lambda: None, most_held: int = 1 << 26) -> None:
+        self._held, self._most_held, self._temporary = bytearray(), most_held, temporary
+        self._file: BinaryIO | None = None
+        self._written = 0
+
+    def add(self, more: bytes) -> None:
+        self._held += more
+        if len(self._held) >= self._most_held:
+            self._write()
+
+    def text(self) -> Text:
+        """All of it; nothing may be added afterwards."""
+        if self._written:
+            self._write()
+        if self._file is None:
+            return HeldText(self._held)
+        return FileText(self._file.fileno(), 0, self._written)
+
+    def _write(self) -> None:
+        """Move what is held to the end of the file; where that fails, the other way."""
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._temporary())
+                weakref.finalize(self, self._file.close)
+            for start in range(0, len(self._held), _BLOCK):
+                _write_all(self._file.fileno(), bytes(self._held[start : start + _BLOCK]))
+            self._written += len(self._held)
+            self._held = bytearray()
+        except OSError:
+            if self._file is not None:
+                self._held[:0] = FileText(self._file.fileno(), 0, self._written).read(0, self._written)
+            self._file, self._written, self._most_held = None, 0, sys.maxsize
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(handle, content) :]
 
 
 def blocks(text: Text) -> Iterator[bytes]:

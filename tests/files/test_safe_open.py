@@ -194,6 +194,8 @@ ALLOWED = {
     ("plsc/engine/memory/free.py", "open"): "the kernel's (cgroups)",
     ("plsc/checkpoint/lock.py", "os.open"): "the lock: created here, its first 4096 bytes are read without waiting",
     ("plsc/files/atomic.py", "os.open"): "directories and results, to flush them; without waiting",
+    ("plsc/data/folder_index.py", "process.read_text"): "the kernel's",
+    ("plsc/data/folder_index.py", "machine.read_text"): "the kernel's",
     ("plsc/backend/cpu.py", "cpuinfo.read_text"): "the kernel's",
     ("plsc/files/private_directory.py", "os.open"): "in a directory where nobody else can write",
     ("plsc/files/working_directory.py", "os.open"): "a directory, to lock it",
