@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
             require_writable(path, option)
     config = read_config(options)
     dataset = open_dataset(config, print_stderr, check_files=False)
+    if options.png and dataset.source.takes_in(options.png):
+        options.refuse(f"--png {options.png}: would be taken for one of the images; give a place outside")
     size = math.prod(dataset.image_shape)
     if options.images * size > MOST_BYTES:
         options.refuse(f"--images {options.images}: of {size} bytes each, at most {max(1, MOST_BYTES // size)}")

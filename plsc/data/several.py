@@ -84,6 +84,9 @@ class SeveralSources(Source):
         number, place = self._find(index)
         return self._sources[number].file(place)
 
+    def takes_in(self, path: str) -> bool:
+        return any(source.takes_in(path) for source in self._sources)
+
     def name(self, index: int) -> str:
         number, place = self._find(index)
         return self._sources[number].name(place)

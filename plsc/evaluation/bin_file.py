@@ -83,8 +83,8 @@ def save_bin(path: PathLike, images: Sequence[Image], issame: Sequence[bool]) ->
 
 
 def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
-    """Paths of the sets, in the order of `names`: `lfw` is lfw.bin in dataset_dir, `pairs.txt` that pair list, `lfw/`
-    that folder of identities.
+    """Paths of the sets, in the order of `names`: `lfw` and `lfw.bin` are lfw.bin in dataset_dir, `pairs.txt` that pair
+    list, `lfw/` that folder of identities.
 
     Raises ConfigError if `names` is a string, or has an empty or duplicate name; DataError that lists the missing sets
     and those in the directory.
@@ -92,12 +92,12 @@ def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
     if isinstance(names, str):
         raise ConfigError(f"val_targets: {names!r} is one string; give a list of names")
     wanted = [name.strip() for name in names]
-    if "" in wanted or len(set(wanted)) != len(wanted):
-        raise ConfigError(f"val_targets: {wanted}: names must be unique and not empty")
+    files = [name if name.endswith(("/", ".txt", ".bin")) else f"{name}.bin" for name in wanted]
+    if "" in wanted or len(set(files)) != len(files):
+        raise ConfigError(f"val_targets: {wanted}: names must be unique and not empty (lfw is lfw.bin)")
     directory = Path(dataset_dir)
     if not directory.is_dir():
         raise DataError(f"dataset_dir: {directory} is not a directory; needed for val_targets {', '.join(wanted)}")
-    files = [name if name.endswith(("/", ".txt")) else f"{name}.bin" for name in wanted]
     paths = [directory / file for file in files]
     missing = [
         file for file, path in zip(files, paths) if not (path.is_dir() if file.endswith("/") else path.is_file())

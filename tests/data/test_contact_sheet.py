@@ -156,6 +156,15 @@ def test_any_source(tmp_path, kind):
     assert sorted(re.findall(r"label (\d)", found.words)) == ["0", "0", "1", "1", "2", "2"]
 
 
+def test_a_sheet_is_not_put_among_the_images(faces):
+    """It would be one of them in the next run."""
+    place = next(each for each in sorted(faces.iterdir()) if each.is_dir()) / "sheet.png"
+    words = ["-o", f"data.dataset_dir={faces}", "-o", f"model.image_shape=[3,{SIDE},{SIDE}]", "--png", place]
+    done = tool_kit.plsc("show-data", *words)
+    assert done.returncode == 2 and "sheet.png: would be taken for one of the images; give a place" in done.stderr
+    assert not place.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -18,6 +18,7 @@ from plsc.data.packing import pack as packing
 from plsc.data.packing import tar as tar_packing
 from plsc.data.packing.pack import pack
 from plsc.data.packing.recordio import encode
+from plsc.data.several import Part, SeveralSources
 from plsc.data.sources import Source
 from plsc.data.sources.folder import FolderSource
 from plsc.data.sources.label_list import LabelListSource
@@ -257,6 +258,22 @@ def test_one_process_at_a_time(tmp_path):
             pack(source, "recordio", str(tmp_path / "out"))
         assert not list((tmp_path / "out.unfinished").iterdir())
     assert pack(source, "recordio", str(tmp_path / "out")).images == 1
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_nothing_is_packed_into_the_folder_of_the_images(tmp_path, to):
+    """It would be a class of it from then on, also while it is written."""
+    source = faces(tmp_path / "faces")
+    os.symlink(tmp_path / "faces", tmp_path / "link")
+    for output in ("faces/packed", "faces/bo/packed", "link/packed", "faces/bo/../packed"):
+        with pytest.raises(DataError, match=f"^--output '.*{output}': is in the folder of the images, '.*faces'"):
+            pack(source, to, str(tmp_path / output))
+    both = SeveralSources([Part("one", listed(tmp_path / "list")), Part("two", source)], None)
+    with pytest.raises(DataError, match="is in the folder of the images"):
+        pack(both, to, str(tmp_path / "faces" / "packed"))
+    assert sorted(os.listdir(tmp_path / "faces")) == ["bo", "dora e"]
+    pack(source, to, str(tmp_path / "faces.packed"))
+    pack(listed(tmp_path / "list"), to, str(tmp_path / "list" / "packed"))  # a list names what it reads
 
 
 def test_nothing_that_is_there_is_replaced(tmp_path):

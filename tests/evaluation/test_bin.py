@@ -284,12 +284,13 @@ def test_find_targets(tmp_path):
     for name in ("lfw", "cfp_fp"):
         save_bin(tmp_path / f"{name}.bin", IMAGES, SAME)
     assert find_targets(tmp_path, ["lfw", "cfp_fp"]) == [tmp_path / "lfw.bin", tmp_path / "cfp_fp.bin"]
+    assert find_targets(tmp_path, ["lfw.bin", "cfp_fp"]) == [tmp_path / "lfw.bin", tmp_path / "cfp_fp.bin"]
     assert find_targets(str(tmp_path), []) == []
     with pytest.raises(DataError, match=r"has no agedb\.bin, calfw\.bin; .*: cfp_fp\.bin, lfw\.bin"):
-        find_targets(tmp_path, ["agedb", "lfw", "calfw"])
+        find_targets(tmp_path, ["agedb", "lfw", "calfw.bin"])
     with pytest.raises(DataError, match="not a directory"):
         find_targets(tmp_path / "no", ["lfw"])
-    for names in ("lfw", ["lfw", "lfw"], ["lfw", ""]):
+    for names in ("lfw", ["lfw", "lfw"], ["lfw", "lfw.bin"], ["lfw", ""]):
         with pytest.raises(ConfigError, match="val_targets"):
             find_targets(tmp_path, names)
 

@@ -23,30 +23,30 @@ def _labels(count: int) -> Iterator[tuple[int, int]]:
     return ((number, number * CLASSES // count) for number in range(count))
 
 
-def _records(directory: Path, count: int, order: np.ndarray) -> dict:
-    """train.rec and train.idx, image order[i] at place i of the file."""
+def _records(directory: Path, order: np.ndarray, step: int) -> dict:
+    """train.rec and train.idx, image order[i], with the key order[i] * step, at place i of the file."""
     kinds = ("magic", "<u4"), ("length", "<u4"), ("flag", "<u4"), ("label", "<f4"), ("id", "<u8"), ("id2", "<u8")
     dtype = np.dtype([*kinds, ("image", "<u4")])
     assert dtype.itemsize == _RECORD_BYTES
     with open(directory / "train.rec", "wb") as records, open(directory / "train.idx", "wb") as listing:
-        for first in range(0, count, _BLOCK):
+        for first in range(0, len(order), _BLOCK):
             number = order[first : first + _BLOCK]
             data = np.zeros(len(number), dtype)
             data["magic"], data["length"] = 0xCED7230A, _RECORD_BYTES - 8
-            data["label"], data["id"] = number * CLASSES // count, number + 1
+            data["label"], data["id"] = number * CLASSES // len(order), number + 1
             records.write(data.tobytes())
             places = (first + np.arange(len(number))) * _RECORD_BYTES
-            listing.write("".join(map("%d\t%d\n".__mod__, zip((number + 1).tolist(), places.tolist()))).encode())
+            listing.write("".join(map("%d\t%d\n".__mod__, zip((number * step).tolist(), places.tolist()))).encode())
     return {"dataset": "recordio"}
 
 
 def write_recordio(directory: Path, count: int) -> dict:
-    return _records(directory, count, np.arange(count))
+    return _records(directory, np.arange(count), 1)
 
 
 def write_shuffled_recordio(directory: Path, count: int) -> dict:
     """The images in random order, with keys that have gaps, as im2rec writes a shuffled list."""
-    return _records(directory, count, np.random.default_rng(0).permutation(count) * 2)
+    return _records(directory, np.random.default_rng(0).permutation(count), 2)
 
 
 def write_lmdb(directory: Path, count: int) -> dict:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
+import queue
 import tempfile
 import time
 from pathlib import Path
@@ -68,7 +68,14 @@ def in_processes(count: int, settings: dict | None) -> list[dict]:
     workers = [context.Process(target=measure, args=(settings, barrier, results)) for _ in range(count)]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=7200) for _ in workers]
+    found: list[dict] = []
+    while len(found) < count:
+        try:
+            found.append(results.get(timeout=1))
+        except queue.Empty:
+            if any(worker.exitcode for worker in workers):
+                barrier.abort()  # the others wait for it
+                raise RuntimeError("a process failed") from None
     for worker in workers:
         worker.join()
     return found
@@ -95,9 +102,11 @@ def measure(settings: dict | None, barrier, results) -> None:
         kept = [source, sampler]
     seconds = time.perf_counter() - started
     barrier.wait(7200)
-    found = {"seconds": seconds, "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
-    found.update({line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines})
+    status = Path("/proc/self/status").read_text().splitlines()
+    lines += [line for line in status if line.startswith("VmHWM:")]  # ru_maxrss counts the parent's, too
+    found = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines}
+    found.update(seconds=seconds, peak=found["VmHWM"])
     barrier.wait(7200)
     del kept
     results.put(found)

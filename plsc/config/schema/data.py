@@ -94,8 +94,8 @@ class Data:
         refuse=augmentations.problem,
     )  # fmt: skip
     val_targets: list[str] | None = option(
-        None, "The verification sets in `dataset_dir`: `lfw` is lfw.bin, `pairs.txt` a list of pairs of images, "
-        "`products.txt` one of images and identities, `faces/` a folder of identities. null takes every .bin that is "
-        "there; without one, training does not verify.",
+        None, "The verification sets in `dataset_dir`: `lfw` or `lfw.bin` is lfw.bin, `pairs.txt` a list of pairs of "
+        "images, `products.txt` one of images and identities, `faces/` a folder of identities. null takes every .bin "
+        "that is there; without one, training does not verify.",
         setter="set_val_targets", attributes=("val_targets",),
     )  # fmt: skip

@@ -49,12 +49,17 @@ def pack(
 
     source: checked. to: a key of WRITERS. An interrupted job is in ``output.unfinished`` and is continued. Encoded
     images are copied, arrays become PNG; with ``pixels`` all become PPM, the decoded pixels as RGB. Raises DataError if
-    ``output`` exists, if ``output.unfinished`` is another job, and if an image or a label cannot be written or differs
-    when it is read back.
+    ``output`` exists or is where the source looks for images, if ``output.unfinished`` is another job, and if an image
+    or a label cannot be written or differs when it is read back.
     """
     final = os.path.abspath(output)
     if os.path.lexists(final):
         raise DataError(f"--output {shown(output)}: is there already; give another place, or remove it")
+    if source.takes_in(os.path.join(final, "image.jpg")):
+        raise DataError(
+            f"--output {shown(output)}: is in the folder of the images, {shown(source.place)}, and would be taken for "
+            "one of its classes; give a place outside"
+        )
     aside, count = f"{final}.unfinished", count_images(source)
     classes = _classes(source)
     names = _class_names(source, classes)

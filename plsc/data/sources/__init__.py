@@ -114,6 +114,10 @@ class Source:
         `plsc clean` list such files."""
         return None
 
+    def takes_in(self, path: str) -> bool:
+        """Whether an image that is written to ``path`` would be one of these data when they are opened again."""
+        return False
+
     def name(self, index: int) -> str:
         """The name of an image in messages: its file, and its position in a list or container."""
         return f"image {index}"

@@ -67,6 +67,12 @@ class FolderSource(Source):
     def file(self, index: int) -> bytes:
         return os.path.join(self._root, self._index.path(index))
 
+    def takes_in(self, path: str) -> bool:
+        root, place = os.path.realpath(self._root), os.path.realpath(os.fsencode(path))
+        inside = place.startswith(os.path.join(root, b""))
+        names = os.path.relpath(place, root).split(b"/")
+        return inside and len(names) > 1 and not any(name.startswith(b".") for name in names)
+
     def name(self, index: int) -> str:
         return f"image {printable(self.file(index))}"
 
