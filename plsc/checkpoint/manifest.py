@@ -23,6 +23,7 @@ MAX_STEPS = 1 << 20  # of a window
 WITH_ROW_HISTORY = 2  # the version with pending rows, see plsc.checkpoint.pending_rows
 WITH_OPTIMIZER = 3  # the same, for another optimizer than momentum
 MAX_NUMBERS = 1024  # of a step in a window
+MAX_CLASSES_OF_CLASS = 1024  # that a table of class numbers keeps for each class
 
 # Passed by the caller of `save`; the rest of the manifest follows from the tensors.
 META_KEYS = (
@@ -46,7 +47,8 @@ class Manifest:
     ranks that trained. `data` is a record of the training data, empty where that is not known.
     `class_ranges[i]` are the classes [first, last) of shard file i; there can be fewer shards than ranks.
     Shapes in `shard_tensors` are those of all shards together: [num_classes],
-    [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1].
+    [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1]; a tensor of
+    class numbers (I32) has any width.
     `row_history`: {"steps": n} where rows of `weight` and `velocity` are pending, with more fields for other optimizers
     than momentum, see plsc.checkpoint.pending_rows; its two tensors are not listed here.
     """
@@ -166,7 +168,9 @@ def parse(data: dict[str, Any]) -> Manifest:
         raise ValueError("two tensors of one name")
     for spec in values["shard_tensors"]:
         # a classifier with a bias keeps it as one more column
-        widths = (data["embedding_size"], data["embedding_size"] + 1)
+        widths = [data["embedding_size"], data["embedding_size"] + 1]
+        if spec.dtype == "I32" and len(spec.shape) == 2 and 1 <= spec.shape[1] <= MAX_CLASSES_OF_CLASS:
+            widths = [spec.shape[1]]
         if spec.shape not in [(data["num_classes"],), *((data["num_classes"], width) for width in widths)]:
             raise ValueError(
                 f"tensor {spec.name} has shape {list(spec.shape)}, which does not agree with num_classes "

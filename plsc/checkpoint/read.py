@@ -150,12 +150,14 @@ class Expected:
     """What a run needs of a checkpoint; None is not compared.
 
     `replicated` and `shard` are the run's tensors, all of them; of a shard only names, types and widths matter.
+    `optional`: names of class tensors that either may lack, or have otherwise.
     """
 
     num_classes: int | None = None
     embedding_size: int | None = None
     replicated: Collection[TensorSpec] | None = None
     shard: Collection[TensorSpec] | None = None
+    optional: Collection[str] = ()
 
 
 NOTHING_EXPECTED = Expected()
@@ -178,8 +180,9 @@ def check_fits(path: str, manifest: Manifest, expected: Expected) -> None:
     if expected.replicated is not None:
         _compare(path, "replicated", manifest.replicated_tensors, expected.replicated)
     if expected.shard is not None:
-        own = [spec.with_rows(manifest.num_classes) for spec in expected.shard if spec.name != TOUCHED]
-        _compare(path, "class", manifest.shard_tensors, own)
+        left_out = {TOUCHED, *expected.optional}
+        own = [spec.with_rows(manifest.num_classes) for spec in expected.shard if spec.name not in left_out]
+        _compare(path, "class", [spec for spec in manifest.shard_tensors if spec.name not in left_out], own)
 
 
 def _compare(path: str, kind: str, stored: Iterable[TensorSpec], wanted: Iterable[TensorSpec]) -> None:

@@ -29,13 +29,14 @@ class HeadOutput:
     classes. ``dfeature`` [G, E]: this shard's contribution to d loss / d feature (sum it over the ranks).
     ``row_gradients`` is None where the rows have been updated already.
     ``num_larger`` [G] float32, or None: how many of the shard's rows have at least the cosine of the target class,
-    before the margin; the target class is counted too.
+    before the margin; the target class is counted too. ``nearest``: of plsc.classifiers.nearest_rows, if asked for.
     """
 
     loss: Any
     dfeature: Any
     row_gradients: RowGradients | None
     num_larger: Any
+    nearest: list | None = None
 
 
 def inverse_norm(x):

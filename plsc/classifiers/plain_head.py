@@ -15,6 +15,7 @@ import paddle
 
 from plsc.classifiers.head import HeadOutput, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.loss_terms import LossTerms, Terms
+from plsc.classifiers.nearest_rows import NearestRows
 from plsc.classifiers.softmax import RowSums, Softmax
 from plsc.classifiers.target_class import TargetClass
 from plsc.rows.blocks import RowBlock, RowBlocks, RowPiece, length
@@ -40,6 +41,7 @@ class PlainHead:
 
     def __init__(self, feature, blocks: RowBlocks, rows, position, loss: LossTerms, move=None):
         self.blocks, self.rows, self.position, self.loss, self.move = blocks, rows, position, loss, move
+        self.search: NearestRows | None = None
         self.scale = loss.scale
         self.normalised = loss.normalised
         self.others_rule = None  # Loss.others, for the cosines of the other classes
@@ -54,13 +56,15 @@ class PlainHead:
         self.slopes = blocks.buffer(length(feature)) if blocks.is_single and loss.has_others_rule else None
         self._targets: dict[RowBlock, _Targets] = {}
 
-    def run(self, divisor, shard_world: int, count_larger: bool) -> HeadOutput:
+    def run(self, divisor, shard_world: int, count_larger: bool, search: NearestRows | None = None) -> HeadOutput:
         """``divisor``: features of the global batch, a number or a value. ``shard_world``: ranks that share the rows.
-        ``count_larger``: whether to compute HeadOutput.num_larger."""
+        ``count_larger``: whether to compute HeadOutput.num_larger. ``search``, if given, finds HeadOutput.nearest, by
+        the cosines that enter the softmax."""
+        self.search = search
         if self.loss.has_others_rule:
             target, terms = self._target_class()
             self.others_rule = terms.others
-        sums = RowSums(*self.forward())
+        sums, nearest = self.forward()
         if not self.loss.has_others_rule:  # not earlier: its tensors would stay in memory through the loop
             target, terms = self._target_class()
         softmax = Softmax(sums, terms, self.position, self.scale, divisor, shard_world)
@@ -77,20 +81,20 @@ class PlainHead:
             gradients = RowGradients(
                 self.blocks, self.rows.fetch, lambda piece, rows: self._row_gradient(piece, factors, rows)
             )
-        return HeadOutput(softmax.loss, dfeature, gradients, num_larger)
+        return HeadOutput(softmax.loss, dfeature, gradients, num_larger, nearest)
 
     def _target_class(self) -> tuple[TargetClass, Terms]:
         target = TargetClass(self.raw_feature, self.rows.fetch(self.blocks.piece_at(self.position)), self.normalised)
         return target, self.loss.compute(target, self.position)
 
-    def forward(self) -> list:
-        """(max logit, sum of exp(logit - max), cosine with the target class) [G] of each feature over all blocks.
+    def forward(self) -> tuple[RowSums, list | None]:
+        """The sums over all blocks, and HeadOutput.nearest.
 
-        The first two exclude the target class, whose logit with the margin is known after the loop. With label
-        smoothing also (sum of the cosines, their number), which exclude it as well.
+        Maximum and sum exclude the target class, whose logit with the margin is known after the loop; so do the two
+        for label smoothing.
         """
 
-        def body(block: RowBlock, max_logit, exp_sum, target_cosine, *sums):
+        def body(block: RowBlock, max_logit, exp_sum, target_cosine, *more):
             cosine = self._cosines(block)
             self.cosines.put(block, cosine)
             in_block = self._targets_in(block).take(cosine)
@@ -98,18 +102,23 @@ class PlainHead:
             others = self._masked(block, values)
             if self.slopes is not None:
                 self.slopes.put(block, slope)
+            sums, nearest = more[:num_sums], more[num_sums:]
             if sums:
                 targets = self._targets_in(block)
                 total = sums[0] + _sum_over_rows(values, block) - targets.take(values)
                 sums = total, sums[1] + _sum_over_rows(paddle.ones_like(values), block) - targets.inside
+            if self.search is not None:
+                nearest = self.search.merge(block, others, *nearest)
             higher = paddle.maximum(max_logit, self.scale * _max_over_rows(others, block))
             exponential = self._exponential(block, others, higher)
             exp_sum = exp_sum * paddle.exp(max_logit - higher) + _sum_over_rows(exponential, block)
-            return higher, exp_sum, target_cosine + in_block, *sums
+            return higher, exp_sum, target_cosine + in_block, *sums, *nearest
 
         zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
-        more = [zeros, zeros] if self.loss.smoothing else []
-        return self.blocks.for_each(body, [zeros + LOWEST, zeros, zeros, *more])
+        num_sums = 2 if self.loss.smoothing else 0
+        begin = [] if self.search is None else self.search.start(zeros)
+        found = self.blocks.for_each(body, [zeros + LOWEST, *[zeros] * (2 + num_sums), *begin])
+        return RowSums(*found[: 3 + num_sums]), found[3 + num_sums :] or None
 
     def _cosines(self, block: RowBlock):
         """The cosines [R, G], or dot products for plain softmax; stores 1 / |row|."""

@@ -1,10 +1,11 @@
 """Which rows of the shard take part in a step (Partial FC, An et al. 2021, section 3.2), in plain operations.
 
-The sample holds every class of the global batch that the shard owns (the positives). The rest is drawn uniformly
-without replacement: it is the start of a permutation that is a function of (seed, rank, step), the same on every
-machine and every version of Paddle. There is no generator whose state would have to be saved. A permutation has no
-duplicates, so nothing is sorted or searched; its inverse gives the positions of the positives, which are removed from
-it. The cost depends on the size of the sample, not on that of the shard.
+The sample holds every class of the global batch that the shard owns (the positives), and then rows that the caller
+names (plsc.classifiers.hard_negatives). The rest is drawn uniformly without replacement: it is the start of a
+permutation that is a function of (seed, rank, step), the same on every machine and every version of Paddle. There is no
+generator whose state would have to be saved. A permutation has no duplicates, so nothing is sorted or searched; its
+inverse gives the positions of the rows that are taken already, which are removed from it. The cost depends on the size
+of the sample, not on that of the shard.
 """
 
 from __future__ import annotations
@@ -36,12 +37,19 @@ class ShardLabels:
 @dataclass(frozen=True)
 class SampleOptions:
     """Size and random numbers of a sample: at least ``num_sample`` of ``num_local`` rows. ``step`` [1] int64 and
-    ``key`` (see stream_key) select the random numbers."""
+    ``key`` (see stream_key) select the random numbers. ``num_hard``: the most rows of ``hard`` in sample_rows."""
 
     num_local: int
     num_sample: int
     step: Any
     key: int
+    num_hard: int = 0
+
+
+def labels_in(label, first: int, num_local: int) -> ShardLabels:
+    """``label`` [n] int64 relative to the shard of the classes first .. first + num_local - 1."""
+    row = label - first
+    return ShardLabels(row, paddle.logical_and(row >= 0, row < num_local))
 
 
 def num_sample(num_local: int, sample_ratio: float) -> int:
@@ -93,9 +101,14 @@ def stream_key(seed: int, rank: int) -> int:
     return int(mix(np.int64(int(mix(np.int64(seed & MASK))) ^ rank)))
 
 
-def sample_rows(batch: ShardLabels, queries: ShardLabels, options: SampleOptions) -> tuple:
+def sample_rows(
+    batch: ShardLabels, queries: ShardLabels, options: SampleOptions, hard: ShardLabels | None = None
+) -> tuple:
     """(index, position). ``index`` [S] int64: distinct rows of the shard, the positives first; S = num_sample, or the
     number of positives where there are more.
+
+    ``hard`` [H]: rows that follow the positives, up to ``options.num_hard`` of those that are no positives, in this
+    order; it may name a row more than once.
 
     ``batch``: the labels of the global batch [G]. ``position`` [n] int64: the position in ``index`` of each label of
     ``queries`` [n], which are labels of the batch; -1 where the shard does not own it.
@@ -104,9 +117,13 @@ def sample_rows(batch: ShardLabels, queries: ShardLabels, options: SampleOptions
     positives = paddle.sort(paddle.where(batch.owned, batch.row, paddle.full_like(batch.row, num_local)))
     previous = paddle.concat([paddle.full([1], -1, "int64"), positives[:-1]])
     is_first = paddle.logical_and(positives != previous, positives < num_local)
-    drawn = _draw(options, positives)
-    candidates = paddle.concat([positives, drawn])
-    counts = paddle.concat([is_first, drawn < num_local])
+    taken, wanted, is_taken = positives, [], []
+    if hard is not None:
+        rows, chosen = _choose_hard(positives, hard, options)
+        taken, wanted, is_taken = paddle.concat([positives, rows]), [rows], [chosen]
+    drawn = _draw(options, taken)
+    candidates = paddle.concat([positives, *wanted, drawn])
+    counts = paddle.concat([is_first, *is_taken, drawn < num_local])
     number = paddle.cumsum(paddle.cast(counts, "int64"))
     num_positive = paddle.sum(paddle.cast(is_first, "int64"), keepdim=True)
     size = paddle.maximum(paddle.reshape(num_positive, [1]), _int64(num_sample))
@@ -118,9 +135,31 @@ def sample_rows(batch: ShardLabels, queries: ShardLabels, options: SampleOptions
     return index, paddle.where(queries.owned, position, paddle.full_like(queries.row, -1))
 
 
+def _choose_hard(positives, hard: ShardLabels, options: SampleOptions) -> tuple:
+    """([H] int64: rows of the shard, num_local for those that are not chosen; [H] bool: whether they are chosen)."""
+    none = paddle.full_like(hard.row, options.num_local)
+    row = paddle.where(hard.owned, hard.row, none)
+    at = paddle.minimum(paddle.searchsorted(positives, row), _int64(positives.shape[0] - 1))
+    row = paddle.where(paddle.gather(positives, at) == row, none, row)
+    place = paddle.arange(row.shape[0], dtype="int64")
+    is_new = paddle.logical_and(first_of_same(row) == place, row < options.num_local)
+    before = paddle.cumsum(paddle.cast(is_new, "int64"))
+    chosen = paddle.logical_and(is_new, before <= _int64(options.num_hard))
+    return paddle.where(chosen, row, none), chosen
+
+
+def first_of_same(numbers):
+    """For each of ``numbers`` [n] int64, below 2**32, the place of the first that is the same, [n] int64."""
+    size = _int64(numbers.shape[0])
+    begins = numbers * size
+    keys = paddle.sort(begins + paddle.arange(numbers.shape[0], dtype="int64"))  # by number, then by place
+    return paddle.remainder(paddle.gather(keys, paddle.searchsorted(keys, begins)), size)
+
+
 def _draw(options: SampleOptions, positives):
     """The start of a permutation of [0, 2**bits), [D] int64. With a probability above 1 - 1e-15 at least num_sample of
-    the numbers are rows of the shard. Numbers that are no row, or one of ``positives``, are replaced by num_local."""
+    the numbers are rows of the shard. Numbers that are no row, or one of ``positives`` (rows that have been taken), are
+    replaced by num_local."""
     num_local, num_sample = options.num_local, options.num_sample
     bits = max(MIN_BITS, (num_local - 1).bit_length())
     needed = num_sample + 8.0 * math.sqrt(num_sample) + 32.0  # eight standard deviations, and more for small numbers

@@ -29,6 +29,7 @@ class ClassifierSpec:
     calc_acc: bool = False
     filter_above: float | None = None  # other classes with a larger cosine do not count in the step
     label_smoothing: float = 0.0  # the part of the target's probability that all classes of the step share
+    hard_negative_share: float = 0.0  # of the sample: see plsc.classifiers.hard_negatives
     weighted: bool = False  # each feature's cross entropy has a factor, StepContext.weight
     half: bool = False  # matrix products of features and rows in float16 (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
@@ -45,13 +46,14 @@ class ClassifierSpec:
         margins."""
         more = any(self.loss.overrides(method) for method in ("states", "others", "penalty"))
         more = more or self.filter_above is not None or self.label_smoothing > 0.0 or self.weighted
+        more = more or self.hard_negative_share > 0.0
         return env.on_gpu and self.loss.kernel_margins is not None and not more
 
     def without_kernel(self, env: Environment) -> str | None:
         """A line for the log where a GPU computes the loss by plain operations, else None."""
         if not env.on_gpu or self.uses_kernel(env):
             return None
-        names = "filter_above", "label_smoothing", "weighted"
+        names = "filter_above", "label_smoothing", "weighted", "hard_negative_share"
         also = "".join(f" with {name}" for name in names if getattr(self, name))
         return (
             f"classifier.loss_type: {type(self.loss).__name__}{also} is more than three margins, so this GPU computes "
@@ -90,7 +92,7 @@ class StepContext:
     ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller divides), so that the backbone's float16 gradients
     do not underflow. ``block_rows``: process this many rows at a time; None: all at once, as the GPU kernel needs it.
     ``move``, if given, updates the rows in the backward pass, see PlainHead. ``weight`` [B], if given: the factor of
-    each feature's cross entropy.
+    each feature's cross entropy. ``hard``: plsc.classifiers.hard_negatives.HardNegatives, if there are any.
     """
 
     spec: ClassifierSpec
@@ -101,6 +103,7 @@ class StepContext:
     block_rows: int | None = None
     move: Callable | None = None
     weight: Any = None
+    hard: Any = None
 
     @property
     def uses_kernel(self) -> bool:

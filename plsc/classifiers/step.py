@@ -15,11 +15,12 @@ import paddle
 from plsc.backend import collectives
 from plsc.classifiers import gpu_head, sampling
 from plsc.classifiers.gpu_head import Labels
+from plsc.classifiers.hard_negatives import searcher
 from plsc.classifiers.head import HeadOutput, top_k_accuracy
 from plsc.classifiers.loss_terms import LossTerms
 from plsc.classifiers.plain_head import PlainHead
-from plsc.classifiers.sampling import SampleOptions, ShardLabels
-from plsc.classifiers.spec import Shard, StepContext
+from plsc.classifiers.sampling import SampleOptions
+from plsc.classifiers.spec import StepContext
 from plsc.rows.blocks import RowBlocks
 from plsc.rows.gradients import RowGradients
 
@@ -68,7 +69,9 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
         weight = collectives.all_gather(weight, env.world_size)
     loss = LossTerms(spec, env, context.step, weight)
     head = PlainHead(head_feature, blocks, rows, position, loss, context.move)
-    output = head.run(divisor, shard.world_size, spec.calc_acc)
+    output = head.run(divisor, shard.world_size, spec.calc_acc, searcher(context.hard))
+    if context.hard is not None:
+        context.hard.remember(all_labels, output.nearest, index, env)
     if context.loss_scale is not None:
         output = replace(output, dfeature=output.dfeature * context.loss_scale)
     return replace(_finish(output, divisor, context), states=loss.changes)
@@ -86,23 +89,19 @@ def sample(all_labels, head_labels, context: StepContext):
     ``all_labels``: of the global batch. ``head_labels``: of the features that the head of this rank sees.
     """
     spec, shard = context.spec, context.shard
-    batch = _labels_in_shard(all_labels, shard)
-    targets = batch if spec.model_parallel else _labels_in_shard(head_labels, shard)
+    batch = sampling.labels_in(all_labels, shard.first, shard.num_local)
+    targets = batch if spec.model_parallel else sampling.labels_in(head_labels, shard.first, shard.num_local)
     if not shard.samples:
         return head_labels, None, paddle.where(targets.owned, targets.row, paddle.full_like(targets.row, -1))
     key = sampling.stream_key(spec.seed, shard.rank)
-    options = SampleOptions(shard.num_local, shard.num_sample, context.step, key)
+    hard = context.hard
+    options = SampleOptions(shard.num_local, shard.num_sample, context.step, key, hard.num_hard if hard else 0)
     if context.uses_kernel and spec.model_parallel:
         index = sampling.sample_with_kernel(batch, options)
         position = sampling.positions(index, batch)
         return sampling.labels_over_ranks(position, index, shard.rank, shard.world_size), index, position
-    index, position = sampling.sample_rows(batch, targets, options)
+    index, position = sampling.sample_rows(batch, targets, options, hard.rows(all_labels) if hard else None)
     return position, index, position
-
-
-def _labels_in_shard(label, shard: Shard) -> ShardLabels:
-    row = label - shard.first
-    return ShardLabels(row, paddle.logical_and(row >= 0, row < shard.num_local))
 
 
 def _finish(output: HeadOutput, divisor, context: StepContext) -> StepOutput:

@@ -28,6 +28,11 @@ def check_loss(settings: Settings) -> None:
             f"classifier.filter_above={section.filter_above}: is a limit of cosines, and classifier.loss_type="
             f"{section.loss_type!r} has dot products; set it to null, or choose another loss"
         )
+    if section.hard_negative_share > 0.0 and section.sample_ratio == 1.0:
+        raise ConfigError(
+            f"classifier.hard_negative_share={section.hard_negative_share}: is a part of the sample, and "
+            "classifier.sample_ratio=1.0 uses all classes; set it to 0, or sample_ratio below 1"
+        )
 
 
 def check_precision(settings: Settings) -> None:

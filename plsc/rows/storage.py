@@ -33,6 +33,16 @@ class RowTable:
     cut_count: Any = None
 
     @property
+    def width(self) -> int:
+        """The numbers of a row."""
+        return self.value.shape[1]
+
+    @property
+    def dtype(self) -> str:
+        """The type of the rows that are read and written."""
+        return FLOAT32
+
+    @property
     def is_half(self) -> bool:
         """True where writing rounds to 16 bits."""
         return self.storage != FLOAT32
@@ -84,3 +94,28 @@ class RowTable:
     def positions(self, index):
         """The positions of the rows ``index`` in the variable."""
         return index if self.stride == 1 else paddle.scale(index, float(self.stride), float(self.offset))
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Classes in a variable ``value`` int32, read and written like a RowTable; it may have more rows than the shard."""
+
+    value: Any
+    dtype: str = "int32"
+
+    @property
+    def width(self) -> int:
+        """The numbers of a row."""
+        return self.value.shape[1]
+
+    def in_current_program(self) -> ClassTable:
+        """The same table, for the program that is being built."""
+        return ClassTable(static.create_state(self.value.name, list(self.value.shape), self.dtype))
+
+    def read(self, index):
+        """A copy of the rows ``index`` [R] int64, [R, width]."""
+        return paddle.gather(self.value, index)
+
+    def write(self, index, rows) -> None:
+        """Store ``rows`` [R, width] int32; where ``index`` names a row more than once, they must not differ."""
+        ops.scatter_rows_(self.value, index, rows)

@@ -12,6 +12,7 @@ import paddle
 from plsc.backend import program_view
 from plsc.backend.cpu import run_in_order
 from plsc.classifiers import Shard
+from plsc.classifiers.hard_negatives import NEAREST
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.averages import begin_averages
@@ -109,6 +110,7 @@ def run_case(env, case):
         "weight": tensor(session, "weight"),
         "slots": [tensor(session, name) for name in list(program.rows.tensors)[1:]],
         "sample": shard["sample"],
+        "nearest": tensor(session, NEAREST) if program.hard else None,
     }
 
 

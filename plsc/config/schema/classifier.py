@@ -66,6 +66,10 @@ class Classifier:
         1.0, "The fraction of the classes used in a step; below 1 this is Partial FC.", within="(0, 1]",
         setter="set_sample_ratio", attributes=("sample_ratio",),
     )  # fmt: skip
+    hard_negative_share: float = option(
+        0.0, "The largest part of a sample that are hard negatives: the classes nearest to the features of the batch's "
+        "classes when these were last in a batch (docs/train.md). The rest is drawn uniformly.", within="[0, 1]",
+    )  # fmt: skip
     model_parallel: bool = option(
         True, "true: each rank holds a part of the classes; false: each rank holds all.",
         setter="set_model_parallel", attributes=("model_parallel",),

@@ -8,7 +8,7 @@ from plsc.backend.private import Missing
 from plsc.engine.memory.estimate import estimate_memory, uses_pixels
 from plsc.engine.memory.free import free_memory
 from plsc.engine.memory.plan import GB, resident_bytes
-from plsc.engine.program.build import EvalProgram, TrainProgram
+from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.run.start import Run
 from plsc.errors import ConfigError, PlscError
 

@@ -17,7 +17,8 @@ from plsc.config import Config
 from plsc.config.extensions import SOURCE
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program import session
-from plsc.engine.program.build import BuildOptions, EvalProgram, TrainProgram, build_eval, build_train
+from plsc.engine.program.build import BuildOptions, build_eval, build_train
+from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.program.variables import Role
 from plsc.errors import ConfigError, PlscError
 from plsc.parallel.environment import Environment
@@ -117,7 +118,7 @@ def estimate_memory(
     """The memory of a rank that runs these programs. process: as in MemoryEstimator. pixels: see ``uses_pixels``."""
     ops = program_view.operations(program.main)
     variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
-    sizes = _by_kind(program, variables)
+    sizes = _by_kind(program, dict(variables))
     replicated = sizes["backbone"] + sizes["backbone's momentum"]
     step = program_view.peak_memory(ops, program.shard.num_sample, min(BLOCK_ROWS, program.shard.num_sample))
     verifying, verified = _verification(evaluation)
@@ -137,7 +138,7 @@ def estimate_memory(
         count = len(list(program_view.walk(ops)))
         sizes["operations"] = OPERATION * count + constants.pair * len(ops) ** 2
         sizes["process"] = process + START
-    snapshot = sum(variables[name] for name in set(program.rows.tensors.values())) + replicated
+    snapshot = sum(variables[name] for name in {table.value.name for table in program.tables.values()}) + replicated
     return RankMemory(sizes, _detail(ops, program, step), snapshot)
 
 
@@ -146,6 +147,8 @@ def _by_kind(program: TrainProgram, variables: dict[str, int]) -> dict[str, int]
     weight, of_classes = program.rows.table, {*program.rows.variables, *program.names(Role.CLASSES)}
     backbone = set(program.backbone)
     kinds = dict.fromkeys(("class weights", "class momentum", "backbone", "backbone's momentum"), 0)
+    if program.hard is not None:
+        kinds["nearest classes"] = variables.pop(program.hard.table.value.name)
     for name, size in variables.items():
         if name in of_classes:
             share = size // weight.stride if name == weight.value.name else 0

@@ -6,7 +6,7 @@ backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import paddle
@@ -15,6 +15,7 @@ from plsc.backend import collectives, half_precision, ops, static
 from plsc.checkpoint import average_name
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, classify
 from plsc.classifiers.distillation import add_teacher
+from plsc.classifiers.hard_negatives import HardNegatives
 from plsc.classifiers.initializer import ShardInitializer, bias_value, default_distribution, distribution_of
 from plsc.config import Config
 from plsc.config.extensions import MODEL
@@ -22,6 +23,7 @@ from plsc.config.stages import HEAD
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.gradients import Gradients, Reduction
 from plsc.engine.program.optimizers import Optimizers, Updates
+from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.program.recomputing import recompute_backbone
 from plsc.engine.program.variables import Role, Variable, variables
 from plsc.errors import ConfigError
@@ -42,47 +44,6 @@ from plsc.rows.skipped import zero_if_skipped
 from plsc.rows.storage import FLOAT32
 
 TEACHER = "teacher"  # the input with the embeddings of the model that the features follow
-
-
-@dataclass(frozen=True)
-class TrainProgram:
-    """One rank's training program, and its variables and fetches for the loop.
-
-    ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
-    to values. ``variables`` are the persistable ones that are equal on every rank, with their roles; those of
-    this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones, ``frozen`` the names of all
-    its variables that ``model.freeze`` keeps as they are. ``optimizers``: None with a user's optimizer;
-    ``optimizer_count`` names the variable that counts their steps, where one wants to know their number
-    (RowOptimizer.numbers). ``averages``: {variable of the backbone: that of its average}, see plsc.optim.average.
-    """
-
-    main: Any
-    startup: Any
-    feeds: dict[str, Any]
-    fetches: dict[str, Any]
-    variables: list[Variable]
-    spec: ClassifierSpec
-    shard: Shard
-    rows: ShardRows
-    parameters: list[Any]
-    optimizers: Optimizers | None
-    optimizer_count: str | None
-    frozen: frozenset[str] = frozenset()
-    averages: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def replicated(self) -> list[str]:
-        """The names of ``variables``."""
-        return [variable.name for variable in self.variables]
-
-    def names(self, role: Role) -> list[str]:
-        """The names of the ``variables`` with this role."""
-        return [variable.name for variable in self.variables if variable.role is role]
-
-    @property
-    def backbone(self) -> list[str]:
-        """The names of all variables of the backbone."""
-        return self.names(Role.BACKBONE)
 
 
 def make_model(config: Config, user_objects: UserObjects) -> BaseModel:
@@ -108,6 +69,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         calc_acc=config.calc_acc,
         filter_above=section.filter_above,
         label_smoothing=section.label_smoothing,
+        hard_negative_share=section.hard_negative_share,
         weighted=section.class_weights is not None,
         half=config.mixed_precision.enabled,
         storage=section.storage,
@@ -163,7 +125,8 @@ def build_train(
                 move = rows.mover(updates.rows)
         if spec.weighted:
             feeds["class_weight"] = paddle.static.data("class_weight", [config.train_batch_size], "float32")
-        context = StepContext(spec, shard, env, step, loss_scale, block_rows, move, feeds.get("class_weight"))
+        hard = HardNegatives.create(spec, shard, env)
+        context = StepContext(spec, shard, env, step, loss_scale, block_rows, move, feeds.get("class_weight"), hard)
         output = classify(feature, inputs["label"], rows, context)
         if config.distill.model:
             feeds[TEACHER] = paddle.static.data(TEACHER, [config.train_batch_size, feature.shape[1]], "float32")
@@ -190,7 +153,7 @@ def build_train(
     count = updates.count.name if updates is not None and updates.count is not None else None
     return TrainProgram(
         main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizers, count,
-        frozenset(stages.frozen), averages,
+        frozenset(stages.frozen), averages, hard,
     )  # fmt: skip
 
 
@@ -294,17 +257,6 @@ def _append_loss_states(output: StepOutput, found) -> list[str]:
     for state, value in output.states:
         paddle.assign(value if found is None else paddle.where(found, state, value), output=state)
     return [state.name for state, _ in output.states]
-
-
-@dataclass(frozen=True)
-class EvalProgram:
-    """Images [B, C, H, W] of each rank -> ``feature`` [B * world_size, E] of all ranks, on every rank."""
-
-    main: Any
-    startup: Any
-    feeds: dict[str, Any]
-    feature: Any
-    own_feature: Any
 
 
 def build_eval(config: Config, user_objects: UserObjects, env: Environment, batch_size: int) -> EvalProgram:

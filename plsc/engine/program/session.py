@@ -14,18 +14,19 @@ from plsc.backend import program_view, static
 from plsc.backend.cpu import map_large_blocks, use_huge_pages
 from plsc.backend.onednn import clear_cache
 from plsc.checkpoint import TOUCHED, TensorSpec
-from plsc.engine.program.build import TrainProgram
+from plsc.engine.program.programs import TrainProgram
 from plsc.engine.program.scopes import device_place, make_executor, make_scope
 from plsc.errors import PeerError, TrainingError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
 from plsc.rows.history import RowHistory
 from plsc.rows.shard_rows import SampledRows
-from plsc.rows.storage import RowTable
+from plsc.rows.storage import ClassTable, RowTable
 
 # Rows that are saved, loaded or brought up to date at a time, 8 MB of 512 numbers: several copies exist meanwhile, and
 # 65,536 rows, which took no less time, cost 1.2 GB beyond the weights (docs/history.md).
 BLOCK_ROWS = 4096
+DTYPES = {"float32": "F32", "int32": "I32"}  # of tensors in memory, and what they are called in a checkpoint
 
 
 class Session:
@@ -153,9 +154,10 @@ class Session:
 
     def tensors(self) -> list[TensorSpec]:
         """The tensors of the shard that a checkpoint stores."""
-        shape = (self.program.shard.num_local, self.program.spec.row_size)
-        touched = [TensorSpec(TOUCHED, "I64", shape[:1])] if self.rows_pending else []
-        return touched + [TensorSpec(name, "F32", shape) for name in self.program.rows.tensors]
+        num_local = self.program.shard.num_local
+        touched = [TensorSpec(TOUCHED, "I64", (num_local,))] if self.rows_pending else []
+        tables = self.program.tables.items()
+        return touched + [TensorSpec(name, DTYPES[table.dtype], (num_local, table.width)) for name, table in tables]
 
     def blocks(self) -> Iterator[tuple[str, int, np.ndarray]]:
         """(tensor name, first row, rows), each tensor in blocks of rows upwards, as they are stored."""
@@ -163,7 +165,7 @@ class Session:
             touched = self._read(self.program.rows.touched).reshape(-1)
             for index in self._indices():
                 yield TOUCHED, int(index[0]), touched[index]
-        for name in self.program.rows.tensors:
+        for name in self.program.tables:
             for index in self._indices():
                 yield name, int(index[0]), self._blocks.read(self, name, index)
 
@@ -215,8 +217,8 @@ class _BlockPrograms:
 
     def __init__(self, program: TrainProgram):
         self._programs: dict[str, tuple] = {}
-        for name, table in program.rows.tables.items():
-            self._programs[name] = self._access(table, program.spec.row_size)
+        for name, table in program.tables.items():
+            self._programs[name] = self._access(table)
         self._catch_up = None if program.rows.touched is None else self._catching_up(program.rows)
 
     def programs(self) -> list[Any]:
@@ -235,13 +237,13 @@ class _BlockPrograms:
         session.run(self._catch_up, feed, [])
 
     @staticmethod
-    def _access(table: RowTable, row_size: int) -> tuple:
+    def _access(table: RowTable | ClassTable) -> tuple:
         read, write = paddle.static.Program(), paddle.static.Program()
         with static.building(read, paddle.static.Program()):
             value = table.in_current_program().read(paddle.static.data("index", [-1], "int64"))
         with static.building(write, paddle.static.Program()):
             index = paddle.static.data("index", [-1], "int64")
-            table.in_current_program().write(index, paddle.static.data("rows", [-1, row_size], "float32"))
+            table.in_current_program().write(index, paddle.static.data("rows", [-1, table.width], table.dtype))
         return read, write, value
 
     @staticmethod

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from plsc import checkpoint
+from plsc.classifiers.hard_negatives import COUNT
 from plsc.config import OPTIONS
-from plsc.engine.program.build import TrainProgram
+from plsc.engine.program.programs import TrainProgram
 from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run
 from plsc.errors import ConfigError, DataError
@@ -51,6 +52,25 @@ def log_repeated_steps(run: Run, program: TrainProgram) -> None:
             f"{10 / program.spec.sample_ratio:,.0f} passes over the sampled classes in each step; "
             "class_optimizer.name: momentum makes up for them in one"
         )
+
+
+def log_hard_negatives(run: Run, program: TrainProgram) -> None:
+    """How much of the sample they can be: a small batch does not name as many as the share allows."""
+    if program.hard is None:
+        if program.spec.hard_negative_share > 0.0:
+            run.log.info(
+                f"classifier.hard_negative_share={program.spec.hard_negative_share}: there are none, as it is less "
+                f"than one of the {program.shard.num_sample:,} classes that a rank samples"
+            )
+        return
+    batch, shard = run.config.train_batch_size * run.env.world_size, program.shard
+    named = batch * COUNT
+    few = named < program.hard.num_hard * shard.world_size
+    short = f"; a global batch of {batch:,} names at most {named:,}, over all ranks" if few else ""
+    run.log.info(
+        f"classifier.hard_negative_share={program.spec.hard_negative_share}: up to {program.hard.num_hard:,} of the "
+        f"{shard.num_sample:,} classes that a rank samples are hard negatives{short}"
+    )
 
 
 def require_same_data(run: Run, data) -> None:

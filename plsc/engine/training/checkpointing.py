@@ -8,10 +8,11 @@ from typing import Any
 import paddle
 
 from plsc import checkpoint
-from plsc.checkpoint import Manifest
+from plsc.checkpoint import Manifest, TensorSpec
 from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.pending_rows import MOMENTUM, describe_optimizer
 from plsc.classifiers import ClassifierSpec
+from plsc.classifiers.hard_negatives import NEAREST
 from plsc.config.format_value import format_value
 from plsc.data import difference
 from plsc.data.record import moved_classes
@@ -147,13 +148,17 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
 
     def fill() -> None:
         specs = [spec for spec in session.replicated_specs() if averaged or spec.name not in averages]
-        checkpoint.check_fits(path, manifest, checkpoint.Expected(replicated=specs, shard=session.tensors()))
+        own = session.tensors()
+        expected = checkpoint.Expected(replicated=specs, shard=own, optional=[NEAREST])
+        checkpoint.check_fits(path, manifest, expected)
+        known = [spec.name for spec in own if spec.name != NEAREST or _keeps_nearest(own, manifest)]
         shard = session.program.shard
         session.load_replicated(checkpoint.read_replicated(path, manifest))
         mine = shard.first, shard.first + shard.num_local
         # pending rows stay pending until they would have been brought up to date in the run that saved them
         waits = _can_resume_history(session.history, manifest)
-        session.load_rows(checkpoint.read_rows(path, manifest, *mine, checkpoint.ReadOptions(stored=waits)))
+        options = checkpoint.ReadOptions([*known, checkpoint.TOUCHED], stored=waits)
+        session.load_rows(checkpoint.read_rows(path, manifest, *mine, options))
         if waits:
             session.history.resume(checkpoint.read_window(path, manifest))
 
@@ -161,6 +166,8 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
     if averages and not averaged:
         begin_averages(session)
         run.log.info(f"{path} has no averaged weights: they begin with its weights, ema.decay={run.config.ema.decay}")
+    if session.program.hard is not None and not _keeps_nearest(session.tensors(), manifest):
+        run.log.info(f"{path} has no hard negatives: they are collected from here on")
     scheduler = user_scheduler(run)
     if scheduler is not None and manifest.lr_state:
         scheduler.set_state_dict(dict(manifest.lr_state))
@@ -190,6 +197,11 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
             f"{path} was trained with data.shuffle_window={saved_window}, this run continues with "
             f"{run.config.data.shuffle_window}: in this epoch some images come twice and others not at all"
         )
+
+
+def _keeps_nearest(own: list[TensorSpec], manifest: Manifest) -> bool:
+    """Whether the checkpoint has the run's table of hard negatives."""
+    return any(spec.name == NEAREST and spec.with_rows(manifest.num_classes) in manifest.shard_tensors for spec in own)
 
 
 def _sampler(section: Mapping[str, Any]) -> str:

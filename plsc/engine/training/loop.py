@@ -31,6 +31,7 @@ from plsc.engine.training import checkpointing
 from plsc.engine.training.before import (
     log_classes_without_images,
     log_frozen,
+    log_hard_negatives,
     log_repeated_steps,
     log_which_weights,
     require_embedding_size,
@@ -90,6 +91,7 @@ def train(run: Run) -> Result:
     program = build_train(config, run.user_objects, run.env, run.seed)
     consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
     log_repeated_steps(run, program)
+    log_hard_negatives(run, program)
     log_which_weights(run)
     if line := program.spec.without_kernel(run.env):
         run.log.info(line)
