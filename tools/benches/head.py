@@ -25,6 +25,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--storage", nargs="+", default=types[:1], choices=types, help="of weight and momentum")
     command.add_argument("--compiled", nargs="+", default=["yes"], choices=["yes", "no"], help="sampled rows by PLSC's "
                          "operations in C++, or by Paddle's")  # fmt: skip
+    command.add_argument("--hard", nargs="+", type=float, default=[0.0], metavar="SHARE", help="of hard negatives")
     command.add_argument("--batch", type=int, default=64, help="images of a step")
     command.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
     command.add_argument("--parts", action="store_true", help="split the time")
@@ -33,9 +34,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def cases(options: argparse.Namespace) -> list[dict]:
     kinds = [
-        {"kernels": "plsc", "storage": storage, "compiled": compiled == "yes"}
+        {"kernels": "plsc", "storage": storage, "compiled": compiled == "yes", "hard": hard}
         for storage in options.storage
         for compiled in options.compiled
+        for hard in options.hard
     ]
     if options.torch:
         kinds += [{"kernels": kernels, "with": options.torch} for kernels in ("torch", "torch tuned")]
@@ -108,8 +110,9 @@ class HeadBench:
 
         self.case, self.env = case, Environment()
         self.spec = ClassifierSpec(
-            case["classes"], EMBEDDING, sample_ratio=case["ratio"], storage=case["storage"], compiled=case["compiled"]
-        )
+            case["classes"], EMBEDDING, sample_ratio=case["ratio"], storage=case["storage"], compiled=case["compiled"],
+            hard_negative_share=case["hard"],
+        )  # fmt: skip
         self.shard = Shard.of(self.spec, self.env)
         self.optimizer = Momentum(0.9)
         self.history, self.rng = RowHistory(self.optimizer, DECAY), np.random.default_rng(0)
@@ -141,13 +144,15 @@ class HeadBench:
 
     def _until(self, part: str, feature, label, rows, step, rate) -> list:
         from plsc.classifiers import StepContext, classify
+        from plsc.classifiers.hard_negatives import HardNegatives
         from plsc.classifiers.loss_terms import LossTerms
         from plsc.classifiers.plain_head import PlainHead
         from plsc.classifiers.step import sample
         from plsc.rows.blocks import BLOCK_ROWS, RowBlocks
         from plsc.rows.optimizer import Update
 
-        context = StepContext(self.spec, self.shard, self.env, step, block_rows=BLOCK_ROWS)
+        hard = HardNegatives.create(self.spec, self.shard, self.env)
+        context = StepContext(self.spec, self.shard, self.env, step, block_rows=BLOCK_ROWS, hard=hard)
         if part in ("backward", "update"):
             move = rows.mover(Update(self.optimizer, rate, DECAY)) if part == "update" else None
             output = classify(feature, label, rows, replace(context, move=move))
@@ -158,7 +163,8 @@ class HeadBench:
         blocks = RowBlocks(index, self.shard.num_sample, BLOCK_ROWS)
         if part == "gather":
             return blocks.for_each_piece(lambda piece, total: [total + rows.fetch(piece)[0, :1]], [rate * 0.0])
-        return PlainHead(feature, blocks, rows, position, LossTerms(self.spec, self.env)).forward()
+        sums, _ = PlainHead(feature, blocks, rows, position, LossTerms(self.spec, self.env)).forward()
+        return [sums.max, sums.exp_sum, sums.target_cosine]
 
     def time(self, programs: dict[str, tuple], steps: int) -> dict[str, float]:
         """Median seconds of each program, run in turns; two runs of each are not counted."""
