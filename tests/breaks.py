@@ -33,8 +33,8 @@ BREAKS = {
         ("tests/dist/test_classifier.py", "-k", "2-"),
     ),
     "sampling": Break(
-        "plsc/classifiers/sampling.py", "counts = paddle.concat([is_first, drawn < num_local])",
-        "counts = paddle.concat([is_first, drawn <= num_local])", ("tests/classifiers/test_sampling.py",),
+        "plsc/classifiers/sampling.py", "counts = paddle.concat([is_first, *is_taken, drawn < num_local])",
+        "counts = paddle.concat([is_first, *is_taken, drawn <= num_local])", ("tests/classifiers/test_sampling.py",),
     ),
     "shards": Break(
         "plsc/parallel/shards.py", "return class_id // width", "return class_id * world_size // num_classes",
