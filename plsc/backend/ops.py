@@ -4,6 +4,9 @@ without a copy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import paddle
 
 from plsc.backend import private
@@ -114,6 +117,33 @@ def descend_(parameter, gradient, learning_rate):
     return parameter
 
 
+def check_finite_and_unscale_(values: list, scale) -> tuple[list, Any]:
+    """(``values`` / ``scale``, [1] bool: one of them is inf or NaN), in place; one operation for all of them.
+
+    Where the second is True, the first may be anything. The kernels multiply by 1 / scale.
+    """
+    if is_pir():
+        return private.fast_or_public(
+            "_C_ops.check_finite_and_unscale_", (values, scale),
+            lambda: ([value / scale for value in values], _any_not_finite(values)),
+        )  # fmt: skip
+    found = new_value("check_finite_and_unscale", "bool")
+    append_op("check_finite_and_unscale", {"X": values, "Scale": scale}, {"Out": values, "FoundInfinite": found}, {})
+    return values, found
+
+
+def append_unless(condition, body: Callable[[], None]) -> None:
+    """Append what ``body()`` appends, in a branch that is taken where ``condition`` [1] bool is False; None: always
+    there, without a branch. ``body`` must not create variables that outlive the step.
+
+    On GPUs the host waits for ``condition``.
+    """
+    if condition is None:
+        body()
+    else:
+        paddle.static.nn.cond(paddle.logical_not(condition), body, None)
+
+
 def apply_gradients(optimizer, pairs: list) -> None:
     """Append the update of a user's optimizer for (parameter, gradient) pairs.
 
@@ -179,6 +209,11 @@ def _put(target, value):
     Not by ``paddle.assign(value, output=target)``, for which Paddle 3 computes wrong gradients (see autodiff).
     """
     return paddle.static.setitem(target, (slice(None),), value)
+
+
+def _any_not_finite(values: list):
+    finite = [paddle.reshape(paddle.all(paddle.isfinite(value)), [1]) for value in values]
+    return paddle.logical_not(paddle.all(paddle.concat(finite), keepdim=True))
 
 
 def _put_half_rows(table, index, rows) -> None:

@@ -13,17 +13,18 @@ import paddle
 from plsc.backend import ops, static
 
 
-def append_averages(values: dict, step, decay: float, warmup: bool, found=None) -> None:
-    """Append the average of each of ``values`` {name of the average: float32 value}, after the value's update.
+def create_averages(names: list[str], values: list) -> list:
+    """The averages of ``values``: states that begin at 0 and have to be set to their weights."""
+    return [static.create_state(name, list(value.shape), "float32") for name, value in zip(names, values)]
 
-    ``step`` [1] int64: the number of this step, from 1. ``found`` [1] bool or None: if True, no average changes.
-    Averages are states that begin at 0 and have to be set to their weights.
+
+def append_averages(averages: list, values: list, step, decay: float, warmup: bool) -> None:
+    """Append the next value of each of ``averages``, after the update of its float32 value.
+
+    ``step`` [1] int64: the number of this step, from 1.
     """
     rate = paddle.full([1], 1.0 - decay, "float32")  # 1 - d, without the rounding of 1 - (1 + t) / (10 + t)
     if warmup:
         rate = paddle.maximum(rate, 9.0 / (10.0 + paddle.cast(step, "float32")))
-    if found is not None:
-        rate = paddle.where(found, paddle.zeros_like(rate), rate)
-    for name, value in values.items():
-        average = static.create_state(name, list(value.shape), "float32")
+    for average, value in zip(averages, values):
         ops.descend_(average, average - value, rate)

@@ -7,12 +7,13 @@ any, the step is skipped on all ranks: it changes no weight.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import paddle
 
-from plsc.backend import collectives, static
+from plsc.backend import collectives, ops, static
+from plsc.optim.gradients import Buckets
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,17 @@ class LossScaling:
         return [self.scale.name, self.good.name, self.bad.name]
 
 
-def any_not_finite(replicated: list, sharded, world_size: int):
-    """[1] bool, the same on every rank: whether a gradient of any rank is inf or NaN.
+def unscale(replicated: Buckets, sharded, scale, world_size: int) -> tuple[Buckets, Any]:
+    """(``replicated`` / ``scale``, found [1] bool, the same on every rank: a gradient of any rank is inf or NaN).
 
-    ``replicated``: the backbone's gradients; ``sharded``: those of the rows, plsc.rows.gradients.RowGradients.
+    ``replicated``: the backbone's gradients, which must have no other reader; ``sharded``: those of the rows,
+    plsc.rows.gradients.RowGradients, which are not scaled.
     """
     total = sharded.sum(_not_finite)
-    for gradient in replicated:
-        total = total + _not_finite(gradient)
-    return collectives.all_reduce(total, world_size, collectives.MAX) > 0.0
+    if replicated.values:
+        values, found = ops.check_finite_and_unscale_(replicated.values, scale)
+        replicated, total = replace(replicated, values=values), total + paddle.cast(found, "float32")
+    return replicated, collectives.all_reduce(total, world_size, collectives.MAX) > 0.0
 
 
 def _not_finite(gradient):

@@ -127,7 +127,7 @@ class SampledMomentumRows(SampledRows):
 
 def apply_momentum(rows: OptimizedRows, weight, velocity, gradient, update: Update) -> tuple:
     """(weight, velocity) of up-to-date rows [R, row size] after one step, in place."""
-    return update.optimizer.apply_(weight, velocity, gradient, rows.make_step(update), update.found_inf)
+    return update.optimizer.apply_(weight, velocity, gradient, rows.make_step(update))
 
 
 class StaleRows:

@@ -122,20 +122,13 @@ class RowOptimizer(abc.ABC):
 
     # --- optional, for speed: the same results in another way ---
 
-    def update_(self, weight, slots: tuple, gradient, step: Step, found_inf=None) -> None:
-        """Append one step to the program being built; it changes the variables ``weight`` and ``slots`` in place.
-        ``found_inf`` [1] bool or None: if True, nothing changes."""
+    def update_(self, weight, slots: tuple, gradient, step: Step) -> None:
+        """Append one step to the program being built; it changes the variables ``weight`` and ``slots`` in place."""
         import paddle
 
-        for target, value in zip((weight, *slots), self.step_unless(found_inf, weight, slots, gradient, step)):
-            paddle.assign(value, output=target)
-
-    def step_unless(self, found_inf, weight, slots: tuple, gradient, step: Step) -> list:
-        """[weight, *slots] after one step, or unchanged where ``found_inf`` [1] bool is True (None: never)."""
-        from plsc.rows.skipped import keep_if_skipped
-
         new_weight, new_slots = self.step(weight, slots, gradient, step)
-        return [keep_if_skipped(found_inf, old, new) for old, new in zip((weight, *slots), (new_weight, *new_slots))]
+        for target, value in zip((weight, *slots), (new_weight, *new_slots)):
+            paddle.assign(value, output=target)
 
     for_rows: ClassVar[bool] = True  # False: a formula of the whole parameter, for the backbone only
     pairs_rows: ClassVar[bool] = False  # True: sampled rows may use the layout of plsc.rows.row_kernels
@@ -150,25 +143,15 @@ class RowOptimizer(abc.ABC):
 class Update:
     """One step of an optimizer in the program being built, for the backbone and for the rows.
 
-    ``learning_rate`` [1] float32; ``weight_decay``: the setting; ``numbers`` [1] each; ``found_inf`` [1] bool or None:
-    if True, no weight changes. ``decay_vectors``: parameters of one dimension decay as well.
+    ``learning_rate`` [1] float32; ``weight_decay``: the setting; ``numbers`` [1] each. ``decay_vectors``: parameters of
+    one dimension decay as well.
     """
 
     optimizer: RowOptimizer
     learning_rate: Any
     weight_decay: float
     numbers: tuple = ()
-    found_inf: Any = None
     decay_vectors: bool = True
-
-    @property
-    def rate(self):
-        """The learning rate, 0 in a skipped step."""
-        import paddle
-
-        if self.found_inf is None:
-            return self.learning_rate
-        return paddle.where(self.found_inf, paddle.zeros_like(self.learning_rate), self.learning_rate)
 
 
 def register_optimizer(name: str, *, source: str = "") -> Callable:

@@ -33,7 +33,7 @@ class PaddleOptimizerRows(ShardRows):
         program = paddle.static.default_main_program()
         index = gradients.blocks.index
         piece = gradients.blocks.only_piece
-        (gradient,) = zero_if_skipped(found_inf, [gradients.compute(piece, self.fetch(piece))])
+        gradient = zero_if_skipped(found_inf, gradients.compute(piece, self.fetch(piece)))
         if index is not None:
             gradient = paddle.scatter(paddle.zeros(self.spec.shape, "float32"), index, gradient)
         before = set(static.persistables(program))

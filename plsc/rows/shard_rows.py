@@ -172,8 +172,8 @@ class OptimizedRows(ShardRows):
 
     def _move(self, piece: RowPiece, gradient, update: Update) -> None:
         weight, slots = self._values(piece)
-        step = self.make_step(update)
-        self._write(piece, *self.optimizer.step_unless(update.found_inf, weight, slots, gradient, step))
+        weight, slots = self.optimizer.step(weight, slots, gradient, self.make_step(update))
+        self._write(piece, weight, *slots)
 
     def _values(self, piece: RowPiece) -> tuple:
         """(weight, slots) of up-to-date rows."""
@@ -187,7 +187,7 @@ class OptimizedRows(ShardRows):
         return Step(self._learning_rate(update), self.weight_decay, update.numbers, paddle)
 
     def _learning_rate(self, update: Update):
-        return update.rate if self.lr_factor == 1.0 else update.rate * self.lr_factor
+        return update.learning_rate if self.lr_factor == 1.0 else update.learning_rate * self.lr_factor
 
     def _create_slot(self, slot: Slot) -> RowTable:
         storage = self.spec.storage if slot.follows_storage else FLOAT32

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import paddle
 
-from plsc.backend import collectives
-from plsc.rows import momentum_rows, shard_rows, skipped
+from plsc.backend import collectives, ops
+from plsc.optim.gradients import Buckets
+from plsc.rows import momentum_rows, shard_rows
 from plsc.rows.blocks import RowBlock
 
 
@@ -20,14 +21,14 @@ def around(module, name: str, change):
 def scaled_backbone(original):
     def changed(*arguments):
         whole, means = original(*arguments)
-        return [gradient * (1.0 / arguments[2]) for gradient in whole], means
+        return whole.map(lambda gradients: gradients * (1.0 / arguments[2])), means
 
     return changed
 
 
 def one_sum_each(original):
     return lambda own, statistics, world_size, *_: (
-        [collectives.all_reduce(gradient, world_size) for gradient in own],
+        Buckets.of_one_each([collectives.all_reduce(gradient, world_size) for gradient in own]),
         [collectives.all_reduce(value, world_size) / world_size for value in statistics],
     )
 
@@ -35,16 +36,17 @@ def one_sum_each(original):
 def one_left_out(original):
     def changed(own, *arguments):
         whole, means = original(own[1:], *arguments)
-        return [own[0], *whole], means
+        return Buckets.of_one_each([own[0], *whole.apart()]), means
 
     return changed
 
 
 def twins_swapped(original):
     def changed(*arguments):
-        whole, means = original(*arguments)
+        buckets, means = original(*arguments)
+        whole = buckets.apart()
         whole[1], whole[2] = whole[2], whole[1]  # the scale and shift of the first normalisation
-        return whole, means
+        return Buckets.of_one_each(whole), means
 
     return changed
 
@@ -156,20 +158,17 @@ def written(change):
     return around(shard_rows, "make_writer", of)
 
 
-def kept(of_rows, change):
-    """In a skipped step the rows, or else the backbone, get the gradient that ``change`` makes in place of the one that
-    keeps the velocity: change(original, gradient, weight, velocity, found, momentum, weight_decay)."""
+def without_branch(original):
+    return lambda condition, body: body()
 
-    def of(original):
-        def changed(gradient, weight, *others):
-            is_row = not weight.persistable or weight.name.startswith("dist@")
-            if is_row == of_rows:
-                return change(original, gradient, weight, *others)
-            return original(gradient, weight, *others)
 
-        return changed
+def where_skipped(original):
+    return lambda condition, body: original(condition if condition is None else paddle.logical_not(condition), body)
 
-    return around(skipped, "gradient_that_keeps_velocity", of)
+
+def scale_in_branch(original):
+    """The loss scale moves in good steps only."""
+    return lambda state, found, options: ops.append_unless(found, lambda: original(state, found, options))
 
 
 def moved_twice(original):
@@ -200,16 +199,24 @@ def labels_of_one_rank(original):
 
 
 def decision_of_one_rank(original):
-    def changed(replicated, sharded, world_size):
-        original(replicated, sharded, world_size)
-        return original(replicated, sharded, 1)
+    def changed(replicated, sharded, scale, world_size):
+        total, _ = original(replicated, sharded, scale, world_size)
+        return total, original(replicated, sharded, scale, 1)[1]
+
+    return changed
+
+
+def each_by_itself(original):
+    def changed(replicated, sharded, scale, world_size):
+        _, found = original(replicated, sharded, scale, world_size)
+        return Buckets.of_one_each([gradient / scale for gradient in replicated.apart()]), found
 
     return changed
 
 
 def rows_not_examined(original):
     nothing = SimpleNamespace(sum=lambda measure: paddle.zeros([1], "float32"))
-    return lambda replicated, sharded, world_size: original(replicated, nothing, world_size)
+    return lambda replicated, sharded, *others: original(replicated, nothing, *others)
 
 
 def rows_not_in_norm(original):
@@ -222,7 +229,7 @@ def rows_not_in_norm(original):
 
 def norm_without_last(original):
     def changed(replicated, sharded, limit, shard_world):
-        most, sharded = original(replicated[:-1], sharded, limit, shard_world)
-        return [*most, replicated[-1]], sharded
+        most, sharded = original(replace(replicated, values=replicated.values[:-1]), sharded, limit, shard_world)
+        return replace(most, values=[*most.values, replicated.values[-1]]), sharded
 
     return changed

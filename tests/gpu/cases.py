@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
@@ -39,6 +39,10 @@ class Case:
     @property
     def shard_world(self) -> int:
         return WORLD if self.model_parallel else 1
+
+    @property
+    def in_float32(self) -> Case:
+        return replace(self, half=False)
 
     def __str__(self) -> str:
         parts = [f"rank{self.rank}", "sampled" if self.sampled else "full", self.loss_type]

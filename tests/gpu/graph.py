@@ -22,6 +22,7 @@ class Op:
     inputs: dict
     outputs: dict
     desc: Any
+    branch: int | None = None  # the index of the operation that decides whether this one runs
 
     def attr(self, name: str):
         return self.desc.attr(name)
@@ -44,23 +45,43 @@ class Op:
 
 
 class Graph:
-    """The operations of the one block of ``program``."""
+    """The operations of ``program``, those of a branch in the place behind the operation that decides on it."""
 
     def __init__(self, program):
-        assert program.num_blocks == 1, "the program has sub-blocks"
         self.block = program.global_block()
-        self.ops = [self._read(index, op) for index, op in enumerate(self.block.ops)]
+        self.ops: list[Op] = []
+        for op in self.block.ops:
+            self.ops.append(self._read(len(self.ops), op))
+            if op.has_attr("sub_block"):
+                assert op.type == "conditional_block", "the program has loops"
+                self._read_branch(program.block(op._block_attr_id("sub_block")))
+        self._branches = program.blocks[1:]
         self._writers: dict[str, list[int]] = {}
         for op in self.ops:
             for name in op.writes:
                 self._writers.setdefault(name, []).append(op.index)
         self._sources = [{w.index for w in (self.writer(name, op) for name in op.reads) if w} for op in self.ops]
 
+    def _read_branch(self, block) -> None:
+        decides = self.ops[-1].index
+        for op in block.ops:
+            assert not op.has_attr("sub_block"), "a branch in a branch"
+            self.ops.append(self._read(len(self.ops), op, decides))
+
     @staticmethod
-    def _read(index: int, op) -> Op:
-        inputs = {slot: list(op.input(slot)) for slot in op.input_names if op.input(slot)}
-        outputs = {slot: list(op.output(slot)) for slot in op.output_names if op.output(slot)}
-        return Op(index, op.type, inputs, outputs, op)
+    def _read(index: int, op, branch: int | None = None) -> Op:
+        """What a branch as a whole reads and writes is what its operations do."""
+        is_branch = op.type == "conditional_block"
+        slots = ["Cond"] if is_branch else op.input_names
+        inputs = {slot: list(op.input(slot)) for slot in slots if op.input(slot)}
+        outputs = {slot: list(op.output(slot)) for slot in op.output_names if op.output(slot) and not is_branch}
+        return Op(index, op.type, inputs, outputs, op, branch)
+
+    def var(self, name: str):
+        """The variable ``name`` of the program, or of its branches."""
+        found = [block.vars[name] for block in (self.block, *self._branches) if name in block.vars]
+        assert len({value.block.idx for value in found}) == 1, f"{len(found)} variables {name}"
+        return found[0]
 
     def of_kind(self, *kinds: str) -> list[Op]:
         return [op for op in self.ops if op.kind in kinds]
@@ -74,10 +95,10 @@ class Graph:
         return [op for op in self.ops if op.kind.startswith(COLLECTIVES)]
 
     def shape(self, name: str) -> list[int]:
-        return list(self.block.var(name).shape)
+        return list(self.var(name).shape)
 
     def dtype(self, name: str) -> str:
-        return str(self.block.var(name).dtype).rsplit(".", 1)[-1]
+        return str(self.var(name).dtype).rsplit(".", 1)[-1]
 
     def writer(self, name: str, before: Op) -> Op | None:
         """The operation whose output ``before`` reads as ``name``; None for feeds and what earlier steps left."""
@@ -122,7 +143,7 @@ class Graph:
     def _before_cast(self, name: str, reader: Op) -> str:
         """What a half-precision copy was made of: the gradient of the copy is cast and is that of the original."""
         op = self.writer(name, reader)
-        if op is not None and op.kind == "cast" and self.block.var(op.input("X")).persistable:
+        if op is not None and op.kind == "cast" and self.var(op.input("X")).persistable:
             return op.input("X")
         return name
 
@@ -142,6 +163,7 @@ class Chain:
 # which input of an operation is the gradient that it changes, the others being factors and conditions
 MAIN_INPUT = {"elementwise_mul": "X", "elementwise_div": "X", "scale": "X", "where": "Y", "cast": "X", "reshape2": "X",
               "c_allreduce_sum": "X", "assign": "X", "clip": "X"}  # fmt: skip
+IN_PLACE_LISTS = {"check_finite_and_unscale": ("X", "Out")}  # of several gradients each
 
 
 def follow_back(graph: Graph, name: str, reader: Op, until) -> Chain:
@@ -152,8 +174,12 @@ def follow_back(graph: Graph, name: str, reader: Op, until) -> Chain:
         assert op is not None, f"{name} is read by {reader.kind} and comes from nowhere"
         if until(op):
             return Chain(op, name, factors[::-1])
-        assert op.kind in MAIN_INPUT, f"{op.kind} between a gradient and {reader.kind}"
+        assert op.kind in MAIN_INPUT or op.kind in IN_PLACE_LISTS, f"{op.kind} between a gradient and {reader.kind}"
         if op.kind not in PASSES_GRADIENTS:
             factors.append(op)
-        name = op.input(MAIN_INPUT[op.kind])
+        if op.kind in IN_PLACE_LISTS:
+            read, made = IN_PLACE_LISTS[op.kind]
+            name = op.inputs[read][op.outputs[made].index(name)]
+        else:
+            name = op.input(MAIN_INPUT[op.kind])
         op = graph.writer(name, op)

@@ -10,9 +10,9 @@ import pytest
 
 from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import gpu_head, sampling, step
-from plsc.engine.program import build, gradients
+from plsc.engine.program import build, gradients, update
 from plsc.optim import gradients as buckets
-from plsc.rows import momentum_rows, optimizer, shard_rows
+from plsc.rows import momentum_rows, shard_rows
 from plsc.rows.optimizers.momentum import Momentum
 from tests.gpu import half_checks, head_checks, update_checks
 from tests.gpu.breaking import (
@@ -23,8 +23,8 @@ from tests.gpu.breaking import (
     by_another_table,
     decision_of_one_rank,
     densely,
+    each_by_itself,
     in_context,
-    kept,
     labels_of_one_rank,
     moved,
     moved_twice,
@@ -36,11 +36,14 @@ from tests.gpu.breaking import (
     rows_not_examined,
     rows_not_in_norm,
     rows_not_summed,
+    scale_in_branch,
     scaled_backbone,
     scatter_by_copy,
     summed_elsewhere,
     taken_apart_at_once,
     twins_swapped,
+    where_skipped,
+    without_branch,
     written,
 )
 from tests.gpu.cases import WORLD, Built, Case, built
@@ -101,7 +104,7 @@ BREAKS = {
     "two gradients swapped": (
         PLAIN, around(gradients, "all_reduce_in_buckets", twins_swapped), U.check_each_parameter_gets_its_own_gradient),
     "a parameter without update": (
-        PLAIN, around(build, "update_parameters", lambda f: lambda p, g, o: f(p[:-1], g[:-1], o)),
+        PLAIN, around(update, "update_parameters", lambda f: lambda p, s, g, o: f(p[:-1], s[:-1], g[:-1], o)),
         U.check_each_parameter_gets_its_own_gradient),
     "the rows' gradient summed over ranks": (
         FULL, around(build, "classify", rows_changed(lambda g: collectives.all_reduce(g, WORLD))),
@@ -168,27 +171,21 @@ BREAKS = {
         HALF, around(gpu_head, "gpu_head", rows_changed(before_division)),
         F.check_every_gradient_is_unscaled_and_examined),
     "rows' gradient not examined": (
-        HALF, around(gradients, "any_not_finite", rows_not_examined),
+        HALF, around(gradients, "unscale", rows_not_examined),
         F.check_every_gradient_is_unscaled_and_examined),
     "nobody asks the other ranks": (
-        HALF, around(gradients, "any_not_finite", lambda f: lambda r, s, world_size: f(r, s, 1)),
+        HALF, around(gradients, "unscale", lambda f: lambda r, s, scale, world_size: f(r, s, scale, 1)),
         F.check_every_gradient_is_unscaled_and_examined),
     "each rank decides alone": (
-        HALF, around(gradients, "any_not_finite", decision_of_one_rank), F.check_found_is_one_decision),
-    "the backbone moves in a skipped step": (
-        HALF, kept(False, lambda f, gradient, *a: gradient),
-        F.check_found_is_one_decision),
-    "the rows move in a skipped step": (
-        HALF, kept(True, lambda f, gradient, *a: gradient),
-        F.check_found_is_one_decision),
-    "decay in a skipped step": (
-        HALF, kept(True, lambda f, *a: f(*a[:-1], 0.0)), F.check_found_is_one_decision),
-    "the velocity of another moment": (
-        HALF, kept(True, lambda f, g, w, v, *a: f(g, w, v * 1.0, *a)),
-        F.check_found_is_one_decision),
-    "the rate of a skipped step": (
-        HALF, lambda patch: patch.setattr(optimizer.Update, "rate", property(lambda self: self.learning_rate)),
-        F.check_found_is_one_decision),
+        HALF, around(gradients, "unscale", decision_of_one_rank), F.check_found_is_one_decision),
+    "all moves in a skipped step": (
+        HALF, around(ops, "append_unless", without_branch), F.check_found_is_one_decision),
+    "all moves in a skipped step only": (
+        HALF, around(ops, "append_unless", where_skipped), F.check_found_is_one_decision),
+    "the loss scale never falls": (
+        HALF, around(build, "update_scale", scale_in_branch), F.check_found_is_one_decision),
+    "each gradient unscaled by itself": (
+        HALF, around(gradients, "unscale", each_by_itself), F.check_costs_a_few_operations),
     "the loss is not scaled": (
         HALF, around(gpu_head, "gpu_head", in_context(lambda one: replace(one, loss_scale=None))),
         H.check_loss_is_mean_over_global_batch),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tests.gpu.cases import Built
 from tests.gpu.graph import Chain, Op, follow_back
 
@@ -24,9 +26,27 @@ def carried_parameters(b: Built, op: Op) -> list[str]:
     return [name for name in found if name in b.backbone]
 
 
-def backbone_chain(b: Built, op: Op) -> Chain:
-    """From the momentum operation ``op`` of the backbone back to the pieces of the all-reduced buffer."""
-    return follow_back(b.graph, op.input("Grad"), op, lambda source: source.kind == "split")
+@dataclass(frozen=True)
+class Piece:
+    """A gradient of the backbone, from the sum over the ranks to its update: ``position`` in the buffer of the sum, and
+    the operations in between that change numbers."""
+
+    reduction: Op
+    position: int
+    factors: list
+
+
+def backbone_piece(b: Built, op: Op) -> Piece:
+    """What the momentum operation ``op`` of the backbone moves its parameter by."""
+    graph, apart = b.graph, follow_back(b.graph, op.input("Grad"), op, lambda source: source.kind == "split")
+    split = apart.source
+    position = split.outputs["Out"].index(apart.output)
+    buffer = follow_back(graph, split.input("X"), split, lambda source: source.kind in ("split", "c_allreduce_sum"))
+    reduction = buffer.source
+    if reduction.kind == "split":  # the last buffer ends with statistics
+        assert reduction.outputs["Out"].index(buffer.output) == 0
+        reduction = graph.writer(reduction.input("X"), reduction)
+    return Piece(reduction, position, buffer.factors + apart.factors)
 
 
 def rows_update(b: Built) -> Op:
@@ -50,7 +70,7 @@ def backbone_updates(b: Built) -> list[Op]:
 
 def state_scatters(b: Built) -> list[Op]:
     """The scatters that write a state; the sampling has one of its own, into a value of the step."""
-    return [op for op in b.graph.of_kind("scatter") if b.graph.block.var(op.output("Out")).persistable]
+    return [op for op in b.graph.of_kind("scatter") if b.graph.var(op.output("Out")).persistable]
 
 
 def row_reads(b: Built, table: str) -> list[tuple[Op, str]]:

@@ -12,8 +12,7 @@ from typing import Any
 import paddle
 
 from plsc.backend import collectives, half_precision, ops, static
-from plsc.checkpoint import average_name
-from plsc.classifiers import ClassifierSpec, Shard, StepContext, StepOutput, classify
+from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify
 from plsc.classifiers.distillation import add_teacher
 from plsc.classifiers.hard_negatives import HardNegatives
 from plsc.classifiers.initializer import ShardInitializer, bias_value, default_distribution, distribution_of
@@ -25,22 +24,20 @@ from plsc.engine.program.gradients import Gradients, Reduction
 from plsc.engine.program.optimizers import Optimizers, Updates
 from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.program.recomputing import recompute_backbone
-from plsc.engine.program.variables import Role, Variable, variables
+from plsc.engine.program.update import StepEnd, append_update
+from plsc.engine.program.variables import Role, variables
 from plsc.errors import ConfigError
 from plsc.models import build_feature, build_model
 from plsc.models.base_model import BaseModel
 from plsc.models.stages import Stages, StageSettings
-from plsc.optim.average import append_averages
 from plsc.optim.gradients import BUCKET_BYTES
 from plsc.optim.loss_scaling import LossScaling, update_scale
-from plsc.optim.parameters import update_parameters
 from plsc.parallel.environment import Environment
 from plsc.rows import row_kernels
 from plsc.rows.blocks import BLOCK_ROWS
 from plsc.rows.optimizer import RowOptimizer
 from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
-from plsc.rows.skipped import zero_if_skipped
 from plsc.rows.storage import FLOAT32
 
 TEACHER = "teacher"  # the input with the embeddings of the model that the features follow
@@ -135,9 +132,8 @@ def build_train(
         moving = {name: value for name, value in backbone.items() if name not in stages.frozen}
         gradients = Gradients.build(feature, output, moving, feeds["stop"], scaling, reduction)
         recompute_backbone(main, stages.boundaries, feature, config, env)
-        optimizer_states = _append_update(user_objects, gradients, rows, updates)
-        averages = _append_averages(config, moving, step, gradients.found)
-        loss_states = _append_loss_states(output, gradients.found)
+        end = StepEnd(config, user_objects, moving, rows, updates, step)
+        changed = append_update(gradients, output, end)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
             update_scale(scaling, gradients.found, config.mixed_precision)
     fetches = {"loss": output.loss, "stop": gradients.stop, **output.accuracy, **rows.counts}
@@ -145,15 +141,14 @@ def build_train(
         fetches["skipped"] = gradients.found
     replicated = [
         *variables(Role.BACKBONE, backbone), *variables(Role.STEP, [step.name]),
-        *variables(Role.LOSS_SCALING, [] if scaling is None else scaling.names()), *optimizer_states,
-        *variables(Role.LOSS, loss_states), *variables(Role.AVERAGE, averages.values()),
+        *variables(Role.LOSS_SCALING, [] if scaling is None else scaling.names()), *changed.variables,
     ]  # fmt: skip
     feeds.update(rows.feeds)
     parameters = gradients.parameters
     count = updates.count.name if updates is not None and updates.count is not None else None
     return TrainProgram(
         main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizers, count,
-        frozenset(stages.frozen), averages, hard,
+        frozenset(stages.frozen), changed.averages, hard,
     )  # fmt: skip
 
 
@@ -215,48 +210,6 @@ def _can_update_in_backward(config: Config, env: Environment) -> bool:
     """True where a row can be updated before the gradients of all other rows are known, on all ranks."""
     summed = env.world_size > 1 and not config.classifier.model_parallel
     return not (summed or config.mixed_precision.enabled or config.grad_clip_norm is not None)
-
-
-def _append_update(user_objects: UserObjects, gradients, rows, updates: Updates | None) -> list[Variable]:
-    """Append the update of backbone and rows; returns the replicated states that it creates."""
-    main = paddle.static.default_main_program()
-    for target, mean in zip(gradients.statistics, gradients.mean_statistics):
-        if target is not mean:
-            paddle.assign(mean, output=target)
-    if updates is not None:
-        found = gradients.found
-        if gradients.rows is not None:
-            rows.update(gradients.rows, replace(updates.rows, found_inf=found))
-        update = replace(updates.backbone, found_inf=found)
-        states = update_parameters(gradients.parameters, gradients.replicated, update)
-        return variables(Role.OPTIMIZER, states + updates.count_step(found))
-    before = set(static.persistables(main))
-    replicated = zero_if_skipped(gradients.found, gradients.replicated)
-    ops.apply_gradients(user_objects.optimizer, list(zip(gradients.parameters, replicated)))
-    created = [name for name in static.persistables(main) if name not in before]
-    of_rows = rows.update_by(user_objects.optimizer, gradients.rows, gradients.found)
-    return variables(Role.OPTIMIZER, created) + [
-        Variable(name, Role.OPTIMIZER if stored is None else Role.CLASSES, stored or name)
-        for name, stored in of_rows.items()
-    ]
-
-
-def _append_averages(config: Config, backbone: dict[str, Any], step, found) -> dict[str, str]:
-    """Append the averages of the backbone's weights and statistics; see TrainProgram.averages."""
-    if config.ema.decay is None:
-        return {}
-    floats = [name for name, value in backbone.items() if static.is_trainable(value) or static.is_statistic(value)]
-    names = {name: average_name(name) for name in floats}
-    values = {average: backbone[name] for name, average in names.items()}
-    append_averages(values, step, config.ema.decay, config.ema.warmup, found)
-    return names
-
-
-def _append_loss_states(output: StepOutput, found) -> list[str]:
-    """Append the update of the loss's states, except in a skipped step (``found``); returns their names."""
-    for state, value in output.states:
-        paddle.assign(value if found is None else paddle.where(found, state, value), output=state)
-    return [state.name for state, _ in output.states]
 
 
 def build_eval(config: Config, user_objects: UserObjects, env: Environment, batch_size: int) -> EvalProgram:

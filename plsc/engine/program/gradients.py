@@ -8,8 +8,8 @@ from typing import Any
 from plsc.backend import autodiff, static
 from plsc.classifiers import StepOutput
 from plsc.errors import ConfigError
-from plsc.optim.gradients import BUCKET_BYTES, all_reduce_in_buckets, clip_by_global_norm
-from plsc.optim.loss_scaling import LossScaling, any_not_finite
+from plsc.optim.gradients import BUCKET_BYTES, Buckets, all_reduce_in_buckets, clip_by_global_norm
+from plsc.optim.loss_scaling import LossScaling, unscale
 from plsc.parallel.environment import Environment
 from plsc.rows.gradients import RowGradients
 
@@ -39,7 +39,7 @@ class Gradients:
     """
 
     parameters: list[Any]
-    replicated: list[Any]
+    replicated: Buckets
     rows: RowGradients | None
     statistics: list[Any]
     mean_statistics: list[Any]
@@ -71,12 +71,11 @@ class Gradients:
             )
         statistics = [value for value in backbone.values() if static.is_statistic(value)]
         replicated, (*means, stop) = all_reduce_in_buckets(
-            own, [*statistics, stop], env.world_size, env.on_gpu, reduction.bucket_bytes
+            own, [*statistics, stop], env.world_size, env.on_gpu, reduction.bucket_bytes, scaling is not None
         )
         rows, found = output.row_gradients, None
         if scaling is not None:
-            replicated = [gradient / scaling.scale for gradient in replicated]
-            found = any_not_finite(replicated, rows, env.world_size)
+            replicated, found = unscale(replicated, rows, scaling.scale, env.world_size)
         if reduction.clip_norm is not None:
             shard_world = env.world_size if reduction.model_parallel else 1
             replicated, rows = clip_by_global_norm(replicated, rows, reduction.clip_norm, shard_world)

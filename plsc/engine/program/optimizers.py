@@ -72,12 +72,7 @@ class Updates:
         )  # fmt: skip
         return cls(of_backbone, of_rows, feeds, count)
 
-    def count_step(self, found) -> list[str]:
-        """Increment the count, except in a skipped step (``found``); returns the names of its variables."""
-        if self.count is None:
-            return []
-        if found is None:
+    def count_step(self) -> None:
+        """Append the increment of the count."""
+        if self.count is not None:
             ops.increment_(self.count)
-        else:
-            paddle.assign(paddle.where(found, self.count, self.count + 1), output=self.count)
-        return [self.count.name]

@@ -55,20 +55,15 @@ class Momentum(RowOptimizer):
 
     # --- the same results in fewer passes ---
 
-    def update_(self, weight, slots: tuple, gradient, step: Step, found_inf=None) -> None:
+    def update_(self, weight, slots: tuple, gradient, step: Step) -> None:
         """See RowOptimizer.update_; one operation of Paddle."""
-        self.apply_(weight, slots[0], gradient, step, found_inf)
+        self.apply_(weight, slots[0], gradient, step)
 
-    def apply_(self, weight, velocity, gradient, step: Step, found_inf=None) -> tuple:
-        """Append one step in place. Returns (weight, velocity). In a skipped step the learning rate is 0, and the
-        gradient is replaced by one that keeps the velocity."""
+    def apply_(self, weight, velocity, gradient, step: Step) -> tuple:
+        """Append one step in place. Returns (weight, velocity)."""
         from plsc.backend import ops
-        from plsc.rows.skipped import gradient_that_keeps_velocity
 
-        momentum, decay = self.momentum, step.weight_decay
-        if found_inf is not None:
-            gradient = gradient_that_keeps_velocity(gradient, weight, velocity, found_inf, momentum, decay)
-        return ops.momentum_(weight, gradient, velocity, step.learning_rate, momentum, decay)
+        return ops.momentum_(weight, gradient, velocity, step.learning_rate, self.momentum, step.weight_decay)
 
     def rows_class(self, sampled: bool) -> Callable:
         """See RowOptimizer.rows_class."""
