@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from plsc.data.indexing import Progress
 from plsc.data.label_list import MOST_CLASSES, printable
 from plsc.errors import DataError
 from plsc.files.suffixes import IMAGES
@@ -81,13 +82,16 @@ class Walk:
         return [f"passed over {count} {what}, such as {printable(path)}" for what, (count, path) in self.passed.items()]
 
 
-def walk(root: bytes, temporary: Callable[[], str | None] = lambda: None) -> Walk:
+def walk(
+    root: bytes, temporary: Callable[[], str | None] = lambda: None, progress: Progress | None = None
+) -> Walk:
     """All images below ``root``. Raises DataError for a folder that cannot be read, and one that is nested too deeply.
 
     temporary: returns the directory of a file of their paths, if they are many (see plsc.files.texts.GrowingText).
     Lists each folder once; only links need an additional system call.
     """
     found, real = Walk(root, text=GrowingText(temporary)), os.path.realpath(root)
+    progress = Progress(printable(root)) if progress is None else progress
     for entry in _sorted_entries(found, root):
         if _is_hidden(found, root, entry):
             continue
@@ -97,6 +101,7 @@ def walk(root: bytes, temporary: Callable[[], str | None] = lambda: None) -> Wal
             found.pass_over("link(s) that lead out of the folder or in a circle", entry.path)
         else:
             paths = _images(found, entry.path, real, 1)
+            progress.found(len(paths))
             if paths:
                 prefix = len(os.path.join(root, b""))
                 found.add(entry.name, sorted(path[prefix:] for path in paths))

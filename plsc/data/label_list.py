@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from plsc.data.indexing import Progress
 from plsc.errors import DataError
 from plsc.files import safe_open
 from plsc.files.array_file import Arrays
@@ -37,13 +38,15 @@ class LabelList:
     of 4 GiB or more. ``of_content`` makes a list of the ``content`` of another one, which may be shared by processes.
     """
 
-    def __init__(self, file: str, text: Text, num_classes: int | None) -> None:
+    def __init__(self, file: str, text: Text, num_classes: int | None, progress: Progress | None = None) -> None:
         self.file = file
         self.limit = MOST_CLASSES if num_classes is None else num_classes
         self._text = text
         columns = [array.array(kind) for kind in ("I" if len(text) < 2**32 else "q", "I", _label_kind(self.limit), "B")]
         for first, block in _chunks(text):
             starts, stops, labels, problems = parse_lines(block)
+            if progress is not None:
+                progress.read(len(block))
             known = (problems & (NO_LABEL | NOT_INTEGER)) == 0
             problems[known & ((labels < 0) | (labels >= self.limit))] |= OUT_OF_RANGE
             labels[problems != 0] = -1
@@ -117,7 +120,7 @@ class LabelList:
             raise DataError(f"label list {self.file!r}: {error.strerror or error}") from error
 
 
-def read_label_list(file: str, num_classes: int | None) -> LabelList:
+def read_label_list(file: str, num_classes: int | None, progress: Progress | None = None) -> LabelList:
     """Read a list; bad lines are marked, not raised. The text of a large one stays in the file, which must not change.
 
     Raises DataError for a missing, unreadable or empty file.
@@ -128,7 +131,7 @@ def read_label_list(file: str, num_classes: int | None) -> LabelList:
             text: Text = FileText(opened.fileno(), 0, size)
         if size < LARGE:
             text = HeldText(text.read(0, size))
-        found = LabelList(file, text, num_classes)
+        found = LabelList(file, text, num_classes, progress)
     except FileNotFoundError as error:
         raise DataError(
             f"label list {file!r} not found: check data.dataset_dir and data.label_file; for a first run without data "

@@ -28,11 +28,17 @@ class Difference:
     relabelled: bool = False
 
 
+class Labels(Protocol):
+    """The labels of all images, int [n]: an array, or what makes parts of one."""
+
+    def __getitem__(self, which: slice, /) -> np.ndarray: ...
+
+
 class LabelIndex(Protocol):
     """The labels, and a name or key, of all images, known without reading them."""
 
     @property
-    def labels(self) -> np.ndarray: ...  # int [n]
+    def labels(self) -> Labels: ...
 
     @property
     def num_classes(self) -> int: ...
@@ -58,7 +64,7 @@ def index_record(labels: LabelIndex, count: int | None = None) -> dict[str, Any]
     """
     count = len(labels) if count is None else min(count, len(labels))
     lines, paths, unordered, sample = hashlib.sha256(), hashlib.sha256(), 0, _Sample()
-    seen = np.zeros(int(labels.labels[:count].max(initial=-1)) + 1, bool)
+    seen = np.zeros(0, bool)  # up to the largest label so far
     for first in range(0, count, _BLOCK):
         here = slice(first, min(first + _BLOCK, count))
         path_hash = hash_texts(*labels.block(here))
@@ -68,7 +74,8 @@ def index_record(labels: LabelIndex, count: int | None = None) -> dict[str, Any]
         lines.update(line_hash.astype("<u8").tobytes())
         unordered = (unordered + int(line_hash.sum(dtype=np.uint64))) % 2**64
         sample.add(path_hash, label)
-        seen[label] = True
+        seen = np.append(seen, np.zeros(max(0, int(label.max()) + 1 - len(seen)), bool))
+        seen[label[label >= 0]] = True
     return {
         "images": count,
         "num_classes": labels.num_classes,

@@ -95,28 +95,26 @@ class SeveralSources(Source):
     def place(self) -> str:
         return " and ".join(source.place for source in self._sources)
 
-    def labels(self) -> np.ndarray:
-        """The labels of all parts, int32 [n], int64 if they are too large for it."""
-        parts = [_index_of(source).labels for source in self._sources]
-        largest = max(int(labels.max(initial=0)) + offset for labels, offset in zip(parts, self._offsets))
+    def known_labels(self) -> np.ndarray | None:
+        """Those of all parts, int32 [n], int64 if they are too large for it."""
+        parts = [source.known_labels() for source in self._sources]
+        known = [np.asarray(part) for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        largest = max(int(part.max(initial=0)) + offset for part, offset in zip(known, self._offsets))
         found = np.empty(len(self), np.int32 if largest < 2**31 else np.int64)
-        for labels, offset, start in zip(parts, self._offsets, self._starts.tolist()):
-            here = found[start : start + len(labels)]
-            np.add(labels, found.dtype.type(offset), out=here, casting="same_kind")
+        for part, offset, start in zip(known, self._offsets, self._starts.tolist()):
+            np.add(part, found.dtype.type(offset), out=found[start : start + len(part)], casting="same_kind")
         return found
 
-    def known_labels(self) -> np.ndarray | None:
-        parts = [source.known_labels() for source in self._sources]
-        found = [part + np.int64(offset) for part, offset in zip(parts, self._offsets) if part is not None]
-        return np.concatenate(found) if len(found) == len(parts) else None
-
-    def pieces(self, which: slice) -> list[tuple[Source, slice]]:
-        """The sources of consecutive images, with a slice of each."""
+    def pieces(self, which: slice) -> list[tuple[Source, int, slice]]:
+        """The sources of consecutive images, each with the offset of its labels and a slice of it."""
         first, last, _ = which.indices(len(self))
         found = []
-        for source, start, end in zip(self._sources, self._starts[:-1].tolist(), self._starts[1:].tolist()):
+        starts, ends = self._starts[:-1].tolist(), self._starts[1:].tolist()
+        for source, offset, start, end in zip(self._sources, self._offsets, starts, ends):
             if max(first, start) < min(last, end):
-                found.append((source, slice(max(first, start) - start, min(last, end) - start)))
+                found.append((source, offset, slice(max(first, start) - start, min(last, end) - start)))
         return found
 
     def _find(self, index: int) -> tuple[int, int]:
@@ -129,19 +127,31 @@ class SeveralSources(Source):
         return all(offset == end for offset, end in zip(self._offsets, [0, *self._ends[:-1]]))
 
 
+class _JoinedLabels:
+    """The labels of all parts, put together where they are asked for: all of them in each process would be a copy."""
+
+    def __init__(self, sources: SeveralSources) -> None:
+        self._sources = sources
+
+    def __getitem__(self, which: slice) -> np.ndarray:
+        """int64 [n]."""
+        pieces = self._sources.pieces(which)
+        return np.concatenate([_index_of(source).labels[part] + np.int64(offset) for source, offset, part in pieces])
+
+
 class _Joined:
     """The labels and names of all parts, as a plsc.data.record.LabelIndex."""
 
     def __init__(self, sources: SeveralSources) -> None:
         self._sources = sources
-        self.labels = sources.labels()
+        self.labels = _JoinedLabels(sources)
         self.num_classes = sources.num_classes or 0
 
     def __len__(self) -> int:
         return len(self._sources)
 
     def block(self, which: slice) -> tuple[bytes, np.ndarray, np.ndarray]:
-        blocks = [_index_of(source).block(part) for source, part in self._sources.pieces(which)]
+        blocks = [_index_of(source).block(part) for source, _, part in self._sources.pieces(which)]
         shifts = np.cumsum([0, *(len(text) for text, _, _ in blocks)])
         starts = [starts + shift for (_, starts, _), shift in zip(blocks, shifts)]
         return b"".join(text for text, _, _ in blocks), np.concatenate(starts), np.concatenate([b[2] for b in blocks])

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from plsc.data.indexing import Progress
 from plsc.data.label_list import printable
 from plsc.errors import DataError
 from plsc.files import array_file, safe_open
@@ -89,32 +90,35 @@ class Index:
     notes: Sequence[str] = field(default=())
 
 
-def share(made: Made, place: str, build: Callable[[], Arrays]) -> Index:
-    """The index of large files, shared by all processes of the machine; of small ones just ``build()``.
+def share(made: Made, place: str, build: Callable[[Progress], Arrays]) -> Index:
+    """The index of large files, shared by all processes of the machine; of small ones just ``build(progress)``.
 
-    place: the data in messages. Where the cache cannot be used each process has its own index, and the note says so.
-    Raises DataError of ``build``, also of the process that this one waited for, and for files that change meanwhile.
+    place: the data in messages. build: tells ``progress`` how far it is. Where the cache cannot be used each process
+    has its own index, and the note says so. Raises DataError of ``build``, also of the process that this one waited
+    for, and for files that change meanwhile.
     """
     if not made.is_large:
-        return Index(build())
+        return Index(build(Progress(place)))
     begun, key = time.time(), made.key()
     try:
         with open_directory(user_cache(_PLACE)) as cache:
             found = made.read(cache, key)
             array_file.mark_used(cache, made.name)
-            how = "kept from before"
+            how, time_taken = "kept from before", ""
             if found is None:
                 with cache.locked(f"lock-{made.name}"):
                     found = made.read(cache, key)  # another process may have made it
                     if found is None:
-                        how = "made now"
+                        progress = Progress(place)
                         _raise_failure(made, key, cache, begun)
-                        found = _make(made, key, cache, build)
-            where = printable(os.fsencode(cache.path / made.name))
+                        found = _make(made, key, cache, lambda: build(progress))
+                        how, time_taken = "made now", f" ({progress.seconds:.0f} s)"
+            where = printable(os.fsencode(cache.path / made.name)) + time_taken
             return Index(found, [f"{place}: index {how}, shared by all processes of this machine: {where}"])
     except OSError as error:
         reason = " ".join(str(error).split())
-        return Index(build(), [f"{place}: each process keeps its own index, as the cache cannot be used ({reason})"])
+        note = f"{place}: each process keeps its own index, as the cache cannot be used ({reason})"
+        return Index(build(Progress(place)), [note])
 
 
 def is_large_order(count: int) -> bool:

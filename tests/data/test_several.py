@@ -7,6 +7,7 @@ import pytest
 
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
+from plsc.data import record
 from plsc.data.opening import open_source
 from plsc.data.record import difference
 from plsc.data.several import Part, SeveralSources
@@ -55,7 +56,7 @@ def test_one_part_after_the_other_with_classes_of_its_own(places):
     source = opened(settings(places, ("records", {}), ("shards", {}), ("folder", {})))
     expected = [*zip(PICTURES, LABELS), *zip(MORE, (label + 5 for label in OTHERS)), (PICTURES[0], 8), (PICTURES[1], 9)]
     assert contents(source) == expected and source.num_classes == 10
-    assert source.labels().tolist() == [label for _, label in expected] and source.class_names is None
+    assert source.known_labels().tolist() == [label for _, label in expected] and source.class_names is None
     assert "train.rec" in source.name(6) and "train-0000.tar" in source.name(7) and "bob" in source.name(12)
     assert source.record()["images"] == 13 and source.record()["labels"] == 10
 
@@ -101,6 +102,18 @@ def test_what_the_record_tells(places):
     assert difference(old, of(("records", {}), ("shards", {}))) is None
     assert difference(old, of(("records", {}), ("shards", {"class_offset": 6}))).relabelled
     assert difference(old, of(("records", {"num_classes": 6}), ("shards", {}))).relabelled
+
+
+def test_a_record_takes_no_copy_of_all_labels(places, monkeypatch):
+    """Blocks of three images, which begin and end anywhere in the parts; the same record as of all labels at once."""
+    source = opened(settings(places, ("records", {}), ("shards", {"class_offset": 4}), ("folder", {})))
+    expected = source.record(), source.record(11)
+    monkeypatch.setattr(record, "_BLOCK", 3)
+    asked = []
+    real = SeveralSources.pieces
+    monkeypatch.setattr(SeveralSources, "pieces", lambda *given: asked.append(given[1]) or real(*given))
+    assert (source.record(), source.record(11)) == expected and expected[0]["labels"] == len(set(source.known_labels()))
+    assert max(which.stop - which.start for which in asked) == 3
 
 
 def test_what_is_found_out_is_set_in_the_settings(places):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from plsc.config import Config
-from plsc.data import shared_index
+from plsc.data import indexing, shared_index
 from plsc.data.balanced import BalancedOrder, GroupSize
 from plsc.data.label_list import read_label_list
 from plsc.data.opening import open_to_read
@@ -110,6 +110,17 @@ def test_every_container_gives_the_same_from_the_file(places, cache, monkeypatch
         assert Path(re.findall("'([^']*)'", line)[-1]).is_file()
 
 
+@pytest.mark.parametrize("name", [*SHARED, "list", "folder", "several"])
+def test_how_far_an_index_is_is_told(places, monkeypatch, capfd, name):
+    opened(places[1][name])
+    assert "index" not in capfd.readouterr().err, "a short time is not worth a line"
+    monkeypatch.setattr(indexing, "TELL_SECONDS", 0.0)
+    opened(places[1][name])
+    lines = [line for line in capfd.readouterr().err.split("\n") if line]
+    form = r"'.*': making its index, ([0-9.]+ GB read|[0-9,]+ images found)( and [0-9.]+ GB read)? in \d+ s"
+    assert lines and all(re.fullmatch(form, line.replace(" (1 files)", "")) for line in lines), lines
+
+
 def test_keys_with_gaps_are_in_the_file(tmp_path, cache):
     data = {key * key: each for key, each in plain(PICTURES, LABELS, 2).items()}
     settings = {"dataset_dir": str(write_records(tmp_path / "data", data))}
@@ -150,7 +161,7 @@ def test_one_process_makes_it_and_the_others_wait(tmp_path, cache):
     (tmp_path / "input").write_bytes(b"input")
     made, built = Made("test", [str(tmp_path / "input")]), tmp_path / "built"
 
-    def build() -> Arrays:
+    def build(progress) -> Arrays:
         with open(built, "a") as file:
             file.write("x")
         return Arrays({"numbers": np.arange(10, dtype=np.int64)})
@@ -184,7 +195,7 @@ def test_who_waits_gets_the_error_of_who_failed(tmp_path, cache):
     (tmp_path / "input").write_bytes(b"input")
     made, tried = Made("test", [str(tmp_path / "input")]), tmp_path / "tried"
 
-    def build() -> Arrays:
+    def build(progress) -> Arrays:
         with open(tried, "a") as file:
             file.write("x")
         for _ in range(1000):  # the locks of all: four who are at it
@@ -208,7 +219,7 @@ def test_who_waits_gets_the_error_of_who_failed(tmp_path, cache):
 
     assert call_in_fork(lambda: four_times(is_refused)) == [0] * 4
     assert tried.read_text() == "x"
-    good = share(made, "test", lambda: Arrays({}, {"mended": True}))
+    good = share(made, "test", lambda progress: Arrays({}, {"mended": True}))
     assert good.content.facts == {"mended": True}, "an error from before does not stay"
 
 
@@ -226,12 +237,12 @@ def test_an_error_for_others_is_not_used(tmp_path, cache, change, monkeypatch):
         real(made, key, directory, begun)
 
     monkeypatch.setattr(shared_index, "_raise_failure", after_a_failure)
-    assert share(made, "test", lambda: Arrays({}, {"own": True})).content.facts == {"own": True}
+    assert share(made, "test", lambda progress: Arrays({}, {"own": True})).content.facts == {"own": True}
     assert f"failed-{made.name}" in os.listdir(cache)
     os.utime(cache / f"failed-{made.name}", (1000, 1000))
     (tmp_path / "input").write_bytes(b"other")
     monkeypatch.setattr(shared_index, "_raise_failure", real)
-    share(made, "test", lambda: Arrays({}))
+    share(made, "test", lambda progress: Arrays({}))
     assert f"failed-{made.name}" not in os.listdir(cache), "it is removed when it is old"
 
 
@@ -251,7 +262,7 @@ def test_files_that_change_meanwhile_are_refused(tmp_path, cache):
     path = tmp_path / "input"
     path.write_bytes(b"input")
 
-    def build() -> Arrays:
+    def build(progress) -> Arrays:
         path.write_bytes(b"other")
         return Arrays({})
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benches._made_data import CLASSES, WRITERS
+from benches._made_data import WRITERS
 
 HELP = "memory and time of the index of a large data set"
 
@@ -93,7 +93,7 @@ def measure(settings: dict | None, barrier, results) -> None:
     if settings is not None:
         config = Config()
         config.update({"model": {"image_shape": [3, 112, 112]}, "data": settings})
-        config.set("classifier.num_classes", CLASSES)
+        config.set("classifier.num_classes", None)
         source = open_source(config, seed=1)
         source.check(check_files=False)
         source.record()

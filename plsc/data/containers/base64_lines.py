@@ -6,6 +6,7 @@ import numpy as np
 
 from plsc.data.containers.files import BLOCK_BYTES, Scanner, shown
 from plsc.data.containers.samples import MOST_CLASSES, Samples
+from plsc.data.indexing import Progress
 from plsc.data.label_list import parse_lines
 from plsc.errors import DataError
 from plsc.files import safe_open
@@ -13,13 +14,13 @@ from plsc.files import safe_open
 MOST_LINE = safe_open.IMAGE // 3 * 4 + 1000  # bytes
 
 
-def add_lines(samples: Samples, path: str, start: int) -> int:
+def add_lines(samples: Samples, path: str, start: int, progress: Progress) -> int:
     """Add the lines of the file ``path``, whose first byte has the position ``start``; return the file's size.
 
     A line is base64, a tab or spaces, and the label; blank lines are ignored. Positions and sizes are those of the
     base64. Raises DataError for a line without a label, and for one that is longer than any image.
     """
-    with Scanner(path) as scanner:
+    with Scanner(path, progress) as scanner:
         offset = lines = 0
         while offset < scanner.size:
             block = _whole_lines(scanner, offset)

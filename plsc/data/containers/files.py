@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from plsc.data.indexing import Progress
 from plsc.data.label_list import printable
 from plsc.errors import DataError
 from plsc.files import safe_open
@@ -40,11 +41,12 @@ def read_small(path: str, most: int) -> bytes:
 class Scanner:
     """Sequential reading of a file in blocks, which avoids a system call for each access.
 
-    A context manager. path: for messages. size: bytes.
+    A context manager. path: for messages. size: bytes. progress: hears how much is read.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, progress: Progress | None = None) -> None:
         self.path = path
+        self._progress = Progress(shown(path)) if progress is None else progress
         self._file = open_container(path)
         self.size = os.fstat(self._file.fileno()).st_size
         self._start, self._block = 0, b""
@@ -54,16 +56,17 @@ class Scanner:
         place = offset - self._start
         if place < 0 or place + size > len(self._block):
             self._start, place = offset, 0
-            self._block = pread(self._file, self.path, offset, max(size, BLOCK_BYTES))
+            self._block = self.read(offset, max(size, BLOCK_BYTES))
         return self._block[place : place + size]
 
     def read(self, offset: int, size: int) -> bytes:
         """The same by a separate read, for access out of order. Raises DataError."""
+        self._progress.read(size)
         return pread(self._file, self.path, offset, size)
 
     def block(self, offset: int) -> bytes:
         """BLOCK_BYTES bytes from ``offset`` on, fewer at the end of the file. Raises DataError."""
-        return pread(self._file, self.path, offset, BLOCK_BYTES)
+        return self.read(offset, BLOCK_BYTES)
 
     def __enter__(self) -> Scanner:
         return self

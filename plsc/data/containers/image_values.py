@@ -12,6 +12,7 @@ import numpy as np
 from plsc.data.containers.files import Scanner, shown
 from plsc.data.containers.lmdb import entries
 from plsc.data.containers.ordering import is_sorted, sort_by
+from plsc.data.indexing import Progress
 from plsc.errors import DataError
 from plsc.files import safe_open
 
@@ -43,11 +44,11 @@ class ImageValues:
     size: int
 
 
-def read_values(path: str) -> ImageValues:
+def read_values(path: str, progress: Progress) -> ImageValues:
     """Read the positions and labels of all images. Raises DataError that names the file and the key."""
     keys, places, lengths = array.array("q"), array.array("q"), array.array("I")
     said: dict[bytes, int] = {}
-    with Scanner(path) as scanner:
+    with Scanner(path, progress) as scanner:
         for key, start, length in entries(scanner):
             if key in (LENGTH, CLASSES):
                 said[key] = _said(scanner, key, start, length)

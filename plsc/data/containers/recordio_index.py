@@ -15,6 +15,7 @@ import numpy as np
 from plsc.data.containers.files import Scanner, shown
 from plsc.data.containers.ordering import is_sorted, keep, sort_by
 from plsc.data.containers.recordio import HEAD, MOST_EXACT, Heads, read_heads, walk
+from plsc.data.indexing import Progress
 from plsc.data.label_list import printable
 from plsc.errors import DataError
 
@@ -58,13 +59,13 @@ def listing_of(path: str) -> str:
     return os.path.splitext(path)[0] + ".idx"
 
 
-def read_index(path: str) -> RecordIndex:
+def read_index(path: str, progress: Progress) -> RecordIndex:
     """The images of the RecordIO file ``path``, by the `.idx` in its directory, or else in the order of the file.
 
     Raises DataError that names the file, and the key or byte.
     """
     listing = listing_of(path)
-    with Scanner(path) as scanner:
+    with Scanner(path, progress) as scanner:
         if os.path.lexists(listing):
             keys, offsets = _read_keys(listing, scanner)
         else:

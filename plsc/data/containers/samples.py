@@ -10,6 +10,7 @@ import numpy as np
 
 from plsc.data.containers.files import Scanner
 from plsc.data.containers.tar import Member, members
+from plsc.data.indexing import Progress
 from plsc.data.label_list import printable
 from plsc.errors import DataError
 from plsc.files import plain_json, safe_open
@@ -42,14 +43,14 @@ class Samples:
         return positions, sizes, labels
 
 
-def add_shard(samples: Samples, path: str, start: int, label_key: str) -> int:
+def add_shard(samples: Samples, path: str, start: int, label_key: str, progress: Progress) -> int:
     """Add the samples of the shard ``path``, whose first byte has the position ``start``; return the shard's size.
 
     Consecutive members with the same name up to the first dot of the base name are one sample: an image, and a label in
     ASCII (.cls) or JSON (.json: a number, or a mapping with ``label_key``). Other members of a sample, and those whose
     name begins with a dot, are ignored. Raises DataError for a sample without image or label.
     """
-    with Scanner(path) as scanner:
+    with Scanner(path, progress) as scanner:
         current = _Sample(b"", "")
         for member in members(scanner):
             folder, slash, base = member.name.rpartition(b"/")

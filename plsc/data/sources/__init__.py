@@ -93,7 +93,7 @@ class Source:
 
         By default those of ``label_index``. `data.sampler: balanced` needs them.
         """
-        return None if self.label_index is None else self.label_index.labels
+        return None if self.label_index is None else self.label_index.labels[:]
 
     def _read_class_table(self, file: str, num_classes: int, labels: np.ndarray) -> None:
         """Take class_names from the table beside ``file``, if there is one. labels: of all images. Raises DataError."""

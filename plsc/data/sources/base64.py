@@ -9,6 +9,7 @@ from plsc.data.containers.base64_lines import add_lines
 from plsc.data.containers.files import read_small, shown
 from plsc.data.containers.labelled import ExtentSource
 from plsc.data.containers.samples import Samples
+from plsc.data.indexing import Progress
 from plsc.data.label_list import printable
 from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
@@ -48,7 +49,7 @@ class Base64Source(ExtentSource):
         if any(b"\0" in name for name in names):
             raise DataError(f"{shown(self._list)}: is no list of files")
         paths = [os.path.join(os.fspath(dataset_dir), os.fsdecode(name)) for name in names]
-        index = share(Made("base64", paths), shown(self._list), lambda: _build(paths))
+        index = share(Made("base64", paths), shown(self._list), lambda progress: _build(paths, progress))
         self._set_index(paths, index)
         self._set_labels(index.content.arrays["labels"], num_classes, self._list)
 
@@ -64,10 +65,10 @@ class Base64Source(ExtentSource):
         return shown(self._list)
 
 
-def _build(paths: list[str]) -> Arrays:
+def _build(paths: list[str], progress: Progress) -> Arrays:
     samples, file_sizes, start = Samples(), [], 0
     for path in paths:
-        file_sizes.append(add_lines(samples, path, start))
+        file_sizes.append(add_lines(samples, path, start, progress))
         start += file_sizes[-1]
     positions, sizes, labels = samples.arrays()
     return Arrays({"positions": positions, "sizes": sizes, "labels": labels}, {"file_sizes": file_sizes})

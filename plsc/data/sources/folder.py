@@ -8,6 +8,7 @@ from typing import Any
 
 from plsc.data.folder_index import MadeFromFolder, content_of, index_of, names_of
 from plsc.data.identity_walk import walk
+from plsc.data.indexing import Progress
 from plsc.data.label_list import printable
 from plsc.data.record import index_record
 from plsc.data.shared_index import share, temporary_directory
@@ -48,9 +49,9 @@ class FolderSource(Source):
         self.class_names = [name.decode("utf-8", "backslashreplace") for name in names]
         self.notes = [*index.notes, *(f"{self.place}: {line}" for line in passed)]
 
-    def _build(self) -> Arrays:
+    def _build(self, progress: Progress) -> Arrays:
         begun_ns = time.time_ns()
-        return content_of(walk(self._root, temporary_directory), begun_ns)
+        return content_of(walk(self._root, temporary_directory, progress), begun_ns)
 
     def __len__(self) -> int:
         return len(self._index)

@@ -38,7 +38,8 @@ class LabelListSource(Source):
         self._root = os.fsencode(dataset_dir)
         path = os.path.join(os.fspath(dataset_dir), os.fspath(label_file))
         made = Made("list", [path], [num_classes], least=LEAST_BYTES)
-        index = share(made, printable(os.fsencode(path)), lambda: read_label_list(path, num_classes).content())
+        place = printable(os.fsencode(path))
+        index = share(made, place, lambda progress: read_label_list(path, num_classes, progress).content())
         self._list = LabelList.of_content(path, index.content, num_classes)
         self.notes = list(index.notes)
         self.num_classes = self._list.num_classes

@@ -7,6 +7,7 @@ import os
 from plsc.data.containers.files import shown
 from plsc.data.containers.image_values import read_values
 from plsc.data.containers.labelled import KeyedSource, with_keys
+from plsc.data.indexing import Progress
 from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
 from plsc.files.array_file import Arrays
@@ -31,7 +32,7 @@ class LMDBSource(KeyedSource):
         path = os.path.join(os.fspath(dataset_dir), file)
         if os.path.isdir(path):  # x.lmdb/data.mdb
             path = os.path.join(path, "data.mdb")
-        index = share(Made("lmdb", [path]), shown(path), lambda: _build(path))
+        index = share(Made("lmdb", [path]), shown(path), lambda progress: _build(path, progress))
         self._set_index([path], index)
         labels = index.content.arrays["labels"]
         counted = max(index.content.facts["classes"] or 0, int(labels.max(initial=-1)) + 1)
@@ -41,7 +42,7 @@ class LMDBSource(KeyedSource):
         return self.bytes_of(index), int(self.labels[index])
 
 
-def _build(path: str) -> Arrays:
-    found = read_values(path)
+def _build(path: str, progress: Progress) -> Arrays:
+    found = read_values(path, progress)
     arrays = {"positions": found.positions, "sizes": found.sizes, "labels": found.labels}
     return with_keys(arrays, {"file_sizes": [found.size], "classes": found.classes}, found.keys)

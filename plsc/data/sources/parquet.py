@@ -10,6 +10,7 @@ import numpy as np
 from plsc.data.containers.files import shown
 from plsc.data.containers.labelled import LabelledSource
 from plsc.data.containers.parquet import Columns, ParquetImages
+from plsc.data.indexing import Progress
 from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
 from plsc.data.sources.tar import find_shards
@@ -50,7 +51,7 @@ class ParquetSource(LabelledSource):
         self._paths = list(find_shards(self._directory, files, "files"))
         self._cached_groups = max(1, cached_groups)
         made = Made("parquet", self._paths, [image_column, label_column])
-        index = share(made, self.place, lambda: _build(self._paths, self._columns))
+        index = share(made, self.place, lambda progress: _build(self._paths, self._columns, progress))
         self.notes, found = index.notes, index.content.arrays
         self._files, self._inner, self._sizes = found["file_of_group"], found["group_in_file"], found["group_bytes"]
         self._starts = np.concatenate([[0], np.cumsum(found["group_rows"])]).astype(np.int64)
@@ -106,7 +107,7 @@ class ParquetSource(LabelledSource):
         return file
 
 
-def _build(paths: list[str], columns: Columns) -> Arrays:
+def _build(paths: list[str], columns: Columns, progress: Progress) -> Arrays:
     """The labels [n], and of each row group the number of its file, its number in the file, its rows, and the bytes of
     its images."""
     labels = [np.empty(0, np.int32)]  # of a row group
@@ -115,6 +116,7 @@ def _build(paths: list[str], columns: Columns) -> Arrays:
         file = ParquetImages(path, columns)
         for group, rows in enumerate(file.rows.tolist()):
             labels.append(file.labels(group))
+            progress.found(rows)
             groups.append((number, group, rows, file.image_bytes(group)))
     names = "file_of_group", "group_in_file", "group_rows", "group_bytes"
     of_groups = np.array(groups, np.int64).reshape(-1, len(names)).T

@@ -10,6 +10,7 @@ from plsc.data.containers.files import read_small, shown
 from plsc.data.containers.labelled import KeyedSource, with_keys
 from plsc.data.containers.recordio import image_of, payload
 from plsc.data.containers.recordio_index import listing_of, read_index
+from plsc.data.indexing import Progress
 from plsc.data.label_list import printable
 from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
@@ -57,8 +58,8 @@ class RecordIOSource(KeyedSource):
         where = self.name(index)
         return image_of(payload(self.bytes_of(index), where), where), int(self.labels[index])
 
-    def _build(self) -> Arrays:
-        found = read_index(self._path)
+    def _build(self, progress: Progress) -> Arrays:
+        found = read_index(self._path, progress)
         arrays = {"positions": found.offsets, "sizes": found.sizes, "labels": found.labels}
         return with_keys(arrays, {"file_sizes": [found.size]}, found.keys)
 

@@ -12,6 +12,7 @@ from plsc.data.containers.files import shown
 from plsc.data.containers.labelled import ExtentSource
 from plsc.data.containers.samples import Samples, add_shard
 from plsc.data.containers.wids import Shard, read_shards
+from plsc.data.indexing import Progress
 from plsc.data.shared_index import Made, share
 from plsc.data.sources import Directory, register_source
 from plsc.errors import DataError
@@ -47,7 +48,8 @@ class TarSource(ExtentSource):
         self._directory = os.fspath(dataset_dir)
         listed = read_shards(os.path.join(self._directory, shards)) if shards.endswith(".json") else []
         paths = [shard.path for shard in listed] or list(find_shards(self._directory, shards))
-        index = share(Made("tar", paths, [label_key]), shown(self._directory), lambda: _build(paths, label_key))
+        made = Made("tar", paths, [label_key])
+        index = share(made, shown(self._directory), lambda progress: _build(paths, label_key, progress))
         self._set_index(paths, index)
         self._set_labels(index.content.arrays["labels"], num_classes, os.path.join(self._directory, "tar"))
         _compare(listed, index.content.facts)
@@ -60,11 +62,11 @@ class TarSource(ExtentSource):
         return f"{shown(self._directory)} ({len(self.files.paths)} shards)"
 
 
-def _build(paths: list[str], label_key: str) -> Arrays:
+def _build(paths: list[str], label_key: str, progress: Progress) -> Arrays:
     samples, start, sizes, counts = Samples(), 0, [], []
     for path in paths:
         before = len(samples.labels)
-        sizes.append(add_shard(samples, path, start, label_key))
+        sizes.append(add_shard(samples, path, start, label_key, progress))
         start += sizes[-1]
         counts.append(len(samples.labels) - before)
     positions, lengths, labels = samples.arrays()
