@@ -30,8 +30,9 @@ class SamplesError(DataError):
 class BatchFormat:
     """How the images of a batch are stored before the batch is taken.
 
-    pixel_std: pixels, uint8, a quarter of the memory; they are normalized all at once when the batch is taken, with the
-    same result to the bit. None: inputs of the model, float32, as a ready source or a user's data set gives them.
+    pixel_std: pixels, uint8, a quarter of the memory; they are normalized by the training program, or all at once when
+    the batch is taken, with the same result to the bit. None: inputs of the model, float32, as a ready source or a
+    user's data set gives them.
     """
 
     image_shape: tuple[int, ...]
@@ -53,9 +54,12 @@ class BatchFormat:
         """Of the stored images of a batch."""
         return batch_size * math.prod(self.image_shape) * self.dtype.itemsize
 
-    def make_input(self, images: np.ndarray) -> np.ndarray:
-        """The stored images [B, C, H, W] as the input of the model, a new array float32 [B, C, H, W]."""
-        return images.copy() if self.pixel_std is None else normalise_pixels(images, self.pixel_std)
+    def take(self, images: np.ndarray, pixels: bool = False) -> np.ndarray:
+        """The stored images [B, C, H, W] as a new array: float32, the input of the model, or for ``pixels`` as they are
+        stored."""
+        if pixels or self.pixel_std is None:
+            return images.copy()
+        return normalise_pixels(images, self.pixel_std)
 
 
 def fill_batch(dataset: Dataset, epoch: np.ndarray, index: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:

@@ -10,12 +10,15 @@ from plsc.data.batch import BatchFormat, fill_batch
 from plsc.data.datasets import Dataset
 from plsc.data.listed import BatchSampler
 from plsc.data.workers import LoaderOptions, WorkerPool
+from plsc.errors import DataError
 
 _DEFAULTS = LoaderOptions()
 
 
 class Loader:
-    """Iterates over (step, images [B,C,H,W] float32, labels [B] int64) for first_step <= step < last_step, in order.
+    """Iterates over (step, images [B,C,H,W], labels [B] int64) for first_step <= step < last_step, in order.
+
+    Images are float32, the input of the model, or with options.pixels uint8, which the program normalizes.
 
     The caller owns the arrays. num_workers=0 reads in this process; with N worker processes, worker w reads the steps
     first_step + w, + N, ... into shared memory. The result does not depend on the number of workers.
@@ -25,8 +28,8 @@ class Loader:
 
     Use it as a context manager or call close(), which ends the workers. They also end with this process, however it
     ends, and free their memory; nothing remains in /dev/shm.
-    Raises DataError: an error of the data set, in the step where it happened, also in a worker; and for a worker that
-    died, or that was too slow for options.stop_waiting.
+    Raises DataError: for options.pixels and a data set that has none; an error of the data set, in the step where it
+    happened, also in a worker; and for a worker that died, or that was too slow for options.stop_waiting.
     """
 
     def __init__(
@@ -41,6 +44,12 @@ class Loader:
         if num_workers < 0 or options.prefetch < 1 or first_step < 0:
             raise ValueError(
                 f"invalid: num_workers={num_workers}, prefetch={options.prefetch}, first_step={first_step}"
+            )
+        self._stored, self._pixels = BatchFormat.of(dataset), options.pixels
+        if options.pixels and self._stored.pixel_std is None:
+            raise DataError(
+                f"the training program takes pixels, but {type(dataset).__name__} gives inputs of the model: a source "
+                "must say `ready = True` in its class, where it can be seen before it is opened"
             )
         self._dataset = dataset
         self._sampler = sampler
@@ -71,11 +80,11 @@ class Loader:
 
     def _read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, index = self._sampler.indices(step)
-        stored = BatchFormat.of(self._dataset)
+        stored = self._stored
         images = np.empty((len(index), *stored.image_shape), stored.dtype)
         labels = np.empty(len(index), dtype=np.int64)
         fill_batch(self._dataset, epoch, index, images, labels)
-        return stored.make_input(images), labels
+        return (images if self._pixels else stored.take(images)), labels
 
     def close(self) -> None:
         """End the workers and free their memory. May be called again."""

@@ -50,10 +50,13 @@ class LoaderOptions:
 
     stop_waiting: called twice a second while a worker's batch is awaited, with the seconds so far; returns the reason
     to stop waiting, or None to go on. It is not called without workers.
+
+    pixels: batches are pixels, uint8, that the program normalizes; the data set must give such (BatchFormat.of).
     """
 
     prefetch: int = 2
     stop_waiting: Callable[[float], str | None] = lambda waited: None
+    pixels: bool = False
 
 
 @dataclass
@@ -105,7 +108,7 @@ class WorkerPool:
             raise
 
     def get(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """(images float32 [B,C,H,W], labels [B]) of a step, copied from its slot, which a later step reuses."""
+        """(images [B,C,H,W], labels [B]) of a step, copied from its slot, which a later step reuses."""
         worker, number = self._slot_of(step)
         slot = worker.slots[number]
         self._await(worker, slot, step)
@@ -115,7 +118,7 @@ class WorkerPool:
             raise _exit_error(worker.process) from error
         if failure is not None:
             raise self._with_other_errors(failure)
-        images, labels = self._format.make_input(slot.images), slot.labels.copy()
+        images, labels = self._format.take(slot.images, self._options.pixels), slot.labels.copy()
         later = step + self._num_workers * self._options.prefetch
         if later < self._steps.stop:
             self._request(later)

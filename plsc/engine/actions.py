@@ -10,7 +10,7 @@ from plsc.config.user_objects import UserObjects
 from plsc.engine.cleaning.clean import check_clean
 from plsc.engine.cleaning.clean import clean as run_clean
 from plsc.engine.evaluation import left_open
-from plsc.engine.evaluation.data import Records, check_training_data, check_verification, input_names
+from plsc.engine.evaluation.data import Records, check_training_data, check_verification
 from plsc.engine.evaluation.outputs import Outputs
 from plsc.engine.export.export import export
 from plsc.engine.export.onnx import require_onnx
@@ -21,6 +21,7 @@ from plsc.engine.inference.predict import predict as run_prediction
 from plsc.engine.inference.settings import with_stored_settings
 from plsc.engine.memory.plan import MemoryPlan
 from plsc.engine.memory.plan import plan as make_plan
+from plsc.engine.program.inputs import input_names
 from plsc.engine.run.start import Run, start
 from plsc.engine.run.stopping import EXIT_STOPPED
 from plsc.engine.training.loop import Result

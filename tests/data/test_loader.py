@@ -109,6 +109,13 @@ def test_batches_are_stored_as_pixels_and_normalized_to_the_same_bits(tmp_path, 
     (tmp_path / "label.txt").write_text("".join(f"{number}.png\t{number}\n" for number in range(4)))
     data = ImageListDataset(tmp_path, "label.txt", 4, (channels, 7, 9), 3, pixel_std=pixel_std)
     sampler = GlobalBatchSampler(4, 2, 0, 1, seed=3)
+    with Loader(data, sampler, workers, 0, 6, LoaderOptions(pixels=True)) as loader:
+        for step, images, labels in loader:
+            assert images.dtype == np.uint8 and images.flags.c_contiguous and images.flags.writeable
+            samples = [data.get_pixels(int(index), int(epoch)) for epoch, index in zip(*sampler.indices(step))]
+            assert np.array_equal(images, [image for image, _ in samples])
+            assert labels.tolist() == [label for _, label in samples]
+            images[:] = 0  # the caller's own array
     with Loader(data, sampler, workers, 0, 6) as loader:
         if workers:
             slot = loader._pool._workers[0].slots[0]
@@ -130,7 +137,7 @@ def test_inputs_that_are_ready_are_stored_as_they_are() -> None:
     for stored in (BatchFormat.of(data), BatchFormat.of(_Numbers())):
         assert stored.dtype == np.float32 and stored.num_bytes(5) == 4 * 5 * 3 * 8 * 8
         given = np.ones((2, *SHAPE), np.float32)
-        found = stored.make_input(given)
+        found = stored.take(given)
         given[:] = 0  # the slot is filled anew
         assert (found == 1).all()
 

@@ -78,9 +78,8 @@ class Built:
 
     def __init__(self, case: Case):
         self.case = case
-        self.program = build_train(
-            case.config(), UserObjects(), environment(case.rank), seed=7, options=BuildOptions(bucket_bytes=BUCKET)
-        )
+        options = BuildOptions(bucket_bytes=BUCKET, pixels=True)
+        self.program = build_train(case.config(), UserObjects(), environment(case.rank), seed=7, options=options)
         self.graph = Graph(self.program.main)
         self.weight = self.program.rows.tensors["weight"]
         self.velocity = self.program.rows.tensors["velocity"]

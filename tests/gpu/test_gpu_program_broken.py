@@ -10,11 +10,11 @@ import pytest
 
 from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import gpu_head, sampling, step
-from plsc.engine.program import build, gradients, update
+from plsc.engine.program import build, gradients, inputs, update
 from plsc.optim import gradients as buckets
 from plsc.rows import momentum_rows, shard_rows
 from plsc.rows.optimizers.momentum import Momentum
-from tests.gpu import half_checks, head_checks, update_checks
+from tests.gpu import half_checks, head_checks, input_checks, update_checks
 from tests.gpu.breaking import (
     around,
     before_division,
@@ -55,8 +55,19 @@ HALF, CLIP = Case(rank=7, half=True, calc_acc=False), Case(clip=5.0)
 
 # --- what is broken, for which program, and the check that must fail ---
 
-H, U, F = head_checks, update_checks, half_checks
+N, H, U, F = input_checks, head_checks, update_checks, half_checks
 BREAKS = {
+    "floats fed": (
+        PLAIN, around(build, "make_inputs", lambda f: lambda *a, pixels, **k: f(*a, **k)),
+        N.check_images_are_fed_as_pixels),
+    "pixels times a reciprocal": (
+        PLAIN, around(inputs, "normalise_in_program", lambda f: lambda x, std: (x.astype("float32") - 127.5) / std),
+        N.check_pixels_are_normalized),
+    "pixels normalized in float16": (
+        HALF, around(half_precision, "read_so_far", lambda f: lambda program: set()), N.check_pixels_are_normalized),
+    "pixels normalized twice": (
+        PLAIN, around(inputs, "normalise_in_program", lambda f: lambda x, std: f(f(x, std), std)),
+        N.check_pixels_are_normalized),
     "1/N on the backbone's gradients": (
         PLAIN, around(gradients, "all_reduce_in_buckets", scaled_backbone), U.check_gradients_have_no_other_factor),
     "1/N on the rows' gradient": (
@@ -205,4 +216,4 @@ def test_the_check_notices(what, monkeypatch):
 
 def test_every_check_is_seen_to_fail():
     noticed = {check for _, _, check in BREAKS.values()}
-    assert noticed == {*head_checks.HEAD_CHECKS, *update_checks.UPDATE_CHECKS, *half_checks.HALF_CHECKS}
+    assert noticed == {*N.INPUT_CHECKS, *H.HEAD_CHECKS, *U.UPDATE_CHECKS, *F.HALF_CHECKS}

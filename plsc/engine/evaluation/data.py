@@ -24,6 +24,7 @@ from plsc.data.sample_agreement import require_equal_samples, sample_fingerprint
 from plsc.data.workers import call_in_fork
 from plsc.engine.evaluation import left_open
 from plsc.engine.evaluation.best import parse_best_metric
+from plsc.engine.program.inputs import input_names
 from plsc.engine.run.start import Run
 from plsc.errors import ConfigError, DataError, PlscError, reason_of
 from plsc.evaluation.bin_file import PairSet, find_targets
@@ -245,15 +246,3 @@ def check_global_batch(config: Config, found: int, env: Environment) -> None:
             f"train_batch_size={config.train_batch_size} on {env.world_size} rank(s) makes a global batch of {batch}, "
             f"more than the {found} training images: lower it to at most {max(1, found // env.world_size)}"
         )
-
-
-def input_names(config: Config) -> tuple[str, str]:
-    """The names of the inputs that take image and label. Raises ConfigError where data cannot fill the inputs."""
-    names = [entry["name"] for entry in config.model.input_info or [{"name": "image"}, {"name": "label"}]]
-    images = [name for name in names if name != "label"]
-    if len(images) != 1:
-        raise ConfigError(
-            f"model.input_info: the data has one image and one label, the inputs besides label are {images}; "
-            "leave exactly one"
-        )
-    return images[0], "label"

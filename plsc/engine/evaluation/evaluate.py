@@ -9,7 +9,6 @@ import numpy as np
 
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.evaluation.data import input_names
 from plsc.engine.evaluation.sets import (
     TestSet,
     UnreadableSet,
@@ -23,6 +22,7 @@ from plsc.engine.evaluation.sets import (
     verification_sets,
 )
 from plsc.engine.program.build import EvalProgram
+from plsc.engine.program.inputs import input_names
 from plsc.errors import DataError
 from plsc.evaluation.metric import Computed, Embedded, Metric, compute_metric, make_metrics
 from plsc.evaluation.results import SetResult

@@ -13,12 +13,12 @@ from plsc import checkpoint
 from plsc.classifiers.head import ZERO_NORM
 from plsc.config import Config
 from plsc.data.transforms import PIXEL_MEAN
-from plsc.engine.evaluation.data import input_names
 from plsc.engine.export.onnx import MAX_BYTES, convert
 from plsc.engine.export.targets import Target, target_of
 from plsc.engine.inference import output_dir
 from plsc.engine.inference.agreement import compare
 from plsc.engine.inference.saved_model import Classes, fed_std, save_inference_model
+from plsc.engine.program.inputs import input_names
 from plsc.engine.program.trained_backbone import TrainedBackbone
 from plsc.engine.run.start import Run, threads
 from plsc.errors import CheckpointError, ConfigError, ExportError

@@ -13,8 +13,8 @@ from plsc.backend import static
 from plsc.classifiers.head import inverse_norm
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.evaluation.data import input_names
-from plsc.engine.program.build import make_inputs, make_model
+from plsc.engine.program.build import make_model
+from plsc.engine.program.inputs import input_names, make_inputs
 from plsc.engine.program.trained_backbone import TrainedBackbone, Variables
 from plsc.errors import ExportError, first_line
 from plsc.models import build_feature
@@ -53,7 +53,7 @@ def build_export(config: Config, user_objects: UserObjects, classes: Classes | N
     config.set("model.data_format", "NCHW")
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
-        inputs = make_inputs(config, -1, with_label=False)
+        inputs = make_inputs(config, -1, with_label=False).values
         image = inputs[image_name]
         if fed_std(config) != config.data.pixel_std:
             inputs[image_name] = image * (fed_std(config) / config.data.pixel_std)

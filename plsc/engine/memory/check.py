@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from plsc.backend.private import Missing
-from plsc.engine.memory.estimate import estimate_memory, uses_pixels
+from plsc.engine.memory.estimate import estimate_memory
 from plsc.engine.memory.free import free_memory
 from plsc.engine.memory.plan import GB, resident_bytes
 from plsc.engine.program.programs import EvalProgram, TrainProgram
@@ -36,8 +36,7 @@ def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None
 def _needed_bytes(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held: int) -> int | None:
     """Bytes; None, with a log line, where a user's model has something that the estimate does not support."""
     try:
-        pixels = uses_pixels(run.config, run.user_objects)
-        return sum(estimate_memory(run.config, run.env, program, evaluation, held, pixels).sizes.values())
+        return sum(estimate_memory(run.config, run.env, program, evaluation, held).sizes.values())
     except Exception as error:
         if isinstance(error, PlscError) and not isinstance(error, Missing):
             raise

@@ -14,10 +14,10 @@ import paddle
 
 from plsc.backend import onednn, program_view, static
 from plsc.config import Config
-from plsc.config.extensions import SOURCE
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program import session
 from plsc.engine.program.build import BuildOptions, build_eval, build_train
+from plsc.engine.program.inputs import feeds_pixels
 from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.program.variables import Role
 from plsc.errors import ConfigError, PlscError
@@ -87,10 +87,11 @@ class MemoryEstimator:
         config, user_objects = self._config.copy(), self._user_objects.for_one_run()
         env = Environment(0, self._ranks, device=self._device)
         config.set("classifier.num_classes", num_classes, "plan")
-        program = build_train(config, user_objects, env, seed=0, options=BuildOptions(dry_run=True))
+        options = BuildOptions(dry_run=True, pixels=feeds_pixels(config, user_objects))
+        program = build_train(config, user_objects, env, seed=0, options=options)
         evaluation = build_eval(config, user_objects, env, config.test_batch_size) if config.with_test else None
         try:
-            return estimate_memory(config, env, program, evaluation, self._process, uses_pixels(config, user_objects))
+            return estimate_memory(config, env, program, evaluation, self._process)
         except PlscError:
             raise
         except Exception as error:
@@ -101,21 +102,14 @@ class MemoryEstimator:
             ) from error
 
 
-def uses_pixels(config: Config, user_objects: UserObjects) -> bool:
-    """Whether data workers store batches of pixels, uint8, and not of inputs of the model, float32."""
-    own_data = user_objects.train_dataset is not None or user_objects.train_reader is not None
-    return not own_data and not SOURCE.chosen(config.settings).ready
-
-
 def estimate_memory(
     config: Config,
     env: Environment,
     program: TrainProgram,
     evaluation: EvalProgram | None,
     process: int | None,
-    pixels: bool = False,
 ) -> RankMemory:
-    """The memory of a rank that runs these programs. process: as in MemoryEstimator. pixels: see ``uses_pixels``."""
+    """The memory of a rank that runs these programs. process: as in MemoryEstimator."""
     ops = program_view.operations(program.main)
     variables = {name: tensor.size() for name, tensor in program_view.persistables(ops).items()}
     sizes = _by_kind(program, dict(variables))
@@ -132,7 +126,7 @@ def estimate_memory(
         sizes["CUDA, cuDNN and NCCL (assumed)"] = CUDA
     if process is not None:
         constants = PADDLE_3 if static.is_pir() else PADDLE_26
-        sizes["images"] = _image_bytes(config, pixels)
+        sizes["images"] = _image_bytes(config, program.pixels)
         sizes["oneDNN"] = _onednn_bytes(config, constants, ops, verified)
         sizes["drawing the first weights"] = _peak_bytes(program.startup, 1)  # leaves room of other sizes
         count = len(list(program_view.walk(ops)))
@@ -179,11 +173,10 @@ def _peak_bytes(main, unknown: int) -> int:
 
 
 def _image_bytes(config: Config, pixels: bool) -> int:
-    """The batches of the loop, float32, and those that are stored: of each worker, or one without workers."""
+    """The batches of the loop, and those that are stored by each worker, uint8 for ``pixels`` and float32 otherwise."""
     values = config.train_batch_size * math.prod(config.model.image_shape)
     workers = config.data.num_workers
-    stored = PREFETCH * workers or int(pixels)
-    return values * (4 * LOOP_BATCHES + (1 if pixels else 4) * stored) + WORKER * workers
+    return values * (1 if pixels else 4) * (LOOP_BATCHES + PREFETCH * workers) + WORKER * workers
 
 
 def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_view.Operation]) -> int:

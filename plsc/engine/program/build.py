@@ -21,6 +21,7 @@ from plsc.config.extensions import MODEL
 from plsc.config.stages import HEAD
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.gradients import Gradients, Reduction
+from plsc.engine.program.inputs import LABEL, make_inputs
 from plsc.engine.program.optimizers import Optimizers, Updates
 from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.program.recomputing import recompute_backbone
@@ -80,12 +81,14 @@ class BuildOptions:
 
     block_rows: how many rows the classifier processes at a time; on GPUs, and where a user's optimizer needs one dense
     gradient, it processes all at once. bucket_bytes: the smallest all-reduce of the backbone's gradients. dry_run: the
-    program is not run; any Paddle can then build that of a GPU (plsc.engine.memory.estimate).
+    program is not run; any Paddle can then build that of a GPU (plsc.engine.memory.estimate). pixels: images are fed as
+    uint8 and normalized in the program (plsc.engine.program.inputs.feeds_pixels).
     """
 
     block_rows: int | None = BLOCK_ROWS
     bucket_bytes: int = BUCKET_BYTES
     dry_run: bool = False
+    pixels: bool = False
 
 
 DEFAULT_OPTIONS = BuildOptions()
@@ -98,10 +101,11 @@ def build_train(
     block_rows = None if env.on_gpu or user_objects.optimizer is not None else options.block_rows
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
-        inputs = make_inputs(config, config.train_batch_size, with_label=True)
-        feeds = {**inputs, **{name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}}
+        given = make_inputs(config, config.train_batch_size, with_label=True, pixels=options.pixels)
+        numbers = {name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}
+        feeds = {**given.feeds, **numbers}
         stages = Stages(StageSettings(tuple(config.model.freeze), config.lr_factors, config.lr_layer_decay))
-        feature = _build_backbone(config, user_objects, inputs, main, stages)
+        feature = _build_backbone(config, user_objects, given.values, main, stages)
         backbone = static.persistables(main)
         spec = replace(make_spec(config, feature.shape[1], seed), dry_run=options.dry_run)
         shard = Shard.of(spec, env)
@@ -124,7 +128,7 @@ def build_train(
             feeds["class_weight"] = paddle.static.data("class_weight", [config.train_batch_size], "float32")
         hard = HardNegatives.create(spec, shard, env)
         context = StepContext(spec, shard, env, step, loss_scale, block_rows, move, feeds.get("class_weight"), hard)
-        output = classify(feature, inputs["label"], rows, context)
+        output = classify(feature, given.values[LABEL], rows, context)
         if config.distill.model:
             feeds[TEACHER] = paddle.static.data(TEACHER, [config.train_batch_size, feature.shape[1]], "float32")
             output = add_teacher(feature, feeds[TEACHER], output, context, config.distill.weight)
@@ -148,7 +152,7 @@ def build_train(
     count = updates.count.name if updates is not None and updates.count is not None else None
     return TrainProgram(
         main, startup, feeds, fetches, replicated, spec, shard, rows, parameters, optimizers, count,
-        frozenset(stages.frozen), changed.averages, hard,
+        frozenset(stages.frozen), changed.averages, hard, options.pixels,
     )  # fmt: skip
 
 
@@ -217,32 +221,18 @@ def build_eval(config: Config, user_objects: UserObjects, env: Environment, batc
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
         inputs = make_inputs(config, batch_size, with_label=False)
-        feature = build_feature(make_model(config, user_objects), inputs, is_train=False)
+        feature = build_feature(make_model(config, user_objects), inputs.values, is_train=False)
         everywhere = collectives.all_gather(feature, env.world_size)
-    return EvalProgram(main, startup, inputs, everywhere, feature)
-
-
-def make_inputs(config: Config, batch_size: int, with_label: bool) -> dict[str, Any]:
-    """The data values of a program: ``image`` [B, C, H, W] float32 and ``label`` [B] int64, or those of input_info."""
-    given = config.model.input_info
-    entries = given or [
-        {"name": "image", "shape": [-1, *config.model.image_shape], "dtype": "float32"},
-        {"name": "label", "shape": [-1], "dtype": "int64"},
-    ]
-    inputs = {}
-    for entry in entries:
-        if entry["name"] == "label" and not with_label:
-            continue
-        inputs[entry["name"]] = paddle.static.data(entry["name"], [batch_size, *entry["shape"][1:]], entry["dtype"])
-    return inputs
+    return EvalProgram(main, startup, inputs.feeds, everywhere, feature)
 
 
 def _build_backbone(config: Config, user_objects: UserObjects, inputs: dict[str, Any], main, stages: Stages):
     precision = config.mixed_precision
     lists = list(precision.custom_white_list), list(precision.custom_black_list)
+    before = half_precision.read_so_far(main)  # the normalization of pixels, whose result the net casts
     with half_precision.autocast(precision.enabled, *lists):
         feature = build_feature(make_model(config, user_objects), inputs, is_train=True, stages=stages)
     if precision.enabled:
-        half_precision.cast_program(main, *lists)
+        half_precision.cast_program(main, *lists, before)
         feature = paddle.cast(feature, "float32")
     return feature

@@ -13,7 +13,8 @@ from plsc.backend import collectives, static
 from plsc.backend.onednn import use_onednn
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.program.build import make_inputs, make_model
+from plsc.engine.program.build import make_model
+from plsc.engine.program.inputs import make_inputs
 from plsc.engine.program.session import Session
 from plsc.models import build_feature, require_same_parameters
 from plsc.parallel.environment import Environment
@@ -34,7 +35,7 @@ def build_labelled(config: Config, user_objects: UserObjects, env: Environment, 
     """The program for batches of ``batch_size`` on each rank."""
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
-        inputs = make_inputs(config, batch_size, with_label=True)
+        inputs = make_inputs(config, batch_size, with_label=True).values
         label = inputs.pop("label")
         feature = build_feature(make_model(config, user_objects), inputs, is_train=False)
         features = collectives.all_gather(feature, env.world_size)

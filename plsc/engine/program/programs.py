@@ -23,7 +23,8 @@ class TrainProgram:
     its variables that ``model.freeze`` keeps as they are. ``optimizers``: None with a user's optimizer;
     ``optimizer_count`` names the variable that counts their steps, where one wants to know their number
     (RowOptimizer.numbers). ``averages``: {variable of the backbone: that of its average}, see plsc.optim.average.
-    ``hard``: where a part of the sample is hard negatives.
+    ``hard``: where a part of the sample is hard negatives. ``pixels``: images are fed as uint8, and the program
+    normalizes them.
     """
 
     main: Any
@@ -40,6 +41,7 @@ class TrainProgram:
     frozen: frozenset[str] = frozenset()
     averages: dict[str, str] = field(default_factory=dict)
     hard: HardNegatives | None = None
+    pixels: bool = False
 
     @property
     def tables(self) -> dict[str, RowTable | ClassTable]:

@@ -21,7 +21,8 @@ from plsc.engine.evaluation.evaluate import Embedder, verify_all
 from plsc.engine.evaluation.sets_check import check_sets
 from plsc.engine.memory.check import check_memory
 from plsc.engine.program.averages import averaged_weights, begin_averages
-from plsc.engine.program.build import TEACHER, EvalProgram, build_eval, build_train
+from plsc.engine.program.build import TEACHER, BuildOptions, EvalProgram, build_eval, build_train
+from plsc.engine.program.inputs import feeds_pixels
 from plsc.engine.program.session import Session
 from plsc.engine.run import consistency
 from plsc.engine.run.run_log import clock
@@ -88,7 +89,8 @@ def train(run: Run) -> Result:
     for line in config.without_effect() + run.user_objects.without_effect(config):
         run.log.info(line)
     log_classes_without_images(run)
-    program = build_train(config, run.user_objects, run.env, run.seed)
+    options = BuildOptions(pixels=feeds_pixels(config, run.user_objects))
+    program = build_train(config, run.user_objects, run.env, run.seed, options)
     consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
     log_repeated_steps(run, program)
     log_hard_negatives(run, program)
@@ -127,7 +129,8 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     initial = None if opened is not None else open_initial_weights(run, program.spec, data)
     request = StopRequest()
     # loaders fork their workers before the executor has threads
-    with _loader(run, data, steps, order, request) as loader, read_new_classes(run, data, initial, request) as images:
+    loading = _loader(run, data, steps, order, request, program.pixels)
+    with loading as loader, read_new_classes(run, data, initial, request) as images:
         session.class_weights = read_class_weights(run)
         session.start(run.group)
         if config.use_onednn and not run.env.on_gpu:
@@ -150,8 +153,11 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             return Loop(run, session, evaluation, steps, request, checkpoints).run(loader)
 
 
-def _loader(run: Run, data, steps: TrainingSteps, order: SampleOrder, request: StopRequest) -> Loader:
-    options = LoaderOptions(stop_waiting=DataTimeout(request, run.config.stall_timeout, run.env.world_size))
+def _loader(
+    run: Run, data, steps: TrainingSteps, order: SampleOrder, request: StopRequest, pixels: bool
+) -> Loader:
+    timeout = DataTimeout(request, run.config.stall_timeout, run.env.world_size)
+    options = LoaderOptions(stop_waiting=timeout, pixels=pixels)
     sampler = steps.sampler(run.config.train_batch_size, run.env, run.seed, order)
     return Loader(data, sampler, run.config.data.num_workers, *steps.data_steps(), options)
 

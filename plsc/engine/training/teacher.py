@@ -8,8 +8,9 @@ import time
 import numpy as np
 
 from plsc.config import Config
-from plsc.engine.evaluation.data import input_names
+from plsc.data.transforms import normalise_pixels
 from plsc.engine.program.build import TEACHER
+from plsc.engine.program.inputs import PIXELS, input_names
 from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run, threads
 from plsc.errors import ConfigError, TrainingError
@@ -41,11 +42,15 @@ class StepInputs:
 
     def __init__(self, run: Run) -> None:
         self._names = input_names(run.config)
+        self._pixel_std = run.config.data.pixel_std
         self._teacher = Teacher(run) if run.config.distill.model else None
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
         inputs = dict(zip(self._names, (images, labels)))
-        return inputs if self._teacher is None else {**inputs, TEACHER: self._teacher.embed(images)}
+        if self._teacher is None:
+            return inputs
+        given = normalise_pixels(images, self._pixel_std) if images.dtype == PIXELS else images
+        return {**inputs, TEACHER: self._teacher.embed(given)}
 
 
 class Teacher:
