@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # importing them imports Paddle
     from plsc.cleaning.request import Request
     from plsc.engine.inference.predict import Prediction
     from plsc.engine.memory.plan import MemoryPlan
-    from plsc.engine.training.loop import Result
+    from plsc.engine.training.result import Result
     from plsc.evaluation.results import Verifications
 
 _OBJECT_NAMES = tuple(field.name for field in dataclasses.fields(UserObjects))

@@ -24,8 +24,8 @@ from plsc.engine.memory.plan import plan as make_plan
 from plsc.engine.program.inputs import input_names
 from plsc.engine.run.start import Run, start
 from plsc.engine.run.stopping import EXIT_STOPPED
-from plsc.engine.training.loop import Result
 from plsc.engine.training.loop import train as run_training
+from plsc.engine.training.result import Result
 from plsc.engine.training.teacher import check_teacher
 from plsc.errors import ConfigError, VerificationError
 from plsc.evaluation.results import Verifications

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plsc.engine.training.loop import Result
+from plsc.engine.training.result import Result
 from plsc.evaluation.verification import verify
 
 
