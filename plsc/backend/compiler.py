@@ -18,7 +18,9 @@ import paddle
 
 from plsc.files.private_directory import Directory, open_directory, user_cache
 
-COMPILE = ["-O3", "-march=native", "-fopenmp", "-std=c++17", "-fPIC", "-w", "-DPADDLE_WITH_CUSTOM_KERNEL"]
+# -fno-math-errno: a square root that may set errno is not computed for several numbers at a time
+COMPILE = ["-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-std=c++17", "-fPIC", "-w",
+           "-DPADDLE_WITH_CUSTOM_KERNEL"]  # fmt: skip
 OPENMP = "libiomp5.so"  # Paddle's OpenMP: the threads of another OpenMP library would compete with it
 TIMEOUT_SECONDS = 60
 

@@ -61,9 +61,6 @@ class DenseMomentumRows(DenseRows):
 class SampledMomentumRows(SampledRows):
     """Only sampled rows are read and written; other rows are brought up to date when they are next sampled."""
 
-    def _create_state(self, touched) -> RowState:
-        return RowState.paired(self.weight, touched) if self.spec.paired else super()._create_state(touched)
-
     def fetch(self, piece: RowPiece):
         """See RowValues."""
         if not piece.block.in_blocks:  # compute both now, so that the stored rows need not be held until the update
@@ -98,7 +95,7 @@ class SampledMomentumRows(SampledRows):
             stale = self._stale(block)
             of_weight = decay if along is None else decay - along
             combined = stale.factors[:, 2:] * self.optimizer.momentum + stale.factors[:, :2] * of_weight
-            if self.state.is_paired:
+            if self.state.is_side_by_side:
                 mark_up_to_date(self.state, block, self._step_after)
                 descend = stale.descent(combined, learning_rate)
                 return lambda piece, product: descend(piece, product.compute())
@@ -148,7 +145,7 @@ class StaleRows:
         """A function of a piece: (factors[:, 0] * weight + factors[:, 1] * velocity of its rows [R, E], their squared
         lengths [R, 1] or None where these are not computed on the way). ``factors`` [R, 2]: of the block."""
         parts = self._block.split(factors)
-        if self._state.is_paired:
+        if self._state.is_side_by_side:
             table = self._state.tables[0].value
             return lambda piece: row_kernels.bring_rows(table, piece.select(self._index), piece.select(parts))
         return lambda piece: (self._combined(piece, piece.select(parts)), None)
@@ -173,8 +170,8 @@ class StaleRows:
         return [table.read(index) for table in self._state.tables]
 
     def descent(self, combined, learning_rate) -> Callable:
-        """``move(piece, gradient)`` for paired rows, in place: velocity := combined[:, 0] * weight + combined[:, 1] *
-        velocity + gradient, weight := weight_now - learning_rate * velocity. ``combined`` [R, 2]: of the block."""
+        """``move(piece, gradient)`` for rows side by side, in place: velocity := combined[:, 0] * weight + combined[:, 1]
+        * velocity + gradient, weight := weight_now - learning_rate * velocity. ``combined`` [R, 2]: of the block."""
         table = self._state.tables[0].value
         parts = self._block.split(paddle.concat([self.factors[:, :2] - learning_rate * combined, combined], axis=1))
 

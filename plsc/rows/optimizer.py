@@ -131,7 +131,7 @@ class RowOptimizer(abc.ABC):
             paddle.assign(value, output=target)
 
     for_rows: ClassVar[bool] = True  # False: a formula of the whole parameter, for the backbone only
-    pairs_rows: ClassVar[bool] = False  # True: sampled rows may use the layout of plsc.rows.row_kernels
+    has_kernels: bool = False  # True: ``rows_class`` can process sampled rows by plsc.rows.row_kernels
 
     def rows_class(self, sampled: bool) -> Callable | None:
         """The subclass of plsc.rows.shard_rows.DenseRows or SampledRows for this optimizer; None for these two classes

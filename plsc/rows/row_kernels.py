@@ -1,7 +1,9 @@
-"""The two operations of row_kernels.cc, which bring sampled class centres up to date and update them, on CPUs.
+"""The operations of row_kernels.cc, which bring sampled class centres up to date and update them, on CPUs: two for
+momentum and two for Adam.
 
 ``table`` [2 L, E] float32 holds weight and velocity of class c in its rows 2 c and 2 c + 1, so that both are read and
-written together. Paddle's operations need several passes over the rows, partly with one thread (docs/history.md).
+written together; with Adam [3 L, E] weight, first and second moment. Paddle's operations need several passes over the
+rows, partly with one thread (docs/history.md).
 """
 
 from __future__ import annotations
@@ -54,3 +56,27 @@ def move_rows_(table, index, steps, gradient, learning_rate) -> None:
     gradient. ``steps`` [S, 4]: the matrix M of each as (ww, wv, vw, vv); ``gradient`` [S, E]; ``learning_rate`` [1]."""
     inputs = {"Table": table, "Index": index, "Steps": steps, "Gradient": gradient, "Rate": learning_rate}
     static.custom_operation("plsc_move_rows", inputs, {"Moved": table})
+
+
+def bring_adam_rows(table, index, factors, constants) -> tuple:
+    """(keep * weight - m * sum_q W_q / (exp(centre + half * point_q) * sqrt(v) + epsilon) [S, E], the squared length of
+    each [S, 1]) of the classes ``index`` [S] int64. ``factors`` [S, 5 + n]: (of m, of v, keep, centre, half, W_1, ...)
+    of plsc.rows.optimizers.missed_adam; half is 0 where nothing was missed. ``constants`` [1 + n]: epsilon, the
+    points."""
+    inputs = {"Table": table, "Index": index, "Factors": factors, "Constants": constants}
+    return static.custom_operation("plsc_bring_adam_rows", inputs, {"Rows": None, "Squares": None})
+
+
+def move_adam_rows_(table, index, now, powers, along, gradient, step) -> None:
+    """In place, for the classes ``index`` [S] int64, with g = gradient - along * now:
+
+        m := beta1 * powers[:, 0] * m + (1 - beta1) * g
+        v := beta2 * powers[:, 1] * v + (1 - beta2) * g^2
+        weight := now - rate * (m * unbias1 / (sqrt(v * unbias2) + epsilon) + decay * now)
+
+    ``now``, ``gradient`` [S, E]; ``powers`` [S, 2]; ``along`` [S, 1]; ``step`` [9]: (beta1, 1 - beta1, beta2, 1 -
+    beta2, epsilon, decay, rate, unbias1, unbias2).
+    """
+    inputs = {"Table": table, "Index": index, "Now": now, "Powers": powers, "Along": along, "Gradient": gradient,
+              "Step": step}  # fmt: skip
+    static.custom_operation("plsc_move_adam_rows", inputs, {"Moved": table})

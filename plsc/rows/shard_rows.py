@@ -39,7 +39,8 @@ class RowValues(Protocol):
 class RowsSpec:
     """``prefix``: of the variables' names. ``shape``: [L, row size]. ``param_attr``: the user's. ``weight_decay``: the
     setting. ``lr_factor``: of the learning rate, times that of ``param_attr``. ``storage``: see plsc.rows.storage.
-    ``paired``: sampled rows have the layout of plsc.rows.row_kernels."""
+    ``stride``: above 1 the rows of so many arrays, the weight and all states, are side by side in one variable, and are
+    processed by plsc.rows.row_kernels."""
 
     prefix: str
     shape: list[int]
@@ -49,7 +50,12 @@ class RowsSpec:
     weight_decay: float = 0.0
     lr_factor: float = 1.0
     storage: str = FLOAT32
-    paired: bool = False
+    stride: int = 1
+
+    @property
+    def compiled(self) -> bool:
+        """True where sampled rows are processed by plsc.rows.row_kernels."""
+        return self.stride > 1
 
 
 class ShardRows:
@@ -68,11 +74,10 @@ class ShardRows:
             learning_rate=self.lr_factor,  # read by a user's optimizer
             regularizer=getattr(spec.param_attr, "regularizer", None),
         )
-        stride = 2 if spec.paired else 1
-        shape = [stride * spec.shape[0], spec.shape[1]]
+        shape = [spec.stride * spec.shape[0], spec.shape[1]]
         self.weight = paddle.static.create_parameter(shape, spec.storage, attr=attr)
         self.weight.is_distributed = spec.distributed
-        self.table = RowTable(self.weight, spec.storage, stride=stride)
+        self.table = RowTable(self.weight, spec.storage, stride=spec.stride)
         self.feeds: dict[str, Any] = {}
         self.counts: dict[str, Any] = {}
         self.touched: str | None = None
@@ -231,6 +236,8 @@ class SampledRows(OptimizedRows):
         self._step_after = self.feeds["window_step"] + 1
 
     def _create_state(self, touched) -> RowState:
+        if self.spec.compiled:
+            return RowState.side_by_side(self.weight, touched, self.spec.stride)
         return RowState((self.table, *map(self._create_slot, self.optimizer.slots)), touched)
 
     def _create_feeds(self) -> dict[str, Any]:

@@ -24,20 +24,21 @@ class RowState:
     touched: Any
 
     @classmethod
-    def paired(cls, value, touched) -> RowState:
-        """``value`` [2 L, E] float32: weight and velocity of each row, in the layout of plsc.rows.row_kernels."""
-        return cls(tuple(RowTable(value, offset=offset, stride=2) for offset in range(2)), touched)
+    def side_by_side(cls, value, touched, stride: int) -> RowState:
+        """``value`` [stride * L, E] float32: the weight and all states of each row, in the layout of
+        plsc.rows.row_kernels."""
+        return cls(tuple(RowTable(value, offset=offset, stride=stride) for offset in range(stride)), touched)
 
     @property
-    def is_paired(self) -> bool:
-        """True where weight and velocity of a row are stored side by side in one variable."""
-        return len(self.tables) == 2 and self.tables[0].value is self.tables[1].value
+    def is_side_by_side(self) -> bool:
+        """True where the weight and all states of a row are stored side by side in one variable."""
+        return self.tables[0].stride > 1
 
     def in_current_program(self) -> RowState:
         """The same rows, for the program that is being built."""
         touched = static.create_state(self.touched.name, list(self.touched.shape), "int64")
-        if self.is_paired:
-            return RowState.paired(self.tables[0].in_current_program().value, touched)
+        if self.is_side_by_side:
+            return RowState.side_by_side(self.tables[0].in_current_program().value, touched, len(self.tables))
         return replace(self, tables=tuple(table.in_current_program() for table in self.tables), touched=touched)
 
 

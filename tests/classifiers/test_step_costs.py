@@ -52,13 +52,13 @@ class Linear(BaseModel):
 
 @functools.cache
 def built(classes, ratio, ranks=1, model_parallel=True, calc_acc=False, bucket_bytes=BUCKET_BYTES, block_rows=LOOP,
-          compiled=True):  # fmt: skip
+          compiled=True, optimizer="momentum"):  # fmt: skip
     paddle.enable_static()
     config = Config.from_dict({
         "model": {"image_shape": [3, 4, 4], "embedding_size": EMBEDDING}, "train_batch_size": BATCH,
         "classifier": {"num_classes": classes, "sample_ratio": ratio, "model_parallel": model_parallel,
                        "compiled": compiled},
-        "calc_acc": calc_acc,
+        "calc_acc": calc_acc, "optimizer": {"name": optimizer},
     })  # fmt: skip
     options = BuildOptions(block_rows, bucket_bytes)
     program = build_train(config, UserObjects(model=Linear()), Environment(0, ranks), 0, options)
@@ -122,15 +122,18 @@ def test_a_full_step_holds_the_cosines_once():
 
 
 @BOTH
-@pytest.mark.parametrize("block_rows, case", [(LOOP, case) for case in SAMPLED + FULL] + [(FEW, SAMPLED[0])])
-def test_only_what_is_kept_has_the_rows_of_the_shard(block_rows, case, compiled):
-    program, ops = built(*case, block_rows=block_rows, compiled=compiled)
+@pytest.mark.parametrize("block_rows, case, optimizer", [
+    *((LOOP, case, "momentum") for case in SAMPLED + FULL), (FEW, SAMPLED[0], "momentum"), (LOOP, SAMPLED[1], "adamw"),
+    (FEW, SAMPLED[1], "adamw"),
+])  # fmt: skip
+def test_only_what_is_kept_has_the_rows_of_the_shard(block_rows, case, optimizer, compiled):
+    program, ops = built(*case, block_rows=block_rows, compiled=compiled, optimizer=optimizer)
     kept = {*program.rows.tensors.values(), program.rows.touched}
     whole = [
         (op.kind, tensor)
         for op in program_view.walk(ops)
         for tensor in (*op.reads, *op.writes)
-        if {program.shard.num_local, 2 * program.shard.num_local} & set(tensor.shape)
+        if {times * program.shard.num_local for times in (1, 2, 3)} & set(tensor.shape)
     ]
     assert whole and {tensor.name for _, tensor in whole} <= kept
     # only one block or the sample is taken from them, and written back in place
@@ -138,13 +141,13 @@ def test_only_what_is_kept_has_the_rows_of_the_shard(block_rows, case, compiled)
     assert kinds <= {"gather", *READS, *WRITES}, kinds
 
 
-READS = "embedding", "lookup_table_v2", "plsc_bring_rows"
-WRITES = "scatter", "plsc_move_rows"
+READS = "embedding", "lookup_table_v2", "plsc_bring_rows", "plsc_bring_adam_rows"
+WRITES = "scatter", "plsc_move_rows", "plsc_move_adam_rows"
 
 
-def passes(case, block_rows, compiled=True):
+def passes(case, block_rows, compiled=True, optimizer="momentum"):
     """{variable: [how often rows of it are read, written] in the text of the program}."""
-    program, ops = built(*case, block_rows=block_rows, compiled=compiled)
+    program, ops = built(*case, block_rows=block_rows, compiled=compiled, optimizer=optimizer)
     found = {}
     for variable in set(program.rows.tensors.values()):
         kinds = [op.kind for op in program_view.walk(ops) if variable in {t.name for t in (*op.reads, *op.writes)}]
@@ -159,6 +162,9 @@ def test_a_step_reads_each_row_twice_and_writes_it_once():
     # sampled, in a loop: read in the forward pass and in the backward pass, in which it is moved
     assert passes(SAMPLED[0], LOOP) == {"w": [2 + 1, 1]}
     assert passes(SAMPLED[0], FEW) == {"w": [PIECES + 1, PIECES]}
+    # of AdamW weight and moments together; without a loop what was brought up to date is still there
+    assert passes(SAMPLED[0], LOOP, optimizer="adamw") == {"w": [2 + 1, 1]}
+    assert passes(SAMPLED[0], FEW, optimizer="adamw") == {"w": [PIECES + 1, PIECES]}
     for block_rows, pieces in ((LOOP, 1), (FEW, PIECES)):
         once_each = [2 * pieces + 1, pieces]
         assert passes(SAMPLED[0], block_rows, compiled=False) == {"w": once_each, "velocity": once_each}

@@ -27,11 +27,11 @@ CASES = {
     "2 ranks, replicas": (2, {"classifier.model_parallel": False}),
     "a user's optimizer": (2, {"plugins": ["my_adamw.py"], "optimizer.name": "lamb", "class_optimizer.name": "my_adamw",
                               "lr": 0.5}),
-    "adamw": (1, {"optimizer.name": "adamw", "optimizer.options": {"beta2": 0.99}, "lr": 0.5}),
+    "adamw": (2, {"optimizer.name": "adamw", "optimizer.options": {"beta2": 0.99}, "lr": 0.5}),
 }
 # With Paddle 2.6 those that take other operations of Paddle; where a run is saved is the same program's.
-AGAIN = ("compiled", "Paddle's operations", "2 ranks compiled", "a user's optimizer")
-ON_ONE_RANK = "2 ranks compiled", "a user's optimizer"
+AGAIN = ("compiled", "Paddle's operations", "2 ranks compiled", "a user's optimizer", "adamw")
+ON_ONE_RANK = "2 ranks compiled", "a user's optimizer", "adamw"
 OPTIONS = {"with_test": False, "save_async": False, "train_steps": 24, "lr_schedule.boundaries": [12]}
 
 

@@ -21,7 +21,7 @@ from plsc.rows.optimizers.momentum import Momentum
 
 @register_optimizer("slow_momentum")
 class SlowMomentum(Momentum):
-    pairs_rows = False
+    has_kernels = False
     update_ = RowOptimizer.update_
     rows_class = RowOptimizer.rows_class
 

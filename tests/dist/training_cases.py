@@ -24,6 +24,8 @@ from plsc.optim.gradients import BUCKET_BYTES
 from plsc.parallel.group import connected_group
 from plsc.rows import blocks as row_blocks
 
+COMPILED = ("momentum", "adamw")  # optimizers whose sampled rows have operations in C++
+
 
 class Linear(BaseModel):
     """feature = image.flatten @ weight + bias."""
@@ -68,9 +70,9 @@ def run_case(env, case):
     section = config.classifier
     one_way = section.model_parallel or env.world_size == 1
     compiled = section.compiled and one_way and program.shard.samples and section.storage == "float32"
-    paired = compiled and parts.optimizer is None and device == "cpu"
-    paired = paired and (config.class_optimizer.name or config.optimizer.name) == "momentum"
-    assert program.rows.spec.paired == paired  # a case is about what it says
+    compiled = compiled and parts.optimizer is None and device == "cpu" and program.optimizers.rows.name in COMPILED
+    compiled = compiled and not program.optimizers.rows.repeats_missed_steps
+    assert program.rows.spec.compiled == compiled  # a case is about what it says
     if "pieces" in case:  # a batch of more labels than there are places has a sample of unknown size, and so a loop
         kinds = {op.kind for op in program_view.operations(program.main)}
         assert ("while" in kinds) == (case["global_batch"] > program.shard.num_sample)

@@ -9,11 +9,11 @@ import pytest
 
 from plsc.rows.history import MissedStepsOnHost, RowHistory
 from plsc.rows.optimizers.adamw import AdamW
-from plsc.rows.optimizers.missed_adam import LARGEST_ERROR, MissedAdam
+from plsc.rows.optimizers.missed_adam import LARGEST_ERROR, SMALLEST, MissedAdam, largest_error
 from tests.reference import optimizers as reference
 
 ROWS, SIZE, DECAY, EPSILON = 40, 16, 0.05, 1e-8
-BETAS = [(0.9, 0.999), (0.9, 0.99), (0.95, 0.999), (0.8, 0.99), (0.0, 0.9)]
+BETAS = [(0.9, 0.999), (0.9, 0.99), (0.95, 0.999), (0.8, 0.99), (0.0, 0.9), (0.9, 0.98), (0.9, 0.95), (0.99, 0.999)]
 
 
 @pytest.mark.parametrize("beta1, beta2", BETAS)
@@ -75,14 +75,22 @@ def test_the_error_is_bounded_for_any_moments(beta1, beta2, count):
             missed = MissedStepsOnHost(history.window(), np.zeros(1, int), 0.0)
             found, _ = optimizer.bring_up_to_date(np.zeros((1, 301)), (first, root[None] ** 2), missed)
             if beta1:
-                assert np.abs(found / dense[0] - 1.0).max() < (LARGEST_ERROR if count < 10 else 1e-7)
+                _, half = optimizer._missed._interval(optimizer.numbers(count + 1)[1])
+                bound = largest_error(half, len(optimizer.points))
+                assert bound < LARGEST_ERROR
+                # what is left out, of the first step: rates differ by up to 3, bias corrections by the first one
+                ratio = beta1 / math.sqrt(beta2)
+                tail = 3.0 * math.sqrt(optimizer.numbers(count + 1)[1]) * SMALLEST / (1.0 - ratio)
+                # float64: each of 400 steps rounds a few times, and the sum over the points
+                rounding = (step + len(optimizer.points)) * 2.0**-50
+                assert np.abs(found / dense[0] - 1.0).max() < bound + tail * (step > 50) + rounding
             else:
                 assert not found.any() and not dense[0].any()
 
 
 def test_betas_that_would_not_be_exact_repeat_the_steps():
     """s_j falls by more than the interpolation can bridge while a_j matters; the rows are right nevertheless."""
-    for beta1, beta2 in [(0.9, 0.9), (0.9, 0.8), (0.9, 0.95), (0.5, 0.0), (0.99, 0.999)]:
+    for beta1, beta2 in [(0.9, 0.9), (0.9, 0.8), (0.5, 0.0), (0.95, 0.92)]:
         assert not MissedAdam(beta1, beta2, EPSILON).is_exact
         assert AdamW(beta1, beta2).repeats_missed_steps and len(AdamW(beta1, beta2).nothing_missed()) == 4
-    assert len(AdamW().nothing_missed()) == 17 and math.isclose(AdamW().nothing_missed()[0], 1.0)
+    assert len(AdamW().nothing_missed()) == 5 + 14 and math.isclose(AdamW().nothing_missed()[0], 1.0)

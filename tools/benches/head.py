@@ -26,6 +26,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--compiled", nargs="+", default=["yes"], choices=["yes", "no"], help="sampled rows by PLSC's "
                          "operations in C++, or by Paddle's")  # fmt: skip
     command.add_argument("--hard", nargs="+", type=float, default=[0.0], metavar="SHARE", help="of hard negatives")
+    command.add_argument("--optimizer", nargs="+", default=["momentum"], choices=["momentum", "adamw"])
     command.add_argument("--batch", type=int, default=64, help="images of a step")
     command.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
     command.add_argument("--parts", action="store_true", help="split the time")
@@ -34,10 +35,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def cases(options: argparse.Namespace) -> list[dict]:
     kinds = [
-        {"kernels": "plsc", "storage": storage, "compiled": compiled == "yes", "hard": hard}
+        {"kernels": "plsc", "storage": storage, "compiled": compiled == "yes", "hard": hard, "optimizer": optimizer}
         for storage in options.storage
         for compiled in options.compiled
         for hard in options.hard
+        for optimizer in options.optimizer
     ]
     if options.torch:
         kinds += [{"kernels": kernels, "with": options.torch} for kernels in ("torch", "torch tuned")]
@@ -51,7 +53,7 @@ def cases(options: argparse.Namespace) -> list[dict]:
 
 
 def run(case: dict) -> dict:
-    """Median seconds of a step with momentum and weight decay; peak memory of the process; GB that a step reads and
+    """Median seconds of a step with weight decay; peak memory of the process; GB that a step with momentum reads and
     writes of rows and cosines (counted, not measured).
 
     With ``parts`` the seconds of each part: programs that end after it run in turns with the others, on the same
@@ -68,8 +70,8 @@ def run(case: dict) -> dict:
 
     paddle.enable_static()
     prepare_cpu(case["threads"])
-    use_huge_pages(2 * 4 * EMBEDDING * case["classes"])
     bench = HeadBench(case)
+    use_huge_pages(4 * EMBEDDING * case["classes"] * (1 + len(bench.optimizer.slots)))
     seconds = bench.time({"update": bench.program("update")}, case["steps"])["update"]
     result = {"seconds": round(seconds, 4), "compiled": bench.compiled, **memory(case, bench.shard.num_sample)}
     if case["parts"]:
@@ -106,6 +108,7 @@ class HeadBench:
         from plsc.classifiers import ClassifierSpec, Shard
         from plsc.parallel.environment import Environment
         from plsc.rows.history import RowHistory
+        from plsc.rows.optimizers.adamw import AdamW
         from plsc.rows.optimizers.momentum import Momentum
 
         self.case, self.env = case, Environment()
@@ -114,7 +117,9 @@ class HeadBench:
             hard_negative_share=case["hard"],
         )  # fmt: skip
         self.shard = Shard.of(self.spec, self.env)
-        self.optimizer = Momentum(0.9)
+        self.optimizer = AdamW() if case["optimizer"] == "adamw" else Momentum(0.9)
+        # moments of a run that has been going for long
+        self.numbers = tuple(np.float32(value).item() for value in self.optimizer.numbers(1000))
         self.history, self.rng = RowHistory(self.optimizer, DECAY), np.random.default_rng(0)
         self.executor = self.feeds = self.compiled = None
 
@@ -139,10 +144,12 @@ class HeadBench:
         if self.executor is None:
             self.executor = make_executor(self.env)
             self.executor.run(startup)
-        self.feeds, self.compiled = set(rows.feeds), rows.spec.paired
+        self.feeds, self.compiled = set(rows.feeds), rows.spec.compiled
         return main, fetches
 
     def _until(self, part: str, feature, label, rows, step, rate) -> list:
+        import paddle
+
         from plsc.classifiers import StepContext, classify
         from plsc.classifiers.hard_negatives import HardNegatives
         from plsc.classifiers.loss_terms import LossTerms
@@ -154,7 +161,8 @@ class HeadBench:
         hard = HardNegatives.create(self.spec, self.shard, self.env)
         context = StepContext(self.spec, self.shard, self.env, step, block_rows=BLOCK_ROWS, hard=hard)
         if part in ("backward", "update"):
-            move = rows.mover(Update(self.optimizer, rate, DECAY)) if part == "update" else None
+            numbers = tuple(paddle.full([1], value, "float32") for value in self.numbers)
+            move = rows.mover(Update(self.optimizer, rate, DECAY, numbers)) if part == "update" else None
             output = classify(feature, label, rows, replace(context, move=move))
             return [output.loss, output.dfeature]
         _, index, position = sample(label, label, context)
@@ -175,7 +183,7 @@ class HeadBench:
                 started = time.perf_counter()
                 self.executor.run(program, feed=feed, fetch_list=fetches)
                 seconds[name].append(time.perf_counter() - started)
-                self.history.advance(0.1)
+                self.history.advance(0.1, numbers=self.numbers)
         return {name: float(np.median(values[2:])) for name, values in seconds.items()}
 
     def _feed(self) -> dict:

@@ -80,7 +80,7 @@ class Classifier:
         "(docs/performance.md). Not with your own optimizer.", choices=("float32", "float16", "bfloat16"),
     )  # fmt: skip
     compiled: bool = option(
-        True, "On CPUs, process sampled float32 rows with two operations in C++, which are compiled at their first "
+        True, "On CPUs, process sampled float32 rows with operations in C++, which are compiled at their first "
         "use on a machine (docs/design.md); the log says where that fails. false uses Paddle's operations, which are "
         "slower and give the same results up to rounding; so do several ranks in data-parallel mode.",
     )  # fmt: skip

@@ -190,18 +190,19 @@ def make_rows(
     # where each rank holds all rows they must stay the same: not by these on one rank and by Paddle's on another
     alike = spec.model_parallel or env.world_size == 1
     wanted = spec.compiled and alike and samples and not env.on_gpu and spec.storage == FLOAT32
-    paired = wanted and optimizer.pairs_rows and row_kernels.available()
+    compiled = wanted and optimizer.has_kernels and row_kernels.available()
+    stride = 1 + len(optimizer.slots) if compiled else 1
     rows = RowsSpec(
         # names that no layer of a user's model has by chance
         prefix=f"dist@fc@rank@{env.rank:05d}" if spec.model_parallel else "full@fc",
         shape=[shard.num_local, spec.row_size],
-        initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage, 2 if paired else 1),
+        initializer=ShardInitializer(shard.first, spec.seed, distribution, bias, spec.storage, stride),
         param_attr=user_objects.param_attr,
         distributed=spec.model_parallel,
         weight_decay=rate.weight_decay,
         lr_factor=rate.lr_factor,
         storage=spec.storage,
-        paired=paired,
+        stride=stride,
     )
     if optimizer is None:
         check_optimizer(user_objects.optimizer, spec.storage)

@@ -60,7 +60,7 @@ def train(run: Run) -> Result:
     log_classes_without_images(run)
     options = BuildOptions(pixels=feeds_pixels(config, run.user_objects))
     program = build_train(config, run.user_objects, run.env, run.seed, options)
-    consistency.log_uncompiled_ranks(program.rows.spec.paired, run.group, run.log)
+    consistency.log_uncompiled_ranks(program.rows.spec.compiled, run.group, run.log)
     log_repeated_steps(run, program)
     log_hard_negatives(run, program)
     log_which_weights(run)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -52,9 +52,25 @@ class AdamW(AdamMoments):
         self._missed = missed if missed.is_exact else None
 
     @property
+    def points(self) -> np.ndarray | None:
+        """MissedAdam.points."""
+        return None if self._missed is None else self._missed.points
+
+    @property
     def repeats_missed_steps(self) -> bool:
         """See RowOptimizer."""
         return self._missed is None
+
+    @property
+    def has_kernels(self) -> bool:
+        """See RowOptimizer."""
+        return self._missed is not None
+
+    def rows_class(self, sampled: bool) -> Callable | None:
+        """See RowOptimizer.rows_class."""
+        from plsc.rows.adam_rows import SampledAdamRows
+
+        return SampledAdamRows if sampled and self.has_kernels else None
 
     def step(self, weight, slots: tuple, gradient, step: Step) -> tuple:
         """See RowOptimizer.step."""

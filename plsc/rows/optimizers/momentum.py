@@ -28,7 +28,7 @@ class Momentum(RowOptimizer):
         Slot("velocity", follows_storage=True, float16_factor=VELOCITY_FACTOR, cut_count="momentum_cut"),
     )  # fmt: skip
 
-    pairs_rows = True
+    has_kernels = True
 
     def __init__(self, momentum: float):
         self.momentum = momentum
