@@ -170,8 +170,9 @@ class StaleRows:
         return [table.read(index) for table in self._state.tables]
 
     def descent(self, combined, learning_rate) -> Callable:
-        """``move(piece, gradient)`` for rows side by side, in place: velocity := combined[:, 0] * weight + combined[:, 1]
-        * velocity + gradient, weight := weight_now - learning_rate * velocity. ``combined`` [R, 2]: of the block."""
+        """``move(piece, gradient)`` for rows side by side, in place: velocity := combined[:, 0] * weight +
+        combined[:, 1] * velocity + gradient, weight := weight_now - learning_rate * velocity. ``combined`` [R, 2]: of
+        the block."""
         table = self._state.tables[0].value
         parts = self._block.split(paddle.concat([self.factors[:, :2] - learning_rate * combined, combined], axis=1))
 
