@@ -85,12 +85,12 @@ class SampledAdamRows(SampledRows):
         """Move the rows of a piece by ``gradient`` - ``along`` [R, 1] * row. Mixed precision, which skips steps, is
         for GPUs, where nothing is compiled."""
         now, powers, optimizer = self.fetch(piece), self._factors(piece)[:, :2], self.optimizer
-        along = paddle.zeros_like(powers[:, :1]) if along is None else along
+        factors = paddle.concat([powers, paddle.zeros_like(powers[:, :1]) if along is None else along], axis=1)
         betas = [optimizer.beta1, 1.0 - optimizer.beta1, optimizer.beta2, 1.0 - optimizer.beta2]
         fixed = _constant([*betas, optimizer.epsilon, self.weight_decay])
         step = paddle.concat([fixed, self._learning_rate(update), *update.numbers])
         table = self.state.tables[0].value
-        row_kernels.move_adam_rows_(table, self._index(piece), now, powers, along, gradient, step)
+        row_kernels.move_adam_rows_(table, self._index(piece), now, factors, gradient, step)
 
 
 def _factors(state: RowState, index, feeds: dict):

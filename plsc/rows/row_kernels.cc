@@ -136,11 +136,11 @@ std::vector<Tensor> BringAdamRows(const Tensor& table, const Tensor& index, cons
   return {brought, squares};
 }
 
-void MoveAdamRows(Tensor& table, const Tensor& index, const Tensor& now, const Tensor& powers, const Tensor& along,
+void MoveAdamRows(Tensor& table, const Tensor& index, const Tensor& now, const Tensor& factors,
                   const Tensor& gradient, const Tensor& step) {
   CheckRows(table, index, kTriple);
   const int64_t rows = index.shape()[0], size = table.shape()[1];
-  const float *brought = now.data<float>(), *power = powers.data<float>(), *part = along.data<float>();
+  const float *brought = now.data<float>(), *factor = factors.data<float>();
   const float *change = gradient.data<float>(), *number = step.data<float>();
   const float beta1 = number[0], rest1 = number[1], beta2 = number[2], rest2 = number[3], epsilon = number[4];
   const float decay = number[5], rate = number[6], unbias1 = number[7], unbias2 = number[8];
@@ -150,11 +150,11 @@ void MoveAdamRows(Tensor& table, const Tensor& index, const Tensor& now, const T
   for (int64_t row = 0; row < rows; ++row) {
     float* weight = Rows<kTriple, 1>(stored, places, row, rows, size);
     float *first = weight + size, *second = weight + 2 * size;
-    const float keep1 = beta1 * power[2 * row], keep2 = beta2 * power[2 * row + 1], along_row = part[row];
+    const float keep1 = beta1 * factor[3 * row], keep2 = beta2 * factor[3 * row + 1], along = factor[3 * row + 2];
     const float *old = brought + row * size, *of_row = change + row * size;
 #pragma omp simd
     for (int64_t place = 0; place < size; ++place) {
-      const float w = old[place], g = of_row[place] - along_row * w;
+      const float w = old[place], g = of_row[place] - along * w;
       const float m = keep1 * first[place] + rest1 * g, v = keep2 * second[place] + rest2 * (g * g);
       weight[place] = w - rate * (m * unbias1 / (std::sqrt(v * unbias2) + epsilon) + decay * w);
       first[place] = m;
@@ -205,7 +205,7 @@ PD_BUILD_OP(plsc_bring_adam_rows)
     .SetInferDtypeFn(PD_INFER_DTYPE(AdamTypes));
 
 PD_BUILD_OP(plsc_move_adam_rows)
-    .Inputs({"Table", "Index", "Now", "Powers", "Along", "Gradient", "Step"})
+    .Inputs({"Table", "Index", "Now", "Factors", "Gradient", "Step"})
     .Outputs({"Moved"})
     .SetInplaceMap({{"Table", "Moved"}})
     .SetKernelFn(PD_KERNEL(MoveAdamRows));

@@ -67,16 +67,15 @@ def bring_adam_rows(table, index, factors, constants) -> tuple:
     return static.custom_operation("plsc_bring_adam_rows", inputs, {"Rows": None, "Squares": None})
 
 
-def move_adam_rows_(table, index, now, powers, along, gradient, step) -> None:
-    """In place, for the classes ``index`` [S] int64, with g = gradient - along * now:
+def move_adam_rows_(table, index, now, factors, gradient, step) -> None:
+    """In place, for the classes ``index`` [S] int64, with g = gradient - factors[:, 2] * now:
 
-        m := beta1 * powers[:, 0] * m + (1 - beta1) * g
-        v := beta2 * powers[:, 1] * v + (1 - beta2) * g^2
+        m := beta1 * factors[:, 0] * m + (1 - beta1) * g
+        v := beta2 * factors[:, 1] * v + (1 - beta2) * g^2
         weight := now - rate * (m * unbias1 / (sqrt(v * unbias2) + epsilon) + decay * now)
 
-    ``now``, ``gradient`` [S, E]; ``powers`` [S, 2]; ``along`` [S, 1]; ``step`` [9]: (beta1, 1 - beta1, beta2, 1 -
+    ``now``, ``gradient`` [S, E]; ``factors`` [S, 3]; ``step`` [9]: (beta1, 1 - beta1, beta2, 1 -
     beta2, epsilon, decay, rate, unbias1, unbias2).
     """
-    inputs = {"Table": table, "Index": index, "Now": now, "Powers": powers, "Along": along, "Gradient": gradient,
-              "Step": step}  # fmt: skip
+    inputs = {"Table": table, "Index": index, "Now": now, "Factors": factors, "Gradient": gradient, "Step": step}
     static.custom_operation("plsc_move_adam_rows", inputs, {"Moved": table})

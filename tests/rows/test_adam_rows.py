@@ -89,7 +89,7 @@ class SampledTable:
                              **self.waiting})  # fmt: skip
         self.history.advance(rate, numbers=numbers)
 
-    def skip(self, rate):
+    def leave_out(self, rate):
         self.history.advance(rate, skipped=True, numbers=self.optimizer.numbers(1))
 
     def bring_up_to_date(self):
@@ -146,7 +146,7 @@ def test_rows_are_those_of_dense_adamw(monkeypatch, compiled, betas, kind, windo
     for step in range(STEPS):
         index, gradient = sampled(step), np.zeros((ROWS, SIZE), np.float32)
         if step in SKIPPED:
-            table.skip(rate_of(step))
+            table.leave_out(rate_of(step))
             continue
         count += 1
         gradient[index] = all_gradients[step][index]

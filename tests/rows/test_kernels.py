@@ -112,9 +112,9 @@ class Triple:
         factors = rng.uniform(0.5, 1.5, (count, 5 + len(self.points))).astype("float32")
         factors[-1, 4], factors[-1, 5:] = 0.0, 0.0  # has missed nothing
         self.feed = {
-            "index": self.index, "factors": factors, "powers": np.ascontiguousarray(factors[:, :2]),
+            "index": self.index, "factors": factors,
             "constants": np.array([epsilon, *self.points], np.float32),
-            "along": rng.standard_normal((count, 1)).astype("float32"),
+            "moves": np.concatenate([factors[:, :2], rng.standard_normal((count, 1)).astype("float32")], axis=1),
             "gradient": rng.standard_normal((count, size)).astype("float32"),
             "step": np.array([0.9, 0.1, 0.99, 0.01, epsilon, 0.05, 0.3, 1.7, 2.3], np.float32),
         }  # fmt: skip
@@ -124,7 +124,7 @@ class Triple:
             data = {name: paddle.static.data(name, [-1, *value.shape[1:]], str(value.dtype))
                     for name, value in self.feed.items()}  # fmt: skip
             rows, squares = row_kernels.bring_adam_rows(table, data["index"], data["factors"], data["constants"])
-            moved = (data[name] for name in ("powers", "along", "gradient", "step"))
+            moved = (data[name] for name in ("moves", "gradient", "step"))
             row_kernels.move_adam_rows_(table, data["index"], rows, *moved)
             self.found = [rows, squares]
         self.executor, self.scope = paddle.static.Executor(paddle.CPUPlace()), paddle.static.Scope()
@@ -157,17 +157,18 @@ def test_rows_of_adam_are_those_of_the_formula(size, index):
     np.testing.assert_array_equal(rows[-1], triple.feed["factors"][-1, 2] * triple.table[0::3][index[-1]])
     np.testing.assert_allclose(squares, (rows.astype(np.float64) ** 2).sum(1, keepdims=True), rtol=1e-6)
     beta1, rest1, beta2, rest2, epsilon, decay, rate, unbias1, unbias2 = triple.feed["step"].astype(np.float64)
-    gradient = triple.feed["gradient"] - triple.feed["along"].astype(np.float64) * rows
+    along = triple.feed["moves"][:, 2:].astype(np.float64)
+    gradient = triple.feed["gradient"] - along * rows
     m = beta1 * factors[:, :1] * first + rest1 * gradient
     v = beta2 * factors[:, 1:2] * second + rest2 * gradient**2
     sizes = np.abs(beta1 * factors[:, :1] * first) + rest1 * (
-        np.abs(triple.feed["gradient"]) + np.abs(triple.feed["along"] * rows)
+        np.abs(triple.feed["gradient"]) + np.abs(along * rows)
     )
     change = m * unbias1 / (np.sqrt(v * unbias2) + epsilon)
     expected = (rows - rate * (change + decay * rows), m, v)
     below = np.sqrt(v * unbias2) + epsilon
     # the error of a difference of two products, relative to their sizes, is that of the second moment twice
-    lost = np.abs(triple.feed["gradient"]) + np.abs(triple.feed["along"] * rows)
+    lost = np.abs(triple.feed["gradient"]) + np.abs(along * rows)
     of_second = v + rest2 * 2 * lost * np.abs(gradient)
     of_change = sizes * unbias1 / below + np.abs(change) * of_second / np.maximum(v, 1e-300)
     for offset, bound in enumerate((np.abs(rows) + rate * (of_change + decay * np.abs(rows)), sizes, of_second)):
