@@ -24,6 +24,7 @@ from plsc.terminal import open_standard_streams
 if TYPE_CHECKING:  # importing them imports Paddle
     from plsc.cleaning.report import Report
     from plsc.cleaning.request import Request
+    from plsc.engine.cleaning.merge import Merged
     from plsc.engine.inference.predict import Prediction
     from plsc.engine.memory.plan import MemoryPlan
     from plsc.engine.training.result import Result
@@ -97,6 +98,11 @@ class Entry(Setters):
         from plsc.cleaning.request import Request
 
         return _engine().clean(self._config, self._user_objects, request or Request())
+
+    def merge_centres(self) -> Merged | None:
+        """Write the checkpoint in checkpoint_dir with one of the several centres of each class (sub_centres) to
+        model_save_dir; None on all ranks but 0. See docs/checkpoints.md."""
+        return _engine().merge_centres(self._config, self._user_objects)
 
     def convert_for_prediction(self) -> str:
         """Export the backbone in checkpoint_dir as a model for prediction; returns its directory."""

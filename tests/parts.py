@@ -60,7 +60,7 @@ ONCE = _in_rooms({
     "readers remote run_dirs saver unverified verification_sets",
     "engine": "balanced_run best best_class class_weights consistency distill evaluate grace interop left_open "
     "loss_is_finite memory_check old_classes one_run own_source plan renumbered_data resizing result "
-    "sets_check stored_settings verification_check",
+    "sets_check stored_settings sub_centres verification_check",
     "optim": "average",
     "evaluation": "memory page_in_browser pair_sets",
     "losses": "page",

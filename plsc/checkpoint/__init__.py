@@ -10,6 +10,7 @@ from plsc.checkpoint.find import latest, open_checkpoint, resolve
 from plsc.checkpoint.intact import newest_intact, restore_newest
 from plsc.checkpoint.links import link
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
+from plsc.checkpoint.one_centre import keep_one_centre, require_centres_to_merge
 from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
 from plsc.checkpoint.read import (
     Expected,
@@ -46,6 +47,7 @@ __all__ = [
     "average_name",
     "check_fits",
     "has_averages",
+    "keep_one_centre",
     "latest",
     "link",
     "merge",
@@ -59,6 +61,7 @@ __all__ = [
     "read_weights",
     "read_window",
     "remove_old",
+    "require_centres_to_merge",
     "reshard",
     "resolve",
     "save",

@@ -27,14 +27,14 @@ MAX_CLASSES_OF_CLASS = 1024  # that a table of class numbers keeps for each clas
 
 # Passed by the caller of `save`; the rest of the manifest follows from the tensors.
 META_KEYS = (
-    "paddle_version", "num_classes", "embedding_size", "epoch", "position", "data", "config", "random_states",
-    "lr_state", "extra",
+    "paddle_version", "num_classes", "sub_centres", "embedding_size", "epoch", "position", "data", "config",
+    "random_states", "lr_state", "extra",
 )  # fmt: skip
 
 # The valid ranges; larger values would crash or exhaust the memory.
 RANGES = {
     "step": (0, 10**15), "epoch": (0, 10**15), "world_size": (1, 65536), "num_classes": (1, 2**31 - 1),
-    "embedding_size": (1, 65536),
+    "embedding_size": (1, 65536), "sub_centres": (1, 65536),
 }  # fmt: skip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -47,8 +47,9 @@ class Manifest:
     ranks that trained. `data` is a record of the training data, empty where that is not known.
     `class_ranges[i]` are the classes [first, last) of shard file i; there can be fewer shards than ranks.
     Shapes in `shard_tensors` are those of all shards together: [num_classes],
-    [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1]; a tensor of
-    class numbers (I32) has any width.
+    [num_classes, embedding_size], or with a bias as the last column [num_classes, embedding_size + 1]; with several
+    `sub_centres` of a class, one after the other, [num_classes, sub_centres * embedding_size]. A tensor of class
+    numbers (I32) has any width.
     `row_history`: {"steps": n} where rows of `weight` and `velocity` are pending, with more fields for other optimizers
     than momentum, see plsc.checkpoint.pending_rows; its two tensors are not listed here.
     """
@@ -71,6 +72,7 @@ class Manifest:
     shard_tensors: tuple[TensorSpec, ...]
     files: dict[str, FileEntry]
     row_history: dict[str, Any] | None = None
+    sub_centres: int = 1
 
     @property
     def num_shards(self) -> int:
@@ -99,6 +101,8 @@ class Manifest:
             del data["row_history"]
         else:
             data["version"] = _version_of(data)
+        if self.sub_centres == 1:
+            del data["sub_centres"]
         data["replicated_tensors"] = [spec.to_json() for spec in self.replicated_tensors]
         data["shard_tensors"] = [spec.to_json() for spec in self.shard_tensors]
         data["files"] = {name: {"bytes": f.num_bytes, "sha256": f.sha256} for name, f in self.files.items()}
@@ -149,7 +153,7 @@ def read_manifest(path: str) -> Manifest:
 
 def parse(data: dict[str, Any]) -> Manifest:
     """A Manifest from decoded JSON without its first two fields. Raises ValueError, naming the field."""
-    data = {"data": {}, **data}  # which manifests had not from the first
+    data = {"data": {}, "sub_centres": 1, **data}  # which not all manifests have
     _same_keys("field", {field.name for field in fields(Manifest)}, set(data) | {"row_history"})
     for key in ("plsc_version", "paddle_version"):
         _check(isinstance(data[key], str) and len(data[key]) <= 100, key, data[key], "a text of up to 100 characters")
@@ -168,13 +172,14 @@ def parse(data: dict[str, Any]) -> Manifest:
         raise ValueError("two tensors of one name")
     for spec in values["shard_tensors"]:
         # a classifier with a bias keeps it as one more column
-        widths = [data["embedding_size"], data["embedding_size"] + 1]
+        widths = [data["sub_centres"] * data["embedding_size"]]
+        widths += [data["embedding_size"] + 1] if data["sub_centres"] == 1 else []
         if spec.dtype == "I32" and len(spec.shape) == 2 and 1 <= spec.shape[1] <= MAX_CLASSES_OF_CLASS:
             widths = [spec.shape[1]]
         if spec.shape not in [(data["num_classes"],), *((data["num_classes"], width) for width in widths)]:
             raise ValueError(
                 f"tensor {spec.name} has shape {list(spec.shape)}, which does not agree with num_classes "
-                f"{data['num_classes']} and embedding_size {data['embedding_size']}"
+                f"{data['num_classes']}, embedding_size {data['embedding_size']} and sub_centres {data['sub_centres']}"
             )
     manifest = Manifest(**values)
     if "row_history" in data:

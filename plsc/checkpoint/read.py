@@ -158,6 +158,7 @@ class Expected:
     replicated: Collection[TensorSpec] | None = None
     shard: Collection[TensorSpec] | None = None
     optional: Collection[str] = ()
+    sub_centres: int | None = None
 
 
 NOTHING_EXPECTED = Expected()
@@ -172,6 +173,9 @@ def check_fits(path: str, manifest: Manifest, expected: Expected) -> None:
         ("num_classes", expected.num_classes,
          f"set classifier.num_classes: {manifest.num_classes}, or begin a new run with other classes by init_from: "
          "backbone or classes (by name, or by label_map), and init_checkpoint in place of checkpoint_dir or resume"),
+        ("sub_centres", expected.sub_centres,
+         f"set classifier.sub_centres: {manifest.sub_centres}, or begin a new run by init_from: backbone"
+         f"{'; plsc merge-centres keeps one centre of each class' if manifest.sub_centres > 1 else ''}"),
         ("embedding_size", expected.embedding_size, f"set model.embedding_size: {manifest.embedding_size}"),
     ):  # fmt: skip
         stored = getattr(manifest, key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from plsc.checkpoint.read import (
     verify_files,
 )
 from plsc.checkpoint.tensor_file import write_tensors
-from plsc.checkpoint.tensors import TensorSpec
+from plsc.checkpoint.tensors import ShardSource, TensorSpec
 from plsc.checkpoint.write import save_shards
 from plsc.errors import CheckpointError
 from plsc.files.atomic import rename_new
@@ -39,20 +40,35 @@ def reshard(path: str, run_dir: str, num_shards: int) -> str:
     that cannot work.
     """
     manifest = _checked(path)
-    if os.path.realpath(layout.checkpoints_dir(run_dir)) == os.path.realpath(os.path.dirname(path)):
-        raise CheckpointError(f"{run_dir}: holds the checkpoint that is read; choose another directory")
     if not manifest.num_shards:
         raise CheckpointError(f"{path}: holds no class shards; there is nothing to split")
     ranges = [class_range(manifest.num_classes, rank, num_shards) for rank in range(num_shards)]
     sources = [ReshardSource(path, manifest, first, last) for first, last in ranges]
-    meta = {key: getattr(manifest, key) for key in META_KEYS}
+    return rewrite(path, manifest, run_dir, sources, {}, "--to")
+
+
+def rewrite(
+    path: str, manifest: Manifest, run_dir: str, sources: Sequence[ShardSource], changes: dict[str, Any], option: str
+) -> str:
+    """Write the checkpoint directory `path` with the shards `sources` under `run_dir`; returns the new directory.
+
+    `changes` replace fields of META_KEYS. `option` names `run_dir` for the user. Raises CheckpointError.
+    """
+    require_other_run(path, run_dir)
+    meta = {**{key: getattr(manifest, key) for key in META_KEYS}, **changes}
     meta["class_names"] = read_class_names(path, manifest)
     replicated = read_replicated(path, manifest)
     if manifest.row_history is not None:
         replicated[WINDOW] = read_window(path, manifest)
         meta["row_history"] = {key: value for key, value in manifest.row_history.items() if key != "steps"}
-    with exclusive_run_dir(run_dir, "--to"):
+    with exclusive_run_dir(run_dir, option):
         return save_shards(run_dir, manifest.step, replicated, sources, meta)
+
+
+def require_other_run(path: str, run_dir: str) -> None:
+    """Raise CheckpointError where `run_dir` holds the checkpoint directory `path`."""
+    if os.path.realpath(layout.checkpoints_dir(run_dir)) == os.path.realpath(os.path.dirname(path)):
+        raise CheckpointError(f"{run_dir}: holds the checkpoint that is read; choose another directory")
 
 
 def merge(path: str, file: str) -> FileEntry:

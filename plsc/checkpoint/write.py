@@ -50,9 +50,9 @@ class RankTensors:
 def save(run_dir: str, step: int, tensors: RankTensors, meta: dict[str, Any], group: Ranks) -> str:
     """Write the checkpoint of `step` under `run_dir` and return its directory. Every rank must call it.
 
-    `meta` is rank 0's; the other ranks may pass {}. It has the keys META_KEYS, of which `data` may be left out, and
-    holds plain JSON; where rows are pending it also has `row_history`, what `describe_optimizer` returns. It may have
-    `class_names`, by label, which become a file of their own (plsc.files.class_names).
+    `meta` is rank 0's; the other ranks may pass {}. It has the keys META_KEYS, of which `data` and `sub_centres`
+    may be left out, and holds plain JSON; where rows are pending it also has `row_history`, what `describe_optimizer`
+    returns. It may have `class_names`, by label, which become a file of their own (plsc.files.class_names).
     A checkpoint of the same step is replaced, and deleted only when the new one is in place.
     Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
     or, where only the flush after the rename failed, complete.
@@ -159,7 +159,7 @@ def _manifest_fields(
     """The manifest as JSON data, with files that are still empty, checked as a reader would check it."""
     if replicated is None:
         raise CheckpointError("rank 0 must give the replicated tensors, got None")
-    meta = {"data": {}, **meta}
+    meta = {"data": {}, "sub_centres": 1, **meta}
     optimizer_fields = meta.pop("row_history", {})
     named = _class_names(meta)
     meta.pop("class_names", None)

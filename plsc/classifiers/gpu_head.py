@@ -9,7 +9,7 @@ import paddle
 
 from plsc.backend import autodiff, collectives, ops
 from plsc.classifiers.head import HeadOutput, inverse_norm
-from plsc.classifiers.spec import StepContext
+from plsc.classifiers.spec import ClassifierSpec, StepContext
 from plsc.rows.gradients import RowGradients
 
 # Paddle's margin_cross_entropy computes the angles of float32 cosines, which have errors of up to 1e-7. Cosines are
@@ -38,7 +38,7 @@ def gpu_head(feature, blocks, rows, labels: Labels, context: StepContext, diviso
     frozen = [leaf.stop_gradient for leaf in leaves]
     for leaf in leaves:
         leaf.stop_gradient = False
-    cosine = _clipped_cosines(feature, rows, context.spec.half)
+    cosine = _clipped_cosines(feature, rows, context.spec)
     substitute = context.spec.dry_run and not paddle.is_compiled_with_cuda()
     nll = _nll(cosine, labels, context, substitute)
     loss = paddle.reshape(paddle.sum(nll) / divisor, [1]) * _one_or_nan(labels.valid)
@@ -55,11 +55,14 @@ def gpu_head(feature, blocks, rows, labels: Labels, context: StepContext, diviso
     return HeadOutput(loss, dfeature, gradients, num_larger)
 
 
-def _clipped_cosines(feature, rows, half: bool):
+def _clipped_cosines(feature, rows, spec: ClassifierSpec):
+    """[G, S], of several centres of a class the largest."""
+    rows = spec.centres.split(rows)
     unit_feature, unit_rows = feature * inverse_norm(feature), rows * inverse_norm(rows)
-    if half:
+    if spec.half:
         unit_feature, unit_rows = paddle.cast(unit_feature, "float16"), paddle.cast(unit_rows, "float16")
     cosine = paddle.cast(paddle.matmul(unit_feature, unit_rows, transpose_y=True), "float32")
+    cosine = spec.centres.largest_of_columns(cosine)
     return paddle.clip(cosine, -COSINE_LIMIT, COSINE_LIMIT)
 
 

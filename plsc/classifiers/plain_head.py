@@ -13,6 +13,7 @@ from typing import Any
 
 import paddle
 
+from plsc.classifiers.centres import CentresProduct
 from plsc.classifiers.head import HeadOutput, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.loss_terms import LossTerms, Terms
 from plsc.classifiers.nearest_rows import NearestRows
@@ -20,7 +21,7 @@ from plsc.classifiers.softmax import RowSums, Softmax
 from plsc.classifiers.target_class import TargetClass
 from plsc.rows.blocks import RowBlock, RowBlocks, RowPiece, length
 from plsc.rows.gradients import RowGradients, RowProduct
-from plsc.rows.operations import scale_rows
+from plsc.rows.operations import scale_rows, squared_length
 
 LOWEST = -3e38  # about the lowest float32: below every logit
 # A logit that does not contribute to a sum of exponentials. In a block without any other row it is the maximum, with a
@@ -36,12 +37,14 @@ class PlainHead:
 
     ``move``, if given, updates the rows in the backward pass. It is called as ``move(block, along)`` for each block,
     where ``along`` [R, 1] (or None) is the component of the gradient along each row, to be subtracted. It returns a
-    function that is called with each piece and the rest of its gradient, a RowProduct.
+    function that is called with each piece and the rest of its gradient, a RowProduct. Where classes have
+    several centres, ``along`` is None and the gradient a CentresProduct.
     """
 
     def __init__(self, feature, blocks: RowBlocks, rows, position, loss: LossTerms, move=None):
         self.blocks, self.rows, self.position, self.loss, self.move = blocks, rows, position, loss, move
         self.search: NearestRows | None = None
+        self.centres = loss.centres
         self.scale = loss.scale
         self.normalised = loss.normalised
         self.others_rule = None  # Loss.others, for the cosines of the other classes
@@ -50,8 +53,8 @@ class PlainHead:
         self.feature = feature * self.feature_scale if self.normalised else feature
         # Where rows are not updated in the backward pass, the next two later hold the gradients of the cosines and
         # their components along each row.
-        self.cosines = blocks.buffer(length(feature))
-        self.row_scales = blocks.buffer(1)  # 1 / |row|
+        self.cosines = blocks.buffer(length(feature) * loss.centres.number)
+        self.row_scales = blocks.buffer(loss.centres.number)  # 1 / |centre|
         self.exponentials = blocks.buffer(length(feature)) if blocks.is_single else None
         self.slopes = blocks.buffer(length(feature)) if blocks.is_single and loss.has_others_rule else None
         self._targets: dict[RowBlock, _Targets] = {}
@@ -68,7 +71,8 @@ class PlainHead:
         if not self.loss.has_others_rule:  # not earlier: its tensors would stay in memory through the loop
             target, terms = self._target_class()
         softmax = Softmax(sums, terms, self.position, self.scale, divisor, shard_world)
-        factors = _Factors(self.feature * softmax.others_factor, target.by_row * softmax.target_factor)
+        by_row = target.by_row * softmax.target_factor
+        factors = _Factors(self.feature * softmax.others_factor, by_row, target.centre)
         dfeature, num_larger = self.backward(softmax, factors, count_larger)
         if self.normalised:
             along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
@@ -84,7 +88,8 @@ class PlainHead:
         return HeadOutput(softmax.loss, dfeature, gradients, num_larger, nearest)
 
     def _target_class(self) -> tuple[TargetClass, Terms]:
-        target = TargetClass(self.raw_feature, self.rows.fetch(self.blocks.piece_at(self.position)), self.normalised)
+        rows = self.rows.fetch(self.blocks.piece_at(self.position))
+        target = TargetClass(self.raw_feature, rows, self.normalised, self.centres)
         return target, self.loss.compute(target, self.position)
 
     def forward(self) -> tuple[RowSums, list | None]:
@@ -96,7 +101,8 @@ class PlainHead:
 
         def body(block: RowBlock, max_logit, exp_sum, target_cosine, *more):
             cosine = self._cosines(block)
-            self.cosines.put(block, cosine)
+            self.cosines.put(block, self.centres.join(cosine))
+            cosine = self.centres.largest(cosine)
             in_block = self._targets_in(block).take(cosine)
             values, slope = self._replaced(cosine)
             others = self._masked(block, values)
@@ -121,17 +127,17 @@ class PlainHead:
         return RowSums(*found[: 3 + num_sums]), found[3 + num_sums :] or None
 
     def _cosines(self, block: RowBlock):
-        """The cosines [R, G], or dot products for plain softmax; stores 1 / |row|."""
+        """The cosines [R * K, G] with all centres, or dot products for plain softmax; stores 1 / |centre|."""
         products, squares = [], []
         for piece in block.pieces:
-            rows = self.rows.fetch(piece)
+            rows = self.centres.split(self.rows.fetch(piece))
             products.append(paddle.matmul(rows, self.feature, transpose_y=True))
             if self.normalised:
-                squares.append(self.rows.squares(piece))
+                squares.append(self.rows.squares(piece) if self.centres.number == 1 else squared_length(rows))
         if not self.normalised:
             return block.concat(products)
         row_scale = inverse_root(block.concat(squares))
-        self.row_scales.put(block, row_scale)
+        self.row_scales.put(block, self.centres.join(row_scale))
         return scale_rows(block.concat(products), row_scale, by_channel=block.in_blocks)
 
     def _replaced(self, cosine) -> tuple:
@@ -155,21 +161,23 @@ class PlainHead:
         HeadOutput.num_larger or None)."""
 
         def body(block: RowBlock, dfeature, *num_larger):
-            cosine = self.cosines.get(block)
+            of_centres = self.centres.split(self.cosines.get(block))
+            cosine = self.centres.largest(of_centres)
             if count_larger:
                 at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
                 num_larger = [num_larger[0] + _sum_over_rows(at_least, block)]
             # softmax.others_factor [G, 1] is multiplied into the features instead, which saves a pass over [R, G]
-            dcosine = self._slope_of_exponentials(block, cosine, softmax)
+            dcosine = self.centres.spread(self._slope_of_exponentials(block, cosine, softmax), of_centres)
             along = None
             if self.normalised:
                 # d cos / d row = (feature - cos * unit row) / |row|; the component along the row is a sum per row
-                row_scale = self.row_scales.get(block)
-                along = paddle.matmul(dcosine * cosine, softmax.others_factor) * row_scale * row_scale
+                row_scale = self.centres.split(self.row_scales.get(block))
+                along = paddle.matmul(dcosine * of_centres, softmax.others_factor) * row_scale * row_scale
                 dcosine = scale_rows(dcosine, row_scale, by_channel=block.in_blocks)
-            move = self.move(block, along) if self.move else self._store_gradients(block, along)
-            for piece, weights in zip(block.pieces, block.split(dcosine)):
-                dfeature = dfeature + paddle.matmul(weights, self.rows.fetch(piece), transpose_x=True)
+            move = self._mover(block, along) if self.move else self._store_gradients(block, along)
+            for piece, weights in zip(block.pieces, block.split(self.centres.join(dcosine))):
+                weights, rows = self.centres.split(weights), self.centres.split(self.rows.fetch(piece))
+                dfeature = dfeature + paddle.matmul(weights, rows, transpose_x=True)
                 move(piece, self._product(piece, weights, factors))
             return dfeature, *num_larger
 
@@ -196,6 +204,8 @@ class PlainHead:
 
     def _product(self, piece: RowPiece, weights, factors: _Factors) -> RowProduct:
         position, inside = piece.positions(self.position)
+        if factors.target_centre is not None:
+            position = position * self.centres.number + factors.target_centre
         inside = paddle.unsqueeze(paddle.cast(inside, "float32"), 1)
         return RowProduct(weights, factors.weighted, position, factors.target * inside)
 
@@ -204,26 +214,42 @@ class PlainHead:
             self._targets[block] = _Targets(self, block)
         return self._targets[block]
 
+    def _mover(self, block: RowBlock, along) -> Callable:
+        if self.centres.number == 1:
+            return self.move(block, along)
+        move, parts = self.move(block, None), block.split(self.centres.join(along))
+        return lambda piece, product: move(piece, self._of_classes(piece, product, piece.select(parts)))
+
+    def _of_classes(self, piece: RowPiece, product: RowProduct, along) -> CentresProduct:
+        """``along`` [R, K]."""
+        rows, along = self.rows.fetch(piece), self.centres.split(along)
+        return CentresProduct(product, rows, along, self.centres, piece.block.in_blocks)
+
     def _store_gradients(self, block: RowBlock, along) -> Callable:
         if self.normalised:
-            for piece, values in zip(block.pieces, block.split(along)):
+            for piece, values in zip(block.pieces, block.split(self.centres.join(along))):
                 self.row_scales.put(piece, values)
-        return lambda piece, product: self.cosines.put(piece, product.weights)
+        return lambda piece, product: self.cosines.put(piece, self.centres.join(product.weights))
 
     def _row_gradient(self, piece: RowPiece, factors: _Factors, rows):
-        gradient = self._product(piece, self.cosines.get(piece), factors).compute()
+        product = self._product(piece, self.centres.split(self.cosines.get(piece)), factors)
         if not self.normalised:
-            return gradient
-        return gradient - scale_rows(rows, self.row_scales.get(piece), by_channel=piece.block.in_blocks)
+            return product.compute()
+        along = self.row_scales.get(piece)
+        if self.centres.number > 1:
+            return self._of_classes(piece, product, along).compute()
+        return product.compute() - scale_rows(rows, along, by_channel=piece.block.in_blocks)
 
 
 @dataclass(frozen=True)
 class _Factors:
     """Factors of the gradients of the rows: ``weighted`` [G, E], the features times Softmax.others_factor, and
-    ``target`` [G, E], the gradient by the row of each feature's target class that comes from this feature."""
+    ``target`` [G, E], the gradient by the row of each feature's target class that comes from this feature, or by the
+    centre ``target_centre`` [G] of it."""
 
     weighted: Any
     target: Any
+    target_centre: Any = None
 
 
 class _Targets:

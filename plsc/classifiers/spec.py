@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plsc.classifiers import sampling
+from plsc.classifiers.centres import Centres
 from plsc.losses import Loss
 from plsc.losses.arcface import ArcFace
 from plsc.parallel.environment import Environment
@@ -16,12 +17,14 @@ from plsc.parallel.shards import class_range
 @dataclass(frozen=True)
 class ClassifierSpec:
     """What the classifier computes. ``with_bias``: for a loss of dot products; the bias is the last column of the
-    weight, which then is [num_classes, embedding_size + 1]."""
+    weight, which then is [num_classes, embedding_size + 1]. With ``sub_centres`` K: the weight is [num_classes, K *
+    embedding_size]."""
 
     num_classes: int
     embedding_size: int = 512
     loss: Loss = field(default_factory=ArcFace)
     scale: float = 64.0
+    sub_centres: int = 1  # of each class, see plsc.classifiers.centres
     sample_ratio: float = 1.0
     model_parallel: bool = True
     with_bias: bool = False
@@ -39,7 +42,12 @@ class ClassifierSpec:
     @property
     def row_size(self) -> int:
         """The width of the weight."""
-        return self.embedding_size + (1 if self.with_bias else 0)
+        return self.sub_centres * self.embedding_size + (1 if self.with_bias else 0)
+
+    @property
+    def centres(self) -> Centres:
+        """The centres of a class."""
+        return Centres(self.sub_centres)
 
     def uses_kernel(self, env: Environment) -> bool:
         """Whether the loss is computed by margin_cross_entropy: on GPUs, for a loss that is fully described by three
@@ -104,6 +112,11 @@ class StepContext:
     move: Callable | None = None
     weight: Any = None
     hard: Any = None
+
+    @property
+    def block_classes(self) -> int | None:
+        """``block_rows`` counted in classes: blocks hold as many centres, however many a class has."""
+        return None if self.block_rows is None else max(1, self.block_rows // self.spec.sub_centres)
 
     @property
     def uses_kernel(self) -> bool:

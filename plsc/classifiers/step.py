@@ -58,7 +58,7 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
     if spec.with_bias:
         ones = paddle.ones_like(head_feature[:, :1])
         head_feature = paddle.concat([head_feature, ones], axis=1)
-    blocks = RowBlocks(index, shard.num_sample, None if context.uses_kernel else context.block_rows)
+    blocks = RowBlocks(index, shard.num_sample, None if context.uses_kernel else context.block_classes)
     if context.uses_kernel:
         all_rows = rows.fetch(blocks.only_piece)
         valid = paddle.logical_and(head_labels >= 0, head_labels < spec.num_classes)

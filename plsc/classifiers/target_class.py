@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import paddle
 
+from plsc.classifiers.centres import ONE_CENTRE, Centres
 from plsc.classifiers.head import inverse_root
 from plsc.rows.operations import squared_length
 
 
 class TargetClass:
     """``feature`` and ``rows`` [G, E] float32: row i is the centre of the target class of feature i, or any row where
-    another rank holds that class. ``normalised`` False: dot products instead of cosines.
+    another rank holds that class. ``normalised`` False: dot products instead of cosines. Where classes have several
+    ``centres``, ``rows`` is [G, K * E], and the nearest one counts; ``centre`` [G] int64 is its number, else None.
 
     ``cosine`` [G] float64. ``by_feature``, ``by_row`` [G, E] float32: d cosine / d feature and d cosine / d row.
     """
 
-    def __init__(self, feature, rows, normalised: bool):
+    def __init__(self, feature, rows, normalised: bool, centres: Centres = ONE_CENTRE):
+        self.centre = None
+        if centres.number > 1:
+            rows, self.centre = centres.nearest(feature, rows)
         exact = paddle.cast(feature, "float64"), paddle.cast(rows, "float64")
         if not normalised:
             self.cosine = paddle.squeeze(_dot(*exact), 1)

@@ -23,6 +23,7 @@ COMMANDS = {
     "identify": ("identify", "rank-k and TPIR@FPIR of probes in a gallery, MegaFace's metrics"),
     "ijb": ("ijb", "TAR@FAR by the 1:1 protocol of IJB-B and IJB-C"),
     "reshard": ("reshard", "copy a checkpoint for another number of ranks, or into one file"),
+    "merge-centres": ("merge_centres", "keep one of the several centres of each class (sub-centre ArcFace)"),
     "import": ("importing", "import weights of arcface_torch, AdaFace or MagFace, or a checkpoint of an old PLSC"),
     "convert-config": ("convert_config", "settings of an arcface_torch config as YAML, without running it"),
     "align": ("align", "align face images by five points to 112 x 112 pixels"),

@@ -23,7 +23,13 @@ MAX_IMAGE_VALUES = 2**28  # a gigabyte in float32
 def check_loss(settings: Settings) -> None:
     """The loss exists and accepts the margins and options, and what is set beside them. Raises ConfigError."""
     section = settings.classifier
-    if not make_loss(section).normalised and section.filter_above is not None:
+    normalised = make_loss(section).normalised
+    if not normalised and section.sub_centres > 1:
+        raise ConfigError(
+            f"classifier.sub_centres={section.sub_centres}: the nearest centre is that of the largest cosine, and "
+            f"classifier.loss_type={section.loss_type!r} has dot products; set it to 1, or choose another loss"
+        )
+    if not normalised and section.filter_above is not None:
         raise ConfigError(
             f"classifier.filter_above={section.filter_above}: is a limit of cosines, and classifier.loss_type="
             f"{section.loss_type!r} has dot products; set it to null, or choose another loss"

@@ -7,8 +7,10 @@ from plsc.cleaning.report import Report
 from plsc.cleaning.request import Request
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.cleaning.clean import check_clean
 from plsc.engine.cleaning.clean import clean as run_clean
+from plsc.engine.cleaning.merge import Merged
+from plsc.engine.cleaning.merge import merge_centres as run_merge
+from plsc.engine.cleaning.training_images import check_training_images
 from plsc.engine.evaluation import left_open
 from plsc.engine.evaluation.data import Records, check_training_data, check_verification
 from plsc.engine.evaluation.outputs import Outputs
@@ -100,12 +102,26 @@ def clean(config: Config, user_objects: UserObjects, request: Request) -> Report
 
     def check(config: Config, user_objects: UserObjects, env: Environment) -> None:
         _check_checkpoint(config, user_objects, env)
-        check_clean(config, user_objects)
+        check_training_images(config, user_objects, "clean")
 
     config, taken = with_stored_settings(config, user_objects)
     with start(config, user_objects, check) as run:
         _say(run, taken)
         return run_clean(run, request)
+
+
+def merge_centres(config: Config, user_objects: UserObjects) -> Merged | None:
+    """The checkpoint in ``checkpoint_dir`` with one centre of each class, in ``model_save_dir``; None on all ranks but
+    0."""
+
+    def check(config: Config, user_objects: UserObjects, env: Environment) -> None:
+        _check_checkpoint(config, user_objects, env)
+        check_training_images(config, user_objects, "merge-centres")
+
+    config, taken = with_stored_settings(config, user_objects)
+    with start(config, user_objects, check) as run:
+        _say(run, taken)
+        return run_merge(run)
 
 
 def convert_for_prediction(config: Config, user_objects: UserObjects) -> str:
@@ -146,4 +162,4 @@ def plan(config: Config, user_objects: UserObjects, ranks: int | None, memory_gb
     return make_plan(left_open.with_classes(config, user_objects), user_objects, ranks, memory_gb)
 
 
-__all__ = ["Run", "clean", "convert_for_prediction", "plan", "predict", "test", "train"]
+__all__ = ["Run", "clean", "convert_for_prediction", "merge_centres", "plan", "predict", "test", "train"]

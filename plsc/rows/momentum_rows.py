@@ -35,7 +35,7 @@ class DenseMomentumRows(DenseRows):
             def move_piece(piece: RowPiece, product) -> None:
                 index, rows = self._index(piece), self.fetch(piece)
                 velocity = velocities.read(index) * self.optimizer.momentum
-                factor = paddle.full_like(product.weights[:, :1], decay)
+                factor = paddle.full_like(rows[:, :1], decay)
                 factor = factor if along is None else factor - piece.select(along)
                 velocity = product.add_to(velocity + scale_rows(rows, factor, by_channel=True))
                 self._write(piece, ops.descend_(rows, velocity, learning_rate), velocity)

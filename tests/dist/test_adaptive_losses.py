@@ -33,6 +33,11 @@ LOSSES = {  # name: (formula, loss_type, its options, keys of ``classifier``)
                     {"margin2": 0.3, "filter_above": 0.5, "label_smoothing": 0.1}),
     "weighted": (reference.MagFace, "magface", {"shortest": 3.0, "longest": 6.0, "penalty_weight": 2.0},
                  {"label_smoothing": 0.1, "class_weights": "factors.txt"}),
+    "three centres": (reference.ArcFace, "arcface", {}, {"margin2": 0.3, "sub_centres": 3}),
+    "two centres, hard": (reference.CurricularFace, "curricularface", {"alpha": 0.2},
+                          {"margin2": 0.3, "label_smoothing": 0.1, "sub_centres": 2}),
+    "two centres, norms": (reference.AdaFace, "adaface", {"h": 0.8, "alpha": 0.3},
+                           {"filter_above": 0.5, "sub_centres": 2}),
 }  # fmt: skip
 FACTORS = np.linspace(0.3, 3.0, 101)  # of the classes of a weighted loss
 # name: number of classes, steps, more options of the case. 29 and 101 are divided unevenly on any number of ranks.

@@ -161,7 +161,7 @@ def train(case, start, first_weight, samples, optimizer):
         label, kept = case["labels"][step], samples[step] if samples else np.arange(len(rows))
         feature = image @ weight + bias
         number = np.searchsorted(kept, label)
-        centres = rows[kept][:, :EMBEDDING]
+        centres = rows[kept][:, :EMBEDDING] if margins is None else rows[kept]
         row_bias = rows[kept][:, EMBEDDING] if margins is None else None
         loss, dfeature, dcentres, dbias = margin_softmax(feature, centres, number, margins, scale, row_bias)
         if "teacher" in case:
@@ -195,9 +195,11 @@ def plain_distillation(feature, teacher):
 
 
 def accuracy(feature, centres, label):
+    every = centres.reshape(-1, EMBEDDING)
     cosine = (feature / np.linalg.norm(feature, axis=1, keepdims=True)) @ (
-        centres / np.linalg.norm(centres, axis=1, keepdims=True)
+        every / np.linalg.norm(every, axis=1, keepdims=True)
     ).T
+    cosine = cosine.reshape(len(feature), len(centres), -1).max(2)
     place = (cosine > cosine[np.arange(len(label)), label][:, None]).sum(1)
     return [(place < 1).mean(), (place < 5).mean()]
 

@@ -14,7 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tests.reference.margin_softmax import unit
+from tests.reference.margin_softmax import of_nearest, unit
 from tests.reference.own_losses import cosines, cross_entropy, uniform
 
 STEP = 1e-6  # of a central difference: an error of about 1e-10
@@ -31,7 +31,7 @@ class Formula:
         self.scale, self.seed = scale, seed
         self.states = dict(self.states)
         self.filter_above, self.smoothing = options.pop("filter_above", np.inf), options.pop("label_smoothing", 0.0)
-        options.pop("class_weights", None)
+        options.pop("class_weights", None), options.pop("sub_centres", None)
         self.weight = 1.0  # [G]: the factors of the features' classes
         self.options = {**self.defaults, **options}
 
@@ -178,10 +178,14 @@ class ElasticCosFace(ElasticFace):
 
 
 def loss_and_gradients(formula, feature, rows, label, step):
-    """(loss, d loss / d feature [G, E], d loss / d rows [C, E]) in the step of that number, from 1."""
+    """(loss, d loss / d feature [G, E], d loss / d rows) in the step of that number, from 1; ``rows`` [C, E], or
+    [C, K * E] with K centres a class."""
     feature, rows = np.asarray(feature, np.float64), np.asarray(rows, np.float64)
-    (unit_feature, by_norm), (unit_rows, by_row_norm) = unit(feature), unit(rows)
-    cosine, own = unit_feature @ unit_rows.T, (np.arange(len(label)), label)
+    (unit_feature, by_norm), (unit_rows, by_row_norm) = unit(feature), unit(rows.reshape(-1, feature.shape[1]))
+    every = (unit_feature @ unit_rows.T).reshape(len(feature), len(rows), -1)
+    cosine, nearest, own = every.max(2), every.argmax(2), (np.arange(len(label)), label)
+    if every.shape[2] > 1:
+        formula.near(np.diff(np.sort(every, axis=2)[:, :, -2:]))
     # the cosine of two float32 vectors as it is kept
     target, norm = np.clip(cosine[own], -1.0, 1.0), np.linalg.norm(feature, axis=1)
     fixed = formula.fixed(target, norm, step)
@@ -198,8 +202,10 @@ def loss_and_gradients(formula, feature, rows, label, step):
     dcosine[own] = dlogits[own] * slope(lambda moved: formula.target(moved, norm, fixed), inner) * turns
     dnorm = dlogits[own] * slope(lambda moved: formula.target(target, moved, fixed), norm)
     dnorm += slope(formula.penalty, norm) / len(label)
+    dcosine = of_nearest(dcosine, nearest, every.shape[2])
     dfeature = _turned(dcosine @ unit_rows, unit_feature, by_norm) + unit_feature * dnorm[:, None]
-    return (nll + formula.penalty(norm)).mean(), dfeature, _turned(dcosine.T @ unit_feature, unit_rows, by_row_norm)
+    drows = _turned(dcosine.T @ unit_feature, unit_rows, by_row_norm).reshape(rows.shape)
+    return (nll + formula.penalty(norm)).mean(), dfeature, drows
 
 
 def slope(function, values):

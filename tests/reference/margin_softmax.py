@@ -33,7 +33,7 @@ def target_cosine(cosine, margins):
 def margin_softmax(feature, weight, label, margins=(1.0, 0.5, 0.0), scale=64.0, bias=None):
     """(mean loss, d loss / d feature [G, E], d loss / d weight [C, E], d loss / d bias [C] or None).
 
-    ``margins`` None: softmax of feature @ weight.T + bias.
+    ``margins`` None: softmax of feature @ weight.T + bias. A ``weight`` [C, K * E] has K centres a class.
     """
     feature, weight = np.asarray(feature, np.float64), np.asarray(weight, np.float64)
     rows = np.arange(len(feature))
@@ -41,8 +41,10 @@ def margin_softmax(feature, weight, label, margins=(1.0, 0.5, 0.0), scale=64.0, 
         logits = feature @ weight.T + (0.0 if bias is None else np.asarray(bias, np.float64))
     else:
         unit_feature, feature_inverse = unit(feature)
-        unit_weight, weight_inverse = unit(weight)
-        cosine = unit_feature @ unit_weight.T
+        unit_weight, weight_inverse = unit(weight.reshape(-1, feature.shape[1]))
+        every = (unit_feature @ unit_weight.T).reshape(len(feature), len(weight), -1)
+        nearest = every.argmax(2)  # of equal ones the first
+        cosine = every.max(2)
         logits = scale * cosine
         value, slope = target_cosine(cosine[rows, label], margins)
         logits[rows, label] = scale * value
@@ -56,12 +58,22 @@ def margin_softmax(feature, weight, label, margins=(1.0, 0.5, 0.0), scale=64.0, 
         return loss, dlogits @ weight, dlogits.T @ feature, dlogits.sum(0)
     dcosine = scale * dlogits
     dcosine[rows, label] *= slope
+    dcosine = of_nearest(dcosine, nearest, every.shape[2])
     return (
         loss,
         _through_unit(dcosine @ unit_weight, unit_feature, feature_inverse),
-        _through_unit(dcosine.T @ unit_feature, unit_weight, weight_inverse),
+        _through_unit(dcosine.T @ unit_feature, unit_weight, weight_inverse).reshape(weight.shape),
         None,
     )
+
+
+def of_nearest(dcosine, nearest, number):
+    """[G, C * K]: ``dcosine`` [G, C] at the centre ``nearest`` [G, C] of each class, of ``number`` K; 0 at others."""
+    found = np.zeros((*dcosine.shape, number))
+    for row in range(dcosine.shape[0]):
+        for column in range(dcosine.shape[1]):
+            found[row, column, nearest[row, column]] = dcosine[row, column]
+    return found.reshape(len(found), -1)
 
 
 def _through_unit(gradient, unit_rows, inverse):

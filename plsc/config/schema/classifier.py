@@ -57,6 +57,11 @@ class Classifier:
         "of the cross entropy of its images. The loss stays the mean over the batch, so factors of mean 1 keep its "
         "size. null: all 1.", filled=True,
     )  # fmt: skip
+    sub_centres: int = option(
+        1, "The centres of each class (sub-centre ArcFace; its authors use 3). The cosine of a class is that with its "
+        "nearest centre, so images with wrong labels gather at other centres. The memory of the classes grows by this "
+        "factor; `plsc merge-centres` keeps one centre. Not with softmax.", within="[1, 16]",
+    )  # fmt: skip
     filter_above: float | None = option(
         None, "Other classes whose cosine with a feature is larger do not count for it in this step: their cosine "
         "becomes the constant 0. Such a class may be the same identity under another label. null: all count.",

@@ -11,46 +11,27 @@ import numpy as np
 
 from plsc import checkpoint
 from plsc.checkpoint import Manifest
+from plsc.cleaning.centre_use import CentreUse, dominant, keep
 from plsc.cleaning.classes import unit
 from plsc.cleaning.find import Hashes, Training, VerificationImages, find
 from plsc.cleaning.removal import Images, require_new_list
 from plsc.cleaning.report import Report
 from plsc.cleaning.request import Request
 from plsc.config import Config
-from plsc.config.user_objects import UserObjects
 from plsc.data.checking.look import WORDS, perceptual_hash
 from plsc.data.checking.scan import scan
 from plsc.data.datasets import SourceDataset
-from plsc.data.opening import open_dataset
 from plsc.data.transforms import decode_image
+from plsc.engine.cleaning.training_images import embed_training, open_training_images, require_same_classes
 from plsc.engine.evaluation import left_open
 from plsc.engine.evaluation.data import verification_files
 from plsc.engine.evaluation.sets import image_reader
-from plsc.engine.inference.predict import ImageList, embed_images
 from plsc.engine.inference.trained_model import TrainedModel, open_model
-from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run
-from plsc.errors import CheckpointError, ConfigError, DataError, ExportError
+from plsc.errors import CheckpointError
 from plsc.evaluation.identity_sets import AnySet, IdentitySet, load_set
 from plsc.evaluation.metric import DISTRACTOR, IDENTITIES
 from plsc.evaluation.pair_sets import image_location
-from plsc.serving import is_exported
-from plsc.serving.gallery import FEATURES, read_features
-
-FOLDER = "clean"  # in model_save_dir
-
-
-def check_clean(config: Config, user_objects: UserObjects) -> None:
-    """Raise DataError for data of the user's own, ConfigError for an exported model, which has no centres."""
-    if is_exported(config.checkpoint_dir):
-        raise ConfigError(
-            f"checkpoint_dir={config.checkpoint_dir!r}: is an exported model; clean needs the centres of the classes: "
-            "give the checkpoint or the directory of the run"
-        )
-    own = [name for name in ("train_dataset", "train_reader", "test_dataset")
-           if getattr(user_objects, name) is not None]  # fmt: skip
-    if own:
-        raise DataError(f"{own[0]}: clean reads a data source (data.dataset) and data.val_targets; remove it")
 
 
 def clean(run: Run, request: Request) -> Report | None:
@@ -60,13 +41,13 @@ def clean(run: Run, request: Request) -> Report | None:
     dataset = run.group.agree(lambda: _open(config, run, request))
     labels = np.asarray(dataset.source.known_labels(), np.int64)
     path, manifest = checkpoint.open_checkpoint(run.start_dir, run.group, checkpoint.Expected(), verified=True)
-    run.group.agree(lambda: _require_same_classes(dataset, path, manifest))
+    run.group.agree(lambda: require_same_classes(dataset, path, manifest))
     targets = run.group.agree(lambda: _targets(run, config))
-    embeddings = _embed_training(run, model, dataset)
+    embeddings = embed_training(run, model, dataset)
     sets = list(_embed_sets(run, model, config, targets))
     if run.env.rank:
         return None
-    centres, notes = _centres(config, path, manifest)
+    centres, notes = _centres(config, path, manifest, CentreUse(embeddings, labels, manifest.sub_centres))
     run.log.info("clean: perceptual hashes of all images")
     seen = scan(dataset, request.processes, run.log.info)
     training = Training(embeddings, labels, dataset.num_classes, centres, Hashes(seen.perceptual, seen.has == 2))
@@ -78,24 +59,10 @@ def clean(run: Run, request: Request) -> Report | None:
 
 
 def _open(config: Config, run: Run, request: Request) -> SourceDataset:
-    dataset = open_dataset(config, run.log.info, check_files=run.env.local_rank == 0)
-    if dataset.source.known_labels() is None:
-        raise DataError(f"{dataset.source.place} does not tell its labels before images are read; use another source")
+    dataset = open_training_images(config, run)
     if request.list_file and run.env.rank == 0:
         require_new_list(request.list_file, dataset.source)
     return dataset
-
-
-def _require_same_classes(dataset: SourceDataset, path: str, manifest: Manifest) -> None:
-    """Raise DataError where a label of the data is another class in the checkpoint, by their names."""
-    stored, names = checkpoint.read_class_names(path, manifest), dataset.class_names or ()
-    for label, (old, new) in enumerate(zip(stored, names)):
-        if old != new:
-            raise DataError(
-                f"{dataset.source.place}: class {label} is {new!r}, but {old!r} in the checkpoint {path}: its centres "
-                "are of other classes; set data.dataset_dir to the data that it was trained with, or give a "
-                "checkpoint that was trained with these data"
-            )
 
 
 def _targets(run: Run, config: Config) -> list[tuple[str, Any]]:
@@ -108,25 +75,6 @@ def _targets(run: Run, config: Config) -> list[tuple[str, Any]]:
     if not names:
         run.log.info("clean: there is no verification set, so nothing is compared with one (data.val_targets)")
     return list(zip(names, verification_files(config, names))) if names else []
-
-
-def _embed_training(run: Run, model: TrainedModel, dataset: SourceDataset) -> np.ndarray:
-    """The features of all training images, memory-mapped from ``model_save_dir``/clean, on rank 0; none on others."""
-    source, root = dataset.source, os.path.abspath(run.config.data.dataset_dir)
-    named = source.file(0) is not None
-    if named:
-        paths = [os.path.abspath(os.fsdecode(source.file(index) or b"")) for index in range(len(dataset))]
-    else:
-        paths = [source.name(index) for index in range(len(dataset))]
-    images = ImageList(paths, lambda index: dataset.get(index, 0)[0], named, root)
-    require_same(run.group, DataError, {"the images to clean": images.digest()})
-    directory = os.path.join(os.path.abspath(run.config.model_save_dir), FOLDER)
-    try:
-        embed_images(run, model, images, dataset.preparation.resize, directory)
-    except OSError as error:
-        raise ExportError(f"{error.filename or directory}: cannot be written: {error.strerror}") from None
-    run.group.barrier("embedded")
-    return read_features(os.path.join(directory, FEATURES)) if run.env.rank == 0 else np.empty((0, 0), np.float32)
 
 
 def _embed_sets(
@@ -162,19 +110,23 @@ def _image_of(found: AnySet) -> Callable[[int], tuple[Any, str]]:
     return lambda index: (found.images[index], image_location(found, index))
 
 
-def _centres(config: Config, path: str, manifest: Manifest) -> tuple[np.ndarray | None, list[str]]:
-    """(the unit centres of the checkpoint, float32 [C, E]; lines about them). None for a loss without normalised
-    centres, such as softmax: the means of the classes are used."""
+def _centres(config: Config, path: str, manifest: Manifest, use: CentreUse) -> tuple[np.ndarray | None, list[str]]:
+    """(the unit centres of the checkpoint, float32 [C, E], of several of a class the dominant one; lines about them).
+    None for a loss without normalised centres, such as softmax: the means of the classes are used."""
     if not config.loss().normalised:
         loss = config.classifier.loss_type
         return None, [f"classifier.loss_type: {loss} has no centres: the means of the embeddings take their place"]
-    rows = np.zeros((manifest.num_classes, manifest.embedding_size), np.float32)
+    rows, number = np.zeros((manifest.num_classes, manifest.embedding_size), np.float32), manifest.sub_centres
     only = checkpoint.ReadOptions(["weight"])
     for _, first, block in checkpoint.read_rows(path, manifest, 0, manifest.num_classes, only):
+        if number > 1:
+            block = keep(block, dominant(use.counts(first, block)), number)
         if block.shape[1:] != rows.shape[1:]:
             raise CheckpointError(
                 f"{path}: its classes have {list(block.shape[1:])} values, the embeddings {list(rows.shape[1:])}; set "
                 "classifier.loss_type as it was trained"
             )
         rows[first : first + len(block)] = unit(block)
-    return rows, []
+    if number == 1:
+        return rows, []
+    return rows, [f"of the {number} centres of a class (classifier.sub_centres) the one of most of its images counts"]

@@ -73,7 +73,7 @@ def _write(run: Run, target: Target, backbone: TrainedBackbone, env: Environment
             os.remove(os.path.join(unfinished, name))
     names = [] if classes is None else checkpoint.read_class_names(backbone.path, backbone.manifest)
     if names:
-        write_new(os.path.join(unfinished, CLASS_NAMES), class_names.to_bytes(names, len(classes.centres)))
+        write_new(os.path.join(unfinished, CLASS_NAMES), class_names.to_bytes(names, classes.number))
         beside.append(CLASS_NAMES)
     files = describe_files(unfinished, [*(name for names in models.values() for name in names), *beside])
     description = _describe(config, backbone, classes, models, files)
@@ -91,7 +91,7 @@ def read_classes(config: Config, backbone: TrainedBackbone) -> Classes:
     path, manifest, size = backbone.path, backbone.manifest, backbone.manifest.embedding_size
     softmax = not config.loss().normalised
     specs = {spec.name: spec for spec in manifest.shard_tensors}
-    shape = (manifest.num_classes, size + 1 if softmax else size)
+    shape = (manifest.num_classes, size + 1 if softmax else manifest.sub_centres * size)
     if "weight" not in specs or specs["weight"].shape != shape:
         found = list(specs["weight"].shape) if "weight" in specs else "no weight"
         raise CheckpointError(
@@ -102,12 +102,15 @@ def read_classes(config: Config, backbone: TrainedBackbone) -> Classes:
     for _, first, block in checkpoint.read_rows(
         path, manifest, 0, manifest.num_classes, checkpoint.ReadOptions(["weight"])
     ):
-        length = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
-        unit = np.where(length > ZERO_NORM, block / np.maximum(length, ZERO_NORM), 0.0)
-        rows[first : first + len(block)] = block if softmax else unit
+        rows[first : first + len(block)] = block if softmax else _unit(block.reshape(-1, size)).reshape(block.shape)
     if softmax:
         return Classes(np.ascontiguousarray(rows[:, :size]), np.ascontiguousarray(rows[:, size]), 1.0)
-    return Classes(rows, None, config.classifier.scale)
+    return Classes(rows.reshape(-1, size), None, config.classifier.scale, manifest.sub_centres)
+
+
+def _unit(centres: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(centres.astype(np.float64), axis=1, keepdims=True)
+    return np.where(length > ZERO_NORM, centres / np.maximum(length, ZERO_NORM), 0.0)
 
 
 def _describe(
@@ -124,7 +127,7 @@ def _describe(
         pixel_mean=PIXEL_MEAN,
         pixel_std=fed_std(config),
         embedding_size=manifest.embedding_size,
-        num_classes=None if classes is None else len(classes.centres),
+        num_classes=None if classes is None else classes.number,
         l2_normalised=section.l2_normalise,
         flip_fused=section.fuse_flip,
         outputs=["embedding"] if classes is None else ["embedding", "scores"],

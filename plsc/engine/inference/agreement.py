@@ -101,7 +101,8 @@ def trained_outputs(config: Config, backbone: TrainedBackbone, classes, images: 
     if classes is not None:
         given = normalize(feature) if classes.bias is None else feature
         bias = 0.0 if classes.bias is None else classes.bias
-        outputs.append(given @ classes.centres.astype(np.float64).T * classes.scale + bias)
+        scores = (given @ classes.centres.astype(np.float64).T * classes.scale).reshape(len(given), classes.number, -1)
+        outputs.append(scores.max(axis=2) + bias)
     return outputs
 
 

@@ -28,12 +28,19 @@ INSIGHTFACE_STD = 127.5
 class Classes:
     """The classifier's rows as the exported model uses them.
 
-    centres float32 [C, E]: of length 1, or unnormalised with a ``bias`` [C] (softmax). scale: of the cosines.
+    centres float32 [C, E]: of length 1, or unnormalised with a ``bias`` [C] (softmax). scale: of the cosines. With
+    several ``sub_centres`` K of a class, the scores are of the nearest one and ``centres`` is [C * K, E].
     """
 
     centres: np.ndarray
     bias: np.ndarray | None
     scale: float
+    sub_centres: int = 1
+
+    @property
+    def number(self) -> int:
+        """C."""
+        return len(self.centres) // self.sub_centres
 
 
 def fed_std(config: Config) -> float:
@@ -76,7 +83,10 @@ def _with_mirror_image(image):
 def _scores(feature, unit, classes: Classes):
     centres = static.create_state(CENTRES, list(classes.centres.shape), "float32")
     if classes.bias is None:
-        return paddle.matmul(unit, centres, transpose_y=True) * classes.scale
+        scores = paddle.matmul(unit, centres, transpose_y=True) * classes.scale
+        if classes.sub_centres == 1:
+            return scores
+        return paddle.max(paddle.reshape(scores, [-1, classes.number, classes.sub_centres]), axis=2)
     return paddle.matmul(feature, centres, transpose_y=True) + static.create_state(BIAS, [len(classes.bias)], "float32")
 
 

@@ -60,6 +60,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         embedding_size=embedding_size,
         loss=loss,
         scale=section.scale,
+        sub_centres=section.sub_centres,
         sample_ratio=section.sample_ratio,
         model_parallel=section.model_parallel,
         with_bias=not loss.normalised,

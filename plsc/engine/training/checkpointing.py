@@ -38,7 +38,7 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
         return None
     if own is None:  # checkpoint_dir may be this run's own directory
         checkpoint.restore_newest(config.model_save_dir, run.group)
-    expected = checkpoint.Expected(spec.num_classes, spec.embedding_size)
+    expected = checkpoint.Expected(spec.num_classes, spec.embedding_size, sub_centres=spec.sub_centres)
     path, manifest = checkpoint.open_checkpoint(path, run.group, expected, verified=own is not None)
     require_same_function(run, path, manifest)
     _require_same_freeze(run, path, manifest)
@@ -235,6 +235,7 @@ def manifest_fields(
     return {
         "paddle_version": paddle.__version__,
         "num_classes": spec.num_classes,
+        "sub_centres": spec.sub_centres,
         "embedding_size": spec.embedding_size,
         "epoch": epoch,
         "position": {"samples": progress.samples},

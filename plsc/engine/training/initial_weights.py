@@ -52,7 +52,10 @@ def open_initial_weights(run: Run, spec: ClassifierSpec, data) -> InitialWeights
             "new_classes='mean': train_reader gives images in its own order only; use train_dataset or a data source, "
             "or new_classes: random"
         )
-    expected = checkpoint.Expected(embedding_size=spec.embedding_size)
+    with_classes = config.init_from != "backbone"
+    expected = checkpoint.Expected(
+        embedding_size=spec.embedding_size, sub_centres=spec.sub_centres if with_classes else None
+    )
     path, manifest = checkpoint.open_checkpoint(config.init_checkpoint, run.group, expected)
     require_same_function(run, path, manifest)
     if config.init_from == "backbone":

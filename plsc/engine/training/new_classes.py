@@ -19,7 +19,6 @@ from plsc.engine.run.stopping import DataTimeout, StopRequest
 from plsc.engine.training.initial_weights import InitialWeights
 
 ZERO_NORM = 1e-6  # below it a feature has no direction (docs/design.md)
-BLOCK_ROWS = 4096  # rows that are set at a time
 LOG_SECONDS = 60
 
 
@@ -90,7 +89,8 @@ def begin_at_means(run: Run, session: Session, new: NewClasses | None) -> None:
     """Set the rows of the new classes to the mean direction of their images, in the mean length of the other rows; with
     None nothing is done. Every rank calls it.
 
-    The bias of a row (softmax) is the mean of the others. If all classes are new, all rows are the others.
+    The bias of a row (softmax) is the mean of the others. If all classes are new, all rows are the others. Of several
+    centres of a class (classifier.sub_centres) the first is set, the others stay as drawn.
     """
     if new is None or not new.is_new.any():
         return
@@ -106,11 +106,16 @@ def begin_at_means(run: Run, session: Session, new: NewClasses | None) -> None:
         told = _progress(run, step, sampler, began, told)
     length, bias = _typical_row(run, session, ~own if not is_new.all() else own)
     there, directions = means.directions()
-    rows = means.labels[there] - shard.first
-    for first in range(0, len(rows), BLOCK_ROWS):
-        values = length * directions[first : first + BLOCK_ROWS]
-        values = np.concatenate([values, np.broadcast_to(bias, (len(values), len(bias)))], axis=1)
-        session.set_rows("weight", rows[first : first + BLOCK_ROWS], values.astype(np.float32))
+    rows, size = means.labels[there] - shard.first, session.program.spec.embedding_size
+    for first, block in session.weights():
+        begin, end = np.searchsorted(rows, [first, first + len(block)])
+        if begin == end:
+            continue
+        values = block[rows[begin:end] - first]
+        values[:, :size] = length * directions[begin:end]
+        if len(bias):
+            values[:, size:] = bias
+        session.set_rows("weight", rows[begin:end], values)
     _report(run, session, is_new, means, len(there), time.monotonic() - began)
 
 
@@ -127,12 +132,14 @@ def _progress(run: Run, step: int, sampler: ListedSampler, began: float, told: f
 
 
 def _typical_row(run: Run, session: Session, of: np.ndarray) -> tuple[float, np.ndarray]:
-    """(mean length, mean bias [0 or 1]) of the rows ``of`` [L] bool of all ranks."""
-    size = session.program.spec.embedding_size
-    total = np.zeros(2 + session.program.spec.row_size - size)  # number, lengths, bias
+    """(mean length of a centre, mean bias [0 or 1]) of the rows ``of`` [L] bool of all ranks."""
+    spec = session.program.spec
+    size = spec.sub_centres * spec.embedding_size
+    total = np.zeros(2 + spec.row_size - size)  # number, lengths, bias
     for first, block in session.weights():
         block = block[of[first : first + len(block)]].astype(np.float64)
-        total += [len(block), np.linalg.norm(block[:, :size], axis=1).sum(), *block[:, size:].sum(axis=0)]
+        lengths = np.linalg.norm(block[:, :size].reshape(-1, spec.embedding_size), axis=1)
+        total += [len(block), lengths.sum() / spec.sub_centres, *block[:, size:].sum(axis=0)]
     number, length, *bias = np.sum(run.group.all_gather(total.tolist()), axis=0)
     return float(length / number), np.array(bias) / number
 

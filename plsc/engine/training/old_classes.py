@@ -150,12 +150,12 @@ def _count_right(run: Run, session: Session, features: np.ndarray, labels: np.nd
 
 
 def _scores(session: Session, features: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[n, R] float64: cosines, or with a bias (softmax) logits."""
-    size = session.program.spec.embedding_size
-    centres, features = rows[:, :size].astype(np.float64), features.astype(np.float64)
+    """[n, R] float64: cosines, the largest with the centres of a class, or with a bias (softmax) logits."""
+    size, features = session.program.spec.embedding_size, features.astype(np.float64)
     if session.program.spec.with_bias:
-        return features @ centres.T + rows[:, size]
-    return _unit(features) @ _unit(centres).T
+        return features @ rows[:, :size].astype(np.float64).T + rows[:, size]
+    centres = rows.reshape(-1, size).astype(np.float64)
+    return (_unit(features) @ _unit(centres).T).reshape(len(features), len(rows), -1).max(axis=2)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
