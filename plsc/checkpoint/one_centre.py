@@ -61,5 +61,5 @@ class _OneCentre:
 
 
 def _has_centres(spec: TensorSpec) -> bool:
-    """Whether a class tensor has numbers of each centre: the weight and the optimizer's states, but not class numbers."""
+    """Whether a class tensor has numbers of each centre: the weight and states of the optimizer; not class numbers."""
     return spec.dtype == "F32" and len(spec.shape) == 2
