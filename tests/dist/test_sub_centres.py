@@ -28,7 +28,7 @@ CASES = [
     make_case("loops", classifier=THREE, **LOOPS),
     make_case("loops clipped", classifier=THREE, config={"grad_clip_norm": 0.05, "calc_acc": True}, **LOOPS),
     make_case("sampled", num_classes=203, steps=12, classifier=SAMPLED),
-    make_case("sampled, half of it hard", num_classes=203, steps=12, classifier={"hard_negative_share": 0.5, **SAMPLED}),
+    make_case("sampled, half hard", num_classes=203, steps=12, classifier={"hard_negative_share": 0.5, **SAMPLED}),
     make_case("sampled pieces", num_classes=203, classifier=SAMPLED, **PIECES),
     make_case("sampled pieces clipped", num_classes=203, classifier=SAMPLED, config={"grad_clip_norm": 0.05}, **PIECES),
     make_case("sampled loops, not compiled", num_classes=203, classifier={**SAMPLED, "compiled": False}, **LOOPS),
