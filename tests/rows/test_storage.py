@@ -155,7 +155,7 @@ def test_momentum_that_is_cut_off_is_counted(ratio):
 
 def test_only_float16_counts():
     for storage in ("float32", "bfloat16"):
-        assert "momentum_cut" not in build(storage).fetches
+        assert "momentum_cut" not in build(storage).result_names
 
 
 @pytest.mark.parametrize("storage", HALF)

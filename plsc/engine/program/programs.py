@@ -15,22 +15,23 @@ from plsc.rows.storage import ClassTable, RowTable
 
 @dataclass(frozen=True)
 class TrainProgram:
-    """One rank's training program, and its variables and fetches for the loop.
+    """One rank's training program, and its variables and results for the loop.
 
-    ``feeds`` maps input names to data values, ``fetches`` result names (loss, stop, acc1, acc5, skipped, momentum_cut)
-    to values. ``variables`` are the persistable ones that are equal on every rank, with their roles; those of
-    this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones, ``frozen`` the names of all
-    its variables that ``model.freeze`` keeps as they are. ``optimizers``: None with a user's optimizer;
-    ``optimizer_count`` names the variable that counts their steps, where one wants to know their number
-    (RowOptimizer.numbers). ``averages``: {variable of the backbone: that of its average}, see plsc.optim.average.
-    ``hard``: where a part of the sample is hard negatives. ``pixels``: images are fed as uint8, and the program
-    normalizes them.
+    ``feeds`` maps input names to data values. ``results`` float64 [K] are the numbers of a step, by ``result_names``:
+    loss, stop, acc1, acc5, skipped, momentum_cut. ``variables`` are the persistable ones that are equal on every rank,
+    with their roles; those of this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones,
+    ``frozen`` the names of all its variables that ``model.freeze`` keeps as they are. ``optimizers``: None with a
+    user's optimizer; ``optimizer_count`` names the variable that counts their steps, where one wants to know their
+    number (RowOptimizer.numbers). ``averages``: {variable of the backbone: that of its average}, see
+    plsc.optim.average. ``hard``: where a part of the sample is hard negatives. ``pixels``: images are fed as uint8, and
+    the program normalizes them.
     """
 
     main: Any
     startup: Any
     feeds: dict[str, Any]
-    fetches: dict[str, Any]
+    result_names: tuple[str, ...]
+    results: Any
     variables: list[Variable]
     spec: ClassifierSpec
     shard: Shard

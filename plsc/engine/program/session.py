@@ -78,8 +78,8 @@ class Session:
         # dropout draws from Paddle's generator: seeded by the step, a resumed run draws what it would have drawn
         paddle.seed(step_seed(self._seed, number, self.env.rank))
         self._steps += 1
-        values = self.run(self.program.main, feed, list(self.program.fetches.values()))
-        results = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in zip(self.program.fetches, values)}
+        (values,) = self.run(self.program.main, feed, [self.program.results])
+        results = dict(zip(self.program.result_names, values.tolist()))
         if self.history is not None:
             skipped = results.get("skipped", 0.0) > 0
             rate, optimizers = learning_rate * self.program.rows.lr_factor, self.program.optimizers
