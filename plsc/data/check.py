@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from plsc.data.containers.ordering import keep
 from plsc.data.label_list import (
     MOST_CLASSES,
     NO_FILE,
@@ -40,16 +41,14 @@ def check_label_list(
 
 def require_good_lines(root: bytes, labels: LabelList, check_files: bool) -> None:
     """Raise the error of check_label_list for a list that has been read."""
-    missing = _missing(root, labels) if check_files else np.empty(0, np.int64)
-    if len(missing):
-        labels.problems = labels.problems.copy()  # those of a shared list are read-only
-        labels.problems[missing] |= NO_FILE
+    if check_files:
+        _mark_missing(root, labels)
     if labels.problems.any():
         raise DataError(_message(labels))
 
 
-def _missing(root: bytes, labels: LabelList) -> np.ndarray:
-    """Indices of the lines whose image is missing, ascending.
+def _missing(root: bytes, labels: LabelList) -> tuple[np.ndarray, set[bytes]]:
+    """(hashes of the paths without a file, ascending; the directories that may be entered but not listed).
 
     Paths are compared by Python's 64-bit hash, which takes 9 bytes per path. For ten million paths, a hash collision
     hides a missing image with a probability of about 1e-12; then reading the image fails.
@@ -60,18 +59,25 @@ def _missing(root: bytes, labels: LabelList) -> np.ndarray:
         directories.update(dict.fromkeys([path[: path.rfind(b"/") + 1] for path in paths]))
         wanted[here] = list(map(hash, paths))
     wanted.sort()
-    exists = np.zeros(len(wanted), bool)  # whether there is a file of this hash, said once for equal ones
-    unlistable = _mark_files(root, directories, wanted, exists)
-    values = wanted[~exists]
-    values = values[~exists[np.searchsorted(wanted, values)]]
-    if not len(values):
-        return values
-    del wanted, exists
-    found = np.concatenate(
-        [here.start + np.flatnonzero(_contains(values, list(map(hash, paths)))) for here, paths in _by_chunks(labels)]
-    )
-    found = found[(labels.problems[found] & NO_LABEL) == 0]
-    return found[[not _exists_unlisted(root, labels.path(int(index)), unlistable) for index in found]]
+    exists = np.zeros(len(wanted), bool)  # whether there is a file of this hash, at first said once for equal ones
+    unlistable = _find_files(root, directories, wanted, exists)
+    for first in range(0, len(wanted), _CHUNK_LINES):
+        here = slice(first, first + _CHUNK_LINES)
+        exists[here] |= exists[np.searchsorted(wanted, wanted[here])]
+    return keep([wanted], np.logical_not(exists, out=exists))[0], unlistable
+
+
+def _mark_missing(root: bytes, labels: LabelList) -> None:
+    """Mark the lines whose images are missing."""
+    missing, unlistable = _missing(root, labels)
+    if not len(missing):
+        return
+    labels.problems = labels.problems.copy()  # those of a shared list are read-only
+    for here, paths in _by_chunks(labels):
+        gone = _contains(missing, list(map(hash, paths))) & ((labels.problems[here] & NO_LABEL) == 0)
+        for index in np.flatnonzero(gone) if unlistable else ():
+            gone[index] = not _exists_unlisted(root, paths[index], unlistable)
+        labels.problems[here] |= np.where(gone, NO_FILE, 0).astype(np.uint8)
 
 
 def _by_chunks(labels: LabelList) -> Iterator[tuple[slice, list[bytes]]]:
@@ -81,7 +87,7 @@ def _by_chunks(labels: LabelList) -> Iterator[tuple[slice, list[bytes]]]:
         yield here, labels.paths(here)
 
 
-def _mark_files(root: bytes, directories: Iterable[bytes], wanted: np.ndarray, exists: np.ndarray) -> set[bytes]:
+def _find_files(root: bytes, directories: Iterable[bytes], wanted: np.ndarray, exists: np.ndarray) -> set[bytes]:
     """Mark the hashes of directory + name of all files in ``exists``, at the first of equal ones in ``wanted``
     (ascending). Returns the directories that may be entered but not listed."""
     found, unlistable = array.array("q"), set()
@@ -131,12 +137,22 @@ def _message(labels: LabelList) -> str:
     summary = ", ".join(f"{count:,} {kinds[bit]}" for bit, count in counts.items() if count)
     named = [
         f"{labels.location(index)}: {_explain(labels, index, bit, limit)}"
-        for index in np.flatnonzero(labels.problems)[:_MAX_LISTED]
+        for index in _first_nonzero(labels.problems, _MAX_LISTED)
         for bit in kinds
         if labels.problems[index] & bit
     ][:_MAX_LISTED]
     rest = f"; and {total - len(named):,} more" if total > len(named) else ""
     return f"label list {labels.file!r}: {total:,} problem(s), lines {summary}: " + "; ".join(named) + rest
+
+
+def _first_nonzero(values: np.ndarray, most: int) -> list[int]:
+    """The indices of the first values that are not 0, at most so many."""
+    found: list[int] = []
+    for first in range(0, len(values), _CHUNK_LINES):
+        found += (first + np.flatnonzero(values[first : first + _CHUNK_LINES])[:most]).tolist()
+        if len(found) >= most:
+            break
+    return found[:most]
 
 
 def _explain(labels: LabelList, index: int, bit: int, limit: str) -> str:

@@ -152,6 +152,8 @@ def _images(found: _Found, size: int) -> RecordIndex:
     count = len(found.offsets)
     if which is not None:
         columns = keep(columns, which)
+    del which
+    found.heads.has_image = np.empty(0, bool)  # memory for 50 million is worth it
     offsets, sizes, labels = columns[:3]
     if found.keys is None:
         keys = np.arange(len(offsets)) + int(len(offsets) < count)
