@@ -1,8 +1,8 @@
 """The memory that the index of each container takes per image, while it is made and afterwards.
 
-Counted by tracemalloc, which sees NumPy's arrays and Python's objects to the byte, as the difference of two sizes of the
-data: what does not grow with them is no part of it. 28 bytes are 1.4 GB for 50 million images. `bench.py index` measures
-whole processes, and Parquet (4 bytes per image): pyarrow's threads and tracemalloc crash together.
+Counted by tracemalloc, which sees NumPy's arrays and Python's objects to the byte, as the difference of two sizes of
+the data: what does not grow with them is no part of it. 28 bytes are 1.4 GB for 50 million images. `bench.py index`
+measures whole processes, and Parquet (4 bytes per image): pyarrow's threads and tracemalloc crash together.
 """
 
 from __future__ import annotations
