@@ -31,7 +31,8 @@ PLAIN = _in_rooms({
     "config": "arcface_torch config extensions limits rules yaml",
     "data": "align augmentation_pixels augmentations balanced built_in_augmentations check_data class_names"
             " contact_sheet folder_index folders hostile_images index_memory jpeg label_map listed lists lmdb loader"
-            " make_list old_formats ordering packing parquet ppm record recordio resize sampler several shared_index sources tar transforms user_data",
+            " make_list old_formats ordering packing parquet ppm record recordio resize sampler several shared_index"
+            " sources tar transforms user_data",
     "engine": "meter",
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
