@@ -11,11 +11,13 @@ reads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import paddle
 
 from plsc.backend import private, static
+from plsc.backend.micro_batches import has_blocks
 
 RANDOM = {
     "uniform", "uniform_random", "gaussian", "gaussian_random", "dropout", "bernoulli", "randint", "randperm",
@@ -24,19 +26,36 @@ RANDOM = {
 STATISTICS = (1, 2)  # the results of batch_norm that are its running mean and variance
 
 
-def recompute(program, boundaries: Sequence[Any], last: Any) -> list[str]:
+def recompute(program, boundaries: Sequence[Any], last: Any, within: Sequence[Sequence[Any]] = ()) -> list[str]:
     """Compute the values between each two of ``boundaries`` again; returns the kinds of the copied operations.
 
     boundaries: values of the forward pass, in program order; the first may be an input. last: the result of the forward
-    pass; operations after it are gradients. Raises private.Missing where this Paddle cannot change a program.
+    pass; operations after it are gradients. within: for each two boundaries, values between them, in program order,
+    between which the copies are computed once more. Raises private.Missing where this Paddle cannot change a program.
     """
     part = _PirProgram(program) if static.is_pir() else _LegacyProgram(program)
     end = part.place(last) + 1
     places = [part.place(value) for value in boundaries]
     copied: list[str] = []
+    made: list[_Copies] = []
     for first, after in zip(places, places[1:]):  # the first segment is the last in the backward pass
-        copied += part.repeat(range(first + 1, after + 1), end)
+        segment = part.repeat(range(first + 1, after + 1), end)
+        copied += segment.kinds
+        made.append(segment)
+    for segment, values in zip(made, within):
+        again = [segment.copies[part.key(value)] for value in values if part.key(value) in segment.copies]
+        if len(again) > 1:
+            copied += recompute(program, again, segment.last)
     return copied
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """``kinds`` of the copied operations; ``copies``: {key of a value: its copy}; ``last``: a result of the last."""
+
+    kinds: list[str] = field(default_factory=list)
+    copies: dict[Any, Any] = field(default_factory=dict)
+    last: Any = None
 
 
 class _LegacyProgram:
@@ -52,17 +71,17 @@ class _LegacyProgram:
         found = [number for number, op in enumerate(self._block.ops) if value.name in op.output_arg_names]
         return found[0] if found else -1
 
-    def repeat(self, segment: range, end: int) -> list[str]:
+    def repeat(self, segment: range, end: int) -> _Copies:
         """Copy the operations of ``segment`` before the first operation from ``end`` on that reads their results."""
         ops = self._block.ops
         segment_ops = [ops[number] for number in segment]
-        copied = [op for op in segment_ops if op.type not in RANDOM]
+        copied = [op for op in segment_ops if op.type not in RANDOM and not has_blocks(op)]
         names = {name for op in copied for name in op.output_arg_names} - self._kept
         shared = {name for number, op in enumerate(ops[:end]) if number not in segment for name in op.input_arg_names}
         replaced = names - shared - set(segment_ops[-1].output_arg_names if segment_ops else ())
         readers = [number for number in range(end, len(ops)) if replaced & set(ops[number].input_arg_names)]
         if not readers:
-            return []
+            return _Copies()
         wanted = _needed(copied, replaced & {name for number in readers for name in ops[number].input_arg_names})
         renamed = {name: self._another(name) for op in wanted for name in op.output_arg_names if name not in self._kept}
         for number in readers:
@@ -76,7 +95,13 @@ class _LegacyProgram:
             self._insert(place, op, {**renamed, **statistics})
             place += 1
         self._block._sync_with_cpp()
-        return [op.type for op in wanted]
+        copies = {name: self._block.var(made) for name, made in renamed.items()}
+        last = next(name for name in wanted[-1].output_arg_names if name not in wanted[-1].input_arg_names)
+        return _Copies([op.type for op in wanted], copies, copies[last])
+
+    @staticmethod
+    def key(value) -> str:
+        return value.name
 
     def _insert(self, place: int, op, renamed: dict[str, str]) -> None:
         """Insert a copy of ``op`` that reads and writes other variables."""
@@ -143,13 +168,13 @@ class _PirProgram:
         """The number of the operation that computes ``value``."""
         return self._places[value.get_defining_op().id()]
 
-    def repeat(self, segment: range, end: int) -> list[str]:
+    def repeat(self, segment: range, end: int) -> _Copies:
         """Copy the operations of ``segment`` before the first operation from ``end`` on that reads their results."""
         copied = [self._ops[number] for number in segment if self._is_copied(self._ops[number])]
         values = [value for op in copied for value in self._replaced(op, segment, end)]
         readers = {number: self._ops[number] for value in values for number in self._readers(value) if number >= end}
         if not readers:
-            return []
+            return _Copies()
         mapping = self._pir.IrMapping()
         self._pir.set_insertion_point(readers[min(readers)])
         try:
@@ -162,7 +187,13 @@ class _PirProgram:
                     value.replace_grad_users_with(mapping.look_up(value), set(readers.values()))
         finally:
             self._pir.reset_insertion_point_to_end()
-        return [op.name().split(".")[-1] for op in wanted]
+        results = [value for op in wanted for value in op.results() if value.initialized()]
+        copies = {value.id: mapping.look_up(value) for value in results}
+        return _Copies([op.name().split(".")[-1] for op in wanted], copies, copies[results[-1].id])
+
+    @staticmethod
+    def key(value) -> int:
+        return value.id
 
     def _copy(self, op, mapping, known: set[int]) -> None:
         """``known``: the numbers of the operations that have been copied."""
@@ -179,7 +210,7 @@ class _PirProgram:
 
     def _is_copied(self, op) -> bool:
         kind = op.name().split(".")[-1].rstrip("_")
-        return not op.name().startswith("builtin.parameter") and kind not in (*RANDOM, "data")
+        return not op.name().startswith("builtin.parameter") and kind not in (*RANDOM, "data") and not has_blocks(op)
 
     def _replaced(self, op, segment: range, end: int) -> list:
         """The results of ``op`` that only this segment and gradients read."""

@@ -48,7 +48,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Keys without an effect here, and why; a note only where they are set to something that matters there.
 _WITHOUT_EFFECT = {
-    "gradient_acc": "not available: each step uses train_batch_size images per rank",
     "dali": "images are decoded by worker processes", "dali_aug": "see data.augmentations",
     "using_wandb": "see the setting scalars",
 }  # fmt: skip
@@ -167,7 +166,19 @@ def _settings(path: str, given: Mapping[str, Any], ranks: int) -> dict[str, Any]
         settings["mixed_precision"] = {"enabled": True}
     if given["resume"]:
         settings["resume"] = "auto"
-    return settings
+    Config.from_dict(settings)
+    return {**settings, **_accumulation(path, settings, given["gradient_acc"])}
+
+
+def _accumulation(path: str, settings: Mapping[str, Any], parts: Any) -> dict[str, Any]:
+    """The settings that change where a step has several parts: their loss is the mean there too (train_v2.py of
+    insightface at 0696141), but each part counts as a step."""
+    if type(parts) is not int or parts < 1:
+        raise ConfigError(f"{path}: gradient_acc={format_value(parts)} must be a whole number of at least 1")
+    if parts == 1:
+        return {}
+    periods = {key: -(-settings[key] // parts) for key in ("test_period", "log_period")}
+    return {"accumulate": parts, "lr_reference_batch": settings["lr_reference_batch"] * parts, **periods}
 
 
 def _loss(path: str, margins: Any) -> dict[str, Any]:
@@ -187,6 +198,11 @@ def _notes(given: Mapping[str, Any]) -> list[str]:
         "grad_clip_norm: 5 is over backbone and classifier here, over the backbone there",
         "the gradient of the margin is the true one here; arcface_torch treats the margin as a constant",
     ]
+    if given["gradient_acc"] != 1:
+        notes.append(
+            "accumulate: all parts of a step count as one step here, and share one sample of the classes; there each "
+            "part counts and has its own"
+        )
     for name, why in _WITHOUT_EFFECT.items():
         if given.get(name) != BASE[name]:
             notes.append(f"config.{name} = {format_value(given[name])}: {why}")

@@ -110,13 +110,13 @@ def _check_device(settings: Settings, device: str | None) -> None:
 
 
 def _check_groups(settings: Settings, world_size: int) -> None:
-    data, batch = settings.data, settings.train_batch_size * world_size
+    data, batch = settings.data, settings.step_batch_size * world_size
     group = data.identities * data.images_per_identity
     if data.sampler == "balanced" and batch % group:
         raise ConfigError(
             f"data.identities={data.identities}: groups of {data.identities} identities x {data.images_per_identity} "
             f"images (data.images_per_identity) = {group} do not divide the global batch of {batch} "
-            f"(train_batch_size={settings.train_batch_size} on {world_size} rank(s)); change one of the three"
+            f"({settings.step_batch_keys} on {world_size} rank(s)); change one of the three"
         )
 
 

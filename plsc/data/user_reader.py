@@ -20,7 +20,7 @@ class UserReader:
     """A callable that returns a generator of preprocessed samples (image, label), or of batches of them.
 
     A batch is a list of samples, as from paddle.batch, or a pair of arrays (images [B, C, H, W], labels [B]). Batches
-    are split: a step has `train_batch_size` samples for any batch size of the reader.
+    are split: a step has `train_batch_size` * `accumulate` samples for any batch size of the reader.
 
     Each call is one epoch and must yield the same samples in the same order on every rank (plsc.data.sample_agreement
     checks this). The order is kept: with SampleOrder(shuffle=False) a step takes the next G samples, and each rank its

@@ -80,7 +80,8 @@ KEYS = (
 def test_every_key_of_arcface_torch_is_known_and_in_the_docs(tmp_path):
     values = {"num_classes": 9, "num_epoch": 2, "rec": "data", "network": "r50", "batch_size": 8, "optimizer": "sgd"}
     numbers = {"lr": 0.1, "margin_list": (1.0, 0.5, 0.0), "sample_rate": 0.5, "seed": 1, "num_workers": 2}
-    given = {**values, **numbers, "embedding_size": 8, "verbose": 9, "frequent": 9, "momentum": 0.9, "weight_decay": 0}
+    given = {**values, **numbers, "embedding_size": 8, "verbose": 9, "frequent": 9, "momentum": 0.9, "weight_decay": 0,
+             "gradient_acc": 2}
     lines = [f"config.{key} = {given.get(key)!r}\n" for key in KEYS]
     _, notes = convert_arcface_torch(write(tmp_path, HEAD + "".join(lines)), 8)
     assert not [note for note in notes if "not known" in note]
@@ -95,6 +96,16 @@ def test_a_value_may_be_computed_of_keys_above(tmp_path):
     assert settings["lr_schedule"]["warmup_epochs"] == 4
     settings, _ = convert_arcface_torch(write(tmp_path, CONFIG + "config.warmup_epoch = -1\n"), 8)
     assert "warmup_epochs" not in settings["lr_schedule"]  # PolynomialLRWarmup with -n steps: lr * (1 - step / total)
+
+
+def test_parts_of_a_step(tmp_path):
+    given = {"config.gradient_acc = 3\n": (3, 3072, 334, 4), "": (1, 1024, 1000, 10)}
+    for line, expected in given.items():  # the same rate for each step, of 3 * 8 * 128 images
+        settings, notes = convert_arcface_torch(write(tmp_path, CONFIG + line), 8)
+        config = Config.from_dict(settings)
+        assert (config.accumulate, config.lr_reference_batch, config.test_period, config.log_period) == expected
+        assert any("share one sample" in note for note in notes) == bool(line)
+        assert config.lr * config.step_batch_size * 8 / config.lr_reference_batch == pytest.approx(0.4)
 
 
 def test_base_comes_first(tmp_path):
@@ -132,7 +143,8 @@ def test_other_networks(tmp_path, network, name, options):
     ("config.margin_list = (1.0, 0.5)", "must be three numbers"),
     ("config.margin_list = (2.0, 0.5, 0.0)", "no loss with these margins"), ("config.lr = -1", "lr=-1"),
     ("config.batch_size = 'a'", "must be a whole number"), ("x ===", "is no Python file"), ("(" * 5000, "is no Python"),
-    ("config.num_classes = 1", "classifier.num_classes"),
+    ("config.num_classes = 1", "classifier.num_classes"), ("config.gradient_acc = 0", "gradient_acc=0 must be a whole"),
+    ("config.gradient_acc = 'a'", "gradient_acc='a' must be a whole"), ("config.gradient_acc = 99", "accumulate=99"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_named_and_nothing_runs(tmp_path, line, message):
     path = write(tmp_path, CONFIG + line.replace("PLACE", str(tmp_path / "ran")) + "\n")

@@ -8,7 +8,7 @@ import pytest
 
 from plsc.backend import static
 from tests.dist import gpu_breaks, ranks, test_classifier
-from tests.dist.test_training_step import check_training, make_case
+from tests.dist.test_training_step import MICRO_BATCHES, check_training, make_case
 from tests.kernels.library import library
 
 SAMPLED = {"num_classes": 203, "steps": 6}
@@ -36,6 +36,11 @@ CASES = [
     make_case("loss scaling", config={"grad_clip_norm": 0.05, **HALF}),
     make_case("loss scaling sampled", **SAMPLED, classifier={"sample_ratio": 0.2}, config=HALF),
     make_case("loss scaling data parallel", classifier={"model_parallel": False}, config=HALF),
+    make_case("accumulated", config={"calc_acc": True}, micro_batches=MICRO_BATCHES, bucket_bytes=1),
+    make_case("accumulated sampled", **SAMPLED, classifier={"sample_ratio": 0.2}, micro_batches=MICRO_BATCHES,
+              config={"grad_clip_norm": 0.05, **HALF}),
+    make_case("accumulated data parallel", classifier={"model_parallel": False}, micro_batches=MICRO_BATCHES,
+              config=HALF),
 ]  # fmt: skip
 ALONE = ("arcface even", "arcface uneven", "combined", "zero features", "lonely ranks", "unknown batch", "sampled",
          "sampled cosface", "sampled few", "sampled lonely", "more positives than num_sample",
@@ -52,6 +57,7 @@ def with_wrong_label(case, label):
 WRONG_LABELS = [
     with_wrong_label(make_case("full", steps=2), -1),
     with_wrong_label(make_case("full beyond", steps=2, config=HALF), 29),
+    with_wrong_label(make_case("full accumulated", steps=2, config=HALF, micro_batches=MICRO_BATCHES), 29),
     with_wrong_label(make_case("sampled", num_classes=203, steps=2, classifier={"sample_ratio": 0.2}), 203),
     with_wrong_label(make_case("data parallel", steps=2, classifier={"model_parallel": False}), -1),
     with_wrong_label(make_case("data parallel sampled", num_classes=203, steps=2,
@@ -90,10 +96,10 @@ def resnet_case(name, **options):
 RESNETS = [resnet_case("full", config={"grad_clip_norm": 5.0})]
 # Two ranks run all cases, others those that may depend on how many they are.
 ON_OTHERS = {
-    1: ("model parallel", "sampled", "data parallel sampled", "more positives than places"),
-    3: ("model parallel", "softmax sampled", "sampled clipped own rate", "more positives than places", "data parallel",
+    1: ("accumulated sampled", "model parallel", "sampled", "data parallel sampled", "more positives than places"),
+    3: ("accumulated sampled", "model parallel", "softmax sampled", "sampled clipped own rate", "more positives than places", "data parallel",
         "loss scaling sampled"),
-    4: ("even cosface", "sampled many steps", "data parallel sampled"),
+    4: ("accumulated", "even cosface", "sampled many steps", "data parallel sampled"),
 }  # fmt: skip
 
 

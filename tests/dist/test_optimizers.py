@@ -8,7 +8,7 @@ import pytest
 
 from plsc.rows.optimizers.adamw import AdamW
 from tests.dist import ranks
-from tests.dist.test_training_step import check_training, make_case
+from tests.dist.test_training_step import MICRO_BATCHES, check_training, make_case
 from tests.reference import optimizers
 
 # With a large epsilon, as gradients near it keep the error that comes from larger ones (test_own_optimizers.py).
@@ -50,6 +50,10 @@ CASES = {
     **{f"adamw by numbers, {kind}": (
         case(f"adamw by numbers, {kind}", {"name": "adamw", "options": STEADY}, **options), optimizers.AdamW(**STEADY))
        for kind, options in BY_NUMBERS.items()},
+    "adamw, accumulated": (
+        case("adamw, accumulated", {"name": "adamw", "options": ADAM}, ema={"decay": 0.9},
+             blocks={"micro_batches": MICRO_BATCHES}),
+        optimizers.AdamW(**ADAM)),
     "adamw, momentum": (
         case("adamw, momentum", {"name": "adamw", "options": ADAM}, {"name": "momentum"}, steps=50),
         (optimizers.AdamW(**ADAM), MOMENTUM),

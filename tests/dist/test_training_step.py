@@ -141,6 +141,15 @@ CASES += [
               classifier={"model_parallel": False}),
     make_case("a bucket for each, own optimizer", bucket_bytes=1, optimizer="momentum", rates=[0.2] * 6),
 ]  # fmt: skip
+# the same steps of 12 images by micro-batches: on three ranks of two images each, otherwise of others
+MICRO_BATCHES = {1: 4, 2: 3, 3: 2, 4: 3}
+CASES += [
+    {**case, "name": case["name"] + ", accumulated", "micro_batches": MICRO_BATCHES}
+    for case in CASES
+    if case["name"] in ("model parallel", "sampled", "clipped sampled", "distilled", "bfloat16 data parallel, in loops",
+                        "own optimizer data parallel", "accuracy sampled data parallel", "softmax with everything",
+                        "a bucket for each, clipped data parallel")
+]  # fmt: skip
 
 
 def train(case, start, first_weight, samples, optimizer):
@@ -212,7 +221,8 @@ EACH_KIND = (
     "model parallel", "data parallel", "sampled", "sampled softmax", "sampled data parallel", "clipped sampled",
     "own rate sampled", "distilled", "own optimizer", "accuracy", "float16 sampled", "bfloat16 data parallel, in loops",
     "softmax with bias, in loops", "sampled, in pieces", "a row a block", "sampled, in loops, not compiled",
-    "a bucket for each, clipped data parallel",
+    "a bucket for each, clipped data parallel", "clipped sampled, accumulated",
+    "a bucket for each, clipped data parallel, accumulated",
 )  # fmt: skip
 BY_NAME = by_name(CASES)
 SHORT = [name for name, case in BY_NAME.items() if len(case["rates"]) < 30]

@@ -59,7 +59,8 @@ def rows_of_a_block(case, config, env):
 
 def run_case(env, case):
     config = Config.from_dict(case["config"])
-    config.set("train_batch_size", case["global_batch"] // env.world_size)
+    parts = case.get("micro_batches", {}).get(env.world_size, 1)
+    config.update({"train_batch_size": case["global_batch"] // env.world_size // parts, "accumulate": parts})
     param_attr = None if case.get("lr_factor") is None else paddle.ParamAttr(learning_rate=case["lr_factor"])
     parts = UserObjects(model=Linear(case["embedding_size"]), optimizer=make_optimizer(case.get("optimizer")),
                   param_attr=param_attr)  # fmt: skip

@@ -133,8 +133,15 @@ class Settings:
     protocol: str = option("exact", "The thresholds of the 10-fold accuracy: the exact best ones, or insightface's, to "
                            "reproduce its values to the digit.", choices=("exact", "insightface"))  # fmt: skip
     train_batch_size: int = option(
-        128, "Images of a training step on each rank.", unit="images per rank", within="[1, 1000000]",
+        128, "Images of a training step on each rank; with `accumulate` of one of its micro-batches.",
+        unit="images per rank", within="[1, 1000000]",
         setter="set_train_batch_size", attributes=("train_batch_size",),
+    )  # fmt: skip
+    accumulate: int = option(
+        1, "The micro-batches of a step on each rank, of `train_batch_size` images each. A step is one update, as on "
+        "one batch of all these images, but with the activations of one micro-batch in memory; the backbone's forward "
+        "pass is computed twice. Batch norm uses the statistics of each micro-batch.",
+        unit="micro-batches", within="[1, 32]",
     )  # fmt: skip
     test_batch_size: int = option(
         120, "Images of a verification step on each rank.", unit="images per rank", within="[1, 1000000]",
@@ -204,6 +211,17 @@ class Settings:
     remote: Remote = section(Remote, Remote.__doc__)
     export: Export = section(Export, Export.__doc__)
     predict: Predict = section(Predict, Predict.__doc__)
+
+    @property
+    def step_batch_size(self) -> int:
+        """Images of a training step on each rank."""
+        return self.train_batch_size * self.accumulate
+
+    @property
+    def step_batch_keys(self) -> str:
+        """What says how many images a step has on each rank, for messages."""
+        accumulate = f", accumulate={self.accumulate}" if self.accumulate > 1 else ""
+        return f"train_batch_size={self.train_batch_size}{accumulate}"
 
 
 __all__ = ["DIST_LOSSES", "EXCLUSIVE", "Classifier", "Settings"]

@@ -240,9 +240,9 @@ def compare_samples(run: Run, data) -> None:
 
 def check_global_batch(config: Config, found: int, env: Environment) -> None:
     """Raise DataError where the global batch is larger than the data."""
-    batch = config.train_batch_size * env.world_size
+    batch = config.step_batch_size * env.world_size
     if batch > found:
         raise DataError(
-            f"train_batch_size={config.train_batch_size} on {env.world_size} rank(s) makes a global batch of {batch}, "
+            f"{config.step_batch_keys} on {env.world_size} rank(s) makes a global batch of {batch}, "
             f"more than the {found} training images: lower it to at most {max(1, found // env.world_size)}"
         )

@@ -49,7 +49,7 @@ def _refuse(need: int, held: int, ranks: int) -> None:
     whole, free = (need - held) * ranks, free_memory()
     raise ConfigError(
         f"memory: {ranks} rank(s) on this machine need {whole / GB:.1f} GB more than they hold, {free / GB:.1f} GB are "
-        "free (swap does not count); lower classifier.sample_ratio or train_batch_size, set classifier.storage: "
-        "bfloat16, or distribute the classes over more machines; `plsc plan` shows the details; "
-        "memory_check: false turns this check off"
+        "free (swap does not count); lower classifier.sample_ratio or train_batch_size (raise accumulate "
+        "to keep the global batch), set classifier.storage: bfloat16, or distribute the classes over more machines; "
+        "`plsc plan` shows the details; memory_check: false turns this check off"
     )

@@ -174,7 +174,7 @@ def _peak_bytes(main, unknown: int) -> int:
 
 def _image_bytes(config: Config, pixels: bool) -> int:
     """The batches of the loop, and those that are stored by each worker, uint8 for ``pixels`` and float32 otherwise."""
-    values = config.train_batch_size * math.prod(config.model.image_shape)
+    values = config.step_batch_size * math.prod(config.model.image_shape)
     workers = config.data.num_workers
     return values * (1 if pixels else 4) * (LOOP_BATCHES + PREFETCH * workers) + WORKER * workers
 

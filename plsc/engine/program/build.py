@@ -7,7 +7,6 @@ backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import paddle
 
@@ -20,8 +19,9 @@ from plsc.config import Config
 from plsc.config.extensions import MODEL
 from plsc.config.stages import HEAD
 from plsc.config.user_objects import UserObjects
+from plsc.engine.program.accumulation import Pass, passes, together
 from plsc.engine.program.gradients import Gradients, Reduction
-from plsc.engine.program.inputs import LABEL, make_inputs
+from plsc.engine.program.inputs import LABEL, Inputs, make_inputs
 from plsc.engine.program.optimizers import Optimizers, Updates
 from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.program.recomputing import recompute_backbone
@@ -103,11 +103,13 @@ def build_train(
     block_rows = None if env.on_gpu or user_objects.optimizer is not None else options.block_rows
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
-        given = make_inputs(config, config.train_batch_size, with_label=True, pixels=options.pixels)
+        batch = config.step_batch_size
+        given = make_inputs(config, batch, with_label=True, pixels=options.pixels, parts=config.accumulate)
         numbers = {name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}
         feeds = {**given.feeds, **numbers}
         stages = Stages(StageSettings(tuple(config.model.freeze), config.lr_factors, config.lr_layer_decay))
-        feature = _build_backbone(config, user_objects, given.values, main, stages)
+        made = _build_backbone(config, user_objects, given, main, stages)
+        feature = together(made)
         backbone = static.persistables(main)
         spec = replace(make_spec(config, feature.shape[1], seed), dry_run=options.dry_run)
         shard = Shard.of(spec, env)
@@ -127,17 +129,17 @@ def build_train(
             if block_rows is not None and _can_update_in_backward(config, env):
                 move = rows.mover(updates.rows)
         if spec.weighted:
-            feeds["class_weight"] = paddle.static.data("class_weight", [config.train_batch_size], "float32")
+            feeds["class_weight"] = paddle.static.data("class_weight", [batch], "float32")
         hard = HardNegatives.create(spec, shard, env)
         context = StepContext(spec, shard, env, step, loss_scale, block_rows, move, feeds.get("class_weight"), hard)
-        output = classify(feature, given.values[LABEL], rows, context)
+        output = classify(feature, given.feeds[LABEL], rows, context)
         if config.distill.model:
-            feeds[TEACHER] = paddle.static.data(TEACHER, [config.train_batch_size, feature.shape[1]], "float32")
+            feeds[TEACHER] = paddle.static.data(TEACHER, [batch, feature.shape[1]], "float32")
             output = add_teacher(feature, feeds[TEACHER], output, context, config.distill.weight)
         reduction = Reduction(env, spec.model_parallel, config.grad_clip_norm, options.bucket_bytes)
         moving = {name: value for name, value in backbone.items() if name not in stages.frozen}
-        gradients = Gradients.build(feature, output, moving, feeds["stop"], scaling, reduction)
-        recompute_backbone(main, stages.boundaries, feature, config, env)
+        gradients = Gradients.build(made, output, moving, feeds["stop"], scaling, reduction)
+        recompute_backbone(main, made, next(iter(given.feeds.values())), config, env)
         end = StepEnd(config, user_objects, moving, rows, updates, step)
         changed = append_update(gradients, output, end)
         if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
@@ -160,10 +162,10 @@ def build_train(
 
 def _check_kernel_size(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
     """Raise ConfigError for more logits than the GPU kernel supports: it counts them in 32 bits."""
-    batch = config.train_batch_size * (env.world_size if spec.model_parallel else 1)
+    batch = config.step_batch_size * (env.world_size if spec.model_parallel else 1)
     if spec.uses_kernel(env) and batch * max(shard.num_sample, batch) >= 2**31:
         raise ConfigError(
-            f"train_batch_size={config.train_batch_size}: {batch:,} features and {shard.num_sample:,} classes per rank "
+            f"{config.step_batch_keys}: {batch:,} features and {shard.num_sample:,} classes per rank "
             f"are more logits than the GPU kernel supports, {2**31:,}; use a smaller batch, more ranks or a smaller "
             "classifier.sample_ratio"
         )
@@ -229,13 +231,14 @@ def build_eval(config: Config, user_objects: UserObjects, env: Environment, batc
     return EvalProgram(main, startup, inputs.feeds, everywhere, feature)
 
 
-def _build_backbone(config: Config, user_objects: UserObjects, inputs: dict[str, Any], main, stages: Stages):
+def _build_backbone(config: Config, user_objects: UserObjects, inputs: Inputs, main, stages: Stages) -> list[Pass]:
+    """The backbone applied to each micro-batch."""
     precision = config.mixed_precision
     lists = list(precision.custom_white_list), list(precision.custom_black_list)
     before = half_precision.read_so_far(main)  # the normalization of pixels, whose result the net casts
     with half_precision.autocast(precision.enabled, *lists):
-        feature = build_feature(make_model(config, user_objects), inputs, is_train=True, stages=stages)
+        feature = build_feature(make_model(config, user_objects), inputs.values, is_train=True, stages=stages)
     if precision.enabled:
         half_precision.cast_program(main, *lists, before)
         feature = paddle.cast(feature, "float32")
-    return feature
+    return passes(main, inputs, Pass(feature, stages.boundaries))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plsc.backend import autodiff, static
+from plsc.backend import static
 from plsc.classifiers import StepOutput
+from plsc.engine.program import accumulation
+from plsc.engine.program.accumulation import Pass
 from plsc.errors import ConfigError
 from plsc.optim.gradients import BUCKET_BYTES, Buckets, all_reduce_in_buckets, clip_by_global_norm
 from plsc.optim.loss_scaling import LossScaling, unscale
@@ -49,7 +52,7 @@ class Gradients:
     @classmethod
     def build(
         cls,
-        feature,
+        made: Sequence[Pass],
         output: StepOutput,
         backbone: dict[str, Any],
         stop,
@@ -58,11 +61,12 @@ class Gradients:
     ) -> Gradients:
         """Append the backward pass of the backbone with its all-reduces, the check and the clipping.
 
+        ``made``: the backbone, applied to each micro-batch.
         ``stop`` [1] float32: 1 where this rank is to stop; it is summed with the gradients.
         """
         parameters = [value for value in backbone.values() if static.is_trainable(value)]
         env = reduction.env
-        own = autodiff.gradients_from(feature, output.dfeature, parameters)
+        own = accumulation.gradients(made, output.dfeature, parameters)
         unused = [parameter.name for parameter, gradient in zip(parameters, own) if gradient is None]
         if unused:
             raise ConfigError(

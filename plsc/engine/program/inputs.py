@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import paddle
 
+from plsc.backend.micro_batches import part
 from plsc.config import Config
 from plsc.config.extensions import SOURCE
 from plsc.config.user_objects import UserObjects
@@ -20,10 +21,21 @@ PIXELS = "uint8"  # the type of images that are fed as pixels
 @dataclass(frozen=True)
 class Inputs:
     """``feeds``: {name: data value of the program}. ``values``: {name: what the model gets}, which is the data value,
-    or the normalized images where pixels are fed."""
+    or the normalized images where pixels are fed; of the first of ``parts`` micro-batches. ``pixel_std``: {name:
+    divisor} of what is fed as pixels."""
 
     feeds: dict[str, Any]
     values: dict[str, Any]
+    parts: int = 1
+    pixel_std: dict[str, float] = field(default_factory=dict)
+
+    def part(self, number: int) -> dict[str, Any]:
+        """Append what the model gets of micro-batch ``number``, as in ``values``."""
+        values = {}
+        for name, fed in self.feeds.items():
+            value = part(fed, number, self.parts) if self.parts > 1 else fed
+            values[name] = normalise_in_program(value, self.pixel_std[name]) if name in self.pixel_std else value
+        return values
 
 
 def input_entries(config: Config) -> list[dict[str, Any]]:
@@ -52,18 +64,22 @@ def feeds_pixels(config: Config, user_objects: UserObjects) -> bool:
     return not own_data and not SOURCE.chosen(config.settings).ready
 
 
-def make_inputs(config: Config, batch_size: int, with_label: bool, pixels: bool = False) -> Inputs:
+def make_inputs(
+    config: Config, batch_size: int, with_label: bool, pixels: bool = False, parts: int = 1
+) -> Inputs:
     """The inputs of the program being built: ``image`` [B, C, H, W] float32, or uint8 for ``pixels``, and ``label`` [B]
-    int64; or those of model.input_info, of which the image is fed as ``pixels``."""
-    feeds, values = {}, {}
+    int64; or those of model.input_info, of which the image is fed as ``pixels``. ``parts``: micro-batches of a batch."""
+    feeds, divisors = {}, {}
     for entry in input_entries(config):
         name, as_pixels = entry["name"], pixels and entry["name"] != LABEL
         if name == LABEL and not with_label:
             continue
         dtype = PIXELS if as_pixels else entry["dtype"]
         feeds[name] = paddle.static.data(name, [batch_size, *entry["shape"][1:]], dtype)
-        values[name] = normalise_in_program(feeds[name], config.data.pixel_std) if as_pixels else feeds[name]
-    return Inputs(feeds, values)
+        if as_pixels:
+            divisors[name] = config.data.pixel_std
+    inputs = Inputs(feeds, {}, parts, divisors)
+    return replace(inputs, values=inputs.part(0))
 
 
 def normalise_in_program(pixels, pixel_std: float):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from plsc import checkpoint
+from plsc.backend import private, program_view
 from plsc.classifiers.hard_negatives import COUNT
 from plsc.config import OPTIONS
 from plsc.engine.program.programs import TrainProgram
@@ -63,7 +64,7 @@ def log_hard_negatives(run: Run, program: TrainProgram) -> None:
                 f"than one of the {program.shard.num_sample:,} classes that a rank samples"
             )
         return
-    batch, shard = run.config.train_batch_size * run.env.world_size, program.shard
+    batch, shard = run.config.step_batch_size * run.env.world_size, program.shard
     named = batch * COUNT
     few = named < program.hard.num_hard * shard.world_size
     short = f"; a global batch of {batch:,} names at most {named:,}, over all ranks" if few else ""
@@ -71,6 +72,27 @@ def log_hard_negatives(run: Run, program: TrainProgram) -> None:
         f"classifier.hard_negative_share={program.spec.hard_negative_share}: up to {program.hard.num_hard:,} of the "
         f"{shard.num_sample:,} classes that a rank samples are hard negatives{short}"
     )
+
+
+def log_accumulation(run: Run, program: TrainProgram) -> None:
+    """What several micro-batches a step cost, and what they do not make equal to one batch."""
+    count, batch = run.config.accumulate, run.config.train_batch_size
+    if count == 1:
+        return
+    try:
+        kinds = [op.kind for op in program_view.operations(program.main)]
+    except private.Missing:  # what the program has cannot be told
+        kinds = []
+    size = f", in a program of {len(kinds):,} operations" if kinds else ""
+    run.log.info(
+        f"accumulate={count}: a step has {count} micro-batches of {batch} images on each rank; the backbone's forward "
+        f"pass is computed twice{size}"
+    )
+    if "batch_norm" in kinds:
+        run.log.info(
+            f"accumulate={count}: batch norm uses the statistics of each {batch} images, and updates its running "
+            f"statistics {count} times a step"
+        )
 
 
 def require_same_data(run: Run, data) -> None:

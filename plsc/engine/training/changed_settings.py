@@ -13,7 +13,7 @@ from plsc.signatures import accepted
 
 _SECTIONS = ("lr_schedule.", "optimizer.", "class_optimizer.", "classifier.", "mixed_precision.")
 _KEYS = ("lr", "lr_factors", "lr_layer_decay", "lr_reference_batch", "momentum", "weight_decay", "grad_clip_norm",
-         "ema.decay", "ema.warmup")  # fmt: skip
+         "train_batch_size", "accumulate", "ema.decay", "ema.warmup")  # fmt: skip
 _OTHERS = ("classifier.num_classes", "classifier.compiled", "classifier.storage", "classifier.model_parallel")
 _LENGTHS = ("train_steps", "train_epochs")
 

@@ -30,6 +30,7 @@ from plsc.engine.run.start import Run
 from plsc.engine.run.stopping import DataTimeout, StopRequest
 from plsc.engine.training import checkpointing
 from plsc.engine.training.before import (
+    log_accumulation,
     log_classes_without_images,
     log_frozen,
     log_hard_negatives,
@@ -61,6 +62,7 @@ def train(run: Run) -> Result:
     options = BuildOptions(pixels=feeds_pixels(config, run.user_objects))
     program = build_train(config, run.user_objects, run.env, run.seed, options)
     consistency.log_uncompiled_ranks(program.rows.spec.compiled, run.group, run.log)
+    log_accumulation(run, program)
     log_repeated_steps(run, program)
     log_hard_negatives(run, program)
     log_which_weights(run)
@@ -127,7 +129,7 @@ def _loader(
 ) -> Loader:
     timeout = DataTimeout(request, run.config.stall_timeout, run.env.world_size)
     options = LoaderOptions(stop_waiting=timeout, pixels=pixels)
-    sampler = steps.sampler(run.config.train_batch_size, run.env, run.seed, order)
+    sampler = steps.sampler(run.config.step_batch_size, run.env, run.seed, order)
     return Loader(data, sampler, run.config.data.num_workers, *steps.data_steps(), options)
 
 

@@ -39,7 +39,7 @@ class TrainingSteps:
     @classmethod
     def of(cls, config: Config, world_size: int, num_images: int, first: Progress) -> TrainingSteps:
         """The steps of a run that continues from ``first``. Raises ConfigError for an invalid schedule."""
-        global_batch = config.train_batch_size * world_size
+        global_batch = config.step_batch_size * world_size
         # steps that were not made because earlier ones had a larger global batch; below 0 for a smaller one
         ahead = Fraction(first.samples, global_batch) - first.step
         last = run_length(config, global_batch, num_images)

@@ -65,7 +65,8 @@ class Teacher:
             path, device=env.device, threads=threads(config, env), card=env.device_id, callers=1
         )
         require_same(run.group, ConfigError, {"the model in distill.model": self._predictor.description.identity})
-        seconds = self._time(config.train_batch_size)
+        self._most = config.train_batch_size  # images at a time, as in the backbone
+        seconds = self._time(config.step_batch_size)
         run.log.info(
             f"distill: {path} ({self._predictor.runtime}) embeds each batch in the training process, which adds "
             f"{seconds:.3f} s to a step"
@@ -73,7 +74,7 @@ class Teacher:
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """The embeddings [B, E] of images float32 [B, C, H, W]. Raises TrainingError for one that is not finite."""
-        embedding = self._predictor.run(images)[0]
+        embedding = self._run(images)
         if not np.isfinite(embedding).all():
             raise TrainingError(f"distill.model={self._path!r}: gives embeddings that are not finite")
         return embedding
@@ -83,5 +84,9 @@ class Teacher:
         images = np.zeros((batch_size, *self._predictor.description.image_shape), np.float32)
         for _ in range(2):
             began = time.perf_counter()
-            self._predictor.run(images)
+            self._run(images)
         return time.perf_counter() - began
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        parts = [images[first : first + self._most] for first in range(0, len(images), self._most)]
+        return np.concatenate([self._predictor.run(part)[0] for part in parts])

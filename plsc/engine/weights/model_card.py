@@ -87,7 +87,8 @@ def _data(manifest: Manifest) -> list[tuple[str, Any]]:
 
 def _recipe(manifest: Manifest) -> list[tuple[str, Any]]:
     settings = manifest.config
-    alone = ("train_batch_size", "lr", "lr_reference_batch", "momentum", "weight_decay", "grad_clip_norm", "seed")
+    batch = ("train_batch_size", "accumulate")
+    alone = (*batch, "lr", "lr_reference_batch", "momentum", "weight_decay", "grad_clip_norm", "seed")
     found = [("ranks", manifest.world_size), *((key, settings.get(key)) for key in alone)]
     found += [("mixed precision", _part(settings, "mixed_precision").get("enabled"))]
     for section in ("optimizer", "lr_schedule", "classifier"):
