@@ -7,6 +7,7 @@ The step on one batch is held against NumPy elsewhere; with a linear net so is t
 from __future__ import annotations
 
 import contextlib
+import math
 from unittest import mock
 
 import numpy as np
@@ -14,23 +15,28 @@ import paddle
 import pytest
 
 from plsc.backend import program_view
+from plsc.backend.cpu import run_in_order
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program import build
 from plsc.engine.program.averages import begin_averages
 from plsc.engine.program.session import Session
+from plsc.errors import ConfigError
 from plsc.models import BaseModel
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import connected_group
+from tests.reference.margin_softmax import margin_softmax, momentum_step
 
 BATCH, CLASSES, SIDE, EMBEDDING = 12, 61, 8, 6
 ALONE = Environment(0, 1, "cpu")
 SAMPLED = {"sample_ratio": 0.3}
+FLAT = (3, 1, 2)  # as many pixels as the feature has numbers
 
 
 @pytest.fixture(autouse=True)
 def static_mode():
     paddle.enable_static()
+    run_in_order()  # as a run does: the micro-batches draw their random numbers one after the other
     yield
     paddle.disable_static()
 
@@ -51,7 +57,7 @@ class Normalised(BaseModel):
     """The feature is the batch norm of the pixels."""
 
     def build_network(self, input, label, is_train=True):
-        layer = paddle.nn.BatchNorm1D(input.shape[1])
+        layer = paddle.nn.BatchNorm1D(EMBEDDING)
         layer.train() if is_train else layer.eval()
         return layer(paddle.flatten(input, 1))
 
@@ -62,17 +68,18 @@ class Branch(BaseModel):
         return paddle.static.nn.cond(paddle.mean(x) > 0, lambda: x * 2.0, lambda: x * 3.0)
 
 
-def program(count: int, model=None, shape=(3, SIDE, SIDE), **settings):
+def program(count: int, net=None, shape=(3, SIDE, SIDE), **settings):
     settings = {"train_batch_size": BATCH // count, "accumulate": count, "use_onednn": False, **settings}
     settings["classifier"] = {"num_classes": CLASSES, "scale": 8.0, **settings.get("classifier", {})}
     settings["model"] = {"embedding_size": EMBEDDING, "image_shape": list(shape), **settings.get("model", {})}
-    return build.build_train(Config.from_dict(settings), UserObjects(model=model), ALONE, seed=3)
+    return build.build_train(Config.from_dict(settings), UserObjects(model=net), ALONE, seed=3)
 
 
 def inputs(steps: int, shape=(3, SIDE, SIDE)):
     draw = np.random.default_rng(5)
     for _ in range(steps):
-        yield {"image": draw.standard_normal((BATCH, *shape)).astype("float32"), "label": draw.integers(0, CLASSES, BATCH)}
+        images = draw.standard_normal((BATCH, *shape)).astype("float32")
+        yield {"image": images, "label": draw.integers(0, CLASSES, BATCH)}
 
 
 @contextlib.contextmanager
@@ -127,13 +134,12 @@ def test_a_step_is_that_of_one_batch(name):
 
 
 def test_the_memory_is_that_of_a_micro_batch():
-    small = kept(program(1, Unit(), train_batch_size=1))
-    parts, whole = kept(program(12, Unit())), kept(program(1, Unit()))
+    whole, parts, small = program(1, Unit()), program(12, Unit()), program(1, Unit(), train_batch_size=1)
     images = 4 * BATCH * 3 * SIDE * SIDE
-    parameters = 4 * sum(int(np.prod(one.shape)) for one in program(1, Unit()).parameters)
+    parameters = 4 * sum(math.prod(one.shape) for one in whole.parameters)
     # besides: the images of the step, and a second set of gradients, as one is added to the other
-    assert parts < small + images + 2 * parameters
-    assert parts < 0.4 * whole
+    assert kept(parts) < kept(small) + images + 2 * parameters
+    assert kept(parts) < 0.4 * kept(whole)
 
 
 @pytest.mark.parametrize("model", [
@@ -144,8 +150,8 @@ def test_computing_again_changes_not_a_bit(model):
     """Dropout draws once, running statistics are updated once a micro-batch."""
     shape = tuple(model.get("image_shape", (3, SIDE, SIDE)))
     with mock.patch.object(build, "recompute_backbone", lambda *given: None):
-        once = program(3, model=None, shape=shape, **{"model": model})
-    again = [program(3, shape=shape, model=None, **{"model": {**model, "recompute": units}}) for units in (False, True)]
+        once = program(3, shape=shape, model=model)
+    again = [program(3, shape=shape, model={**model, "recompute": units}) for units in (False, True)]
     losses, expected = train(once, shape=shape)
     for made in again:
         found, variables = train(made, shape=shape)
@@ -157,9 +163,9 @@ def test_computing_again_changes_not_a_bit(model):
 
 def test_each_micro_batch_draws_its_own_numbers():
     model = {"name": "ResNet10", "base_width": 4, "dropout": 0.5, "image_shape": [3, 16, 16]}
-    features = []
+    features, together = [], build.together
     with mock.patch.object(build, "together", lambda made: features.append(together(made)) or features[-1]):
-        made = program(2, shape=(3, 16, 16), model=None, **{"model": model})
+        made = program(2, shape=(3, 16, 16), model=model)
     half = np.random.default_rng(1).standard_normal((BATCH // 2, 3, 16, 16)).astype("float32")
     feed = {"image": np.concatenate([half, half]), "label": np.zeros(BATCH, np.int64),
             "learning_rate": np.zeros(1, np.float32), "stop": np.zeros(1, np.float32)}  # fmt: skip
@@ -168,9 +174,48 @@ def test_each_micro_batch_draws_its_own_numbers():
     assert np.abs(found[: BATCH // 2] - found[BATCH // 2 :]).max() > 0.01 * np.abs(found).max()
 
 
-together = build.together
+def normalised(count: int, steps: int, rows):
+    """Steps of ``Normalised`` in float64, from the centres ``rows``: losses, [scale, shift], running mean, variance."""
+    values = [np.ones(EMBEDDING), np.zeros(EMBEDDING), rows.astype(np.float64)]
+    velocities = [np.zeros_like(value) for value in values]
+    mean, variance, losses = np.zeros(EMBEDDING), np.ones(EMBEDDING), []
+    for fed in inputs(steps, FLAT):
+        parts = np.split(fed["image"].reshape(BATCH, -1).astype(np.float64), count)
+        units = []
+        for part in parts:
+            units.append((part - part.mean(0)) / np.sqrt(part.var(0) + 1e-5))
+            mean, variance = 0.9 * mean + 0.1 * part.mean(0), 0.9 * variance + 0.1 * part.var(0)
+        unit = np.concatenate(units)
+        feature = values[0] * unit + values[1]
+        loss, dfeature, drows, _ = margin_softmax(feature, values[2], fed["label"], (1, 0.5, 0), 8.0)
+        losses.append(loss)
+        for number, gradient in enumerate([(dfeature * unit).sum(0), dfeature.sum(0), drows]):
+            values[number], velocities[number] = momentum_step(
+                values[number], velocities[number], gradient, 0.1, 0.9, 5e-4
+            )
+    return losses, values[:2], mean, variance
 
 
-def normalised(images, count: int, steps: int):
-    """Steps of ``Normalised`` in float64: (losses, scale, shift, running mean, running variance)."""
-    raise NotImplementedError
+def test_batch_norm_is_that_of_each_micro_batch_and_its_statistics_of_all_in_turn():
+    made = program(3, Normalised(), FLAT)
+    with session(made) as running:
+        rows = np.concatenate([rows for _, rows in running.weights()])
+    losses, parameters, mean, variance = normalised(3, 4, rows)
+    found, variables = train(made, 4, FLAT)
+    np.testing.assert_allclose(found, losses, rtol=1e-5)  # float32: 1e-6 a step
+    own = {name.rsplit(".", 1)[-1]: value for name, value in variables.items() if name in made.backbone}
+    expected = {"w_0": parameters[0], "b_0": parameters[1], "w_1": mean, "w_2": variance}
+    assert own.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(own[name], value, rtol=0, atol=1e-5 * np.abs(value).max(), err_msg=name)
+    assert np.abs(normalised(1, 4, rows)[3] - variance).max() > 0.05  # the batch as one would be told from this
+
+
+@pytest.mark.parametrize("model, settings, message", [
+    (Branch(), {}, "accumulate=3: the network has a loop or branch"),
+    (Normalised(), {"accumulate": 33}, r"accumulate=33: .*\[1, 32\]"),
+    (Normalised(), {"accumulate": 0}, r"accumulate=0: .*\[1, 32\]"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(model, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        program(3, model, **settings)

@@ -64,11 +64,9 @@ def feeds_pixels(config: Config, user_objects: UserObjects) -> bool:
     return not own_data and not SOURCE.chosen(config.settings).ready
 
 
-def make_inputs(
-    config: Config, batch_size: int, with_label: bool, pixels: bool = False, parts: int = 1
-) -> Inputs:
+def make_inputs(config: Config, batch_size: int, with_label: bool, pixels: bool = False, parts: int = 1) -> Inputs:
     """The inputs of the program being built: ``image`` [B, C, H, W] float32, or uint8 for ``pixels``, and ``label`` [B]
-    int64; or those of model.input_info, of which the image is fed as ``pixels``. ``parts``: micro-batches of a batch."""
+    int64; or those of model.input_info, of which the image is fed as ``pixels``. ``parts``: the micro-batches."""
     feeds, divisors = {}, {}
     for entry in input_entries(config):
         name, as_pixels = entry["name"], pixels and entry["name"] != LABEL
