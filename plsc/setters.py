@@ -116,8 +116,8 @@ class Setters:
         """(channels, height, width)."""
         self._set("model.image_shape", shape)
 
-    def set_data_format(self, data_format: str) -> None:
-        """ "NCHW" or "NHWC", inside the backbone."""
+    def set_data_format(self, data_format: str | None) -> None:
+        """ "NCHW" or "NHWC", inside the backbone; None: NHWC with mixed precision."""
         self._set("model.data_format", data_format)
 
     def set_input_info(self, input_info: list[dict]) -> None:

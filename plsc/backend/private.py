@@ -13,6 +13,7 @@ from typing import Any
 
 import paddle
 
+from plsc.backend import flags
 from plsc.errors import LaunchError
 from plsc.extras import install
 
@@ -66,13 +67,21 @@ def fast_or_public(name: str, arguments: tuple, public: Callable[[], Any]) -> An
 
 def set_flag(name: str, value: Any, without: str | None = None) -> None:
     """Set one of Paddle's flags. If it does not exist, the log says once what follows (``without``); raises Missing if
-    that is None."""
+    that is None. The log says once where it replaces what the environment says."""
     try:
+        given = flags.in_environment(name)
+        if given is not None and paddle.get_flags(name)[name] != value:
+            _warn_replaced(name, given, value)
         paddle.set_flags({name: value})
     except ValueError:
         if without is None:
             raise Missing(f"flag {name}") from None
         warn_missing(name, without)
+
+
+@functools.cache
+def _warn_replaced(name: str, given: str, value: Any) -> None:
+    log.warning("%s=%s of the environment is replaced by %s, which PLSC needs", name, given, value)
 
 
 @functools.cache

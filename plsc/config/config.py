@@ -71,6 +71,12 @@ class Config:
         find_option(key, None, "")
         return copy.deepcopy(value_of(self.settings, key))
 
+    @property
+    def layout(self) -> str:
+        """The layout inside the backbone, NCHW or NHWC: ``model.data_format``, or where that is null NHWC with mixed
+        precision, as in PLSC 2.2."""
+        return self.model.data_format or ("NHWC" if self.mixed_precision.enabled else "NCHW")
+
     def loss(self) -> Any:
         """The plsc.losses.Loss of the section ``classifier``; a new one at each call."""
         return make_loss(self.settings.classifier)

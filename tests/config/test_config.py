@@ -331,3 +331,12 @@ def test_what_was_given_is_known_be_it_the_default():
     with pytest.raises(ConfigError):
         copied.set("lr", -1)
     assert "lr" not in copied.given and copied == config
+
+
+def test_the_layout_is_nhwc_with_mixed_precision_unless_one_is_set():
+    half = {"mixed_precision": {"enabled": True}}
+    assert [Config().layout, Config.from_dict(half).layout] == ["NCHW", "NHWC"]
+    for layout in ("NCHW", "NHWC"):
+        for settings in ({}, half):
+            assert Config.from_dict({**settings, "model": {"data_format": layout}}).layout == layout
+    assert Config.from_dict(half).model.data_format is None  # a checkpoint of it is used on CPUs as NCHW

@@ -36,7 +36,7 @@ def settings(**model) -> Config:
 
 
 def made(config: Config) -> BaseModel:
-    return build_model(**{"name": config.model.name, **MODEL.arguments(config.settings)})
+    return build_model(**{"name": config.model.name, **MODEL.arguments(config.settings, data_format=config.layout)})
 
 
 def refusal(config: Config) -> str:

@@ -31,7 +31,10 @@ def check_pixels_are_normalized(b: Built) -> None:
     std = graph.writer(divided.input("Y"), divided)
     assert (std.kind, std.attr("value"), std.attr("shape")) == ("fill_constant", STD, [1])
     assert graph.dtype(divided.output("Out")) == "float32"
-    readers = [op for op in graph.ops if divided.output("Out") in op.reads]
+    fed = divided.output("Out")
+    if b.case.half:  # NHWC inside the net
+        fed = _only_reader(b, fed).output("Out")
+    readers = [op for op in graph.ops if fed in op.reads]
     assert {op.kind for op in readers} <= {"conv2d", "conv2d_grad", "cast"}, "something else comes before the net"
     assert all(graph.dtype(op.output("Out")) == "float16" for op in readers if op.kind == "cast")
     assert divided.index in graph.upstream(graph.of_kind("conv2d")[0]), "the net does not see it"
@@ -42,5 +45,20 @@ def _only_reader(b: Built, name: str) -> Op:
     return op
 
 
+def check_layout(b: Built) -> None:
+    """NHWC with mixed precision, and the images transposed once; NCHW without."""
+    layout = "NHWC" if b.case.half else "NCHW"
+    of_layout = b.graph.of_kind("conv2d", "conv2d_grad", "batch_norm", "prelu", "prelu_grad")
+    layouts = {op.attr("data_layout" if "norm" in op.kind else "data_format") for op in of_layout if _is_image(b, op)}
+    assert layouts == {layout}
+    transposed = [op.attr("axis") for op in b.graph.of_kind("transpose2")]
+    assert transposed == ([[0, 2, 3, 1], [0, 3, 1, 2]] if b.case.half else []), "once at each end of the net"
+
+
+def _is_image(b: Built, op: Op) -> bool:
+    (name,) = op.inputs.get("X") or op.inputs["Input"]
+    return len(b.graph.shape(name)) == 4
+
+
 SIZES = {"uint8": 1, "float32": 4, "int64": 8}
-INPUT_CHECKS = [check_images_are_fed_as_pixels, check_pixels_are_normalized]
+INPUT_CHECKS = [check_images_are_fed_as_pixels, check_pixels_are_normalized, check_layout]

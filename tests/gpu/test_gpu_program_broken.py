@@ -10,6 +10,7 @@ import pytest
 
 from plsc.backend import collectives, half_precision, ops, static
 from plsc.classifiers import gpu_head, sampling, step
+from plsc.config import Config
 from plsc.engine.program import build, gradients, inputs, update
 from plsc.optim import gradients as buckets
 from plsc.rows import momentum_rows, shard_rows
@@ -65,6 +66,8 @@ BREAKS = {
         N.check_pixels_are_normalized),
     "pixels normalized in float16": (
         HALF, around(half_precision, "read_so_far", lambda f: lambda program: set()), N.check_pixels_are_normalized),
+    "NCHW in mixed precision": (
+        HALF, lambda patch: patch.setattr(Config, "layout", "NCHW"), N.check_layout),
     "pixels normalized twice": (
         PLAIN, around(inputs, "normalise_in_program", lambda f: lambda x, std: f(f(x, std), std)),
         N.check_pixels_are_normalized),

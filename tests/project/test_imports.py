@@ -46,8 +46,10 @@ WITH_PADDLE = (
 
 # The reader of the process's environment, where the launch says which rank this is and which card is its own.
 # backend.cpu sets one variable for MKL, which has no other way to be told; which compiler and which cache are the
-# user's is what the usual variables say
-READERS_OF_ENVIRONMENT = ("plsc.parallel", "plsc.backend.cpu", "plsc.backend.compiler", "plsc.files.private_directory")
+# user's is what the usual variables say. backend.flags: what the user says of Paddle's flags
+READERS_OF_ENVIRONMENT = (
+    "plsc.parallel", "plsc.backend.cpu", "plsc.backend.compiler", "plsc.backend.flags", "plsc.files.private_directory",
+)  # fmt: skip
 
 
 def module_name(path: Path) -> str:

@@ -25,8 +25,9 @@ class Model:
         [3, 112, 112], "Channels, height and width of the images.", unit="pixels", within="[1, 16384]", length=3,
         setter="set_image_shape", attributes=("image_shape",),
     )  # fmt: skip
-    data_format: str = option(
-        "NCHW", "The layout inside the backbone; images are fed as NCHW in both.",
+    data_format: str | None = option(
+        None, "The layout inside the backbone; images are fed as NCHW in both. null means NHWC with "
+        "`mixed_precision.enabled`, for which GPUs have faster kernels, and NCHW without.",
         choices=("NCHW", "NHWC"), setter="set_data_format",
     )  # fmt: skip
     dropout: float | None = option(

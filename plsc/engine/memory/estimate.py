@@ -186,7 +186,7 @@ def _onednn_bytes(config: Config, constants: Constants, *programs: list[program_
     its two results the gradient of the output and a filter. In the first run with ``copies`` the results of a
     convolution are stored three times, those of a PReLU twice (found by measuring).
     """
-    if not config.use_onednn or config.model.data_format != "NCHW" or not onednn.is_available():
+    if not config.use_onednn or config.layout != "NCHW" or not onednn.is_available():
         return 0
     kept = copies = 0
     for op in (op for ops in programs for op in ops):

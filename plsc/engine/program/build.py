@@ -49,7 +49,7 @@ def make_model(config: Config, user_objects: UserObjects) -> BaseModel:
     """The user's model, or the one that the section ``model`` names. Raises ConfigError."""
     if user_objects.model is not None:
         return user_objects.model
-    return build_model(**{"name": config.model.name, **MODEL.arguments(config.settings)})
+    return build_model(**{"name": config.model.name, **MODEL.arguments(config.settings, data_format=config.layout)})
 
 
 def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:

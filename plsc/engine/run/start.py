@@ -15,6 +15,7 @@ import paddle
 
 from plsc import checkpoint, remote
 from plsc.backend.cpu import prepare_cpu, release_free_memory
+from plsc.backend.gpu import tune_cudnn
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.run import consistency
@@ -72,6 +73,8 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
     env, data = group.agree(lambda: _check(config, user_objects, check))
     consistency.require_same_data(data, env.device, group)
     prepare_cpu(threads(config, env))
+    if env.on_gpu and config.mixed_precision.enabled:
+        notes += tune_cudnn()
     paddle.enable_static()
     asked = config.model_save_dir
     lock = lock_run_dir(config, group) if continues else None
