@@ -1,8 +1,8 @@
 """Finds the images of a folder of identities, in the same order on every machine.
 
 A class is a folder directly in the root. Its images are all files below it with an image suffix (plsc.files.suffixes).
-Names that begin with a dot, other files, files in the root, folders without images, links out of the root and link
-loops are skipped and counted.
+Names that begin with a dot, folders that systems make (SYSTEM_FOLDERS), other files, files in the root, folders without
+images, links out of the root and link loops are skipped and counted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from plsc.files.suffixes import IMAGES
 from plsc.files.texts import GrowingText
 
 SEPARATOR = b"\0"  # in no name
+SYSTEM_FOLDERS = {b"@eaDir", b"__MACOSX", b"lost+found", b"$RECYCLE.BIN", b"System Volume Information"}
 MOST_DEPTH = 16  # folders inside one another
 _ENDINGS = tuple(ending.encode() for ending in IMAGES)
 
@@ -64,6 +66,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.watched = Watched(self.root)
+        self.twice: list[bytes] = []  # folders of identities that are links to those of others
 
     def pass_over(self, what: str, path: bytes) -> None:
         """Count a skipped path."""
@@ -78,8 +81,15 @@ class Walk:
         self.sizes.append(len(paths))
 
     def notes(self) -> list[str]:
-        """Log lines about skipped paths, one per kind."""
-        return [f"passed over {count} {what}, such as {printable(path)}" for what, (count, path) in self.passed.items()]
+        """Log lines about skipped paths, one per kind, and about classes that may be one."""
+        passed = self.passed.items()
+        lines = [f"passed over {count} {what}, such as {printable(path)}" for what, (count, path) in passed]
+        if self.twice:
+            lines.append(
+                f"{len(self.twice)} folder(s) are links to the folder of another identity, such as "
+                f"{printable(self.twice[0])}: their images have two labels"
+            )
+        return lines + _alike(self.names)
 
 
 def walk(
@@ -100,6 +110,8 @@ def walk(
         elif _leads_out(entry, real):
             found.pass_over("link(s) that lead out of the folder or in a circle", entry.path)
         else:
+            if entry.is_symlink() and not os.path.relpath(os.path.realpath(entry.path), real).startswith(b"."):
+                found.twice.append(entry.path)
             paths = _images(found, entry.path, real, 1)
             progress.found(len(paths))
             if paths:
@@ -155,7 +167,24 @@ def _is_hidden(found: Walk, folder: bytes, entry: os.DirEntry[bytes]) -> bool:
     if entry.name.startswith(b"."):
         found.pass_over("hidden name(s), which begin with a dot", entry.path)
         return True
+    if entry.name in SYSTEM_FOLDERS and _is_folder(entry):
+        found.pass_over("folder(s) that a system has made", entry.path)
+        return True
     return False
+
+
+def _alike(names: list[bytes]) -> list[str]:
+    """A line about names that differ in upper and lower case, or in the Unicode form of accents, only."""
+    first: dict[str, bytes] = {}
+    pairs = []
+    for name in names:
+        key = unicodedata.normalize("NFC", name.decode("utf-8", "surrogateescape")).casefold()
+        if first.setdefault(key, name) != name:
+            pairs.append((first[key], name))
+    if not pairs:
+        return []
+    one, other = map(printable, pairs[0])
+    return [f"{len(pairs)} pair(s) of folders have names that look alike, such as {one} and {other}: two classes each"]
 
 
 def _leads_out(entry: os.DirEntry[bytes], real: bytes) -> bool:

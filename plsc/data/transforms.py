@@ -24,6 +24,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
 # A file of a kilobyte may claim 65,535 x 65,535 pixels. Decoding 50 million pixels takes 0.4 GB, 0.9 GB for WebP.
 MAX_PIXELS = 50_000_000
 _ORIENTATION = 0x0112  # EXIF tag of the orientation
+_SIDEWAYS, _MOST_ORIENTATION = 5, 8  # from the first on, height and width are exchanged
 
 
 def decode_image(
@@ -108,7 +109,8 @@ def _is_allowed(found: tuple[int, int], size: tuple[int, int] | None) -> bool:
 def _check_header(image: Image.Image, name: str, size: tuple[int, int] | None) -> None:
     width, height = image.size
     if size is not None and sorted(image.size) != sorted(size):  # EXIF may rotate it, so either order is accepted
-        raise wrong_size(name, width, height, size)
+        turned = image.format == "JPEG" and _orientation(image) >= _SIDEWAYS  # of PNG, Pillow would decode it first
+        raise wrong_size(name, height if turned else width, width if turned else height, size)
     if size is None and width * height > MAX_PIXELS:
         raise DataError(
             f"{name}: is {width:,} x {height:,} pixels (width x height), the maximum is {MAX_PIXELS:,} pixels; "
@@ -186,12 +188,17 @@ def _image_to_rgb(image: Image.Image, name: str) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _apply_orientation(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; 1 also for what is none."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        found = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF is ignored
-        return image
-    if orientation == 1:
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= _MOST_ORIENTATION else 1
+
+
+def _apply_orientation(image: Image.Image) -> Image.Image:
+    if _orientation(image) == 1:
         return image
     turned = ImageOps.exif_transpose(image)
     turned.format = image.format  # exif_transpose drops it, and mode "I" needs it

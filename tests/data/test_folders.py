@@ -49,7 +49,7 @@ def test_classes_are_the_names_in_the_order_of_their_bytes(tmp_path):
     put(tmp_path, *(path for path, _ in wanted))
     source = FolderSource(tmp_path)
     order = sorted(names)
-    assert source.num_classes == len(names) and source.notes == []
+    assert source.num_classes == len(names) and len(source.notes) == 1  # B and b look alike
     assert source.class_names == [name.decode("utf-8", "backslashreplace") for name in order]
     assert contents(source) == [
         (os.path.join(name, one), label)
@@ -90,6 +90,44 @@ def test_what_is_passed_over_is_counted_once_by_kind(tmp_path):
         # notes.txt twice, the pipe, two links that lead to no file
         "5 file(s) that are no images by their names or no files",
     ]  # fmt: skip
+
+
+def notes(root) -> list[str]:
+    """What is said about a folder, without its path."""
+    return [note.replace(f"{root}: ", "", 1).replace(str(root), "") for note in FolderSource(root).notes]
+
+
+def test_names_that_look_alike_are_told(tmp_path):
+    """In upper and lower case, and in the form of their accents, which another system has changed."""
+    put(tmp_path, "ann lee/1.jpg", "Zo\u00eb/1.jpg", "bob/1.jpg", "Bobby/1.jpg", b"\xff/1.jpg", b"\xfe/1.jpg")
+    assert notes(tmp_path) == []
+    put(tmp_path, "Ann Lee/1.jpg")
+    assert notes(tmp_path) == [
+        "1 pair(s) of folders have names that look alike, such as 'Ann Lee' and 'ann lee': two classes each"
+    ]
+    put(tmp_path, "ANN LEE/1.jpg", "Zoe\u0308/1.jpg")
+    assert [note.partition(",")[0] for note in notes(tmp_path)] == ["3 pair(s) of folders have names that look alike"]
+    assert FolderSource(tmp_path).num_classes == 9, "nothing is put together"
+
+
+def test_an_identity_that_is_a_link_to_another_is_told(tmp_path):
+    put(tmp_path, "a/1.jpg", "b/1.jpg", ".kept/c/1.jpg")
+    os.symlink(".kept/c", tmp_path / "c")  # in one place only
+    assert [note.partition(",")[0] for note in notes(tmp_path)] == ["passed over 1 hidden name(s)"]
+    os.symlink("a", tmp_path / "d")
+    assert notes(tmp_path)[1:] == [
+        "1 folder(s) are links to the folder of another identity, such as '/d': their images have two labels"
+    ]
+    assert contents(FolderSource(tmp_path)) == [
+        (b"a/1.jpg", 0), (b"b/1.jpg", 1), (b".kept/c/1.jpg", 2), (b"a/1.jpg", 3),
+    ]  # fmt: skip
+
+
+def test_folders_of_systems_are_no_classes(tmp_path):
+    put(tmp_path, "a/1.jpg", "b/1.jpg", "a/@eaDir/1.jpg/thumbnail.jpg", "__MACOSX/a/1.jpg", "lost+found/1.jpg")
+    (tmp_path / "a" / "@eaDir" / "2.jpg").touch()
+    assert contents(FolderSource(tmp_path)) == [(b"a/1.jpg", 0), (b"b/1.jpg", 1)]
+    assert [note.partition(",")[0] for note in notes(tmp_path)] == ["passed over 3 folder(s) that a system has made"]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ def test_the_sides_are_those_after_turning():
     assert decode_image(stream.getvalue(), size=(5, 9)).shape == (5, 9, 3)
     with pytest.raises(DataError, match="is 9 x 5 pixels .* requires 5 x 9"):
         decode_image(stream.getvalue(), size=(9, 5))
+    with pytest.raises(DataError, match="is 9 x 5 pixels .* requires 7 x 6"):  # by the header
+        decode_image(stream.getvalue(), size=(6, 7))
     with pytest.raises(DataError, match="requires 3 x 2"):
         decode_image(np.zeros((4, 4), np.uint8), size=(2, 3))
 
