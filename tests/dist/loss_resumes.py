@@ -25,8 +25,11 @@ LOSSES = {  # name: (states, options)
     "curricularface": (("t",), {}),
     "elastic_arcface": ((), {"sigma": 0.1}),
     "elastic_cosface": ((), {"sigma": 0.1, "plus": True}),
+    "arcface": ((), {}),
 }
-ALONE = "toy", "adaface", "elastic_arcface"  # whose runs on one rank are compared: the others' formulas may jump
+MORE = {"arcface": {"classifier.sub_centres": 3}}  # settings beside those of the loss
+# whose runs on one rank are compared: the formulas of the others may jump
+ALONE = "toy", "adaface", "elastic_arcface", "arcface"
 
 
 def main() -> None:
@@ -38,7 +41,8 @@ def main() -> None:
 
     def run(loss: str, name: str, world_size: int, steps: int) -> None:
         batch = {"train_steps": steps, "train_batch_size": GLOBAL_BATCH // world_size}
-        options = {**USUAL, "classifier.loss_type": loss, "classifier.loss_options": LOSSES[loss][1], **batch}
+        options = {**USUAL, "classifier.loss_type": loss, "classifier.loss_options": LOSSES[loss][1], **batch,
+                   **MORE.get(loss, {})}  # fmt: skip
         if loss == "toy":
             options["classifier.class_weights"] = str(factors)
         where = cwd / loss / name

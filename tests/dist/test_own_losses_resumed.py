@@ -1,4 +1,5 @@
-"""States of a loss are saved and resumed, to the bit, and go along to another number of ranks; so do random margins."""
+"""States of a loss are saved and resumed, to the bit, and go along to another number of ranks; so do random margins and
+several centres per class."""
 
 from __future__ import annotations
 

@@ -74,6 +74,15 @@ def test_variables_are_their_shapes(ranks, local, ratio):
     assert sum(found.detail.values()) == found.sizes[STEP]
 
 
+def test_several_centres_take_as_many_times():
+    one, three = need(), need(**{"classifier.sub_centres": 3})
+    for name in ("class weights", "class momentum"):
+        assert three.sizes[name] == 3 * one.sizes[name]
+    assert three.snapshot - one.snapshot == 2 * 2 * one.sizes["class weights"]
+    # of a step: its block of cosines three times, the logits of the classes once
+    assert one.sizes[STEP] < three.sizes[STEP] < 4 * one.sizes[STEP]
+
+
 def test_sixteen_bits_are_half():
     weight = need().sizes["class weights"]
     assert need(**{"classifier.storage": "float16"}).sizes["class weights"] == weight // 2
