@@ -27,4 +27,4 @@ def run(options: argparse.Namespace) -> None:
     with log_lines(options):
         merged = Entry(config=config).merge_centres()
     if merged is not None:  # rank 0 writes
-        print_stdout(merged.directory if options.quiet else str(merged))
+        print_stdout(merged.directory)

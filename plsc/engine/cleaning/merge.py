@@ -30,14 +30,15 @@ class Merged:
     far: int
     empty: int
 
-    def __str__(self) -> str:
-        lines = [
+    def lines(self) -> list[str]:
+        """What the log says of it."""
+        found = [
             f"of {self.images:,} images {self.elsewhere:,} are nearest to a centre that was not kept, {self.far:,} are "
             "more than 75 degrees from the one that was"
         ]
         if self.empty:
-            lines.append(f"{self.empty:,} classes have no images here: their first centre was kept")
-        return "\n".join([*lines, self.directory])
+            found.append(f"{self.empty:,} classes have no images here: their first centre was kept")
+        return found
 
 
 def merge_centres(run: Run) -> Merged | None:
@@ -52,7 +53,7 @@ def merge_centres(run: Run) -> Merged | None:
     embeddings = embed_training(run, model, dataset)
     labels = np.asarray(dataset.source.known_labels(), np.int64)
     found = run.group.agree(lambda: None if run.env.rank else _merge(run, path, manifest, embeddings, labels))
-    for line in str(found).splitlines()[:-1] if found else []:
+    for line in found.lines() if found else []:
         run.log.info(f"merge-centres: {line}")
     return found
 

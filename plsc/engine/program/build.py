@@ -189,6 +189,11 @@ def make_rows(
 ) -> ShardRows:
     """The weight of the shard in the form that the optimizer needs; ``optimizer`` is None for a user's."""
     distribution = distribution_of(user_objects.param_attr, default_distribution(spec.num_classes, spec.embedding_size))
+    if spec.sub_centres > 1 and distribution.kind == "constant":
+        raise ConfigError(
+            f"classifier.sub_centres={spec.sub_centres}: the initializer Constant of set_distfc_attr makes all centres "
+            "of a class equal, and equal ones never part; use Normal or Uniform, or set it to 1"
+        )
     bias = bias_value(user_objects.bias_attr) if spec.with_bias else None
     samples = shard.samples and optimizer is not None
     # where each rank holds all rows they must stay the same: not by these on one rank and by Paddle's on another
