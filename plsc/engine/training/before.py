@@ -56,21 +56,27 @@ def log_repeated_steps(run: Run, program: TrainProgram) -> None:
 
 
 def log_hard_negatives(run: Run, program: TrainProgram) -> None:
-    """How much of the sample they can be: a small batch does not name as many as the share allows."""
-    if program.hard is None:
-        if program.spec.hard_negative_share > 0.0:
-            run.log.info(
-                f"classifier.hard_negative_share={program.spec.hard_negative_share}: there are none, as it is less "
-                f"than one of the {program.shard.num_sample:,} classes that a rank samples"
-            )
+    """How much of the sample they can be: a small batch does not name as many as the share allows, and the classes of a
+    large one leave no room for them."""
+    spec, shard = program.spec, program.shard
+    if spec.hard_negative_share == 0.0:
         return
-    batch, shard = run.config.step_batch_size * run.env.world_size, program.shard
-    named = batch * COUNT
-    few = named < program.hard.num_hard * shard.world_size
-    short = f"; a global batch of {batch:,} names at most {named:,}, over all ranks" if few else ""
+    share = f"classifier.hard_negative_share={spec.hard_negative_share}"
+    if program.hard is None:
+        run.log.info(
+            f"{share}: there are none, as it is less than one of the {shard.num_sample:,} classes that a rank samples"
+        )
+        return
+    most, batch = program.hard.num_hard * shard.world_size, run.config.step_batch_size * run.env.world_size
+    named, room = batch * COUNT, max(0, shard.num_sample * shard.world_size - min(batch, spec.num_classes))
+    limits = [
+        f"a global batch of {batch:,} names at most {named:,}" if named < most else "",
+        f"where the global batch has {min(batch, spec.num_classes):,} classes, its own leave room for {room:,}"
+        if room < most else "",
+    ]  # fmt: skip
     run.log.info(
-        f"classifier.hard_negative_share={program.spec.hard_negative_share}: up to {program.hard.num_hard:,} of the "
-        f"{shard.num_sample:,} classes that a rank samples are hard negatives{short}"
+        f"{share}: up to {most:,} of the {shard.num_sample * shard.world_size:,} sampled classes are hard negatives"
+        + "".join(f"; {limit}" for limit in limits if limit)
     )
 
 
