@@ -36,6 +36,7 @@ class ClassifierSpec:
     weighted: bool = False  # each feature's cross entropy has a factor, StepContext.weight
     half: bool = False  # matrix products of features and rows in float16 (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
+    lazy: bool = False  # rows that are not sampled do not move
     compiled: bool = True  # use plsc.rows.row_kernels for sampled rows where available
     dry_run: bool = False  # the program is only built, to estimate memory
 

@@ -197,6 +197,7 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     return [
         (f"optimizer.name: {settings.optimizer.name}", steady, ("momentum",)),
         ("class_optimizer.name: null", settings.class_optimizer.name is None, ("class_optimizer.options",)),
+        ("classifier.sample_ratio: 1.0", settings.classifier.sample_ratio == 1.0, ("class_optimizer.sparse",)),
         ("model.freeze: [all]", ALL in settings.model.freeze, _OF_BACKBONE),
         ("ema.decay: null", settings.ema.decay is None, ("ema.warmup",)),
         ("with_test: false", not settings.with_test, _TEST_KEYS),

@@ -70,6 +70,22 @@ class RowHistory:
         return self._table.astype(np.float32)
 
 
+class LazyHistory(RowHistory):
+    """Of rows that do not move where they are not sampled: no row has missed anything, and none waits."""
+
+    def restart(self) -> None:
+        """See RowHistory."""
+        super().restart()
+        self._table[:] = self._nothing
+
+    def advance(self, learning_rate: float, skipped: bool = False, numbers: Sequence[float] = ()) -> None:
+        """See RowHistory; nothing to record."""
+
+    def can_resume(self, steps: int) -> bool:
+        """False: what rows of a checkpoint have missed so far is made up for when they are read."""
+        return False
+
+
 class MissedStepsOnHost:
     """plsc.rows.optimizer.MissedSteps of rows in NumPy arrays; ``since`` [R]: an index into ``window`` [steps + 1,
     K]."""

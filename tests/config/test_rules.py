@@ -149,6 +149,7 @@ IDLE = [
         "mixed_precision.incr_ratio=3.0",
         {"mixed_precision": {"enabled": True, "use_dynamic_loss_scaling": False, "incr_ratio": 3}},
     ),
+    ("class_optimizer.sparse='lazy'", {"class_optimizer": {"sparse": "lazy"}}),
     ("classifier.scale=30.0", {"classifier": {"loss_type": "softmax", "scale": 30}}),
     ("data.label_file='x'", {"data": {"dataset": "synthetic", "label_file": "x"}}),
     ("data.random_flip=False", {"data": {"dataset": "synthetic", "random_flip": False}}),

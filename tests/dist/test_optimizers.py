@@ -37,6 +37,22 @@ BY_NUMBERS = {
     "softmax": {"classifier": {"loss_type": "softmax"}},
 }
 
+LAZY = {
+    "adamw": ({"name": "adamw", "options": STEADY}, optimizers.AdamW(**STEADY), {"steps": 60, "ratio": 0.05}),
+    "adamw, not compiled": ({"name": "adamw", "options": STEADY}, optimizers.AdamW(**STEADY),
+                            {"classifier": {"compiled": False}}),
+    "adamw, repeated": ({"name": "adamw", "options": ADAM}, optimizers.AdamW(**ADAM), {}),
+    "momentum": ({"name": "momentum"}, MOMENTUM, {"rate": 1.0, "steps": 50}),
+    "momentum, data parallel": ({"name": "momentum"}, MOMENTUM, {"rate": 1.0, "grad_clip_norm": 0.05,
+                                                                 "classifier": {"model_parallel": False}}),
+}  # fmt: skip
+
+
+def lazy(name, optimizer, reference, options):
+    made = case(name, optimizer, {"sparse": "lazy"}, **options)
+    return made, (reference, optimizers.Lazy(reference))
+
+
 CASES = {
     "adamw": (case("adamw", {"name": "adamw", "options": ADAM, **WITHOUT_BIAS}), optimizers.AdamW(**ADAM)),
     "adamw, all": (case("adamw, all", {"name": "adamw", "options": ADAM}, sampled=False, grad_clip_norm=0.05,
@@ -54,6 +70,7 @@ CASES = {
         case("adamw, accumulated", {"name": "adamw", "options": ADAM}, ema={"decay": 0.9},
              blocks={"micro_batches": MICRO_BATCHES}),
         optimizers.AdamW(**ADAM)),
+    **{f"lazy, {kind}": lazy(f"lazy, {kind}", *options) for kind, options in LAZY.items()},
     "adamw, momentum": (
         case("adamw, momentum", {"name": "adamw", "options": ADAM}, {"name": "momentum"}, steps=50),
         (optimizers.AdamW(**ADAM), MOMENTUM),
@@ -94,6 +111,13 @@ def test_training_is_that_of_the_reference(outcome, world_size, name):
 
 def test_which_rows_repeat_steps():
     assert AdamW(**ADAM).repeats_missed_steps and not AdamW(**STEADY).repeats_missed_steps
+
+
+def test_lazy_rows_are_not_those_of_the_dense_optimizer(outcome):
+    for name in ("lazy, adamw", "lazy, momentum"):
+        made, (dense, _) = CASES[name]
+        with pytest.raises(AssertionError):
+            check_training(made, [rank[name] for rank in outcome[1]], dense, 8.0)
 
 
 def test_the_bias_counts(outcome):

@@ -91,6 +91,10 @@ def run_case(env, case):
     mine = slice(env.rank * batch, (env.rank + 1) * batch)
     for step, rate in enumerate(case["rates"]):
         inputs = {"image": case["images"][step][mine], "label": case["labels"][step][mine]}
+        if program.spec.lazy:  # what was sampled before is not told from what is now
+            session.scope.find_var(program.rows.touched).get_tensor().set(
+                np.zeros((program.shard.num_local, 1), np.int64), paddle.CPUPlace()
+            )
         if "teacher" in case:
             inputs["teacher"] = case["teacher"][step][mine]
         window_step = session.history.steps if session.history and not session.history.full else 0

@@ -70,3 +70,18 @@ class Lars:
         ratio = self.trust * size / below if weight.ndim > 1 and size * below > 0 else 1.0
         states[0][...] = self.momentum * states[0] + rate * ratio * (gradient + decay * weight)
         return weight - states[0]
+
+
+class Lazy:
+    """Another one for the rows with a gradient alone; all others stay as they are."""
+
+    def __init__(self, optimizer):
+        self.start, self._optimizer = optimizer.start, optimizer
+
+    def step(self, weight, states, gradient, rate, decay, count):
+        rows, weight = np.flatnonzero(gradient.any(axis=1)), weight.copy()
+        own = [state[rows] for state in states]
+        weight[rows] = self._optimizer.step(weight[rows], own, gradient[rows], rate, decay, count)
+        for state, values in zip(states, own):
+            state[rows] = values
+        return weight

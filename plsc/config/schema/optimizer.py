@@ -33,3 +33,8 @@ class ClassOptimizer:
         "need one, because they read whole parameters: momentum or adamw.", registry=OPTIMIZERS,
     )  # fmt: skip
     options: dict = option({}, "Its further options: parameters of its constructor.")
+    sparse: str = option(
+        "exact", "What a step does to class centres that it did not sample (`classifier.sample_ratio` below 1). exact: "
+        "what the dense optimizer does, momentum and weight decay included, made up for when a centre is next sampled. "
+        "lazy: nothing, as in arcface_torch's Partial FC and in lazy Adam.", choices=("exact", "lazy"),
+    )  # fmt: skip

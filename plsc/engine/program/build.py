@@ -73,6 +73,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         weighted=section.class_weights is not None,
         half=config.mixed_precision.enabled,
         storage=section.storage,
+        lazy=config.class_optimizer.sparse == "lazy",
         compiled=section.compiled,
     )
 

@@ -19,7 +19,7 @@ from plsc.engine.program.scopes import device_place, make_executor, make_scope
 from plsc.errors import PeerError, TrainingError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
-from plsc.rows.history import RowHistory
+from plsc.rows.history import LazyHistory, RowHistory
 from plsc.rows.shard_rows import SampledRows
 from plsc.rows.storage import ClassTable, RowTable
 
@@ -41,7 +41,8 @@ class Session:
         self._seed = seed
         self.history = None
         if program.rows.touched is not None:
-            self.history = RowHistory(program.optimizers.rows, program.rows.weight_decay)
+            kind = LazyHistory if program.spec.lazy else RowHistory
+            self.history = kind(program.optimizers.rows, program.rows.weight_decay)
         self._blocks = _BlockPrograms(program)
         self.class_weights: Any = None  # plsc.engine.training.class_weights.ClassWeights, if the settings name them
 

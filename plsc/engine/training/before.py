@@ -45,9 +45,16 @@ def log_which_weights(run: Run) -> None:
         run.log.info(f"verification uses {which} (ema.decay={ema.decay}, ema.weights={ema.weights})")
 
 
-def log_repeated_steps(run: Run, program: TrainProgram) -> None:
-    """An optimizer by which class centres make up missed steps slowly."""
-    if program.rows.touched is not None and program.optimizers.rows.repeats_missed_steps:
+def log_missed_steps(run: Run, program: TrainProgram) -> None:
+    """Class centres that do not make up missed steps, or do so slowly."""
+    if program.rows.touched is None:
+        return
+    if program.spec.lazy:
+        run.log.info(
+            "class_optimizer.sparse: lazy: a class that a step does not sample stays as it is in that step, without "
+            "weight decay and momentum; exact is the dense optimizer, at the same cost"
+        )
+    elif program.optimizers.rows.repeats_missed_steps:
         run.log.info(
             f"class centres: {program.optimizers.rows.name} repeats the steps that a class has missed, some "
             f"{10 / program.spec.sample_ratio:,.0f} passes over the sampled classes in each step; "

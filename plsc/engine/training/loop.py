@@ -34,7 +34,7 @@ from plsc.engine.training.before import (
     log_classes_without_images,
     log_frozen,
     log_hard_negatives,
-    log_repeated_steps,
+    log_missed_steps,
     log_which_weights,
     require_embedding_size,
     require_same_data,
@@ -63,7 +63,7 @@ def train(run: Run) -> Result:
     program = build_train(config, run.user_objects, run.env, run.seed, options)
     consistency.log_uncompiled_ranks(program.rows.spec.compiled, run.group, run.log)
     log_accumulation(run, program)
-    log_repeated_steps(run, program)
+    log_missed_steps(run, program)
     log_hard_negatives(run, program)
     log_which_weights(run)
     if line := program.spec.without_kernel(run.env):
