@@ -13,8 +13,8 @@ def create_slots(parameters: list, optimizer: RowOptimizer) -> list[tuple]:
     """The optimizer's states of each parameter."""
     return [
         tuple(
-            static.create_state(f"{slot.name}.{parameter.name}", list(parameter.shape), "float32", slot.initial)
-            for slot in optimizer.slots
+            static.create_state(f"{slot.name}.{parameter.name}", shape, "float32", slot.initial)
+            for slot, shape in optimizer.slots_of(parameter.shape)
         )
         for parameter in parameters
     ]

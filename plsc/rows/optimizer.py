@@ -85,8 +85,8 @@ class RowOptimizer(abc.ABC):
 
     @abc.abstractmethod
     def step(self, weight, slots: tuple, gradient, step: Step) -> tuple:
-        """(weight, slots) after one step, computed from those before it. All have one shape; do not change them in
-        place.
+        """(weight, slots) after one step, computed from those before it. All have one shape (for the backbone: those of
+        ``slots_of``); do not change them in place.
 
         The formula of a number may use other numbers of its row (for the backbone: of the whole parameter).
         """
@@ -97,6 +97,13 @@ class RowOptimizer(abc.ABC):
         Steps skipped by mixed precision are not counted. The number of results must not depend on ``count``.
         """
         return ()
+
+    def slots_of(self, shape: Sequence[int]) -> tuple[tuple[Slot, list[int]], ...]:
+        """The slots of a parameter of the backbone of this ``shape``, some of ``slots``, each with its own shape.
+
+        An optimizer with other shapes than that of the weight needs ``for_rows = False``.
+        """
+        return tuple((slot, list(shape)) for slot in self.slots)
 
     # --- rows with missed steps: by default the steps are replayed one by one ---
 
@@ -170,6 +177,8 @@ def register_optimizer(name: str, *, source: str = "") -> Callable:
             raise ConfigError(f"{what}: {value.__qualname__} lacks {missing}")
         _check_slots(what, value.slots)
         _check_catch_up(what, value)
+        if value.for_rows and value.slots_of is not RowOptimizer.slots_of:
+            raise ConfigError(f"{what}: has slots_of, for states of other shapes; set for_rows = False")
         require_signature(what, value)
         return add(value)
 

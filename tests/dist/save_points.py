@@ -28,8 +28,9 @@ CASES = {
     "a user's optimizer": (2, {"plugins": ["my_adamw.py"], "optimizer.name": "lamb", "class_optimizer.name": "my_adamw",
                               "lr": 0.5}),
     "adamw": (2, {"optimizer.name": "adamw", "optimizer.options": {"beta2": 0.99}, "lr": 0.5}),
-    "lazy": (2, {"optimizer.name": "adamw", "class_optimizer.sparse": "lazy", "lr": 0.5}),
-}
+    "lazy, adafactor": (2, {"optimizer.name": "adafactor", "class_optimizer.name": "adamw",
+                            "class_optimizer.sparse": "lazy", "lr": 0.5}),
+}  # fmt: skip
 # With Paddle 2.6 those that take other operations of Paddle; where a run is saved is the same program's.
 AGAIN = ("compiled", "Paddle's operations", "2 ranks compiled", "a user's optimizer", "adamw")
 ON_ONE_RANK = "2 ranks compiled", "a user's optimizer", "adamw"

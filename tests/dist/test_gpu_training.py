@@ -10,6 +10,7 @@ from plsc.backend import static
 from tests.dist import gpu_breaks, ranks, test_classifier
 from tests.dist.test_training_step import MICRO_BATCHES, check_training, make_case
 from tests.kernels.library import library
+from tests.reference import optimizers
 
 SAMPLED = {"num_classes": 203, "steps": 6}
 HALF = {"mixed_precision": {"enabled": True, "init_loss_scaling": 1024.0}}
@@ -42,6 +43,24 @@ CASES = [
     make_case("accumulated data parallel", classifier={"model_parallel": False}, micro_batches=MICRO_BATCHES,
               config=HALF),
 ]  # fmt: skip
+ADAM = {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-3}  # as in test_optimizers.py
+ADAMW = {"name": "adamw", "options": ADAM}
+OF_ADAM = {
+    "adamw sampled": ({"optimizer": ADAMW, **HALF}, (optimizers.AdamW(**ADAM), optimizers.AdamW(**ADAM))),
+    "adafactor and lazy adamw": (
+        {"optimizer": {"name": "adafactor"}, "class_optimizer": {**ADAMW, "sparse": "lazy"}, **HALF},
+        (optimizers.Adafactor(), optimizers.Lazy(optimizers.AdamW(**ADAM))),
+    ),
+}  # fmt: skip
+
+
+def adam_case(name):
+    made = make_case(name, num_classes=203, steps=20, classifier={"sample_ratio": 0.1}, config=OF_ADAM[name][0])
+    made["rates"] = [0.1 * rate for rate in made["rates"]]  # a step of them is about the rate
+    return made
+
+
+CASES += [adam_case(name) for name in OF_ADAM]
 ALONE = ("arcface even", "arcface uneven", "combined", "zero features", "lonely ranks", "unknown batch", "sampled",
          "sampled cosface", "sampled few", "sampled lonely", "more positives than num_sample",
          "sampled unknown batch")  # fmt: skip
@@ -136,7 +155,13 @@ def each(cases, check):
 
 
 def test_training_is_that_of_the_reference(outcome):
-    each(of(outcome, "training"), check_training)
+    def check(case, parts):
+        if case["name"] in OF_ADAM:
+            check_training(case, parts, OF_ADAM[case["name"]][1], 8.0)
+        else:
+            check_training(case, parts)
+
+    each(of(outcome, "training"), check)
 
 
 def test_classifier_in_a_users_program(outcome):

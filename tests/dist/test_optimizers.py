@@ -85,6 +85,8 @@ CASES = {
     ),
     "lamb": (case("lamb", {"name": "lamb", "options": ADAM, **WITHOUT_BIAS}, {"name": "momentum"}, steps=50),
              (optimizers.Lamb(**ADAM), MOMENTUM)),
+    "adafactor": (case("adafactor", {"name": "adafactor"}, {"name": "momentum"}, steps=50),
+                  (optimizers.Adafactor(), MOMENTUM)),
     "lars": (case("lars", {"name": "lars", "options": LARS}, {"name": "momentum"}, rate=1.0, steps=50),
              (optimizers.Lars(0.9, 0.02), MOMENTUM)),
 }  # fmt: skip

@@ -83,6 +83,19 @@ def test_several_centres_take_as_many_times():
     assert one.sizes[STEP] < three.sizes[STEP] < 4 * one.sizes[STEP]
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_states_of_other_optimizers_are_their_shapes(compiled):
+    """The two moments of AdamW's rows, beside one another or not; of Adafactor a row and a column of the layer."""
+    found = need(**{
+        "classifier.sample_ratio": 0.1, "classifier.compiled": compiled, "optimizer.name": "adafactor",
+        "class_optimizer.name": "adamw",
+    })  # fmt: skip
+    weight = 4 * CLASSES * EMBEDDING
+    assert (found.sizes["class weights"], found.sizes["class momentum"]) == (weight, 2 * weight + 8 * CLASSES)
+    states = 4 * (PIXELS + EMBEDDING + EMBEDDING)
+    assert states <= found.sizes["backbone's momentum"] <= states + 64  # and the counters of the steps
+
+
 def test_sixteen_bits_are_half():
     weight = need().sizes["class weights"]
     assert need(**{"classifier.storage": "float16"}).sizes["class weights"] == weight // 2

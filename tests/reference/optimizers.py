@@ -85,3 +85,33 @@ class Lazy:
         for state, values in zip(states, own):
             state[rows] = values
         return weight
+
+
+class Adafactor:
+    """Shazeer & Stern 2018, algorithms 4 (matrices) and 5 (vectors) with the parameters of 6, as written there, with
+    sums; relative step rate * min(1, 100 / sqrt(t)), decoupled weight decay."""
+
+    def __init__(self, relative=True, scaled=True):
+        self._relative, self._scaled = relative, scaled
+
+    def start(self, weight):
+        if weight.ndim < 2:
+            return [np.zeros_like(weight)]
+        return [np.zeros(weight.shape[0]), np.zeros(weight.size // weight.shape[0])]
+
+    def step(self, weight, states, gradient, rate, decay, count):
+        shape, beta = weight.shape, 1.0 - count**-0.8
+        if weight.ndim > 1:
+            gradient = gradient.reshape(shape[0], -1)
+            square = gradient**2 + 1e-30
+            states[0][...] = beta * states[0] + (1.0 - beta) * square.sum(axis=1)
+            states[1][...] = beta * states[1] + (1.0 - beta) * square.sum(axis=0)
+            moment = np.outer(states[0], states[1]) / states[0].sum()
+        else:
+            states[0][...] = beta * states[0] + (1.0 - beta) * (gradient**2 + 1e-30)
+            moment = states[0]
+        change = gradient / np.sqrt(moment)
+        change = (change / max(1.0, np.sqrt(np.mean(change**2)))).reshape(shape)
+        scale = max(1e-3, np.sqrt(np.mean(weight**2))) if self._scaled else 1.0
+        step = rate * (min(1.0, 100.0 / np.sqrt(count)) if self._relative else 1.0)
+        return weight - step * (scale * change + decay * weight)

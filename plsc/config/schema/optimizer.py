@@ -29,8 +29,8 @@ class ClassOptimizer:
     """The optimizer of the class centres, where it is another one than that of the backbone."""
 
     name: str | None = option(
-        None, "The optimizer of the class centres (`plsc list optimizers`); null: that of the backbone. lars and lamb "
-        "need one, because they read whole parameters: momentum or adamw.", registry=OPTIMIZERS,
+        None, "The optimizer of the class centres (`plsc list optimizers`); null: that of the backbone. lars, lamb "
+        "and adafactor need one, because they read whole parameters: momentum or adamw.", registry=OPTIMIZERS,
     )  # fmt: skip
     options: dict = option({}, "Its further options: parameters of its constructor.")
     sparse: str = option(
