@@ -88,6 +88,44 @@ def test_the_error_is_bounded_for_any_moments(beta1, beta2, count):
                 assert not found.any() and not dense[0].any()
 
 
+@pytest.mark.parametrize("beta1, beta2", [(0.9, 0.999), (0.0, 0.5)])  # of the second even beta2^j becomes 0
+def test_ten_thousand_missed_steps(beta1, beta2):
+    """Rows that moved in one of the first steps and were then left alone for 10,000, through the ends of windows, at
+    which all rows are brought up to date; the rate warms up and falls along half a cosine."""
+    rng, steps, history = np.random.default_rng(6), 10_000, RowHistory(AdamW(beta1, beta2), DECAY)
+    optimizer, dense = history.optimizer, reference.AdamW(beta1, beta2, EPSILON)
+    expected = rng.standard_normal((3, 5))
+    weight = expected.copy()
+    states, slots, moved = dense.start(expected), (np.zeros((3, 5)), np.zeros((3, 5))), 0.0
+    since = np.zeros(3, int)
+
+    def up_to_date(values):
+        return optimizer.bring_up_to_date(*values, MissedStepsOnHost(history.window(), since, DECAY))
+
+    for step in range(steps):
+        if history.full:
+            (weight, slots), since = up_to_date((weight, slots)), np.zeros(3, int)
+            history.restart()
+        rate = 0.01 * (step / 500 if step < 500 else 0.5 * (1.0 + math.cos(math.pi * (step - 500) / (steps - 500))))
+        gradient = np.zeros((3, 5))
+        if step in (3, 40):
+            row = int(step == 40)  # the last one is never touched
+            gradient[row] = 10.0 ** rng.uniform(-9, 0, 5)
+            now, moments = up_to_date((weight, slots))
+            own = history.make_step(rate, optimizer.numbers(step + 1))
+            now, moments = optimizer.step(now[row], tuple(one[row] for one in moments), gradient[row], own)
+            for whole, new in zip((weight, *slots), (now, *moments)):
+                whole[row] = new
+            since[row] = history.steps + 1
+        before = expected
+        expected = dense.step(expected, states, gradient, rate, DECAY, step + 1)
+        moved = moved + np.abs(expected - before)
+        history.advance(rate, numbers=optimizer.numbers(step + 1))
+    weight, slots = up_to_date((weight, slots))
+    assert (np.abs(weight - expected) / moved).max() < LARGEST_ERROR
+    np.testing.assert_allclose(slots[1], states[1], rtol=1e-9, atol=1e-300)
+
+
 def test_betas_that_would_not_be_exact_repeat_the_steps():
     """s_j falls by more than the interpolation can bridge while a_j matters; the rows are right nevertheless."""
     for beta1, beta2 in [(0.9, 0.9), (0.9, 0.8), (0.5, 0.0), (0.95, 0.92)]:

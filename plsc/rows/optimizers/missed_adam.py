@@ -99,10 +99,11 @@ class MissedAdam:
         table[:, _POWER2] *= self._beta2
         table[:, _KEEP] *= keep
         table[:, _WEIGHTS:] *= keep
-        matters = table[:, _POWER1] >= SMALLEST * np.sqrt(table[:, _POWER2])
+        matters = table[:, _POWER1] > SMALLEST * np.sqrt(table[:, _POWER2])
         rows = table[matters]
         place = (0.5 * np.log(unbias_second * rows[:, _POWER2]) - rows[:, _CENTRE]) / rows[:, _HALF]
-        angles = np.arccos(np.clip(place, -1.0, 1.0))
+        place = np.clip(place, -1.0, 1.0)
+        angles = np.arccos(place)
         shares = np.cos(self._degrees * angles[:, None]) @ self._lagrange
         shares *= np.exp(0.5 * rows[:, [_HALF]] * (self.points - place[:, None]))
         table[matters, _WEIGHTS:] += (step.learning_rate * unbias_first * rows[:, [_POWER1]]) * shares
