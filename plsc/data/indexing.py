@@ -26,6 +26,13 @@ class Progress:
         self._images += count
         self._tell()
 
+    def waits(self) -> None:
+        """Another process still makes it."""
+        now = time.monotonic()
+        if now - self._told >= TELL_SECONDS:
+            self._told = now
+            print_stderr(f"{self._place}: waiting {self.seconds:.0f} s for the process that makes its index")
+
     @property
     def seconds(self) -> float:
         """Since it began."""

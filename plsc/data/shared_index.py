@@ -100,25 +100,26 @@ def share(made: Made, place: str, build: Callable[[Progress], Arrays]) -> Index:
     if not made.is_large:
         return Index(build(Progress(place)))
     begun, key = time.time(), made.key()
+    progress, own = Progress(place), _Own()
     try:
         with open_directory(user_cache(_PLACE)) as cache:
             found = made.read(cache, key)
             array_file.mark_used(cache, made.name)
             how, time_taken = "kept from before", ""
             if found is None:
-                with cache.locked(f"lock-{made.name}"):
+                with cache.locked(f"lock-{made.name}", progress.waits):
                     found = made.read(cache, key)  # another process may have made it
                     if found is None:
                         progress = Progress(place)
                         _raise_failure(made, key, cache, begun)
-                        found = _make(made, key, cache, lambda: build(progress))
+                        found = _make(made, key, cache, lambda: build(progress), own)
                         how, time_taken = "made now", f" ({progress.seconds:.0f} s)"
             where = printable(os.fsencode(cache.path / made.name)) + time_taken
             return Index(found, [f"{place}: index {how}, shared by all processes of this machine: {where}"])
     except OSError as error:
         reason = " ".join(str(error).split())
         note = f"{place}: each process keeps its own index, as the cache cannot be used ({reason})"
-        return Index(build(Progress(place)), [note])
+        return Index(build(Progress(place)) if own.content is None else own.content, [note])
 
 
 def is_large_order(count: int) -> bool:
@@ -159,8 +160,15 @@ def temporary_directory() -> str | None:
         return None
 
 
-def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays]) -> Arrays:
-    """Build the index, store it and map it. Raises OSError, DataError."""
+@dataclass
+class _Own:
+    """An index that was made and could not be stored."""
+
+    content: Arrays | None = None
+
+
+def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays], own: _Own) -> Arrays:
+    """Build the index, store it and map it. ``own`` keeps what cannot be stored. Raises OSError, DataError."""
     array_file.remove_unused(cache, f"{made.name}.", keep="")  # of killed processes
     array_file.remove_unused(cache, made.prefix, keep=made.name, seconds=_OTHERS_SECONDS)  # of containers that are gone
     array_file.remove_unused(cache, _FAILED, keep="", seconds=_FAILED_SECONDS)
@@ -173,7 +181,11 @@ def _make(made: Made, key: str, cache: Directory, build: Callable[[], Arrays]) -
         raise
     if made.key() != key:
         raise DataError(f"{', '.join(made.paths)!r:.300}: has changed while it was indexed; nobody may write to it")
-    array_file.write(cache, made.name, key, content)
+    try:
+        array_file.write(cache, made.name, key, content)
+    except OSError:
+        own.content = content
+        raise
     del content
     found = array_file.read(cache, made.name, key)
     if found is None:

@@ -12,12 +12,14 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_TRIES = 10_000  # a process may lose against each of the others again and again
+_POLL_SECONDS = 0.05  # between two attempts to lock a file
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -57,10 +59,10 @@ class Directory:
         return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=self.handle)
 
     @contextlib.contextmanager
-    def locked(self, lock: str) -> Iterator[None]:
+    def locked(self, lock: str, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
         """A context that one process at a time can enter; ``lock``: the name of the lock file, which is removed at the
-        end. Raises OSError."""
-        handle = self._lock(lock)
+        end. waits: called again and again while another process is in it. Raises OSError."""
+        handle = self._lock(lock, waits)
         try:
             yield
         finally:
@@ -95,13 +97,13 @@ class Directory:
     def remove(self, name: str) -> None:
         os.unlink(name, dir_fd=self.handle)
 
-    def _lock(self, lock: str) -> int:
+    def _lock(self, lock: str, waits: Callable[[], None]) -> int:
         """Create and lock a file. Its owner removes it before it unlocks it, so that a process that waited for it has a
         file without a name then, while the next one may have a new one of this name: it begins anew."""
         for _ in range(_MOST_TRIES):
             handle = os.open(lock, os.O_RDWR | os.O_CREAT | _FILE, 0o600, dir_fd=self.handle)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                _wait_for_lock(handle, waits)
                 if os.path.samestat(os.fstat(handle), os.stat(lock, dir_fd=self.handle, follow_symlinks=False)):
                     return handle
             except FileNotFoundError:  # of os.stat
@@ -111,6 +113,17 @@ class Directory:
                 raise
             os.close(handle)
         raise OSError(f"{self.path / lock} cannot be locked: it is always another file")
+
+
+def _wait_for_lock(handle: int, waits: Callable[[], None]) -> None:
+    """Lock a file. Raises OSError."""
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            waits()
+            time.sleep(_POLL_SECONDS)
 
 
 def user_cache(*parts: str) -> str:

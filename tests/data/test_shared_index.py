@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import re
@@ -256,6 +257,46 @@ def test_without_a_cache_each_process_has_its_own(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "~/relative")
     source, log = opened(settings)
     assert "is not absolute" in log[-1] and contents(source) == list(zip(PICTURES, LABELS))
+
+
+@pytest.mark.parametrize("full", ["write", "read"])
+def test_a_full_disk_costs_no_second_index(tmp_path, cache, monkeypatch, full):
+    """What was made is used by the process that made it. Half a file is not used, and nothing is left of it."""
+    (tmp_path / "input").write_bytes(b"input")
+    made, built = Made("test", [str(tmp_path / "input")]), []
+
+    def build(progress) -> Arrays:
+        built.append(1)
+        return Arrays({"numbers": np.arange(10**5)})
+
+    def out_of_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(array_file, "flush" if full == "write" else "_content", out_of_space)
+    index = share(made, "test", build)
+    assert index.content.arrays["numbers"].sum() == 10**5 * (10**5 - 1) // 2
+    (note,) = index.notes
+    assert "each process keeps its own index, as the cache cannot be used ([Errno 28] No space left on device)" in note
+    assert len(built) == (1 if full == "write" else 2)
+    assert not [name for name in os.listdir(cache) if name.endswith(".tmp") or name.startswith("lock-")]
+
+
+def test_who_waits_says_so(tmp_path, cache, monkeypatch, capfd):
+    """For a process that was stopped (Ctrl-Z) it would wait without an end."""
+    monkeypatch.setattr(indexing, "TELL_SECONDS", 0.1)
+    (tmp_path / "input").write_bytes(b"input")
+    made, pid = Made("test", [str(tmp_path / "input")]), os.fork()
+    if not pid:
+        signal.alarm(60)
+        share(made, "test", lambda progress: [time.sleep(1), (tmp_path / "made").touch(), Arrays({})][-1])
+        os._exit(0)
+    while not list(cache.glob("lock-*")):
+        time.sleep(0.01)
+    index = share(made, "test", lambda progress: Arrays({}, {"another": True}))
+    assert os.waitpid(pid, 0)[1] == 0 and index.content.facts == {} and "kept from before" in index.notes[0]
+    lines = [line for line in capfd.readouterr().err.split("\n") if line]
+    form = r"test: waiting \d s for the process that makes its index"
+    assert lines and all(re.fullmatch(form, line) for line in lines)
 
 
 def test_files_that_change_meanwhile_are_refused(tmp_path, cache):

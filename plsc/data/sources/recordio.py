@@ -28,7 +28,7 @@ class RecordIOSource(KeyedSource):
     dataset_dir: the directory. file: the records; `train.idx` in the same directory is used if it exists, and
     `property` (classes, height, width) is compared with the settings, the size only if resize is "refuse".
     num_classes: None takes that of `property`, or counts: the largest label + 1. Images are in ascending order of their
-    keys. Memory: 16 bytes per image, 8 more if keys have gaps, once on a machine; about 27 during indexing.
+    keys. Memory: 16 bytes per image, 8 more if keys have gaps, once on a machine; at most 28 during indexing.
     """
 
     looks_for = "train.rec (recordio)"
