@@ -19,7 +19,7 @@ class LMDBSource(KeyedSource):
 
     dataset_dir: the directory. file: the database in it. num_classes: None takes `__classnum__` of the file, or the
     largest label + 1 if that is more. Images are in numerical order of their keys. The file must not change during a
-    run. Memory: 16 bytes per image, 8 more if keys have gaps, once on a machine; 25 during indexing, if keys are less than 2**32.
+    run. Memory: 16 bytes per image, 8 more if keys have gaps, once on a machine; 25 during indexing.
     """
 
     looks_for = "data.mdb (lmdb)"
