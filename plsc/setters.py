@@ -189,10 +189,13 @@ class Setters:
         decr_ratio: float | None = None,
         use_dynamic_loss_scaling: bool | None = None,
         amp_lists: Any = None,
+        dtype: str | None = None,
     ) -> None:
         """Mixed precision; settings that are None stay unchanged. amp_lists:
-        paddle.static.amp.AutoMixedPrecisionLists, or a mapping of custom_white_list and custom_black_list."""
+        paddle.static.amp.AutoMixedPrecisionLists, or a mapping of custom_white_list and custom_black_list. dtype:
+        "float16" or "bfloat16"."""
         values = {
+            "dtype": dtype,
             "init_loss_scaling": init_loss_scaling,
             "incr_every_n_steps": incr_every_n_steps,
             "decr_every_n_nan_or_inf": decr_every_n_nan_or_inf,

@@ -8,11 +8,15 @@ import paddle
 
 from plsc.backend import static
 
+# Besides Paddle's list. Their inputs and results come from and go to operations in half precision; in float32 they
+# would need four casts of the whole image, in the forward pass and in the backward pass.
+ALSO_IN_HALF = frozenset({"prelu"})  # with the gradient of plsc.backend.slopes
 
-def autocast(enabled: bool, white: list[str], black: list[str]):
-    """A context: operations built in it may run in half precision (Paddle 3.x)."""
-    if enabled and static.is_pir():
-        return paddle.amp.auto_cast(True, white, black, level="O1", dtype="float16")
+
+def autocast(dtype: str | None, white: list[str], black: list[str]):
+    """A context: operations built in it may run in ``dtype`` (float16, bfloat16, or None; Paddle 3.x)."""
+    if dtype is not None and static.is_pir():
+        return paddle.amp.auto_cast(True, _white(white, black), black, level="O1", dtype=dtype)
     return contextlib.nullcontext()
 
 
@@ -21,12 +25,17 @@ def read_so_far(program) -> set[str]:
     return set() if static.is_pir() else {name for op in program.global_block().ops for name in op.input_arg_names}
 
 
-def cast_program(program, white: list[str], black: list[str], single: set[str]) -> None:
-    """Cast the operations of ``program`` that may run in half precision (Paddle 2.6). Those that read one of the names
+def cast_program(program, dtype: str | None, white: list[str], black: list[str], single: set[str]) -> None:
+    """Cast the operations of ``program`` that may run in ``dtype`` (Paddle 2.6). Those that read one of the names
     ``single`` stay in float32."""
-    if static.is_pir():
+    if dtype is None or static.is_pir():
         return
     from paddle.static.amp import AutoMixedPrecisionLists, fp16_utils
 
-    lists = AutoMixedPrecisionLists(set(white), set(black), custom_black_varnames=single)
-    fp16_utils.cast_model_to_fp16(program, lists, use_fp16_guard=False, level="O1")
+    lists = AutoMixedPrecisionLists(set(_white(white, black)), set(black), custom_black_varnames=single, dtype=dtype)
+    half = getattr(paddle, dtype)
+    fp16_utils.cast_model_to_fp16(program, lists, use_fp16_guard=False, dest_type=half, level="O1")
+
+
+def _white(white: list[str], black: list[str]) -> list[str]:
+    return sorted({*white, *ALSO_IN_HALF} - set(black))

@@ -34,7 +34,7 @@ class ClassifierSpec:
     label_smoothing: float = 0.0  # the part of the target's probability that all classes of the step share
     hard_negative_share: float = 0.0  # of the sample: see plsc.classifiers.hard_negatives
     weighted: bool = False  # each feature's cross entropy has a factor, StepContext.weight
-    half: bool = False  # matrix products of features and rows in float16 (GPU)
+    half: bool = False  # matrix products of features and rows in float16, with a loss scale (GPU)
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
     lazy: bool = False  # rows that are not sampled do not move
     compiled: bool = True  # use plsc.rows.row_kernels for sampled rows where available

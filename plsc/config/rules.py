@@ -106,7 +106,10 @@ def _check_device(settings: Settings, device: str | None) -> None:
     if settings.device != "auto" and device is not None and device != settings.device:
         raise ConfigError(f"device={settings.device!r}: this run computes on {device}; set device: {device} or auto")
     if settings.mixed_precision.enabled and used == "cpu":
-        raise ConfigError("mixed_precision.enabled=True: needs device gpu, and this run computes on the cpu")
+        raise ConfigError(
+            "mixed_precision.enabled=True: needs device gpu, and this run computes on the cpu, where "
+            f"{settings.mixed_precision.dtype} is slower or does not exist (docs/gpu.md); set it to false"
+        )
 
 
 def _check_groups(settings: Settings, world_size: int) -> None:
@@ -188,6 +191,8 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         f"mixed_precision.{name}"
         for name in ("incr_every_n_steps", "decr_every_n_nan_or_inf", "incr_ratio", "decr_ratio")
     )
+    scaled = precision.enabled and precision.dtype == "float16"
+    all_scaling = (*scaling, "mixed_precision.init_loss_scaling", "mixed_precision.use_dynamic_loss_scaling")
     half = tuple(key for key in OPTIONS if key.startswith("mixed_precision.") and not key.endswith(".enabled"))
     remote = settings.remote
     on_fs = remote.fs_dir_for_save is not None or remote.fs_checkpoint_dir is not None
@@ -204,9 +209,10 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         ("init_from: none", settings.init_from == "none", ("init_checkpoint", "new_classes")),
         (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),
         ("mixed_precision.enabled: false", not precision.enabled, half),
+        (f"mixed_precision.dtype: {precision.dtype}", precision.enabled and not scaled, all_scaling),
         (
             "mixed_precision.use_dynamic_loss_scaling: false",
-            precision.enabled and not precision.use_dynamic_loss_scaling,
+            scaled and not precision.use_dynamic_loss_scaling,
             scaling,
         ),
         (

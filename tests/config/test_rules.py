@@ -150,6 +150,16 @@ IDLE = [
         {"mixed_precision": {"enabled": True, "use_dynamic_loss_scaling": False, "incr_ratio": 3}},
     ),
     ("class_optimizer.sparse='lazy'", {"class_optimizer": {"sparse": "lazy"}}),
+    ("mixed_precision.incr_ratio=3.0", {"mixed_precision": {"enabled": True, "dtype": "bfloat16", "incr_ratio": 3}}),
+    (
+        "mixed_precision.use_dynamic_loss_scaling=False",
+        {"mixed_precision": {"enabled": True, "dtype": "bfloat16", "use_dynamic_loss_scaling": False}},
+    ),
+    (
+        "mixed_precision.init_loss_scaling=8.0",
+        {"mixed_precision": {"enabled": True, "dtype": "bfloat16", "init_loss_scaling": 8}},
+    ),
+    ("mixed_precision.dtype='bfloat16'", {"mixed_precision": {"dtype": "bfloat16"}}),
     ("classifier.scale=30.0", {"classifier": {"loss_type": "softmax", "scale": 30}}),
     ("data.label_file='x'", {"data": {"dataset": "synthetic", "label_file": "x"}}),
     ("data.random_flip=False", {"data": {"dataset": "synthetic", "random_flip": False}}),

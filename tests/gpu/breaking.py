@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import paddle
 
-from plsc.backend import collectives, ops
+from plsc.backend import collectives, ops, slopes
+from plsc.backend.static import append_op_out
 from plsc.optim.gradients import Buckets
 from plsc.rows import momentum_rows, shard_rows
 from plsc.rows.blocks import RowBlock
@@ -210,6 +212,32 @@ def each_by_itself(original):
     def changed(replicated, sharded, scale, world_size):
         _, found = original(replicated, sharded, scale, world_size)
         return Buckets.of_one_each([gradient / scale for gradient in replicated.apart()]), found
+
+    return changed
+
+
+def by_a_missing_kernel(original):
+    def changed(self, shape):
+        append_op_out("mean", {"X": self.x}, {}, self.x.dtype)
+        return original(self, shape)
+
+    return changed
+
+
+def of_another_image(original):
+    """The products are those of the image before the last PReLU, but for this one's slopes."""
+    total = slopes.SlopeGradient.total
+
+    def changed(parameters, own):
+        seen = []
+
+        def wrong(self, shape):
+            seen.append(self)
+            same = [one for one in seen if one.x.shape == self.x.shape]
+            return total(replace(self, x=same[0].x), shape)
+
+        with mock.patch.object(slopes.SlopeGradient, "total", wrong):
+            return original(parameters, own)
 
     return changed
 

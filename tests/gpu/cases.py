@@ -27,10 +27,12 @@ class Case:
     sample_ratio: float = 0.1
     model_parallel: bool = True
     half: bool = False
+    dtype: str = "float16"
     clip: float | None = None
     calc_acc: bool = True
     loss_type: str = "arcface"
     model: str = "small"
+    recompute: bool = False
 
     @property
     def sampled(self) -> bool:
@@ -41,26 +43,31 @@ class Case:
         return WORLD if self.model_parallel else 1
 
     @property
+    def scaled(self) -> bool:
+        """With a loss scale, and the head in half precision."""
+        return self.half and self.dtype == "float16"
+
+    @property
     def in_float32(self) -> Case:
         return replace(self, half=False)
 
     def __str__(self) -> str:
         parts = [f"rank{self.rank}", "sampled" if self.sampled else "full", self.loss_type]
-        parts += ["mp" if self.model_parallel else "dp", "half" if self.half else "single"]
+        parts += ["mp" if self.model_parallel else "dp", self.dtype if self.half else "single"]
         return "-".join(parts + (["clip"] if self.clip else []) + ([self.model] if self.model != "small" else []))
 
     def config(self) -> Config:
         small = {"name": "ResNet18", "base_width": 4, "image_shape": [3, 32, 32], "embedding_size": EMBEDDING}
         return Config.from_dict(
             {
-                "model": small if self.model == "small" else {"name": self.model},
+                "model": {**(small if self.model == "small" else {"name": self.model}), "recompute": self.recompute},
                 "classifier": {
                     "num_classes": NUM_CLASSES,
                     "sample_ratio": self.sample_ratio,
                     "model_parallel": self.model_parallel,
                     "loss_type": self.loss_type,
                 },
-                "mixed_precision": {"enabled": self.half},
+                "mixed_precision": {"enabled": self.half, "dtype": self.dtype},
                 "train_batch_size": BATCH,
                 "grad_clip_norm": self.clip,
                 "calc_acc": self.calc_acc,
@@ -107,6 +114,7 @@ CASES = [
     *(Case(rank=rank, sample_ratio=ratio) for rank in (0, 3, 7) for ratio in (0.1, 1.0)),
     *(Case(rank=7, sample_ratio=ratio, half=True, clip=5.0, calc_acc=False) for ratio in (0.1, 1.0)),
     Case(rank=0, half=True),
+    Case(rank=3, half=True, dtype="bfloat16", clip=5.0),
     Case(rank=3, sample_ratio=1.0, clip=5.0, loss_type="cosface"),
     *(Case(rank=3, sample_ratio=ratio, model_parallel=False) for ratio in (0.1, 1.0)),
     *(Case(rank=7, sample_ratio=ratio, model_parallel=False, half=True, clip=5.0) for ratio in (0.1, 1.0)),

@@ -133,14 +133,30 @@ class Graph:
         if op.kind == "sum":
             (variable,) = {self.gradient_of(part, op) for part in op.inputs["X"]}
             return variable
+        if op.kind == "reduce_sum":
+            return self._slope_of(op)
         assert op.kind.endswith("_grad"), f"{name} is made by {op.kind}, which is no gradient operation"
         for slot, names in op.outputs.items():
             if name in names:
                 variable = op.inputs[slot[: -len("@GRAD")]][names.index(name)]
-                return self._before_cast(variable, op)
+                return self.before_cast(variable, op)
         raise AssertionError(f"{name} is not an output of {op.kind}")
 
-    def _before_cast(self, name: str, reader: Op) -> str:
+    def _slope_of(self, total: Op) -> str:
+        """The slope of PReLU of which ``total`` sums min(x, 0) * dout."""
+        product = self.writer(total.input("X"), total)
+        assert product.kind == "elementwise_mul", f"the sum of {product.kind} is no gradient"
+        least = self.writer(product.input("X"), product)
+        zero = self.writer(least.input("Y"), least)
+        assert (least.kind, zero.kind, zero.attr("value")) == ("elementwise_min", "fill_constant", 0.0)
+        read = least.input("X"), product.input("Y")
+        (of,) = (op for op in self.of_kind("prelu_grad") if (op.input("X"), op.input("Out@GRAD")) == read)
+        for name in read:
+            of_kernel, of_sum = self.writer(name, of), self.writer(name, total)
+            assert of_kernel is of_sum, f"another {name}"
+        return self.before_cast(of.input("Alpha"), of)
+
+    def before_cast(self, name: str, reader: Op) -> str:
         """What a half-precision copy was made of: the gradient of the copy is cast and is that of the original."""
         op = self.writer(name, reader)
         if op is not None and op.kind == "cast" and self.var(op.input("X")).persistable:

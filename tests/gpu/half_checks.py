@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import paddle
+from paddle.base import core
+
 from plsc.backend.collectives import RING
-from tests.gpu.cases import Built, built
+from tests.gpu.cases import BATCH, Built, built
 from tests.gpu.graph import Op
 from tests.gpu.updates import (
     backbone_piece,
     backbone_reductions,
     backbone_updates,
+    carried_parameters,
     rows_chain,
     rows_update,
     state_scatters,
@@ -19,20 +23,64 @@ SCALE = "loss_scaling.scale"
 
 def check_where_half_precision_is(b: Built) -> None:
     graph = b.graph
-    half = [name for op in graph.ops for name in op.writes if graph.dtype(name) == "float16"]
+    found = {name: graph.dtype(name) for op in graph.ops if op.kind != "conditional_block" for name in op.writes}
+    half = [name for name, dtype in found.items() if dtype in ("float16", "bfloat16")]
     if not b.case.half:
         assert half == []
         return
+    assert {found[name] for name in half} == {b.case.dtype}
     assert not [name for name in half if graph.var(name).persistable], "a state in float16"
     convolutions = graph.of_kind("conv2d")
     assert len(convolutions) > 10
     for op in convolutions:
-        assert {graph.dtype(op.input("Input")), graph.dtype(op.input("Filter"))} == {"float16"}
+        assert {graph.dtype(op.input("Input")), graph.dtype(op.input("Filter"))} == {b.case.dtype}
         cast = graph.writer(op.input("Filter"), op)
         assert cast.kind == "cast" and cast.input("X") in b.backbone
     head = head_product(b)
-    assert {graph.dtype(name) for name in head.reads + head.writes} == {"float16"}
-    assert {graph.writer(name, head).kind for name in head.reads} == {"cast"}
+    # 8 bits of a cosine, times the scale of 64, are not enough
+    assert {graph.dtype(name) for name in head.reads + head.writes} == {"float16" if b.case.scaled else "float32"}
+    assert ({graph.writer(name, head).kind for name in head.reads} == {"cast"}) == b.case.scaled
+
+
+def check_images_are_not_cast(b: Built) -> None:
+    """But where they come in, and at the dropout behind the last layer: norms, PReLU and sums are in half too."""
+    graph = b.graph
+    if not b.case.half:
+        return
+    weights = [graph.shape(name) for name in b.backbone]
+    values = {op.input("X"): graph.shape(op.input("X")) for op in graph.of_kind("cast")}
+    images = [name for name, shape in values.items() if len(shape) == 4 and shape[0] == BATCH and shape not in weights]
+    assert len(images) <= 3, images
+    for op in graph.of_kind("prelu", "prelu_grad", "batch_norm", "batch_norm_grad"):
+        assert graph.dtype(op.input("X")) == b.case.dtype
+
+
+def check_slopes_are_summed_in_float32(b: Built) -> None:
+    graph = b.graph
+    if not b.case.half:
+        return
+    slopes = {graph.before_cast(op.input("Alpha"), op) for op in graph.of_kind("prelu")}
+    assert len(slopes) > 5
+    for reduction in backbone_reductions(b):
+        concat = graph.writer(reduction.input("X"), reduction)
+        for name, parameter in zip(concat.inputs["X"], carried_parameters(b, reduction)):
+            if parameter in slopes:
+                flat = graph.writer(name, concat)
+                shaped = graph.writer(flat.input("X"), flat)
+                total = graph.writer(shaped.input("X"), shaped)
+                assert total.kind == "reduce_sum", f"{parameter}: {total.kind}"
+                assert graph.dtype(total.output("Out")) == "float32"
+                slopes.remove(parameter)
+    assert not slopes, "a gradient of a slope is not summed over the ranks"
+
+
+def check_kernels_exist(b: Built) -> None:
+    """Of each operation that gets half precision, in this wheel for GPUs."""
+    if not b.case.half:
+        return
+    _, _, missing = core.op_supported_infos("GPU", getattr(paddle, b.case.dtype))
+    half = {op.kind for op in b.graph.ops for name in op.reads if b.graph.dtype(name) == b.case.dtype}
+    assert len(half) > 10 and half & set(missing) <= {"cast"}, half & set(missing)  # whose type is an attribute
 
 
 def head_product(b: Built) -> Op:
@@ -44,7 +92,7 @@ def head_product(b: Built) -> Op:
 def check_every_gradient_is_unscaled_and_examined(b: Built) -> None:
     """Each is divided by the loss scale once, and what results, sums over ranks included, is looked at."""
     graph = b.graph
-    if not b.case.half:
+    if not b.case.scaled:
         assert graph.of_kind("c_allreduce_max", "isfinite_v2", "check_finite_and_unscale") == []
         return
     unscale, upstream = graph.one("check_finite_and_unscale"), graph.upstream(graph.one("c_allreduce_max"))
@@ -62,7 +110,7 @@ def check_every_gradient_is_unscaled_and_examined(b: Built) -> None:
 def check_found_is_one_decision(b: Built) -> None:
     """All ranks agree before anything moves, and all that moves is in the branch that this decides on."""
     graph = b.graph
-    if not b.case.half:
+    if not b.case.scaled:
         assert graph.of_kind("conditional_block") == []
         return
     found, branch = graph.one("c_allreduce_max"), graph.one("conditional_block")
@@ -95,13 +143,16 @@ def check_what_moves_outside(b: Built, branch: Op) -> None:
 
 
 def check_costs_a_few_operations(b: Built) -> None:
-    """Besides casts a number of operations that does not grow with that of the parameters."""
+    """Besides casts and the sums of slopes a number that does not grow with that of the parameters."""
     if b.case.half:
         others = [sum(op.kind != "cast" for op in graph.ops) for graph in (b.graph, built(b.case.in_float32).graph)]
-        assert others[0] - others[1] < 50 < len(b.backbone)
+        assert others[0] - others[1] - 5 * len(b.graph.of_kind("prelu")) < 50 < len(b.backbone)
 
 
 HALF_CHECKS = [
+    check_images_are_not_cast,
+    check_slopes_are_summed_in_float32,
+    check_kernels_exist,
     check_where_half_precision_is,
     check_every_gradient_is_unscaled_and_examined,
     check_found_is_one_decision,

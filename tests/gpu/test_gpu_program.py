@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 import pytest
 
-from tests.gpu.cases import CASES, Case, built
+from tests.gpu.cases import CASES, Built, Case, built
 from tests.gpu.half_checks import HALF_CHECKS
 from tests.gpu.head_checks import HEAD_CHECKS
 from tests.gpu.input_checks import INPUT_CHECKS
@@ -19,3 +19,12 @@ CHECKS = INPUT_CHECKS + HEAD_CHECKS + UPDATE_CHECKS + HALF_CHECKS
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_program(case: Case, check):
     check(built(case))
+
+
+def test_slopes_are_summed_from_images_that_are_computed_again():
+    """Else each image would be kept to the backward pass for that sum alone."""
+    graph = Built(Case(half=True, recompute=True)).graph
+    backward = graph.one("margin_cross_entropy_grad").index
+    sums = graph.of_kind("elementwise_min")
+    assert len(sums) == len(graph.of_kind("prelu_grad")) > 5
+    assert all(graph.writer(op.input("X"), op).index > backward for op in sums)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import paddle
 import pytest
 
-from plsc.backend import collectives, half_precision, ops, static
+from plsc.backend import collectives, half_precision, ops, slopes, static
 from plsc.classifiers import gpu_head, sampling, step
 from plsc.config import Config
 from plsc.engine.program import build, gradients, inputs, update
@@ -21,6 +21,7 @@ from tests.gpu.breaking import (
     before_division,
     broadcast_at_start,
     bucket_left_out,
+    by_a_missing_kernel,
     by_another_table,
     decision_of_one_rank,
     densely,
@@ -30,6 +31,7 @@ from tests.gpu.breaking import (
     moved,
     moved_twice,
     norm_without_last,
+    of_another_image,
     one_left_out,
     one_sum_each,
     read_when_moved,
@@ -52,6 +54,7 @@ from tests.gpu.cases import WORLD, Built, Case, built
 paddle.enable_static()
 PLAIN, FULL, DATA = Case(), Case(sample_ratio=1.0), Case(model_parallel=False, sample_ratio=1.0)
 HALF, CLIP = Case(rank=7, half=True, calc_acc=False), Case(clip=5.0)
+BRAIN = replace(HALF, dtype="bfloat16")
 
 
 # --- what is broken, for which program, and the check that must fail ---
@@ -181,6 +184,18 @@ BREAKS = {
     "the backbone in float32": (
         HALF, lambda patch: patch.setattr(half_precision, "cast_program", lambda *a: None),
         F.check_where_half_precision_is),
+    "PReLU in float32": (
+        HALF, lambda patch: patch.setattr(half_precision, "ALSO_IN_HALF", frozenset()), F.check_images_are_not_cast),
+    "slopes summed by Paddle's kernel": (
+        HALF, around(slopes, "sum_in_float32", lambda f: lambda parameters, own: own),
+        F.check_slopes_are_summed_in_float32),
+    "the slopes' gradient of another image": (
+        HALF, around(slopes, "sum_in_float32", of_another_image), F.check_slopes_are_summed_in_float32),
+    "a head in bfloat16": (
+        BRAIN, around(gpu_head, "gpu_head", in_context(lambda one: replace(one, spec=replace(one.spec, half=True)))),
+        F.check_where_half_precision_is),
+    "an operation that GPUs do not have in bfloat16": (
+        BRAIN, around(slopes.SlopeGradient, "total", by_a_missing_kernel), F.check_kernels_exist),
     "rows' gradient still scaled": (
         HALF, around(gpu_head, "gpu_head", rows_changed(before_division)),
         F.check_every_gradient_is_unscaled_and_examined),

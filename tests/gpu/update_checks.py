@@ -90,7 +90,7 @@ def is_rows_gradient(b: Built, op: Op) -> bool:
 def check_nothing_else_communicates(b: Built) -> None:
     """No broadcast, of the shard or of anything, in either program; none at all in the startup program."""
     kinds = {op.kind for op in b.graph.collectives()}
-    allowed = {"c_allgather", "c_allreduce_sum", "c_reducescatter"} | ({"c_allreduce_max"} if b.case.half else set())
+    allowed = {"c_allgather", "c_allreduce_sum", "c_reducescatter"} | ({"c_allreduce_max"} if b.case.scaled else set())
     assert kinds <= allowed, kinds - allowed
     startup = [op.type for op in b.program.startup.global_block().ops]
     assert not [kind for kind in startup if kind.startswith(("c_", "broadcast", "all"))], startup
@@ -147,8 +147,8 @@ def check_gradients_have_no_other_factor(b: Built) -> None:
     case = b.case
     for op in backbone_updates(b):
         kinds = [factor.kind for factor in backbone_piece(b, op).factors]
-        assert kinds == ["check_finite_and_unscale"] * case.half + ["elementwise_mul"] * bool(case.clip)
-    expected = ["elementwise_div"] * case.half + ["c_allreduce_sum"] * (not case.model_parallel)
+        assert kinds == ["check_finite_and_unscale"] * case.scaled + ["elementwise_mul"] * bool(case.clip)
+    expected = ["elementwise_div"] * case.scaled + ["c_allreduce_sum"] * (not case.model_parallel)
     expected += ["elementwise_mul"] * bool(case.clip)
     assert [factor.kind for factor in rows_chain(b).factors] == expected
     if case.clip:

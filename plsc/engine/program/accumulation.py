@@ -12,7 +12,7 @@ from typing import Any
 
 import paddle
 
-from plsc.backend import autodiff, static
+from plsc.backend import autodiff, slopes, static
 from plsc.backend.micro_batches import ForwardPass, part
 from plsc.engine.program.inputs import Inputs
 from plsc.errors import ConfigError
@@ -58,6 +58,7 @@ def gradients(made: Sequence[Pass], dfeature, parameters: list[Any]) -> list[Any
         found = autodiff.gradients_from(made[number].feature, own, parameters)
         if any(one is None for one in found):  # an error of the caller's, the same for each micro-batch
             return found
+        found = slopes.sum_in_float32(parameters, found)
         total = found if total is None else _added(total, found)
     return [] if total is None else total
 

@@ -40,7 +40,7 @@ from plsc.rows.blocks import BLOCK_ROWS
 from plsc.rows.optimizer import RowOptimizer
 from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
-from plsc.rows.storage import FLOAT32
+from plsc.rows.storage import FLOAT16, FLOAT32
 
 TEACHER = "teacher"  # the input with the embeddings of the model that the features follow
 
@@ -55,7 +55,7 @@ def make_model(config: Config, user_objects: UserObjects) -> BaseModel:
 def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
     """The ClassifierSpec of a configuration."""
     section = config.classifier
-    loss = config.loss()
+    loss, precision = config.loss(), config.mixed_precision
     return ClassifierSpec(
         num_classes=section.num_classes,
         embedding_size=embedding_size,
@@ -71,7 +71,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         label_smoothing=section.label_smoothing,
         hard_negative_share=section.hard_negative_share,
         weighted=section.class_weights is not None,
-        half=config.mixed_precision.enabled,
+        half=precision.enabled and precision.dtype == FLOAT16,
         storage=section.storage,
         lazy=config.class_optimizer.sparse == "lazy",
         compiled=section.compiled,
@@ -240,11 +240,11 @@ def build_eval(config: Config, user_objects: UserObjects, env: Environment, batc
 def _build_backbone(config: Config, user_objects: UserObjects, inputs: Inputs, main, stages: Stages) -> list[Pass]:
     """The backbone applied to each micro-batch."""
     precision = config.mixed_precision
+    half = precision.dtype if precision.enabled else None
     lists = list(precision.custom_white_list), list(precision.custom_black_list)
     before = half_precision.read_so_far(main)  # the normalization of pixels, whose result the net casts
-    with half_precision.autocast(precision.enabled, *lists):
+    with half_precision.autocast(half, *lists):
         feature = build_feature(make_model(config, user_objects), inputs.values, is_train=True, stages=stages)
-    if precision.enabled:
-        half_precision.cast_program(main, *lists, before)
-        feature = paddle.cast(feature, "float32")
+    half_precision.cast_program(main, half, *lists, before)
+    feature = feature if half is None else paddle.cast(feature, "float32")
     return passes(main, inputs, Pass(feature, stages.boundaries))
