@@ -25,6 +25,6 @@ def test_slopes_are_summed_from_images_that_are_computed_again():
     """Else each image would be kept to the backward pass for that sum alone."""
     graph = Built(Case(half=True, recompute=True)).graph
     backward = graph.one("margin_cross_entropy_grad").index
-    sums = graph.of_kind("elementwise_min")
+    sums = [op for op in graph.of_kind("elementwise_min") if graph.dtype(op.input("X")) == "float16"]
     assert len(sums) == len(graph.of_kind("prelu_grad")) > 5
     assert all(graph.writer(op.input("X"), op).index > backward for op in sums)
