@@ -36,7 +36,7 @@ def check_pixels_are_normalized(b: Built) -> None:
         fed = _only_reader(b, fed).output("Out")
     readers = [op for op in graph.ops if fed in op.reads]
     assert {op.kind for op in readers} <= {"conv2d", "conv2d_grad", "cast"}, "something else comes before the net"
-    assert all(graph.dtype(op.output("Out")) == "float16" for op in readers if op.kind == "cast")
+    assert all(graph.dtype(op.output("Out")) == b.case.dtype for op in readers if op.kind == "cast")
     assert divided.index in graph.upstream(graph.of_kind("conv2d")[0]), "the net does not see it"
 
 
