@@ -62,16 +62,17 @@ def steps(settings: Config, pixels: bool):
     session.start(connected_group(ALONE))
     draw, losses = np.random.default_rng(5), []
     for number in range(3):
-        images = draw.integers(0, 256, (BATCH, 3, SIDE, SIDE), dtype=np.uint8)
+        batch = settings.step_batch_size
+        images = draw.integers(0, 256, (batch, 3, SIDE, SIDE), dtype=np.uint8)
         inputs = {"image": images if pixels else normalise_pixels(images, 128.0)}
-        losses.append(session.step(number, {**inputs, "label": draw.integers(0, CLASSES, BATCH)}, 0.1)["loss"])
+        losses.append(session.step(number, {**inputs, "label": draw.integers(0, CLASSES, batch)}, 0.1)["loss"])
     states = session.replicated()
     session.close()
     return losses, states
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"model.data_format": "NHWC", "model.recompute": True, "grad_clip_norm": 1.0},
+    {}, {"model.data_format": "NHWC", "model.recompute": True, "grad_clip_norm": 1.0}, {"accumulate": 2},
 ], ids=str)  # fmt: skip
 def test_training_does_not_change_by_a_bit(changes):
     settings = config(data={"pixel_std": 128.0})
