@@ -29,6 +29,8 @@ _DETECTOR = ("yuface==2023.5.1",)
 _PARQUET = ("pyarrow>=14",)
 # For the tests: programs that load exported models, not installable for Python 3.9 with the others.
 _INTEROP = tuple(f'{one}; python_version >= "3.10"' for one in ("insightface==2.1", "tritonclient>=2.50"))
+# For the tests: torch saves and exports what plsc imports. Not installed with Paddle, see tests/torch/conftest.py.
+_TORCH = ("torch==2.13.0", "onnx>=1.14", "onnxscript>=0.7")
 _DOCS = ("mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.25", "ruff")  # ruff sets the signatures
 _S3_SERVER = ("moto[s3]>=5", "flask>=2.2", "flask-cors>=3")  # what of moto[server] the tests need
 
@@ -44,6 +46,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx26": ("paddle2onnx==1.3.1", "onnxruntime>=1.15", *_PADDLE_26_NEEDS),
     "lmdb": _LMDB,  # to write it; reading needs no package
     "interop": _INTEROP,
+    "torch": _TORCH,
     "detector": _DETECTOR,
     "jpeg": _JPEG,
     "parquet": _PARQUET,

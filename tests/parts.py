@@ -6,6 +6,7 @@ once     what needs Paddle, but not this or that version of it: with Paddle 3.3.
 rest     all others, three files at once, with each Paddle
 alone    what measures the machine, or fills it: one process, nothing beside it, with each Paddle
 gpu      tests/gpu, with the wheel for GPUs
+torch    tests/torch, with Paddle 3.3.1 and torch beside it
 fast, fast-plain   what `tools/test.sh --fast` runs of the rest and of the plain ones
 A file that is named nowhere is one of the rest.
 """
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS, FAST_PARTS = ("plain", "once", "rest", "alone", "gpu"), ("fast", "fast-plain")
+PARTS, FAST_PARTS = ("plain", "once", "rest", "alone", "gpu", "torch"), ("fast", "fast-plain")
 
 
 def _in_rooms(names: dict[str, str]) -> frozenset[str]:
@@ -69,7 +70,7 @@ ONCE = _in_rooms({
     "parallel": "launch_variables launcher stalls terminal",
     "project": "collection docs",
     "tools": "bench bench_capacity bench_life bench_train",
-    "weights": "import other_nets",
+    "weights": "equality import other_nets",
 })
 
 # Memory of small cases; huge pages, as far as the machine has them free; processes with two threads.
@@ -115,8 +116,9 @@ def files(*parts: str) -> list[str]:
 
 
 def parts_of(path: str) -> list[str]:
-    if path.startswith("tests/gpu/"):
-        return ["gpu"]
+    for part in ("gpu", "torch"):
+        if path.startswith(f"tests/{part}/"):
+            return [part]
     if path in PLAIN:
         return ["plain"] if path in NOT_FAST else ["plain", "fast-plain"]
     for part, names in (("once", ONCE), ("alone", ALONE)):

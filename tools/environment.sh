@@ -96,14 +96,16 @@ $(cd "$ROOT" && sha256sum setup.py requirements/pins.txt plsc/version.py plsc/ex
   exec 9>&-
 }
 
-# make_test_environment 3.3.1|2.6.2|gpu: the environment in which tools/test.sh runs the tests of that Paddle.
+# make_test_environment 3.3.1|2.6.2|gpu|torch: the environment in which tools/test.sh runs the tests of that Paddle; torch:
+# the one without Paddle in which tests/torch runs torch.
 make_test_environment() {
   case $1 in
     3.3.1) make_environment "test-$1" cpu,onnx,test,interop ;; # +264 MB
     2.6.2) make_environment "test-$1" cpu26,onnx26,test ;;
     gpu) make_environment "test-$1" gpu,test ;;
+    torch) make_environment "test-$1" torch ;;
     *)
-      echo "error: '$1' is not an environment; allowed: 3.3.1, 2.6.2, gpu" >&2
+      echo "error: '$1' is not an environment; allowed: 3.3.1, 2.6.2, gpu, torch" >&2
       return 2
       ;;
   esac

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Run the tests in an environment of their own:
-#   bash tools/test.sh [3.3.1|2.6.2|gpu]                 all tests, three files at once
-#   bash tools/test.sh [3.3.1|2.6.2|gpu] ARGUMENTS       pytest with these arguments, in one process
+#   bash tools/test.sh [3.3.1|2.6.2|gpu|torch]           all tests, three files at once
+#   bash tools/test.sh [3.3.1|2.6.2|gpu|torch] ARGUMENTS pytest with these arguments, in one process
 #   bash tools/test.sh --fast                            in some three minutes, see FAST in tests/parts.py
 # 3.3.1 (default), 2.6.2: on that Paddle for CPUs. What needs no Paddle, or none of this version, is run with 3.3.1 only
 # (tests/parts.py). A complete run says which tests took longest and takes a skipped test for one that failed.
 # gpu: tests/gpu, which builds the programs for GPUs with paddlepaddle-gpu 2.6.2 (759 MB) and needs no GPU.
+# torch: tests/torch with Paddle 3.3.1, and torch 2.13 (0.7 GB; where pip finds a build for CUDA only, several) beside it. Python 3.10 or later.
 # PYTHON=/path/to/python chooses the Python (3.9 to 3.12). Installs what is missing (Chromium, g++) on Debian and Ubuntu.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,15 +17,24 @@ main() {
   local which=3.3.1
   [ $# -eq 0 ] || [ "$1" = --fast ] || { which=$1 && shift; }
   install_missing
-  make_test_environment "$which" || exit
+  if [ "$which" = torch ]; then
+    make_test_environment torch || exit
+    export TEST_TORCH_PYTHON=$ENVIRONMENT/bin/python
+    make_test_environment 3.3.1 || exit
+  else
+    make_test_environment "$which" || exit
+  fi
   python=$ENVIRONMENT/bin/python failed=0 left_out=
   if [ "${1:-}" = --fast ]; then
     three_at_once "$(without_paddle)" fast-plain
     three_at_once "$python" fast -m "not slow"
   elif [ $# -gt 0 ]; then
-    exec "$python" -m pytest -q $([ "$which" = gpu ] && echo -o testpaths=tests/gpu || echo --ignore=tests/gpu) "$@"
-  elif [ "$which" = gpu ]; then
-    three_at_once "$python" gpu
+    case $which in
+      gpu | torch) exec "$python" -m pytest -q -o testpaths="tests/$which" "$@" ;;
+      *) exec "$python" -m pytest -q --ignore=tests/gpu --ignore=tests/torch "$@" ;;
+    esac
+  elif [ "$which" = gpu ] || [ "$which" = torch ]; then
+    three_at_once "$python" "$which"
   elif [ "$which" = 2.6.2 ]; then
     three_at_once "$python" rest -m "not once"
     run alone "$python" -m pytest

@@ -121,7 +121,10 @@ def _open_zip(file: BinaryIO) -> tuple[dict[str, Entry], str]:
     """(entries, their common folder). Raises DataError if it is not a file of torch.save."""
     head = file.read(len(OLD_MAGIC))
     if head == OLD_MAGIC:
-        raise DataError("was written by torch before 1.6; load it with torch and save it again")
+        raise DataError(
+            "was written by torch before 1.6, or by torch.save with _use_new_zipfile_serialization=False; load it with "
+            "torch and save it again"
+        )
     if head[:4] != stored_zip.MAGIC:
         raise DataError("is not a file of torch.save: its first bytes differ")
     entries = stored_zip.read_directory(file)

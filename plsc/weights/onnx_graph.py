@@ -77,6 +77,11 @@ def read_graph(path: str) -> Graph:
             graph.arrays[name] = array
         elif number in (11, 12):
             (graph.inputs if number == 11 else graph.outputs).append(_name_of(reader, value))
+    if any(node.kind == "CastLike" for node in graph.nodes):
+        raise DataError(
+            "is as torch.onnx.export with dynamo=True and optimize=False writes it, with operations that compute "
+            "nothing between all others; export it with optimize=True"
+        )
     _fold(graph)
     graph.inputs = [name for name in graph.inputs if name not in graph.arrays]
     return graph
@@ -166,7 +171,9 @@ def _tensor(reader: Reader, value: Value) -> tuple[str, np.ndarray]:
         elif number == 8:
             name = protobuf.text(one)
         elif number == 13 or (number == 14 and one):
-            raise DataError("its weights lie in another file; save it with them in one")
+            raise DataError(
+                "its weights lie in another file; save it with them in one (torch.onnx.export: external_data=False)"
+            )
     if kind not in _TYPES:
         return name, np.zeros(0, np.float32)  # a text, a truth value: no weight
     return name, _array(name, shape, kind, b"".join(data), ints)

@@ -1,9 +1,9 @@
 """A ResNet or SEResNet of PLSC from an ONNX graph, which is read from image to feature, operation by operation.
 
 torch.onnx.export makes a convolution and the batch norm after it one Conv with a bias, and leaves those before a
-convolution. So each Conv may have a BatchNormalization behind it or not; of a bias a batch norm of ours is made that
-does nothing but add it. insightface's w600k_r50.onnx is of this kind. AdaFace's graphs divide the feature by its length
-and have both as outputs.
+convolution; with dynamo=True it does the same with the last product. So each Conv and the Gemm may have a
+BatchNormalization behind it or not; of a bias a batch norm of ours is made that does nothing but add it. insightface's
+w600k_r50.onnx is of this kind. AdaFace's graphs divide the feature by its length and have both as outputs.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ class GraphReader:
         self.squeezed.add(means is not None)
         if means is None:
             return at
-        y = self._require(self.pointwise(means.outputs[0], f"{name}.reduce"), "Relu").outputs[0]
+        flat = self._next(means.outputs[0], "Reshape")  # the newer exporter flattens them and turns them back
+        turned = flat and self._next(flat.outputs[0], "Gather")
+        y = (turned or means).outputs[0]
+        y = self._require(self.pointwise(y, f"{name}.reduce"), "Relu").outputs[0]
         y = self._require(self.pointwise(y, f"{name}.expand"), "Sigmoid").outputs[0]
         product = self._require(y, "Mul", 2)
         if sorted(product.inputs) != sorted([at, y]):
@@ -107,7 +110,7 @@ class GraphReader:
         return conv.outputs[0]
 
     def head(self, at: str) -> str:
-        """Batch norm, flatten, product, batch norm; the value after them."""
+        """Batch norm, flatten, product, batch norm if it is not merged into the product; the value after them."""
         at = self.bn(at, "head.bn")
         flat = self._next(at, "Flatten") or self._next(at, "Reshape")
         if flat is None:
@@ -120,8 +123,11 @@ class GraphReader:
         if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0 or attributes.get("transA"):
             raise DataError("its Gemm does more than a product and a bias")
         self.arrays["head.fc.weight"] = np.ascontiguousarray(weight.T if attributes.get("transB") else weight)
-        self.arrays["head.fc.bias"] = self._array(product.inputs[2], 1)
-        return self.bn(product.outputs[0], "head.feature_bn")
+        bias = self.arrays["head.fc.bias"] = self._array(product.inputs[2], 1)
+        if self._next(product.outputs[0], "BatchNormalization"):
+            return self.bn(product.outputs[0], "head.feature_bn")
+        self._adding(np.zeros_like(bias), "head.feature_bn")
+        return product.outputs[0]
 
     def bn(self, at: str, name: str) -> str:
         """Take a BatchNormalization; one with another epsilon gets other variances."""
@@ -147,12 +153,15 @@ class GraphReader:
         bias = self._array(node.inputs[2], 1) if len(node.inputs) > 2 else None
         if self._next(node.outputs[0], "BatchNormalization") and bias is None:
             return self.bn(node.outputs[0], bn)
-        size = len(weight)
-        self.arrays[f"{bn}.weight"] = np.ones(size, np.float32)
-        self.arrays[f"{bn}.bias"] = np.zeros(size, np.float32) if bias is None else bias
-        self.arrays[f"{bn}.running_mean"] = np.zeros(size, np.float32)
-        self.arrays[f"{bn}.running_variance"] = np.full(size, 1 - EPSILON, np.float32)
+        self._adding(np.zeros(len(weight), np.float32) if bias is None else bias, bn)
         return node.outputs[0]
+
+    def _adding(self, bias: np.ndarray, bn: str) -> None:
+        """Make a batch norm that does nothing but add a bias."""
+        self.arrays[f"{bn}.weight"] = np.ones(bias.size, np.float32)
+        self.arrays[f"{bn}.bias"] = bias
+        self.arrays[f"{bn}.running_mean"] = np.zeros(bias.size, np.float32)
+        self.arrays[f"{bn}.running_variance"] = np.full(bias.size, 1 - EPSILON, np.float32)
 
     def _convolution(self, node: Node, name: str, stride: int, kernel: int) -> np.ndarray:
         """The weight of a Conv. Raises DataError unless it has this shape."""

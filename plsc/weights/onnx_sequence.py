@@ -3,7 +3,7 @@
 In these nets one layer follows another, and what lies between layers with weights is known: so the layers of the net
 are given the graph's weights in turn, and their shapes must fit. That strides, residual sums and heads are as there is
 shown by the comparison with the graph itself (plsc.engine.weights.equality), before anything is written. A batch norm
-may be merged into the convolution before it; a layer norm may be one operation or several.
+may be merged into the convolution or the product before it; a layer norm may be one operation or several.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def from_sequence(
     """
     depth = sum(node.kind == "Softmax" for node in graph.nodes)
     kind, layers = (ARCFACE_VIT, _vit_layers(depth)) if depth else (ARCFACE_MOBILE, _mobile_layers(graph))
-    reader = _Reader(graph, VIT if depth else MOBILE)
+    reader = _Reader(graph, VIT if depth else MOBILE, kind.epsilon)
     arrays = {name: array for layer in layers for name, array in reader.take(layer, kind).items()}
     output = reader.finish()
     if depth:  # trained, but of no use in the graph
@@ -89,12 +89,13 @@ def _vit_layers(depth: int) -> list[Layer]:
 
 
 class _Reader:
-    """Gives out the weights of a graph in turn. epsilon: of the last batch norm; that of others is in their variances.
+    """Gives out the weights of a graph in turn. epsilon: of the last batch norm, that of others is in their variances;
+    the one given where all batch norms are merged into what is before them.
 
     Raises DataError, also for an operation whose kind is not in ``kinds``.
     """
 
-    def __init__(self, graph: Graph, kinds: set[str]):
+    def __init__(self, graph: Graph, kinds: set[str], epsilon: float):
         self._graph, self._at = graph, 0
         other = sorted({node.kind for node in graph.nodes} - kinds)
         if other or len(graph.inputs) != 1:
@@ -102,13 +103,13 @@ class _Reader:
             raise DataError(f"its graph {what}: no MobileFaceNet or ViT that PLSC has")
         self._parts = [part for node in graph.nodes for part in self._parts_of(node)]
         epsilons = [_epsilon(part.node) for part in self._parts if part.what == "bn"]
-        if not epsilons:
-            raise DataError("its graph ends with no batch norm")
-        self.epsilon = epsilons[-1]
-        self._bias: np.ndarray | None = None  # of a convolution that a batch norm may be merged into
+        self.epsilon = epsilons[-1] if epsilons else epsilon
+        self._bias: np.ndarray | None = None  # of a convolution or product that a batch norm is merged into
 
     def take(self, layer: Layer, kind: Kind) -> Arrays:
         """{their name: array} of the layer that is computed next."""
+        if layer.kind != "bn" and self._bias is not None:
+            raise DataError(f"its graph has a bias before {layer.theirs}: no MobileFaceNet or ViT that PLSC has")
         if layer.kind == "bn":
             found = self._bn()
         elif layer.kind == "conv":
@@ -119,8 +120,12 @@ class _Reader:
         elif layer.kind == "weight_and_bias":
             found = self._norm(layer)
         elif layer.kind in ("fc", "matrix"):
-            found = [np.ascontiguousarray(self._next("matrix", layer).arrays[0].T)]
-            found += self._next("add", layer).arrays if layer.kind == "fc" else []
+            product = self._next("matrix", layer)
+            found = [np.ascontiguousarray(product.arrays[0].T)]
+            if layer.kind == "fc":
+                found += self._next("add", layer).arrays
+            elif (after := self._peek()) is not None and after.node is product.node:  # a Gemm's own
+                (self._bias,) = self._next("add").arrays
         else:
             found = self._next("prelu" if layer.kind == "prelu" else "add", layer).arrays
         names = [theirs for _, theirs in layer.tensors()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 from importlib import metadata
 from pathlib import Path
 
@@ -218,6 +219,20 @@ def test_a_net_that_paddle2onnx_cannot_convert_is_one_line(exported, tmp_path):
     ) as caught:
         onnx.convert(str(program), str(Path(exported, "backbone.pdiparams")), str(tmp_path / "x.onnx"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_no_fault_of_paddle2onnx(exported, tmp_path):
+    """A file may have 100 kB here, the model has three times that."""
+    program = next(name for name in ("backbone.json", "backbone.pdmodel") if Path(exported, name).is_file())
+    program, weights = (str(Path(exported, name)) for name in (program, "backbone.pdiparams"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ExportError, match="x.onnx: cannot be written: File too large$"):
+            onnx.convert(program, weights, str(tmp_path / "x.onnx"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_another_net_than_trained_is_one_line(trained_run, tmp_path):

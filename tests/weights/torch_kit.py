@@ -1,7 +1,7 @@
 """Files as torch.save writes them, by Python's own pickle and zipfile; nets of random numbers in published layouts.
 
-Written with nothing of plsc. Read once by torch 2.13 (load, and load_state_dict into nets of these layouts), whose
-embeddings of `pictures` are in test_formula.py.
+Written with nothing of plsc, for tests without torch; in tests/torch it writes such files itself. Read once by torch
+2.13 (load, and load_state_dict into nets of these layouts), whose embeddings of `pictures` are in test_formula.py.
 """
 
 from __future__ import annotations

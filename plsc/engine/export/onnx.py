@@ -59,7 +59,7 @@ def ports(file: str) -> tuple[list[Port], list[Port]]:
 
 
 def convert(program: str, weights: str, target: str) -> None:
-    """Write ``target``. Raises ExportError with the message of paddle2onnx where it fails."""
+    """Write ``target``. Raises ExportError: that the disk is full, or what paddle2onnx says of another failure."""
     command = [sys.executable, "-c", _CONVERT, program, weights, target, str(OPSET)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
@@ -67,10 +67,27 @@ def convert(program: str, weights: str, target: str) -> None:
         raise ExportError(f"{target}: paddle2onnx has not ended after {SECONDS} s; set export.format: paddle") from None
     # where 1.3.1 fails it exits with status 0 and writes an empty file
     if done.returncode != 0 or not os.path.isfile(target) or not os.path.getsize(target):
+        _require_space(target, sum(map(os.path.getsize, (program, weights))))
         raise ExportError(
             f"{target}: paddle2onnx cannot convert this model: {_reason(done.stderr + done.stdout)} "
             f"(status {done.returncode}); set export.format: paddle"
         )
+
+
+def _require_space(target: str, size: int) -> None:
+    """Raise ExportError where ``target`` cannot have that size.
+
+    Paddle (program, weights) and paddle2onnx write what fits on a full disk and say nothing; what then fails is the
+    reading of a file that ends too early.
+    """
+    try:
+        with open(target, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except OSError as error:
+        raise ExportError(f"{target}: cannot be written: {error.strerror}") from None
+    finally:
+        if os.path.exists(target):
+            os.remove(target)
 
 
 def _reason(text: str) -> str:

@@ -43,10 +43,10 @@ def export_torch(config: Config) -> tuple[str, list[str]]:
     kind = kind.with_options(None, None, config.data.pixel_std, None)
     theirs = kind.forward(arrays, kind.input.prepare(pixels), kind.epsilon)
     backbone = {name: array for name, array in stored.items() if name.startswith("backbone.")}
-    ours = equality.our_features(path, model, backbone, equality.model_input(pixels, config.data.pixel_std))
+    ours = equality.OurModel(path, model, backbone, equality.model_input(pixels, config.data.pixel_std))
     try:
         what = f"the NumPy implementation of {kind.name}'s network"
-        distance = equality.require_equal(path, what, theirs, ours)
+        distance = equality.require_equal(ours, what, theirs)
         os.makedirs(config.model_save_dir, exist_ok=True)
         write_state_dict(file, arrays)
         facts = {"names": kind.name, "input": kind.input.describe()}
@@ -63,7 +63,7 @@ def _notes(config: Config, kind: Kind, distance: float) -> list[str]:
     model = config.model
     notes = [
         f"the names are those of {kind.name}, its images enter as {kind.input.describe()}",
-        f"with these weights, embeddings of {kind.name}'s network differ by {distance:.0e} of their length",
+        f"with these weights, embeddings of {kind.name}'s network differ {equality.describe(distance)}",
     ]
     if model.base_width != WIDTH or list(model.image_shape) != SHAPE:
         notes.append(

@@ -52,8 +52,8 @@ def _compare(model: ForeignModel) -> float:
     """The distance between PLSC's embeddings and the reference, on random images."""
     pixels = equality.random_pixels(model.converted.settings["image_shape"])
     images = equality.model_input(pixels, PIXEL_STD)
-    found = equality.our_features(model.path, model.converted.settings, model.converted.arrays, images)
-    return equality.require_equal(model.path, model.reference, found, model.embed(pixels))
+    ours = equality.OurModel(model.path, model.converted.settings, model.converted.arrays, images)
+    return equality.require_equal(ours, model.reference, model.embed(pixels))
 
 
 def _meta(model: ForeignModel, distance: float) -> dict[str, Any]:
@@ -76,8 +76,7 @@ def _notes(model: ForeignModel, distance: float) -> list[str]:
         f"{settings['name']}, base_width {settings['base_width']}, embedding_size {settings['embedding_size']}, "
         f"images {shape}; model.options: {settings['options']}",
         f"defaults of {model.defaults} (not in the file; set with --channels, --mean, --std, --bn-epsilon)",
-        f"embeddings of {equality.IMAGES} random images differ by {distance:.0e} of their length from "
-        f"{model.reference}",
+        f"embeddings of {equality.IMAGES} random images differ from {model.reference} {equality.describe(distance)}",
     ]
     if model.rows is None:
         notes.append("no class centres; to train, set init_from: backbone and init_checkpoint")
