@@ -1,6 +1,6 @@
 """The tests of this folder hold plsc against torch itself.
 
-Torch and Paddle are not imported into one process: torch is in an environment of its own, where tests.torch.worker runs.
+Torch and Paddle are not imported into one process: torch is in an environment of its own, where worker.py runs.
 """
 
 from __future__ import annotations
