@@ -33,11 +33,11 @@ def _adaface(depth: int, width: int, squeezed: bool) -> Case:
     return Case("AdaFaceNet", sizes, f"{'SE' if squeezed else ''}ResNet{depth}", ADAFACE, "epoch=25.ckpt")
 
 
-# With the published widths where that takes seconds; the others have a quarter of them. Embeddings of 512 numbers.
+# With the published widths where that takes a second; the others have a quarter of them. Embeddings of 512 numbers.
 CASES = {
     "r18": _iresnet(18, 64),
     "r34": _iresnet(34, 16, "backbone.pth"),
-    "r50": _iresnet(50, 64, "checkpoint_gpu_0.pt"),
+    "r50": _iresnet(50, 16, "checkpoint_gpu_0.pt"),
     "r100": _iresnet(100, 16),
     "r200": _iresnet(200, 16),
     "mbf": Case("MobileFaceNet", {"width": 64, "large": False}, "WideMobileFaceNet"),
@@ -47,6 +47,8 @@ CASES = {
     "ir_se_50": _adaface(50, 16, True),
     "magface": Case("IResNet", {"depth": 18, "width": 16, "epsilon": 2e-5}, "ResNet18", MAGFACE, "magface.pth"),
 }
+# Exported and embedded by the Predictor; the others by the evaluation program, with which each export is compared.
+PREDICTED = ("r18", "r50", "mbf", "ir_se_50", "magface")
 # Trained by PLSC, with another epsilon than theirs: what export --to torch makes of them is read into these nets.
 TRAINED = {
     "trained": Case("IResNet", {"depth": 18, "width": 8, "embedding": 16}, "ResNet18"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 
 from plsc import Entry, Predictor, checkpoint
 from plsc.cli.main import main
+from plsc.engine.weights.equality import OurModel, model_input
 from plsc.errors import CheckpointError
 from plsc.weights.kinds import KINDS
 from plsc.weights.source import read_source
-from tests.torch.cases import CASES, FORMS, SIDE, TRAINED, pictures
+from tests.torch.cases import CASES, FORMS, PREDICTED, SIDE, TRAINED, pictures
 
 # Of an embedding's length. Torch's own float32 is 2e-6 to 7e-6 away from its float64 in these nets, whose small
 # variances amplify rounding; plsc's is at the same distance.
@@ -29,24 +31,36 @@ def made(torch_side, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def there_and_back(made):
-    """name -> embeddings of the exported import; the run is in DIR/NAME/run, the file for torch in DIR/NAME/back."""
+    """name -> embeddings by what was imported; the run is in DIR/NAME/run, the file for torch in DIR/NAME/back."""
     known: dict[str, np.ndarray] = {}
 
     def run(name: str) -> np.ndarray:
         if name not in known:
             at = made / name
             main(["import", str(at / CASES[name].file), "--to", str(at / "run")])
-            known[name] = exported(at)
+            known[name] = written_for_torch(at, predicted if name in PREDICTED else evaluated)
         return known[name]
 
     return run
 
 
-def exported(at: Path) -> np.ndarray:
-    """Embeddings of the pictures by the model of at/run as exported, which is also written for torch."""
-    checkpoint_of_run = ["--checkpoint", str(at / "run")]
-    main(["export", *checkpoint_of_run, "--output", str(at / "out"), "--quiet"])
-    main(["export", *checkpoint_of_run, "--output", str(at / "back"), "--to", "torch"])
+def written_for_torch(at: Path, embed: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """Embeddings of the checkpoint in at/run, which is written to at/back too."""
+    main(["export", "--checkpoint", str(at / "run"), "--output", str(at / "back"), "--to", "torch"])
+    return embed(at)
+
+
+def evaluated(at: Path) -> np.ndarray:
+    """Embeddings of the pictures by the evaluation program, of the checkpoint in at/run."""
+    path = checkpoint.resolve(str(at / "run"))
+    manifest = checkpoint.read_manifest(path)
+    arrays = checkpoint.read_replicated(path, manifest)
+    return OurModel(path, manifest.config["model"], arrays, model_input(pictures(), 127.5)).features()
+
+
+def predicted(at: Path) -> np.ndarray:
+    """The same by the exported model."""
+    main(["export", "--checkpoint", str(at / "run"), "--output", str(at / "out"), "--quiet"])
     with Predictor(str(at / "out" / "inference"), "paddle") as predictor:
         return predictor.embed(pictures())
 
@@ -108,7 +122,7 @@ def test_torch_loads_what_is_exported(made, there_and_back, torch_side):
     found = {name: there_and_back(name) for name in CASES}
     for name in TRAINED:
         train(name, made / name)
-        found[name] = exported(made / name)
+        found[name] = written_for_torch(made / name, evaluated)
     torch_side("load", made)
     for name, embeddings in found.items():
         back = np.load(made / name / "back.npz")

@@ -84,7 +84,7 @@ def write_ranks(where: Path, net: torch.nn.Module) -> None:
     random = torch.Generator().manual_seed(5)
     net.features.weight.requires_grad = False  # fixed there
     schedule, known = None, {}
-    backbone = net.state_dict()
+    backbone = {name: value.clone() for name, value in net.state_dict().items()}
     for rank in range(RANKS):
         net.load_state_dict(backbone)
         head = torch.nn.Linear(512, CLASSES // RANKS, bias=False)
