@@ -49,6 +49,8 @@ CASES = {
 }
 # Exported and embedded by the Predictor; the others by the evaluation program, with which each export is compared.
 PREDICTED = ("r18", "r50", "mbf", "ir_se_50", "magface")
+# The others have another input than arcface_torch's and AdaFace's nets, so export --to torch refuses them.
+RETURNED = tuple(name for name, case in CASES.items() if case.project != MAGFACE)
 # Trained by PLSC, with another epsilon than theirs: what export --to torch makes of them is read into these nets.
 TRAINED = {
     "trained": Case("IResNet", {"depth": 18, "width": 8, "embedding": 16}, "ResNet18"),
@@ -79,7 +81,7 @@ REFUSED_EXPORTS: dict[str, dict[str, Any]] = {
     "dynamo external": {"dynamo": True, "external_data": True},
 }
 # Ways to save the weights of one small net
-FORMS = ("parameters", "half", "bfloat16", "data parallel", "views", "numpy version")
+FORMS = ("parameters", "half", "bfloat16", "data parallel", "views")
 REFUSED_FORMS = ("legacy", "module")
 
 

@@ -124,7 +124,6 @@ def write_forms(where: Path) -> None:
         "bfloat16": {name: value.bfloat16() if name in floats else value for name, value in stored.items()},
         "data parallel": torch.nn.DataParallel(net).state_dict(),
         "views": {name: part.view(value.shape) for (name, value), part in zip(floats.items(), parts)},
-        "numpy version": {"state_dict": stored, "torch": torch.__version__, "size": torch.Size([3, 4])},
     }
     for form, value in forms.items():
         torch.save(value, where / f"{form}.pt")
@@ -155,7 +154,8 @@ def export(net: torch.nn.Module, images: torch.Tensor, path: Path, options: dict
 
 def read_back(where: Path) -> None:
     """As a user of these projects reads a file. The names must be all of the net's, in its order."""
-    for name, case in {**cases.CASES, **cases.TRAINED}.items():
+    for name in (*cases.RETURNED, *cases.TRAINED):
+        case = {**cases.CASES, **cases.TRAINED}[name]
         net = empty(case, SIDE)
         stored = torch.load(where / name / "back" / "model.pt", weights_only=True)
         net.load_state_dict(stored, strict=True)

@@ -44,7 +44,7 @@ def test_what_is_allowed(distance, rounding, fits, moved):
     if fits:
         found = equality.require_equal(model, "the original", UNIT)
         assert found == pytest.approx(distance, rel=1e-6)
-        assert ("amplify the rounding" in equality.describe(found)) == (found > TOLERANCE)
+        assert ("amplify the rounding" in equality.remark(found)) == (found > TOLERANCE)
     else:
         with pytest.raises(CheckpointError, match="x.pt: the embeddings of PLSC's model differ from the original by"):
             equality.require_equal(model, "the original", UNIT)
@@ -59,7 +59,7 @@ HARSH = kit.random_net(kit.adaface_shapes(18, 16, 6, 2, squeezed=True), seed=1)
 def test_weights_that_amplify_rounding_are_imported(tmp_path, capsys):
     path = str(kit.save(tmp_path / "net.pt", HARSH))
     main(["import", path, "--to", str(tmp_path / "run")])
-    assert "of their length; the weights amplify the rounding of float32" in capsys.readouterr().out
+    assert "network; its weights amplify the rounding of float32" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("place, part", [("stage3.unit1.conv2", "weight"), ("stage2.unit0.bn3", "running_variance")])

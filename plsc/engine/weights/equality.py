@@ -95,10 +95,9 @@ def require_equal(model: OurModel, what: str, expected: np.ndarray) -> float:
     return worst
 
 
-def describe(distance: float) -> str:
-    """A distance that was accepted, for a note to the user."""
-    more = "; the weights amplify the rounding of float32" if distance > TOLERANCE else ""
-    return f"by {distance:.0e} of their length{more}"
+def remark(distance: float) -> str:
+    """What the note of an accepted distance says besides; "" for a usual one."""
+    return "; its weights amplify the rounding of float32" if distance > TOLERANCE else ""
 
 
 def _distance(found: np.ndarray, expected: np.ndarray) -> float:

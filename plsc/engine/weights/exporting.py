@@ -63,7 +63,8 @@ def _notes(config: Config, kind: Kind, distance: float) -> list[str]:
     model = config.model
     notes = [
         f"the names are those of {kind.name}, its images enter as {kind.input.describe()}",
-        f"with these weights, embeddings of {kind.name}'s network differ {equality.describe(distance)}",
+        f"with these weights, embeddings of {kind.name}'s network differ by {distance:.0e} of their length"
+        f"{equality.remark(distance)}",
     ]
     if model.base_width != WIDTH or list(model.image_shape) != SHAPE:
         notes.append(

@@ -76,7 +76,8 @@ def _notes(model: ForeignModel, distance: float) -> list[str]:
         f"{settings['name']}, base_width {settings['base_width']}, embedding_size {settings['embedding_size']}, "
         f"images {shape}; model.options: {settings['options']}",
         f"defaults of {model.defaults} (not in the file; set with --channels, --mean, --std, --bn-epsilon)",
-        f"embeddings of {equality.IMAGES} random images differ from {model.reference} {equality.describe(distance)}",
+        f"embeddings of {equality.IMAGES} random images differ by {distance:.0e} of their length from "
+        f"{model.reference}{equality.remark(distance)}",
     ]
     if model.rows is None:
         notes.append("no class centres; to train, set init_from: backbone and init_checkpoint")
