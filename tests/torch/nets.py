@@ -211,8 +211,8 @@ class ViTBlock(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)  # in the state_dict it stands before the attention
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
         first, last = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(OrderedDict(fc1=first, act=nn.ReLU6(), fc2=last))
 
