@@ -49,8 +49,8 @@ CASES = {
 }
 # Exported and embedded by the Predictor; the others by the evaluation program, with which each export is compared.
 PREDICTED = ("r50", "mbf", "ir_se_50", "magface")
-# Exported for torch. MagFace's input is another than that of the nets that have these names, so it is refused; r200 would
-# take long and shows no more than r100.
+# Exported for torch. MagFace's input is another than that of the nets that have these names, so it is refused; r200
+# would take long and shows no more than r100.
 RETURNED = tuple(name for name, case in CASES.items() if case.project != MAGFACE and name != "r200")
 # Trained by PLSC, with another epsilon than theirs: what export --to torch makes of them is read into these nets.
 TRAINED = {
