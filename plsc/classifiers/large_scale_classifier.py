@@ -103,7 +103,7 @@ class _FrozenRows:
         return self._rows[piece]
 
     def squares(self, piece: RowPiece):
-        return squared_length(self.fetch(piece))
+        return squared_length(self.fetch(piece), piece.block.for_cpu)
 
 
 def _freeze(value):

@@ -39,9 +39,12 @@ class PlainHead:
     where ``along`` [R, 1] (or None) is the component of the gradient along each row, to be subtracted. It returns a
     function that is called with each piece and the rest of its gradient, a RowProduct. Where classes have
     several centres, ``along`` is None and the gradient a CentresProduct.
+
+    ``half``: the cosines are computed from float16 vectors of length 1, and stored as float16; their gradients and all
+    products with these are float32. For blocks of one piece, as on GPUs.
     """
 
-    def __init__(self, feature, blocks: RowBlocks, rows, position, loss: LossTerms, move=None):
+    def __init__(self, feature, blocks: RowBlocks, rows, position, loss: LossTerms, move=None, half: bool = False):
         self.blocks, self.rows, self.position, self.loss, self.move = blocks, rows, position, loss, move
         self.search: NearestRows | None = None
         self.centres = loss.centres
@@ -51,6 +54,8 @@ class PlainHead:
         self.raw_feature = feature
         self.feature_scale = inverse_norm(feature) if self.normalised else None
         self.feature = feature * self.feature_scale if self.normalised else feature
+        # dot products of vectors of any length might overflow float16
+        self.half_feature = paddle.cast(self.feature, "float16") if half and self.normalised else None
         # Where rows are not updated in the backward pass, the next two later hold the gradients of the cosines and
         # their components along each row.
         self.cosines = blocks.buffer(length(feature) * loss.centres.number)
@@ -100,9 +105,8 @@ class PlainHead:
         """
 
         def body(block: RowBlock, max_logit, exp_sum, target_cosine, *more):
-            cosine = self._cosines(block)
-            self.cosines.put(block, self.centres.join(cosine))
-            cosine = self.centres.largest(cosine)
+            self.cosines.put(block, self.centres.join(self._cosines(block)))
+            cosine = self.centres.largest(self._stored_cosines(block))
             in_block = self._targets_in(block).take(cosine)
             values, slope = self._replaced(cosine)
             others = self._masked(block, values)
@@ -126,19 +130,35 @@ class PlainHead:
         found = self.blocks.for_each(body, [zeros + LOWEST, *[zeros] * (2 + num_sums), *begin])
         return RowSums(*found[: 3 + num_sums]), found[3 + num_sums :] or None
 
+    def _stored_cosines(self, block: RowBlock):
+        """[R * K, G] float32."""
+        cosine = self.centres.split(self.cosines.get(block))
+        return cosine if self.half_feature is None else paddle.cast(cosine, "float32")
+
     def _cosines(self, block: RowBlock):
         """The cosines [R * K, G] with all centres, or dot products for plain softmax; stores 1 / |centre|."""
+        if self.half_feature is not None:
+            (piece,) = block.pieces
+            rows, row_scale = self.centres.split(self.rows.fetch(piece)), inverse_root(self._squares(piece))
+            self.row_scales.put(block, self.centres.join(row_scale))
+            return paddle.matmul(paddle.cast(rows * row_scale, "float16"), self.half_feature, transpose_y=True)
         products, squares = [], []
         for piece in block.pieces:
             rows = self.centres.split(self.rows.fetch(piece))
             products.append(paddle.matmul(rows, self.feature, transpose_y=True))
             if self.normalised:
-                squares.append(self.rows.squares(piece) if self.centres.number == 1 else squared_length(rows))
+                squares.append(self._squares(piece))
         if not self.normalised:
             return block.concat(products)
         row_scale = inverse_root(block.concat(squares))
         self.row_scales.put(block, self.centres.join(row_scale))
-        return scale_rows(block.concat(products), row_scale, by_channel=block.in_blocks)
+        return scale_rows(block.concat(products), row_scale, by_channel=block.for_cpu)
+
+    def _squares(self, piece: RowPiece):
+        """The squared lengths [R * K, 1] of the centres."""
+        if self.centres.number == 1:
+            return self.rows.squares(piece)
+        return squared_length(self.centres.split(self.rows.fetch(piece)), piece.block.for_cpu)
 
     def _replaced(self, cosine) -> tuple:
         """(``cosine`` [R, G] after the rule of Loss.others; its slope or None)."""
@@ -161,7 +181,7 @@ class PlainHead:
         HeadOutput.num_larger or None)."""
 
         def body(block: RowBlock, dfeature, *num_larger):
-            of_centres = self.centres.split(self.cosines.get(block))
+            of_centres = self._stored_cosines(block)
             cosine = self.centres.largest(of_centres)
             if count_larger:
                 at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
@@ -173,7 +193,7 @@ class PlainHead:
                 # d cos / d row = (feature - cos * unit row) / |row|; the component along the row is a sum per row
                 row_scale = self.centres.split(self.row_scales.get(block))
                 along = paddle.matmul(dcosine * of_centres, softmax.others_factor) * row_scale * row_scale
-                dcosine = scale_rows(dcosine, row_scale, by_channel=block.in_blocks)
+                dcosine = scale_rows(dcosine, row_scale, by_channel=block.for_cpu)
             move = self._mover(block, along) if self.move else self._store_gradients(block, along)
             for piece, weights in zip(block.pieces, block.split(self.centres.join(dcosine))):
                 weights, rows = self.centres.split(weights), self.centres.split(self.rows.fetch(piece))
@@ -223,7 +243,7 @@ class PlainHead:
     def _of_classes(self, piece: RowPiece, product: RowProduct, along) -> CentresProduct:
         """``along`` [R, K]."""
         rows, along = self.rows.fetch(piece), self.centres.split(along)
-        return CentresProduct(product, rows, along, self.centres, piece.block.in_blocks)
+        return CentresProduct(product, rows, along, self.centres, piece.block.for_cpu)
 
     def _store_gradients(self, block: RowBlock, along) -> Callable:
         if self.normalised:
@@ -238,7 +258,7 @@ class PlainHead:
         along = self.row_scales.get(piece)
         if self.centres.number > 1:
             return self._of_classes(piece, product, along).compute()
-        return product.compute() - scale_rows(rows, along, by_channel=piece.block.in_blocks)
+        return product.compute() - scale_rows(rows, along, by_channel=piece.block.for_cpu)
 
 
 @dataclass(frozen=True)
@@ -274,18 +294,18 @@ class _Targets:
 def _scaled_minus(x, scale: float, per_feature, block: RowBlock) -> Any:
     """scale * x [R, G] - per_feature [G].
 
-    In blocks, and so on a CPU, it is computed as a matrix product: broadcasting over rows takes ten times as long
+    In blocks on a CPU it is computed as a matrix product: broadcasting over rows takes ten times as long
     there. A GPU might round the factors of a product to TF32 (11 bits), an error of up to 0.008 for a logit of 20.
     """
     per_feature = paddle.unsqueeze(per_feature, 0)
-    if not block.in_blocks:
+    if not block.for_cpu:
         return scale * x - per_feature
     return paddle.addmm(x, _ones(x), per_feature, beta=scale, alpha=-1.0)
 
 
 def _sum_over_rows(x, block: RowBlock):
     """The sum [G] of each column of ``x`` [R, G]; on CPUs by a matrix product, in a tenth of the time of ``sum``."""
-    if not block.in_blocks:
+    if not block.for_cpu:
         return paddle.sum(x, axis=0)
     return paddle.squeeze(paddle.matmul(_ones(x), x, transpose_x=True), 0)
 
@@ -293,7 +313,7 @@ def _sum_over_rows(x, block: RowBlock):
 def _max_over_rows(x, block: RowBlock):
     """The maximum [G] of each column of ``x`` [R, G]. On CPUs ``maximum`` of two halves is many times faster than
     ``max`` over an axis."""
-    while block.in_blocks and x.shape[0] > 256:
+    while block.for_cpu and x.shape[0] > 256:
         half = (x.shape[0] + 1) // 2
         x = paddle.maximum(x[:half], x[-half:])
     return paddle.max(x, axis=0)

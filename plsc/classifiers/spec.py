@@ -8,10 +8,12 @@ from typing import Any
 
 from plsc.classifiers import sampling
 from plsc.classifiers.centres import Centres
+from plsc.config.schema.classifier import AUTO, PLSC
 from plsc.losses import Loss
 from plsc.losses.arcface import ArcFace
 from plsc.parallel.environment import Environment
 from plsc.parallel.shards import class_range
+from plsc.rows.blocks import MAX_ELEMENTS
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class ClassifierSpec:
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
     lazy: bool = False  # rows that are not sampled do not move
     compiled: bool = True  # use plsc.rows.row_kernels for sampled rows where available
+    kernels: str = AUTO  # of GPUs, see the key classifier.kernels
+    features: int | None = None  # that the head of a rank sees in a step, where that is known at build time
     dry_run: bool = False  # the program is only built, to estimate memory
 
     @property
@@ -51,23 +55,47 @@ class ClassifierSpec:
         return Centres(self.sub_centres)
 
     def uses_kernel(self, env: Environment) -> bool:
-        """Whether the loss is computed by margin_cross_entropy: on GPUs, for a loss that is fully described by three
-        margins."""
+        """Whether sample and loss are computed by Paddle's kernels: on GPUs, for a loss that is fully described by
+        three margins, and no more logits than margin_cross_entropy counts. The same on every rank."""
+        return env.on_gpu and self.kernels != PLSC and not self._more_than_margins() and not self.overflows(env)
+
+    def overflows(self, env: Environment) -> bool:
+        """Whether a rank may have more logits than an array of Paddle's kernels for GPUs can, by the sizes of the
+        largest shard. A step has as many rows as its sample, or as there are classes in the batch."""
+        if self.features is None:
+            return False
+        return self.features * self._most_rows(env) * self.sub_centres > MAX_ELEMENTS
+
+    def without_kernel(self, env: Environment) -> str | None:
+        """A line for the log where a GPU, unlike classifier.kernels, does not use Paddle's kernels, else None."""
+        if not env.on_gpu or self.kernels == PLSC or self.uses_kernel(env):
+            return None
+        if self._more_than_margins():
+            names = "filter_above", "label_smoothing", "weighted", "hard_negative_share"
+            also = "".join(f" with {name}" for name in names if getattr(self, name))
+            return (
+                f"classifier.loss_type: {type(self.loss).__name__}{also} is more than three margins, so this GPU "
+                "computes it by plain operations and not by Paddle's kernel margin_cross_entropy"
+            )
+        return (
+            f"classifier.kernels: {self.kernels}: {self.features:,} features and {self._most_rows(env):,} classes per "
+            f"rank are more logits than Paddle's kernel margin_cross_entropy counts, {MAX_ELEMENTS:,}; PLSC's own "
+            "sample and loss take over (classifier.kernels: plsc)"
+        )
+
+    def global_batch(self, env: Environment) -> int:
+        """The features of all ranks in a step; 0 where that is not known."""
+        return (self.features or 0) * (1 if self.model_parallel else env.world_size)
+
+    def _more_than_margins(self) -> bool:
         more = any(self.loss.overrides(method) for method in ("states", "others", "penalty"))
         more = more or self.filter_above is not None or self.label_smoothing > 0.0 or self.weighted
         more = more or self.hard_negative_share > 0.0
-        return env.on_gpu and self.loss.kernel_margins is not None and not more
+        return more or self.loss.kernel_margins is None
 
-    def without_kernel(self, env: Environment) -> str | None:
-        """A line for the log where a GPU computes the loss by plain operations, else None."""
-        if not env.on_gpu or self.uses_kernel(env):
-            return None
-        names = "filter_above", "label_smoothing", "weighted", "hard_negative_share"
-        also = "".join(f" with {name}" for name in names if getattr(self, name))
-        return (
-            f"classifier.loss_type: {type(self.loss).__name__}{also} is more than three margins, so this GPU computes "
-            "it by plain operations and not by Paddle's kernel margin_cross_entropy: slower, with more memory"
-        )
+    def _most_rows(self, env: Environment) -> int:
+        first, end = class_range(self.num_classes, 0, env.world_size if self.model_parallel else 1)
+        return max(sampling.num_sample(end - first, self.sample_ratio), min(self.global_batch(env), end - first))
 
 
 @dataclass(frozen=True)
@@ -99,7 +127,7 @@ class StepContext:
 
     ``step`` [1] int64 counts the steps; it seeds the sample and a loss's random numbers (None where there are none).
     ``loss_scale`` [1], if given, multiplies ``dfeature`` (the caller divides), so that the backbone's float16 gradients
-    do not underflow. ``block_rows``: process this many rows at a time; None: all at once, as the GPU kernel needs it.
+    do not underflow. ``block_rows``: process this many rows at a time; None: all at once, as Paddle's kernel does it.
     ``move``, if given, updates the rows in the backward pass, see PlainHead. ``weight`` [B], if given: the factor of
     each feature's cross entropy. ``hard``: plsc.classifiers.hard_negatives.HardNegatives, if there are any.
     """

@@ -58,7 +58,8 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
     if spec.with_bias:
         ones = paddle.ones_like(head_feature[:, :1])
         head_feature = paddle.concat([head_feature, ones], axis=1)
-    blocks = RowBlocks(index, shard.num_sample, None if context.uses_kernel else context.block_classes)
+    block_rows = None if context.uses_kernel else context.block_classes
+    blocks = RowBlocks(index, shard.num_sample, block_rows, on_gpu=env.on_gpu)
     if context.uses_kernel:
         all_rows = rows.fetch(blocks.only_piece)
         valid = paddle.logical_and(head_labels >= 0, head_labels < spec.num_classes)
@@ -68,7 +69,7 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
     if weight is not None and spec.model_parallel:
         weight = collectives.all_gather(weight, env.world_size)
     loss = LossTerms(spec, env, context.step, weight)
-    head = PlainHead(head_feature, blocks, rows, position, loss, context.move)
+    head = PlainHead(head_feature, blocks, rows, position, loss, context.move, spec.half)
     output = head.run(divisor, shard.world_size, spec.calc_acc, searcher(context.hard))
     if context.hard is not None:
         context.hard.remember(all_labels, output.nearest, index, env)

@@ -10,6 +10,7 @@ from plsc.config.format_value import format_value
 from plsc.config.keys import OPTIONS
 from plsc.config.losses import make_loss
 from plsc.config.schema import Settings
+from plsc.config.schema.classifier import PADDLE
 from plsc.config.stages import ALL, frozen_with_factor
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
@@ -109,6 +110,11 @@ def _check_device(settings: Settings, device: str | None) -> None:
         raise ConfigError(
             "mixed_precision.enabled=True: needs device gpu, and this run computes on the cpu, where "
             f"{settings.mixed_precision.dtype} is slower or does not exist (docs/gpu.md); set it to false"
+        )
+    if settings.classifier.kernels == PADDLE and used == "cpu":
+        raise ConfigError(
+            "classifier.kernels='paddle': Paddle's kernels exist for GPUs only, and this run computes on the cpu; set "
+            "auto or plsc"
         )
 
 

@@ -4,6 +4,9 @@ A block has one array of cosines for the softmax. Its rows are read, multiplied 
 fits the processor's cache. A small sample is one block of a few pieces, unrolled in the program: values computed from a
 piece are still available when it is processed again. Larger samples are blocks of one piece each in a loop (a ``while``
 operation), so that the size of the program does not grow with the number of rows.
+
+On GPUs the blocks are few and large, and unrolled in the program: a loop would wait for the GPU in each iteration.
+Nothing of a block but what is put into a buffer stays in memory until the block is processed again.
 """
 
 from __future__ import annotations
@@ -21,6 +24,18 @@ from plsc.backend import ops
 BLOCK_ROWS = 2048
 # a sample of up to 8 times as many rows is one block of such pieces, without a loop; it holds up to 33 MB of rows
 FEW_BLOCKS = 8
+# on GPUs, blocks unrolled in the program: each adds some 150 operations, and Paddle 2.6's executor needs 90 bytes of
+# the host for each pair of operations
+GPU_BLOCKS = 8
+SMALL_BLOCK = 2**22  # logits on GPUs that are not worth a second block: 17 MB
+MAX_ELEMENTS = 2**31 - 1  # of an array: kernels for GPUs count in 32 bits
+
+
+def gpu_block_rows(num_rows: int, features: int) -> int:
+    """The rows R of a block on GPUs, for ``num_rows`` rows of the step and ``features`` G of the head: [R, G] is an
+    eighth of all logits, or all of them where they are few, and less than that where it would have too many elements."""
+    rows = max(-(-num_rows // GPU_BLOCKS), SMALL_BLOCK // features)
+    return max(1, min(rows, MAX_ELEMENTS // features))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,22 +61,18 @@ class RowBlock:
     None where the block holds all rows.
 
     ``index`` [R] int64: which rows of the shard they are; None: all. ``pieces``: parts of at most ``piece_rows`` rows
-    each; None: one part.
+    each; None: one part. ``for_cpu``: whether to use those operations that are fast on CPUs; they may round more on a
+    GPU, whose matrix products use TF32.
     """
 
-    def __init__(self, first, end, index, piece_rows: int | None = None):
-        self.first, self.end, self.index = first, end, index
+    def __init__(self, first, end, index, piece_rows: int | None = None, for_cpu: bool = True):
+        self.first, self.end, self.index, self.for_cpu = first, end, index, for_cpu
         self._sizes = [None] if piece_rows is None else _even_sizes(end - first, piece_rows)
         self.pieces = [RowPiece(self, 0, first, end)]
         if len(self._sizes) > 1:
             ends = list(itertools.accumulate(self._sizes, initial=first))
             bounds = zip(range(len(self._sizes)), ends, ends[1:])
             self.pieces = [RowPiece(self, number, *piece) for number, *piece in bounds]
-
-    @property
-    def in_blocks(self) -> bool:
-        """True where rows are processed in blocks, which is so on CPUs only."""
-        return self.first is not None
 
     def concat(self, values: list):
         """One array [R, ...] from the arrays of the pieces."""
@@ -79,20 +90,27 @@ class RowBlock:
 class RowBlocks:
     """All rows of a step. ``index`` [S]: which rows of the shard they are; None: all ``count`` rows.
 
-    ``block_rows`` None: one block with one piece, as on GPUs.
+    ``block_rows`` None: one block with one piece. ``on_gpu``: blocks of one piece each, unrolled in the program; one
+    block where their number is not known when the program is built, as there are then no more rows than features.
     """
 
-    def __init__(self, index, count: int, block_rows: int | None):
+    def __init__(self, index, count: int, block_rows: int | None, on_gpu: bool = False):
         self.index = index
         self.block_rows = block_rows
+        self._on_gpu = on_gpu
         total = count if index is None else length(index)
         self._only = None  # the block, where there is one only
-        if block_rows is None:
-            self._only = RowBlock(None, None, index)
-        elif index is not None and isinstance(total, int) and total <= FEW_BLOCKS * block_rows:
+        self._bounds: list[tuple[int, int]] | None = None  # of unrolled blocks
+        known = isinstance(total, int)
+        if block_rows is None or (on_gpu and not known):
+            self._only = RowBlock(None, None, index, for_cpu=False)
+        elif on_gpu:
+            ends = list(itertools.accumulate(_even_sizes(total, block_rows), initial=0))
+            self._bounds = list(zip(ends, ends[1:]))
+        elif index is not None and known and total <= FEW_BLOCKS * block_rows:
             self._only = RowBlock(0, total, index, block_rows)
         else:  # a loop
-            self._total = paddle.full([1], total, "int64") if isinstance(total, int) else total
+            self._total = paddle.full([1], total, "int64") if known else total
             self._start = paddle.zeros([1], "int64")
 
     @property
@@ -104,30 +122,41 @@ class RowBlocks:
     def piece_at(self, position) -> RowPiece:
         """The rows at ``position`` [G] int64 of the rows of the step; duplicates are allowed, -1 means any row."""
         position = paddle.clip(position, min=0)
-        (piece,) = RowBlock(0, None, position if self.index is None else paddle.gather(self.index, position)).pieces
+        index = position if self.index is None else paddle.gather(self.index, position)
+        (piece,) = RowBlock(0, None, index, for_cpu=not self._on_gpu).pieces
         return piece
 
     @property
     def is_single(self) -> bool:
-        """True where there is no loop: values of one ``for_each`` are still available in the next one."""
+        """True where all rows are one block: its values of one ``for_each`` are still available in the next one."""
         return self._only is not None
 
     def for_each(self, body: Callable, carried: Sequence = ()) -> list:
         """Append ``carried = body(block, *carried)`` for each block. Returns the last ``carried``.
 
-        In-place changes by a body are visible in later calls over the same blocks.
+        In-place changes by a body are visible in later calls over the same blocks. Where ``is_single`` is False, each
+        call makes new blocks: what a body caches for its block is not kept for the next call.
         """
         if self.is_single:
             return list(body(self._only, *carried))
+        if self._bounds is not None:
+            for first, end in self._bounds:
+                carried = body(RowBlock(first, end, self._rows(first, end), for_cpu=False), *carried)
+            return list(carried)
 
         def loop_body(first, *carried):
             end = paddle.minimum(first + self.block_rows, self._total)
-            index = paddle.arange(first, end) if self.index is None else _slice(self.index, first, end)
-            return [end, *body(RowBlock(first, end, index), *carried)]
+            return [end, *body(RowBlock(first, end, self._rows(first, end)), *carried)]
 
         last, *carried = ops.while_loop(lambda first, *_: first < self._total, loop_body, [self._start, *carried])
         self._start = last - self._total  # 0, but computed from the loop's end: the next loop starts after this one
         return carried
+
+    def _rows(self, first, end):
+        """Which rows of the shard are in this block."""
+        if self.index is None:
+            return paddle.arange(first, end, dtype="int64")
+        return _slice(self.index, first, end)
 
     def for_each_piece(self, body: Callable, carried: Sequence = ()) -> list:
         """``for_each`` with ``carried = body(piece, *carried)`` for each piece of a block."""
@@ -140,8 +169,8 @@ class RowBlocks:
         return self.for_each(all_pieces, carried)
 
     def buffer(self, width):
-        """Storage for one float32 value [width] of each row."""
-        return _ValueStore() if self.is_single else _ArrayStore(self._total, width)
+        """Storage for one value [width] of each row; in a loop of float32."""
+        return _ValueStore() if self.is_single or self._bounds else _ArrayStore(self._total, width)
 
 
 def _local_positions(rows: RowBlock | RowPiece, position):
@@ -173,16 +202,16 @@ class _ArrayStore:
 
 
 class _ValueStore:
-    """The values of the program themselves, by block or piece."""
+    """The values of the program themselves, by the rows of a block or piece."""
 
     def __init__(self):
-        self._values: dict[RowBlock | RowPiece, Any] = {}
+        self._values: dict[tuple, Any] = {}
 
     def put(self, rows: RowBlock | RowPiece, values) -> None:
-        self._values[rows] = values
+        self._values[rows.first, rows.end] = values
 
     def get(self, rows: RowBlock | RowPiece):
-        return self._values[rows]
+        return self._values[rows.first, rows.end]
 
 
 def length(value):
@@ -196,5 +225,5 @@ def _zeros(shape: list, dtype: str):
 
 
 def _slice(value, first, end):
-    """value[first:end] of [n, ...]; [1] int64 values."""
+    """value[first:end] of [n, ...]; numbers or [1] int64 values."""
     return paddle.slice(value, [0], [first], [end])

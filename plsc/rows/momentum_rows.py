@@ -37,7 +37,7 @@ class DenseMomentumRows(DenseRows):
                 velocity = velocities.read(index) * self.optimizer.momentum
                 factor = paddle.full_like(rows[:, :1], decay)
                 factor = factor if along is None else factor - piece.select(along)
-                velocity = product.add_to(velocity + scale_rows(rows, factor, by_channel=True))
+                velocity = product.add_to(velocity + scale_rows(rows, factor, by_channel=block.for_cpu))
                 self._write(piece, ops.descend_(rows, velocity, learning_rate), velocity)
 
             return move_piece
@@ -63,14 +63,14 @@ class SampledMomentumRows(SampledRows):
 
     def fetch(self, piece: RowPiece):
         """See RowValues."""
-        if not piece.block.in_blocks:  # compute both now, so that the stored rows need not be held until the update
+        if piece.block.first is None:  # compute both now, so that the stored rows need not be held until the update
             self._velocity_of(piece)
         return self._now(piece)[0]
 
     def squares(self, piece: RowPiece):
         """See RowValues."""
         rows, squares = self._now(piece)
-        return squared_length(rows) if squares is None else squares
+        return squared_length(rows, piece.block.for_cpu) if squares is None else squares
 
     def _now(self, piece: RowPiece) -> tuple:
         return self._cached(piece, "weight", lambda: self._stale(piece.block).weight_now(piece))
@@ -166,7 +166,7 @@ class StaleRows:
 
     def _read(self, piece: RowPiece) -> list:
         index = piece.select(self._index)
-        index = as_channels(index) if self._block.in_blocks else index
+        index = as_channels(index) if self._block.for_cpu else index
         return [table.read(index) for table in self._state.tables]
 
     def descent(self, combined, learning_rate) -> Callable:

@@ -94,7 +94,7 @@ class ShardRows:
 
     def squares(self, piece: RowPiece):
         """See RowValues."""
-        return squared_length(self.fetch(piece))
+        return squared_length(self.fetch(piece), piece.block.for_cpu)
 
     def _index(self, piece: RowPiece):
         block = piece.block
@@ -159,7 +159,7 @@ class OptimizedRows(ShardRows):
                 weight = self.fetch(piece)
                 gradient = product.compute()
                 if along is not None:
-                    gradient = gradient - scale_rows(weight, piece.select(along), by_channel=True)
+                    gradient = gradient - scale_rows(weight, piece.select(along), by_channel=block.for_cpu)
                 self._move(piece, gradient, update)
 
             return move_piece

@@ -90,6 +90,17 @@ def test_mixed_precision_needs_a_gpu():
     assert refusal(config).startswith("mixed_precision.enabled=True: needs device gpu")
 
 
+def test_paddles_kernels_are_for_gpus():
+    config = Config.from_dict({"classifier": {"kernels": "paddle"}})
+    assert refusal(config, 1, "cpu").startswith("classifier.kernels='paddle': Paddle's kernels exist for GPUs only")
+    config.check(1, "gpu")
+    config.set("device", "cpu")
+    assert refusal(config).endswith("set auto or plsc")
+    for kernels in ("auto", "plsc"):
+        config.set("classifier.kernels", kernels)
+        config.check(1, "cpu")
+
+
 def test_device_that_is_not_there():
     assert refusal(Config.from_dict({"device": "gpu"}), 1, "cpu").startswith("device='gpu': this run computes on cpu")
 

@@ -8,7 +8,7 @@ import pytest
 from plsc.backend import autodiff, collectives, ops
 from plsc.classifiers import sampling, step
 from plsc.engine.program import build, gradients
-from plsc.rows import momentum_rows
+from plsc.rows import blocks, momentum_rows
 from tests.dist import gpu_cases
 from tests.gpu.breaking import around, bucket_left_out, rows_changed, rows_not_summed
 
@@ -67,6 +67,12 @@ BREAKS = {
         "sampled", around(sampling, "labels_over_ranks",
                           lambda f: lambda p, i, *a: paddle.maximum(f(p, i, *a) - 1, paddle.zeros_like(p)))),
     "accuracy by the rows of one rank": ("model parallel", around(collectives, "all_reduce", largest_of_this_rank)),
+    "a row in no block": (
+        "model parallel, plsc", around(blocks, "_even_sizes", lambda f: lambda total, largest: f(total - 1, largest))),
+    "a block's cosines for all": ("model parallel, plsc", lambda patch: patch.setattr(
+        blocks._ValueStore, "get", lambda store, rows: next(iter(store._values.values())))),
+    "another row as the target class": (
+        "sampled, plsc", around(sampling, "sample_rows", lambda f: lambda *a: (f(*a)[0], f(*a)[0].shape[0] - 1 - f(*a)[1]))),
     "rows' gradient scaled twice": (
         "loss scaling", around(build, "classify", rows_changed(lambda gradient: gradient / 1024.0))),
 }  # fmt: skip

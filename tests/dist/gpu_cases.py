@@ -64,7 +64,7 @@ def both_devices(env, cases):
     found = []
     for case in cases:
         programs = [build_train(Config.from_dict(case["config"]), UserObjects(), replace(env, device=device), seed=7,
-                                options=BuildOptions(bucket_bytes=20_000)) for device in ("gpu", "cpu")]  # fmt: skip
+                                options=BuildOptions(case["block_rows"], 20_000)) for device in ("gpu", "cpu")]  # fmt: skip
         found.append([_steps(env, program, case) for program in programs])
     return found
 

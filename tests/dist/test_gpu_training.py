@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from plsc.backend import static
+from plsc.engine.program.build import BY_DEVICE
 from tests.dist import gpu_breaks, ranks, test_classifier
 from tests.dist.test_training_step import MICRO_BATCHES, check_training, make_case
 from tests.kernels.library import library
@@ -61,6 +62,21 @@ def adam_case(name):
 
 
 CASES += [adam_case(name) for name in OF_ADAM]
+
+
+def by_plsc(case, block_rows=5):
+    """The case with classifier.kernels: plsc, in several blocks of rows."""
+    config = {**case["config"], "classifier": {**case["config"]["classifier"], "kernels": "plsc"}}
+    return {**case, "name": case["name"] + ", plsc", "config": config, "block_rows": block_rows}
+
+
+BY_PLSC = ("model parallel", "clipped", "softmax", "sampled", "more positives than places", "data parallel sampled",
+           "own optimizer", "float16 sampled", "loss scaling sampled")  # fmt: skip
+CASES += [by_plsc(case) for case in CASES if case["name"] in BY_PLSC]
+CASES += [
+    by_plsc(make_case("even sampled", num_classes=240, classifier={"sample_ratio": 0.2, "loss_type": "cosface"})),
+    by_plsc(make_case("even", num_classes=24, config={"calc_acc": True}), 1),  # a block of a feature's own class only
+]  # fmt: skip
 ALONE = ("arcface even", "arcface uneven", "combined", "zero features", "lonely ranks", "unknown batch", "sampled",
          "sampled cosface", "sampled few", "sampled lonely", "more positives than num_sample",
          "sampled unknown batch")  # fmt: skip
@@ -99,7 +115,7 @@ def minimized_case(sample_ratio):
 MINIMIZED = [minimized_case(1.0), minimized_case(0.3)]
 
 
-def resnet_case(name, **options):
+def resnet_case(name, block_rows=BY_DEVICE, **options):
     rng = np.random.default_rng(4)
     model = {"name": "ResNet10", "base_width": 4, "image_shape": [3, 16, 16], "embedding_size": 24, "dropout": 0.0}
     config = {"model": model, "train_batch_size": 4, "calc_acc": True, **options.pop("config", {}),
@@ -107,18 +123,25 @@ def resnet_case(name, **options):
     return lambda world_size: {
         "name": name,
         "config": config,
+        "block_rows": block_rows,
         "images": rng.standard_normal((2, 4 * world_size, 3, 16, 16)).astype("float32"),
         "labels": rng.integers(0, 101, (2, 4 * world_size)),
     }
 
 
-RESNETS = [resnet_case("full", config={"grad_clip_norm": 5.0})]
+RESNETS = [
+    resnet_case("full", config={"grad_clip_norm": 5.0}),
+    resnet_case("sampled by plsc", kernels="plsc", sample_ratio=0.5, scale=16.0),  # of 101 classes: the last rank has fewer
+    resnet_case("a rule for other classes, in blocks", 7, loss_type="curricularface", filter_above=0.3),
+]
 # Two ranks run all cases, others those that may depend on how many they are.
 ON_OTHERS = {
     1: ("accumulated sampled", "model parallel", "sampled", "data parallel sampled", "more positives than places"),
-    3: ("model parallel", "softmax sampled", "sampled clipped own rate", "more positives than places", "data parallel",
-        "accumulated sampled", "loss scaling sampled"),
-    4: ("accumulated", "even cosface", "sampled many steps", "data parallel sampled"),
+    3: ("model parallel, plsc", "sampled, plsc", "even, plsc", "data parallel sampled, plsc",
+        "loss scaling sampled, plsc", "model parallel", "softmax sampled", "sampled clipped own rate",
+        "more positives than places", "data parallel", "accumulated sampled", "loss scaling sampled"),
+    4: ("even sampled, plsc", "model parallel, plsc", "clipped, plsc", "more positives than places, plsc",
+        "accumulated", "even cosface", "sampled many steps", "data parallel sampled"),
 }  # fmt: skip
 
 
@@ -132,7 +155,7 @@ def outcome(request, tmp_path_factory):
         "classifier": CLASSIFIERS if world_size == 2 else CLASSIFIERS[1::3],
         "wrong_labels": [*WRONG_LABELS, *test_classifier.WRONG_LABELS] if world_size < 3 else [],
         "minimized": MINIMIZED if world_size in (2, 4) else [],
-        "both_devices": [case(world_size) for case in RESNETS] if world_size == 2 else [],
+        "both_devices": [case(world_size) for case in RESNETS] if world_size > 1 else [],
     }
     return orders, ranks.run("tests.dist.gpu_cases:run_all", world_size, cwd, (library(), orders))
 

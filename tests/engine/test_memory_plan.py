@@ -6,6 +6,7 @@ That it tells what a process then takes is held in test_memory_plan_measured.py.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,16 @@ from pathlib import Path
 import pytest
 
 from plsc import Entry
+from plsc.backend.program_view import operations
+from plsc.classifiers import ClassifierSpec, Shard
 from plsc.cli.main import main
+from plsc.config.user_objects import UserObjects
 from plsc.engine.memory.estimate import STEP, MemoryEstimator
 from plsc.engine.memory.plan import most_classes
+from plsc.engine.program.build import BuildOptions, build_train
 from plsc.errors import ConfigError
 from plsc.models import BaseModel
+from plsc.parallel.environment import Environment
 from plsc.registry import OPTIMIZERS
 from plsc.rows import RowOptimizer, Slot, register_optimizer
 from tests.registries import forget_afterwards
@@ -166,9 +172,61 @@ def test_a_gpu_keeps_three_numbers_for_each_logit(ratio, rows):
     assert found.sizes["convolutions, at most"] == 0 and found.sizes["CUDA, cuDNN and NCCL (assumed)"] > 0
 
 
-def test_more_logits_than_the_kernel_counts_are_refused():
-    with pytest.raises(ConfigError, match="128 features and 20,000,000 classes per rank are more logits"):
-        need_of_gpu(1, **{"classifier.num_classes": 20_000_000, "train_batch_size": 128})
+@pytest.mark.parametrize("ratio", [1.0, 0.1])
+def test_a_gpu_keeps_each_logit_once_by_plscs_kernels(ratio):
+    """[S, G] in float32, and of an eighth of it what a block needs: rows, velocity and their sums [R, E], up to six
+    [R, G]; no array of the whole shard, and nothing for class_center_sample."""
+    features, local = 2 * 64, 800_000
+    found = need_of_gpu(**{"classifier.num_classes": 2 * local, "classifier.sample_ratio": ratio,
+                           "train_batch_size": 64, "classifier.kernels": "plsc"})  # fmt: skip
+    sample = int(ratio * local)
+    logits, block = 4 * sample * features, max(-(-sample // 8), 2**22 // features)
+    assert logits <= found.sizes[STEP] <= logits + 4 * block * (6 * features + 5 * EMBEDDING) + 24 * sample + 64_000
+    assert found.sizes["drawing the sample"] == 0
+
+
+MANY = {"classifier.num_classes": 20_000_000, "train_batch_size": 128}  # 2.6e9 logits
+
+
+def gpu_program(**options):
+    import paddle
+
+    paddle.enable_static()
+    made = entry(device="gpu", **options.pop("set", {}))
+    env = Environment(0, options.pop("ranks", 1), device="gpu")
+    return env, build_train(made._config, UserObjects(model=Linear(), **options), env, 0, BuildOptions(dry_run=True))
+
+
+def test_more_logits_than_the_kernel_counts_are_left_to_plsc():
+    """By the sizes, so without allocating any; the last program has one logit fewer than the limit."""
+    env, program = gpu_program(set=MANY)
+    kinds = {op.kind for op in operations(program.main)}
+    assert not kinds & {"margin_cross_entropy", "softmax_with_cross_entropy", "cross_entropy_with_softmax"}
+    assert "128 features and 20,000,000 classes per rank are more logits than" in program.spec.without_kernel(env)
+    assert all(math.prod(tensor.shape) < 2**31 for op in operations(program.main) for tensor in op.writes)
+    env, program = gpu_program(set={"classifier.num_classes": 2**24 - 1, "train_batch_size": 128})
+    assert program.spec.uses_kernel(env) and program.spec.without_kernel(env) is None
+
+
+def test_both_ranks_leave_it_to_plsc_where_one_has_to():
+    """Uneven shards: 2^24 classes times 128 features on rank 0 only."""
+    spec = ClassifierSpec(2**25 - 1, features=128)
+    envs = [Environment(rank, 2, device="gpu") for rank in range(2)]
+    assert [Shard.of(spec, env).num_local for env in envs] == [2**24, 2**24 - 1]
+    assert [spec.uses_kernel(env) for env in envs] == [False, False]
+    # every rank has all classes: a sample grows to the classes of the whole batch, of both ranks
+    alike = ClassifierSpec(2**26, sample_ratio=1e-6, model_parallel=False, features=2**15)
+    assert alike.uses_kernel(Environment(device="gpu")) and not alike.uses_kernel(envs[0])
+
+
+def test_what_neither_can_compute_is_refused():
+    import paddle
+
+    with pytest.raises(ConfigError, match="20,000,000 classes per rank are, with an optimizer of your own, one array"):
+        gpu_program(set=MANY, optimizer=paddle.optimizer.SGD(0.1))
+    few = {"classifier.num_classes": 10**6, "classifier.sample_ratio": 0.01, "train_batch_size": 50_000}
+    with pytest.raises(ConfigError, match="50,000 features and 10,000 classes .* with a batch of more labels than that"):
+        gpu_program(set=few)
 
 
 def test_a_gpu_is_planned_for_without_one():

@@ -7,6 +7,7 @@ import dataclasses
 from plsc.config.option import option
 
 # PLSC 0.1 put the kind of parallelism into the name of the loss.
+AUTO, PADDLE, PLSC = "auto", "paddle", "plsc"  # kernels
 DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
 
 
@@ -78,6 +79,13 @@ class Classifier:
     model_parallel: bool = option(
         True, "true: each rank holds a part of the classes; false: each rank holds all.",
         setter="set_model_parallel", attributes=("model_parallel",),
+    )  # fmt: skip
+    kernels: str = option(
+        AUTO, "What draws the sample and computes the loss on a GPU: paddle, by its kernels class_center_sample and "
+        "margin_cross_entropy; plsc, by PLSC's own, which draw the samples of a CPU, work on blocks of classes, need "
+        "less memory and have no limit of 2^31 logits. auto is paddle on GPUs where these can do it, and plsc "
+        "otherwise and on CPUs. None of it was measured on a GPU: `plsc doctor` times both.",
+        choices=(AUTO, PADDLE, PLSC),
     )  # fmt: skip
     storage: str = option(
         "float32", "The type of class weights and their momentum in memory; a step computes in float32, and "

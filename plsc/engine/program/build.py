@@ -36,7 +36,7 @@ from plsc.optim.gradients import BUCKET_BYTES
 from plsc.optim.loss_scaling import LossScaling, update_scale
 from plsc.parallel.environment import Environment
 from plsc.rows import row_kernels
-from plsc.rows.blocks import BLOCK_ROWS
+from plsc.rows.blocks import BLOCK_ROWS, MAX_ELEMENTS, gpu_block_rows
 from plsc.rows.optimizer import RowOptimizer
 from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
@@ -75,20 +75,25 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         storage=section.storage,
         lazy=config.class_optimizer.sparse == "lazy",
         compiled=section.compiled,
+        kernels=section.kernels,
     )
+
+
+BY_DEVICE = 0
 
 
 @dataclass(frozen=True)
 class BuildOptions:
     """How the training program is built.
 
-    block_rows: how many rows the classifier processes at a time; on GPUs, and where a user's optimizer needs one dense
-    gradient, it processes all at once. bucket_bytes: the smallest all-reduce of the backbone's gradients. dry_run: the
-    program is not run; any Paddle can then build that of a GPU (plsc.engine.memory.estimate). pixels: images are fed as
-    uint8 and normalized in the program (plsc.engine.program.inputs.feeds_pixels).
+    block_rows: how many rows the classifier processes at a time; BY_DEVICE: BLOCK_ROWS on CPUs, on GPUs by the sizes
+    (gpu_block_rows). None: all at once, as it always is for Paddle's kernels, and where a user's optimizer needs one
+    dense gradient. bucket_bytes: the smallest all-reduce of the backbone's gradients. dry_run: the program is not run;
+    any Paddle can then build that of a GPU (plsc.engine.memory.estimate). pixels: images are fed as uint8 and
+    normalized in the program (plsc.engine.program.inputs.feeds_pixels).
     """
 
-    block_rows: int | None = BLOCK_ROWS
+    block_rows: int | None = BY_DEVICE
     bucket_bytes: int = BUCKET_BYTES
     dry_run: bool = False
     pixels: bool = False
@@ -101,7 +106,6 @@ def build_train(
     config: Config, user_objects: UserObjects, env: Environment, seed: int, options: BuildOptions = DEFAULT_OPTIONS
 ) -> TrainProgram:
     """The training program of ``env.rank``. Raises ConfigError for what cannot be built."""
-    block_rows = None if env.on_gpu or user_objects.optimizer is not None else options.block_rows
     main, startup = paddle.static.Program(), paddle.static.Program()
     with static.building(main, startup):
         batch = config.step_batch_size
@@ -112,9 +116,11 @@ def build_train(
         made = _build_backbone(config, user_objects, given, main, stages)
         feature = together(made)
         backbone = static.persistables(main)
-        spec = replace(make_spec(config, feature.shape[1], seed), dry_run=options.dry_run)
+        spec = make_spec(config, feature.shape[1], seed)
+        features = batch * (env.world_size if spec.model_parallel else 1)
+        spec = replace(spec, features=features, dry_run=options.dry_run)
         shard = Shard.of(spec, env)
-        _check_kernel_size(config, spec, shard, env)
+        block_rows = _block_rows(config, spec, shard, env, user_objects, options)
         optimizers = None if user_objects.optimizer is not None else Optimizers.of(config)
         own = None if optimizers is None else optimizers.rows
         rate = RowRate(config.weight_decay, config.lr_factors.get(HEAD, 1.0))
@@ -161,15 +167,29 @@ def build_train(
     )  # fmt: skip
 
 
-def _check_kernel_size(config: Config, spec: ClassifierSpec, shard: Shard, env: Environment) -> None:
-    """Raise ConfigError for more logits than the GPU kernel supports: it counts them in 32 bits."""
-    batch = config.step_batch_size * (env.world_size if spec.model_parallel else 1)
-    if spec.uses_kernel(env) and batch * max(shard.num_sample, batch) >= 2**31:
+def _block_rows(
+    config: Config,
+    spec: ClassifierSpec,
+    shard: Shard,
+    env: Environment,
+    user_objects: UserObjects,
+    options: BuildOptions,
+) -> int | None:
+    """See BuildOptions. Raises ConfigError, on every rank, where all rows are one block and this would have more logits
+    than an array on a GPU can."""
+    unknown = shard.samples and spec.global_batch(env) > shard.num_sample  # number of rows, see RowBlocks
+    if spec.overflows(env) and env.on_gpu and (user_objects.optimizer is not None or unknown):
+        whole = "an optimizer of your own" if user_objects.optimizer is not None else "a batch of more labels than that"
         raise ConfigError(
-            f"{config.step_batch_keys}: {batch:,} features and {shard.num_sample:,} classes per rank "
-            f"are more logits than the GPU kernel supports, {2**31:,}; use a smaller batch, more ranks or a smaller "
+            f"{config.step_batch_keys}: {spec.features:,} features and {shard.num_sample:,} classes per rank are, with {whole}, one array of more than "
+            f"{MAX_ELEMENTS:,} logits, which a GPU cannot count; use a smaller batch, more ranks or another "
             "classifier.sample_ratio"
         )
+    if spec.uses_kernel(env) or user_objects.optimizer is not None:
+        return None
+    if options.block_rows != BY_DEVICE:
+        return options.block_rows
+    return gpu_block_rows(shard.num_sample * spec.sub_centres, spec.features) if env.on_gpu else BLOCK_ROWS
 
 
 @dataclass(frozen=True)

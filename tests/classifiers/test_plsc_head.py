@@ -1,0 +1,102 @@
+"""The head of classifier.kernels: plsc on a GPU, run on a CPU: blocks unrolled in the program, and float16 factors."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify, plain_head
+from plsc.losses.combined import Combined
+from plsc.parallel.environment import Environment
+from plsc.rows.blocks import RowBlocks, gpu_block_rows
+from plsc.rows.operations import squared_length
+
+paddle.enable_static()
+BATCH, CLASSES, EMBEDDING, SCALE, LOSS_SCALE = 6, 11, 5, 16.0, 4096.0
+MARGIN1, MARGIN2, MARGIN3 = 0.9, 0.3, 0.1
+
+
+class AsFed:
+    """Rows that are an input of the program."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def fetch(self, piece):
+        return paddle.gather(self._values, piece.block.index)
+
+    def squares(self, piece):
+        return squared_length(self.fetch(piece), piece.block.for_cpu)
+
+
+def expected(feature, rows, label, half):
+    """The formulas of docs/design.md in float64; the cosines of other classes, and these only, from rounded vectors."""
+    norms = [np.linalg.norm(values, axis=1, keepdims=True) for values in (feature, rows)]
+    f, u = feature / norms[0], rows / norms[1]
+    cosine = f.astype("float16").astype("float64") @ u.astype("float16").astype("float64").T if half else f @ u.T
+    own = np.eye(CLASSES)[label]
+    target = (f * u[label]).sum(1)
+    theta = np.arccos(target)
+    with_margin = np.cos(MARGIN1 * theta + MARGIN2) - MARGIN3
+    slope = MARGIN1 * np.sin(MARGIN1 * theta + MARGIN2) / np.sin(theta)
+    z = SCALE * np.where(own > 0, with_margin[:, None], cosine)
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    others = SCALE / BATCH * p * (1 - own)
+    of_target = (SCALE / BATCH * ((p * own).sum(1) - 1) * slope)[:, None]
+    dfeature = others @ u
+    dfeature = (dfeature - f * (dfeature * f).sum(1, keepdims=True)) / norms[0]
+    dfeature += of_target * (u[label] - target[:, None] * f) / norms[0]
+    drows = (others.T @ f - (others * cosine).sum(0)[:, None] * u) / norms[1]
+    np.add.at(drows, label, of_target * (f - target[:, None] * u[label]) / norms[1][label])
+    return -np.log((p * own).sum(1)).mean(), dfeature, drows
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("block_rows", [4, 1, 11])
+def test_loss_and_gradients_are_those_of_the_formula(monkeypatch, half, block_rows):
+    cast = paddle.cast  # a CPU has no product of float16: the factors are rounded to it, and multiplied as float32
+    to_half = lambda x, dtype: cast(cast(x, dtype), "float32") if dtype == "float16" else cast(x, dtype)  # noqa: E731
+    monkeypatch.setattr(plain_head.paddle, "cast", to_half)
+    rng = np.random.default_rng(0)
+    feature, rows = (rng.standard_normal((n, EMBEDDING)).astype("float32") for n in (BATCH, CLASSES))
+    label = rng.integers(0, CLASSES, BATCH)
+    main, env = paddle.static.Program(), Environment(device="gpu")
+    with paddle.static.program_guard(main, paddle.static.Program()):
+        x = paddle.static.data("feature", [BATCH, EMBEDDING], "float32")
+        y = paddle.static.data("label", [BATCH], "int64")
+        w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
+        loss = Combined(MARGIN1, MARGIN2, MARGIN3)
+        spec = ClassifierSpec(CLASSES, EMBEDDING, loss, SCALE, half=half, kernels="plsc")
+        scale, fed, drows = paddle.full([1], LOSS_SCALE, "float32"), AsFed(w), []
+        context = StepContext(spec, Shard.of(spec, env), env, loss_scale=scale, block_rows=block_rows)
+        out = classify(x, y, fed, context)
+        out.row_gradients.blocks.for_each_piece(
+            lambda piece: drows.append(out.row_gradients.compute(piece, fed.fetch(piece))) or ()
+        )
+    assert len(drows) == -(-CLASSES // block_rows)
+    feed = {"feature": feature, "label": label, "rows": rows}
+    fetches = [out.loss, out.dfeature, *drows]
+    loss, dfeature, *drows = paddle.static.Executor(paddle.CPUPlace()).run(main, feed=feed, fetch_list=fetches)
+    wanted = expected(feature.astype("float64"), rows.astype("float64"), label, half)
+    # The same rounded factors, so what is left are float32 cosines, off by 1e-7, times the scale of 16 and a slope of a
+    # few. A factor that falls to the other side of a rounding to float16 would be off by 5e-4: there is none here.
+    for got, right in zip((loss, dfeature / LOSS_SCALE, np.concatenate(drows)), wanted):
+        np.testing.assert_allclose(got, right, rtol=0, atol=2e-5 * np.abs(right).max())
+    if half:  # the rounding is there, and as small as it should be: 2^-11 of two factors, times the scale
+        exact = expected(feature.astype("float64"), rows.astype("float64"), label, False)[0]
+        assert 1e-6 < abs(loss[0] - exact) < 2 * SCALE * 2**-11
+
+
+@pytest.mark.parametrize("rows, features, blocks", [
+    (412_500, 1024, 8), (2_500_000, 512, 8), (100, 64, 1), (4096, 1024, 1), (4097, 1024, 2), (2**21, 2**13, 9),
+    (7, 2**31 - 1, 7), (10**6, 2**17, 62),
+])  # fmt: skip
+def test_blocks_on_gpus_are_few_and_countable(rows, features, blocks):
+    with paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()):
+        made, bounds = RowBlocks(None, rows, gpu_block_rows(rows, features), on_gpu=True), []
+        made.for_each(lambda block: bounds.append((block.first, block.end)) or ())
+    assert len(bounds) == blocks and not made.is_single
+    assert [first for first, _ in bounds] == [0, *(end for _, end in bounds[:-1])] and bounds[-1][1] == rows
+    assert max(end - first for first, end in bounds) * features < 2**31
