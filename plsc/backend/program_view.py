@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plsc.backend import private, static
@@ -139,6 +139,14 @@ def _needed(op: Operation) -> Iterator[Tensor]:
         yield from inner.needs
 
 
+def _sized(kind: str, writes: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """``writes`` of an operation. What cuDNN reserves in a batch normalisation has no size at build time, and not that of
+    anything else; it is no part of the count."""
+    if "batch_norm" not in kind:
+        return tuple(writes)
+    return tuple(replace(tensor, shape=(0,)) if tensor.shape == (-1,) else tensor for tensor in writes)
+
+
 # --- Paddle 3.x -------------------------------------------------------------------------------------------
 
 
@@ -162,10 +170,10 @@ def _pir_operations(block, known: dict[str, tuple[Tensor, ...]]) -> Iterator[Ope
         needs = [
             tensor for value, tensors in zip(sources, reads) if not op.is_no_need_buffer(value) for tensor in tensors
         ]
-        writes = [tensor for value in op.results() for tensor in _pir_tensors(value, known)]
+        writes = _sized(kind, [tensor for value in op.results() for tensor in _pir_tensors(value, known)])
         reads = tuple(tensor for tensors in reads for tensor in tensors)
         reuses = hasattr(private.require("base.core.pir.ops"), kind + "_")
-        yield Operation(kind.rstrip("_"), reads, tuple(needs), tuple(writes), reuses, tuple(inner))
+        yield Operation(kind.rstrip("_"), reads, tuple(needs), writes, reuses, tuple(inner))
 
 
 def _pir_in_place(op, known: dict[str, tuple[Tensor, ...]]) -> None:
@@ -195,7 +203,8 @@ def _pir_tensor(key: str, kind: Any, value) -> Tensor:
 
 def _legacy_operations(program, block) -> Iterator[Operation]:
     for op in block.ops:
-        reads, writes = _legacy_tensors(block, op.input_arg_names), _legacy_tensors(block, op.output_arg_names)
+        reads = _legacy_tensors(block, op.input_arg_names)
+        writes = _sized(op.type, _legacy_tensors(block, op.output_arg_names))
         inner = []
         if op.has_attr("sub_block"):
             inner.append(tuple(_legacy_operations(program, program.block(op._block_attr_id("sub_block")))))
