@@ -140,8 +140,8 @@ def _needed(op: Operation) -> Iterator[Tensor]:
 
 
 def _sized(kind: str, writes: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """``writes`` of an operation. What cuDNN reserves in a batch normalisation has no size at build time, and not that of
-    anything else; it is no part of the count."""
+    """``writes`` of an operation. What cuDNN reserves in a batch normalisation has no size at build time, and not that
+    of anything else; it is no part of the count."""
     if "batch_norm" not in kind:
         return tuple(writes)
     return tuple(replace(tensor, shape=(0,)) if tensor.shape == (-1,) else tensor for tensor in writes)

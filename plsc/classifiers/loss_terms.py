@@ -55,6 +55,7 @@ class LossTerms:
         self.scale = spec.scale if self.normalised else 1.0
         self.smoothing = spec.label_smoothing
         self.centres = spec.centres
+        self.half = spec.half
         self.changes: list[tuple[Any, Any]] = []
         self._filter_above, self._weight = spec.filter_above, weight
         self._loss = CheckedLoss(spec.loss)

@@ -40,11 +40,11 @@ class PlainHead:
     function that is called with each piece and the rest of its gradient, a RowProduct. Where classes have
     several centres, ``along`` is None and the gradient a CentresProduct.
 
-    ``half``: the cosines are computed from float16 vectors of length 1, and stored as float16; their gradients and all
-    products with these are float32. For blocks of one piece, as on GPUs.
+    With ``loss.half`` the cosines are computed from float16 vectors of length 1, and stored as float16; their gradients
+    and all products with these are float32. For blocks of one piece, as on GPUs.
     """
 
-    def __init__(self, feature, blocks: RowBlocks, rows, position, loss: LossTerms, move=None, half: bool = False):
+    def __init__(self, feature, blocks: RowBlocks, rows, position, loss: LossTerms, move=None):
         self.blocks, self.rows, self.position, self.loss, self.move = blocks, rows, position, loss, move
         self.search: NearestRows | None = None
         self.centres = loss.centres
@@ -55,7 +55,7 @@ class PlainHead:
         self.feature_scale = inverse_norm(feature) if self.normalised else None
         self.feature = feature * self.feature_scale if self.normalised else feature
         # dot products of vectors of any length might overflow float16
-        self.half_feature = paddle.cast(self.feature, "float16") if half and self.normalised else None
+        self.half_feature = paddle.cast(self.feature, "float16") if loss.half and self.normalised else None
         # Where rows are not updated in the backward pass, the next two later hold the gradients of the cosines and
         # their components along each row.
         self.cosines = blocks.buffer(length(feature) * loss.centres.number)

@@ -69,7 +69,7 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
     if weight is not None and spec.model_parallel:
         weight = collectives.all_gather(weight, env.world_size)
     loss = LossTerms(spec, env, context.step, weight)
-    head = PlainHead(head_feature, blocks, rows, position, loss, context.move, spec.half)
+    head = PlainHead(head_feature, blocks, rows, position, loss, context.move)
     output = head.run(divisor, shard.world_size, spec.calc_acc, searcher(context.hard))
     if context.hard is not None:
         context.hard.remember(all_labels, output.nearest, index, env)

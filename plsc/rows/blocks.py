@@ -33,7 +33,7 @@ MAX_ELEMENTS = 2**31 - 1  # of an array: kernels for GPUs count in 32 bits
 
 def gpu_block_rows(num_rows: int, features: int) -> int:
     """The rows R of a block on GPUs, for ``num_rows`` rows of the step and ``features`` G of the head: [R, G] is an
-    eighth of all logits, or all of them where they are few, and less than that where it would have too many elements."""
+    eighth of all logits, or all of them where they are few, and less than that where it would be too large to count."""
     rows = max(-(-num_rows // GPU_BLOCKS), SMALL_BLOCK // features)
     return max(1, min(rows, MAX_ELEMENTS // features))
 

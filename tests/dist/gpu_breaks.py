@@ -72,7 +72,8 @@ BREAKS = {
     "a block's cosines for all": ("model parallel, plsc", lambda patch: patch.setattr(
         blocks._ValueStore, "get", lambda store, rows: next(iter(store._values.values())))),
     "another row as the target class": (
-        "sampled, plsc", around(sampling, "sample_rows", lambda f: lambda *a: (f(*a)[0], f(*a)[0].shape[0] - 1 - f(*a)[1]))),
+        "sampled, plsc", around(sampling, "sample_rows",
+                                lambda f: lambda *a: (f(*a)[0], f(*a)[0].shape[0] - 1 - f(*a)[1]))),
     "rows' gradient scaled twice": (
         "loss scaling", around(build, "classify", rows_changed(lambda gradient: gradient / 1024.0))),
 }  # fmt: skip

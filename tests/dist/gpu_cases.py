@@ -63,8 +63,10 @@ def both_devices(env, cases):
     """Steps of a ResNet by the program of GPUs and by that of CPUs: (losses and accuracies, states, rows) of each."""
     found = []
     for case in cases:
-        programs = [build_train(Config.from_dict(case["config"]), UserObjects(), replace(env, device=device), seed=7,
-                                options=BuildOptions(case["block_rows"], 20_000)) for device in ("gpu", "cpu")]  # fmt: skip
+        options = BuildOptions(case["block_rows"], 20_000)
+        config = Config.from_dict(case["config"])
+        places = [replace(env, device=device) for device in ("gpu", "cpu")]
+        programs = [build_train(config, UserObjects(), place, 7, options) for place in places]
         found.append([_steps(env, program, case) for program in programs])
     return found
 

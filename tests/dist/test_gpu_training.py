@@ -131,7 +131,7 @@ def resnet_case(name, block_rows=BY_DEVICE, **options):
 
 RESNETS = [
     resnet_case("full", config={"grad_clip_norm": 5.0}),
-    resnet_case("sampled by plsc", kernels="plsc", sample_ratio=0.5, scale=16.0),  # of 101 classes: the last rank has fewer
+    resnet_case("sampled by plsc", kernels="plsc", sample_ratio=0.5, scale=16.0),  # the last rank has fewer classes
     resnet_case("a rule for other classes, in blocks", 7, loss_type="curricularface", filter_above=0.3),
 ]
 # Two ranks run all cases, others those that may depend on how many they are.

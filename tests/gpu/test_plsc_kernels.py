@@ -1,4 +1,4 @@
-"""classifier.kernels: plsc under mixed precision, which only the wheel for GPUs builds: what is float16, and its memory."""
+"""classifier.kernels: plsc under mixed precision, which only the wheel for GPUs builds: what is float16, its memory."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def test_the_cosines_are_products_of_float16_and_nothing_else_is(ratio, rows):
 
 
 def test_what_a_logit_takes():
-    """By the difference of two sizes, of blocks of 500 rows: 2 bytes in the forward pass, 4 after the backward pass, where
+    """By the difference of two sizes, of blocks of 500 rows: 2 bytes in the forward pass, 4 after the backward pass;
     Paddle's kernels need three arrays of 4 bytes and one of 2."""
+
     def step(kernels, num_classes):
         program = program_of(1.0, kernels, num_classes, block_rows=500)
         return sum(program_view.peak_memory(program_view.operations(program.main), program.shard.num_sample).values())
