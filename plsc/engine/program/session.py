@@ -140,10 +140,10 @@ class Session:
         if self.env.world_size == 1:
             return ""  # no other rank to compare with
         for name in self.program.replicated:
-            checksum = zlib.crc32(np.ascontiguousarray(self._read(name)), checksum)
+            checksum = zlib.crc32(_without_negative_zero(self._read(name)), checksum)
         if not self.program.spec.model_parallel:
             for _, _, rows in self.blocks():
-                checksum = zlib.crc32(np.ascontiguousarray(rows), checksum)
+                checksum = zlib.crc32(_without_negative_zero(rows), checksum)
         return f"{checksum:08x}"
 
     # --- the rows of this rank's classes (a ShardSource) ---
@@ -253,6 +253,12 @@ class _BlockPrograms:
         with static.building(main, paddle.static.Program()):
             rows.append_bring_up_to_date()
         return main
+
+
+def _without_negative_zero(values: np.ndarray) -> np.ndarray:
+    """``values`` with 0 for -0. Of the numbers that Paddle draws some are 0, with either sign on either rank: which one
+    depends on where the array lies in memory."""
+    return np.ascontiguousarray(values + values.dtype.type(0))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
