@@ -58,7 +58,7 @@ def launch(options: argparse.Namespace, config: Config) -> int:
         if getattr(options, name) is not None:
             words += [f"--{theirs}", str(getattr(options, name))]
     logs = options.log_dir or os.path.join(config.model_save_dir, "launch")
-    words += ["--log_dir", logs, "--log_level", "WARNING", *_program(), "train", *_arguments(options)]
+    words += ["--log_dir", logs, "--log_level", "WARNING", *program(), "train", *_arguments(options)]
     from plsc.launch import launch as start
 
     return start(words)
@@ -72,7 +72,7 @@ def _arguments(options: argparse.Namespace) -> list[str]:
     return words + ["--quiet"] * options.quiet
 
 
-def _program() -> list[str]:
+def program() -> list[str]:
     """The command line of this program, for Paddle's launcher, which runs only files ending in .py with Python.
 
     It is started as this process was: the installed script `plsc` finds its own package, while `python -m` first

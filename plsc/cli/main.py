@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": ("predict", "features of images by a trained model"),
     "export": ("export", "write a trained model for prediction: Paddle Inference, ONNX or both"),
     "plan": ("plan", "the memory that each rank of a training run will need; runs nothing"),
+    "doctor": ("doctor", "check this machine, its GPUs and the ranks in a minute, and say what to change"),
     "identify": ("identify", "rank-k and TPIR@FPIR of probes in a gallery, MegaFace's metrics"),
     "ijb": ("ijb", "TAR@FAR by the 1:1 protocol of IJB-B and IJB-C"),
     "reshard": ("reshard", "copy a checkpoint for another number of ranks, or into one file"),

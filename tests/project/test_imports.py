@@ -24,7 +24,7 @@ STOREYS = [
     ["plsc.engine.run"],
     ["plsc.engine.program"],
     ["plsc.engine.memory", "plsc.engine.evaluation"],
-    ["plsc.engine.training", "plsc.engine.inference"],
+    ["plsc.engine.training", "plsc.engine.inference", "plsc.engine.doctor"],
     ["plsc.engine.export", "plsc.engine.weights"],
     ["plsc.engine.cleaning"],
     ["plsc.engine.actions"],
