@@ -17,6 +17,7 @@ from plsc.engine.program.session import Session
 from plsc.parallel.group import connected_group
 from tests.kernels.library import gpu_kernels
 
+TINY = {"name": "ResNet10", "image_shape": [3, 16, 16], "base_width": 4, "embedding_size": 16}
 SMALL = {"GPU": (500, 0.2, 8), "CPU": (500, 0.2, 8)}
 
 
@@ -33,7 +34,7 @@ def run_all(env, made):
 
 
 def _find(name, patches, call, place):
-    with mock.patch.multiple(timing, SIZES=SMALL), mock.patch.multiple(step, BATCH={"GPU": 2, "CPU": 2}, STEPS=1):
+    with mock.patch.multiple(timing, SIZES=SMALL), mock.patch.multiple(step, BATCH={"GPU": 2, "CPU": 2}, MODEL=TINY):
         made = [mock.patch.object(target, attribute, change(getattr(target, attribute)))
                 for target, attribute, change in patches]  # fmt: skip
         for patch in made:
@@ -54,7 +55,6 @@ def _own_loss(original):
     return lambda self, *arguments: {**original(self, *arguments), "loss": float(self.env.rank)}
 
 
-TINY = "ResNet10"
 # what is right, and what is broken: (patches, the check)
 CASES = {
     "ring": ([], lambda place: ring.ring(place, 1.0)),
@@ -76,11 +76,11 @@ CASES = {
     "kernels plsc: another sample": (
         [(sampling, "sample_rows", lambda f: lambda b, q, *a: (f(b, q, *a)[0], f(b, q, *a)[1] * 0))],
         lambda place: kernels.kernels(place, "plsc")),
-    "step": ([], lambda place: step.step(place, TINY, 0.0)),
-    "step: slow": ([], lambda place: step.step(place, TINY, 1e9)),
-    "step: no number": ([(Session, "step", _nan_loss)], lambda place: step.step(place, TINY, 0.0)),
-    "step: other losses": ([(Session, "step", _own_loss)], lambda place: step.step(place, TINY, 0.0)),
-    "step: raises": ([(Session, "start", lambda f: lambda *a: 1 // 0)], lambda place: step.step(place, TINY, 0.0)),
+    "step": ([], lambda place: step.step(place, 0.0)),
+    "step: slow": ([], lambda place: step.step(place, 1e9)),
+    "step: no number": ([(Session, "step", _nan_loss)], lambda place: step.step(place, 0.0)),
+    "step: other losses": ([(Session, "step", _own_loss)], lambda place: step.step(place, 0.0)),
+    "step: raises": ([(Session, "start", lambda f: lambda *a: 1 // 0)], lambda place: step.step(place, 0.0)),
     "timing": ([], timing.timing),
     "timing: plsc is faster": (
         [], lambda place: timing.timing(place, lambda _, which: {"paddle": 0.3, "plsc": 0.1}[which])),

@@ -14,25 +14,26 @@ from plsc.engine.doctor.rank import Place
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
 
+MODEL = {"name": "ResNet50", "image_shape": [3, 112, 112]}
 BATCH = {"GPU": 128, "CPU": 2}
 # images a second of a rank: a GPU of 2017 does some 1,500 of 112 x 112 with mixed precision, a core of 2020 some 5
 SLOWEST = {"GPU": 200.0, "CPU": 0.5}
 STEPS = 2
 
 
-def step(place: Place, model: str = "ResNet50", slowest: float | None = None) -> tuple[str, str, str]:
+def step(place: Place, slowest: float | None = None) -> tuple[str, str, str]:
     """Images a second after one step that prepares; the loss is finite and the same on every rank."""
     batch, slowest = BATCH[place.name], SLOWEST[place.name] if slowest is None else slowest
     half = place.build.on_gpu and place.env.on_gpu
     config = Config.from_dict(
         {
-            "model": {"name": model}, "classifier": {"num_classes": 10_000, "sample_ratio": 0.1},
+            "model": MODEL, "classifier": {"num_classes": 10_000, "sample_ratio": 0.1},
             "train_batch_size": batch, "mixed_precision": {"enabled": half}, "with_test": False,
         }
     )  # fmt: skip
     rng = np.random.default_rng(place.env.rank)
     inputs = {
-        "image": rng.standard_normal((batch, 3, 112, 112)).astype("float32"),
+        "image": rng.standard_normal((batch, *config.model.image_shape)).astype("float32"),
         "label": rng.integers(0, 10_000, batch),
     }
     session = Session(build_train(config, UserObjects(), place.build, seed=1), place.env, seed=1)
@@ -50,6 +51,6 @@ def step(place: Place, model: str = "ResNet50", slowest: float | None = None) ->
         seen = f"losses {', '.join(f'{loss:.4f}' for loss in losses)} on this rank"
         return verdict(False, f"{seen}; of all ranks {every}", "the ring or a kernel is wrong: see their checks above")
     speed = batch / min(seconds[1:])
-    seen = f"{model}, batch {batch}{', mixed precision' if half else ''}: {speed:,.1f} images/s of a rank"
+    seen = f"{config.model.name}, batch {batch}{', mixed precision' if half else ''}: {speed:,.1f} images/s of a rank"
     advice = "another process uses the device, or it is throttled (nvidia-smi -q -d PERFORMANCE)"
     return verdict(speed >= slowest, seen, advice)

@@ -181,9 +181,9 @@ def _block_rows(
     if spec.overflows(env) and env.on_gpu and (user_objects.optimizer is not None or unknown):
         whole = "an optimizer of your own" if user_objects.optimizer is not None else "a batch of more labels than that"
         raise ConfigError(
-            f"{config.step_batch_keys}: {spec.features:,} features and {shard.num_sample:,} classes per rank are, with {whole}, one array of more than "
-            f"{MAX_ELEMENTS:,} logits, which a GPU cannot count; use a smaller batch, more ranks or another "
-            "classifier.sample_ratio"
+            f"{config.step_batch_keys}: {spec.features:,} features and {shard.num_sample:,} classes per rank are, with "
+            f"{whole}, one array of more than {MAX_ELEMENTS:,} logits, which a GPU cannot count; use a smaller batch, "
+            "more ranks or another classifier.sample_ratio"
         )
     if spec.uses_kernel(env) or user_objects.optimizer is not None:
         return None
