@@ -56,7 +56,9 @@ class LargeScaleClassifier:
         margins = tuple(_number(f"margin{place}", value) for place, value in enumerate((margin1, margin2, margin3), 1))
         _check_numbers(rank, world_size, num_classes, scale, sample_ratio)
         _check_inputs(feature, label, embedding_size)
-        spec = ClassifierSpec(num_classes, embedding_size, Combined(*margins), float(scale), float(sample_ratio))
+        spec = ClassifierSpec(
+            num_classes, embedding_size, Combined(*margins), scale=float(scale), sample_ratio=float(sample_ratio)
+        )
         on_gpu = paddle.device.get_device().startswith("gpu")
         env = Environment(rank=rank, world_size=world_size, device="gpu" if on_gpu else "cpu")
         shard = Shard.of(spec, env)
