@@ -82,7 +82,9 @@ class _Copy:
 
 
 class OnnxRuntime:
-    """ONNX Runtime, without Paddle. Any number of threads may run its session at once."""
+    """ONNX Runtime, without Paddle. Any number of threads may run its session at once.
+
+    input_shape: as the graph declares it, a text or None for an axis of any size."""
 
     kind = "onnx"
 
@@ -102,7 +104,8 @@ class OnnxRuntime:
         session.log_severity_level = 3  # errors
         self._lifetime, self._file = Lifetime(self), file
         self._session = onnxruntime.InferenceSession(file, session, providers=[*providers, "CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        first = self._session.get_inputs()[0]
+        self._input, self.input_shape = first.name, list(first.shape)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Return the outputs, in order, for images float32 [B, C, H, W]."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from plsc import Entry
@@ -59,6 +60,56 @@ def test_the_embeddings_are_those_of_the_images_of_the_step(teacher, tmp_path, m
     for inputs in given:
         using_kit.assert_close(inputs["teacher"], using_kit.evaluation_program(run, inputs["image"]))
     assert len(given) == 2 and not np.array_equal(given[0]["image"], given[1]["image"])
+
+
+@pytest.fixture(scope="module")
+def graph(teacher) -> str:
+    """The same model as an ONNX file, with nothing beside it."""
+    home = Path(teacher).parent
+    run, where = str(home / "run"), str(home / "onnx")
+    changes = {"checkpoint_dir": run, "model_save_dir": where, "export": {"format": "onnx"}}
+    found = next(Path(Entry(config=using_kit.settings(**changes)).convert_for_prediction()).glob("*.onnx"))
+    return str(found.rename(home / "teacher.onnx"))
+
+
+@pytest.mark.parametrize("batch", ["any", 1])
+def test_an_onnx_file_of_another_project_teaches_the_same(teacher, graph, tmp_path, capfd, batch):
+    """The mean cosine of each step is that with the exported model: float32, of 8 images with 1e-6 each."""
+    model = onnx.load(graph)
+    if batch == 1:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    own = {"train_steps": 3, "log_period": 1, "seed": 7}
+    using_kit.train(tmp_path / "one", distill={"model": str(tmp_path / "net.onnx"), "weight": 30.0}, **own)
+    said = capfd.readouterr().out
+    assert said.count("(onnx) embeds each batch") == 1
+    assert "the file does not say how images enter it, they are RGB, (x - 127.5) / 127.5" in said
+    using_kit.train(tmp_path / "two", distill={"model": teacher, "weight": 30.0}, **own)
+    np.testing.assert_allclose(cosines(tmp_path / "one"), cosines(tmp_path / "two"), rtol=0, atol=1e-4)
+    assert len(cosines(tmp_path / "one")) == 3
+
+
+@pytest.mark.parametrize("change, settings, error, text", [
+    (None, {"model": {"embedding_size": 8}}, ConfigError, r"outputs are \[\[1, 16\]\] for one image, none is \[1, 8\]"),
+    (None, {"model": {"image_shape": [3, 32, 32]}}, ConfigError, r"takes images \[3, 32, 48\], this run has model.image"),
+    (3, {}, ConfigError, "takes 3 images at a time; export it for one, or for any number"),
+    (b"no graph", {}, ExportError, "onnx cannot open it: "), (b"", {}, ExportError, "onnx cannot open it: "),
+])  # fmt: skip
+def test_an_onnx_file_that_cannot_teach_is_refused(graph, tmp_path, change, settings, error, text):
+    path, model = tmp_path / "net.onnx", onnx.load(graph)
+    if isinstance(change, int):
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = change
+    path.write_bytes(change if isinstance(change, bytes) else model.SerializeToString())
+    given = using_kit.settings(model_save_dir=str(tmp_path / "run"), distill={"model": str(path)}, **settings)
+    with pytest.raises(error, match=text) as caught:
+        Entry(config=given).train()
+    assert "\n" not in str(caught.value) and not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_onnx_file_that_is_not_there(tmp_path):
+    given = using_kit.settings(model_save_dir=str(tmp_path / "run"), distill={"model": str(tmp_path / "x.onnx")})
+    with pytest.raises(ExportError, match="^distill.model='.*x.onnx': No such file or directory"):
+        Entry(config=given).train()
 
 
 @pytest.mark.parametrize("changes, text", [

@@ -79,13 +79,14 @@ def test_embeddings_are_torchs(made, there_and_back, capsys, name):
     assert distance(torchs["float64"][:1], torchs["float64"][1:]) > 0.1  # the images are not all one to the net
 
 
-# Both in float64, in sums of up to 25,088 numbers: 1e-12 of the length is left of 1e-16, with the small variances.
+# Both in float64, in sums of up to 25,088 numbers: they were 6e-15 of the length apart. A layer norm's epsilon of 1e-6
+# in place of 1e-5 makes 4e-6, which only this test sees.
 @pytest.mark.parametrize("name", CASES)
 def test_formulas_are_torchs(made, name):
     source = read_source(str(made / name / CASES[name].file))
     assert source.kind.name == CASES[name].project
     found = source.kind.forward(source.arrays, source.kind.input.prepare(pictures()[:1]), source.kind.epsilon)
-    assert distance(found, np.load(made / name / "torch.npz")["float64"][:1]) < 1e-11
+    assert distance(found, np.load(made / name / "torch.npz")["float64"][:1]) < 1e-12
 
 
 def test_classes_and_momentum_of_all_ranks(made, there_and_back):

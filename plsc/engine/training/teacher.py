@@ -1,4 +1,4 @@
-"""The teacher of `distill.model`: an exported model that embeds the images of each step."""
+"""The teacher of `distill.model`: a model that PLSC exported, or an ONNX file, embeds the images of each step."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import time
 import numpy as np
 
 from plsc.config import Config
-from plsc.data.transforms import normalise_pixels
+from plsc.data.transforms import PIXEL_MEAN, normalise_pixels
 from plsc.engine.program.build import TEACHER
 from plsc.engine.program.inputs import PIXELS, input_names
 from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run, threads
+from plsc.engine.training.onnx_teacher import SUFFIX, OnnxTeacher
 from plsc.errors import ConfigError, TrainingError
 from plsc.serving import Predictor, read_description
+from plsc.serving.runtimes import RuntimeOptions
 
 
 def check_teacher(config: Config) -> None:
@@ -22,6 +24,9 @@ def check_teacher(config: Config) -> None:
     there is none. Called before anything is written."""
     path = config.distill.model
     if not path:
+        return
+    if path.endswith(SUFFIX):
+        OnnxTeacher(path, config, RuntimeOptions(threads=1))
         return
     about = read_description(path)
     wanted = {
@@ -61,15 +66,24 @@ class Teacher:
         config, env = run.config, run.env
         path = os.path.abspath(config.distill.model)
         self._path = path
-        self._predictor = Predictor(
-            path, device=env.device, threads=threads(config, env), card=env.device_id, callers=1
-        )
-        require_same(run.group, ConfigError, {"the model in distill.model": self._predictor.description.identity})
+        options = RuntimeOptions(threads(config, env), env.device, env.device_id)
+        entering = ""
+        if path.endswith(SUFFIX):
+            self._model: OnnxTeacher | Predictor = OnnxTeacher(path, config, options)
+            identity = self._model.identity
+            input_ = f"RGB, (x - {PIXEL_MEAN:g}) / {config.data.pixel_std:g}"
+            entering = f"; the file does not say how images enter it, they are {input_}"
+        else:
+            self._model = Predictor(
+                path, device=options.device, threads=options.threads, card=options.card, callers=options.callers
+            )
+            identity = self._model.description.identity
+        require_same(run.group, ConfigError, {"the model in distill.model": identity})
         self._most = config.train_batch_size  # images at a time, as in the backbone
-        seconds = self._time(config.step_batch_size)
+        seconds = self._time((config.step_batch_size, *config.model.image_shape))
         run.log.info(
-            f"distill: {path} ({self._predictor.runtime}) embeds each batch in the training process, which adds "
-            f"{seconds:.3f} s to a step"
+            f"distill: {path} ({self._model.runtime}) embeds each batch in the training process, which adds "
+            f"{seconds:.3f} s to a step{entering}"
         )
 
     def embed(self, images: np.ndarray) -> np.ndarray:
@@ -79,9 +93,9 @@ class Teacher:
             raise TrainingError(f"distill.model={self._path!r}: gives embeddings that are not finite")
         return embedding
 
-    def _time(self, batch_size: int) -> float:
+    def _time(self, shape: tuple[int, ...]) -> float:
         """Seconds for a batch, the second time."""
-        images = np.zeros((batch_size, *self._predictor.description.image_shape), np.float32)
+        images = np.zeros(shape, np.float32)
         for _ in range(2):
             began = time.perf_counter()
             self._run(images)
@@ -89,4 +103,4 @@ class Teacher:
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         parts = [images[first : first + self._most] for first in range(0, len(images), self._most)]
-        return np.concatenate([self._predictor.run(part)[0] for part in parts])
+        return np.concatenate([self._model.run(part)[0] for part in parts])
