@@ -91,7 +91,7 @@ def test_an_onnx_file_of_another_project_teaches_the_same(teacher, graph, tmp_pa
 
 @pytest.mark.parametrize("change, settings, error, text", [
     (None, {"model": {"embedding_size": 8}}, ConfigError, r"outputs are \[\[1, 16\]\] for one image, none is \[1, 8\]"),
-    (None, {"model": {"image_shape": [3, 32, 32]}}, ConfigError, r"takes images \[3, 32, 48\], this run has model.image"),
+    (None, {"model": {"image_shape": [3, 32, 32]}}, ConfigError, r"takes images \[3, 32, 48\], this run has model.im"),
     (3, {}, ConfigError, "takes 3 images at a time; export it for one, or for any number"),
     (b"no graph", {}, ExportError, "onnx cannot open it: "), (b"", {}, ExportError, "onnx cannot open it: "),
 ])  # fmt: skip
