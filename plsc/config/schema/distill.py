@@ -14,6 +14,7 @@ class Distill:
     model: str = option(
         "", "An exported model (`plsc export`), or an ONNX file of another project, whose embeddings the features "
         "follow: `weight` * the mean of 1 - cosine is added to the loss. It takes the same images and gives embeddings "
-        "of the same size. Empty for none.", per_rank="each machine may keep a copy of its own; its weights are compared",
+        "of the same size. Empty for none.",
+        per_rank="each machine may keep a copy of its own; its weights are compared",
     )  # fmt: skip
     weight: float = option(1.0, "The factor of the teacher's part of the loss.", within="(0, 1e6]")
