@@ -53,6 +53,12 @@ WORKER = 40_000_000  # bytes of a process that reads data
 CHANNELS = 16  # in a block of oneDNN's layouts, of processors with AVX-512
 
 
+def executor_bytes(operations: int) -> int:
+    """Bytes that Paddle's description of a program of so many operations, and its executor, take on the host."""
+    constants = PADDLE_3 if static.is_pir() else PADDLE_26
+    return OPERATION * operations + constants.pair * operations**2
+
+
 @dataclass(frozen=True)
 class RankMemory:
     """What the first rank needs, see MemoryPlan."""

@@ -8,6 +8,7 @@ from plsc import checkpoint
 from plsc.backend import private, program_view
 from plsc.classifiers.hard_negatives import COUNT
 from plsc.config import OPTIONS
+from plsc.engine.memory.estimate import executor_bytes
 from plsc.engine.program.programs import TrainProgram
 from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run
@@ -96,7 +97,10 @@ def log_accumulation(run: Run, program: TrainProgram) -> None:
         kinds = [op.kind for op in program_view.operations(program.main)]
     except private.Missing:  # what the program has cannot be told
         kinds = []
-    size = f", in a program of {len(kinds):,} operations" if kinds else ""
+    size = ""
+    if kinds:
+        taken = executor_bytes(len(kinds)) / 1e9
+        size = f", in a program of {len(kinds):,} operations, which take {taken:.2f} GB of the host's memory"
     run.log.info(
         f"accumulate={count}: a step has {count} micro-batches of {batch} images on each rank; the backbone's forward "
         f"pass is computed twice{size}"
