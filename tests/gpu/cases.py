@@ -33,6 +33,7 @@ class Case:
     loss_type: str = "arcface"
     model: str = "small"
     recompute: bool = False
+    accumulate: int = 1
 
     @property
     def sampled(self) -> bool:
@@ -54,6 +55,7 @@ class Case:
     def __str__(self) -> str:
         parts = [f"rank{self.rank}", "sampled" if self.sampled else "full", self.loss_type]
         parts += ["mp" if self.model_parallel else "dp", self.dtype if self.half else "single"]
+        parts += [f"by{self.accumulate}"] if self.accumulate > 1 else []
         return "-".join(parts + (["clip"] if self.clip else []) + ([self.model] if self.model != "small" else []))
 
     def config(self) -> Config:
@@ -68,7 +70,8 @@ class Case:
                     "loss_type": self.loss_type,
                 },
                 "mixed_precision": {"enabled": self.half, "dtype": self.dtype},
-                "train_batch_size": BATCH,
+                "train_batch_size": BATCH // self.accumulate,
+                "accumulate": self.accumulate,
                 "grad_clip_norm": self.clip,
                 "calc_acc": self.calc_acc,
             }
@@ -119,4 +122,6 @@ CASES = [
     *(Case(rank=3, sample_ratio=ratio, model_parallel=False) for ratio in (0.1, 1.0)),
     *(Case(rank=7, sample_ratio=ratio, model_parallel=False, half=True, clip=5.0) for ratio in (0.1, 1.0)),
     Case(rank=7, half=True, model="ResNet50", calc_acc=False),
+    Case(rank=3, accumulate=2),
+    Case(rank=7, half=True, clip=5.0, calc_acc=False, accumulate=4),
 ]

@@ -130,8 +130,8 @@ class Graph:
         assert op is not None, f"{name} is not computed"
         if op.kind in PASSES_GRADIENTS:
             return self.gradient_of(op.input("X"), op)
-        if op.kind == "sum":
-            (variable,) = {self.gradient_of(part, op) for part in op.inputs["X"]}
+        if op.kind in ("sum", "elementwise_add"):  # of the uses of a variable, of micro-batches
+            (variable,) = {self.gradient_of(part, op) for part in op.reads}
             return variable
         if op.kind == "reduce_sum":
             return self._slope_of(op)
