@@ -141,12 +141,14 @@ def check_only_gradient_operations(b: Built, first: Op, last: Op) -> None:
     """Every operation on a path from ``first`` to ``last`` belongs to a backward pass; none multiplies by a number."""
     between = b.graph.upstream(last) & b.graph.downstream(first)
     assert between, f"{last.kind} does not depend on {first.kind}"
+    parts = ("slice", "elementwise_add") if b.case.accumulate > 1 else ()  # of each micro-batch, and their sum
     for op in (b.graph.ops[index] for index in between):
         if op.kind in ("elementwise_mul", "reduce_sum") and b.case.half:  # a slope's, see Graph.gradient_of
             product = b.graph.writer(op.input("X"), op) if op.kind == "reduce_sum" else op
             assert b.graph.writer(product.input("X"), product).kind == "elementwise_min"
             continue
-        assert op.kind.endswith("_grad") or op.kind in ("cast", "sum", "reshape2"), f"{op.kind} on the gradient's way"
+        plain = op.kind in ("cast", "sum", "reshape2", *parts)
+        assert op.kind.endswith("_grad") or plain, f"{op.kind} on the gradient's way"
 
 
 HEAD_CHECKS = [

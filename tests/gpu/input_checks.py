@@ -20,8 +20,22 @@ def check_images_are_fed_as_pixels(b: Built) -> None:
 
 def check_pixels_are_normalized(b: Built) -> None:
     """cast to float32, minus the mean, divided by a number that the program makes: no product, which rounds."""
-    graph, image = b.graph, b.program.feeds["image"]
-    cast = _only_reader(b, image.name)
+    image = b.program.feeds["image"].name
+    if b.case.accumulate == 1:
+        _check_normalized(b, image)
+        return
+    cuts, size = [op for op in b.graph.ops if image in op.reads], BATCH // b.case.accumulate
+    bounds = [(number * size, (number + 1) * size) for number in range(b.case.accumulate)]
+    found = [(*op.attr("starts"), *op.attr("ends")) for op in cuts]
+    assert sorted(found) == sorted(2 * bounds), "not each micro-batch in the forward pass and once again"
+    for cut in cuts:
+        assert (cut.kind, cut.attr("axes")) == ("slice", [0])
+        _check_normalized(b, cut.output("Out"))
+
+
+def _check_normalized(b: Built, pixels: str) -> None:
+    graph = b.graph
+    cast = _only_reader(b, pixels)
     assert cast.kind == "cast" and graph.dtype(cast.output("Out")) == "float32"
     minus = _only_reader(b, cast.output("Out"))
     assert minus.kind == "scale" and not minus.inputs.get("ScaleTensor")
@@ -37,7 +51,7 @@ def check_pixels_are_normalized(b: Built) -> None:
     readers = [op for op in graph.ops if fed in op.reads]
     assert {op.kind for op in readers} <= {"conv2d", "conv2d_grad", "cast"}, "something else comes before the net"
     assert all(graph.dtype(op.output("Out")) == b.case.dtype for op in readers if op.kind == "cast")
-    assert divided.index in graph.upstream(graph.of_kind("conv2d")[0]), "the net does not see it"
+    assert any(op.index in graph.downstream(divided) for op in graph.of_kind("conv2d")), "the net does not see it"
 
 
 def _only_reader(b: Built, name: str) -> Op:
@@ -52,7 +66,8 @@ def check_layout(b: Built) -> None:
     layouts = {op.attr("data_layout" if "norm" in op.kind else "data_format") for op in of_layout if _is_image(b, op)}
     assert layouts == {layout}
     transposed = [op.attr("axis") for op in b.graph.of_kind("transpose2")]
-    assert transposed == ([[0, 2, 3, 1], [0, 3, 1, 2]] if b.case.half else []), "once at each end of the net"
+    passes = 1 if b.case.accumulate == 1 else 2 * b.case.accumulate  # each micro-batch is computed twice
+    assert transposed == ([[0, 2, 3, 1], [0, 3, 1, 2]] * passes if b.case.half else []), "once at each end of the net"
 
 
 def _is_image(b: Built, op: Op) -> bool:

@@ -41,7 +41,8 @@ def check_all_reduces_of_the_backbone(b: Built) -> None:
     for name in statistics:
         assert b.graph.var(name).persistable and not b.graph.var(name).trainable, name
     running = {op.output(slot) for op in b.graph.of_kind("batch_norm") for slot in ("MeanOut", "VarianceOut")}
-    assert sorted(statistics) == sorted(name for name in running if b.graph.var(name).persistable), "not every statistic"
+    running = {name for name in running if b.graph.var(name).persistable}
+    assert sorted(statistics) == sorted(running), "not every running mean and variance"
 
 
 def check_sums_run_beside_the_backward_pass(b: Built) -> None:
