@@ -66,12 +66,20 @@ def check_slopes_are_summed_in_float32(b: Built) -> None:
         for name, parameter in zip(concat.inputs["X"], carried_parameters(b, reduction)):
             if parameter in slopes:
                 flat = graph.writer(name, concat)
-                shaped = graph.writer(flat.input("X"), flat)
-                total = graph.writer(shaped.input("X"), shaped)
-                assert total.kind == "reduce_sum", f"{parameter}: {total.kind}"
-                assert graph.dtype(total.output("Out")) == "float32"
+                parts = _summands(b, flat.input("X"), flat)
+                assert len(parts) == b.case.accumulate
+                for shaped in parts:
+                    total = graph.writer(shaped.input("X"), shaped)
+                    assert total.kind == "reduce_sum", f"{parameter}: {total.kind}"
+                    assert graph.dtype(total.output("Out")) == "float32"
                 slopes.remove(parameter)
     assert not slopes, "a gradient of a slope is not summed over the ranks"
+
+
+def _summands(b: Built, name: str, reader: Op) -> list[Op]:
+    """The operations whose results are added to ``name``, as ``reader`` sees it; its writer alone if it is no sum."""
+    op = b.graph.writer(name, reader)
+    return [op] if op.kind != "elementwise_add" else [one for part in op.reads for one in _summands(b, part, op)]
 
 
 def check_kernels_exist(b: Built) -> None:
