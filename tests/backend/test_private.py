@@ -18,7 +18,7 @@ from plsc.rows import row_kernels
 ROOT = Path(__file__).resolve().parents[2]
 FAST = {  # operations with a public way; each is taken away below
     "_C_ops.scatter_", "_C_ops.index_add_", "_C_ops.affine_channel", "_C_ops.index_put_", "_C_ops.momentum_",
-    "_C_ops.sgd_",
+    "_C_ops.sgd_", "_C_ops.check_finite_and_unscale_",
 }  # fmt: skip
 OPTIONAL = {
     "pir.set_insertion_point_after", "pir.reset_insertion_point_to_end", "base.core.has_vjp",

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc.backend import half_precision
+from plsc.backend import half_precision, private
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
@@ -66,6 +66,16 @@ class Run:
     @property
     def scale(self):
         return float(self.session.replicated()["loss_scaling.scale"][0])
+
+
+def test_without_the_operation_that_examines_all(monkeypatch):
+    """A Paddle 3.x that does not have it; 2.6 always does."""
+    find = private.find
+    monkeypatch.setattr(private, "find", lambda name: None if "check_finite" in name else find(name))
+    plain, scaled = (Run(monkeypatch, half) for half in (False, True))
+    plain.step(), scaled.step()
+    assert_same(scaled.trained(), plain.trained(), 1e-5)
+    assert scaled.step(bad=True)["skipped"] == 1.0
 
 
 def assert_same(got, expected, rtol):
