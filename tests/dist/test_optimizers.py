@@ -35,6 +35,7 @@ BY_NUMBERS = {
     "clipped": {"grad_clip_norm": 0.05, "steps": 30},
     "not compiled": {"classifier": {"compiled": False}, "steps": 30},
     "softmax": {"classifier": {"loss_type": "softmax"}},
+    "accumulated": {"blocks": {"micro_batches": MICRO_BATCHES}, "steps": 30},
 }
 
 LAZY = {
