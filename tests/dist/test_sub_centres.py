@@ -13,7 +13,7 @@ from tests.dist import ranks
 from tests.dist import test_limits as limits
 from tests.dist.cross import on_ranks
 from tests.dist.test_gpu_training import each
-from tests.dist.test_training_step import check_training, make_case
+from tests.dist.test_training_step import MICRO_BATCHES, check_training, make_case
 from tests.kernels.library import library
 from tests.reference import optimizers
 from tests.reference.margin_softmax import margin_softmax
@@ -29,6 +29,7 @@ CASES = [
     make_case("loops clipped", classifier=THREE, config={"grad_clip_norm": 0.05, "calc_acc": True}, **LOOPS),
     make_case("sampled", num_classes=203, steps=12, classifier=SAMPLED),
     make_case("sampled, half hard", num_classes=203, steps=12, classifier={"hard_negative_share": 0.5, **SAMPLED}),
+    make_case("sampled, accumulated", num_classes=203, classifier=SAMPLED, micro_batches=MICRO_BATCHES),
     make_case("sampled pieces", num_classes=203, classifier=SAMPLED, **PIECES),
     make_case("sampled pieces clipped", num_classes=203, classifier=SAMPLED, config={"grad_clip_norm": 0.05}, **PIECES),
     make_case("sampled loops, not compiled", num_classes=203, classifier={**SAMPLED, "compiled": False}, **LOOPS),
@@ -45,6 +46,7 @@ HALF = {"mixed_precision": {"enabled": True, "init_loss_scaling": 1024.0}}
 GPU_CASES = [
     make_case("gpu", classifier=THREE, config={"calc_acc": True}),
     make_case("gpu sampled clipped", num_classes=203, classifier=SAMPLED, config={"grad_clip_norm": 0.05}),
+    make_case("gpu accumulated", num_classes=203, classifier=SAMPLED, micro_batches=MICRO_BATCHES, bucket_bytes=1),
     make_case("gpu data parallel", classifier={"model_parallel": False, **THREE}),
     make_case("gpu loss scaling sampled", num_classes=203, classifier=SAMPLED, config=HALF),
 ]
