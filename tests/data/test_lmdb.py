@@ -93,6 +93,20 @@ def test_values_that_are_not_in_the_order_of_their_keys(tmp_path, monkeypatch, p
     assert not np.all(np.diff(source.positions) > 0)
 
 
+def test_each_value_is_visited_once(monkeypatch):
+    """Also where its offset is moved up meanwhile, into the next part of the file."""
+    monkeypatch.setattr(image_values, "_PART", 5)
+    monkeypatch.setattr(image_values, "_BLOCK", 3)
+    offsets = np.random.default_rng(0).permutation(100) * 10
+    visited = []
+    for places in image_values._in_file_order(offsets):
+        assert [int(offsets[place]) for place in places] == sorted(int(offsets[place]) for place in places)
+        for place in places:
+            visited.append(place)
+            offsets[place] += 9
+    assert sorted(visited) == list(range(100))
+
+
 def test_classes_are_those_of_the_file_or_counted(tmp_path):
     write_lmdb(tmp_path, PICTURES, LABELS, {b"__classnum__": msgpack_number(9)})
     assert opened(tmp_path, None).num_classes == 9
