@@ -10,6 +10,7 @@ import paddle
 
 from plsc.engine.doctor.findings import NOT_HERE, PASS, verdict
 from plsc.extras import install
+from plsc.files import safe_open
 
 DRIVER = "/proc/driver/nvidia/version"
 # the compute capabilities that wheels have kernels for (docs/gpu.md); None: not known, whatever the GPU is
@@ -38,7 +39,7 @@ def read_card() -> Card:
 def _driver(path: str) -> str:
     if not os.path.exists(path):
         return ""
-    with open(path, encoding="ascii", errors="replace") as file:
+    with safe_open.open_text(path, safe_open.SETTINGS, "ascii", "replace") as file:
         found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", file.read())
     return found[1] if found else "of unknown version"
 

@@ -14,6 +14,7 @@ import numpy as np
 from plsc.backend.compiler import CompileError, compiled_library
 from plsc.backend.paddle_version import require_paddle
 from plsc.data.jpeg import decoder_name, open_jpeg_decoder
+from plsc.data.transforms import decode_image
 from plsc.engine.doctor.card import card, read_card
 from plsc.engine.doctor.findings import PASS, Check, verdict
 from plsc.rows.row_kernels import SOURCE
@@ -64,9 +65,7 @@ def decoded_per_second(seconds: float = 0.3) -> float:
     fast, encoded, count = open_jpeg_decoder("auto"), stored.getvalue(), 0
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
-        decoded = None if fast is None else fast(encoded, lambda size: True)
-        if decoded is None:
-            decoded = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        decoded = decode_image(encoded, jpeg=fast)
         if decoded.shape != pixels.shape or np.abs(decoded.astype(int) - pixels).mean() > 12:
             return 0.0  # other pixels than were stored
         count += 1
