@@ -31,10 +31,17 @@ class Place:
 
 
 class Built:
-    """A program that ``make(inputs)`` appends to, from inputs with the shapes and types of ``feed``."""
+    """A program that ``make(inputs)`` appends to, from inputs with the shapes and types of ``feed``. ``more``: what is
+    fed too, as inputs that ``make`` declares itself."""
 
-    def __init__(self, place: Place, feed: dict[str, np.ndarray], make: Callable[[dict], list[Any]]):
-        self._feed, self._scope = feed, paddle.static.Scope()
+    def __init__(
+        self,
+        place: Place,
+        feed: dict[str, np.ndarray],
+        make: Callable[[dict], list[Any]],
+        more: dict[str, np.ndarray] | None = None,
+    ):
+        self._feed, self._scope = {**feed, **(more or {})}, paddle.static.Scope()
         self._main, startup = paddle.static.Program(), paddle.static.Program()
         with static.building(self._main, startup):
             inputs = {
