@@ -10,8 +10,12 @@ from plsc.classifiers import ClassifierSpec, StepOutput, sampling
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program import build
+from plsc.engine.program.gradients import Gradients
+from plsc.engine.program.optimizers import Optimizers, Updates
+from plsc.engine.program.update import StepEnd, append_update
 from plsc.errors import ConfigError
 from plsc.losses import Loss, register_loss
+from plsc.optim.gradients import Buckets
 from plsc.parallel.environment import Environment
 from plsc.registry import LOSSES
 from tests.dist.training_cases import Linear
@@ -109,7 +113,10 @@ def test_a_skipped_step_leaves_the_states(found, end):
         state = build.static.create_state("state", [1], "float32", 1.0)
         output = StepOutput(None, None, None, states=[(state, state + 1.0)])
         skip = None if found is None else paddle.full([1], found, "bool")
-        assert build._append_loss_states(output, skip) == ["state"]
+        gradients = Gradients([], Buckets.of_one_each([]), None, [], [], None, skip)
+        updates = Updates.create(Optimizers.of(Config()), paddle.full([1], 0.1), Config())
+        changed = append_update(gradients, output, StepEnd(Config(), UserObjects(), {}, None, updates, None))
+        assert [variable.name for variable in changed.variables] == ["state"]
     executor = paddle.static.Executor(paddle.CPUPlace())
     with paddle.static.scope_guard(scope):
         executor.run(startup)
