@@ -122,6 +122,11 @@ class RowOptimizer(abc.ABC):
         """(weight, slots) after all missed steps, computed from those before them."""
         return missed.replay(self, weight, slots)
 
+    def of_window(self, numbers: int) -> RowOptimizer | None:
+        """The optimizer that brings rows up to date by a window of ``numbers`` a step, as a checkpoint of another
+        version may have it; None where that cannot be done."""
+        return self if numbers == len(self.nothing_missed()) else None
+
     @property
     def repeats_missed_steps(self) -> bool:
         """True where rows make up missed steps one by one, at a cost that grows with their number."""

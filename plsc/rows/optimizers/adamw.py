@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -89,3 +90,10 @@ class AdamW(AdamMoments):
         """See RowOptimizer.bring_up_to_date."""
         method = super().bring_up_to_date if self._missed is None else self._missed.bring_up_to_date
         return method(weight, slots, missed)
+
+    def of_window(self, numbers: int) -> RowOptimizer | None:
+        """See RowOptimizer.of_window. Versions differ in the number of points, and in the betas that have any."""
+        other = copy.copy(self)
+        repeats = numbers == len(super().nothing_missed())
+        other._missed = None if repeats else MissedAdam.of_window(self.beta1, self.beta2, self.epsilon, numbers)
+        return other if repeats or other._missed is not None else None

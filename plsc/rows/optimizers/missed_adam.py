@@ -56,13 +56,14 @@ class MissedAdam:
     """The numbers of rows with missed steps, for RowOptimizer.nothing_missed, missed and bring_up_to_date.
 
     ``points`` [n]: the Chebyshev points in [-1, 1]; None where n would be above MOST, and the steps must be repeated.
+    ``number``: n, if it is given by a window.
     """
 
-    def __init__(self, beta1: float, beta2: float, epsilon: float):
+    def __init__(self, beta1: float, beta2: float, epsilon: float, number: int | None = None):
         self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
         ratio = beta1 / math.sqrt(beta2) if beta2 > 0 else 1.0  # of a_j / s_j and the one before
         self._steps = 1 if ratio == 0 else math.ceil(math.log(SMALLEST) / math.log(ratio)) if ratio < 1 else None
-        number = self._number_of_points()
+        number = number or self._number_of_points()
         self.points = None
         if number is not None:
             self.points = np.cos(np.pi * (np.arange(number) + 0.5) / number)
@@ -70,6 +71,11 @@ class MissedAdam:
             # l_q(x) = sum_p of T_p(x) times this, by the discrete orthogonality of Chebyshev's polynomials T_p
             cosines = np.cos(self._degrees[:, None] * np.arccos(self.points))
             self._lagrange = cosines * np.where(self._degrees, 2.0, 1.0)[:, None] / number
+
+    @classmethod
+    def of_window(cls, beta1: float, beta2: float, epsilon: float, numbers: int) -> MissedAdam | None:
+        """For a window with so many numbers a step, of which all but 5 are W_q; None where that leaves none."""
+        return cls(beta1, beta2, epsilon, numbers - _WEIGHTS) if numbers > _WEIGHTS else None
 
     def _number_of_points(self) -> int | None:
         if self._steps is None:
