@@ -7,7 +7,7 @@ after the forward pass. As an array with one row per class it is saved and distr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import paddle
 
@@ -25,8 +25,8 @@ NEAREST = "nearest"  # of the table in a checkpoint
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """``table`` int32 [L, COUNT]: class + 1, the nearest first, 0 for none. ``num_hard``: the most rows that a rank
-    samples for it."""
+    """``table`` int32 [L, COUNT]: class + 1, the nearest first, 0 for none. ``num_hard``: the most rows that this rank
+    samples for it; 0 in a shard that is too small, which takes part nevertheless."""
 
     table: ClassTable
     shard: Shard
@@ -34,13 +34,14 @@ class HardNegatives:
 
     @classmethod
     def create(cls, spec: ClassifierSpec, shard: Shard, env: Environment) -> HardNegatives | None:
-        """Create the table in the current program; None where the classifier has no hard negatives."""
-        num_hard = number_of_hard(spec, shard)
-        if not num_hard:
+        """Create the table in the current program; None where no rank has hard negatives. That is the same on every
+        rank, as they exchange what they find: rank 0 has the most classes."""
+        if not number_of_hard(spec, Shard.of(spec, replace(env, rank=0))):
             return None
         prefix = f"dist@nearest@rank@{env.rank:05d}" if spec.model_parallel else "full@nearest"
         # the last row belongs to no class: what is not to be kept is written there
-        return cls(ClassTable(static.create_state(prefix, [shard.num_local + 1, COUNT], "int32")), shard, num_hard)
+        table = ClassTable(static.create_state(prefix, [shard.num_local + 1, COUNT], "int32"))
+        return cls(table, shard, number_of_hard(spec, shard))
 
     def rows(self, labels) -> ShardLabels:
         """The rows for a batch with these ``labels`` [G] int64, [G * COUNT]: the nearest of each feature first."""

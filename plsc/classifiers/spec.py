@@ -100,25 +100,27 @@ class ClassifierSpec:
 
 @dataclass(frozen=True)
 class Shard:
-    """The classes first .. first + num_local - 1 of this rank, one of ``world_size`` parts."""
+    """The classes first .. first + num_local - 1 of this rank, one of ``world_size`` parts.
+
+    ``samples``: whether a step uses a sample of the rows, the same on every rank: by the largest shard. Another may be
+    one class, which is then all of its sample.
+    """
 
     rank: int
     world_size: int
     first: int
     num_local: int
     num_sample: int
+    samples: bool
 
     @classmethod
     def of(cls, spec: ClassifierSpec, env: Environment) -> Shard:
         """The shard of ``env``'s rank. Raises ConfigError where a rank would have no class."""
         rank, world_size = (env.rank, env.world_size) if spec.model_parallel else (0, 1)
         first, end = class_range(spec.num_classes, rank, world_size)
-        return cls(rank, world_size, first, end - first, sampling.num_sample(end - first, spec.sample_ratio))
-
-    @property
-    def samples(self) -> bool:
-        """True where a step uses a sample of the rows."""
-        return self.num_sample < self.num_local
+        num_local, (_, largest) = end - first, class_range(spec.num_classes, 0, world_size)
+        samples = sampling.num_sample(largest, spec.sample_ratio) < largest
+        return cls(rank, world_size, first, num_local, sampling.num_sample(num_local, spec.sample_ratio), samples)
 
 
 @dataclass(frozen=True)

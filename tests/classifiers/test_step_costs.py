@@ -224,6 +224,27 @@ def test_collectives_are_those_of_the_formula(ranks, ratio, model_parallel, calc
     assert sorted(program_view.collective_bytes(ops, sample)) == formula(ranks, rows, model_parallel, calc_acc)
 
 
+@pytest.mark.parametrize("device, classes, keys", [
+    ("cpu", 10, {"hard_negative_share": 0.5}),  # shards of 4, 4 and 2: samples of 2, 2 and 1, half of which is none
+    ("gpu", 7, {"kernels": "paddle"}),  # shards of 3, 3 and 1, all of which is in the sample
+])  # fmt: skip
+def test_a_smaller_last_shard_sends_what_the_others_send(device, classes, keys):
+    """Ranks that take part in different collectives wait for each other for ever, or add up what does not belong
+    together."""
+    paddle.enable_static()
+    config = Config.from_dict({
+        "model": {"image_shape": [3, 4, 4], "embedding_size": EMBEDDING}, "train_batch_size": BATCH,
+        "classifier": {"num_classes": classes, "sample_ratio": 0.5, **keys},
+    })  # fmt: skip
+    found = []
+    for rank in (0, 2):
+        place = Environment(rank, 3, device=device)
+        program = build_train(config, UserObjects(model=Linear()), place, 0, BuildOptions(dry_run=True))
+        found.append([kind for kind, _ in program_view.collective_bytes(program_view.operations(program.main))])
+        assert program.shard.samples and program.rows.touched is not None  # and what is saved has the same names
+    assert found[0] == found[1] and len(found[0]) >= 5
+
+
 def test_each_bucket_is_one_collective():
     """The gradient of the bias is made first, in the backward pass."""
     program, ops = built(30_011, 1.0, 2, bucket_bytes=1)
