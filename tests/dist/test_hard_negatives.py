@@ -103,7 +103,7 @@ def test_samples_table_and_training_are_those_of_the_formula(outcome, world_size
         ]
         values, velocities = [value for value, _ in moved], [velocity for _, velocity in moved]
     assert model.gap > 2e-6  # cosines in float32 are off by less
-    assert hard[0] == 0 and max(hard) >= min(3, share * RATIO * num_classes / 2) or num_classes < 20  # the table is used
+    assert hard[0] == 0 and max(hard) >= min(3, share * RATIO * num_classes / 2) or num_classes < 20  # it is used
     np.testing.assert_array_equal(np.concatenate([part["nearest"] for part in pieces]), model.table(num_classes))
     for part in parts:  # as in tests.dist.loss_checks
         np.testing.assert_allclose(part["losses"], losses, rtol=1e-5)
