@@ -8,6 +8,7 @@ from typing import Any
 import paddle
 
 from plsc.backend import private, static
+from plsc.backend.op_copies import another_variable, has_blocks, insert_copy
 
 _SOURCES = ("builtin.parameter", "pd_op.data")  # the operations of Paddle 3 that stand for a variable
 
@@ -18,11 +19,6 @@ def part(value, number: int, count: int):
     result = paddle.slice(value, [0], [number * size], [(number + 1) * size])
     result.stop_gradient = value.stop_gradient
     return result
-
-
-def has_blocks(op) -> bool:
-    """True for a loop or branch: an operation that contains others."""
-    return any(True for _ in op.blocks()) if static.is_pir() else op.has_attr("sub_block")
 
 
 class ForwardPass:
@@ -48,23 +44,11 @@ class ForwardPass:
         renamed = {own.name: value.name for own, value in zip(self._inputs, inputs)}
         for op in self._ops:
             for name in op.output_arg_names:
-                value = self._block._var_recursive(name)
-                if name not in renamed and not value.persistable:
-                    renamed[name] = self._another(value)
-            desc = self._block._insert_op_without_sync(len(self._block.ops), type="nop").desc
-            desc.copy_from(op.desc)
-            for name in {*op.input_arg_names, *op.output_arg_names} & renamed.keys():
-                desc._rename_input(name, renamed[name])
-                desc._rename_output(name, renamed[name])
+                if name not in renamed and not self._block._var_recursive(name).persistable:
+                    renamed[name] = another_variable(self._block, name, "REPEATED")
+            insert_copy(self._block, len(self._block.ops), op, renamed)
         self._block._sync_with_cpp()
         return [self._block.var(renamed.get(value.name, value.name)) for value in self._results]
-
-    def _another(self, value) -> str:
-        made = self._block.create_var(
-            name=paddle.utils.unique_name.generate(f"{value.name}@REPEATED"), shape=value.shape, dtype=value.dtype,
-            type=value.type, persistable=False, stop_gradient=value.stop_gradient,
-        )  # fmt: skip
-        return made.name
 
     def _again_pir(self, inputs: Iterable[Any]) -> list[Any]:
         pir = private.require("pir")

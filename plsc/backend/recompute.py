@@ -10,14 +10,14 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import paddle
 
 from plsc.backend import private, static
-from plsc.backend.micro_batches import has_blocks
+from plsc.backend.op_copies import another_variable, has_blocks, insert_copy
 
 RANDOM = {
     "uniform", "uniform_random", "gaussian", "gaussian_random", "dropout", "bernoulli", "randint", "randperm",
@@ -85,14 +85,15 @@ class _LegacyProgram:
         wanted = _needed(copied, replaced & {name for number in readers for name in ops[number].input_arg_names})
         renamed = {name: self._another(name) for op in wanted for name in op.output_arg_names if name not in self._kept}
         for number in readers:
-            _rename(ops[number].desc.input_arg_names(), replaced, renamed, ops[number].desc._rename_input)
+            for name in replaced.intersection(ops[number].input_arg_names):
+                ops[number].desc._rename_input(name, renamed[name])
         place = readers[0]
         for op in wanted:
             statistics = self._statistics(op)
             for name in statistics.values():
                 self._insert_zeros(place, name)
                 place += 1
-            self._insert(place, op, {**renamed, **statistics})
+            insert_copy(self._block, place, op, {**renamed, **statistics})
             place += 1
         self._block._sync_with_cpp()
         copies = {name: self._block.var(made) for name, made in renamed.items()}
@@ -102,13 +103,6 @@ class _LegacyProgram:
     @staticmethod
     def key(value) -> str:
         return value.name
-
-    def _insert(self, place: int, op, renamed: dict[str, str]) -> None:
-        """Insert a copy of ``op`` that reads and writes other variables."""
-        desc = self._block._insert_op_without_sync(place, type="nop").desc
-        desc.copy_from(op.desc)
-        _rename(desc.input_arg_names(), set(renamed), renamed, desc._rename_input)
-        _rename(desc.output_arg_names(), set(renamed), renamed, desc._rename_output)
 
     def _statistics(self, op) -> dict[str, str]:
         """{running mean or variance that ``op`` changes: a variable for its copy}; the kernel wants one for both."""
@@ -124,12 +118,7 @@ class _LegacyProgram:
         )  # fmt: skip
 
     def _another(self, name: str) -> str:
-        value = self._block._var_recursive(name)
-        made = self._block.create_var(
-            name=paddle.utils.unique_name.generate(f"{name}@RECOMPUTED"), shape=value.shape, dtype=value.dtype,
-            type=value.type, persistable=False, stop_gradient=value.stop_gradient,
-        )  # fmt: skip
-        return made.name
+        return another_variable(self._block, name, "RECOMPUTED")
 
     def _is_persistable(self, name: str) -> bool:
         return self._block.has_var(name) and self._block.var(name).persistable
@@ -143,12 +132,6 @@ def _needed(ops: list, names: set[str]) -> list:
             found.append(op)
             wanted.update(op.input_arg_names)
     return found[::-1]
-
-
-def _rename(names: Iterable[str], which: set[str], renamed: dict[str, str], rename) -> None:
-    for name in dict.fromkeys(names):
-        if name in which:
-            rename(name, renamed[name])
 
 
 class _PirProgram:

@@ -18,6 +18,7 @@ import paddle
 
 from plsc.rows.gradients import RowGradients
 
+LOWEST = -3e38  # about the lowest float32: below every cosine and logit
 ZERO_NORM = 1e-6  # a shorter vector is treated as zero: its cosines are 0 and it gets no gradient
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import paddle
 
+from plsc.classifiers.head import LOWEST
 from plsc.rows.blocks import RowBlock
 
-LOWEST = -3e38  # below every cosine
 FEW = 256  # rows that are searched as they are
 
 

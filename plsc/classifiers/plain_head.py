@@ -14,7 +14,7 @@ from typing import Any
 import paddle
 
 from plsc.classifiers.centres import CentresProduct
-from plsc.classifiers.head import HeadOutput, inverse_norm, inverse_root, row_numbers
+from plsc.classifiers.head import LOWEST, HeadOutput, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.loss_terms import LossTerms, Terms
 from plsc.classifiers.nearest_rows import NearestRows
 from plsc.classifiers.softmax import RowSums, Softmax
@@ -23,7 +23,6 @@ from plsc.rows.blocks import RowBlock, RowBlocks, RowPiece, length
 from plsc.rows.gradients import RowGradients, RowProduct
 from plsc.rows.operations import scale_rows, squared_length
 
-LOWEST = -3e38  # about the lowest float32: below every logit
 # A logit that does not contribute to a sum of exponentials. In a block without any other row it is the maximum, with a
 # rounding error of up to 8: exp(8) is finite, and multiplied by 0.
 MASKED_LOGIT = -1e8

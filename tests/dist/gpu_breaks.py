@@ -32,11 +32,6 @@ def slice_of_own_part(original):
     return lambda value, rank, world_size, on_gpu: paddle.split(value, world_size, axis=0)[rank]
 
 
-def first_rows(original):
-    """Without the classes of the batch."""
-    return lambda local, num_local, num_sample: paddle.arange(num_sample, dtype="int64")
-
-
 def largest_of_this_rank(original):
     return lambda value, world_size, kind=collectives.SUM: (
         value if list(value.shape) == [12] else original(value, world_size, kind)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from plsc.checkpoint import OneRank, read_manifest
+from plsc.classifiers import ClassifierSpec
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.run.start import choose_seed
@@ -17,7 +18,7 @@ from plsc.engine.training.checkpointing import open_start_checkpoint
 from plsc.errors import CheckpointError, DataError
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as
 
-SPEC = SimpleNamespace(num_classes=11, embedding_size=EMBEDDING_SIZE)
+SPEC = ClassifierSpec(num_classes=11, embedding_size=EMBEDDING_SIZE)
 
 
 def run_in(directory, start_dir="", **settings):

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
-from plsc.backend import half_precision, private
+from plsc.backend import private
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
@@ -20,6 +20,7 @@ from plsc.engine.program.session import Session
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
 from tests.dist.training_cases import Linear, tensor
+from tests.kernels.library import casts_left_out
 
 paddle.enable_static()
 BATCH, CLASSES = 6, 40
@@ -28,9 +29,7 @@ BATCH, CLASSES = 6, 40
 class Run:
     """Some steps of one rank; ``bad`` numbers those whose first image is infinite."""
 
-    def __init__(self, patch, half, sample_ratio=1.0, clip=None, optimizer=None, others=(), **options):
-        patch.setattr(half_precision, "autocast", lambda *arguments: contextlib.nullcontext())
-        patch.setattr(half_precision, "cast_program", lambda *arguments: None)
+    def __init__(self, half, sample_ratio=1.0, clip=None, optimizer=None, others=(), **options):
         config = Config.from_dict(
             {
                 "classifier": {"num_classes": CLASSES, "scale": 16.0, "sample_ratio": sample_ratio},
@@ -42,7 +41,8 @@ class Run:
             }
         )
         env = Environment()
-        self.program = build_train(config, UserObjects(model=Linear(8), optimizer=optimizer), env, seed=7)
+        with casts_left_out() if half else contextlib.nullcontext():
+            self.program = build_train(config, UserObjects(model=Linear(8), optimizer=optimizer), env, seed=7)
         self.session = Session(self.program, env, seed=7)
         self.session.start(Group(env))
         self.number = 0
@@ -72,7 +72,7 @@ def test_without_the_operation_that_examines_all(monkeypatch):
     """A Paddle 3.x that does not have it; 2.6 always does."""
     find = private.find
     monkeypatch.setattr(private, "find", lambda name: None if "check_finite" in name else find(name))
-    plain, scaled = (Run(monkeypatch, half) for half in (False, True))
+    plain, scaled = (Run(half) for half in (False, True))
     plain.step(), scaled.step()
     assert_same(scaled.trained(), plain.trained(), 1e-5)
     assert scaled.step(bad=True)["skipped"] == 1.0
@@ -85,8 +85,8 @@ def assert_same(got, expected, rtol):
 
 @pytest.mark.parametrize("clip", [None, 0.05])
 @pytest.mark.parametrize("sample_ratio", [1.0, 0.3])
-def test_a_scaled_run_is_the_plain_run(monkeypatch, sample_ratio, clip):
-    plain, scaled = (Run(monkeypatch, half, sample_ratio, clip) for half in (False, True))
+def test_a_scaled_run_is_the_plain_run(sample_ratio, clip):
+    plain, scaled = (Run(half, sample_ratio, clip) for half in (False, True))
     for _ in range(5):
         a, b = plain.step(), scaled.step()
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and b["skipped"] == 0.0
@@ -103,8 +103,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("others, sample_ratio", [("momentum", 1.0), *((name, 0.3) for name in OTHERS)])
-def test_a_step_that_is_not_finite_changes_nothing(monkeypatch, others, sample_ratio):
-    run = Run(monkeypatch, True, sample_ratio, others=OTHERS[others])
+def test_a_step_that_is_not_finite_changes_nothing(others, sample_ratio):
+    run = Run(True, sample_ratio, others=OTHERS[others])
     for _ in range(3):
         run.step()
     before = run.trained()
@@ -117,10 +117,10 @@ def test_a_step_that_is_not_finite_changes_nothing(monkeypatch, others, sample_r
 
 
 @pytest.mark.parametrize("others", ["momentum", "adamw, averages"])
-def test_steps_go_on_as_if_a_skipped_one_had_not_been(monkeypatch, others):
+def test_steps_go_on_as_if_a_skipped_one_had_not_been(others):
     """Rows that missed steps, corrections of the bias, and the momentum know nothing of it. Not to the bit: the draw of
     classes depends on the number of the step, so no class is left out here, and averages count all steps."""
-    runs = [Run(monkeypatch, True, others=OTHERS[others]) for _ in "ab"]
+    runs = [Run(True, others=OTHERS[others]) for _ in "ab"]
     for run, bad in zip(runs, (False, True)):
         for step in range(4):
             if bad and step == 2:
@@ -131,24 +131,24 @@ def test_steps_go_on_as_if_a_skipped_one_had_not_been(monkeypatch, others):
     assert_same(runs[1].trained(), expected, 0.0)
 
 
-def test_the_factor_grows_and_shrinks(monkeypatch):
+def test_the_factor_grows_and_shrinks():
     options = {"incr_every_n_steps": 3, "decr_every_n_nan_or_inf": 2, "incr_ratio": 4.0, "decr_ratio": 0.25}
-    run = Run(monkeypatch, True, **options)
+    run = Run(True, **options)
     seen = []
     for bad in (False, False, True, False, False, False, True, True, True, True):
         run.step(bad)
         seen.append(run.scale)
     # a bad step starts the count of good ones anew, and a good step that of bad ones
     assert seen == [1024.0] * 5 + [4096.0] * 2 + [1024.0] * 2 + [256.0]
-    run = Run(monkeypatch, True, use_dynamic_loss_scaling=False, **options)
+    run = Run(True, use_dynamic_loss_scaling=False, **options)
     for bad in (False, False, False, True, True):
         run.step(bad)
     assert run.scale == 1024.0
 
 
 @pytest.mark.parametrize("sample_ratio", [1.0, 0.3])
-def test_a_users_optimizer_never_sees_what_is_not_finite(monkeypatch, sample_ratio):
-    run = Run(monkeypatch, True, sample_ratio, optimizer=paddle.optimizer.SGD(0.1))
+def test_a_users_optimizer_never_sees_what_is_not_finite(sample_ratio):
+    run = Run(True, sample_ratio, optimizer=paddle.optimizer.SGD(0.1))
 
     def moving():
         state = {value.name: run.session.replicated()[value.name] for value in run.program.parameters}

@@ -79,7 +79,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
     )
 
 
-BY_DEVICE = 0
+BY_DEVICE = 0  # of BuildOptions.block_rows
 
 
 @dataclass(frozen=True)
