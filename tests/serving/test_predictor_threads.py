@@ -197,7 +197,7 @@ def test_onnx_closed_and_in_a_fork(monkeypatch):
             pass
 
         def get_inputs(self):
-            return [type("Input", (), {"name": "x"})]
+            return [type("Input", (), {"name": "x", "shape": [None, 1]})]
 
         def run(self, _, feed):
             if feed["x"][0] == 1:

@@ -39,14 +39,15 @@ def test_data_by_container():
     warm, cold = bench("data", "--containers", "tar", *small)
     assert (warm["cache"], cold["cache"]) == ("warm", "cold")
     for case in (warm, cold):
-        assert case["images_per_second"] * case["seconds"] == pytest.approx(32, rel=0.2)
+        # seconds are rounded to milliseconds, of which there may be few
+        assert 32 / case["images_per_second"] == pytest.approx(case["seconds"], abs=0.0006)
         assert case["reads_per_second"] > 0 and 0 <= case["resident"] <= 1
 
 
 def test_index():
     (case,) = bench("index", "--images", "30000", "--processes", "2")
     assert case["seconds_to_make"] >= 0 and case["peak_to_make_gb"] > 0.01
-    assert case["cached_gb"] == 0  # an index of less than a gigabyte of data is not kept
+    assert case["cached_gb"] == 0.001  # 28 bytes an image and the order: the bench keeps an index of any size
 
 
 def test_life():
