@@ -19,6 +19,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "float": lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool),
     "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
+    "Sequence[float]": lambda value: isinstance(value, (list, tuple)) and all(map(_TYPES["float"], value)),
 }
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

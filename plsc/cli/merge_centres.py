@@ -4,7 +4,7 @@ For a checkpoint that was trained with several centres of each class (classifier
 embedded, and of each class the centre that most of its images are nearest to is kept, with its optimizer states. The
 checkpoint in OUTPUT/checkpoints has classifier.sub_centres: 1: training can go on with it, and it is exported and
 identified with like any other. The data are those that the checkpoint was trained with; -c and -o give others.
-OUTPUT/clean keeps the embeddings. See docs/checkpoints.md.
+OUTPUT/clean keeps the embeddings. See docs/clean.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plsc.config import Config
-from plsc.config.extensions import MODEL
+from plsc.config.extensions import MODEL, check_optimizers
 from plsc.config.user_objects import UserObjects
 from plsc.errors import ConfigError
 from plsc.models import BaseModel, build_model, register_model
@@ -93,6 +93,15 @@ def test_wrong_options(options, text):
     net()
     message = refusal(settings(options=options))
     assert message.startswith("model.options={") and text in message
+
+
+@pytest.mark.parametrize("epsilons", [3, [1e-30, "small"], "ab", {"first": 1e-30, "second": 1e-3}])
+def test_a_list_of_numbers_as_an_option(epsilons):
+    chosen = {"optimizer": {"name": "adafactor", "options": {"epsilons": epsilons}}, "class_optimizer": {"name": "momentum"}}
+    with pytest.raises(ConfigError, match=r"optimizer.options=.*epsilons=.* must be Sequence\[float\]; its options: "):
+        check_optimizers(Config.from_dict(chosen).settings)
+    chosen["optimizer"]["options"] = {"epsilons": [1, 1e-3]}
+    check_optimizers(Config.from_dict(chosen).settings)
 
 
 def test_an_option_that_is_needed():
