@@ -14,9 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 from plsc.cli.launching import program
-from plsc.cli.options import add_json, check_json, print_json
+from plsc.cli.options import STDOUT, add_json, check_json, print_json
 from plsc.errors import ConfigError
 from plsc.parallel.launcher import is_rank
 from plsc.terminal import print_stdout
@@ -44,9 +45,12 @@ def run(options: argparse.Namespace) -> int:
         return _as_rank(options.as_rank)
     ranks = _ranks(options)
     check_json(options)
-    findings = _of_machine(options, ranks) + _of_ranks(options, ranks)
-    if not print_json(options, {"findings": [dataclasses.asdict(found) for found in findings]}):
-        print_stdout("\n".join(map(str, findings)))
+    findings = []
+    for found in _findings(options, ranks):
+        findings.append(found)
+        if options.json != STDOUT:  # as soon as it is known: the ranks may take minutes
+            print_stdout(str(found))
+    print_json(options, {"findings": [dataclasses.asdict(found) for found in findings]})
     return 1 if any(found.status == FAIL for found in findings) else 0
 
 
@@ -63,10 +67,13 @@ def _ranks(options: argparse.Namespace) -> int:
     return options.ranks or len(cards) or 1
 
 
-def _of_machine(options: argparse.Namespace, ranks: int) -> list:
+def _findings(options: argparse.Namespace, ranks: int) -> Iterator:
+    """Each when its check is done, those of the ranks together."""
     from plsc.engine.doctor.machine import machine_checks
 
-    return [check.find() for check in machine_checks(options.output, ranks)]
+    for check in machine_checks(options.output, ranks):
+        yield check.find()
+    yield from _of_ranks(options, ranks)
 
 
 def _of_ranks(options: argparse.Namespace, ranks: int) -> list:

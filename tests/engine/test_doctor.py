@@ -13,7 +13,7 @@ from plsc.cli.main import main
 from plsc.engine.doctor import card as of_card
 from plsc.engine.doctor import machine, ranks
 from plsc.engine.doctor.card import Card, card
-from plsc.engine.doctor.findings import FAIL, NOT_HERE, PASS, Check
+from plsc.engine.doctor.findings import FAIL, NOT_HERE, PASS, Check, Finding
 
 
 @pytest.mark.parametrize("found, status, said", [
@@ -59,6 +59,10 @@ def test_limits(got, status, advice):
 
 def test_a_machine_is_measured(monkeypatch, tmp_path):
     assert machine.free_bytes(str(tmp_path / "none")) == 0 < machine.free_bytes(str(tmp_path))
+    for new in (tmp_path, tmp_path / "output" / "run"):
+        assert machine.existing(str(new)) == str(tmp_path)
+    disk = machine.machine_checks(str(tmp_path / "output" / "run"), 1)[-1].find()
+    assert disk.name == "disk" and not disk.seen.startswith("0.0 GB")
     assert machine.decoded_per_second(0.05) > 0
     other = lambda data, is_good: machine.np.full((112, 112, 3), 200, machine.np.uint8)  # noqa: E731
     monkeypatch.setattr(machine, "open_jpeg_decoder", lambda setting: other)
@@ -90,6 +94,17 @@ def test_ranks_that_never_end_are_ended(monkeypatch, capsys):
     assert main(["doctor", "--seconds", "3", "--json"]) == 1
     (found,) = json.loads(capsys.readouterr().out)["findings"]
     assert found["name"] == "ring" and "no answer within 3 s" in found["seen"]
+
+
+def test_what_is_known_is_printed_before_the_ranks_begin(monkeypatch, capsys):
+    def checks_of_ranks(options, number):
+        assert "pass     disk           much" in capsys.readouterr().out
+        return [Finding("ring", FAIL, "wrong", "change it")]
+
+    monkeypatch.setattr(machine, "machine_checks", lambda *_: [Check("disk", lambda: (PASS, "much", ""))])
+    monkeypatch.setattr(command, "_of_ranks", checks_of_ranks)
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.startswith("FAIL     ring           wrong\n")
 
 
 @pytest.mark.parametrize("words, said", [

@@ -35,7 +35,7 @@ def machine_checks(directory: str, ranks: int) -> list[Check]:
         Check("decoding", lambda: decoding(decoded_per_second())),
         Check("/dev/shm", lambda: shared_memory(free_bytes("/dev/shm"), ranks)),
         Check("open files", lambda: open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
-        Check("disk", lambda: disk(free_bytes(directory), directory)),
+        Check("disk", lambda: disk(free_bytes(existing(directory)), directory)),
     ]
 
 
@@ -84,6 +84,14 @@ def decoding(rate: float) -> tuple[str, str, str]:
 def free_bytes(directory: str) -> int:
     """0 where there is no such directory."""
     return shutil.disk_usage(directory).free if os.path.isdir(directory) else 0
+
+
+def existing(directory: str) -> str:
+    """The directory, or the nearest one above it that is there already."""
+    path = os.path.abspath(directory)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def shared_memory(free: int, ranks: int) -> tuple[str, str, str]:
