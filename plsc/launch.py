@@ -19,6 +19,7 @@ from typing import Any
 
 from plsc.backend.paddle_version import require_paddle
 from plsc.engine.run.stopping import EXIT_STOPPED, REPEATS_SECONDS
+from plsc.errors import LaunchError
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, install_excepthook
 from plsc.parallel.launcher import mark_as_launcher
 from plsc.terminal import flush_or_discard, write_stderr
@@ -44,6 +45,7 @@ def launch(arguments: list[str]) -> int:
 
     sys.argv = [sys.argv[0], *arguments]  # both versions read nothing else
     context = Context()
+    _require_devices(context.args.devices, list(context.node.device.labels))
     if context.is_legacy_mode() or context.is_auto_tuner_mode():
         return launch_by_paddle()  # neither starts ranks in a way that is known here
     from paddle.distributed.launch import controllers
@@ -72,6 +74,16 @@ def launch(arguments: list[str]) -> int:
 def handled_signals() -> list[signal.Signals]:
     """Those of _FORWARDED that this process handles: not SIGHUP under nohup, nor Ctrl-C as a script's `command &`."""
     return [n for n in _FORWARDED if n == signal.SIGTERM or signal.getsignal(n) is not signal.SIG_IGN]
+
+
+def _require_devices(devices: str | None, labels: list[str]) -> None:
+    """Raise LaunchError for ``--devices`` that are not among the ``labels`` of the GPUs here."""
+    missing = [one for one in (devices or "").split(",") if one.strip() and one.strip() not in labels]
+    if missing:
+        there = ", ".join(filter(None, labels))
+        none = "Paddle finds none: plsc doctor says why; CPUs take --ranks N"
+        found = f"Paddle finds {there} only" if there else none
+        raise LaunchError(f"--devices {devices}: there is no GPU {missing[0].strip()} here; {found}")
 
 
 def _container_status(container: Any) -> str:

@@ -136,5 +136,6 @@ def _run(command: list[str], where: Directory | None = None) -> str:
     if done.returncode:
         lines = done.stderr.splitlines()
         reason = next((line for line in lines if "error: " in line), lines[-1] if lines else "")
-        raise CompileError(f"{command[0]} ended with status {done.returncode}: {reason.strip()}")
+        said = f": {reason.strip()}" if reason.strip() else " and said nothing"
+        raise CompileError(f"{command[0]} ended with status {done.returncode}{said}")
     return done.stdout

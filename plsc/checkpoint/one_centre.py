@@ -31,10 +31,10 @@ def keep_one_centre(path: str, manifest: Manifest, run_dir: str, chosen: np.ndar
 
 
 def require_centres_to_merge(path: str, manifest: Manifest, run_dir: str) -> None:
-    """Raise CheckpointError where a checkpoint has one centre already, or `run_dir` holds the checkpoint."""
+    """Raise CheckpointError where a checkpoint has one centre already, or `run_dir` holds it or one of its step."""
     if manifest.sub_centres == 1:
         raise CheckpointError(f"{path}: has one centre of each class; there is nothing to merge")
-    require_other_run(path, run_dir)
+    require_other_run(path, manifest, run_dir)
 
 
 class _OneCentre:

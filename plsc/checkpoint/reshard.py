@@ -54,7 +54,7 @@ def rewrite(
 
     `changes` replace fields of META_KEYS. `option` names `run_dir` for the user. Raises CheckpointError.
     """
-    require_other_run(path, run_dir)
+    require_other_run(path, manifest, run_dir)
     meta = {**{key: getattr(manifest, key) for key in META_KEYS}, **changes}
     meta["class_names"] = read_class_names(path, manifest)
     replicated = read_replicated(path, manifest)
@@ -65,10 +65,13 @@ def rewrite(
         return save_shards(run_dir, manifest.step, replicated, sources, meta)
 
 
-def require_other_run(path: str, run_dir: str) -> None:
-    """Raise CheckpointError where `run_dir` holds the checkpoint directory `path`."""
+def require_other_run(path: str, manifest: Manifest, run_dir: str) -> None:
+    """Raise CheckpointError where `run_dir` holds the checkpoint directory `path`, or another one of its step."""
     if os.path.realpath(layout.checkpoints_dir(run_dir)) == os.path.realpath(os.path.dirname(path)):
         raise CheckpointError(f"{run_dir}: holds the checkpoint that is read; choose another directory")
+    there = os.path.join(layout.checkpoints_dir(run_dir), layout.step_name(manifest.step))
+    if os.path.lexists(there):
+        raise CheckpointError(f"{there}: exists already; remove it, or choose another directory")
 
 
 def merge(path: str, file: str) -> FileEntry:

@@ -93,7 +93,8 @@ def _of_ranks(options: argparse.Namespace, ranks: int) -> list:
         lines = [line.strip() for line in lines + _logs(folder) if line.strip()]
         said = [line for line in lines if line.startswith(FAILED)] or lines or ["the ranks said nothing"]
         reason = said[-1][:300] if ended else f"no answer within {options.seconds:g} s; {said[-1][:200]}"
-        return read_findings(file, reason)
+        more = "" if ended else f"on a slow or busy machine, --seconds above {options.seconds:g}; "
+        return read_findings(file, reason, more)
 
 
 def _logs(folder: str) -> list[str]:

@@ -61,6 +61,13 @@ def test_a_directory_in_use_is_refused(stored, tmp_path):
     assert [path.name for path in other.iterdir()] == ["checkpoints"]  # the lock is gone with the writer
 
 
+def test_a_checkpoint_that_is_there_is_not_replaced(stored, tmp_path):
+    other = save_as(str(tmp_path / "other"), 40, CLASSES, 2)
+    with pytest.raises(CheckpointError, match="other/checkpoints/step_00000040: exists already; remove it, or choose"):
+        main(["reshard", stored, "--ranks", "1", "--to", str(tmp_path / "other")])
+    assert checkpoint.read_manifest(other).num_shards == 2
+
+
 def test_what_cannot_be_is_refused(stored, tmp_path):
     with pytest.raises(ConfigError, match="num_classes 23 cannot be split over world_size 22"):
         main(["reshard", stored, "--ranks", "22", "--to", str(tmp_path / "other")])

@@ -97,7 +97,8 @@ def test_wrong_options(options, text):
 
 @pytest.mark.parametrize("epsilons", [3, [1e-30, "small"], "ab", {"first": 1e-30, "second": 1e-3}])
 def test_a_list_of_numbers_as_an_option(epsilons):
-    chosen = {"optimizer": {"name": "adafactor", "options": {"epsilons": epsilons}}, "class_optimizer": {"name": "momentum"}}
+    chosen = {"optimizer": {"name": "adafactor", "options": {"epsilons": epsilons}}}
+    chosen["class_optimizer"] = {"name": "momentum"}
     with pytest.raises(ConfigError, match=r"optimizer.options=.*epsilons=.* must be Sequence\[float\]; its options: "):
         check_optimizers(Config.from_dict(chosen).settings)
     chosen["optimizer"]["options"] = {"epsilons": [1, 1e-3]}

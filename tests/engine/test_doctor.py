@@ -94,6 +94,7 @@ def test_ranks_that_never_end_are_ended(monkeypatch, capsys):
     assert main(["doctor", "--seconds", "3", "--json"]) == 1
     (found,) = json.loads(capsys.readouterr().out)["findings"]
     assert found["name"] == "ring" and "no answer within 3 s" in found["seen"]
+    assert found["advice"].startswith("on a slow or busy machine, --seconds above 3; NCCL_DEBUG")
 
 
 def test_what_is_known_is_printed_before_the_ranks_begin(monkeypatch, capsys):

@@ -117,6 +117,8 @@ def test_what_has_one_centre_is_not_merged(home, merged):
         Entry(config=settings(home, "again", checkpoint_dir=str(merged))).merge_centres()
     with pytest.raises(CheckpointError, match="holds the checkpoint that is read"):
         Entry(config=settings(home, "run", checkpoint_dir=str(home / "run"))).merge_centres()
+    with pytest.raises(CheckpointError, match="step_.*: exists already; remove it, or choose another directory"):
+        Entry(config=settings(home, "merged", checkpoint_dir=str(home / "run"))).merge_centres()
 
 
 @pytest.mark.parametrize("start", [{"checkpoint_dir": "run"}, {"init_from": "classes", "init_checkpoint": "run"}])

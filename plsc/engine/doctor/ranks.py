@@ -43,13 +43,13 @@ def run_checks(place: Place, file: str) -> None:
                 lines.write(json.dumps(dataclasses.asdict(worst(every))) + "\n")
 
 
-def read_findings(file: str, reason: str) -> list[Finding]:
-    """Those of ``file``, and one for the check that did not end, with the ``reason``."""
+def read_findings(file: str, reason: str, more: str = "") -> list[Finding]:
+    """Those of ``file``, and one for the check that did not end, with the ``reason``. ``more``: begins its advice."""
     with safe_open.open_text(file, safe_open.LIST) as lines:
         found = [Finding(**json.loads(line)) for line in lines]
     if len(found) < len(NAMES):
         name = NAMES[len(found)]
         later = f"; not run: {', '.join(NAMES[len(found) + 1 :])}" * (len(found) + 1 < len(NAMES))
-        advice = "NCCL_DEBUG=INFO and GLOG_minloglevel=0 show more; see docs/gpu.md"
+        advice = f"{more}NCCL_DEBUG=INFO and GLOG_minloglevel=0 show more; see docs/gpu.md"
         found.append(Finding(name, FAIL, f"did not end: {reason}{later}", advice))
     return found
