@@ -40,7 +40,8 @@ def test_buckets_change_no_number(outcomes, run):
     assert len(one) > 80
     for size in SIZES[:-1]:
         for name, value in outcome[0]["together"][size].items():
-            if len(outcome) == 2:  # a sum of two numbers has one order
+            # a sum of two numbers has one order; the norm of all gradients is the sum of those of the buckets
+            if len(outcome) == 2 and run[1] != "clipped":
                 np.testing.assert_array_equal(value, one[name], err_msg=name)
             else:
                 # which rank Gloo begins a sum with depends on the place in the buffer: a roundoff (6e-8) of its parts,

@@ -85,5 +85,5 @@ def casts_left_out():
 _cast = paddle.cast
 
 
-def _cast_but_to_half(value, dtype):
-    return value if dtype == "float16" else _cast(value, dtype)
+def _cast_but_to_half(x, dtype):  # named as in Paddle, which calls it by names
+    return x if dtype == "float16" else _cast(x, dtype)

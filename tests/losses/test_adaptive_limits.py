@@ -32,7 +32,7 @@ def run(loss, change, count=8):
         "num_classes": CLASSES, "embedding_size": EMBEDDING, "scale": SCALE, "sample_ratio": 1.0,
         "model_parallel": True, "way": (None, 0, False), "loss": registry.LOSSES.find(name)(**options, **margins),
         "spec": spec,
-        "weight": rng.standard_normal((CLASSES, EMBEDDING)).astype("float32"),
+        "weight": rng.standard_normal((CLASSES, EMBEDDING * keys.get("sub_centres", 1))).astype("float32"),
         "feature": 2.0 * rng.standard_normal((count, EMBEDDING)).astype("float32"),
         "label": rng.integers(0, CLASSES, count),
     }  # fmt: skip
@@ -45,7 +45,7 @@ def run(loss, change, count=8):
 
 def edges(case):
     """On the centre and opposite to it; nothing; very long and very short."""
-    own = case["weight"][case["label"]]
+    own = case["weight"][case["label"]][:, :EMBEDDING]  # the first centre
     case["feature"][0], case["feature"][1] = 2.0 * own[0], -2.0 * own[1]
     case["feature"][2] = 0.0
     case["feature"][3] *= np.float32(1e17)
