@@ -111,7 +111,8 @@ class Option:
             if not self._fits(plain):
                 raise ValueError
         except ValueError as error:
-            detail = f" ({error})" if str(error) else ""
+            quotes_help = not self.choices or str(value) in self.choices  # what YAML reads as a number, true or false
+            detail = f" ({error})" if str(error) and (isinstance(value, str) or quotes_help) else ""
             message = f"{prefixed(source)}{self.key}={self.format_value(value)}: must be {self.allowed}{detail}"
             raise ConfigError(message) from None
         reason = self.refuse(plain) if self.refuse else None

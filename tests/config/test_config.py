@@ -340,3 +340,9 @@ def test_the_layout_is_nhwc_with_mixed_precision_unless_one_is_set():
         for settings in ({}, half):
             assert Config.from_dict({**settings, "model": {"data_format": layout}}).layout == layout
     assert Config.from_dict(half).model.data_format is None  # a checkpoint of it is used on CPUs as NCHW
+
+
+def test_a_value_that_is_no_choice_in_quotes_either():
+    """true is no text, but neither is "true" a choice."""
+    with pytest.raises(ConfigError, match="class_optimizer.sparse=True: must be one of exact, lazy$"):
+        Config().set("class_optimizer.sparse", True)

@@ -6,8 +6,8 @@ import dataclasses
 
 from plsc.config.option import option
 
-# PLSC 0.1 put the kind of parallelism into the name of the loss.
 AUTO, PADDLE, PLSC = "auto", "paddle", "plsc"  # kernels
+# PLSC 0.1 put the kind of parallelism into the name of the loss.
 DIST_LOSSES = {"dist_arcface": "arcface", "dist_softmax": "softmax"}
 
 
