@@ -150,7 +150,7 @@ class Expected:
     """What a run needs of a checkpoint; None is not compared.
 
     `replicated` and `shard` are the run's tensors, all of them; of a shard only names, types and widths matter.
-    `optional`: names of class tensors that either may lack, or have otherwise.
+    `optional`: names of tensors that either may lack, or have otherwise.
     """
 
     num_classes: int | None = None
@@ -181,17 +181,19 @@ def check_fits(path: str, manifest: Manifest, expected: Expected) -> None:
         stored = getattr(manifest, key)
         if wanted is not None and wanted != stored:
             raise CheckpointError(f"{path}: {key} is {stored} in the checkpoint and {wanted} in this run; {advice}")
+    left_out = {TOUCHED, *expected.optional}
     if expected.replicated is not None:
-        _compare(path, "replicated", manifest.replicated_tensors, expected.replicated)
+        _compare(path, "replicated", manifest.replicated_tensors, expected.replicated, left_out)
     if expected.shard is not None:
-        left_out = {TOUCHED, *expected.optional}
-        own = [spec.with_rows(manifest.num_classes) for spec in expected.shard if spec.name not in left_out]
-        _compare(path, "class", [spec for spec in manifest.shard_tensors if spec.name not in left_out], own)
+        own = [spec.with_rows(manifest.num_classes) for spec in expected.shard]
+        _compare(path, "class", manifest.shard_tensors, own, left_out)
 
 
-def _compare(path: str, kind: str, stored: Iterable[TensorSpec], wanted: Iterable[TensorSpec]) -> None:
-    stored_specs = {spec.name: spec for spec in stored}
-    wanted_specs = {spec.name: spec for spec in wanted}
+def _compare(
+    path: str, kind: str, stored: Iterable[TensorSpec], wanted: Iterable[TensorSpec], left_out: Collection[str]
+) -> None:
+    stored_specs = {spec.name: spec for spec in stored if spec.name not in left_out}
+    wanted_specs = {spec.name: spec for spec in wanted if spec.name not in left_out}
     for word, names in (
         ("the run needs and the checkpoint lacks", wanted_specs.keys() - stored_specs.keys()),
         ("the checkpoint holds and the run does not know", stored_specs.keys() - wanted_specs.keys()),

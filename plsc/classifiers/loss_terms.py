@@ -20,6 +20,7 @@ from plsc.classifiers.target_class import TargetClass
 from plsc.losses import Batch
 from plsc.rows.blocks import length
 
+LOSS_STATES = "classifier.loss."  # of the names of the states of a loss
 UNIFORM_STREAMS = 1 << 31  # first stream of Batch.uniform; the streams below are those of the ranks' samples
 
 
@@ -63,7 +64,7 @@ class LossTerms:
         self._splits_classes = spec.model_parallel and env.world_size > 1
         self._splits_batch = not spec.model_parallel and env.world_size > 1
         self._states = {
-            name: static.create_state(f"classifier.loss.{name}", [1], "float32", value)
+            name: static.create_state(LOSS_STATES + name, [1], "float32", value)
             for name, value in self._loss.states().items()
         }
 

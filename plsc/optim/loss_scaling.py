@@ -15,6 +15,8 @@ import paddle
 from plsc.backend import collectives, ops, static
 from plsc.optim.gradients import Buckets
 
+PREFIX = "loss_scaling."  # of the names of the states
+
 
 @dataclass(frozen=True)
 class LossScaling:
@@ -28,9 +30,9 @@ class LossScaling:
     def create(cls, initial: float) -> LossScaling:
         """Create the states in the program being built."""
         return cls(
-            static.create_state("loss_scaling.scale", [1], "float32", initial),
-            static.create_state("loss_scaling.good", [1], "int32"),
-            static.create_state("loss_scaling.bad", [1], "int32"),
+            static.create_state(PREFIX + "scale", [1], "float32", initial),
+            static.create_state(PREFIX + "good", [1], "int32"),
+            static.create_state(PREFIX + "bad", [1], "int32"),
         )
 
     def names(self) -> list[str]:

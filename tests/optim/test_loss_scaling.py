@@ -7,18 +7,23 @@ the plain run, and a step with an infinite input must leave everything that is t
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
 
+from plsc import checkpoint
 from plsc.backend import private
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
 from plsc.engine.program.session import Session
+from plsc.engine.training import checkpointing
+from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
+from tests.checkpoint.checkpoint_kit import meta_for
 from tests.dist.training_cases import Linear, tensor
 from tests.kernels.library import casts_left_out
 
@@ -43,6 +48,7 @@ class Run:
         env = Environment()
         with casts_left_out() if half else contextlib.nullcontext():
             self.program = build_train(config, UserObjects(model=Linear(8), optimizer=optimizer), env, seed=7)
+        self.config = config
         self.session = Session(self.program, env, seed=7)
         self.session.start(Group(env))
         self.number = 0
@@ -160,3 +166,50 @@ def test_a_users_optimizer_never_sees_what_is_not_finite(sample_ratio):
     for name, value in moving().items():
         np.testing.assert_array_equal(value, before[name])
     assert run.step()["skipped"] == 0.0 and not np.array_equal(moving()["weight"], before["weight"])
+
+
+CURRICULAR = {"classifier": {"num_classes": CLASSES, "scale": 16.0, "loss_type": "curricularface"}}
+SCALE = "loss_scaling.bad, loss_scaling.good, loss_scaling.scale"
+
+
+@pytest.mark.parametrize(
+    "before, after, said",
+    [
+        ((False,), (True,), f"has no {SCALE}: begun as in a new run"),
+        ((True,), (False,), f"has {SCALE}, which this run has no use for: left out"),
+        ((True,), (True,), None),
+        ((False,), (False, CURRICULAR), "has no classifier.loss.t: begun as in a new run"),
+        ((False, CURRICULAR), (False,), "has classifier.loss.t, which this run has no use for: left out"),
+    ],
+)
+def test_a_run_goes_on_in_another_precision_or_with_another_loss(tmp_path, before, after, said):
+    """All that both have is as it was."""
+    first, second = (Run(half, others=dict(*others)) for half, *others in (before, after))
+    for _ in range(2):
+        first.step(), first.step(bad=before[0])
+    initial, lines = second.session.replicated(), []
+    go_on(first, second, tmp_path, lines)
+    stored, found = first.session.replicated(), second.session.replicated()
+    assert len(stored.keys() & found.keys()) >= 5 and (said is None) == (stored.keys() == found.keys())
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, stored.get(name, initial[name]), err_msg=name)
+    for name in second.program.rows.tables:
+        np.testing.assert_array_equal(tensor(second.session, name), tensor(first.session, name))
+    own = [line.split("/step_00000004 ")[1] for line in lines if "loss_scaling." in line or "classifier.loss." in line]
+    assert own == ([said] if said else [])
+
+
+def test_what_else_is_missing_is_still_refused(tmp_path):
+    adamw = {"optimizer": {"name": "adamw"}}
+    with pytest.raises(CheckpointError, match="replicated tensors that the run needs and the checkpoint lacks"):
+        go_on(Run(True, others=adamw), Run(False), tmp_path, [])
+
+
+def go_on(first, second, where, lines) -> None:
+    """Save one run, and continue with another."""
+    meta = meta_for(CLASSES, embedding_size=8, config=first.config.to_dict(), random_states={"seed": 7}, lr_state={})
+    tensors = checkpoint.RankTensors(first.session.replicated(), first.session)
+    path = checkpoint.save(str(where), 4, tensors, meta, checkpoint.OneRank())
+    log = SimpleNamespace(info=lines.append)
+    run = SimpleNamespace(config=second.config, group=checkpoint.OneRank(), log=log, user_objects=UserObjects(), seed=7)
+    checkpointing.load(run, second.session, path, checkpoint.read_manifest(path))

@@ -13,16 +13,19 @@ from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.pending_rows import MOMENTUM, describe_optimizer
 from plsc.classifiers import ClassifierSpec
 from plsc.classifiers.hard_negatives import NEAREST
+from plsc.classifiers.loss_terms import LOSS_STATES
 from plsc.config.format_value import format_value
 from plsc.data import difference
 from plsc.data.record import moved_classes
 from plsc.engine.program.averages import begin_averages
 from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.session import Session
+from plsc.engine.program.variables import Role
 from plsc.engine.run.start import Run
 from plsc.engine.training.changed_settings import log_changed_settings
 from plsc.engine.training.steps import Progress
 from plsc.errors import CheckpointError, DataError
+from plsc.optim import loss_scaling
 from plsc.rows.history import RowHistory
 
 
@@ -146,10 +149,12 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
             "trained, or start a new run with init_from: backbone or classes"
         )
 
+    begun, left = _other_states(session, manifest)
+
     def fill() -> None:
         specs = [spec for spec in session.replicated_specs() if averaged or spec.name not in averages]
         own = session.tensors()
-        expected = checkpoint.Expected(replicated=specs, shard=own, optional=[NEAREST])
+        expected = checkpoint.Expected(replicated=specs, shard=own, optional=[NEAREST, *begun, *left])
         checkpoint.check_fits(path, manifest, expected)
         known = [spec.name for spec in own if spec.name != NEAREST or _keeps_nearest(own, manifest)]
         shard = session.program.shard
@@ -168,6 +173,10 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
         run.log.info(f"{path} has no averaged weights: they begin with its weights, ema.decay={run.config.ema.decay}")
     if session.program.hard is not None and not _keeps_nearest(session.tensors(), manifest):
         run.log.info(f"{path} has no hard negatives: they are collected from here on")
+    if begun:
+        run.log.info(f"{path} has no {', '.join(begun)}: begun as in a new run")
+    if left:
+        run.log.info(f"{path} has {', '.join(left)}, which this run has no use for: left out")
     scheduler = user_scheduler(run)
     if scheduler is not None and manifest.lr_state:
         scheduler.set_state_dict(dict(manifest.lr_state))
@@ -197,6 +206,15 @@ def load(run: Run, session: Session, path: str, manifest: Manifest) -> None:
             f"{path} was trained with data.shuffle_window={saved_window}, this run continues with "
             f"{run.config.data.shuffle_window}: in this epoch some images come twice and others not at all"
         )
+
+
+def _other_states(session: Session, manifest: Manifest) -> tuple[list[str], list[str]]:
+    """States of the loss and of its scale that (only the run, only the checkpoint) has: another loss or precision."""
+    roles = Role.LOSS, Role.LOSS_SCALING
+    own = {variable.stored for variable in session.program.variables if variable.role in roles}
+    names = {spec.name for spec in manifest.replicated_tensors}
+    stored = {name for name in names if name.startswith((LOSS_STATES, loss_scaling.PREFIX))}
+    return sorted(own - stored), sorted(stored - own)
 
 
 def _keeps_nearest(own: list[TensorSpec], manifest: Manifest) -> bool:
