@@ -14,6 +14,7 @@ from typing import Any
 from plsc.backend import private, static
 
 BYTES = {"bool": 1, "int8": 1, "uint8": 1, "float16": 2, "bfloat16": 2, "int16": 2, "float64": 8, "int64": 8}
+FUSED = ("batch_norm", "elementwise_add")
 INSIDE = "inside"  # the key of the tensors inside a loop or branch, see peak_memory
 COLLECTIVES = {
     "c_allgather": "all_gather", "c_allreduce_sum": "all_reduce", "c_allreduce_max": "all_reduce",
@@ -127,6 +128,18 @@ def _peak(ops: Iterable[Operation], unknown: int, unknown_inside: int, kept: dic
     return most
 
 
+def predictor_memory(ops: list[Operation], unknown: int) -> int:
+    """Bytes of the temporary tensors of Paddle Inference, which runs ``ops``.
+
+    That of Paddle 2.6 keeps the results of all operations, but for those that it fuses with the one before: a batch
+    normalisation, and the addition of a bias (measured, docs/history.md).
+    """
+    if static.is_pir():
+        return sum(peak_memory(ops, unknown).values())
+    kept = [op for op in ops if not (op.kind in FUSED and sum(-1 in tensor.shape for tensor in op.reads) == 1)]
+    return sum(tensor.size(unknown) for op in kept for tensor in op.writes if not tensor.name)
+
+
 def persistables(ops: Iterable[Operation]) -> dict[str, Tensor]:
     """The persistable tensors by name: parameters, statistics, states."""
     return {tensor.name: tensor for op in walk(ops) for tensor in (*op.reads, *op.writes) if tensor.name}
@@ -195,7 +208,8 @@ def _pir_tensors(value, known: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, .
 
 def _pir_tensor(key: str, kind: Any, value) -> Tensor:
     dtype = str(kind.dtype).lower().rsplit(".", 1)[-1]
-    return Tensor(key, tuple(kind.shape), dtype, value.name if value.persistable else "")
+    named = value.persistable and value.get_defining_op().name() != "pd_op.fetch"  # whose results have no name
+    return Tensor(key, tuple(kind.shape), dtype, value.name if named else "")
 
 
 # --- Paddle 2.6 -------------------------------------------------------------------------------------------

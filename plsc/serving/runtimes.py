@@ -132,8 +132,7 @@ def open_runtime(path: str, description: Description, kind: str, options: Runtim
         )
     if kind != "auto" and kind not in description.models:
         raise ExportError(f"{path}: was not exported for {kind}, only for {', '.join(description.models)}")
-    kinds = [kind] if kind != "auto" else [name for name in _installed() if name in description.models]
-    kind = (kinds or list(description.models))[0]
+    kind = preferred_kind(description) if kind == "auto" else kind
     files = check_files(path, description, kind)
     try:
         if kind == "paddle":
@@ -145,6 +144,12 @@ def open_runtime(path: str, description: Description, kind: str, options: Runtim
         raise
     except Exception as error:  # ONNX Runtime's exceptions have no common base class
         raise ExportError(f"{files[0]}: {kind} cannot open it: {_one_line(error)}") from error
+
+
+def preferred_kind(description: Description) -> str:
+    """What "auto" opens: the first of Paddle and ONNX that was exported and is installed, else the first exported."""
+    usable = [name for name in _installed() if name in description.models]
+    return (usable or list(description.models))[0]
 
 
 def _one_line(error: Exception) -> str:

@@ -10,6 +10,8 @@ import onnx
 import pytest
 
 from plsc import Entry
+from plsc.backend import static
+from plsc.engine.memory.estimate import TEACHER
 from plsc.engine.program.session import Session
 from plsc.errors import ConfigError, ExportError
 from tests import using_kit
@@ -129,3 +131,24 @@ def test_no_teacher_and_one_without_effect(tmp_path):
         Entry(
             config=using_kit.settings(model_save_dir=str(tmp_path), distill={"model": str(tmp_path / "nothing")})
         ).train()
+
+
+def test_the_plan_counts_the_teacher(teacher, graph):
+    """Of a program: the weights as they are stored, and for each image at least the argument and the result of the
+    largest operation, or, with Paddle 2.6, all results. Of an ONNX file: the rule of docs/train.md."""
+
+    def row(path, batch):
+        config = using_kit.settings(distill={"model": path}, train_batch_size=batch, device="cpu")
+        return Entry(config=config).plan(1, 8.0).bytes.get(TEACHER, 0)
+
+    weights = next(Path(teacher).glob("*.pdiparams")).stat().st_size
+    one, eight = row(teacher, 1), row(teacher, 8)
+    each_image = (eight - one) / 7
+    assert one == weights + each_image  # nothing else
+    stem = 4 * 8 * using_kit.SHAPE[1] * using_kit.SHAPE[2]  # the first result, 8 channels of the image's size
+    assert 2 * stem <= each_image <= (4 if static.is_pir() else 20) * stem
+    rule = 4 * 3 * 64 * using_kit.SHAPE[1] * using_kit.SHAPE[2]
+    assert row(graph, 8) == 2 * Path(graph).stat().st_size + 8 * rule
+    assert row("", 8) == 0
+    with pytest.raises(ExportError, match=r"x\.onnx: No such file"):
+        row("x.onnx", 8)

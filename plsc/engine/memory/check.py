@@ -8,6 +8,7 @@ from plsc.backend.private import Missing
 from plsc.engine.memory.estimate import estimate_memory
 from plsc.engine.memory.free import free_memory
 from plsc.engine.memory.plan import GB, resident_bytes
+from plsc.engine.memory.teacher import teacher_bytes
 from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.run.start import Run
 from plsc.errors import ConfigError, PlscError
@@ -36,7 +37,8 @@ def check_memory(run: Run, program: TrainProgram, evaluation: EvalProgram | None
 def _needed_bytes(run: Run, program: TrainProgram, evaluation: EvalProgram | None, held: int) -> int | None:
     """Bytes; None, with a log line, where a user's model has something that the estimate does not support."""
     try:
-        return sum(estimate_memory(run.config, run.env, program, evaluation, held).sizes.values())
+        sizes = estimate_memory(run.config, run.env, program, evaluation, held).sizes
+        return sum(sizes.values()) + teacher_bytes(run.config)
     except Exception as error:
         if isinstance(error, PlscError) and not isinstance(error, Missing):
             raise

@@ -15,6 +15,7 @@ import paddle
 from plsc.backend import onednn, program_view, static
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
+from plsc.engine.memory.teacher import teacher_bytes
 from plsc.engine.program import session
 from plsc.engine.program.build import BuildOptions, build_eval, build_train
 from plsc.engine.program.inputs import feeds_pixels
@@ -34,6 +35,7 @@ SAMPLING_BYTES = 6 * 8
 PREFETCH = 2  # batches that each worker of plsc.data.Loader prefetches
 LOOP_BATCHES = 2  # batches that the loop holds: the current and the previous one
 STEP = "a step, at its peak"
+TEACHER = "teacher, for a batch"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class MemoryEstimator:
         if not (device == "gpu" and paddle.is_compiled_with_cuda()):
             self._config.set("mixed_precision.enabled", False, "plan")
         self._totals: dict[int, int] = {}
+        self._teacher = teacher_bytes(self._config)
 
     def total(self, num_classes: int) -> int:
         """The sum in bytes."""
@@ -97,7 +100,10 @@ class MemoryEstimator:
         program = build_train(config, user_objects, env, seed=0, options=options)
         evaluation = build_eval(config, user_objects, env, config.test_batch_size) if config.with_test else None
         try:
-            return estimate_memory(config, env, program, evaluation, self._process)
+            found = estimate_memory(config, env, program, evaluation, self._process)
+            if self._teacher:
+                found.sizes[TEACHER] = self._teacher
+            return found
         except PlscError:
             raise
         except Exception as error:
