@@ -35,22 +35,23 @@ def gpu_head(feature, blocks, rows, labels: Labels, context: StepContext, diviso
     all gradients are NaN instead.
     """
     leaves = feature, rows = autodiff.as_leaf(feature), autodiff.as_leaf(rows)
-    frozen = [leaf.stop_gradient for leaf in leaves]
-    for leaf in leaves:
-        leaf.stop_gradient = False
+    stopped = [leaf.stop_gradient for leaf in leaves]
+    feature.stop_gradient, rows.stop_gradient = False, context.spec.frozen
     cosine = _clipped_cosines(feature, rows, context.spec)
     substitute = context.spec.dry_run and not paddle.is_compiled_with_cuda()
     nll = _nll(cosine, labels, context, substitute)
     loss = paddle.reshape(paddle.sum(nll) / divisor, [1]) * _one_or_nan(labels.valid)
     loss_scale = context.loss_scale
     scaled_loss = loss if loss_scale is None else loss * loss_scale
-    dfeature, drows = autodiff.gradients(scaled_loss, list(leaves))
-    for leaf, flag in zip(leaves, frozen):  # a user's backward pass must stop where it would have stopped
+    dfeature, *drows = autodiff.gradients(scaled_loss, [leaf for leaf in leaves if not leaf.stop_gradient])
+    for leaf, flag in zip(leaves, stopped):  # a user's backward pass must stop where it would have stopped
         leaf.stop_gradient = flag
     if substitute:
         paddle.max(cosine)  # the gradient of the real kernel reads the cosines up to here
-    drows = drows if loss_scale is None else drows / loss_scale
-    gradients = RowGradients(blocks, lambda piece: rows, lambda piece, rows: drows)
+    gradients = None
+    if not context.spec.frozen:
+        (by_rows,) = drows if loss_scale is None else [drows[0] / loss_scale]
+        gradients = RowGradients(blocks, lambda piece: rows, lambda piece, rows: by_rows)
     num_larger = _num_larger(cosine, labels.position, context.shard.world_size) if context.spec.calc_acc else None
     return HeadOutput(loss, dfeature, gradients, num_larger)
 

@@ -28,7 +28,7 @@ class HeadOutput:
 
     ``loss`` [1]: mean of the negative log-likelihoods of the global batch, the same on all ranks that share the
     classes. ``dfeature`` [G, E]: this shard's contribution to d loss / d feature (sum it over the ranks).
-    ``row_gradients`` is None where the rows have been updated already.
+    ``row_gradients`` is None where the rows have been updated already or are frozen.
     ``num_larger`` [G] float32, or None: how many of the shard's rows have at least the cosine of the target class,
     before the margin; the target class is counted too. ``nearest``: of plsc.classifiers.nearest_rows, if asked for.
     """

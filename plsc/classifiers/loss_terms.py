@@ -57,6 +57,7 @@ class LossTerms:
         self.smoothing = spec.label_smoothing
         self.centres = spec.centres
         self.half = spec.half
+        self.frozen = spec.frozen
         self.changes: list[tuple[Any, Any]] = []
         self._filter_above, self._weight = spec.filter_above, weight
         self._loss = CheckedLoss(spec.loss)

@@ -39,6 +39,8 @@ class PlainHead:
     function that is called with each piece and the rest of its gradient, a RowProduct. Where classes have
     several centres, ``along`` is None and the gradient a CentresProduct.
 
+    With ``loss.frozen`` no gradient of the rows is computed, and ``HeadOutput.row_gradients`` is None.
+
     With ``loss.half`` the cosines are computed from float16 vectors of length 1, and stored as float16; their gradients
     and all products with these are float32. For blocks of one piece, as on GPUs.
     """
@@ -85,7 +87,7 @@ class PlainHead:
         if softmax.norm_factor is not None:
             dfeature = dfeature + self.feature * softmax.norm_factor
         gradients = None
-        if self.move is None:
+        if self.move is None and not self.loss.frozen:
             gradients = RowGradients(
                 self.blocks, self.rows.fetch, lambda piece, rows: self._row_gradient(piece, factors, rows)
             )
@@ -191,13 +193,15 @@ class PlainHead:
             if self.normalised:
                 # d cos / d row = (feature - cos * unit row) / |row|; the component along the row is a sum per row
                 row_scale = self.centres.split(self.row_scales.get(block))
-                along = paddle.matmul(dcosine * of_centres, softmax.others_factor) * row_scale * row_scale
+                if not self.loss.frozen:
+                    along = paddle.matmul(dcosine * of_centres, softmax.others_factor) * row_scale * row_scale
                 dcosine = scale_rows(dcosine, row_scale, by_channel=block.for_cpu)
-            move = self._mover(block, along) if self.move else self._store_gradients(block, along)
+            move = self._consumer(block, along)
             for piece, weights in zip(block.pieces, block.split(self.centres.join(dcosine))):
                 weights, rows = self.centres.split(weights), self.centres.split(self.rows.fetch(piece))
                 dfeature = dfeature + paddle.matmul(weights, rows, transpose_x=True)
-                move(piece, self._product(piece, weights, factors))
+                if move is not None:
+                    move(piece, self._product(piece, weights, factors))
             return dfeature, *num_larger
 
         start = [paddle.zeros_like(self.feature)]
@@ -232,6 +236,12 @@ class PlainHead:
         if block not in self._targets:
             self._targets[block] = _Targets(self, block)
         return self._targets[block]
+
+    def _consumer(self, block: RowBlock, along) -> Callable | None:
+        """What is called with each piece and the rest of its gradient; None where rows stay as they are."""
+        if self.loss.frozen:
+            return None
+        return self._mover(block, along) if self.move else self._store_gradients(block, along)
 
     def _mover(self, block: RowBlock, along) -> Callable:
         if self.centres.number == 1:

@@ -40,6 +40,7 @@ class ClassifierSpec:
     storage: str = "float32"  # of weight and momentum in memory, see plsc.rows.storage
     lazy: bool = False  # rows that are not sampled do not move
     compiled: bool = True  # use plsc.rows.row_kernels for sampled rows where available
+    frozen: bool = False  # the rows stay as they are: no gradient of them is computed
     kernels: str = AUTO  # of GPUs, see the key classifier.kernels
     features: int | None = None  # that the head of a rank sees in a step, where that is known at build time
     dry_run: bool = False  # the program is only built, to estimate memory

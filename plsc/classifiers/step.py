@@ -30,9 +30,9 @@ class StepOutput:
     """Static values. ``loss`` [1] is the mean over the global batch, the same on every rank.
 
     ``dfeature`` [B, E] is the complete gradient of the loss by this rank's features; ``row_gradients`` that by the rows
-    of the step, or None where the rows have been updated already. ``accuracy`` holds acc1 and acc5 [1] of the global
-    batch, before the margin, if ``calc_acc`` is set. ``states``: [(state of the loss, its next value)], the same on
-    every rank; the caller assigns them unless the step is skipped.
+    of the step, or None where the rows have been updated already or are frozen. ``accuracy`` holds acc1 and acc5 [1] of
+    the global batch, before the margin, if ``calc_acc`` is set. ``states``: [(state of the loss, its next
+    value)], the same on every rank; the caller assigns them unless the step is skipped.
     """
 
     loss: Any
@@ -117,6 +117,6 @@ def _finish(output: HeadOutput, divisor, context: StepContext) -> StepOutput:
     loss = collectives.all_reduce(output.loss, env.world_size)
     accuracy = {name: collectives.all_reduce(value, env.world_size) for name, value in accuracy.items()}
     row_gradients = output.row_gradients
-    if env.world_size > 1:
+    if env.world_size > 1 and row_gradients is not None:
         row_gradients = row_gradients.map(lambda gradient: collectives.all_reduce(gradient, env.world_size))
     return StepOutput(loss, dfeature, row_gradients, accuracy)

@@ -111,7 +111,7 @@ def check_optimizers(settings: Settings) -> None:
     OPTIMIZER.check(settings)
     of_classes = class_optimizer_of(settings)
     of_classes.check(settings)
-    if not of_classes.chosen(settings).for_rows:
+    if not of_classes.chosen(settings).for_rows and not settings.distill.centres:
         raise ConfigError(
             f"{of_classes.key}={value_of(settings, of_classes.key)!r}: reads the whole parameter, and class centres "
             "are updated row by row; set class_optimizer.name: momentum or adamw"

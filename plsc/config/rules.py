@@ -11,7 +11,7 @@ from plsc.config.keys import OPTIONS
 from plsc.config.losses import make_loss
 from plsc.config.schema import Settings
 from plsc.config.schema.classifier import PADDLE
-from plsc.config.stages import ALL, frozen_with_factor
+from plsc.config.stages import ALL, HEAD, frozen_with_factor
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
 from plsc.signatures import accepted
@@ -61,6 +61,7 @@ def check_run(settings: Settings, world_size: int, device: str | None) -> None:
     _check_groups(settings, world_size)
     _check_inputs(settings)
     _check_initial(settings)
+    _check_centres(settings)
     _check_remote(settings)
 
 
@@ -140,6 +141,22 @@ def _check_initial(settings: Settings) -> None:
         )
 
 
+def _check_centres(settings: Settings) -> None:
+    """Centres that a teacher gives and that stay have no other beginning, and no learning rate. Raises ConfigError."""
+    centres = settings.distill.centres
+    if not centres:
+        return
+    others = (
+        (settings.init_from == "classes", "init_from", "brings centres as well; set it to backbone or none"),
+        (settings.new_classes != "random", "new_classes", "every class has its teacher's centre; set it to random"),
+        (HEAD in settings.lr_factors, "lr_factors", f"{HEAD}, the class centres, is not trained; remove it"),
+        (ALL in settings.model.freeze, "model.freeze", "leaves nothing to train; remove one of the two"),
+    )  # fmt: skip
+    for found, key, text in others:
+        if found:
+            raise ConfigError(f"distill.centres={centres!r}, {key}={format_value(value_of(settings, key))}: {text}")
+
+
 def _check_inputs(settings: Settings) -> None:
     shape = settings.model.image_shape
     if math.prod(shape) > MAX_IMAGE_VALUES:
@@ -193,6 +210,7 @@ def changed(settings: Settings, keys: Iterable[str]) -> list[str]:
 def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
     """(reason, whether it holds, the keys that are then idle)."""
     precision, data = settings.mixed_precision, settings.data
+    centres = bool(settings.distill.centres)
     scaling = tuple(
         f"mixed_precision.{name}"
         for name in ("incr_every_n_steps", "decr_every_n_nan_or_inf", "incr_ratio", "decr_ratio")
@@ -213,7 +231,8 @@ def _idle_keys(settings: Settings) -> list[tuple[str, bool, tuple[str, ...]]]:
         ("ema.decay: null", settings.ema.decay is None, ("ema.warmup",)),
         ("with_test: false", not settings.with_test, _TEST_KEYS),
         ("init_from: none", settings.init_from == "none", ("init_checkpoint", "new_classes")),
-        (f"init_from: {settings.init_from}", settings.init_from != "classes", ("label_map",)),
+        (f"init_from: {settings.init_from}", not (settings.init_from == "classes" or centres), ("label_map",)),
+        ("distill.centres", centres, ("class_optimizer.name", "class_optimizer.sparse", "classifier.compiled")),
         ("mixed_precision.enabled: false", not precision.enabled, half),
         (f"mixed_precision.dtype: {precision.dtype}", precision.enabled and not scaled, all_scaling),
         (

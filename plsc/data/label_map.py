@@ -52,38 +52,40 @@ class Classes:
     place: str
 
 
-def match_classes(old: Classes, new: Classes) -> tuple[np.ndarray, np.ndarray, str]:
+def match_classes(
+    old: Classes, new: Classes, key: str = "init_from='classes'"
+) -> tuple[np.ndarray, np.ndarray, str]:
     """(old [n], new [n]) int64, sorted by old, as ``read_label_map``; and how they were matched, for the log.
 
     Classes with the same name are the same, whatever their labels, if both sides have names; else those with the same
-    label. Raises DataError where that cannot be known: equal names on one side, no common name, or without names
-    another number of classes.
+    label. ``key``: what asks for it, for messages. Raises DataError where that cannot be known: equal names on one
+    side, no common name, or without names another number of classes.
     """
     if not (old.names and new.names):
         if old.number != new.number:
             raise DataError(
-                f"init_from='classes': {old.place} has {old.number:,} classes, {new.place} {new.number:,}, and without "
+                f"{key}: {old.place} has {old.number:,} classes, {new.place} {new.number:,}, and without "
                 f"names on both sides they cannot be matched; {_ADVICE}"
             )
         every = np.arange(old.number, dtype=np.int64)
         without = " and ".join(side.place for side in (old, new) if not side.names)
         return every, every, f"by number, as {without} has no names of classes"
-    labels = [_labels_by_name(side) for side in (old, new)]
+    labels = [_labels_by_name(side, key) for side in (old, new)]
     pairs = [(label, labels[1][name]) for name, label in labels[0].items() if name in labels[1]]
     if not pairs:
         raise DataError(
-            f"init_from='classes': no class of {new.place} has a name that {old.place} has, such as "
-            f"{old.names[0]!r:.80}; {_ADVICE}, or set init_from: backbone"
+            f"{key}: no class of {new.place} has a name that {old.place} has, such as "
+            f"{old.names[0]!r:.80}; {_ADVICE}, or take none of its centres"
         )
     old_labels, new_labels = np.array(pairs, np.int64).T.copy()
     return old_labels, new_labels, "by name"
 
 
-def _labels_by_name(side: Classes) -> dict[str, int]:
+def _labels_by_name(side: Classes, key: str) -> dict[str, int]:
     found = {name: label for label, name in enumerate(side.names)}
     if len(found) < len(side.names):
         twice = next(name for label, name in enumerate(side.names) if found[name] != label)
-        raise DataError(f"init_from='classes': {side.place} has two classes named {twice!r:.80}; {_ADVICE}")
+        raise DataError(f"{key}: {side.place} has two classes named {twice!r:.80}; {_ADVICE}")
     return found
 
 

@@ -122,13 +122,16 @@ def clip_by_global_norm(replicated: Buckets, sharded, limit: float, shard_world:
     """Scale all gradients by min(1, limit / norm); returns (replicated, sharded).
 
     The norm is that of ``replicated`` (the same on every rank, counted once) and ``sharded`` (a
-    plsc.rows.gradients.RowGradients), of which each of the ``shard_world`` ranks holds a part.
+    plsc.rows.gradients.RowGradients, or None for frozen rows), of which each of the ``shard_world`` ranks holds a part.
     """
-    square = collectives.all_reduce(sharded.sum(_square), shard_world)
+    square = paddle.zeros([1], "float32")
+    if sharded is not None:
+        square = collectives.all_reduce(sharded.sum(_square), shard_world)
     for gradients in replicated.values:
         square = square + _square(gradients)
     factor = limit / paddle.maximum(paddle.sqrt(square), paddle.full([1], limit, "float32"))
-    return replicated.map(lambda gradients: gradients * factor), sharded.map(lambda gradient: gradient * factor)
+    rows = None if sharded is None else sharded.map(lambda gradient: gradient * factor)
+    return replicated.map(lambda gradients: gradients * factor), rows
 
 
 def _square(gradient):

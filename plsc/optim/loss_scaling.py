@@ -43,9 +43,9 @@ def unscale(replicated: Buckets, sharded, scale, world_size: int) -> tuple[Bucke
     """(``replicated`` / ``scale``, found [1] bool, the same on every rank: a gradient of any rank is inf or NaN).
 
     ``replicated``: the backbone's gradients, which must have no other reader; ``sharded``: those of the rows,
-    plsc.rows.gradients.RowGradients, which are not scaled.
+    plsc.rows.gradients.RowGradients, which are not scaled, or None for frozen rows.
     """
-    total = sharded.sum(_not_finite)
+    total = paddle.zeros([1], "float32") if sharded is None else sharded.sum(_not_finite)
     if replicated.values:
         values, found = ops.check_finite_and_unscale_(replicated.values, scale)
         replicated, total = replace(replicated, values=values), total + paddle.cast(found, "float32")

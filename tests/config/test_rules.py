@@ -252,3 +252,23 @@ def test_what_trains_the_backbone_is_said_to_be_idle_where_all_of_it_is_frozen()
     assert all(line.endswith(": has no effect with model.freeze: [all]") for line in lines)
     assert Config.from_dict({"model.freeze": ["stem"], **idle}).without_effect() == []
 
+
+
+@pytest.mark.parametrize("changes, text", [
+    ({"init_from": "classes", "init_checkpoint": "b"}, "init_from='classes': brings centres as well"),
+    ({"new_classes": "mean", "init_from": "backbone", "init_checkpoint": "b"}, "new_classes='mean': every class has"),
+    ({"lr_factors": {"head": 0.5}}, "lr_factors={'head': 0.5}: head, the class centres, is not trained"),
+    ({"model": {"freeze": ["all"]}}, "model.freeze=['all']: leaves nothing to train"),
+])  # fmt: skip
+def test_centres_that_stay_have_no_other_beginning_and_no_rate(changes, text):
+    Config.from_dict(changes).check(1)
+    said = refusal(Config.from_dict({**changes, "distill": {"centres": "a"}}))
+    assert said.startswith(f"distill.centres='a', {text}")
+
+
+def test_what_centres_that_stay_leave_idle():
+    changes = {"distill": {"centres": "a"}, "class_optimizer": {"name": "adamw"}, "label_map": "map.txt"}
+    config = Config.from_dict(changes)
+    config.check(1)
+    assert "class_optimizer.name=adamw: has no effect with distill.centres" in config.without_effect()
+    assert not any("label_map" in line for line in config.without_effect())

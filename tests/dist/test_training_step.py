@@ -179,6 +179,8 @@ def train(case, start, first_weight, samples, optimizer):
             loss, dfeature = loss + factor * more, dfeature + factor * gradient
         drows = np.zeros_like(rows)
         drows[kept] = dcentres if margins is not None else np.concatenate([dcentres, dbias[:, None]], axis=1)
+        if case["config"].get("distill", {}).get("centres"):
+            drows[:] = 0.0  # centres that stay have no gradient, in the norm neither
         gradients = [image.T @ dfeature, dfeature.sum(0), drows]
         if case["config"].get("grad_clip_norm"):
             norm = np.sqrt(sum((g * g).sum() for g in gradients))

@@ -72,7 +72,7 @@ def run_case(env, case):
     one_way = section.model_parallel or env.world_size == 1
     compiled = section.compiled and one_way and program.shard.samples and section.storage == "float32"
     compiled = compiled and parts.optimizer is None and device == "cpu" and program.optimizers.rows.name in COMPILED
-    compiled = compiled and not program.optimizers.rows.repeats_missed_steps
+    compiled = compiled and not program.spec.frozen and not program.optimizers.rows.repeats_missed_steps
     assert program.rows.spec.compiled == compiled  # a case is about what it says
     if "pieces" in case:  # a batch of more labels than there are places has a sample of unknown size, and so a loop
         kinds = {op.kind for op in program_view.operations(program.main)}

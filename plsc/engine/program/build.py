@@ -37,6 +37,7 @@ from plsc.optim.loss_scaling import LossScaling, update_scale
 from plsc.parallel.environment import Environment
 from plsc.rows import row_kernels
 from plsc.rows.blocks import BLOCK_ROWS, MAX_ELEMENTS, gpu_block_rows
+from plsc.rows.frozen_rows import FrozenRows
 from plsc.rows.optimizer import RowOptimizer
 from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
@@ -75,6 +76,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         storage=section.storage,
         lazy=config.class_optimizer.sparse == "lazy",
         compiled=section.compiled,
+        frozen=bool(config.distill.centres),
         kernels=section.kernels,
     )
 
@@ -133,7 +135,7 @@ def build_train(
         if optimizers is not None:
             updates = Updates.create(optimizers, feeds["learning_rate"], config)
             feeds.update(updates.feeds)
-            if block_rows is not None and _can_update_in_backward(config, env):
+            if not spec.frozen and block_rows is not None and _can_update_in_backward(config, env):
                 move = rows.mover(updates.rows)
         if spec.weighted:
             feeds["class_weight"] = paddle.static.data("class_weight", [batch], "float32")
@@ -219,7 +221,7 @@ def make_rows(
     samples = shard.samples and optimizer is not None
     # where each rank holds all rows they must stay the same: not by these on one rank and by Paddle's on another
     alike = spec.model_parallel or env.world_size == 1
-    wanted = spec.compiled and alike and samples and not env.on_gpu and spec.storage == FLOAT32
+    wanted = spec.compiled and not spec.frozen and alike and samples and not env.on_gpu and spec.storage == FLOAT32
     compiled = wanted and optimizer.has_kernels and row_kernels.available()
     stride = 1 + len(optimizer.slots) if compiled else 1
     rows = RowsSpec(
@@ -236,6 +238,9 @@ def make_rows(
     )
     if optimizer is None:
         check_optimizer(user_objects.optimizer, spec.storage)
+    if spec.frozen:
+        return FrozenRows(rows)
+    if optimizer is None:
         return PaddleOptimizerRows(rows)
     make = optimizer.rows_class(samples) or (SampledRows if samples else DenseRows)
     return make(rows, optimizer)

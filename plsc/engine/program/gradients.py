@@ -36,9 +36,10 @@ class Gradients:
     """Complete gradients of the global batch, ready for the update.
 
     ``parameters`` of the backbone and their gradients ``replicated``, the same on every rank; ``rows`` the gradients of
-    this rank's rows, None where these have been moved already. ``statistics`` are the backbone's other float states
-    (running mean and variance) and ``mean_statistics`` their mean over the ranks. ``stop`` [1] float32 is above 0 on
-    every rank where some rank is to stop. ``found`` [1] bool under mixed precision: skip this step.
+    this rank's rows, None where these have been moved already or are frozen. ``statistics`` are the backbone's other
+    float states (running mean and variance) and ``mean_statistics`` their mean over the ranks. ``stop`` [1]
+    float32 is above 0 on every rank where some rank is to stop. ``found`` [1] bool under mixed precision: skip
+    this step.
     """
 
     parameters: list[Any]

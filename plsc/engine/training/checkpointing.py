@@ -46,6 +46,7 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
     require_same_function(run, path, manifest)
     _require_same_freeze(run, path, manifest)
     _require_same_optimizers(run, path, manifest)
+    _require_same_centres(run, path, manifest)
     return path, manifest
 
 
@@ -74,6 +75,22 @@ def _require_same_optimizers(run: Run, path: str, manifest: Manifest) -> None:
             f"{format_value(run.config.class_optimizer.name)}, for which the stored states mean something else; set "
             "them as they were, or begin a new run by init_from: classes, with init_checkpoint for checkpoint_dir or "
             "resume"
+        )
+
+
+def _require_same_centres(run: Run, path: str, manifest: Manifest) -> None:
+    """Raise CheckpointError where a run would train centres that stayed, or keep those that were trained: only the
+    latter have states of an optimizer. A run that goes on has them in its checkpoint, and reads no other."""
+    stored, own = _section(manifest, "distill").get("centres") or "", run.config.distill.centres
+    if bool(stored) != bool(own):
+        raise CheckpointError(
+            f"{path}: was trained with distill.centres={format_value(stored)}, this run has {format_value(own)}; set "
+            "it as it was, or begin a new run by init_from or distill.centres in place of checkpoint_dir or resume"
+        )
+    if stored != own:
+        run.log.info(
+            f"the class centres are those of {path}, which took them from distill.centres={format_value(stored)}; "
+            f"distill.centres={format_value(own)} of this run is not read"
         )
 
 

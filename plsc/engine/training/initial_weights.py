@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +11,11 @@ from plsc import checkpoint
 from plsc.checkpoint import Manifest
 from plsc.checkpoint.collective import on_all_ranks
 from plsc.classifiers import ClassifierSpec
-from plsc.data import difference
-from plsc.data.label_map import Classes, match_classes, read_label_map
 from plsc.engine.program.same_function import require_same_function
 from plsc.engine.program.session import Session
 from plsc.engine.run.start import Run
-from plsc.errors import CheckpointError, ConfigError, DataError
+from plsc.engine.training.matched_classes import class_map, load_classes, require_same_map
+from plsc.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,9 @@ def open_initial_weights(run: Run, spec: ClassifierSpec, data) -> InitialWeights
     require_same_function(run, path, manifest)
     if config.init_from == "backbone":
         return InitialWeights(path, manifest)
-    found = run.group.agree(lambda: InitialWeights(path, manifest, *_class_map(run, path, manifest, data)))
-    _require_same_map(run, found.old, found.new)
+    key = "init_from='classes'"
+    found = run.group.agree(lambda: InitialWeights(path, manifest, *class_map(run, path, manifest, data, key)))
+    require_same_map(run, found.old, found.new)
     return found
 
 
@@ -78,43 +77,13 @@ def load_initial_weights(run: Run, session: Session, found: InitialWeights) -> N
     if old is None or new is None:
         run.log.info(f"start with the backbone{kind} of {path}, step {manifest.step:,}")
         return
-    on_all_ranks(run.group, what, lambda: _load_classes(session, path, manifest, old, new))
+    on_all_ranks(run.group, what, lambda: load_classes(session, path, manifest, old, new))
     run.log.info(
         f"start with the backbone{kind} and {len(new):,} classes of {path}, step {manifest.step:,}, "
         f"matched {found.how}; "
         f"{session.program.spec.num_classes - len(new):,} classes of this run are new, "
         f"{manifest.num_classes - len(old):,} of the checkpoint were left behind"
     )
-
-
-def _class_map(run: Run, path: str, manifest: Manifest, data) -> tuple[np.ndarray, np.ndarray, str]:
-    """(old labels [n] in rising order, their new ones [n], how they were matched). Raises DataError."""
-    config, number = run.config, run.config.classifier.num_classes
-    if config.label_map:
-        return *read_label_map(config.label_map, manifest.num_classes, number), "by label_map"
-    stored = Classes(manifest.num_classes, checkpoint.read_class_names(path, manifest), path)
-    old, new, how = match_classes(stored, Classes(number, run.class_names, "the training data"))
-    if (stored.names and run.class_names) or not manifest.data:
-        return old, new, how
-    changed = difference(manifest.data, run.data.get("training", {}), getattr(data, "record", None))
-    if changed is not None and changed.relabelled and not config.accept_new_labels:
-        raise DataError(
-            f"init_from='classes': {path} was trained with other labels, and there are no names of classes to match "
-            f"by: {changed.text}; set label_map to a file of old_label<TAB>new_label, or accept_new_labels: true where "
-            "each label still means the same class"
-        )
-    return old, new, how
-
-
-def _require_same_map(run: Run, old: np.ndarray, new: np.ndarray) -> None:
-    """Raise DataError on every rank where the ranks read different maps."""
-    sums = run.group.all_gather(zlib.crc32(new, zlib.crc32(old)))
-    others = [str(rank) for rank, found in enumerate(sums) if found != sums[0]]
-    if others:
-        raise DataError(
-            f"label_map={run.config.label_map!r}: rank(s) {', '.join(others)} map the classes otherwise than rank 0; "
-            "give every rank the same map, data and checkpoint"
-        )
 
 
 def _load_backbone(session: Session, path: str, manifest: Manifest, weights: str) -> None:
@@ -146,32 +115,3 @@ def _variables(stored: Iterable[str]) -> list[str]:
         if not any(name.startswith((other + ".", other + "_")) for other in found):
             found.append(name)
     return found
-
-
-def _load_classes(session: Session, path: str, manifest: Manifest, old: np.ndarray, new: np.ndarray) -> None:
-    specs = {spec.name: spec for spec in manifest.shard_tensors}
-    row_size = session.program.spec.row_size
-    if "weight" not in specs or specs["weight"].shape[1:] != (row_size,):
-        found = list(specs["weight"].shape[1:]) if "weight" in specs else "none"
-        raise CheckpointError(
-            f"the classes have {row_size} numbers each (with its bias, for softmax), those of the checkpoint {found}"
-        )
-    shard = session.program.shard
-    mine = (new >= shard.first) & (new < shard.first + shard.num_local)
-    for index, rows in _select_rows(path, manifest, old[mine], new[mine] - shard.first):
-        session.set_rows("weight", index, rows)
-
-
-def _select_rows(
-    path: str, manifest: Manifest, old: np.ndarray, local: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(local rows, their values) for old classes in rising order, a block of the stored classes at a time."""
-    if not len(old):
-        return
-    start = int(old[0])
-    for _, row, block in checkpoint.read_rows(
-        path, manifest, start, int(old[-1]) + 1, checkpoint.ReadOptions(["weight"])
-    ):
-        low, high = np.searchsorted(old, [start + row, start + row + len(block)])
-        if high > low:
-            yield local[low:high], block[old[low:high] - start - row]

@@ -48,6 +48,7 @@ from plsc.engine.training.result import Result
 from plsc.engine.training.saver import Saver, Target
 from plsc.engine.training.steps import Progress, TrainingSteps
 from plsc.engine.training.teacher import StepInputs
+from plsc.engine.training.teacher_centres import load_centres, open_centres
 from plsc.errors import ConfigError, TrainingError
 from plsc.evaluation.results import Verifications
 from plsc.models import require_same_parameters
@@ -98,6 +99,7 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     if order.balanced is not None:
         run.log.info(order.balanced.note())
     initial = None if opened is not None else open_initial_weights(run, program.spec, data)
+    centres = None if opened is not None else open_centres(run, program.spec, data)
     request = StopRequest()
     # loaders fork their workers before the executor has threads
     loading = _loader(run, data, steps, order, request, program.pixels)
@@ -112,6 +114,8 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
             load_initial_weights(run, session, initial)
             begin_at_means(run, session, images)
             forgetting = Forgetting.begin(run, session, data, initial)
+        if centres is not None:
+            load_centres(run, session, centres)
         if opened is None:
             begin_averages(session)
         else:
