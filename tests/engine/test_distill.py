@@ -144,7 +144,7 @@ def test_the_plan_counts_the_teacher(teacher, graph):
     weights = next(Path(teacher).glob("*.pdiparams")).stat().st_size
     one, eight = row(teacher, 1), row(teacher, 8)
     each_image = (eight - one) / 7
-    assert one == weights + each_image  # nothing else
+    assert 0 <= one - weights - each_image < 1000  # and constants of the program, such as shapes
     stem = 4 * 8 * using_kit.SHAPE[1] * using_kit.SHAPE[2]  # the first result, 8 channels of the image's size
     assert 2 * stem <= each_image <= (4 if static.is_pir() else 20) * stem
     rule = 4 * 3 * 64 * using_kit.SHAPE[1] * using_kit.SHAPE[2]
