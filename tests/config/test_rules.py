@@ -270,5 +270,5 @@ def test_what_centres_that_stay_leave_idle():
     changes = {"distill": {"centres": "a"}, "class_optimizer": {"name": "adamw"}, "label_map": "map.txt"}
     config = Config.from_dict(changes)
     config.check(1)
-    assert "class_optimizer.name=adamw: has no effect with distill.centres" in config.without_effect()
+    assert "class_optimizer.name='adamw': has no effect with distill.centres" in config.without_effect()
     assert not any("label_map" in line for line in config.without_effect())
