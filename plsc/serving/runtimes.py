@@ -13,6 +13,7 @@ from plsc.serving.description import Description, check_files
 from plsc.serving.thread_pool import Lifetime, ObjectPool
 
 DEVICES = ("auto", "cpu", "gpu")
+ONNX_SUFFIX = ".onnx"  # of a graph
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import paddle
 
 from plsc.backend import program_view
 from plsc.config import Config
-from plsc.engine.training.onnx_teacher import SUFFIX
 from plsc.errors import ExportError
 from plsc.serving.description import read_description
-from plsc.serving.runtimes import preferred_kind
+from plsc.serving.runtimes import ONNX_SUFFIX, preferred_kind
 
 # Of an ONNX file no operations are counted: ONNX Runtime holds the weights as they are in the file and as its kernels
 # want them, and a batch is taken to have three results of a first layer of 64 channels, as in ResNets, at a time.
@@ -25,7 +24,7 @@ def teacher_bytes(config: Config) -> int:
     if not path:
         return 0
     images = min(config.train_batch_size, config.step_batch_size)  # at a time, see training.teacher
-    if path.endswith(SUFFIX):
+    if path.endswith(ONNX_SUFFIX):
         return _onnx_bytes(path, config, images)
     description = read_description(path)
     kind = preferred_kind(description)

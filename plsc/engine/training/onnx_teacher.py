@@ -9,8 +9,6 @@ from plsc.errors import ConfigError, ExportError, PlscError
 from plsc.files.hashes import hash_file
 from plsc.serving.runtimes import OnnxRuntime, RuntimeOptions
 
-SUFFIX = ".onnx"
-
 
 class OnnxTeacher:
     """A graph with one input, images float32 [B, C, H, W] of this run, and an output [B, E] for the run's E.

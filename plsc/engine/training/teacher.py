@@ -13,10 +13,10 @@ from plsc.engine.program.build import TEACHER
 from plsc.engine.program.inputs import PIXELS, input_names
 from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run, threads
-from plsc.engine.training.onnx_teacher import SUFFIX, OnnxTeacher
+from plsc.engine.training.onnx_teacher import OnnxTeacher
 from plsc.errors import ConfigError, TrainingError
 from plsc.serving import Predictor, read_description
-from plsc.serving.runtimes import RuntimeOptions
+from plsc.serving.runtimes import ONNX_SUFFIX, RuntimeOptions
 
 
 def check_teacher(config: Config) -> None:
@@ -25,7 +25,7 @@ def check_teacher(config: Config) -> None:
     path = config.distill.model
     if not path:
         return
-    if path.endswith(SUFFIX):
+    if path.endswith(ONNX_SUFFIX):
         OnnxTeacher(path, config, RuntimeOptions(threads=1))
         return
     about = read_description(path)
@@ -68,7 +68,7 @@ class Teacher:
         self._path = path
         options = RuntimeOptions(threads(config, env), env.device, env.device_id)
         entering = ""
-        if path.endswith(SUFFIX):
+        if path.endswith(ONNX_SUFFIX):
             self._model: OnnxTeacher | Predictor = OnnxTeacher(path, config, options)
             identity = self._model.identity
             input_ = f"RGB, (x - {PIXEL_MEAN:g}) / {config.data.pixel_std:g}"
