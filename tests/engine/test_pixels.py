@@ -75,7 +75,7 @@ def steps(settings: Config, pixels: bool):
     {}, {"model.data_format": "NHWC", "model.recompute": True, "grad_clip_norm": 1.0}, {"accumulate": 2},
 ], ids=str)  # fmt: skip
 def test_training_does_not_change(changes):
-    """What the model gets is the same to the bit (above); its own kernels round by where its arrays lie, which differs."""
+    """What the model gets is the same to the bit (above); its kernels round by where arrays lie, which differs."""
     settings = config(data={"pixel_std": 128.0})
     for key, value in changes.items():
         settings.set(key, value)
