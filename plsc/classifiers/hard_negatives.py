@@ -51,9 +51,10 @@ class HardNegatives:
         found = collectives.all_reduce(found, self.shard.world_size)  # one rank owns each label
         return self._in_shard(paddle.reshape(paddle.transpose(found, [1, 0]), [-1]) - 1)
 
-    def remember(self, labels, nearest: list, index, env: Environment) -> None:
-        """Write what the head found: ``nearest`` of plsc.classifiers.nearest_rows [COUNT, n] for the n features that it
-        saw, as positions in ``index`` [S]. ``labels`` [G]: of the global batch."""
+    def next_rows(self, labels, nearest: list, index, env: Environment) -> tuple:
+        """(index [G], rows [G, COUNT] int32) to write into the table after the step, from what the head found:
+        ``nearest`` of plsc.classifiers.nearest_rows [COUNT, n] for the n features that it saw, as positions in
+        ``index`` [S]. ``labels`` [G]: of the global batch."""
         cosines, positions = nearest
         rows = paddle.reshape(paddle.gather(index, paddle.reshape(positions, [-1])), [COUNT, -1])
         classes = rows + (self.shard.first + 1)
@@ -68,7 +69,7 @@ class HardNegatives:
         first = first_of_same(labels)  # writes of one row must not differ
         own = self._in_shard(labels)
         row = paddle.where(own.owned, own.row, paddle.full_like(own.row, self.shard.num_local))
-        self.table.write(row, paddle.cast(paddle.gather(classes, first), "int32"))
+        return row, paddle.cast(paddle.gather(classes, first), "int32")
 
     def _in_shard(self, labels) -> ShardLabels:
         return labels_in(labels, self.shard.first, self.shard.num_local)

@@ -23,6 +23,7 @@ from plsc.classifiers.sampling import SampleOptions
 from plsc.classifiers.spec import StepContext
 from plsc.rows.blocks import RowBlocks
 from plsc.rows.gradients import RowGradients
+from plsc.rows.storage import ClassTable
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class StepOutput:
 
     ``dfeature`` [B, E] is the complete gradient of the loss by this rank's features; ``row_gradients`` that by the rows
     of the step, or None where the rows have been updated already or are frozen. ``accuracy`` holds acc1 and acc5 [1] of
-    the global batch, before the margin, if ``calc_acc`` is set. ``states``: [(state of the loss, its next
-    value)], the same on every rank; the caller assigns them unless the step is skipped.
+    the global batch, before the margin, if ``calc_acc`` is set. ``states``: [(state of the loss, its next value)], the
+    same on every rank; ``writes``: [(table, index, rows)] of this rank's classes. The caller assigns and writes them
+    unless the step is skipped.
     """
 
     loss: Any
@@ -40,6 +42,7 @@ class StepOutput:
     row_gradients: RowGradients | None
     accuracy: dict[str, Any] = field(default_factory=dict)
     states: list[tuple[Any, Any]] = field(default_factory=list)
+    writes: list[tuple[ClassTable, Any, Any]] = field(default_factory=list)
 
 
 def classify(feature, label, rows, context: StepContext) -> StepOutput:
@@ -71,11 +74,12 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
     loss = LossTerms(spec, env, context.step, weight)
     head = PlainHead(head_feature, blocks, rows, position, loss, context.move)
     output = head.run(divisor, shard.world_size, spec.calc_acc, searcher(context.hard))
+    writes = []
     if context.hard is not None:
-        context.hard.remember(all_labels, output.nearest, index, env)
+        writes = [(context.hard.table, *context.hard.next_rows(all_labels, output.nearest, index, env))]
     if context.loss_scale is not None:
         output = replace(output, dfeature=output.dfeature * context.loss_scale)
-    return replace(_finish(output, divisor, context), states=loss.changes)
+    return replace(_finish(output, divisor, context), states=loss.changes, writes=writes)
 
 
 def _global_batch(feature, world_size: int):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from plsc import remote
 from plsc.cleaning.report import Report
 from plsc.cleaning.request import Request
@@ -99,29 +102,26 @@ def predict(config: Config, user_objects: UserObjects) -> Prediction:
 
 def clean(config: Config, user_objects: UserObjects, request: Request) -> Report | None:
     """Errors in the training data by the embeddings of the model in ``checkpoint_dir``; None on all ranks but 0."""
-
-    def check(config: Config, user_objects: UserObjects, env: Environment) -> None:
-        _check_checkpoint(config, user_objects, env)
-        check_training_images(config, user_objects, "clean")
-
-    config, taken = with_stored_settings(config, user_objects)
-    with start(config, user_objects, check) as run:
-        _say(run, taken)
-        return run_clean(run, request)
+    return _on_training_images("clean", config, user_objects, lambda run: run_clean(run, request))
 
 
 def merge_centres(config: Config, user_objects: UserObjects) -> Merged | None:
     """The checkpoint in ``checkpoint_dir`` with one centre of each class, in ``model_save_dir``; None on all ranks but
     0."""
+    return _on_training_images("merge-centres", config, user_objects, run_merge)
+
+
+def _on_training_images(command: str, config: Config, user_objects: UserObjects, work: Callable[[Run], Any]) -> Any:
+    """What ``work`` returns, in a run of the trained model whose training images can be read."""
 
     def check(config: Config, user_objects: UserObjects, env: Environment) -> None:
         _check_checkpoint(config, user_objects, env)
-        check_training_images(config, user_objects, "merge-centres")
+        check_training_images(config, user_objects, command)
 
     config, taken = with_stored_settings(config, user_objects)
     with start(config, user_objects, check) as run:
         _say(run, taken)
-        return run_merge(run)
+        return work(run)
 
 
 def convert_for_prediction(config: Config, user_objects: UserObjects) -> str:

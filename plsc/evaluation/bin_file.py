@@ -97,7 +97,9 @@ def find_targets(dataset_dir: PathLike, names: Sequence[str]) -> list[Path]:
         raise ConfigError(f"val_targets: {wanted}: names must be unique and not empty (lfw is lfw.bin)")
     directory = Path(dataset_dir)
     if not directory.is_dir():
-        raise DataError(f"dataset_dir: {directory} is not a directory; needed for val_targets {', '.join(wanted)}")
+        raise DataError(
+            f"data.dataset_dir: {directory} is not a directory; needed for data.val_targets {', '.join(wanted)}"
+        )
     paths = [directory / file for file in files]
     missing = [
         file for file, path in zip(files, paths) if not (path.is_dir() if file.endswith("/") else path.is_file())

@@ -19,6 +19,7 @@ from plsc.losses.softmax import Softmax
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
 from plsc.rows.blocks import RowBlocks
+from plsc.rows.given_rows import GivenRows
 from tests.dist.training_cases import Linear, tensor
 from tests.reference.margin_softmax import margin_softmax
 
@@ -137,17 +138,6 @@ def rounded(x):
     return large - (large - x)
 
 
-class AsFed:
-    """Rows that are an input of the program."""
-
-    def __init__(self, values):
-        self._values = values
-
-    def fetch(self, piece):
-        index = piece.block.index
-        return self._values if index is None else paddle.gather(self._values, index)
-
-
 def test_plain_softmax_with_products_in_tf32(monkeypatch):
     """Paddle lets GPUs round the factors of float32 products to TF32. The features and rows here have so few digits
     that it changes no logit: what else goes through a product shows in the loss."""
@@ -163,7 +153,7 @@ def test_plain_softmax_with_products_in_tf32(monkeypatch):
         y = paddle.static.data("label", [BATCH], "int64")
         w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
         spec = ClassifierSpec(CLASSES, EMBEDDING, Softmax())
-        out = classify(x, y, AsFed(w), StepContext(spec, Shard.of(spec, env), env))
+        out = classify(x, y, GivenRows(w), StepContext(spec, Shard.of(spec, env), env))
         drows = out.row_gradients.compute(out.row_gradients.blocks.only_piece, w)
     feed = {"feature": feature, "label": label, "rows": rows}
     loss, dfeature, drows = paddle.static.Executor(paddle.CPUPlace()).run(

@@ -10,24 +10,11 @@ from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify, plain
 from plsc.losses.combined import Combined
 from plsc.parallel.environment import Environment
 from plsc.rows.blocks import RowBlocks, gpu_block_rows
-from plsc.rows.operations import squared_length
+from plsc.rows.given_rows import GivenRows
 
 paddle.enable_static()
 BATCH, CLASSES, EMBEDDING, SCALE, LOSS_SCALE = 6, 11, 5, 16.0, 4096.0
 MARGIN1, MARGIN2, MARGIN3 = 0.9, 0.3, 0.1
-
-
-class AsFed:
-    """Rows that are an input of the program."""
-
-    def __init__(self, values):
-        self._values = values
-
-    def fetch(self, piece):
-        return paddle.gather(self._values, piece.block.index)
-
-    def squares(self, piece):
-        return squared_length(self.fetch(piece), piece.block.for_cpu)
 
 
 def rounded(x):
@@ -77,7 +64,7 @@ def test_loss_and_gradients_are_those_of_the_formula(monkeypatch, half, block_ro
         w = paddle.static.data("rows", [CLASSES, EMBEDDING], "float32")
         loss = Combined(MARGIN1, MARGIN2, MARGIN3)
         spec = ClassifierSpec(CLASSES, EMBEDDING, loss, SCALE, half=half, kernels="plsc")
-        scale, fed, drows = paddle.full([1], LOSS_SCALE, "float32"), AsFed(w), []
+        scale, fed, drows = paddle.full([1], LOSS_SCALE, "float32"), GivenRows(w), []
         context = StepContext(spec, Shard.of(spec, env), env, loss_scale=scale, block_rows=block_rows)
         out = classify(x, y, fed, context)
         out.row_gradients.blocks.for_each_piece(

@@ -65,9 +65,10 @@ class Run:
     def trained(self):
         self.session.bring_rows_up_to_date()
         state = self.session.replicated()
-        values = {name: value for name, value in state.items() if not name.startswith(("loss_scaling", "classifier"))}
+        counted = {name for name in state if name.startswith("loss_scaling") or name == "classifier.step"}
+        values = {name: value for name, value in state.items() if name not in counted}
         assert len(values) >= 2 * len(self.program.parameters)  # weights and velocities
-        return {**values, **{name: tensor(self.session, name) for name in self.program.rows.tables}}
+        return {**values, **{name: tensor(self.session, name) for name in self.program.tables}}
 
     @property
     def scale(self):
@@ -104,6 +105,7 @@ OTHERS = {
     "momentum": {},
     "adamw, averages": {"optimizer": {"name": "adamw"}, "ema": {"decay": 0.5}},
     "16 bits": {"classifier": {"num_classes": CLASSES, "scale": 16.0, "storage": "bfloat16", "sample_ratio": 0.3}},
+    "hard negatives": {"classifier": {"num_classes": CLASSES, "sample_ratio": 0.3, "hard_negative_share": 0.5}},
     "a loss with states": {"classifier": {"num_classes": CLASSES, "loss_type": "curricularface", "sample_ratio": 0.3}},
 }
 

@@ -10,7 +10,7 @@ from plsc.config.schema.classifier import PADDLE, PLSC
 from plsc.engine.doctor.findings import NOT_HERE, verdict
 from plsc.engine.doctor.rank import Built, Place
 from plsc.parallel.shards import class_range
-from plsc.rows.operations import squared_length
+from plsc.rows.given_rows import GivenRows
 
 BATCH, EMBEDDING, SCALE, MARGIN = 4, 32, 16.0, 0.5
 # Relative to the largest number. float32: cosines are off by 1e-7, times the scale and a slope of a few; TF32: by 7e-5
@@ -55,26 +55,12 @@ def _error(place: Place, which: str, ratio: float) -> float:
 
 def _step(inputs: dict, spec: ClassifierSpec, place: Place) -> list:
     shard = Shard.of(spec, place.build)
-    fed = _Rows(inputs["rows"])
+    fed = GivenRows(inputs["rows"])
     step = paddle.full([1], 3, "int64")
     output = classify(inputs["feature"], inputs["label"], fed, StepContext(spec, shard, place.build, step))
     piece = output.row_gradients.blocks.only_piece
     index = paddle.arange(shard.num_local, dtype="int64") if piece.block.index is None else piece.block.index
     return [output.loss, output.dfeature, output.row_gradients.compute(piece, fed.fetch(piece)), index]
-
-
-class _Rows:
-    """Rows that are an input of the program, see plsc.rows.shard_rows.RowValues."""
-
-    def __init__(self, values):
-        self._values = values
-
-    def fetch(self, piece):
-        index = piece.block.index
-        return self._values if index is None else paddle.gather(self._values, index)
-
-    def squares(self, piece):
-        return squared_length(self.fetch(piece), piece.block.for_cpu)
 
 
 def _places(label: np.ndarray, sampled: np.ndarray) -> np.ndarray:

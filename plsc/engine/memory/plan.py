@@ -53,7 +53,7 @@ class MemoryPlan:
         """One line."""
         need = f"{self.num_classes:,} classes on {self.ranks} rank(s) need {self.total / GB:.2f} GB per rank"
         if self.memory is None:
-            return f"{need}; set memory_gb to check whether that fits"
+            return f"{need}; set memory_gb (--memory-gb) to check whether that fits"
         answer = "fits" if self.fits else "does not fit"
         most = f"at most {self.most_classes:,} classes fit" if self.most_classes else "no number of classes fits"
         return f"{need}: {answer} in {self.memory / GB:.2f} GB; {most}"

@@ -179,7 +179,8 @@ def _block_rows(
 ) -> int | None:
     """See BuildOptions. Raises ConfigError, on every rank, where all rows are one block and this would have more logits
     than an array on a GPU can."""
-    unknown = shard.samples and spec.global_batch(env) > shard.num_sample  # number of rows, see RowBlocks
+    smallest = Shard.of(spec, replace(env, rank=env.world_size - 1))
+    unknown = shard.samples and spec.global_batch(env) > smallest.num_sample  # number of rows, see RowBlocks
     if spec.overflows(env) and env.on_gpu and (user_objects.optimizer is not None or unknown):
         whole = "an optimizer of your own" if user_objects.optimizer is not None else "a batch of more labels than that"
         raise ConfigError(

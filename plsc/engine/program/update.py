@@ -75,6 +75,8 @@ def append_update(gradients: Gradients, output: StepOutput, end: StepEnd) -> Cha
             append_averages(averages, weights, end.step, ema.decay, ema.warmup)
         for state, value in output.states:
             paddle.assign(value, output=state)
+        for table, index, rows in output.writes:
+            table.write(index, rows)
 
     ops.append_unless(found, move)
     of_loss = variables(Role.LOSS, [state.name for state, _ in output.states])

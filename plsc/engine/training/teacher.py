@@ -14,7 +14,7 @@ from plsc.engine.program.inputs import PIXELS, input_names
 from plsc.engine.run.consistency import require_same
 from plsc.engine.run.start import Run, threads
 from plsc.engine.training.onnx_teacher import OnnxTeacher
-from plsc.errors import ConfigError, TrainingError
+from plsc.errors import ConfigError, ExportError, TrainingError
 from plsc.serving import Predictor, read_description
 from plsc.serving.runtimes import ONNX_SUFFIX, RuntimeOptions
 
@@ -28,7 +28,11 @@ def check_teacher(config: Config) -> None:
     if path.endswith(ONNX_SUFFIX):
         OnnxTeacher(path, config, RuntimeOptions(threads=1))
         return
-    about = read_description(path)
+    try:
+        about = read_description(path)
+    except ExportError as error:
+        what = "it must be a directory that `plsc export` wrote, or an ONNX file"
+        raise ExportError(f"distill.model={path!r}: {error}; {what}") from None
     wanted = {
         "model.image_shape": (list(about.image_shape), list(config.model.image_shape)),
         "model.embedding_size": (about.embedding_size, config.model.embedding_size),
