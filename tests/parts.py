@@ -40,7 +40,7 @@ PLAIN = _in_rooms({
     "files": "array_file atomic private_directory safe_open safe_pickle",
     "losses": "registration",
     "optim": "own_schedule schedule",
-    "parallel": "environment failure_channel nodelay shards",
+    "parallel": "environment failure_channel nodelay ports shards",
     "project": "atomic_writes breaks checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts"
                " plugins time_limit without_paddle",
     "remote": "copies hadoop s3 transfer",

@@ -16,6 +16,8 @@ LAUNCH_VARIABLES = (
     "PADDLE_CURRENT_ENDPOINT",
 )
 GPU_VARIABLE = "FLAGS_selected_gpus"
+PORT_VARIABLE = "PLSC_PORT_RANGE"  # set by --port-range of plsc.launch
+_RANGE = re.compile(r"([0-9]{4,5})-([0-9]{4,5})")
 _ENDPOINT = re.compile(r"[^\s:,/]+:(\d{1,5})|\[[0-9A-Fa-f:.]+\]:(\d{1,5})", re.ASCII)
 
 
@@ -24,7 +26,8 @@ class Environment:
     """The rank of this process and its surroundings.
 
     ``endpoints``: host:port of all ranks in order (empty with one rank). ``device``: "cpu" or "gpu". ``device_id``: the
-    index of its GPU among those visible to this process.
+    index of its GPU among those visible to this process. ``ports``: those on which this rank may listen, or None for
+    any (see plsc.parallel.ports).
     """
 
     rank: int = 0
@@ -34,10 +37,16 @@ class Environment:
     endpoints: tuple[str, ...] = ()
     device: str = "cpu"
     device_id: int = 0
+    ports: range | None = None
 
     @property
     def on_gpu(self) -> bool:
         return self.device == "gpu"
+
+    @property
+    def host(self) -> str:
+        """The host of this rank's endpoint, which is its address for the other ranks; "" with one rank."""
+        return self.endpoints[self.rank].rsplit(":", 1)[0] if self.endpoints else ""
 
     @classmethod
     def from_launch(cls, device: str = "cpu", environ: Mapping[str, str] | None = None) -> Environment:
@@ -76,7 +85,25 @@ class Environment:
         host = endpoints[rank].rsplit(":", 1)[0]
         same_host = [r for r, endpoint in enumerate(endpoints) if endpoint.rsplit(":", 1)[0] == host]
         local_rank = same_host.index(rank)
-        return cls(rank, world_size, local_rank, len(same_host), endpoints, device, _device_id(environ, local_rank))
+        device_id, ports = _device_id(environ, local_rank), read_port_range(environ)
+        return cls(rank, world_size, local_rank, len(same_host), endpoints, device, device_id, ports)
+
+
+def parse_port_range(text: str, name: str) -> range:
+    """The ports from A to B of "A-B". Raises LaunchError, which calls the text ``name``, for anything else."""
+    match = _RANGE.fullmatch(text)
+    first, last = map(int, match.groups()) if match else (0, 0)
+    if not 1024 <= first <= last <= 65535:
+        raise LaunchError(
+            f"{name}{text[:40]!r}: must be FIRST-LAST, two ports from 1024 to 65535 in order, as in 20000-20099"
+        )
+    return range(first, last + 1)
+
+
+def read_port_range(environ: Mapping[str, str]) -> range | None:
+    """The ports of PLSC_PORT_RANGE, or None where it is not set. Raises LaunchError if it is invalid."""
+    text = environ.get(PORT_VARIABLE)
+    return parse_port_range(text, f"{PORT_VARIABLE}=") if text else None
 
 
 def cores() -> int:

@@ -21,6 +21,7 @@ from plsc.parallel.failure_channel import FailureChannel
 from plsc.parallel.launcher import end_with_launcher
 from plsc.parallel.loopback import gloo_on_loopback
 from plsc.parallel.nodelay import disable_nagle
+from plsc.parallel.ports import free_port
 from plsc.parallel.ranks import Ranks
 from plsc.parallel.stalls import StallWatch
 from plsc.terminal import flush, print_stderr
@@ -124,7 +125,7 @@ class Group(Ranks):
             self._start_nccl(env)
         else:
             host = env.endpoints[0].rsplit(":", 1)[0]
-            gloo_endpoint = self.broadcast(f"{host}:{free_port()}" if env.rank == 0 else None)
+            gloo_endpoint = self.broadcast(f"{host}:{free_port(env.ports)}" if env.rank == 0 else None)
             with gloo_on_loopback(env.endpoints):
                 self._ring = rings.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
             self.waits_long = rings.set_gloo_timeout(env.rank, env.world_size, GLOO_SECONDS)
@@ -242,10 +243,3 @@ def _is_open(host: str, port: int, deadline: float) -> bool:
             raise
         return False
     return True
-
-
-def free_port() -> int:
-    """A TCP port that is free on this machine at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]

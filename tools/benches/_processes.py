@@ -16,7 +16,7 @@ def run_ranks(bench: str, case: dict) -> list[dict]:
 
     They share the case's threads. None of them outlives the call; where one fails, this process ends with its words.
     """
-    from plsc.parallel.group import free_port
+    from plsc.parallel.ports import free_port
 
     ports: set[int] = set()
     while len(ports) < case["ranks"]:
