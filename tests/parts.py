@@ -38,6 +38,7 @@ PLAIN = _in_rooms({
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
     "files": "array_file atomic private_directory safe_open safe_pickle",
+    "hosts": "hosts",
     "losses": "registration",
     "optim": "own_schedule schedule",
     "parallel": "environment failure_channel nodelay ports shards",

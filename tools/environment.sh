@@ -1,5 +1,5 @@
 # To be sourced by .ci/run, tools/test.sh and tools/quickstart.sh. Needs ROOT, the checkout. Defines find_python,
-# find_browser, find_compiler, install_missing, make_environment, make_test_environment.
+# find_browser, find_compiler, can_make_hosts, install_missing, make_environment, make_test_environment.
 
 # Sets PYTHON to a Python 3.9 to 3.12 that can make virtual environments; one that is set already must be such.
 find_python() {
@@ -42,8 +42,22 @@ find_library() {
 find_openmp() { find_library libgomp.so.1; }  # Paddle's
 find_opengl() { find_library libGL.so.1; }  # that of OpenCV, which insightface needs (tests/engine/test_interop.py)
 
+# Are there the programs with which tests/hosts makes hosts on this machine?
+find_host_tools() {
+  local tool
+  for tool in ip nft setpriv unshare nsenter; do
+    command -v "$tool" >/dev/null || return
+  done
+}
+
+# Can tests/hosts make hosts: network namespaces of their own, which takes root?
+can_make_hosts() {
+  find_host_tools && [ "$(id -u)" = 0 ] && unshare --mount --uts --ipc --net --pid --fork true 2>/dev/null
+}
+
 # install_missing: what the tests need besides Python packages, on Debian and Ubuntu as root or with sudo. Says what to
-# install where it cannot, and fails if the tests cannot run without it; without Chromium they can, but for one.
+# install where it cannot, and fails if the tests cannot run without it; without Chromium they can, but for one, and
+# without hosts, but for tests/hosts.
 install_missing() {
   local need=() as_root=() wanted
   { [ -n "${PYTHON:-}" ] || find_python 2>/dev/null; } || need+=(python3 python3-venv)
@@ -52,6 +66,7 @@ install_missing() {
   find_opengl || need+=(libgl1)
   wanted="${need[*]}"
   find_browser || wanted="$wanted chromium"
+  [ "$(id -u)" != 0 ] || find_host_tools || wanted="$wanted iproute2 nftables"
   [ -n "${wanted// /}" ] || return 0
   [ "$(id -u)" = 0 ] || as_root=(sudo)
   [ -t 0 ] || [ "${#as_root[@]}" = 0 ] || as_root=(sudo -n) # nobody is there to be asked for a password
@@ -61,10 +76,12 @@ install_missing() {
     "${as_root[@]}" update || true
     [ ${#need[@]} -eq 0 ] || "${as_root[@]}" install -y --no-install-recommends "${need[@]}" >/dev/null || true
     find_browser || "${as_root[@]}" install -y --no-install-recommends chromium >/dev/null || true
+    find_host_tools || "${as_root[@]}" install -y --no-install-recommends iproute2 nftables >/dev/null || true
   else
     echo "install these first (names of Debian's packages): $wanted" >&2
   fi
   find_browser || echo "warning: no Chromium is on the PATH, so the test that looks at a page cannot run" >&2
+  can_make_hosts || echo "warning: not root, or no unshare, ip or nft: the tests of several hosts cannot run" >&2
   find_compiler || { echo "error: no g++ is on the PATH, which tests need" >&2 && return 1; }
   find_openmp || { echo "error: there is no libgomp.so.1 (Debian: libgomp1), which Paddle needs" >&2 && return 1; }
   find_python

@@ -7,7 +7,7 @@
 # (tests/parts.py). A complete run says which tests took longest and takes a skipped test for one that failed.
 # gpu: tests/gpu, which builds the programs for GPUs with paddlepaddle-gpu 2.6.2 (759 MB) and needs no GPU.
 # torch: tests/torch with Paddle 3.3.1, and torch 2.13 (0.7 GB; where pip finds a build for CUDA only, several) beside it. Python 3.10 or later.
-# PYTHON=/path/to/python chooses the Python (3.9 to 3.12). Installs what is missing (Chromium, g++) on Debian and Ubuntu.
+# PYTHON=/path/to/python chooses the Python (3.9 to 3.12). Installs what is missing (Chromium, g++, nftables) on Debian and Ubuntu.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$ROOT/tools/environment.sh"
@@ -24,7 +24,9 @@ main() {
   else
     make_test_environment "$which" || exit
   fi
-  python=$ENVIRONMENT/bin/python failed=0 left_out=
+  python=$ENVIRONMENT/bin/python failed=0 left_out=()
+  find_browser || left_out+=(tests/evaluation/test_page_in_browser.py)
+  can_make_hosts || left_out+=(tests/hosts/test_*.py)
   if [ "${1:-}" = --fast ]; then
     three_at_once "$(without_paddle)" fast-plain
     three_at_once "$python" fast -m "not slow"
@@ -40,11 +42,10 @@ main() {
     run alone "$python" -m pytest
   else
     three_at_once "$(without_paddle)" plain
-    find_browser || left_out=tests/evaluation/test_page_in_browser.py
-    three_at_once "$python" "rest once" ${left_out:+--ignore="$left_out"}
+    three_at_once "$python" "rest once"
     run alone "$python" -m pytest
   fi
-  [ -z "$left_out" ] || echo "NOT RUN for want of Chromium: $left_out"
+  [ ${#left_out[@]} = 0 ] || echo "NOT RUN for want of Chromium, or of root, unshare, ip and nft: ${left_out[*]}"
   exit "$failed"
 }
 
@@ -61,12 +62,13 @@ three_at_once() {
     --max-worker-restart 1 "${@:3}"
 }
 
-# run PARTS COMMAND: pytest with the files of the parts. Where it fails the next ones are run all the same.
+# run PARTS COMMAND: pytest with the files of the parts, but for those in left_out (pytest --ignore keeps files that are
+# named). Where it fails the next ones are run all the same.
 run() {
   local parts=$1 began=$SECONDS files
   shift
   # shellcheck disable=SC2086
-  mapfile -t files < <("$python" -m tests.parts $parts)
+  mapfile -t files < <("$python" -m tests.parts $parts | grep -vxF "$(printf '%s\n' "${left_out[@]:-none}")")
   echo "--- $parts: ${#files[@]} files"
   [ ${#files[@]} -gt 0 ] || { failed=1 && return; }  # pytest without files would run all of them
   "$@" -q -p tests.no_skips -p tests.time_limit --durations=15 --durations-min=1 "${files[@]}" || failed=1
