@@ -3,6 +3,9 @@
 The options are those of `python -m paddle.distributed.launch`. The difference: SIGTERM, SIGHUP and Ctrl-C are forwarded
 to the ranks, the launcher waits until they have saved, and exits with 75 (stopped and saved). Paddle's launcher kills
 the ranks after 30 seconds and exits with the number of the signal. The log of a failed rank is printed once.
+
+Two more options come before the script: --port-range FIRST-LAST, the ports of the launch, and --interface NAME, the
+network interface of this machine. --master takes a name as well.
 """
 
 from __future__ import annotations
@@ -20,10 +23,16 @@ from typing import Any
 from plsc.backend.paddle_version import require_paddle
 from plsc.engine.run.stopping import EXIT_STOPPED, REPEATS_SECONDS
 from plsc.errors import LaunchError
+from plsc.parallel.addresses import Rendezvous, address_of, find_own_address, find_rendezvous
+from plsc.parallel.environment import PORT_VARIABLE, read_port_range
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, install_excepthook
+from plsc.parallel.launch_options import LaunchOptions, take_options
 from plsc.parallel.launcher import mark_as_launcher
-from plsc.terminal import flush_or_discard, write_stderr
+from plsc.parallel.ports import free_ports, outside_local_ports
+from plsc.parallel.rendezvous import meet_by
+from plsc.terminal import flush_or_discard, print_stderr, write_stderr
 
+_ETCD = "etcd://"
 _POLL_SECONDS = 0.2
 _REASON_SECONDS = 2.0
 # Which signal the ranks get for one; a closed terminal (SIGHUP) is a request to stop like any other.
@@ -43,6 +52,7 @@ def launch(arguments: list[str]) -> int:
     from paddle.distributed.launch.context import Context
     from paddle.distributed.launch.main import launch as launch_by_paddle
 
+    options, arguments = take_options(arguments)
     sys.argv = [sys.argv[0], *arguments]  # both versions read nothing else
     context = Context()
     _require_devices(context.args.devices, list(context.node.device.labels))
@@ -51,6 +61,7 @@ def launch(arguments: list[str]) -> int:
     from paddle.distributed.launch import controllers
     from paddle.distributed.launch.job.container import Container
 
+    _set_addresses(context, options, controllers.master)
     _make_private(context.args.log_dir)
     handled = handled_signals()  # before Paddle's own handlers are in their place
     controller = controllers.init(context)
@@ -62,13 +73,56 @@ def launch(arguments: list[str]) -> int:
     try:
         controller.run()
         controller.finalize(exit=False)
-    except SystemExit:
+    except (SystemExit, LaunchError) as error:
+        if isinstance(error, LaunchError):
+            time.sleep(_REASON_SECONDS)  # in which the launchers of other machines read it too
         controller.watcher.stop()
         controller.master.stop()
         raise
     finally:
         flush_or_discard()
     return stop.status()
+
+
+def _set_addresses(context: Any, options: LaunchOptions, master_module: Any) -> None:
+    """Set this machine's address, the rendezvous and the ports of Paddle's launcher. Raises LaunchError."""
+    arguments, most = context.args, int(str(context.args.nnodes).split(":")[-1])  # "2:4" is elastic
+    ports, meets = options.ports or read_port_range(os.environ), None
+    if most > 1:
+        if not arguments.master:
+            raise LaunchError(f"--nnodes {arguments.nnodes} needs --master HOST:PORT, the same on every machine")
+        meets = find_rendezvous(arguments.master.removeprefix(_ETCD), options.interface, arguments.host)
+        context.node.ip = meets.own
+        if not arguments.master.startswith(_ETCD):
+            arguments.master = meets.endpoint
+            meet_by(master_module, most, meets.own)
+    elif arguments.ips:
+        context.node.ip = find_own_address(arguments.ips.split(","))
+    elif options.interface:
+        context.node.ip = address_of(options.interface)
+    elif not arguments.host:
+        context.node.ip = "127.0.0.1"  # other machines have no business here
+    if options.interface:
+        context.set_envs({"NCCL_SOCKET_IFNAME": context.envs.get("NCCL_SOCKET_IFNAME", f"={options.interface}")})
+    if ports:
+        _set_ports(context, ports, meets)
+
+
+def _set_ports(context: Any, ports: range, meets: Rendezvous | None) -> None:
+    """Take all ports from ``ports``, here and in the ranks. Raises LaunchError where the rendezvous is outside."""
+    text = f"{ports[0]}-{ports[-1]}"
+    if meets is not None and not context.args.master.startswith(_ETCD) and meets.port not in ports:
+        raise LaunchError(f"--master {context.args.master}: its port must be one of --port-range {text}")
+    context.set_envs({PORT_VARIABLE: text})
+    taken = () if meets is None else (meets.port,)
+    context.node.get_free_port = functools.partial(next, free_ports(ports, but=taken))
+    other = outside_local_ports(ports)
+    if meets is not None and other is not None:
+        print_stderr(
+            f"plsc.launch: Gloo and NCCL listen on any port of {other[0]}-{other[-1]} (net.ipv4.ip_local_port_range), "
+            f"not only of --port-range {text}: let a firewall pass these too, or set "
+            f"sysctl -w net.ipv4.ip_local_port_range='{ports[0]} {ports[-1]}' on every machine"
+        )
 
 
 def handled_signals() -> list[signal.Signals]:

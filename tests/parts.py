@@ -38,10 +38,10 @@ PLAIN = _in_rooms({
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
     "files": "array_file atomic private_directory safe_open safe_pickle",
-    "hosts": "hosts",
+    "hosts": "addresses hosts",
     "losses": "registration",
     "optim": "own_schedule schedule",
-    "parallel": "environment failure_channel nodelay ports shards",
+    "parallel": "environment failure_channel interfaces launch_options nodelay ports shards",
     "project": "atomic_writes breaks checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts"
                " plugins time_limit without_paddle",
     "remote": "copies hadoop s3 transfer",

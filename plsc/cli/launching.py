@@ -10,12 +10,13 @@ from plsc.config import Config
 from plsc.errors import LaunchError
 from plsc.parallel.launcher import is_rank
 
-# {option: that of Paddle's launcher}
-_LAUNCHER = {"ranks": "nproc_per_node", "devices": "devices", "nnodes": "nnodes", "master": "master"}
+# {option: that of plsc.launch}
+_LAUNCHER = {"ranks": "nproc_per_node", "devices": "devices", "nnodes": "nnodes", "master": "master",
+             "interface": "interface", "port_range": "port-range"}  # fmt: skip
 
 
 def add_launch(parser: argparse.ArgumentParser) -> None:
-    """--ranks, --devices, --nnodes, --master, --log-dir."""
+    """--ranks, --devices, --nnodes, --master, --interface, --port-range, --log-dir."""
     group = parser.add_argument_group(
         "several ranks", "started as by plsc.launch; `python -m paddle.distributed.launch` works as well"
     )
@@ -23,6 +24,8 @@ def add_launch(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--devices", metavar="0,1,...", help="GPUs of this machine, one process each")
     group.add_argument("--nnodes", metavar="N", type=int, help="number of machines; run the same command on each")
     group.add_argument("--master", metavar="HOST:PORT", help="the rendezvous address, on one of the machines")
+    group.add_argument("--interface", metavar="NAME", help="the network of this machine; default: the one of --master")
+    group.add_argument("--port-range", metavar="FIRST-LAST", help="the ports on which to listen; default: any")
     group.add_argument("--log-dir", metavar="DIR", help="the output of each rank; default: model_save_dir/launch")
     parser.set_defaults(refuse=parser.error)
 

@@ -18,8 +18,8 @@ from plsc.backend import rings
 from plsc.errors import LaunchError, PlscError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.failure_channel import FailureChannel
+from plsc.parallel.interfaces import gloo_on_interface
 from plsc.parallel.launcher import end_with_launcher
-from plsc.parallel.loopback import gloo_on_loopback
 from plsc.parallel.nodelay import disable_nagle
 from plsc.parallel.ports import free_port
 from plsc.parallel.ranks import Ranks
@@ -126,7 +126,7 @@ class Group(Ranks):
         else:
             host = env.endpoints[0].rsplit(":", 1)[0]
             gloo_endpoint = self.broadcast(f"{host}:{free_port(env.ports)}" if env.rank == 0 else None)
-            with gloo_on_loopback(env.endpoints):
+            with gloo_on_interface(env.endpoints, env.rank):
                 self._ring = rings.start_gloo(self._store, env.rank, env.world_size, gloo_endpoint)
             self.waits_long = rings.set_gloo_timeout(env.rank, env.world_size, GLOO_SECONDS)
         self._connected = env.device

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from collections.abc import Collection, Iterator
 
 from plsc.errors import LaunchError
 
+_LOCAL_PORTS = "/proc/sys/net/ipv4/ip_local_port_range"
 _SKIPPED = (errno.EADDRINUSE, errno.EACCES)  # of another process, or kept for one by the machine's settings
 
 
@@ -27,18 +29,34 @@ def listen(host: str, ports: range | None, backlog: int) -> socket.socket:
 
 def free_port(ports: range | None = None) -> int:
     """A port of this machine that is free at the moment, for a server of Paddle. Raises LaunchError if none is."""
-    if ports is None:
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return probe.getsockname()[1]
+    if ports is not None:
+        return next(free_ports(ports))
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def free_ports(ports: range, but: Collection[int] = ()) -> Iterator[int]:
+    """Different ports of a range that are free at the moment, without those of ``but``; LaunchError at the end."""
     for port in _shuffled(ports):
         with socket.socket() as probe:
             try:
                 probe.bind(("", port))
             except OSError:
                 continue
-            return port
+        if port not in but:
+            yield port
     raise _none_is_free(ports)
+
+
+def outside_local_ports(ports: range) -> range | None:
+    """The ports that Linux gives to sockets of libraries that do not choose one, if some are not among ``ports``."""
+    try:
+        with open(_LOCAL_PORTS, encoding="ascii") as file:
+            first, last = map(int, file.read().split())
+    except (OSError, ValueError):
+        return None
+    return None if first in ports and last in ports else range(first, last + 1)
 
 
 def _shuffled(ports: range) -> list[int]:

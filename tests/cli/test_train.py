@@ -48,9 +48,11 @@ def test_the_launcher_is_given_the_same_command(launched, monkeypatch, tmp_path)
     script = tmp_path / "plsc"
     script.touch()
     monkeypatch.setattr(sys, "argv", [str(script)])
-    assert main(["train", "--devices", "0,3", "--nnodes", "2", "--master", "h:1", "--log-dir", "logs"]) == 75
+    assert main(["train", "--devices", "0,3", "--nnodes", "2", "--master", "h:1", "--log-dir", "logs", "--port-range",
+                 "2000-2009", "--interface", "eth1"]) == 75  # fmt: skip
     assert launched[1] == [
-        "--devices", "0,3", "--nnodes", "2", "--master", "h:1", "--log_dir", "logs", "--log_level", "WARNING",
+        "--devices", "0,3", "--nnodes", "2", "--master", "h:1", "--interface", "eth1", "--port-range", "2000-2009",
+        "--log_dir", "logs", "--log_level", "WARNING",
         sys.executable, "-u", str(script), "train",
     ]  # fmt: skip
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.hosts.hosts import Hosts
 from tests.hosts.trainings import PORT, Job, results, train_on_one_host
 
+DEBIAN = "127.0.1.1"  # what the name of a machine is in its own /etc/hosts
 
-@pytest.mark.parametrize(("count", "local"), [(2, 2), (3, 1)])
-def test_hosts_train_as_one_host_does(tmp_path, count, local):
-    train_on_one_host(tmp_path / "one", count * local)
-    with Hosts(count, tmp_path) as hosts:
-        job = Job(hosts, tmp_path / "many", local, f"{hosts.address(1)}:{PORT}")
-        assert job.codes() == [0] * count, job.all_said()
-    losses, files = results(tmp_path / "many")
-    assert (losses, files) == results(tmp_path / "one")
-    assert len(losses) == 3 and sum(name.startswith("shard_") for name in files) == count * local
+
+def require_equal(job: Job, world_size: int) -> None:
+    assert job.codes() == [0] * len(job.launchers), job.all_said()
+    one = job.folder.with_name("one")
+    train_on_one_host(one, world_size)
+    losses, files = results(job.folder)
+    assert (losses, files) == results(one)
+    assert len(losses) == 3 and sum(name.startswith("shard_") for name in files) == world_size
+
+
+def test_two_hosts_with_two_ranks_each(tmp_path):
+    with Hosts(2, tmp_path) as hosts:
+        require_equal(Job(hosts, tmp_path / "many", 2, f"{hosts.address(1)}:{PORT}"), 4)
+
+
+def test_three_hosts_whose_own_names_are_loopback_addresses(tmp_path):
+    """The rendezvous is given by name, and no host finds its address by its own name."""
+    own = {host: {f"n{host}": DEBIAN} for host in (1, 2, 3)}
+    with Hosts(3, tmp_path, own_names=own) as hosts:
+        require_equal(Job(hosts, tmp_path / "many", 1, f"n1:{PORT}"), 3)
+
+
+def test_two_interfaces_of_which_one_is_cut_off_behind_firewalls(tmp_path):
+    """All that listens is on eth1 and in one range of ports; what else came would have been dropped."""
+    names = {f"n{host}": f"10.78.0.{host}" for host in (1, 2)}
+    own = {host: {f"n{host}": DEBIAN} for host in (1, 2)}
+    options = ["--interface", "eth1", "--port-range", "20000-20099"]
+    with Hosts(2, tmp_path, networks=2, names=names, own_names=own) as hosts:
+        for host in (1, 2):
+            hosts.cut(host, network=0)
+            hosts.firewall(host, "20000-20099")
+            hosts.run(host, "sysctl", "-w", "net.ipv4.ip_local_port_range=20010 20099")
+        require_equal(Job(hosts, tmp_path / "many", 1, "n1:20000", options), 2)
+        assert [hosts.dropped(host) for host in (1, 2)] == [0, 0]

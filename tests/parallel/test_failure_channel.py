@@ -11,7 +11,6 @@ import time
 import pytest
 
 from plsc.parallel.failure_channel import FailureChannel, RankAcceptor, _listen_at
-from plsc.parallel.loopback import INTERFACE, gloo_on_loopback
 
 TOKEN = "0123456789abcdef"
 
@@ -136,16 +135,3 @@ def test_the_ranks_meet_while_strangers_knock():
 def test_where_it_listens(host, at):
     with _listen_at(host, 1) as server:
         assert server.getsockname()[0] == at
-
-
-def test_gloo_is_told_of_the_loopback_where_all_ranks_are(monkeypatch):
-    monkeypatch.delenv(INTERFACE, raising=False)
-    with gloo_on_loopback(["127.0.0.1:1", "localhost:2"]):
-        assert os.environ[INTERFACE] == "lo"
-    assert INTERFACE not in os.environ
-    with gloo_on_loopback(["127.0.0.1:1", "10.0.0.1:2"]):
-        assert INTERFACE not in os.environ
-    monkeypatch.setenv(INTERFACE, "eth9")
-    with gloo_on_loopback(["127.0.0.1:1"]):
-        assert os.environ[INTERFACE] == "eth9"
-    assert os.environ[INTERFACE] == "eth9"

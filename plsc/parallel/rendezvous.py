@@ -1,0 +1,133 @@
+"""Waiting for the launchers of the other machines: bounded, and with a line that says for what.
+
+Paddle's launchers meet at a small HTTP server of one of them, to which each writes an entry until all are there. Its
+own client waits for ever, in silence.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+import socketserver
+import time
+from collections.abc import Callable
+from typing import Any
+
+from plsc.errors import LaunchError
+from plsc.parallel.interfaces import is_loopback
+from plsc.terminal import print_stderr
+
+WAIT_SECONDS = 600  # as the ranks wait for each other
+LINE_SECONDS = 15
+_REQUEST_SECONDS = 5
+_POLL_SECONDS = 0.3
+_REPORTS = 3  # tries to report a failure
+_FAILURES = "/plsc/failed/"
+
+
+class RendezvousClient:
+    """Replaces the KVClient of Paddle's launcher; ``endpoint`` is host:port, ``size`` the number of machines.
+
+    Raises LaunchError where the server does not answer, or not all machines have come, for WAIT_SECONDS; where more
+    have come; and where one has reported by ``report_failure`` why it does not come.
+    """
+
+    def __init__(self, endpoint: str, size: int, say: Callable[[str], None] = print_stderr):
+        host, port = endpoint.rsplit(":", 1)
+        self._endpoint, self._host, self._port, self._size, self._say = endpoint, host, int(port), size, say
+        self._begun = self._said = time.monotonic()
+
+    def wait_server_ready(self, timeout: float = 0.0) -> bool:
+        """Wait until the server answers; ``timeout``, which Paddle gives, is not used."""
+        while True:
+            reason = self.request("GET", "/healthy")[1]
+            if not reason:
+                return True
+            self._wait(f"no launcher answers there ({reason})")
+
+    def put(self, key: str, value: str) -> bool:
+        """Write an entry."""
+        while True:
+            reason = self.request("PUT", key, value)[1]
+            if not reason:
+                return True
+            self._wait(f"the launcher there does not answer any more ({reason})")
+
+    def get_prefix(self, key: str) -> dict[str, str]:
+        """The entries that begin with ``key``: one of each machine that has come. Called until all have."""
+        failures = self._read(_FAILURES)
+        if failures:
+            raise LaunchError("; ".join(f"{name[len(_FAILURES):]}: {text}" for name, text in sorted(failures.items())))
+        found = self._read(key)
+        if len(found) > self._size:
+            raise LaunchError(
+                f"{len(found)} machines have come to {self._endpoint} ({_names(found)}), but --nnodes is {self._size}: "
+                "end what is left of an earlier run there, or start them with one --nnodes"
+            )
+        if len(found) < self._size:
+            self._wait(f"{len(found)} of {self._size} machines have come ({_names(found)})", pause=0.0)
+        return found
+
+    def _read(self, key: str) -> dict[str, str]:
+        body, reason = self.request("GET", key)
+        return {} if reason else json.loads(body)
+
+    def _wait(self, what: str, pause: float = _POLL_SECONDS) -> None:
+        """A line now and then; LaunchError when it has taken too long."""
+        now = time.monotonic()
+        here = " (an address that no other machine can reach)" if is_loopback(self._host) else ""
+        if now - self._begun > WAIT_SECONDS:
+            raise LaunchError(
+                f"waited {WAIT_SECONDS} s for the other machines at --master {self._endpoint}{here}: {what}; start the "
+                "same command on all of them, and check that a firewall lets them reach that port"
+            )
+        if now - self._said >= LINE_SECONDS:
+            self._said = now
+            self._say(f"plsc.launch: waiting at --master {self._endpoint}{here}: {what}")
+        time.sleep(pause)
+
+    def request(self, method: str, key: str, body: str | None = None) -> tuple[bytes, str]:
+        """(what the server answered, "") or (b"", why it did not)."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_REQUEST_SECONDS)
+        try:
+            connection.request(method, key, body)
+            answer = connection.getresponse()
+            content = answer.read()
+            return (content, "") if answer.status == 200 else (b"", f"HTTP status {answer.status}")
+        except (OSError, http.client.HTTPException) as error:
+            return b"", str(getattr(error, "strerror", None) or error or type(error).__name__)
+        finally:
+            connection.close()
+
+
+def meet_by(master_module: Any, size: int, own: str) -> None:
+    """Make Paddle's launcher, of which this is the module with the server and the client, use ``RendezvousClient``, and
+    serve on this machine's address ``own`` only."""
+
+    class Server(socketserver.ThreadingMixIn, master_module.KVServer):
+        daemon_threads = True  # a connection that sends nothing must not delay the others
+        server_address: Any
+
+        def server_bind(self) -> None:
+            self.server_address = (own, self.server_address[1])
+            super().server_bind()
+
+    master_module.KVServer = Server
+    master_module.KVClient = functools.partial(RendezvousClient, size=size)
+
+
+def report_failure(endpoint: str, name: str, reason: str) -> None:
+    """Tell the launchers that wait at ``endpoint`` why the machine ``name`` does not come. For a moment only: there may
+    be no server."""
+    client = RendezvousClient(endpoint, 0)
+    for _ in range(_REPORTS):
+        if not client.request("PUT", _FAILURES + name, reason)[1]:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _names(entries: dict[str, str]) -> str:
+    """The addresses of the machines that have come."""
+    names = [json.loads(text).get("candidate", "?").split(":")[0] for text in entries.values()]
+    return ", ".join(sorted(names)) or "none"
