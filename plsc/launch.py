@@ -87,7 +87,7 @@ def launch(arguments: list[str]) -> int:
 def _set_addresses(context: Any, options: LaunchOptions, master_module: Any) -> None:
     """Set this machine's address, the rendezvous and the ports of Paddle's launcher. Raises LaunchError."""
     arguments, most = context.args, int(str(context.args.nnodes).split(":")[-1])  # "2:4" is elastic
-    ports, meets = options.ports or read_port_range(os.environ), None
+    ports, meets = options.ports or read_port_range(context.envs), None
     if most > 1:
         if not arguments.master:
             raise LaunchError(f"--nnodes {arguments.nnodes} needs --master HOST:PORT, the same on every machine")

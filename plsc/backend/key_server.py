@@ -8,7 +8,7 @@ import os
 import socket
 import time
 
-from plsc.backend import private
+from plsc.backend import flags, private
 
 
 def join_gloo(store, rank: int, world_size: int, endpoint: str):
@@ -29,7 +29,7 @@ def join_gloo(store, rank: int, world_size: int, endpoint: str):
     strategy = core.GlooParallelStrategy()
     strategy.rank, strategy.rank_num = rank, world_size
     strategy.ip_address, strategy.ip_port = host, int(port)
-    strategy.iface = os.environ.get("GLOO_SOCKET_IFNAME", "")  # Paddle 3 reads the variable itself
+    strategy.iface = flags.in_environment("GLOO_SOCKET_IFNAME") or ""  # Paddle 3 reads the variable itself
     strategy.init_seconds, strategy.run_seconds = 3600, 9999999
     context = core.GlooParallelContext(strategy)
     context.init()
