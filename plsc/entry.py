@@ -16,6 +16,7 @@ from plsc.backend.paddle_version import require_paddle
 from plsc.config import OLD_NAMES, Config
 from plsc.config.user_objects import UserObjects, checked_object
 from plsc.errors import ConfigError
+from plsc.parallel import joining
 from plsc.parallel.environment import quiet_paddle_logs
 from plsc.parallel.excepthook import install_excepthook
 from plsc.setters import Setters
@@ -55,13 +56,15 @@ class Entry(Setters):
     `lr_steps`, `train_reader`, `train_dataset`, `test_dataset`, ...), which do the same as the setters. Assigning any
     other attribute raises AttributeError.
 
-    The constructor installs a hook that prints an uncaught PlscError as one line (plsc.parallel.excepthook), and opens
-    closed standard streams as /dev/null (plsc.terminal).
+    The constructor installs a hook that prints an uncaught PlscError as one line (plsc.parallel.excepthook), opens
+    closed standard streams as /dev/null (plsc.terminal), and begins to connect with the other ranks
+    (plsc.parallel.joining).
     """
 
     def __init__(self, config_file: str | os.PathLike | None = None, config: Config | Mapping | None = None) -> None:
         open_standard_streams()
         install_excepthook()
+        joining.join()
         if config_file is not None and config is not None:
             raise ConfigError("Entry: config_file and config are both given; give one of the two")
         if config_file is not None:

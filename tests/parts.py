@@ -41,7 +41,7 @@ PLAIN = _in_rooms({
     "hosts": "addresses hosts",
     "losses": "registration",
     "optim": "own_schedule schedule",
-    "parallel": "environment failure_channel interfaces launch_options nodelay ports shards",
+    "parallel": "control ending environment frames interfaces launch_options nodelay ports shards",
     "project": "atomic_writes breaks checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts"
                " plugins time_limit without_paddle",
     "remote": "copies hadoop s3 transfer",
@@ -98,7 +98,6 @@ FAST = _in_rooms({
     "classifiers": "arguments sampling sampling_with_kernel",
     "face": "entry_parts",
     "optim": "loss_scaling",
-    "parallel": "group",
     "rows": "blocks kernels momentum storage window",
     "dist": "classifier training_step",
 })

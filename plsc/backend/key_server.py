@@ -7,13 +7,16 @@ import multiprocessing
 import os
 import socket
 import time
+from collections.abc import Callable
 
 from plsc.backend import flags, private
 
 
-def join_gloo(store, rank: int, world_size: int, endpoint: str):
-    """Join the Gloo ring of all ranks, with Paddle 2.6; returns an object that the caller must keep. For start_gloo of
-    plsc.backend.rings.
+def join_gloo(rank: int, world_size: int, endpoint: str, seconds: int, wait_for_all: Callable[[str], None]):
+    """Join the Gloo ring of all ranks, with Paddle 2.6; returns an object that the caller must keep.
+
+    endpoint: a free host:port of rank 0. seconds: the longest wait for another rank, during which no other thread of
+    this process runs, as Paddle holds Python's lock. wait_for_all(name) returns when all ranks have called it.
 
     It does what paddle.distributed.gloo_init_parallel_env does, but without its sleeps of 3 seconds.
     """
@@ -25,19 +28,20 @@ def join_gloo(store, rank: int, world_size: int, endpoint: str):
             target=serve_keys, args=(int(port), world_size), daemon=True
         )
         server.start()
-    await_server(host, int(port))
-    strategy = core.GlooParallelStrategy()
-    strategy.rank, strategy.rank_num = rank, world_size
-    strategy.ip_address, strategy.ip_port = host, int(port)
-    strategy.iface = flags.in_environment("GLOO_SOCKET_IFNAME") or ""  # Paddle 3 reads the variable itself
-    strategy.init_seconds, strategy.run_seconds = 3600, 9999999
-    context = core.GlooParallelContext(strategy)
-    context.init()
-    store.add("gloo", 1)
-    if server is not None:
-        while store.add("gloo", 0) < world_size:
-            time.sleep(0.01)
-        server.kill()
+    try:
+        await_server(host, int(port), seconds)
+        wait_for_all("key server")
+        strategy = core.GlooParallelStrategy()
+        strategy.rank, strategy.rank_num = rank, world_size
+        strategy.ip_address, strategy.ip_port = host, int(port)
+        strategy.iface = flags.in_environment("GLOO_SOCKET_IFNAME") or ""  # Paddle 3 reads the variable itself
+        strategy.init_seconds, strategy.run_seconds = seconds, 9999999
+        context = core.GlooParallelContext(strategy)
+        context.init()
+        wait_for_all("Gloo joined")
+    finally:
+        if server is not None:
+            server.kill()
     return context
 
 
@@ -52,7 +56,7 @@ def serve_keys(port: int, world_size: int) -> None:
         time.sleep(0.5)
 
 
-def await_server(host: str, port: int, seconds: float = 120.0) -> None:
+def await_server(host: str, port: int, seconds: float) -> None:
     """Wait until the port accepts connections. Raises OSError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:

@@ -10,25 +10,28 @@ from plsc.backend.gloo_timeout import set_timeout
 from plsc.backend.key_server import join_gloo
 from plsc.backend.static import is_pir
 
+__all__ = ["gloo_needs_store", "join_gloo", "open_store", "set_gloo_timeout", "start_gloo", "start_nccl"]
+
 
 def open_store(host: str, port: int, is_server: bool, world_size: int, timeout: int):
     """A key-value store on the server rank; blocks until it is reachable, for at most ``timeout`` seconds."""
     return private.require("base.core.TCPStore")(host, port, is_server, world_size, timeout)
 
 
-def start_gloo(store, rank: int, world_size: int, endpoint: str):
-    """Join the Gloo ring of all ranks (CPU). Returns an object that the caller must keep while the ring is used.
+def gloo_needs_store() -> bool:
+    """Whether the ranks connect for Gloo by ``start_gloo``, with a store; else by ``join_gloo``."""
+    return is_pir()
 
-    ``endpoint``: a free host:port of rank 0, used by Paddle 2.6.
-    """
-    if is_pir():
-        create = private.require("base.core.CommContextManager.create_gloo_comm_context")
-        return create(store, str(RING), rank, world_size)
-    return join_gloo(store, rank, world_size, endpoint)
+
+def start_gloo(store, rank: int, world_size: int):
+    """Join the Gloo ring of all ranks (CPU), with Paddle 3. Returns an object that the caller must keep while the ring
+    is used."""
+    create = private.require("base.core.CommContextManager.create_gloo_comm_context")
+    return create(store, str(RING), rank, world_size)
 
 
 def set_gloo_timeout(rank: int, world_size: int, seconds: int) -> bool:
-    """Set the timeout of collectives in the ring of ``start_gloo``; False where it remains at Paddle 3's 30 s.
+    """Set the timeout of collectives in the ring of Gloo; False where it remains at Paddle 3's 30 s.
 
     With Paddle 2.6 it is months already.
     """

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from plsc.parallel import joining
 from plsc.parallel.excepthook import install_excepthook
-from plsc.terminal import flush_or_discard, open_standard_streams
+from plsc.terminal import flush, flush_or_discard, open_standard_streams
 from plsc.version import __version__
 
 # {command: (its module in plsc.cli, what it does in one line)}, in the order of --help
@@ -47,10 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_standard_streams()
     install_excepthook()
+    joining.join()
     try:
         name, words = _command(words)
         command = module_of(name)
         return command.run(parser_of(name, command).parse_args(words)) or 0
+    except SystemExit as end:  # of the options
+        if end.code:
+            flush()
+            joining.report_unless_joined(f"its program ended with status {end.code}: plsc {' '.join(words)[:200]}")
+        raise
     finally:
         flush_or_discard()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from plsc.errors import PlscError
+from plsc.errors import PlscError, reason_of
+from plsc.parallel import joining
 from plsc.terminal import print_stderr
 
 # EX_DATAERR of sysexits.h: training finished and was saved, but a verification failed (tools/train.py)
@@ -20,6 +21,7 @@ def one_line(error: PlscError, rank: int | None) -> str:
 
 def install_excepthook() -> None:
     """Print an uncaught PlscError, and Ctrl-C within PLSC, as one line on stderr. The previous hook handles the rest.
+    Every uncaught error is reported to the other ranks, if there are any.
 
     The process still ends with status 1, or by SIGINT. Calling it again has no effect.
     """
@@ -34,9 +36,19 @@ def install_excepthook() -> None:
             print_stderr("plsc: stopped by Ctrl-C; what was saved before is intact")
         else:
             previous(kind, error, trace)
+        try:
+            joining.report(_reason(error))
+        except KeyboardInterrupt:
+            pass  # the user does not want to wait until the other ranks know
 
     setattr(hook, "prints_plsc_errors", True)  # noqa: B010  (for type checkers, a function has no such attribute)
     sys.excepthook = hook
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, PlscError):
+        return str(error)
+    return "stopped by Ctrl-C" if isinstance(error, KeyboardInterrupt) else reason_of(error)
 
 
 def _passed_through_plsc(trace: TracebackType | None) -> bool:

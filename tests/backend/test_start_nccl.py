@@ -72,7 +72,8 @@ def test_the_card_is_chosen_before_the_ring_of_all_ranks_is_joined(monkeypatch):
 def test_a_failure_is_one_line_and_reaches_the_other_ranks(monkeypatch):
     use(monkeypatch, Recorder(RuntimeError("\n---\nUnavailable: libnccl.so not found\n  trace\n")))
     told = []
-    group = types.SimpleNamespace(_store=None, fail=told.append, rank=5)
+    group = types.SimpleNamespace(open_store=lambda env: None, fail=told.append, rank=5, failure_reason=lambda: "")
+    group._cannot_start = types.MethodType(Group._cannot_start, group)
     with pytest.raises(LaunchError, match="GPU 2 with .*: Unavailable: libnccl.so not found;") as caught:
         Group._start_nccl(group, Environment(5, 6, 2, 3, (), "gpu", 2))
     assert "\n" not in str(caught.value) and told == [str(caught.value)]

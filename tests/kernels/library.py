@@ -67,7 +67,7 @@ def gpu_kernels(made: Path, env, group):
     with contextlib.ExitStack() as stack:
         if not static.is_pir():
             if env.world_size > 1:  # where the kernels look for the ring; Paddle's own operations know another place
-                core.CommContextManager.create_gloo_comm_context(group._store, "0", env.rank, env.world_size)
+                core.CommContextManager.create_gloo_comm_context(group.open_store(env), "0", env.rank, env.world_size)
             slices = lambda value, rank, world_size, on_gpu: original(value, rank, world_size, False)  # noqa: E731
             stack.enter_context(mock.patch.object(collectives, "reduce_scatter", slices))
         yield

@@ -20,7 +20,6 @@ from plsc.engine.run.start import Run
 from plsc.engine.training import checkpointing
 from plsc.engine.training.grace import GracePeriod
 from plsc.engine.training.steps import Progress
-from plsc.parallel.side import SideGroup
 
 MEMORY_SHARE = 0.5  # the fraction of the free memory that the snapshots of this machine's ranks may take
 
@@ -49,7 +48,7 @@ class Saver:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._is_async = run.config.save_async and self._fits_in_memory()
-        self._group = SideGroup(run.env, unique_name(run)) if self._is_async else run.group
+        self._group = run.group.side(unique_name(run)) if self._is_async else run.group
 
     def save(self, progress: Progress, epoch: int, targets: list[Target], extra: dict[str, Any]) -> str:
         """Save to each target; returns the directory in the last one, which with ``save_async`` is written later.
@@ -143,5 +142,5 @@ def snapshot(session: Session) -> ArrayShard:
 
 
 def unique_name(run: Run) -> str:
-    """A name for the saver's keys that no earlier run of this process used, the same on every rank."""
+    """A name for the saver's channel that no earlier run of this process used, the same on every rank."""
     return run.group.broadcast(f"save/{time.time_ns()}")

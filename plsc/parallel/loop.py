@@ -1,0 +1,102 @@
+"""The thread that reads and writes the connections of a rank. All state of the connections belongs to it alone."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from plsc.parallel.connection import Connection
+
+_IN, _OUT = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Loop:
+    """Calls ``on_readable(connection)`` for connections with data, and functions of other threads (``call``).
+
+    on_error(error) is called when one of them raises, after which the thread ends.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException], None]):
+        self._on_error = on_error
+        self._calls: deque[Callable[[], None]] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+        self._selector.register(self._woken, _IN, lambda mask: self._drain())
+        threading.Thread(target=self._run, daemon=True, name="plsc-control").start()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call ``function()`` in the thread, soon. From any thread."""
+        self._calls.append(function)
+        try:
+            self._wake.send(b"x")
+        except BlockingIOError:
+            pass  # it is awake already
+
+    def call_and_wait(self, function: Callable[[], None], seconds: float) -> bool:
+        """Call ``function()`` in the thread; whether it has returned within ``seconds``. From any other thread."""
+        done = threading.Event()
+
+        def then_tell() -> None:
+            function()
+            done.set()
+
+        self.call(then_tell)
+        return done.wait(seconds)
+
+    def serve(self, server: socket.socket, on_readable: Callable[[], None]) -> None:
+        """Call ``on_readable()`` when a connection can be accepted."""
+        server.setblocking(False)
+        self._selector.register(server, _IN, lambda mask: on_readable())
+
+    def add(self, connection: Connection, on_readable: Callable[[Connection], None]) -> None:
+        def handle(mask: int) -> None:
+            if mask & _OUT:
+                connection.flush()
+                self._update(connection)
+            if mask & _IN:
+                on_readable(connection)
+
+        self._selector.register(connection.socket, _IN, handle)
+
+    def send(self, connections: Iterable[Connection], pieces: Iterable[bytes]) -> None:
+        """Send a message on each connection, as fast as it takes it."""
+        pieces = list(pieces)
+        for connection in connections:
+            connection.send(pieces)
+            self._update(connection)
+
+    def remove(self, connection: Connection) -> None:
+        """Close the connection."""
+        self._selector.unregister(connection.socket)
+        connection.close()
+
+    def _update(self, connection: Connection) -> None:
+        wanted = _IN | _OUT if connection.is_pending else _IN
+        key = self._selector.get_key(connection.socket)
+        if key.events != wanted:
+            self._selector.modify(connection.socket, wanted, key.data)
+
+    def _drain(self) -> None:
+        try:
+            self._woken.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def _run(self) -> None:
+        owner = os.getpid()
+        try:
+            while os.getpid() == owner:
+                for key, mask in self._selector.select():
+                    now = self._selector.get_map().get(key.fd)
+                    if now is not None and now.fileobj is key.fileobj:  # not removed a moment ago
+                        key.data(mask)
+                while self._calls:
+                    self._calls.popleft()()
+        except BaseException as error:
+            self._on_error(error)

@@ -1,0 +1,147 @@
+"""The control connection of a rank other than 0."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from plsc.parallel.connection import Connection
+from plsc.parallel.control import Control, Waiter
+from plsc.parallel.environment import Environment
+from plsc.parallel.frames import Limits, NotAMessage, encode
+from plsc.parallel.gathers import Key, texts
+from plsc.parallel.hello import hello
+from plsc.parallel.naming import host_of
+
+_OF_HUB = Limits(2**24, 2**40)  # the values of all ranks
+_CONNECT_SECONDS = 5.0
+_PAUSES = (0.05, 1.0)  # before the next attempt to connect, from and to
+
+
+class Spoke(Control):
+    """Connects to rank 0, again and again until it answers, and speaks for this rank."""
+
+    def __init__(self, env: Environment):
+        super().__init__(env)
+        self._where = env.endpoints[0]
+        self._connection: Connection | None = None
+        self._welcome = False
+        self._hub_left = False
+        self._offers: dict[Key, list[bytes]] = {}  # made before rank 0 has answered
+        self._trouble = "has not been reached yet"
+        self._wanted = threading.Event()  # a connection
+        self._wanted.set()
+        self._start_thread(self.keep_connecting, "plsc-connect")
+
+    def keep_connecting(self) -> None:
+        """Connect whenever a connection is wanted, until rank 0 has answered."""
+        pause = _PAUSES[0]
+        while not self._welcome and not self._unusable:
+            self._wanted.wait()
+            if self._welcome:
+                return
+            try:
+                made = _connect(self._where)
+            except OSError as error:
+                self._trouble = f"cannot be reached: {error.strerror or error}"
+            else:
+                self._wanted.clear()
+                self._loop.call(functools.partial(self._take, made))
+            time.sleep(pause)
+            pause = min(2 * pause, _PAUSES[1])
+
+    def untold(self) -> str:
+        if "failed" not in (self._farewell or {}) or self._welcome or self._failed.is_set() or self._unusable:
+            return ""
+        return f"rank 0 ({self._where}), which {self._trouble},"
+
+    def _take(self, made: socket.socket) -> None:
+        self._connection = Connection(made, _OF_HUB)
+        self._trouble = "does not answer"
+        self._loop.add(self._connection, self._read)
+        self._loop.send([self._connection], encode(hello(self.env)))
+
+    def _links(self) -> Iterable[Connection]:
+        return [self._connection] if self._connection is not None and self._welcome else []
+
+    def _offer(self, key: Key, body: bytes, first_only: bool) -> None:
+        message = encode({"gather": key[0], "call": key[1], "first": first_only}, b"" if first_only else body)
+        if self._hub_left:
+            self._end_of_hub()
+        elif self._welcome:
+            self._loop.send(self._links(), message)
+        else:
+            self._offers[key] = message
+
+    def _ask(self, key: Key, waiter: Waiter) -> None:
+        if self._welcome:
+            return self._loop.send(self._links(), encode({"who": key[0], "call": key[1]}))
+        waiter.missing = f"rank 0 ({self._where}), which {self._trouble}"
+        waiter.told.set()
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            messages = connection.receive()
+            for header, body in () if messages is None else messages:
+                self._handle(header, body)
+        except NotAMessage:
+            messages, connection.end_reason = None, "it has sent what is not a message of PLSC"
+        if messages is None:
+            self._end(connection)
+
+    def _end(self, connection: Connection) -> None:
+        self._loop.remove(connection)
+        self._connection = None
+        if self._welcome:
+            if not self._hub_left:
+                self._fail(f"rank 0: {connection.end_reason}")
+        else:  # another program, or rank 0 had no room for more connections
+            self._trouble = "has closed the connection; another program may listen there"
+            self._wanted.set()
+
+    def _end_of_hub(self) -> None:
+        self._fail("rank 0: its program has ended before those of the other ranks")
+
+    def _handle(self, header: dict[str, Any], body: bytes) -> None:
+        if "gathered" in header:
+            self._finish((header["gathered"], header["call"]), texts(header, body))
+        elif "welcome" in header:
+            self._joins()
+        elif "missing" in header:
+            waiter = self._waiters.get((header["of"], header["call"]))
+            if waiter is not None:
+                waiter.missing = header["missing"]
+                waiter.told.set()
+        elif "step" in header:
+            self._on_step(0, header["step"])
+        elif "failed" in header:
+            self._fail(header["failed"], self._connection)
+            self._hub_left = True
+        elif "bye" in header:
+            self._hub_left = True
+            if self._waiters:
+                self._end_of_hub()
+        elif "refused" in header:
+            self._cannot_join(f"rank 0 at {self._where} has refused rank {self.env.rank}: {header['refused']}")
+
+    def _joins(self) -> None:
+        """Rank 0 has accepted this rank: send what has been waiting for that."""
+        self._welcome = True
+        self._wanted.set()  # the thread that connects may end
+        for message in self._offers.values():
+            self._loop.send(self._links(), message)
+        self._offers.clear()
+        if self._farewell is not None:
+            self._loop.send(self._links(), encode(self._farewell))
+
+
+def _connect(endpoint: str) -> socket.socket:
+    made = socket.create_connection((host_of(endpoint), int(endpoint.rsplit(":", 1)[1])), timeout=_CONNECT_SECONDS)
+    if made.getsockname() == made.getpeername():  # a port without a server may connect with itself
+        made.close()
+        raise ConnectionRefusedError("Connection refused")
+    return made
