@@ -60,7 +60,7 @@ ONCE = _in_rooms({
     "classifiers": "gpu_program_pir",  # programs of Paddle 3.x; tests/gpu reads those of 2.6
     "data": "readers stuck_data",
     "dist": "consistency containers extensions finetuning frozen_runs initial optimizers own_losses_resumed own_metric "
-    "readers remote run_dirs saver unverified verification_sets",
+    "readers remote run_dirs saver start unverified verification_sets",
     "engine": "balanced_run best best_class class_weights consistency distill evaluate grace interop left_open "
     "loss_is_finite memory_check old_classes one_run own_source plan renumbered_data resizing result "
     "sets_check stored_settings sub_centres verification_check",

@@ -46,6 +46,7 @@ class Control:
     def __init__(self, env: Environment):
         self.env = env
         self.ending = Ending(env.rank)
+        self.lingers = True  # waits, after a failure, for ranks that start later
         self._on_step: Callable[[int, int], None] = lambda rank, step: None
         self._waiters: dict[Key, Waiter] = {}
         self._reason = ""  # of another rank's failure
@@ -129,7 +130,7 @@ class Control:
 
     def linger(self, seconds: float = LINGER_SECONDS) -> None:
         """After a failure: wait until the other ranks know of it, also those that start later, for ``seconds``."""
-        untold = self.untold() if self._process == os.getpid() else ""
+        untold = self.untold() if self.lingers and self._process == os.getpid() else ""
         if untold:
             self.say(f"it tells {untold} before it ends, for at most {seconds:g} s")
         deadline = time.monotonic() + seconds

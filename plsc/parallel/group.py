@@ -98,6 +98,7 @@ class Group(Ranks):
         except PeerError:
             raise
         except TrainingError as error:
+            self._control.lingers = False  # who has not come by now does not come
             raise LaunchError(
                 f"cannot reach the other ranks through rank 0 at {env.endpoints[0]}: {error}; check that all "
                 f"{env.world_size} ranks run and that the port is free and open"
