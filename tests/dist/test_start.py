@@ -36,7 +36,7 @@ CASES = {
     "no file on 0": ([[*RIGHT[:-1], "missing.yaml"], RIGHT], 0, "missing.yaml", "missing.yaml"),
     "wrong option": ([[*RIGHT, "--nonsense"], RIGHT], 0, "unrecognized arguments: --nonsense", "ended with status 2"),
     "wrong value": ([RIGHT, [*RIGHT, "-o", "lr=fast"]], 1, "lr='fast'", "lr='fast'"),
-    "import": ([SCRIPT_RIGHT, ["script.py", "broken"]], 1, "ModuleNotFoundError", "ModuleNotFoundError: No module named"),
+    "import": ([SCRIPT_RIGHT, ["script.py", "broken"]], 1, "ModuleNotFoundError", "ModuleNotFoundError: No module"),
 }
 
 
