@@ -2,7 +2,8 @@
 
 There are two passes over the blocks: forward (cosines, and the sums of the softmax) and backward (gradients of the
 cosines, the features and the rows, which are updated in the same pass). Where all gradients must be known before the
-first row is updated, the caller computes those of the rows in a third pass, one piece at a time.
+first row is updated, the caller computes those of the rows in a third pass, one piece at a time, from the gradients of
+the cosines, which are computed again: they never exist for more than a block.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ class PlainHead:
 
     With ``loss.frozen`` no gradient of the rows is computed, and ``HeadOutput.row_gradients`` is None.
 
-    With ``loss.half`` the cosines are computed from float16 vectors of length 1, and stored as float16; their gradients
-    and all products with these are float32. For blocks of one piece, as on GPUs.
+    With ``loss.half`` the cosines are computed from float16 vectors of length 1, in each pass again: a product of
+    float16 is cheap beside the two of float32, and nothing [S, G] exists. Their gradients and all products with these
+    are float32. For blocks of one piece, as on GPUs.
     """
 
     def __init__(self, feature, blocks: RowBlocks, rows, position, loss: LossTerms, move=None):
@@ -57,13 +59,13 @@ class PlainHead:
         self.feature = feature * self.feature_scale if self.normalised else feature
         # dot products of vectors of any length might overflow float16
         self.half_feature = paddle.cast(self.feature, "float16") if loss.half and self.normalised else None
-        # Where rows are not updated in the backward pass, the next two later hold the gradients of the cosines and
-        # their components along each row.
+        self.keeps_cosines = blocks.is_single or self.half_feature is None
         self.cosines = blocks.buffer(length(feature) * loss.centres.number)
         self.row_scales = blocks.buffer(loss.centres.number)  # 1 / |centre|
         self.exponentials = blocks.buffer(length(feature)) if blocks.is_single else None
         self.slopes = blocks.buffer(length(feature)) if blocks.is_single and loss.has_others_rule else None
         self._targets: dict[RowBlock, _Targets] = {}
+        self._known_slopes: dict[RowBlock, _Slopes] = {}
 
     def run(self, divisor, shard_world: int, count_larger: bool, search: NearestRows | None = None) -> HeadOutput:
         """``divisor``: features of the global batch, a number or a value. ``shard_world``: ranks that share the rows.
@@ -79,7 +81,7 @@ class PlainHead:
         softmax = Softmax(sums, terms, self.position, self.scale, divisor, shard_world)
         by_row = target.by_row * softmax.target_factor
         factors = _Factors(self.feature * softmax.others_factor, by_row, target.centre)
-        dfeature, num_larger = self.backward(softmax, factors, count_larger)
+        dfeature, num_larger, bound = self.backward(softmax, factors, count_larger)
         if self.normalised:
             along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
             dfeature = (dfeature - self.feature * along) * self.feature_scale
@@ -88,9 +90,8 @@ class PlainHead:
             dfeature = dfeature + self.feature * softmax.norm_factor
         gradients = None
         if self.move is None and not self.loss.frozen:
-            gradients = RowGradients(
-                self.blocks, self.rows.fetch, lambda piece, rows: self._row_gradient(piece, factors, rows)
-            )
+            compute = lambda piece, rows: self._row_gradient(piece, softmax, factors, rows)  # noqa: E731
+            gradients = RowGradients(self.blocks, self.rows.fetch, compute, bound)
         return HeadOutput(softmax.loss, dfeature, gradients, num_larger, nearest)
 
     def _target_class(self) -> tuple[TargetClass, Terms]:
@@ -106,8 +107,7 @@ class PlainHead:
         """
 
         def body(block: RowBlock, max_logit, exp_sum, target_cosine, *more):
-            self.cosines.put(block, self.centres.join(self._cosines(block)))
-            cosine = self.centres.largest(self._stored_cosines(block))
+            cosine = self.centres.largest(self._cosines(block))
             in_block = self._targets_in(block).take(cosine)
             values, slope = self._replaced(cosine)
             others = self._masked(block, values)
@@ -131,13 +131,25 @@ class PlainHead:
         found = self.blocks.for_each(body, [zeros + LOWEST, *[zeros] * (2 + num_sums), *begin])
         return RowSums(*found[: 3 + num_sums]), found[3 + num_sums :] or None
 
-    def _stored_cosines(self, block: RowBlock):
-        """[R * K, G] float32."""
-        cosine = self.centres.split(self.cosines.get(block))
+    def _cosines(self, block: RowBlock):
+        """The cosines [R * K, G] float32 with all centres, or dot products for plain softmax; stores what later passes
+        need: 1 / |centre|, and the cosines themselves if these are kept."""
+        computed = self._products(block)
+        if self.keeps_cosines:
+            self.cosines.put(block, self.centres.join(computed))
+        return self._in_float32(computed)
+
+    def _cosines_again(self, block: RowBlock):
+        """``_cosines`` in a later pass: as stored, or computed again."""
+        if self.keeps_cosines:
+            return self._in_float32(self.centres.split(self.cosines.get(block)))
+        return self._cosines(block)
+
+    def _in_float32(self, cosine):
         return cosine if self.half_feature is None else paddle.cast(cosine, "float32")
 
-    def _cosines(self, block: RowBlock):
-        """The cosines [R * K, G] with all centres, or dot products for plain softmax; stores 1 / |centre|."""
+    def _products(self, block: RowBlock):
+        """The cosines of a block, float16 with ``loss.half``; stores 1 / |centre|."""
         if self.half_feature is not None:
             (piece,) = block.pieces
             rows, row_scale = self.centres.split(self.rows.fetch(piece)), inverse_root(self._squares(piece))
@@ -179,36 +191,50 @@ class PlainHead:
 
     def backward(self, softmax: Softmax, factors: _Factors, count_larger: bool) -> tuple:
         """(the sum of d loss / d cosine * unit row over all blocks [G, E] without the target classes,
-        HeadOutput.num_larger or None)."""
+        HeadOutput.num_larger or None, RowGradients.bound or None)."""
+        bounded = self.loss.half and self.move is None and not self.loss.frozen
 
-        def body(block: RowBlock, dfeature, *num_larger):
-            of_centres = self._stored_cosines(block)
-            cosine = self.centres.largest(of_centres)
+        def body(block: RowBlock, dfeature, *sums):
+            slopes, more = self._slopes(block, softmax), []
             if count_larger:
-                at_least = paddle.cast(cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
-                num_larger = [num_larger[0] + _sum_over_rows(at_least, block)]
-            # softmax.others_factor [G, 1] is multiplied into the features instead, which saves a pass over [R, G]
-            dcosine = self.centres.spread(self._slope_of_exponentials(block, cosine, softmax), of_centres)
-            along = None
-            if self.normalised:
-                # d cos / d row = (feature - cos * unit row) / |row|; the component along the row is a sum per row
-                row_scale = self.centres.split(self.row_scales.get(block))
-                if not self.loss.frozen:
-                    along = paddle.matmul(dcosine * of_centres, softmax.others_factor) * row_scale * row_scale
-                dcosine = scale_rows(dcosine, row_scale, by_channel=block.for_cpu)
-            move = self._consumer(block, along)
-            for piece, weights in zip(block.pieces, block.split(self.centres.join(dcosine))):
-                weights, rows = self.centres.split(weights), self.centres.split(self.rows.fetch(piece))
+                at_least = paddle.cast(slopes.cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
+                more.append(_sum_over_rows(at_least, block))
+            if bounded:
+                more.append(_sum_of_sizes(slopes.weights, factors.weighted))
+            sums = [total + value for total, value in zip(sums, more)]
+            move = self._mover(block, slopes.along) if self.move else None
+            for piece, weights in zip(block.pieces, slopes.weights):
+                rows = self.centres.split(self.rows.fetch(piece))
                 dfeature = dfeature + paddle.matmul(weights, rows, transpose_x=True)
                 if move is not None:
                     move(piece, self._product(piece, weights, factors))
-            return dfeature, *num_larger
+            return dfeature, *sums
 
         start = [paddle.zeros_like(self.feature)]
-        if count_larger:
-            start.append(paddle.zeros_like(softmax.target))
-        dfeature, *num_larger = self.blocks.for_each(body, start)
-        return dfeature * softmax.others_factor, num_larger[0] if count_larger else None
+        start += [paddle.zeros_like(softmax.target)] if count_larger else []
+        start += [paddle.reshape(paddle.sum(paddle.abs(factors.target)), [1])] if bounded else []
+        dfeature, *sums = self.blocks.for_each(body, start)
+        return dfeature * softmax.others_factor, sums[0] if count_larger else None, sums[-1] if bounded else None
+
+    def _slopes(self, block: RowBlock, softmax: Softmax) -> _Slopes:
+        """Of a single block they are computed once."""
+        if block in self._known_slopes:
+            return self._known_slopes[block]
+        of_centres = self._cosines_again(block)
+        cosine = self.centres.largest(of_centres)
+        # softmax.others_factor [G, 1] is multiplied into the features instead, which saves a pass over [R, G]
+        dcosine = self.centres.spread(self._slope_of_exponentials(block, cosine, softmax), of_centres)
+        along = None
+        if self.normalised:
+            # d cos / d row = (feature - cos * unit row) / |row|; the component along the row is a sum per row
+            row_scale = self.centres.split(self.row_scales.get(block))
+            if not self.loss.frozen:
+                along = paddle.matmul(dcosine * of_centres, softmax.others_factor) * row_scale * row_scale
+            dcosine = scale_rows(dcosine, row_scale, by_channel=block.for_cpu)
+        weights = [self.centres.split(part) for part in block.split(self.centres.join(dcosine))]
+        parts = [] if along is None or self.move else block.split(self.centres.join(along))
+        self._known_slopes[block] = _Slopes(cosine, weights, along, parts)
+        return self._known_slopes[block]
 
     def _slope_of_exponentials(self, block: RowBlock, cosine, softmax: Softmax):
         """d exp(logit - max) / d cosine / scale [R, G] of the other classes, 0 at the target classes; with label
@@ -237,12 +263,6 @@ class PlainHead:
             self._targets[block] = _Targets(self, block)
         return self._targets[block]
 
-    def _consumer(self, block: RowBlock, along) -> Callable | None:
-        """What is called with each piece and the rest of its gradient; None where rows stay as they are."""
-        if self.loss.frozen:
-            return None
-        return self._mover(block, along) if self.move else self._store_gradients(block, along)
-
     def _mover(self, block: RowBlock, along) -> Callable:
         if self.centres.number == 1:
             return self.move(block, along)
@@ -254,20 +274,27 @@ class PlainHead:
         rows, along = self.rows.fetch(piece), self.centres.split(along)
         return CentresProduct(product, rows, along, self.centres, piece.block.for_cpu)
 
-    def _store_gradients(self, block: RowBlock, along) -> Callable:
-        if self.normalised:
-            for piece, values in zip(block.pieces, block.split(self.centres.join(along))):
-                self.row_scales.put(piece, values)
-        return lambda piece, product: self.cosines.put(piece, self.centres.join(product.weights))
-
-    def _row_gradient(self, piece: RowPiece, factors: _Factors, rows):
-        product = self._product(piece, self.centres.split(self.cosines.get(piece)), factors)
+    def _row_gradient(self, piece: RowPiece, softmax: Softmax, factors: _Factors, rows):
+        slopes = self._slopes(piece.block, softmax)
+        product = self._product(piece, piece.select(slopes.weights), factors)
         if not self.normalised:
             return product.compute()
-        along = self.row_scales.get(piece)
+        along = piece.select(slopes.along_of_pieces)
         if self.centres.number > 1:
             return self._of_classes(piece, product, along).compute()
         return product.compute() - scale_rows(rows, along, by_channel=piece.block.for_cpu)
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """Of a block: ``cosine`` [R, G], of several centres the largest; for each piece ``weights`` [R * K, G], d loss /
+    d (row . feature) without Softmax.others_factor; ``along`` [R * K, 1], see PlainHead, or None, and [R, K] of each
+    piece where rows are updated later."""
+
+    cosine: Any
+    weights: list
+    along: Any
+    along_of_pieces: list
 
 
 @dataclass(frozen=True)
@@ -317,6 +344,13 @@ def _sum_over_rows(x, block: RowBlock):
     if not block.for_cpu:
         return paddle.sum(x, axis=0)
     return paddle.squeeze(paddle.matmul(_ones(x), x, transpose_x=True), 0)
+
+
+def _sum_of_sizes(weights: list, feature):
+    """[1]: the sum of |w| |f| over the numbers w of column g of ``weights``, each [R, G], and f of row g of ``feature``
+    [G, E], for all g. No number of ``weights @ feature`` is larger."""
+    sizes = paddle.sum(paddle.abs(feature), axis=1, keepdim=True)
+    return sum(paddle.reshape(paddle.sum(paddle.matmul(paddle.abs(part), sizes)), [1]) for part in weights)
 
 
 def _max_over_rows(x, block: RowBlock):

@@ -122,5 +122,7 @@ def _finish(output: HeadOutput, divisor, context: StepContext) -> StepOutput:
     accuracy = {name: collectives.all_reduce(value, env.world_size) for name, value in accuracy.items()}
     row_gradients = output.row_gradients
     if env.world_size > 1 and row_gradients is not None:
-        row_gradients = row_gradients.map(lambda gradient: collectives.all_reduce(gradient, env.world_size))
+        summed = lambda value: collectives.all_reduce(value, env.world_size)  # noqa: E731
+        bound = row_gradients.bound
+        row_gradients = row_gradients.map(summed, None if bound is None else summed(bound))
     return StepOutput(loss, dfeature, row_gradients, accuracy)

@@ -45,17 +45,11 @@ def unscale(replicated: Buckets, sharded, scale, world_size: int) -> tuple[Bucke
     ``replicated``: the backbone's gradients, which must have no other reader; ``sharded``: those of the rows,
     plsc.rows.gradients.RowGradients, which are not scaled, or None for frozen rows.
     """
-    total = paddle.zeros([1], "float32") if sharded is None else sharded.sum(_not_finite)
+    total = paddle.zeros([1], "float32") if sharded is None else sharded.not_finite()
     if replicated.values:
         values, found = ops.check_finite_and_unscale_(replicated.values, scale)
         replicated, total = replace(replicated, values=values), total + paddle.cast(found, "float32")
     return replicated, collectives.all_reduce(total, world_size, collectives.MAX) > 0.0
-
-
-def _not_finite(gradient):
-    """[1] float32: 1 if an element is inf or NaN, else 0."""
-    bad = paddle.logical_not(paddle.all(paddle.isfinite(gradient)))
-    return paddle.reshape(paddle.cast(bad, "float32"), [1])
 
 
 def update_scale(state: LossScaling, found_inf, options) -> None:

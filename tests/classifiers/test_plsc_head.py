@@ -9,6 +9,7 @@ import pytest
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify, plain_head
 from plsc.losses.combined import Combined
 from plsc.parallel.environment import Environment
+from plsc.rows import gradients
 from plsc.rows.blocks import RowBlocks, gpu_block_rows
 from plsc.rows.given_rows import GivenRows
 
@@ -43,20 +44,18 @@ def expected(feature, rows, label, half):
     dfeature += of_target * (u[label] - target[:, None] * f) / norms[0]
     drows = (others.T @ f - (others * cosine).sum(0)[:, None] * u) / norms[1]
     np.add.at(drows, label, of_target * (f - target[:, None] * u[label]) / norms[1][label])
-    return -np.log((p * own).sum(1)).mean(), dfeature, drows
+    sizes = np.abs(others.T / norms[1]) @ np.abs(f).sum(1)
+    bound = sizes.sum() + np.abs(of_target * (f - target[:, None] * u[label]) / norms[1][label]).sum()
+    return -np.log((p * own).sum(1)).mean(), dfeature, drows, bound
 
 
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("block_rows", [4, 1, 11])
-def test_loss_and_gradients_are_those_of_the_formula(monkeypatch, half, block_rows):
+def head(monkeypatch, half, block_rows):
+    """(the program; loss, dfeature, bound of the rows' gradients, whether one is not finite, the gradients)."""
     # A CPU has no product of float16: the factors are rounded to its 11 bits, and multiplied as float32. Not by a cast,
     # which rounds towards 0 with Paddle 2.6.
     cast = paddle.cast
     to_half = lambda x, dtype: rounded(x) if dtype == "float16" else cast(x, dtype)  # noqa: E731
     monkeypatch.setattr(plain_head.paddle, "cast", to_half)
-    rng = np.random.default_rng(0)
-    feature, rows = (rng.standard_normal((n, EMBEDDING)).astype("float32") for n in (BATCH, CLASSES))
-    label = rng.integers(0, CLASSES, BATCH)
     main, env = paddle.static.Program(), Environment(device="gpu")
     with paddle.static.program_guard(main, paddle.static.Program()):
         x = paddle.static.data("feature", [BATCH, EMBEDDING], "float32")
@@ -70,18 +69,56 @@ def test_loss_and_gradients_are_those_of_the_formula(monkeypatch, half, block_ro
         out.row_gradients.blocks.for_each_piece(
             lambda piece: drows.append(out.row_gradients.compute(piece, fed.fetch(piece))) or ()
         )
+        examined = out.row_gradients.not_finite()
     assert len(drows) == -(-CLASSES // block_rows)
-    feed = {"feature": feature, "label": label, "rows": rows}
-    fetches = [out.loss, out.dfeature, *drows]
-    loss, dfeature, *drows = paddle.static.Executor(paddle.CPUPlace()).run(main, feed=feed, fetch_list=fetches)
-    wanted = expected(feature.astype("float64"), rows.astype("float64"), label, half)
+    return main, [out.loss, out.dfeature, out.row_gradients.bound, examined, *drows]
+
+
+def inputs():
+    rng = np.random.default_rng(0)
+    feature, rows = (rng.standard_normal((n, EMBEDDING)).astype("float32") for n in (BATCH, CLASSES))
+    return {"feature": feature, "rows": rows, "label": rng.integers(0, CLASSES, BATCH)}
+
+
+def run(main, feed, fetches):
+    return paddle.static.Executor(paddle.CPUPlace()).run(main, feed=feed, fetch_list=fetches)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("block_rows", [4, 1, 11])
+def test_loss_and_gradients_are_those_of_the_formula(monkeypatch, half, block_rows):
+    main, (loss, dfeature, bound, examined, *drows) = head(monkeypatch, half, block_rows)
+    feed = inputs()
+    feature, rows, label = (feed[name].astype("float64") for name in ("feature", "rows", "label"))
+    label = label.astype("int64")
+    if not half:
+        assert bound is None  # there is no loss scale then
+    fetches = [loss, dfeature, bound if half else loss, examined, *drows]
+    loss, dfeature, bound, examined, *drows = run(main, feed, fetches)
+    *wanted, sizes = expected(feature, rows, label, half)
+    assert examined == 0.0
+    if half:
+        assert bound == pytest.approx(sizes, rel=1e-4)  # float32, and cosines of float16 in the softmax of both
+        assert max(np.abs(part).max() for part in drows) < 2 * bound
     # The same rounded factors, so what is left are float32 cosines, off by 1e-7, times the scale of 16 and a slope of a
     # few. A factor that falls to the other side of a rounding to float16 would be off by 5e-4: there is none here.
     for got, right in zip((loss, dfeature / LOSS_SCALE, np.concatenate(drows)), wanted):
         np.testing.assert_allclose(got, right, rtol=0, atol=2e-5 * np.abs(right).max())
     if half:  # the rounding is there, and as small as it should be: 2^-11 of two factors, times the scale
-        exact = expected(feature.astype("float64"), rows.astype("float64"), label, False)[0]
+        exact = expected(feature, rows, label, False)[0]
         assert 1e-6 < abs(loss[0] - exact) < 2 * SCALE * 2**-11
+
+
+def test_gradients_that_are_not_finite_are_seen_without_computing_them(monkeypatch):
+    main, (_, _, bound, examined, *_) = head(monkeypatch, True, 4)
+    for name, value in (("rows", np.nan), ("rows", np.inf), ("rows", 1e30), ("feature", np.inf), ("label", -1)):
+        feed = inputs()
+        feed[name].flat[7 % feed[name].size] = value
+        assert run(main, feed, [examined])[0] == 1.0, (name, value)
+    monkeypatch.setattr(gradients, "LARGEST_BOUND", 1e-3)
+    main, (_, _, bound, examined, *_) = head(monkeypatch, True, 4)
+    bound, examined = run(main, inputs(), [bound, examined])
+    assert 1e-3 < bound and examined == 1.0
 
 
 @pytest.mark.parametrize("rows, features, blocks", [
