@@ -15,6 +15,7 @@ from typing import Any
 import paddle
 
 from plsc.classifiers.centres import CentresProduct
+from plsc.classifiers.columns import max_over_rows, scaled_minus, sum_of_sizes, sum_over_rows
 from plsc.classifiers.head import LOWEST, HeadOutput, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.loss_terms import LossTerms, Terms
 from plsc.classifiers.nearest_rows import NearestRows
@@ -116,13 +117,13 @@ class PlainHead:
             sums, nearest = more[:num_sums], more[num_sums:]
             if sums:
                 targets = self._targets_in(block)
-                total = sums[0] + _sum_over_rows(values, block) - targets.take(values)
-                sums = total, sums[1] + _sum_over_rows(paddle.ones_like(values), block) - targets.inside
+                total = sums[0] + sum_over_rows(values, block) - targets.take(values)
+                sums = total, sums[1] + sum_over_rows(paddle.ones_like(values), block) - targets.inside
             if self.search is not None:
                 nearest = self.search.merge(block, others, *nearest)
-            higher = paddle.maximum(max_logit, self.scale * _max_over_rows(others, block))
+            higher = paddle.maximum(max_logit, self.scale * max_over_rows(others, block))
             exponential = self._exponential(block, others, higher)
-            exp_sum = exp_sum * paddle.exp(max_logit - higher) + _sum_over_rows(exponential, block)
+            exp_sum = exp_sum * paddle.exp(max_logit - higher) + sum_over_rows(exponential, block)
             return higher, exp_sum, target_cosine + in_block, *sums, *nearest
 
         zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
@@ -184,7 +185,7 @@ class PlainHead:
 
     def _exponential(self, block: RowBlock, others, max_logit):
         """exp(logit - max_logit) [R, G]."""
-        exponential = paddle.exp(_scaled_minus(others, self.scale, max_logit, block))
+        exponential = paddle.exp(scaled_minus(others, self.scale, max_logit, block))
         if self.exponentials is not None:
             self.exponentials.put(block, exponential)
         return exponential
@@ -198,9 +199,9 @@ class PlainHead:
             slopes, more = self._slopes(block, softmax), []
             if count_larger:
                 at_least = paddle.cast(slopes.cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
-                more.append(_sum_over_rows(at_least, block))
+                more.append(sum_over_rows(at_least, block))
             if bounded:
-                more.append(_sum_of_sizes(slopes.weights, factors.weighted))
+                more.append(sum_of_sizes(slopes.weights, factors.weighted))
             sums = [total + value for total, value in zip(sums, more)]
             move = self._mover(block, slopes.along) if self.move else None
             for piece, weights in zip(block.pieces, slopes.weights):
@@ -325,43 +326,3 @@ class _Targets:
         """``values`` [R, G] with ``new`` [G] at the target classes."""
         difference = (new - paddle.gather_nd(values, self.position)) * self.inside
         return paddle.scatter_nd_add(values, self.position, difference)
-
-
-def _scaled_minus(x, scale: float, per_feature, block: RowBlock) -> Any:
-    """scale * x [R, G] - per_feature [G].
-
-    In blocks on a CPU it is computed as a matrix product: broadcasting over rows takes ten times as long
-    there. A GPU might round the factors of a product to TF32 (11 bits), an error of up to 0.008 for a logit of 20.
-    """
-    per_feature = paddle.unsqueeze(per_feature, 0)
-    if not block.for_cpu:
-        return scale * x - per_feature
-    return paddle.addmm(x, _ones(x), per_feature, beta=scale, alpha=-1.0)
-
-
-def _sum_over_rows(x, block: RowBlock):
-    """The sum [G] of each column of ``x`` [R, G]; on CPUs by a matrix product, in a tenth of the time of ``sum``."""
-    if not block.for_cpu:
-        return paddle.sum(x, axis=0)
-    return paddle.squeeze(paddle.matmul(_ones(x), x, transpose_x=True), 0)
-
-
-def _sum_of_sizes(weights: list, feature):
-    """[1]: the sum of |w| |f| over the numbers w of column g of ``weights``, each [R, G], and f of row g of ``feature``
-    [G, E], for all g. No number of ``weights @ feature`` is larger."""
-    sizes = paddle.sum(paddle.abs(feature), axis=1, keepdim=True)
-    return sum(paddle.reshape(paddle.sum(paddle.matmul(paddle.abs(part), sizes)), [1]) for part in weights)
-
-
-def _max_over_rows(x, block: RowBlock):
-    """The maximum [G] of each column of ``x`` [R, G]. On CPUs ``maximum`` of two halves is many times faster than
-    ``max`` over an axis."""
-    while block.for_cpu and x.shape[0] > 256:
-        half = (x.shape[0] + 1) // 2
-        x = paddle.maximum(x[:half], x[-half:])
-    return paddle.max(x, axis=0)
-
-
-def _ones(x):
-    """[R, 1] for ``x`` [R, G]."""
-    return paddle.ones_like(x[:, :1])

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from plsc.backend import static
-from plsc.classifiers.plain_head import _max_over_rows
+from plsc.classifiers.columns import max_over_rows
 from plsc.rows.blocks import FEW_BLOCKS, RowBlock, RowBlocks
 
 
@@ -58,5 +58,5 @@ def test_a_loop_and_a_block_without_one_go_over_the_same_rows(program, rows, kep
 def test_the_largest_of_each_column(program, rows):
     values = np.random.default_rng(rows).standard_normal((rows, 40)).astype("float32") - 10
     x = paddle.static.data("x", [rows, 40], "float32")
-    (found,) = program({"x": values}, [_max_over_rows(x, RowBlock(0, rows, None))])
+    (found,) = program({"x": values}, [max_over_rows(x, RowBlock(0, rows, None))])
     np.testing.assert_array_equal(found, values.max(axis=0))
