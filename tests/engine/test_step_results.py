@@ -1,4 +1,4 @@
-"""A step fetches its results as one tensor."""
+"""A step keeps its results in one variable, which is read where they are used; it fetches nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from plsc.backend import static
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.program.build import build_train
-from plsc.engine.program.results import one_tensor
+from plsc.engine.program.results import VARIABLE, one_tensor
 from plsc.engine.program.scopes import make_executor
 from plsc.engine.program.session import Session
 from plsc.parallel.environment import Environment
@@ -39,20 +39,24 @@ def test_numbers_of_all_types_are_exact():
     assert found[:3].tolist() == [float(np.float32(0.1)), 1.0, 16777217.0] and np.isnan(found[3])
 
 
-def test_a_step_has_one_fetch():
+def test_a_step_fetches_nothing_and_reads_one_variable():
     config = Config.from_dict({
         "model": {"name": "ResNet10", "base_width": 2, "image_shape": [3, 16, 16], "embedding_size": 4, "dropout": 0.0},
         "classifier": {"num_classes": 7, "loss_type": "softmax"}, "train_batch_size": 4, "calc_acc": True,
     })  # fmt: skip
-    session, fetched = Session(build_train(config, UserObjects(), ALONE, seed=3), ALONE, seed=3), []
+    session, fetched, read = Session(build_train(config, UserObjects(), ALONE, seed=3), ALONE, seed=3), [], []
     session.start(connected_group(ALONE))
     run = session.executor.run
     session.executor.run = lambda *args, **given: fetched.append(len(given["fetch_list"])) or run(*args, **given)
     images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype("float32")
     inputs = {"image": images, "label": np.arange(4)}
-    found = session.step(0, inputs, 0.1, stop=True)
+    tensor = session._tensor
+    session._tensor = lambda name: read.append(name) or tensor(name)
+    session.step(0, inputs, 0.1)
+    read.clear()
+    found = session.step(1, inputs, 0.1, stop=True)
     session.close()
-    assert fetched == [1]
+    assert fetched == [0, 0] and read == [VARIABLE]
     assert list(found) == ["loss", "stop", "acc1", "acc5"] and found["stop"] == 1.0
     assert {found["acc1"], found["acc5"]} <= {0.0, 0.25, 0.5, 0.75, 1.0} and found["acc1"] <= found["acc5"]
     assert found["loss"] > 0 and all(type(value) is float for value in found.values())

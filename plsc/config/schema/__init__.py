@@ -26,6 +26,8 @@ from plsc.config.schema.using import Export, Predict
 from plsc.config.stages import lr_factors_problem
 from plsc.registry import METRICS
 
+AUTO, NEVER, ALWAYS = "auto", "never", "always"  # of late_results
+
 # Pairs of keys that say the same in steps and in epochs: setting one clears the other.
 EXCLUSIVE = (("train_epochs", "train_steps"), ("lr_schedule.warmup_epochs", "lr_schedule.warmup_steps"))
 
@@ -102,6 +104,12 @@ class Settings:
         "random", "Where the centres of classes begin that `init_from` does not bring: random, or mean: at the mean "
         "embedding of their images by the initial backbone, computed before the first step and as long as the other "
         "centres. Classes without images begin at random.", choices=("random", "mean"),
+    )  # fmt: skip
+    late_results: str = option(
+        AUTO, "Read the results of a step (loss, request to stop) after the next step was started, so that a GPU does "
+        "not wait for the host between two steps. A loss that is no number is found one step later, and a stop saves "
+        "after one more step; nothing is saved before the results of all its steps were read. auto does so on GPUs; "
+        "always also on CPUs, where nothing is gained.", choices=(AUTO, NEVER, ALWAYS),
     )  # fmt: skip
     save_period: int = option(
         0, "Save a checkpoint every so many steps, in addition to the end of each epoch and of the run; 0 saves only "
@@ -224,4 +232,4 @@ class Settings:
         return f"train_batch_size={self.train_batch_size}{accumulate}"
 
 
-__all__ = ["DIST_LOSSES", "EXCLUSIVE", "Classifier", "Settings"]
+__all__ = ["ALWAYS", "AUTO", "DIST_LOSSES", "EXCLUSIVE", "NEVER", "Classifier", "Settings"]

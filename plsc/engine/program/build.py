@@ -25,7 +25,7 @@ from plsc.engine.program.inputs import LABEL, Inputs, make_inputs
 from plsc.engine.program.optimizers import Optimizers, Updates
 from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.program.recomputing import recompute_backbone
-from plsc.engine.program.results import one_tensor
+from plsc.engine.program.results import keep
 from plsc.engine.program.update import StepEnd, append_update
 from plsc.engine.program.variables import Role, variables
 from plsc.errors import ConfigError
@@ -155,7 +155,7 @@ def build_train(
             update_scale(scaling, gradients.found, config.mixed_precision)
         found = {} if gradients.found is None else {"skipped": gradients.found}
         results = {"loss": output.loss, "stop": gradients.stop, **output.accuracy, **rows.counts, **found}
-        stacked = one_tensor(results)
+        keep(results, step)
     replicated = [
         *variables(Role.BACKBONE, backbone), *variables(Role.STEP, [step.name]),
         *variables(Role.LOSS_SCALING, [] if scaling is None else scaling.names()), *changed.variables,
@@ -164,7 +164,7 @@ def build_train(
     parameters = gradients.parameters
     count = updates.count.name if updates is not None and updates.count is not None else None
     return TrainProgram(
-        main, startup, feeds, tuple(results), stacked, replicated, spec, shard, rows, parameters, optimizers, count,
+        main, startup, feeds, tuple(results), replicated, spec, shard, rows, parameters, optimizers, count,
         frozenset(stages.frozen), changed.averages, hard, options.pixels,
     )  # fmt: skip
 

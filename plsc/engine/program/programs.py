@@ -17,8 +17,8 @@ from plsc.rows.storage import ClassTable, RowTable
 class TrainProgram:
     """One rank's training program, and its variables and results for the loop.
 
-    ``feeds`` maps input names to data values. ``results`` float64 [K] are the numbers of a step, by ``result_names``:
-    loss, stop, acc1, acc5, skipped, momentum_cut. ``variables`` are the persistable ones that are equal on every rank,
+    ``feeds`` maps input names to data values. ``result_names``: the numbers of a step: loss, stop, acc1, acc5, skipped,
+    momentum_cut (plsc.engine.program.results). ``variables`` are the persistable ones that are equal on every rank,
     with their roles; those of this rank's classes are in ``rows``. ``parameters`` are the backbone's trainable ones,
     ``frozen`` the names of all its variables that ``model.freeze`` keeps as they are. ``optimizers``: None with a
     user's optimizer; ``optimizer_count`` names the variable that counts their steps, where one wants to know their
@@ -31,7 +31,6 @@ class TrainProgram:
     startup: Any
     feeds: dict[str, Any]
     result_names: tuple[str, ...]
-    results: Any
     variables: list[Variable]
     spec: ClassifierSpec
     shard: Shard

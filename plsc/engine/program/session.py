@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from plsc.backend.cpu import map_large_blocks, use_huge_pages
 from plsc.backend.onednn import clear_cache
 from plsc.checkpoint import TOUCHED, TensorSpec
 from plsc.engine.program.programs import TrainProgram
+from plsc.engine.program.results import VARIABLE, Reading, StepResults
 from plsc.engine.program.scopes import device_place, make_executor, make_scope
+from plsc.engine.program.variables import Role
 from plsc.errors import PeerError, TrainingError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
@@ -30,14 +32,16 @@ DTYPES = {"float32": "F32", "int32": "I32"}  # of tensors in memory, and what th
 
 
 class Session:
-    """Executor, scope and training program of one rank."""
+    """Executor, scope and training program of one rank. ``reading``: how the results of its steps are read."""
 
-    def __init__(self, program: TrainProgram, env: Environment, seed: int):
+    def __init__(self, program: TrainProgram, env: Environment, seed: int, reading: Reading | None = None):
         self.program = program
         self.env = env
         self.scope, self._free = make_scope(self)
         self.executor = make_executor(env)
+        self.reading = reading or Reading()
         self._steps, self._ran = 0, []
+        self._counted: dict[str, int] = {}  # the program's counters of steps and updates, by the names of their states
         self._seed = seed
         self.history = None
         if program.rows.touched is not None:
@@ -60,8 +64,8 @@ class Session:
 
     def step(
         self, number: int, inputs: dict[str, np.ndarray], learning_rate: float, stop: bool = False
-    ) -> dict[str, float]:
-        """One training step; returns the fetched results by name (loss, stop, acc1, acc5, skipped).
+    ) -> StepResults:
+        """Start a training step; its results (loss, stop, acc1, acc5, skipped) are waited for where they are used.
 
         ``stop``: this rank is to stop; the result of that name is above 0 on all ranks if any rank is to stop.
         """
@@ -76,23 +80,55 @@ class Session:
             feed["window_step"] = np.array([self.history.steps], np.int64)
         numbers = self._numbers_of_step()
         feed.update({name: np.array(values, np.float32) for name, values in numbers.items()})
+        own_number = self._count(self.program.names(Role.STEP)[0])
         # dropout draws from Paddle's generator: seeded by the step, a resumed run draws what it would have drawn
         paddle.seed(step_seed(self._seed, number, self.env.rank))
         self._steps += 1
-        (values,) = self.run(self.program.main, feed, [self.program.results])
-        results = dict(zip(self.program.result_names, values.tolist()))
+        sent = self.reading.copies.send(feed)
+        self.run(self.program.main, sent.feed, [])
+        read = self.reading.copies.begin_read(self._tensor(VARIABLE), sent)
+        results = StepResults(self.program.result_names, lambda: self._results(read, own_number))
+        self._advance(results, learning_rate, numbers)
+        return results
+
+    def _results(self, read: Callable[[], np.ndarray], own_number: int) -> np.ndarray:
+        """What ``read`` returns, which must be of the step with this number in the program."""
+        try:
+            found, *results = read()
+        except (RuntimeError, OSError, ValueError) as error:
+            raise _wrap_error(error, self.env) from error
+        if found != own_number:
+            raise TrainingError(
+                f"the results of step {own_number} of the program were read when it was at {found:g}, so they are "
+                "those of another step; set late_results: never, and report this with the version of Paddle and the GPU"
+            )
+        return np.array(results)
+
+    def _advance(self, results: StepResults, learning_rate: float, numbers: dict[str, tuple]) -> None:
+        """Record a step for those after it. What was skipped is not made up for nor counted, so where a step may be
+        skipped its results are needed first."""
+        if self.history is None and self.program.optimizer_count is None:
+            return
+        skipped = "skipped" in self.program.result_names and results["skipped"] > 0
+        if self.program.optimizer_count is not None:
+            self._counted[self.program.optimizer_count] -= skipped
         if self.history is not None:
-            skipped = results.get("skipped", 0.0) > 0
             rate, optimizers = learning_rate * self.program.rows.lr_factor, self.program.optimizers
             self.history.advance(rate, skipped, optimizers.row_numbers(numbers))
-        return results
 
     def _numbers_of_step(self) -> dict[str, tuple[float, ...]]:
         """RowOptimizer.numbers of the next step, by the inputs of the program."""
         if self.program.optimizer_count is None:
             return {}
-        count = int(self._read(self.program.optimizer_count)[0]) + 1
+        count = self._count(self.program.optimizer_count)
         return {name: tuple(map(float, one.numbers(count))) for name, one in self.program.optimizers.feeds.items()}
+
+    def _count(self, name: str) -> int:
+        """What a counter of the program will be after the next step; read from the device once."""
+        if name not in self._counted:
+            self._counted[name] = int(self._read(name)[0])
+        self._counted[name] += 1
+        return self._counted[name]
 
     def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
         """Run a program in this session's variables."""
@@ -122,17 +158,21 @@ class Session:
 
     def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
         """Set the given variables; names and shapes have been checked."""
+        self._counted.clear()
         for variable in self.program.variables:
             array = arrays.get(variable.stored)
             if array is not None:
-                self.scope.find_var(variable.name).get_tensor().set(array, device_place(self.env))
+                self._tensor(variable.name).set(array, device_place(self.env))
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Copies of the variables of these names, by their names in the program."""
         return {name: self._read(name) for name in names}
 
     def _read(self, name: str) -> np.ndarray:
-        return np.array(self.scope.find_var(name).get_tensor())
+        return np.array(self._tensor(name))
+
+    def _tensor(self, name: str) -> Any:
+        return self.scope.find_var(name).get_tensor()
 
     def checksum(self) -> str:
         """The checksum of what must be equal on all ranks, with the rows where each rank holds all of them."""
@@ -187,7 +227,7 @@ class Session:
             self._blocks.write(self, name, index, rows)
         if self.history is not None:
             self.history.restart()
-            self.scope.find_var(self.program.rows.touched).get_tensor().set(touched, device_place(self.env))
+            self._tensor(self.program.rows.touched).set(touched, device_place(self.env))
 
     def set_rows(self, name: str, index: np.ndarray, rows: np.ndarray) -> None:
         """Set the rows ``index`` [n] int64 of the shard, no two of them the same."""

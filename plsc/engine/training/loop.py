@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +42,7 @@ from plsc.engine.training.before import (
 )
 from plsc.engine.training.class_weights import read_class_weights
 from plsc.engine.training.initial_weights import load_initial_weights, open_initial_weights
+from plsc.engine.training.late import BegunStep, make_reading
 from plsc.engine.training.meter import Meter
 from plsc.engine.training.new_classes import begin_at_means, read_new_classes
 from plsc.engine.training.old_classes import Forgetting
@@ -75,7 +77,7 @@ def train(run: Run) -> Result:
     if evaluation is not None:
         require_same_parameters(program.main, evaluation.main)
     check_memory(run, program, evaluation)
-    with contextlib.closing(Session(program, run.env, run.seed)) as session:
+    with contextlib.closing(Session(program, run.env, run.seed, make_reading(run))) as session:
         return _train(run, session, evaluation)
 
 
@@ -154,7 +156,8 @@ class Checkpoints:
 
 
 class Loop:
-    """Step after step: train, log, verify, save."""
+    """Step after step: train, log, verify, save. It may read the results of a step when it has started the next one;
+    before it verifies or saves it has them all."""
 
     def __init__(
         self,
@@ -167,7 +170,7 @@ class Loop:
     ):
         self._run, self._session, self._steps, self._request = run, session, steps, request
         self._saver, self._best, self._start = checkpoints.saver, checkpoints.best, checkpoints.start
-        self._checkpoints = checkpoints
+        self._checkpoints, self._ahead = checkpoints, session.reading.ahead
         self._run_target = Target(run.config.model_save_dir, run.config.max_last_checkpoint_num)
         self._embedder = None
         if evaluation is not None:
@@ -184,26 +187,25 @@ class Loop:
         run, steps = self._run, self._steps
         for line in self._headlines():
             run.log.info(line)
-        loss, path = math.nan, ""
-        if self._best.resume(steps.first.step) and steps.first.step < steps.last:
-            self._verify_if_due(steps.first.step, self._start)
-        for step, (_, images, labels) in enumerate(self._meter.timed(loader), start=steps.first.step):
-            lr = steps.schedule.lr(step)
-            run.group.begin_step(step + 1)
-            results = self._session.step(step, self._inputs(images, labels), lr, self._request.requested)
-            if run.user_objects.optimizer is not None:
-                lr = float(run.user_objects.optimizer.get_lr())
-            if self._scheduler is not None:
-                self._scheduler.step()
-            loss, stop, done = results["loss"], results.pop("stop") > 0, step + 1
-            self._require_finite(loss, step, labels)
-            self._meter.add(loss)
-            self._log_step(done, results, lr)
-            saved = self._save_if_due(done, stop)
+        loss, path, stop = math.nan, "", False
+        first = steps.first.step
+        if self._best.resume(first) and first < steps.last and self._verifies(first):
+            self._verify(first, self._start)
+        begun: deque[BegunStep] = deque()
+        for step, (_, images, labels) in enumerate(self._meter.timed(loader), start=first):
+            begun.append(self._begin(step, images, labels))
+            done = step + 1
+            while len(begun) > (0 if stop or self._saves(done) or self._verifies(done) else self._ahead):
+                loss, asked = self._finish(begun.popleft())
+                stop = stop or asked
+            if begun:
+                continue
+            saved = self._save(done, self._run_target) if stop or self._saves(done) else None
             path = saved or path
             if stop:
                 self._saver.finish()  # a stop may not leave time for a verification
-            self._verify_if_due(done, saved)
+            if self._verifies(done):
+                self._verify(done, saved)
             if stop and done < steps.last:
                 self._saver.finish()
                 run.log.info(f"stopped: saved after step {done:,} of {steps.last:,}; `resume: auto` continues there")
@@ -217,6 +219,25 @@ class Loop:
         with averaged_weights(self._session) if self._averaged else contextlib.nullcontext():
             old = None if forgetting is None else forgetting.end(self._session)
         return Result(steps.last, loss, path, self._verified, unverified=self._unverified, old_classes=old)
+
+    def _begin(self, step: int, images: np.ndarray, labels: np.ndarray) -> BegunStep:
+        run, lr = self._run, self._steps.schedule.lr(step)
+        run.group.begin_step(step + 1)
+        results = self._session.step(step, self._inputs(images, labels), lr, self._request.requested)
+        if run.user_objects.optimizer is not None:
+            lr = float(run.user_objects.optimizer.get_lr())
+        if self._scheduler is not None:
+            self._scheduler.step()
+        return BegunStep(step, labels, lr, results)
+
+    def _finish(self, begun: BegunStep) -> tuple[float, bool]:
+        """(loss, whether a rank is to stop) of a step, once it has ended."""
+        results = dict(begun.results)
+        loss, stop = results["loss"], results.pop("stop") > 0
+        self._require_finite(loss, begun.step, begun.labels)
+        self._meter.add(loss)
+        self._log_step(begun.step + 1, results, begun.lr)
+        return loss, stop
 
     def _headlines(self) -> tuple[str, str]:
         steps, env, program = self._steps, self._run.env, self._session.program
@@ -274,10 +295,9 @@ class Loop:
                 f"and were clipped to {limit:.2f}; bfloat16 and float32 hold them"
             )
 
-    def _verify_if_due(self, done: int, saved: str | None) -> None:
+    def _verifies(self, done: int) -> bool:
         period = self._run.config.test_period
-        if done == self._steps.last or (period and done % period == 0):
-            self._verify(done, saved)
+        return self._embedder is not None and (done == self._steps.last or bool(period and done % period == 0))
 
     def _verify(self, done: int, saved: str | None) -> None:
         """Verify after ``done`` steps, and keep the checkpoint if it is the best. Errors are logged and reported at the
@@ -304,13 +324,9 @@ class Loop:
         if results:
             self._verified = Verifications(results)
 
-    def _save_if_due(self, done: int, stop: bool) -> str | None:
-        period = self._run.config.save_period
-        if done == self._steps.last:
-            self._session.bring_rows_up_to_date()  # the last checkpoint is for all readers
-        if stop or self._steps.ends_epoch(done) or (period and done % period == 0) or done == self._steps.last:
-            return self._save(done, self._run_target)
-        return None
+    def _saves(self, done: int) -> bool:
+        period, last = self._run.config.save_period, done == self._steps.last
+        return self._steps.ends_epoch(done) or bool(period and done % period == 0) or last
 
     def _save_best(self, done: int, saved: str | None) -> None:
         target = Target(self._best.run_dir, 1)
@@ -325,6 +341,8 @@ class Loop:
 
     def _save(self, done: int, target: Target) -> str:
         began = time.monotonic()
+        if done == self._steps.last:
+            self._session.bring_rows_up_to_date()  # the last checkpoint is for all readers
         progress = Progress(done, self._steps.samples(done))
         path = self._saver.save(progress, self._steps.epoch(done), [target], self._checkpoints.extra)
         self._meter.pause(time.monotonic() - began)
