@@ -67,7 +67,7 @@ class Behind:
 
     def __init__(self, queue: Queue):
         self._queue = queue
-        self._tensor = tensor_type()
+        self._tensor = private.require("base.core.LoDTensor")
         self._free: dict[str, list] = {}
 
     def send(self, feed: Mapping[str, np.ndarray]) -> Sent:
@@ -100,11 +100,6 @@ class Behind:
     def _buffer(self, name: str) -> Any:
         free = self._free.get(name)
         return free.pop() if free else self._tensor()
-
-
-def tensor_type() -> type:
-    """Paddle's tensor of a static program."""
-    return private.find("base.core.DenseTensor") or private.require("base.core.LoDTensor")
 
 
 def copies_of_gpu(device_id: int) -> InTime | Behind:
