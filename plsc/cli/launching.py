@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import socket
 import sys
+from collections.abc import Iterator
 
 from plsc.config import Config
-from plsc.errors import LaunchError
+from plsc.errors import LaunchError, PlscError
+from plsc.parallel.addresses import find_rendezvous
 from plsc.parallel.launcher import is_rank
+from plsc.parallel.rendezvous import RendezvousError, report_failure
+from plsc.terminal import print_stderr
 
 # {option: that of plsc.launch}
 _LAUNCHER = {"ranks": "nproc_per_node", "devices": "devices", "nnodes": "nnodes", "master": "master",
@@ -48,6 +54,29 @@ def wants_launch(options: argparse.Namespace) -> bool:
     if (options.nnodes or 1) > 1 and not options.master:
         options.refuse("--nnodes needs --master HOST:PORT, the same on every machine")
     return True
+
+
+@contextlib.contextmanager
+def report_to_others(options: argparse.Namespace) -> Iterator[None]:
+    """Tell the launchers of the other machines, which wait for this one, of an error in this context."""
+    try:
+        yield
+    except RendezvousError:
+        raise  # they know
+    except PlscError as error:
+        if options.master is not None and (options.nnodes or 1) > 1:
+            _report(options, str(error))
+        raise
+
+
+def _report(options: argparse.Namespace, reason: str) -> None:
+    try:
+        meets = find_rendezvous(options.master, options.interface)
+    except LaunchError:
+        return  # which may be the reason itself
+    print_stderr(f"plsc.launch: telling the other machines, by way of --master {meets.endpoint}: {reason}")
+    if not report_failure(meets.endpoint, f"{socket.gethostname()} ({meets.own})", reason):
+        print_stderr(f"plsc.launch: no launcher listens at {meets.endpoint}; those that wait end by themselves")
 
 
 def launch(options: argparse.Namespace, config: Config) -> int:

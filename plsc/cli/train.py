@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from plsc.cli.launching import add_launch, launch, wants_launch
+from plsc.cli.launching import add_launch, launch, report_to_others, wants_launch
 from plsc.cli.options import add_config, add_quiet, log_lines, read_config
 from plsc.errors import VerificationError
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, one_line
@@ -26,9 +26,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    config = read_config(options)
-    if wants_launch(options):
-        return launch(options, config)
+    with report_to_others(options):
+        config = read_config(options)
+        if wants_launch(options):
+            return launch(options, config)
     from plsc.entry import Entry
 
     try:

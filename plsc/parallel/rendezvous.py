@@ -11,6 +11,7 @@ import http.client
 import json
 import socketserver
 import time
+import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +23,18 @@ WAIT_SECONDS = 600  # as the ranks wait for each other
 LINE_SECONDS = 15
 _REQUEST_SECONDS = 5
 _POLL_SECONDS = 0.3
-_REPORTS = 3  # tries to report a failure
+_REPORT_SECONDS = 30  # in which a launcher that was started at the same time begins to listen
 _FAILURES = "/plsc/failed/"
+
+
+class RendezvousError(LaunchError):
+    """The launchers of the other machines cannot be met."""
 
 
 class RendezvousClient:
     """Replaces the KVClient of Paddle's launcher; ``endpoint`` is host:port, ``size`` the number of machines.
 
-    Raises LaunchError where the server does not answer, or not all machines have come, for WAIT_SECONDS; where more
+    Raises RendezvousError where the server does not answer, or not all machines have come, for WAIT_SECONDS; where more
     have come; and where one has reported by ``report_failure`` why it does not come.
     """
 
@@ -58,10 +63,11 @@ class RendezvousClient:
         """The entries that begin with ``key``: one of each machine that has come. Called until all have."""
         failures = self._read(_FAILURES)
         if failures:
-            raise LaunchError("; ".join(f"{name[len(_FAILURES):]}: {text}" for name, text in sorted(failures.items())))
+            reasons = [f"{urllib.parse.unquote(name[len(_FAILURES):])}: {text}" for name, text in failures.items()]
+            raise RendezvousError("; ".join(sorted(reasons)))
         found = self._read(key)
         if len(found) > self._size:
-            raise LaunchError(
+            raise RendezvousError(
                 f"{len(found)} machines have come to {self._endpoint} ({_names(found)}), but --nnodes is {self._size}: "
                 "end what is left of an earlier run there, or start them with one --nnodes"
             )
@@ -74,11 +80,11 @@ class RendezvousClient:
         return {} if reason else json.loads(body)
 
     def _wait(self, what: str, pause: float = _POLL_SECONDS) -> None:
-        """A line now and then; LaunchError when it has taken too long."""
+        """A line now and then; RendezvousError when it has taken too long."""
         now = time.monotonic()
         here = " (an address that no other machine can reach)" if is_loopback(self._host) else ""
         if now - self._begun > WAIT_SECONDS:
-            raise LaunchError(
+            raise RendezvousError(
                 f"waited {WAIT_SECONDS} s for the other machines at --master {self._endpoint}{here}: {what}; start the "
                 "same command on all of them, and check that a firewall lets them reach that port"
             )
@@ -91,7 +97,7 @@ class RendezvousClient:
         """(what the server answered, "") or (b"", why it did not)."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_REQUEST_SECONDS)
         try:
-            connection.request(method, key, body)
+            connection.request(method, key, None if body is None else body.encode())
             answer = connection.getresponse()
             content = answer.read()
             return (content, "") if answer.status == 200 else (b"", f"HTTP status {answer.status}")
@@ -113,18 +119,22 @@ def meet_by(master_module: Any, size: int, own: str) -> None:
             self.server_address = (own, self.server_address[1])
             super().server_bind()
 
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A request that breaks off is no news: a launcher asks again."""
+
     master_module.KVServer = Server
     master_module.KVClient = functools.partial(RendezvousClient, size=size)
 
 
-def report_failure(endpoint: str, name: str, reason: str) -> None:
-    """Tell the launchers that wait at ``endpoint`` why the machine ``name`` does not come. For a moment only: there may
-    be no server."""
-    client = RendezvousClient(endpoint, 0)
-    for _ in range(_REPORTS):
-        if not client.request("PUT", _FAILURES + name, reason)[1]:
-            return
+def report_failure(endpoint: str, name: str, reason: str, seconds: float = _REPORT_SECONDS) -> bool:
+    """Tell the launchers that meet at ``endpoint`` why the machine ``name`` does not come; False if none listens within
+    ``seconds``."""
+    client, deadline = RendezvousClient(endpoint, 0), time.monotonic() + seconds
+    while client.request("PUT", _FAILURES + urllib.parse.quote(name), reason)[1]:
+        if time.monotonic() > deadline:
+            return False
         time.sleep(_POLL_SECONDS)
+    return True
 
 
 def _names(entries: dict[str, str]) -> str:

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
 
 import pytest
@@ -55,6 +57,24 @@ def test_a_second_sigterm_ends_when_it_is_not_the_repeated_first(monkeypatch):
             assert request.requested
 
     assert status_of(work) == -signal.SIGTERM
+
+
+def test_a_repeated_sigterm_ends_no_run_that_has_saved_within_a_moment():
+    """It would find no handler any more; the other ranks would take this one for dead and end with 1."""
+
+    def work():
+        begun = time.monotonic()
+        with StopRequest():
+            send(signal.SIGTERM)
+            timer = threading.Timer(0.3, send, [signal.SIGTERM])
+            timer.start()
+        timer.join()
+        assert 0.9 < time.monotonic() - begun < 5.0
+        with StopRequest():
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 0.5  # nobody asked
+
+    assert status_of(work) == 0
 
 
 def test_what_was_there_before_is_back_after():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plsc.engine.run.stopping import EXIT_STOPPED
 from tests.hosts.hosts import Hosts
 from tests.hosts.trainings import PORT, Job, results, train_on_one_host
 
@@ -22,11 +23,22 @@ def test_two_hosts_with_two_ranks_each(tmp_path):
         require_equal(Job(hosts, tmp_path / "many", 2, f"{hosts.address(1)}:{PORT}"), 4)
 
 
-def test_three_hosts_whose_own_names_are_loopback_addresses(tmp_path):
-    """The rendezvous is given by name, and no host finds its address by its own name."""
+def test_three_hosts_whose_own_names_are_loopback_addresses_are_stopped(tmp_path):
+    """The rendezvous is given by name, and no host finds its address by its own name. SIGTERM to one launcher: all save
+    what one host has after as many steps, and all end with 75."""
     own = {host: {f"n{host}": DEBIAN} for host in (1, 2, 3)}
     with Hosts(3, tmp_path, own_names=own) as hosts:
-        require_equal(Job(hosts, tmp_path / "many", 1, f"n1:{PORT}"), 3)
+        job = Job(hosts, tmp_path / "many", 1, f"n1:{PORT}", ["-o", "train_steps=100000"])
+        job.await_step(3)
+        job.launchers[2].terminate()
+        assert job.codes() == [EXIT_STOPPED] * 3, job.all_said()
+    losses, files = results(job.folder)
+    train_on_one_host(tmp_path / "one", 3, "-o", f"train_steps={len(losses)}")
+    expected, their_files = results(tmp_path / "one")
+    assert losses == expected and len(losses) >= 3
+    for found in (files, their_files):
+        found.pop("manifest.json")  # which has the train_steps that were asked for
+    assert files == their_files and len(files) >= 3
 
 
 def test_two_interfaces_of_which_one_is_cut_off_behind_firewalls(tmp_path):

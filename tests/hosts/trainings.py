@@ -58,6 +58,13 @@ class Job:
                 break
         return [launcher.poll() for launcher in self.launchers.values()]
 
+    def await_step(self, step: int) -> None:
+        """Until rank 0 has made step N (from 1)."""
+        log, deadline = self.folder / "output" / "logs" / "rank_00000.log", time.monotonic() + SECONDS
+        while not log.exists() or f"step {step}/" not in log.read_text():
+            assert time.monotonic() < deadline and self.codes(0) == [None] * len(self.launchers), self.all_said()
+            time.sleep(0.1)
+
     def said(self, host: int) -> str:
         return (self.folder / f"said{host}.txt").read_text(errors="replace")
 
@@ -74,18 +81,18 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "KMP_BLOCKTIME": "0"}
 
 
-def train_on_one_host(folder: Path, world_size: int) -> None:
+def train_on_one_host(folder: Path, world_size: int, *options: str) -> None:
     """The same training by ranks of this machine."""
     folder.mkdir()
     (folder / "tiny.yaml").write_text(TINY)
-    codes = ranks.call("tests.hosts.trainings:train", (), world_size, folder)
+    codes = ranks.call("tests.hosts.trainings:train", options, world_size, folder)
     assert codes == [0] * world_size, (folder / "rank0.log").read_text()
 
 
-def train() -> None:
+def train(*options: str) -> None:
     from plsc.cli.main import main
 
-    assert main(["train", "-c", "tiny.yaml", "--quiet"]) == 0
+    assert main(["train", "-c", "tiny.yaml", "--quiet", *options]) == 0
 
 
 def results(folder: Path) -> tuple[list[float], dict[str, bytes]]:

@@ -84,10 +84,10 @@ def test_more_machines_than_were_told(server):
 def test_a_machine_that_says_why_it_does_not_come(server):
     client = RendezvousClient(f"{HOST}:{server.port}", 2)
     client.put("/job/info/a", entry(1))
-    report_failure(f"{HOST}:{server.port}", "n2", "cannot read the configuration: none.yaml")
-    with pytest.raises(LaunchError, match="^n2: cannot read the configuration: none.yaml$"):
+    assert report_failure(f"{HOST}:{server.port}", "n2 (10.0.0.2)", "cannot read 'n\u00f6ne.yaml'")
+    with pytest.raises(LaunchError, match="^n2 \\(10.0.0.2\\): cannot read 'n\u00f6ne.yaml'$"):
         client.get_prefix("/job/info")
-    report_failure(f"{HOST}:{free_ports(1)[0]}", "n2", "nobody hears it")
+    assert not report_failure(f"{HOST}:{free_ports(1)[0]}", "n2", "nobody hears it", seconds=0.5)
 
 
 def test_strangers_delay_nobody(server):

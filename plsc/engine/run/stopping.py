@@ -46,6 +46,8 @@ class StopRequest:
         return self
 
     def __exit__(self, *_) -> None:
+        if self.requested:  # the same request once more would kill this rank, and with it all that have saved
+            time.sleep(max(0.0, REPEATS_SECONDS - self.seconds()))
         for number, before in self._previous_handlers.items():
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
