@@ -95,9 +95,9 @@ def train(*options: str) -> None:
     assert main(["train", "-c", "tiny.yaml", "--quiet", *options]) == 0
 
 
-def results(folder: Path) -> tuple[list[float], dict[str, bytes]]:
-    """The losses of all steps, and the files of the last checkpoint."""
+def results(folder: Path, steps: int) -> tuple[list[float], dict[str, bytes]]:
+    """The losses of the first ``steps`` steps, and the files of the checkpoint after them."""
     lines = (folder / "output" / "scalars.jsonl").read_text().splitlines()
     losses = [values["loss"] for values in map(json.loads, lines) if "loss" in values]
-    step = max((folder / "output" / "checkpoints").glob("step_*"))
-    return losses, {path.name: path.read_bytes() for path in step.iterdir() if path.is_file()}
+    saved = folder / "output" / "checkpoints" / f"step_{steps:08d}"
+    return losses[:steps], {path.name: path.read_bytes() for path in saved.iterdir() if path.is_file()}
