@@ -38,7 +38,7 @@ PLAIN = _in_rooms({
     "evaluation": "bin identification identity_sets ijb megaface metrics page plot retrieval roc spread verification",
     "face": "entry",
     "files": "array_file atomic private_directory safe_open safe_pickle",
-    "hosts": "addresses hosts",
+    "hosts": "addresses cuts hosts",
     "losses": "registration",
     "optim": "own_schedule schedule",
     "parallel": "control ending environment frames interfaces launch_options nodelay ports shards",
@@ -104,6 +104,7 @@ FAST = _in_rooms({
 })
 NOT_FAST = _in_rooms({
     "evaluation": "plot",
+    "hosts": "cuts",
     "remote": "s3",
     "tools": "make_glyphs",
 })

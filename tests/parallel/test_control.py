@@ -16,7 +16,7 @@ from plsc.parallel import channel as channel_module
 from plsc.parallel import hub as hub_module
 from plsc.parallel import joining
 from plsc.parallel.channel import Channel
-from plsc.parallel.connection import CUT_SECONDS, set_options
+from plsc.parallel.connection import CUT_SECONDS, Connection, set_options
 from plsc.parallel.environment import Environment
 from plsc.parallel.frames import Decoder, Limits, encode
 from plsc.parallel.hello import TOKEN, hello
@@ -45,6 +45,17 @@ def test_threads_beside_each_other_in_any_order():
 
         for number, found in enumerate(together(work, 4)):
             assert found == [[[rank, number // 2, turn] for rank in (0, 1)] for turn in range(20)]
+
+
+@pytest.mark.parametrize("world_size", [2, 7])
+def test_an_exchange_takes_two_messages_for_each_rank(monkeypatch, world_size):
+    with controls(world_size) as made:
+        start(made)
+        sent, send = [], Connection.send
+        monkeypatch.setattr(Connection, "send", lambda self, pieces: (sent.append(1), send(self, pieces)))
+        channels = [Channel(each, "x") for each in made]
+        together(lambda rank: gather(channels[rank], rank), world_size)
+        assert len(sent) == 2 * (world_size - 1)
 
 
 def strangers_hellos(env: Environment) -> list[bytes]:

@@ -5,6 +5,9 @@ classes grow with the ranks. The threads are shared out among the ranks, at leas
 turns, and the figures then say what the communication costs, not what more machines would bring.
 
 ``sent`` are the bytes that a rank puts into each kind of collective in a step, counted from its program.
+
+--simulate 8 1000: instead, how long so many ranks take to meet, to agree on their settings and to exchange what a save
+needs. Rank 0 is a real one; the others are one process that speaks only their protocol.
 """
 
 from __future__ import annotations
@@ -27,9 +30,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch", type=int, default=64, help="images of all ranks (strong), of each rank (weak)")
     command.add_argument("--ratio", type=float, default=0.1)
     command.add_argument("--steps", type=int, default=5, help="steps timed, after two that are not")
+    command.add_argument("--simulate", type=int, nargs="+", metavar="N", help="ranks that only meet, agree and save")
 
 
 def cases(options: argparse.Namespace) -> list[dict]:
+    if options.simulate:
+        return [{"simulated": ranks} for ranks in options.simulate]
     found = []
     for scaling in options.scaling:
         for ranks in options.ranks:
@@ -43,6 +49,12 @@ def cases(options: argparse.Namespace) -> list[dict]:
 
 def run(case: dict) -> dict:
     """Start the ranks; the slowest counts. With ``rank`` in the case this process is one of them."""
+    if "simulated" in case:
+        from benches._light_ranks import simulate
+
+        found = simulate(case["simulated"])
+        seconds = found["agree_seconds"]  # the best round
+        return {**found, "seconds": seconds}
     if "rank" in case:
         return run_rank(case)
     results = run_ranks("ranks", case)
