@@ -1,7 +1,7 @@
 """Ranks that speak only the protocol of the control connections, hundreds of them in one process, without Paddle.
 
-For `bench.py ranks --simulate`: the bench is rank 0, with the code of a real one; the others are one more process, which
-checks that all its ranks receive the same.
+For `bench.py ranks --simulate`: the bench is rank 0, with the code of a real one; the others are one more process,
+which checks that all its ranks receive the same.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def settings() -> bytes:
 
 
 def value(step: int, rank: int) -> bytes:
-    """What a rank exchanges in a step of PHASES, as long as in a real run: equal settings, different facts and files."""
+    """What a rank exchanges in a step of PHASES, as long as in a real run: equal settings, other facts and files."""
     facts = json.dumps({"host": f"node{rank // 8}", "cores": 96, "data": "0" * 64, "memory": 10**12 + rank}).encode()
     shard = json.dumps([None, {"name": f"shard_{rank:05d}", "bytes": 10**9 + rank, "sha256": f"{rank:064x}"}]).encode()
     nothing = b"[null, null]"
@@ -65,7 +65,7 @@ def simulate(ranks: int) -> dict[str, float]:
                 raise AssertionError(f"step {step}: a value is not that of its rank")
             began = time.perf_counter()
         received = json.loads(others.stdout.read())
-    if len(received) != len(PHASES) or any(len(set(of_ranks)) > 1 or len(of_ranks) < ranks - 1 for of_ranks in received):
+    if [(len(of_ranks), len(set(of_ranks))) for of_ranks in received] != [(ranks - 1, 1)] * len(PHASES):
         raise AssertionError("not all ranks have received the same")
     hub.close(60)
     used = sum(os.times()[:4])  # this process and that of the others, from their first instruction on
