@@ -30,7 +30,7 @@ from plsc.parallel.launch_options import LaunchOptions, take_options
 from plsc.parallel.launcher import mark_as_launcher
 from plsc.parallel.ports import free_ports, outside_local_ports
 from plsc.parallel.rendezvous import meet_by
-from plsc.terminal import flush_or_discard, print_stderr, write_stderr
+from plsc.terminal import flush_or_discard, print_stderr, print_stdout, write_stderr
 
 _ETCD = "etcd://"
 _POLL_SECONDS = 0.2
@@ -47,6 +47,8 @@ def main() -> None:
 def launch(arguments: list[str]) -> int:
     """Launch as Paddle's launcher would with these arguments; returns the status of the process, or ends it."""
     install_excepthook()
+    if arguments[:1] in (["-h"], ["--help"]):
+        print_stdout(f"{__doc__}")  # Paddle's options follow
     require_paddle()
     mark_as_launcher()
     from paddle.distributed.launch.context import Context

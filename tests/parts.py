@@ -66,7 +66,7 @@ ONCE = _in_rooms({
     "sets_check stored_settings sub_centres verification_check",
     "optim": "average",
     "evaluation": "memory page_in_browser pair_sets",
-    "hosts": "start",
+    "hosts": "faults start",
     "losses": "page",
     "models": "one_channel published",
     "parallel": "launch_variables launcher stalls terminal",

@@ -13,7 +13,7 @@ from plsc.config import Config
 from plsc.errors import LaunchError, PlscError
 from plsc.parallel.addresses import find_rendezvous
 from plsc.parallel.launcher import is_rank
-from plsc.parallel.rendezvous import RendezvousError, report_failure
+from plsc.parallel.rendezvous import REPORT_SECONDS, RendezvousError, report_failure
 from plsc.terminal import print_stderr
 
 # {option: that of plsc.launch}
@@ -74,9 +74,9 @@ def _report(options: argparse.Namespace, reason: str) -> None:
         meets = find_rendezvous(options.master, options.interface)
     except LaunchError:
         return  # which may be the reason itself
-    print_stderr(f"plsc.launch: telling the other machines, by way of --master {meets.endpoint}: {reason}")
-    if not report_failure(meets.endpoint, f"{socket.gethostname()} ({meets.own})", reason):
-        print_stderr(f"plsc.launch: no launcher listens at {meets.endpoint}; those that wait end by themselves")
+    print_stderr(f"plsc.launch: telling the other machines for up to {REPORT_SECONDS} s, at {meets.endpoint}: {reason}")
+    if not report_failure(meets, f"{socket.gethostname()} ({meets.own})", reason, options.nnodes - 1):
+        print_stderr(f"plsc.launch: no launcher was there; those that wait at {meets.endpoint} end by themselves")
 
 
 def launch(options: argparse.Namespace, config: Config) -> int:

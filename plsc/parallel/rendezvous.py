@@ -6,6 +6,7 @@ own client waits for ever, in silence.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import json
@@ -16,14 +17,16 @@ from collections.abc import Callable
 from typing import Any
 
 from plsc.errors import LaunchError
+from plsc.parallel.addresses import Rendezvous
 from plsc.parallel.interfaces import is_loopback
+from plsc.parallel.last_words import serve_failure
 from plsc.terminal import print_stderr
 
 WAIT_SECONDS = 600  # as the ranks wait for each other
 LINE_SECONDS = 15
 _REQUEST_SECONDS = 5
 _POLL_SECONDS = 0.3
-_REPORT_SECONDS = 30  # in which a launcher that was started at the same time begins to listen
+REPORT_SECONDS = 30  # in which a launcher that was started at the same time begins to listen
 _FAILURES = "/plsc/failed/"
 
 
@@ -126,11 +129,16 @@ def meet_by(master_module: Any, size: int, own: str) -> None:
     master_module.KVClient = functools.partial(RendezvousClient, size=size)
 
 
-def report_failure(endpoint: str, name: str, reason: str, seconds: float = _REPORT_SECONDS) -> bool:
-    """Tell the launchers that meet at ``endpoint`` why the machine ``name`` does not come; False if none listens within
-    ``seconds``."""
-    client, deadline = RendezvousClient(endpoint, 0), time.monotonic() + seconds
-    while client.request("PUT", _FAILURES + urllib.parse.quote(name), reason)[1]:
+def report_failure(meets: Rendezvous, name: str, reason: str, others: int, seconds: float = REPORT_SECONDS) -> bool:
+    """Tell the launchers of the ``others`` machines, which meet there, why the machine ``name`` does not come; False if
+    none could be told within ``seconds``. On the machine of the rendezvous this process answers in its place."""
+    key = _FAILURES + urllib.parse.quote(name, safe="")
+    if meets.own == meets.host:
+        with contextlib.suppress(OSError):
+            return serve_failure(meets.host, meets.port, {key: reason}, others, seconds) > 0
+        return False
+    client, deadline = RendezvousClient(meets.endpoint, 0), time.monotonic() + seconds
+    while client.request("PUT", key, reason)[1]:
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)

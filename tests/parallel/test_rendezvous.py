@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ from paddle.distributed.launch.utils.kv_client import KVClient
 
 from plsc.errors import LaunchError
 from plsc.parallel import rendezvous
+from plsc.parallel.addresses import Rendezvous
 from plsc.parallel.rendezvous import RendezvousClient, meet_by, report_failure
 from tests.dist.launch import free_ports
 
@@ -84,10 +86,32 @@ def test_more_machines_than_were_told(server):
 def test_a_machine_that_says_why_it_does_not_come(server):
     client = RendezvousClient(f"{HOST}:{server.port}", 2)
     client.put("/job/info/a", entry(1))
-    assert report_failure(f"{HOST}:{server.port}", "n2 (10.0.0.2)", "cannot read 'n\u00f6ne.yaml'")
+    assert report_failure(Rendezvous(HOST, server.port, "10.0.0.2"), "n2 (10.0.0.2)", "cannot read 'n\u00f6ne.yaml'", 1)
     with pytest.raises(LaunchError, match="^n2 \\(10.0.0.2\\): cannot read 'n\u00f6ne.yaml'$"):
         client.get_prefix("/job/info")
-    assert not report_failure(f"{HOST}:{free_ports(1)[0]}", "n2", "nobody hears it", seconds=0.5)
+    assert not report_failure(Rendezvous(HOST, free_ports(1)[0], "10.0.0.2"), "n2", "nobody hears it", 1, seconds=0.5)
+
+
+def test_the_machine_of_the_rendezvous_says_why_there_is_none():
+    meets = Rendezvous(HOST, free_ports(1)[0], HOST)
+    told: list[bool] = []
+    reporter = threading.Thread(target=lambda: told.append(report_failure(meets, "n1", "no GPU 0", 1, seconds=60)))
+    reporter.start()
+    stranger = None
+    while stranger is None:
+        with contextlib.suppress(OSError):
+            stranger = socket.create_connection((HOST, meets.port))
+    stranger.sendall(b"\0\n\n")
+    client = RendezvousClient(meets.endpoint, 2)
+    assert client.wait_server_ready() and client.put("/job/info/a", entry(1))
+    with pytest.raises(LaunchError, match="^n1: no GPU 0$"):
+        client.get_prefix("/job/info")
+    reporter.join(30)
+    stranger.close()
+    assert told == [True]
+    assert not report_failure(meets, "n1", "nobody asks", 1, seconds=0.3)
+    with socket.create_server((HOST, meets.port)):
+        assert not report_failure(meets, "n1", "the port is taken", 1, seconds=60)
 
 
 def test_strangers_delay_nobody(server):
