@@ -26,7 +26,7 @@ def _in_rooms(names: dict[str, str]) -> frozenset[str]:
 
 
 PLAIN = _in_rooms({
-    "checkpoint": "class_names link memory read retention run_lock save",
+    "checkpoint": "class_names link memory places read retention run_lock save",
     "cleaning": "findings",
     "cli": "list main make_bin reshard",
     "config": "arcface_torch config extensions limits rules yaml",
@@ -41,7 +41,7 @@ PLAIN = _in_rooms({
     "hosts": "addresses cuts hosts",
     "losses": "registration",
     "optim": "own_schedule schedule",
-    "parallel": "control ending environment frames interfaces launch_options nodelay ports shards",
+    "parallel": "control ending environment file_service frames interfaces launch_options nodelay ports shards",
     "project": "atomic_writes breaks checkpoint_docs evaluation_docs house_rules imports install_hints packaging parts"
                " plugins time_limit without_paddle",
     "remote": "copies hadoop s3 transfer",

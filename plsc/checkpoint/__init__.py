@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from plsc.checkpoint.averages import AVERAGED, LAST, average_name, has_averages, read_weights, uses_averages
 from plsc.checkpoint.find import latest, open_checkpoint, resolve
+from plsc.checkpoint.gathered import newest, newest_intact_of_places, ranges_of
 from plsc.checkpoint.intact import newest_intact, restore_newest
 from plsc.checkpoint.links import link
 from plsc.checkpoint.manifest import META_KEYS, Manifest, read_manifest
 from plsc.checkpoint.one_centre import keep_one_centre, require_centres_to_merge
 from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
+from plsc.checkpoint.places import SHARED, Place, Places, find_places, remove_probes
 from plsc.checkpoint.read import (
     Expected,
     ReadOptions,
@@ -33,12 +35,15 @@ __all__ = [
     "AVERAGED",
     "LAST",
     "META_KEYS",
+    "SHARED",
     "TOUCHED",
     "WINDOW",
     "ArrayShard",
     "Expected",
     "Manifest",
     "OneRank",
+    "Place",
+    "Places",
     "RankTensors",
     "ReadOptions",
     "ReshardSource",
@@ -46,14 +51,18 @@ __all__ = [
     "TensorSpec",
     "average_name",
     "check_fits",
+    "find_places",
     "has_averages",
     "keep_one_centre",
     "latest",
     "link",
     "merge",
+    "newest",
     "newest_intact",
+    "newest_intact_of_places",
     "open_checkpoint",
     "restore_newest",
+    "ranges_of",
     "read_class_names",
     "read_manifest",
     "read_replicated",
@@ -61,6 +70,7 @@ __all__ = [
     "read_weights",
     "read_window",
     "remove_old",
+    "remove_probes",
     "require_centres_to_merge",
     "reshard",
     "resolve",

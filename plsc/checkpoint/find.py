@@ -6,6 +6,7 @@ import logging
 import os
 
 from plsc.checkpoint.collective import on_all_ranks
+from plsc.checkpoint.elsewhere import present
 from plsc.checkpoint.layout import CHECKPOINTS, MANIFEST, replaced_dirs, step_dirs
 from plsc.checkpoint.manifest import Manifest, read_manifest
 from plsc.checkpoint.read import NOTHING_EXPECTED, Expected, check_fits, verify_files
@@ -55,10 +56,14 @@ def require_same_manifest(group: Ranks, what: str, path: str) -> None:
         )
 
 
-def completeness_problem(path: str) -> str | None:
-    """Why `path` is not a complete checkpoint, or None. Checks the manifest and the sizes, not the hashes."""
+def completeness_problem(path: str, here: bool = False) -> str | None:
+    """Why `path` is not a complete checkpoint, or None. Checks the manifest and the sizes, not the hashes.
+
+    here: without the files that the run kept on the disks of other machines (plsc.checkpoint.elsewhere).
+    """
     try:
-        verify_files(path, read_manifest(path), hashes=False)
+        manifest = read_manifest(path)
+        verify_files(path, manifest, present(path, manifest) if here else None, hashes=False)
     except CheckpointError as error:
         return str(error)
     return None

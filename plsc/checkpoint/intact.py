@@ -7,9 +7,10 @@ import os
 
 from plsc.checkpoint.collective import describe, on_all_ranks
 from plsc.checkpoint.find import latest, require_same_manifest
-from plsc.checkpoint.layout import DAMAGED, REPLACED, checkpoints_dir, damaged_dirs, step_dirs
+from plsc.checkpoint.layout import REPLACED, damaged_dirs, step_dirs
 from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.read import Damaged, verify_files
+from plsc.checkpoint.retention import set_aside
 from plsc.errors import CheckpointError
 from plsc.files import atomic
 from plsc.parallel.ranks import Ranks
@@ -34,7 +35,7 @@ def newest_intact(run_dir: str, group: Ranks) -> str | None:
         damage = _damage(path, group)
         if damage is None:
             return on_all_ranks(group, what, lambda: _put_back(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
-        aside = on_all_ranks(group, what, lambda: _set_aside(run_dir, path) if group.rank == 0 else None)[0]  # noqa: B023
+        aside = on_all_ranks(group, what, lambda: set_aside(path) if group.rank == 0 else None)[0]  # noqa: B023
         log.warning("%s: this checkpoint is skipped for the one before and is now %s", damage, aside)
 
 
@@ -64,17 +65,6 @@ def _damage(path: str, group: Ranks) -> str | None:
     return next(filter(None, on_all_ranks(group, f"cannot open checkpoint {path}", look)), None)
 
 
-def _set_aside(run_dir: str, path: str) -> str:
-    root = checkpoints_dir(run_dir)
-    name = DAMAGED + "step_" + os.path.basename(path).rpartition("step_")[2]
-    number, aside = 1, os.path.join(root, name)
-    while os.path.lexists(aside):
-        number += 1
-        aside = os.path.join(root, f"{name}.{number}")
-    atomic.rename(path, aside)
-    return aside
-
-
 def _put_back(run_dir: str, path: str) -> str:
     """Restore the name of a checkpoint that a killed save had renamed; returns its path."""
     root, name = os.path.split(path)
@@ -82,7 +72,7 @@ def _put_back(run_dir: str, path: str) -> str:
     if not name.startswith(REPLACED):
         return path
     if carries_manifest(final):  # incomplete, otherwise it would have been chosen
-        log.warning("%s is not complete, and is now %s", final, _set_aside(run_dir, final))
+        log.warning("%s is not complete, and is now %s", final, set_aside(final))
     if os.path.lexists(final):
         return path  # what is there is not a checkpoint, and is not renamed
     atomic.rename(path, final)

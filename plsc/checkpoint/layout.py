@@ -15,6 +15,7 @@ REPLICATED = "replicated.safetensors"
 MARKER = "plsc_save_in_progress"
 BEST = "best"  # in the directory of a run: itself the directory of a run, of which it keeps one checkpoint
 LOCK = ".plsc_lock"  # in the directory of a run during training
+ELSEWHERE = "elsewhere.json"  # in a checkpoint of which other places have some files: {file: where it was written}
 
 # Prefixes of directories that are not checkpoints:
 WRITING = ".tmp_"  # a save that has not finished
@@ -61,6 +62,11 @@ def replaced_dirs(run_dir: str) -> list[tuple[int, str]]:
 def damaged_dirs(run_dir: str) -> list[tuple[int, str]]:
     """[(step, path)] of the checkpoints that were found damaged."""
     return _find_dirs(run_dir, DAMAGED)
+
+
+def writing_dirs(run_dir: str) -> list[tuple[int, str]]:
+    """[(step, path)] of the saves that were not put in place."""
+    return _find_dirs(run_dir, WRITING)
 
 
 def aside_dirs(root: str) -> list[str]:

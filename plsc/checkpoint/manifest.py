@@ -131,6 +131,18 @@ def read_manifest(path: str) -> Manifest:
     """
     name = os.path.join(path, MANIFEST)
     raw = _read(name)
+    data = _decode(raw, name)
+    if _read(os.path.join(path, MANIFEST_SUM)) != manifest_sum(raw):
+        raise CheckpointError(f"{name}: damaged, its SHA-256 is not the one in {MANIFEST_SUM}")
+    return _checked(data, name)
+
+
+def manifest_of(raw: bytes, name: str) -> Manifest:
+    """The manifest with the contents ``raw``, which ``name`` names in errors. Raises CheckpointError."""
+    return _checked(_decode(raw, name), name)
+
+
+def _decode(raw: bytes, name: str) -> dict[str, Any]:
     try:
         data = plain_json.loads(raw)
     except ValueError as error:
@@ -142,8 +154,10 @@ def read_manifest(path: str) -> Manifest:
             f"{name}: format version {data.get('version')!r:.40} is unknown, this PLSC reads {VERSION}, and "
             f"{WITH_ROW_HISTORY} or {WITH_OPTIMIZER} with row_history; use the PLSC that wrote it"
         )
-    if _read(os.path.join(path, MANIFEST_SUM)) != manifest_sum(raw):
-        raise CheckpointError(f"{name}: damaged, its SHA-256 is not the one in {MANIFEST_SUM}")
+    return data
+
+
+def _checked(data: dict[str, Any], name: str) -> Manifest:
     del data["format"], data["version"]
     try:
         return parse(data)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plsc.checkpoint.elsewhere import where_it_is
 from plsc.checkpoint.layout import REPLICATED, file_identity, shard_name
 from plsc.checkpoint.manifest import Manifest
 from plsc.checkpoint.pending_rows import TOUCHED, WINDOW, PendingRows
@@ -43,7 +44,7 @@ def verify_files(path: str, manifest: Manifest, files: Iterable[str] | None = No
                 raise Damaged(f"{file_path}: SHA-256 differs from the manifest: damaged or exchanged")
         except OSError as error:
             kind = Damaged if error.errno == errno.EIO else CheckpointError  # the disk can no longer read it
-            raise kind(f"{file_path}: {error.strerror}") from None
+            raise kind(f"{file_path}: {error.strerror}{where_it_is(path, name)}") from None
 
 
 def read_replicated(path: str, manifest: Manifest) -> dict[str, np.ndarray]:

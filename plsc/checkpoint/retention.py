@@ -9,8 +9,19 @@ from collections.abc import Iterable
 
 from plsc.checkpoint.collective import describe
 from plsc.checkpoint.find import completeness_problem
-from plsc.checkpoint.layout import MANIFEST, MARKER, REMOVED, REPLACED, WRITING, aside_dirs, checkpoints_dir, step_dirs
+from plsc.checkpoint.layout import (
+    DAMAGED,
+    MANIFEST,
+    MARKER,
+    REMOVED,
+    REPLACED,
+    WRITING,
+    aside_dirs,
+    checkpoints_dir,
+    step_dirs,
+)
 from plsc.checkpoint.manifest import carries_manifest
+from plsc.checkpoint.places import SHARED, Places
 from plsc.errors import CheckpointError
 from plsc.files import atomic
 from plsc.parallel.ranks import Ranks
@@ -18,15 +29,17 @@ from plsc.parallel.ranks import Ranks
 log = logging.getLogger(__name__)
 
 
-def remove_old(run_dir: str, keep: int, group: Ranks, protect: Iterable[str] = ()) -> list[str]:
+def remove_old(
+    run_dir: str, keep: int, group: Ranks, protect: Iterable[str] = (), places: Places = SHARED
+) -> list[str]:
     """Delete the checkpoints of a run older than its `keep` newest complete ones; returns the deleted paths.
 
-    Acts on rank 0 only; call it after `save` has returned. keep <= 0 keeps all. Never touches `protect` (such as
-    the checkpoint that the run was started from), links, or directories without our manifest. A directory is renamed
-    before anything in it is deleted, so that a partly deleted one is never taken for a checkpoint. What cannot be
-    deleted is logged as a warning and does not stop the run.
+    Acts on rank 0 only, or on the lowest rank of each of several `places`; call it after `save` has returned. keep <= 0
+    keeps all. Never touches `protect` (such as the checkpoint that the run was started from), links, or directories
+    without our manifest. A directory is renamed before anything in it is deleted, so that a partly deleted one is never
+    taken for a checkpoint. What cannot be deleted is logged as a warning and does not stop the run.
     """
-    if keep <= 0 or group.rank != 0:
+    if keep <= 0 or not places.leads(group.rank):
         return []
     safe = {os.path.realpath(path) for path in protect}
     removed = []
@@ -39,7 +52,7 @@ def remove_old(run_dir: str, keep: int, group: Ranks, protect: Iterable[str] = (
                 log.warning("old checkpoint %s not deleted: %s", path, describe(error))
             else:
                 removed.append(path)
-        elif complete < keep and completeness_problem(path) is None:
+        elif complete < keep and completeness_problem(path, here=True) is None:
             complete += 1
     return removed
 
@@ -55,12 +68,24 @@ def clean_up(run_dir: str) -> None:
         name = os.path.basename(path)
         if name.startswith(REPLACED):
             final = os.path.join(root, name[len(REPLACED) :])
-            if completeness_problem(path) is None and completeness_problem(final) is not None:
+            if completeness_problem(path, here=True) is None and completeness_problem(final, here=True):
                 if not os.path.lexists(final):
                     atomic.rename(path, final)
                 continue
         if _is_ours(path) or _is_empty(path):
             _delete(path)
+
+
+def set_aside(path: str) -> str:
+    """Rename a checkpoint to `damaged_step_...`, with a number where that is taken; returns its path."""
+    root, base = os.path.split(path)
+    name = DAMAGED + "step_" + base.rpartition("step_")[2]
+    number, aside = 1, os.path.join(root, name)
+    while os.path.lexists(aside):
+        number += 1
+        aside = os.path.join(root, f"{name}.{number}")
+    atomic.rename(path, aside)
+    return aside
 
 
 def aside_path(path: str, prefix: str) -> str:

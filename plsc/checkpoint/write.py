@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,23 +11,22 @@ from typing import Any
 import numpy as np
 
 from plsc.checkpoint import layout
-from plsc.checkpoint.collective import describe, on_all_ranks
-from plsc.checkpoint.manifest import META_KEYS, Manifest, manifest_sum, parse
+from plsc.checkpoint.collective import on_all_ranks
+from plsc.checkpoint.directory import clean_up_or_warn, prepare_dirs, publish_dir, require_sizes, write_manifest
+from plsc.checkpoint.finish_in_places import finish_in_places
+from plsc.checkpoint.manifest import META_KEYS, Manifest, parse
 from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
-from plsc.checkpoint.retention import aside_path, check_not_foreign, clean_up
+from plsc.checkpoint.places import SHARED, Places
 from plsc.checkpoint.tensor_file import write_tensors
 from plsc.checkpoint.tensors import ShardSource, TensorSpec
 from plsc.errors import CheckpointError
 from plsc.files import class_names
-from plsc.files.atomic import put_directory, sync_dir
 from plsc.files.class_names import CLASS_NAMES
 from plsc.files.hashes import FileEntry, write_new
 from plsc.parallel.ranks import OneRank, Ranks
 from plsc.version import __version__
 
-log = logging.getLogger(__name__)
-
-SHARED = "model_save_dir must be on a file system that all ranks share"
+NOT_SEEN = "the file system shows the ranks that share model_save_dir different contents"
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,13 @@ class RankTensors:
     checksum: str = ""
 
 
-def save(run_dir: str, step: int, tensors: RankTensors, meta: dict[str, Any], group: Ranks) -> str:
+def save(
+    run_dir: str, step: int, tensors: RankTensors, meta: dict[str, Any], group: Ranks, places: Places = SHARED
+) -> str:
     """Write the checkpoint of `step` under `run_dir` and return its directory. Every rank must call it.
+
+    With several `places` each has the manifest and its part of the files (plsc.checkpoint.exchange); all of them
+    finish their files before any puts its directory in place.
 
     `meta` is rank 0's; the other ranks may pass {}. It has the keys META_KEYS, of which `data` and `sub_centres`
     may be left out, and holds plain JSON; where rows are pending it also has `row_history`, what `describe_optimizer`
@@ -59,6 +62,7 @@ def save(run_dir: str, step: int, tensors: RankTensors, meta: dict[str, Any], gr
     """
     root = layout.checkpoints_dir(run_dir)
     what = f"cannot save the checkpoint of step {step} in {root}"
+    leads = places.leads(group.rank)
     try:
         summaries = on_all_ranks(
             group, what, lambda: {**_shard_summary(step, tensors.shard), "checksum": tensors.checksum}
@@ -72,21 +76,32 @@ def save(run_dir: str, step: int, tensors: RankTensors, meta: dict[str, Any], gr
             if group.rank == 0:
                 # refuses what cannot be stored before hours of writing
                 _manifest_fields(step, tensors.replicated, summaries, meta, group.world_size)
+            if leads:
                 prepare_dirs(run_dir, final, aside)
 
         on_all_ranks(group, what, prepare)
         name = layout.shard_name(group.rank, num_shards) if group.rank < num_shards else None
         entries = on_all_ranks(group, what, lambda: _write_shard(aside, step, name, tensors.shard))
 
+        def finish() -> Manifest:
+            fields = _manifest_fields(step, tensors.replicated, summaries, meta, group.world_size)
+            return _finish(aside, fields, tensors.replicated or {}, entries, _class_names(meta))
+
         def publish() -> None:
             if group.rank == 0:
-                fields = _manifest_fields(step, tensors.replicated, summaries, meta, group.world_size)
-                _finish(aside, fields, tensors.replicated or {}, entries, _class_names(meta))
+                manifest = finish()
+                require_sizes(aside, manifest, manifest.files)
+                write_manifest(aside, manifest.to_bytes())
                 publish_dir(aside, final)
 
-        on_all_ranks(group, what, publish)
+        if places.several:
+            text = on_all_ranks(group, what, lambda: finish().to_bytes().decode() if group.rank == 0 else None)[0]
+            finish_in_places(group, places, aside, text.encode())
+            on_all_ranks(group, what, lambda: publish_dir(aside, final) if leads else None)
+        else:
+            on_all_ranks(group, what, publish)
     except CheckpointError:
-        if group.rank == 0:
+        if leads:
             clean_up_or_warn(run_dir)
         group.barrier("checkpoint given up")  # no rank continues before the leftovers are removed
         raise
@@ -108,7 +123,8 @@ def save_shards(
         prepare_dirs(run_dir, final, aside)
         names = [layout.shard_name(index, len(shards)) for index in range(len(shards))]
         entries = [_write_shard(aside, step, name, shard) for name, shard in zip(names, shards)]
-        _finish(aside, fields, replicated, entries, _class_names(meta))
+        manifest = _finish(aside, fields, replicated, entries, _class_names(meta))
+        write_manifest(aside, manifest.to_bytes())
         publish_dir(aside, final)
 
     try:
@@ -212,23 +228,11 @@ def _replicated_specs(replicated: Mapping[str, np.ndarray]) -> list[TensorSpec]:
     return sorted(specs, key=lambda spec: (spec.name != WINDOW, -spec.numpy_dtype.itemsize))
 
 
-def prepare_dirs(run_dir: str, final: str, aside: str) -> None:
-    """Create the temporary directory ``aside`` of ``final``, marked as unfinished."""
-    root = layout.checkpoints_dir(run_dir)
-    os.makedirs(root, exist_ok=True)
-    sync_dir(run_dir)
-    clean_up(run_dir)
-    check_not_foreign(final)
-    check_not_foreign(aside)
-    os.mkdir(aside)
-    write_new(os.path.join(aside, layout.MARKER), b"")
-
-
 def _write_shard(aside: str, step: int, name: str | None, shard: ShardSource | None) -> list[Any] | None:
     if name is None or shard is None:
         return None
     if not os.path.isdir(aside):
-        raise CheckpointError(f"{aside} was made by rank 0 and is not visible here; {SHARED}")
+        raise CheckpointError(f"{aside} was made by another rank and is not visible here; {NOT_SEEN}")
     identity = layout.file_identity(step, name)
     entry = write_tensors(os.path.join(aside, name), shard.tensors(), shard.blocks(), identity)
     return [entry.num_bytes, entry.sha256]
@@ -245,8 +249,8 @@ def _class_names(meta: Mapping[str, Any]) -> bytes:
 
 def _finish(
     aside: str, fields: dict[str, Any], replicated: Mapping[str, np.ndarray], entries: list[Any], named: bytes
-) -> None:
-    """Write what is rank 0's. named: the contents of the file of class names, empty for none."""
+) -> Manifest:
+    """Write what is rank 0's, but for the manifest. named: the contents of the file of class names, empty for none."""
     names = list(fields["files"])
     specs = _replicated_specs(replicated)
     path = os.path.join(aside, layout.REPLICATED)
@@ -254,37 +258,8 @@ def _finish(
     files = [write_tensors(path, specs, blocks, layout.file_identity(fields["step"], layout.REPLICATED))]
     files += [FileEntry(*entry) for entry in entries if entry is not None]
     files += [write_new(os.path.join(aside, CLASS_NAMES), named)] if named else []
-    for name, entry in zip(names, files):
-        path = os.path.join(aside, name)
-        size = os.path.getsize(path) if os.path.exists(path) else 0
-        if size != entry.num_bytes:
-            raise CheckpointError(f"{path}: rank 0 sees {size} of {entry.num_bytes} bytes; {SHARED}")
     fields["files"] = {name: {"bytes": entry.num_bytes, "sha256": entry.sha256} for name, entry in zip(names, files)}
-    write_manifest(aside, parse(fields))
-
-
-def write_manifest(aside: str, manifest: Manifest) -> None:
-    """Write the manifest into a directory whose other files are complete, and delete its marker."""
-    data = manifest.to_bytes()
-    write_new(os.path.join(aside, layout.MANIFEST), data)
-    write_new(os.path.join(aside, layout.MANIFEST_SUM), manifest_sum(data))
-    os.unlink(os.path.join(aside, layout.MARKER))
-
-
-def publish_dir(aside: str, final: str) -> None:
-    """Rename a complete directory to its final name."""
-    replaced = aside_path(final, layout.REPLACED) if os.path.isdir(final) else None
-    put_directory(aside, final, replaced)
-    if replaced is not None:
-        clean_up_or_warn(os.path.dirname(os.path.dirname(final)))
-
-
-def clean_up_or_warn(run_dir: str) -> None:
-    """Remove the leftovers of a failed save."""
-    try:
-        clean_up(run_dir)
-    except OSError as error:
-        log.warning("leftovers of a save stay until the next one: %s", describe(error))
+    return parse(fields)
 
 
 def _check_plain(where: str, value: Any) -> None:

@@ -11,7 +11,6 @@ import secrets
 import shutil
 from typing import Any
 
-from plsc import checkpoint
 from plsc.checkpoint import layout
 from plsc.checkpoint.collective import on_all_ranks
 from plsc.config.urls import is_url, masked
@@ -29,19 +28,15 @@ PART = ".part_"  # suffix of an incomplete copy
 _STEP = re.compile(rf"({layout.CHECKPOINTS}/step_(\d{{8,}}))/{layout.MANIFEST}")
 
 
-def fetch_initial_checkpoint(run: Run, continues: bool) -> str:
+def fetch_initial_checkpoint(run: Run, own: str | None) -> str:
     """Return the local directory to start from: `checkpoint_dir`, or a copy if it is an address; "" for none.
 
-    continues: with `resume: auto` a checkpoint in `model_save_dir` takes precedence, and nothing is copied.
+    own: the checkpoint in `model_save_dir` with which the run continues; it takes precedence, and nothing is copied.
     """
     url = start_url(run.config)
     if url is None:
         return run.config.checkpoint_dir or ""
-    if continues and run.config.resume == "auto":
-        own = run.group.all_gather(checkpoint.latest(run.config.model_save_dir) if run.group.rank == 0 else None)[0]
-        if own is not None:
-            return ""
-    return fetch_checkpoint(run, url)
+    return "" if own else fetch_checkpoint(run, url)
 
 
 def fetch_checkpoint(run: Run, url: str) -> str:

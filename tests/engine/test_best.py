@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from plsc.checkpoint import SHARED, OneRank
 from plsc.config import Config
 from plsc.engine.evaluation.best import Best, check_best_metric, parse_best_metric
 from plsc.errors import ConfigError
@@ -16,10 +17,9 @@ from plsc.evaluation.metric import Embedded, make_metrics, supported_numbers
 def run_of(metric, **keys):
     usual = {"best_metric": metric, "model_save_dir": "/run", "data": {"val_targets": ["lfw"]}}
     config = Config.from_dict({**usual, **keys})
-    group = SimpleNamespace(broadcast=lambda value: value)
     user_objects = SimpleNamespace(test_dataset=None)
     return SimpleNamespace(
-        config=config, user_objects=user_objects, group=group, log=SimpleNamespace(info=lambda text: None)
+        config=config, user_objects=user_objects, group=OneRank(), places=SHARED, log=SimpleNamespace(info=lambda text: None)
     )
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from plsc.checkpoint import OneRank, read_manifest
+from plsc.checkpoint import SHARED, OneRank, read_manifest
 from plsc.classifiers import ClassifierSpec
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
@@ -23,7 +23,10 @@ SPEC = ClassifierSpec(num_classes=11, embedding_size=EMBEDDING_SIZE)
 
 def run_in(directory, start_dir="", **settings):
     config = Config.from_dict({"model_save_dir": str(directory), **settings})
-    return SimpleNamespace(config=config, user_objects=UserObjects(), group=OneRank(), start_dir=str(start_dir))
+    objects = UserObjects()
+    return SimpleNamespace(
+        config=config, user_objects=objects, group=OneRank(), places=SHARED, start_dir=str(start_dir)
+    )
 
 
 def test_its_own_directory_by_checkpoint_dir_after_a_killed_save(tmp_path):
@@ -56,7 +59,7 @@ def test_the_seed_is_that_of_where_the_run_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_kit, "meta_for", lambda n: meta_for(n, random_states={"seed": 77}))
     path = save_as(tmp_path, 12, 11, 1)
     config = Config.from_dict({"model_save_dir": str(tmp_path / "mine"), "checkpoint_dir": "s3://bucket/run"})
-    assert choose_seed(config, path, True) == 77
+    assert choose_seed(config, path) == 77
 
 
 def test_classes_that_moved_are_refused_by_their_names(tmp_path):

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from plsc.checkpoint import layout
+from plsc.checkpoint import SHARED, layout, newest
 from plsc.errors import CheckpointError
 from plsc.remote import fetch_checkpoint, fetch_initial_checkpoint, publish, publish_checkpoints, transfer
 from tests.checkpoint.checkpoint_kit import save_as
@@ -147,11 +147,11 @@ def test_the_place_of_plsc_0_x(remote, tmp_path, monkeypatch):
     shutil.copytree(local, disk / "name" / "load")
     hdfs = {"fs_name": "hdfs://name", "fs_checkpoint_dir": "/load"}
     run = FakeRun(tmp_path / "other", {"checkpoint_dir": str(tmp_path / "copy"), "remote": hdfs})
-    assert fetch_initial_checkpoint(run, continues=True) == str(tmp_path / "copy") and tree(tmp_path / "copy") == tree(
+    assert fetch_initial_checkpoint(run, None) == str(tmp_path / "copy") and tree(tmp_path / "copy") == tree(
         local
     )
     run = FakeRun(tmp_path / "other", {"remote": hdfs})
-    found = fetch_initial_checkpoint(run, continues=True)
+    found = fetch_initial_checkpoint(run, None)
     assert found.startswith(str(tmp_path / "other" / "fetched")) and tree(found) == tree(local)
     assert run.config.checkpoint_dir == ""  # what the user has set stays
 
@@ -189,13 +189,14 @@ def test_a_directory_that_holds_something_else_is_left_alone(remote, tmp_path):
 def test_resume_auto_takes_what_is_here_first(remote, tmp_path):
     publish(FakeRun(tmp_path / "run", to(remote)), save_as(tmp_path / "run", 4, 7, 2))
     run = FakeRun(tmp_path / "run", {"checkpoint_dir": f"file://{remote}", "resume": "auto"})
-    assert fetch_initial_checkpoint(run, continues=True) == "" and not (tmp_path / "run" / "fetched").exists()
-    assert "fetched" in fetch_initial_checkpoint(run, continues=False)
+    own = newest(str(tmp_path / "run"), run.group, SHARED)
+    assert fetch_initial_checkpoint(run, own) == "" and not (tmp_path / "run" / "fetched").exists()
+    assert "fetched" in fetch_initial_checkpoint(run, None)
     assert run.config.checkpoint_dir == f"file://{remote}"  # as the user set it, and as a checkpoint will say
 
 
 def test_what_is_on_this_machine_is_not_copied(tmp_path):
-    assert fetch_initial_checkpoint(FakeRun(tmp_path), continues=True) == ""
-    assert fetch_initial_checkpoint(FakeRun(tmp_path, {"checkpoint_dir": str(tmp_path / "run")}), True) == str(
+    assert fetch_initial_checkpoint(FakeRun(tmp_path), None) == ""
+    assert fetch_initial_checkpoint(FakeRun(tmp_path, {"checkpoint_dir": str(tmp_path / "run")}), None) == str(
         tmp_path / "run"
     )

@@ -45,7 +45,7 @@ def test_there_and_back_with_the_password_in_no_list_of_processes(monkeypatch, t
     }
     start = {"remote": {**NAMED, "fs_checkpoint_dir": "/user/me"}}
     run = FakeRun(tmp_path / "other", start)
-    assert tree(fetch_initial_checkpoint(run, continues=True)) == tree(local)
+    assert tree(fetch_initial_checkpoint(run, None)) == tree(local)
     assert len(calls(log)) > 10
     for arguments, conf in calls(log):
         assert "secret" not in str(arguments)

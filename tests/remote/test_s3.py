@@ -88,7 +88,7 @@ def test_there_and_back(s3, tmp_path, world_size):
     assert len(s3.names()) == sum(len(tree(path)) for path in local)
 
     start = {"checkpoint_dir": "s3://bucket/runs/one"}
-    runs = on_runs([tmp_path / "other"] * world_size, start, lambda run: fetch_initial_checkpoint(run, True))
+    runs = on_runs([tmp_path / "other"] * world_size, start, lambda run: fetch_initial_checkpoint(run, None))
     copies = set(raise_first(runs))
     assert len(copies) == 1
     copy = copies.pop()

@@ -121,6 +121,11 @@ class Settings:
         "and momentum of its classes, on rank 0 also the backbone. Where that is more than half of the free memory, "
         "and with false, training waits.",
     )  # fmt: skip
+    checkpoint_replicas: int = option(
+        0, "Where the machines do not share `model_save_dir`: on how many machines besides its own each shard of a "
+        "checkpoint is kept. With 1, a machine that is lost for ever costs no checkpoint.",
+        unit="machines", within="[0, 65535]",
+    )  # fmt: skip
     max_last_checkpoint_num: int = option(
         5, "How many of the newest checkpoints are kept; 0 or less keeps all.", within="[-1e12, 1e12]",
         setter="set_max_last_checkpoint_num", attributes=("max_last_checkpoint_num",),

@@ -55,7 +55,7 @@ class Best:
         """
         if not self.metric or not self._resumed:
             return False
-        path = checkpoint.latest(self.run_dir)
+        path = checkpoint.newest(self.run_dir, self._run.group, self._run.places)
         manifest = checkpoint.read_manifest(path) if path else None
         usable = manifest is not None and manifest.step <= step
         self._restore(self._run.group.broadcast(manifest.extra if usable else {}))

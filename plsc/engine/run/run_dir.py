@@ -7,23 +7,27 @@ import os
 from collections.abc import Callable
 
 from plsc import checkpoint
+from plsc.checkpoint import Places, find_places, remove_probes
 from plsc.checkpoint.layout import BEST, replaced_dirs, step_dirs
 from plsc.checkpoint.lock import RunDirInUse, RunLock
 from plsc.config import Config
 from plsc.engine.run.scalars import SCALARS
-from plsc.errors import CheckpointError, ConfigError
+from plsc.errors import CheckpointError, ConfigError, PlscError
 from plsc.files import safe_open
+from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
 from plsc.terminal import print_stderr
 
 
-def lock_run_dir(config: Config, group: Group) -> RunLock | None:
-    """Set ``model_save_dir`` to the directory that this training may write to, and lock it; rank 0 returns the lock.
+def lock_run_dir(config: Config, group: Group, env: Environment) -> tuple[RunLock | None, Places]:
+    """Set ``model_save_dir`` to the directory that this training may write to, and lock it; returns the lock, on the
+    lowest rank of each place, and the places: which ranks share the directory.
 
-    With ``resume: new`` it is `run_2`, `run_3`, ... in ``model_save_dir`` if that holds a run. Rank 0 decides; every
-    rank raises the same error: ConfigError for a directory that holds another run, CheckpointError where another
-    process trains there or the directory cannot be written.
+    With ``resume: new`` it is `run_2`, `run_3`, ... in ``model_save_dir`` if that holds a run. The lowest rank of a
+    place decides; every rank raises the same error: ConfigError for a directory that holds another run, CheckpointError
+    where another process trains there or the directory cannot be written, and where the places choose different names.
     """
+    places = find_places(config.model_save_dir, group, env)
     held: list[RunLock] = []
 
     def on_loss(reason: str) -> None:
@@ -32,15 +36,32 @@ def lock_run_dir(config: Config, group: Group) -> RunLock | None:
         os._exit(1)
 
     def decide() -> str | None:
-        if group.rank == 0:
+        if places.leads(group.rank):
             held.append(_choose(config, on_loss))
+            remove_probes(held[0].run_dir)
             return os.path.relpath(held[0].run_dir, config.model_save_dir)
         return None
 
-    inside = group.broadcast(group.agree(decide))
+    try:
+        chosen = group.all_gather(group.agree(decide))
+        _require_same_name(chosen, places)
+    except PlscError:
+        if held:
+            held[0].release()  # another place cannot be written, or is in use
+        raise
+    inside = chosen[0]
     if inside != os.curdir:  # otherwise each rank keeps its own path of the directory
         config.set("model_save_dir", os.path.join(config.model_save_dir, inside))
-    return held[0] if held else None
+    return (held[0] if held else None), places
+
+
+def _require_same_name(chosen: list[str | None], places: Places) -> None:
+    if len({chosen[place.lowest] for place in places.all}) > 1:
+        names = ", ".join(f"{chosen[place.lowest]} in {place.where}" for place in places.all)
+        raise CheckpointError(
+            f"resume='new': the machines do not share model_save_dir, and the next free name is not the same: {names}; "
+            "choose another model_save_dir"
+        )
 
 
 def describe_existing_run(run_dir: str) -> str | None:

@@ -36,7 +36,8 @@ class Run:
     seed: the one used, also where the configuration leaves it open. start_dir: the checkpoint, or the directory of a
     run, that it starts from, on this machine: ``checkpoint_dir``, or a copy of what lies at its address; "" for none.
     data: records of the data that the run reads, by what they are ("training", a verification set). class_names: the
-    names of the classes, by label, where the training data or the checkpoint have them.
+    names of the classes, by label, where the training data or the checkpoint have them. places: which ranks share
+    ``model_save_dir``.
     """
 
     config: Config
@@ -48,6 +49,7 @@ class Run:
     start_dir: str = ""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    places: checkpoint.Places = checkpoint.SHARED
 
 
 @contextlib.contextmanager
@@ -77,7 +79,7 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
         notes += tune_cudnn()
     paddle.enable_static()
     asked = config.model_save_dir
-    lock = lock_run_dir(config, group) if continues else None
+    lock, places = lock_run_dir(config, group, env) if continues else (None, checkpoint.SHARED)
     log = RunLog.silent()
 
     def on_stopped(text: str) -> None:
@@ -95,9 +97,10 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
             log.info(f"{asked} holds a run: this one writes to {config.model_save_dir}")
         if continues:
             _watch_stalls(config, group, log)
-        run = Run(config, user_objects, env, group, log, seed=0, data=data)
-        run = replace(run, start_dir=remote.fetch_initial_checkpoint(run, continues))
-        yield replace(run, seed=_shared_seed(run, continues))
+        run = Run(config, user_objects, env, group, log, seed=0, data=data, places=_checked_places(places, config, log))
+        own = checkpoint.newest(config.model_save_dir, group, places) if continues and config.resume == "auto" else None
+        run = replace(run, start_dir=remote.fetch_initial_checkpoint(run, own))
+        yield replace(run, seed=_shared_seed(run, own if own or not continues else run.start_dir))
         group.barrier("end of the run")
         group.watch_stalls(0)
     except PlscError as error:
@@ -116,6 +119,22 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
         if lock is not None:
             lock.release()
         release_free_memory()
+
+
+def _checked_places(places: checkpoint.Places, config: Config, log: RunLog) -> checkpoint.Places:
+    """The places with ``checkpoint_replicas``, said in the log. Raises ConfigError for more replicas than places."""
+    replicas = config.checkpoint_replicas
+    if not places.several:
+        if replicas:
+            log.info(f"checkpoint_replicas={replicas}: has no effect, all ranks share model_save_dir")
+        return places
+    if replicas >= len(places.all):
+        raise ConfigError(
+            f"checkpoint_replicas={replicas}: the ranks write to {len(places.all)} directories that they do not share, "
+            f"so a shard can have at most {len(places.all) - 1}; set it to that or less"
+        )
+    log.info(f"model_save_dir is not shared, each machine keeps its part of a checkpoint: {places}")
+    return replace(places, replicas=replicas)
 
 
 def _watch_stalls(config: Config, group: Group, log: RunLog) -> None:
@@ -156,19 +175,16 @@ def _root_cause(error: PlscError, group: Group) -> PlscError:
     return TrainingError(f"stopped because of {reason}") if reason else error
 
 
-def _shared_seed(run: Run, continues: bool) -> int:
-    """The seed that rank 0 chooses for all ranks; it also decides which checkpoint is continued."""
-    seed = run.group.agree(lambda: choose_seed(run.config, run.start_dir, continues) if run.group.rank == 0 else None)
-    return run.group.broadcast(seed)
+def _shared_seed(run: Run, path: str | None) -> int:
+    """The seed that rank 0 chooses for all ranks."""
+    return run.group.broadcast(run.group.agree(lambda: choose_seed(run.config, path) if run.group.rank == 0 else None))
 
 
-def choose_seed(config: Config, start_dir: str, continues: bool) -> int:
-    """The configured seed, else that of the checkpoint to continue from, else a random one."""
+def choose_seed(config: Config, path: str | None) -> int:
+    """The configured seed, else that of the checkpoint, or directory of a run, to continue from, else a random one."""
     if config.seed is not None:
         return config.seed
-    path = checkpoint.latest(config.model_save_dir) if continues and config.resume == "auto" else None
-    path = path or start_dir
-    if continues and path:
+    if path:
         seed = checkpoint.read_manifest(checkpoint.resolve(path)).random_states.get("seed")
         if isinstance(seed, int):
             return seed

@@ -35,12 +35,15 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
     Raises CheckpointError on every rank.
     """
     config = run.config
-    own = checkpoint.newest_intact(config.model_save_dir, run.group) if config.resume == "auto" else None
+    own = _newest_of_run(run, spec) if config.resume == "auto" else None
     path = own or run.start_dir
     if not path:
         return None
     if own is None:  # checkpoint_dir may be this run's own directory
-        checkpoint.restore_newest(config.model_save_dir, run.group)
+        if run.places.several:
+            checkpoint.newest(config.model_save_dir, run.group, run.places)
+        else:
+            checkpoint.restore_newest(config.model_save_dir, run.group)
     expected = checkpoint.Expected(spec.num_classes, spec.embedding_size, sub_centres=spec.sub_centres)
     path, manifest = checkpoint.open_checkpoint(path, run.group, expected, verified=own is not None)
     require_same_function(run, path, manifest)
@@ -48,6 +51,14 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
     _require_same_optimizers(run, path, manifest)
     _require_same_centres(run, path, manifest)
     return path, manifest
+
+
+def _newest_of_run(run: Run, spec: ClassifierSpec) -> str | None:
+    run_dir, places = run.config.model_save_dir, run.places
+    if not places.several:
+        return checkpoint.newest_intact(run_dir, run.group)
+    needs = checkpoint.ranges_of(spec.num_classes, run.group.world_size, spec.model_parallel)
+    return checkpoint.newest_intact_of_places(run_dir, run.group, places, needs)
 
 
 def _require_same_freeze(run: Run, path: str, manifest: Manifest) -> None:

@@ -72,8 +72,9 @@ class Saver:
 
         def write() -> None:
             for target in targets:
-                path = checkpoint.save(target.run_dir, progress.step, tensors, meta, self._group)
-                checkpoint.remove_old(target.run_dir, target.keep, self._group, [*self._protect, path])
+                path = checkpoint.save(target.run_dir, progress.step, tensors, meta, self._group, run.places)
+                protect = [*self._protect, path]
+                checkpoint.remove_old(target.run_dir, target.keep, self._group, protect, run.places)
                 run.log.info(f"Save model to {path}, {time.monotonic() - began:.3f} s")
             self._grace.saved(time.monotonic() - began)
 
@@ -89,8 +90,9 @@ class Saver:
         """Keep the checkpoint ``path`` in each target, with another ``extra``, without writing its tensors again."""
         self.finish()
         for target in targets:
-            copy = checkpoint.link(path, target.run_dir, extra, self._run.group)
-            checkpoint.remove_old(target.run_dir, target.keep, self._run.group, [*self._protect, copy])
+            group, places = self._run.group, self._run.places
+            copy = checkpoint.link(path, target.run_dir, extra, group, places)
+            checkpoint.remove_old(target.run_dir, target.keep, group, [*self._protect, copy], places)
             if not os.path.samefile(copy, path):
                 self._run.log.info(f"Save model to {copy}, linked to {path}")
 
