@@ -100,9 +100,8 @@ def _what(run_dir: str) -> str:
 
 def _find(run_dir: str, group: Ranks, places: Places) -> Whole | None:
     answers = on_all_ranks(group, _what(run_dir), lambda: look(run_dir) if places.leads(group.rank) else None)
-    where = [place.where for place in places.all]
     try:
-        found = survey([answers[place.lowest] for place in places.all], where)
+        found = survey([answers[place.lowest] for place in places.all], places.all)
     except CheckpointError as error:  # the same on every rank: they have the same answers
         raise CheckpointError(f"{_what(run_dir)}: {error}") from None
     for line in found.skipped:

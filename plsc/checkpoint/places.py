@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from plsc.errors import CheckpointError
-from plsc.files.hashes import write_new
 from plsc.parallel.environment import Environment
 from plsc.parallel.ranks import Ranks
 
@@ -96,7 +95,8 @@ def find_places(run_dir: str, group: Ranks, env: Environment) -> Places:
     own, problem = _probe_path(run_dir, group.rank, token), None
     try:
         os.makedirs(run_dir, exist_ok=True)
-        write_new(own, token.encode())
+        with open(own, "xb"):
+            pass
     except OSError as error:
         problem = (
             f"model_save_dir={os.path.abspath(run_dir)!r}: cannot be written: {error.strerror}; make it writable or "

@@ -18,6 +18,7 @@ from plsc.checkpoint.layout import (
     writing_dirs,
 )
 from plsc.checkpoint.manifest import read_manifest
+from plsc.checkpoint.places import Place
 from plsc.errors import CheckpointError
 from plsc.files.class_names import CLASS_NAMES
 from plsc.files.hashes import hash_file
@@ -88,8 +89,8 @@ def look(run_dir: str) -> dict[str, Any]:
     return {"held": held, "problems": problems}
 
 
-def survey(answers: Sequence[Any], places: Sequence[str]) -> Survey:
-    """The newest whole checkpoint among what ``look`` returned in each place. ``places``: what they are called.
+def survey(answers: Sequence[Any], places: Sequence[Place]) -> Survey:
+    """The newest whole checkpoint among what ``look`` returned in each place.
 
     One whose directories have their final name is preferred to one of the same step that a killed save left. Raises
     CheckpointError where two different ones of the newest step are both whole and in place.
@@ -114,7 +115,7 @@ def survey(answers: Sequence[Any], places: Sequence[str]) -> Survey:
             whole.append(Whole(step, manifest, {place: held.name for place, held in found.items()}, holders))
     whole.sort(key=lambda one: -_in_place(one))
     if len(whole) > 1 and _in_place(whole[1]):
-        _refuse_two(whole, answers, places)
+        _refuse_two(whole, places)
     problems = [(step, text) for answer in answers for step, text in answer["problems"]]
     first = whole[0].step if whole else -1
     return Survey(whole[0] if whole else None, tuple(text for step, text in problems + skipped if step > first))
@@ -129,25 +130,25 @@ def _in_place(one: Whole) -> int:
     return sum(name == step_name(one.step) for name in one.names.values())
 
 
-def _skipped(step: int, found: dict[int, Held], missing: list[str], places: Sequence[str]) -> str:
+def _skipped(step: int, found: dict[int, Held], missing: list[str], places: Sequence[Place]) -> str:
     seen = ", ".join(checkpoint_path(places[place], held.name) for place, held in found.items())
     return f"step {step:,} is not whole: nobody has {shortened(missing)}; a part is in {seen}"
 
 
-def _refuse_two(whole: list[Whole], answers: Sequence[Any], places: Sequence[str]) -> None:
-    first = min(whole, key=lambda one: min(one.names))
-    (place,), others = [min(first.names)], [one for one in whole if one is not first]
-    other = min(others[0].names)
+def _refuse_two(whole: list[Whole], places: Sequence[Place]) -> None:
+    first, other = sorted(whole[:2], key=lambda one: min(one.names))
+    here, there = min(first.names), min(other.names)
+    ranks = ", ".join(str(rank) for place in sorted(other.names) for rank in places[place].ranks)
     raise CheckpointError(
-        f"{checkpoint_path(places[other], others[0].names[other])} is another checkpoint than "
-        f"{checkpoint_path(places[place], first.names[place])}, of the same step and as whole: these are two runs; "
-        "move the one away that is not to be continued"
+        f"{checkpoint_path(places[there], other.names[there])} of rank(s) {ranks} is another checkpoint than "
+        f"{checkpoint_path(places[here], first.names[here])} of rank {places[here].lowest}, of the same step and as "
+        "whole: these are two runs; move the one away that is not to be continued"
     )
 
 
-def checkpoint_path(place: str, name: str) -> str:
+def checkpoint_path(place: Place, name: str) -> str:
     """How a directory of a checkpoint is called in a message: "host:/run/checkpoints/step_00000012"."""
-    return os.path.join(checkpoints_dir(place), name)
+    return os.path.join(checkpoints_dir(place.where), name)
 
 
 def shortened(names: Iterable[str]) -> str:

@@ -18,9 +18,8 @@ def run_of(metric, **keys):
     usual = {"best_metric": metric, "model_save_dir": "/run", "data": {"val_targets": ["lfw"]}}
     config = Config.from_dict({**usual, **keys})
     user_objects = SimpleNamespace(test_dataset=None)
-    return SimpleNamespace(
-        config=config, user_objects=user_objects, group=OneRank(), places=SHARED, log=SimpleNamespace(info=lambda text: None)
-    )
+    log = SimpleNamespace(info=lambda text: None)
+    return SimpleNamespace(config=config, user_objects=user_objects, group=OneRank(), places=SHARED, log=log)
 
 
 def results(**numbers):
@@ -74,14 +73,14 @@ def test_the_record_of_the_step_itself_lies_in_best(tmp_path, monkeypatch):
     path, kept = str(tmp_path / "checkpoints" / "step_00000003"), {"metric": "lfw.accuracy", "value": 0.9}
     for step, sure in ((3, True), (2, False), (4, False)):  # of best/; the run goes on from step 3
         extra = {"best": {**kept, "step": step}}
-        monkeypatch.setattr(best.checkpoint, "latest", lambda run_dir: run_dir)
+        monkeypatch.setattr(best.checkpoint, "newest", lambda run_dir, group, places: run_dir)
         monkeypatch.setattr(
             best.checkpoint, "read_manifest", lambda path, s=step, e=extra: SimpleNamespace(step=s, extra=e)
         )
         found = Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), (path, SimpleNamespace(extra={})))
         assert found.resume(3) is not sure  # not sure: judge it once more
         assert found.improved(4, results(accuracy=0.8)) is (step == 4)
-    monkeypatch.setattr(best.checkpoint, "latest", lambda run_dir: None)
+    monkeypatch.setattr(best.checkpoint, "newest", lambda run_dir, group, places: None)
     assert Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), (path, SimpleNamespace(extra={}))).resume(3)
     assert not Best(run_of("lfw.accuracy", model_save_dir=str(tmp_path)), None).resume(0)
 
