@@ -46,6 +46,7 @@ def where_it_is(directory: str, name: str) -> str:
     if name not in note:
         return ""
     return (
-        f"; the run kept this and {len(note) - 1} other file(s) on the disks of other machines, this one in "
-        f"{note[name]}; go on with `resume: auto` on these machines, or copy the files of all into one directory"
+        f"; the run kept this and {len(note) - 1} more on the disks of other machines, this one in "
+        f"{note[name]}; go on with `resume: auto` on these machines, copy the files of all of them into one directory, "
+        "or move this checkpoint away"
     )

@@ -70,12 +70,17 @@ def completeness_problem(path: str, here: bool = False) -> str | None:
 
 
 def latest(run_dir: str) -> str | None:
-    """The newest complete checkpoint of a run, or None. Newer incomplete ones are logged as warnings."""
+    """The newest complete checkpoint of a run, or None. Newer incomplete ones are logged as warnings.
+
+    Raises CheckpointError where the newest one is complete with files that are on the disks of other machines.
+    """
     # A save that replaces a step renames the older one for a moment; a kill at that time leaves it there.
     for _, path in sorted(step_dirs(run_dir) + replaced_dirs(run_dir), key=_by_age, reverse=True):
         reason = completeness_problem(path)
         if reason is None:
             return path
+        if completeness_problem(path, here=True) is None:  # an older one in its place would be a surprise
+            raise CheckpointError(reason)
         log.warning("checkpoint skipped: %s", reason)
     return None
 

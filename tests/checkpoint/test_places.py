@@ -12,13 +12,17 @@ import pytest
 from plsc.checkpoint import (
     OneRank,
     find_places,
+    latest,
     link,
+    merge,
     newest,
+    newest_intact,
     open_checkpoint,
     read_manifest,
     read_replicated,
     read_rows,
     remove_old,
+    reshard,
     resolve,
 )
 from plsc.checkpoint.exchange import Wanted, plan_rounds, wanted_by_a_save
@@ -358,13 +362,20 @@ def test_the_best_is_kept_and_the_old_ones_go_in_every_place(tmp_path):
     assert look(disk(tmp_path, TWO, 0))["problems"] == []
 
 
-def test_other_users_of_a_part_are_told_where_the_rest_is(tmp_path, caplog):
+@pytest.mark.parametrize("use", [
+    lambda run, path: open_checkpoint(path, OneRank()), lambda run, path: open_checkpoint(run, OneRank()),
+    lambda run, path: resolve(run), lambda run, path: latest(run), lambda run, path: newest_intact(run, OneRank()),
+    lambda run, path: reshard(path, run + "2", 2), lambda run, path: merge(path, run + ".safetensors"),
+])  # fmt: skip
+def test_other_users_of_a_part_are_told_where_the_rest_is(tmp_path, use):
+    """An older checkpoint that is complete here is not taken in its place."""
+    run = str(tmp_path / "disk0" / "run")
+    save_as(run, 1, CLASSES, 1)
     path = values(save_in(tmp_path, 12, CLASSES, TWO))[0]
     with pytest.raises(CheckpointError, match=r"shard_00002_of_00004.safetensors: No such file or directory; the run "
-                       r"kept this and 1 other file\(s\) on the disks of other machines, this one in d1"):  # fmt: skip
-        open_checkpoint(path, OneRank())
-    with pytest.raises(CheckpointError, match="no complete checkpoint in it"):
-        resolve(str(tmp_path / "disk0" / "run"))
-    assert "this one in d1" in caplog.text
+                       r"kept this and 1 more on the disks of other machines, this one in d1; go on"):  # fmt: skip
+        use(run, path)
+    os.rename(path, path + ".away")
+    assert latest(run).endswith("step_00000001")
 
 

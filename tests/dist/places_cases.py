@@ -1,7 +1,7 @@
 """The process behind test_places.py: runs whose ranks do not share a disk, killed, moved and resumed.
 
-python -m tests.dist.places_cases DIR writes DIR/report.json: {run: exit codes}. Rank r works in DIR/RUN/disk<d>, d being
-the r-th of the given disks; model_save_dir is "run" in it.
+python -m tests.dist.places_cases DIR writes DIR/report.json: {run: exit codes}. Each rank works in its DIR/RUN/disk<d>;
+model_save_dir is "run" in it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from plsc.checkpoint import OneRank, latest, open_checkpoint
+from plsc.errors import CheckpointError
 from tests.dist.places_cases import KILLED_AT
 from tests.dist.test_resume import run_process
 from tests.dist.tiny_run import manifest, told
@@ -47,7 +48,8 @@ def test_killed_between_the_phases_and_moved_it_ends_the_same_to_the_bit(outcome
         kept = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
         # the first one is that which the run went on from
         assert kept == ["step_00000010", "step_00000020", "step_00000024"]
-        assert latest(str(run_dir)) is None  # a part only
+        with pytest.raises(CheckpointError, match="on the disks of other machines"):
+            latest(str(run_dir))
     own = losses(cwd / "own" / "disk0" / "run", cwd / "own" / "disk1" / "run")
     assert own == losses(cwd / "shared" / "disk0" / "run") and set(map(len, own.values())) == {1}
 
