@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from plsc.checkpoint.places import Places
 from plsc.config import Config
 from plsc.config.urls import is_url
 from plsc.parallel.environment import Environment
@@ -18,6 +19,7 @@ class Run(Protocol):
     config: Config
     env: Environment
     group: Ranks
+    places: Places
     log: Any  # with say(text)
 
 

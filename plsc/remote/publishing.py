@@ -49,16 +49,16 @@ def publish_checkpoints(run: Run) -> None:
     """Upload every complete checkpoint of the run that is not there yet. Every rank must call it. See `publish`."""
     if save_url(run.config) is None:
         return
-    what = "cannot list the checkpoints to copy"
+    what, root = "cannot list the checkpoints to copy", os.path.abspath(run.config.model_save_dir)
     for path in on_all_ranks(run.group, what, lambda: _complete_checkpoints(run) if run.group.rank == 0 else [])[0]:
-        publish(run, path)
+        publish(run, os.path.join(root, path))
 
 
 def publish(run: Run, local_dir: str) -> None:
     """Upload a checkpoint or another directory to the address for results; does nothing without an address.
 
-    Its path relative to the address is that relative to `model_save_dir`. Every rank must call it; ranks that see the
-    files share the work. An existing equal checkpoint is kept, other contents of that name are replaced.
+    Its path relative to the address is that relative to `model_save_dir`. Every rank must call it; each file is copied
+    by a rank that sees it. An existing equal checkpoint is kept, other contents of that name are replaced.
     Raises CheckpointError on every rank if any rank fails; local files are not changed.
     """
     base = save_url(run.config)
@@ -72,12 +72,8 @@ def publish(run: Run, local_dir: str) -> None:
         run.log.info(f"{masked(url)} is already there")
         return
     files = {name: FileEntry(*entry) for name, entry in found["files"].items()}
-    sees = on_all_ranks(group, what, lambda: group.rank == 0 or _has_files(local_dir, files))
-    helpers = [rank for rank, yes in enumerate(sees) if yes]
-    names = list(files)
-    for first in range(0, len(names), len(helpers)):
-        mine = dict(zip(helpers, names[first:])).get(group.rank)
-        on_all_ranks(group, what, functools.partial(_upload, store, local_dir, mine, files))
+    for turn in _turns(list(files), on_all_ranks(group, what, lambda: _seen_files(local_dir, files)), what):
+        on_all_ranks(group, what, functools.partial(_upload, store, local_dir, turn.get(group.rank), files))
     on_all_ranks(group, what, lambda: _write_markers(store, local_dir, files) if group.rank == 0 else None)
     total = sum(entry.num_bytes for entry in files.values())
     run.log.info(
@@ -85,13 +81,33 @@ def publish(run: Run, local_dir: str) -> None:
     )
 
 
+def _turns(names: list[str], seen: list[list[str] | None], what: str) -> list[dict[int, str]]:
+    """Which rank copies which file in each turn; ``seen``: the files that each rank sees, None for all.
+
+    Raises CheckpointError, the same on every rank, for a file that nobody sees."""
+    turns: list[dict[int, str]] = []
+    load = [0] * len(seen)
+    sets = [None if one is None else set(one) for one in seen]
+    for name in names:
+        helpers = [rank for rank, one in enumerate(sets) if one is None or name in one]
+        if not helpers:
+            raise CheckpointError(f"{what}: {name} is on the disk of no rank")
+        rank = min(helpers, key=lambda one: (load[one], one))
+        turns += [{}] if load[rank] == len(turns) else []
+        turns[load[rank]][rank] = name
+        load[rank] += 1
+    return turns
+
+
 def _complete_checkpoints(run: Run) -> list[str]:
-    """The run's complete checkpoints, one or two levels below `model_save_dir`, except fetched and hidden ones."""
+    """The run's complete checkpoints, one or two levels below `model_save_dir`, except fetched and hidden ones, by
+    their paths in it. With several places: those of which this one has its part."""
     root = os.path.abspath(run.config.model_save_dir)
     levels = [f"{glob.escape(root)}/{level}/{layout.MANIFEST}" for level in ("*", "*/*")]
     found = sorted(os.path.dirname(path) for level in levels for path in glob.glob(level))
     own = [path for path in found if os.path.relpath(path, root).split(os.sep)[0] != FETCHED]
-    return [path for path in own if completeness_problem(path) is None]
+    here = run.places.several
+    return [os.path.relpath(path, root) for path in own if completeness_problem(path, here) is None]
 
 
 def _relative_path(run: Run, local_dir: str) -> str:
@@ -142,9 +158,13 @@ def _list_files(directory: str) -> list[str]:
     return [name for name in found if name != UPLOADED]
 
 
-def _has_files(local_dir: str, files: dict[str, FileEntry]) -> bool:
-    paths = {os.path.join(local_dir, name): entry.num_bytes for name, entry in files.items()}
-    return all(os.path.isfile(path) and os.path.getsize(path) == size for path, size in paths.items())
+def _seen_files(local_dir: str, files: dict[str, FileEntry]) -> list[str] | None:
+    """The files that this rank sees; None for all."""
+    paths = {name: os.path.join(local_dir, name) for name in files}
+    seen = [
+        name for name, path in paths.items() if os.path.isfile(path) and os.path.getsize(path) == files[name].num_bytes
+    ]
+    return None if len(seen) == len(files) else seen
 
 
 def _upload(store: Store, local_dir: str, name: str | None, files: dict[str, FileEntry]) -> None:

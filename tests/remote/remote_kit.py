@@ -9,7 +9,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from plsc.checkpoint import OneRank
+from plsc.checkpoint import SHARED, OneRank
 from plsc.config import Config
 from plsc.parallel.environment import Environment
 from tests.checkpoint.checkpoint_kit import on_ranks
@@ -46,8 +46,8 @@ class RunLog:
 class FakeRun:
     """One rank of a run whose `model_save_dir` is `directory`; `machines`[rank] is the machine of each rank."""
 
-    def __init__(self, directory, settings=None, group=None, machines=None):
-        self.group = group or OneRank()
+    def __init__(self, directory, settings=None, group=None, machines=None, places=SHARED):
+        self.group, self.places = group or OneRank(), places
         self.config = Config.from_dict({"model_save_dir": str(directory), **(settings or {})})
         rank, machines = self.group.rank, machines or [0] * self.group.world_size
         local = [r for r, machine in enumerate(machines) if machine == machines[rank]]
@@ -55,11 +55,11 @@ class FakeRun:
         self.log = RunLog()
 
 
-def on_runs(directories, settings, work, machines=None):
+def on_runs(directories, settings, work, machines=None, places=SHARED):
     """[work(run) of each rank], the ranks being threads; rank r works in directories[r]."""
 
     def start(group):
-        return work(FakeRun(directories[group.rank], settings, group, machines))
+        return work(FakeRun(directories[group.rank], settings, group, machines, places))
 
     return on_ranks(len(directories), start)
 

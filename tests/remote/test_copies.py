@@ -13,6 +13,7 @@ from plsc.checkpoint import SHARED, layout, newest
 from plsc.errors import CheckpointError
 from plsc.remote import fetch_checkpoint, fetch_initial_checkpoint, publish, publish_checkpoints, transfer
 from tests.checkpoint.checkpoint_kit import save_as
+from tests.checkpoint.places_kit import places_of, save_in, values
 from tests.remote.remote_kit import FakeRun, install_hadoop, on_runs, raise_first, tree
 
 
@@ -200,3 +201,27 @@ def test_what_is_on_this_machine_is_not_copied(tmp_path):
     assert fetch_initial_checkpoint(FakeRun(tmp_path, {"checkpoint_dir": str(tmp_path / "run")}), None) == str(
         tmp_path / "run"
     )
+
+
+def test_what_lies_on_several_disks_is_one_checkpoint_at_the_address(remote, tmp_path, monkeypatch):
+    """Each rank copies what its place has, and what all have is copied once."""
+    places = places_of((0, 1), (2, 3), replicas=1)
+    directories = [os.path.dirname(os.path.dirname(path)) for path in values(save_in(tmp_path, 4, 11, places))]
+    names, copied, copy = [f"n{i}" for i in range(11)], [], transfer.upload
+
+    def counted(store, local, name, entry):
+        copied.append((os.path.relpath(local, tmp_path).split(os.sep)[0], name))
+        copy(store, local, name, entry)
+
+    monkeypatch.setattr("plsc.remote.publishing.upload", counted)
+    raise_first(on_runs(directories, to(remote), publish_checkpoints, places=places))
+    assert tree(remote / "checkpoints/step_00000004") == tree(save_as(tmp_path / "one", 4, 11, 4, class_names=names))
+    assert len(copied) == 6 and {disk for disk, _ in copied} == {"disk0", "disk1"}
+
+    (remote / "checkpoints/step_00000004/manifest.json").unlink()
+    for one in (0, 1):  # both copies
+        os.unlink(tmp_path / f"disk{one}/run/checkpoints/step_00000004/shard_00002_of_00004.safetensors")
+    found = on_runs(directories, to(remote), lambda run: publish(run, f"{run.config.model_save_dir}/checkpoints/"
+                    "step_00000004"), places=places)  # fmt: skip
+    assert all("shard_00002_of_00004.safetensors is on the disk of no rank" in str(error) for error in found), found
+    assert not (remote / "checkpoints/step_00000004/manifest.json").exists()

@@ -133,11 +133,6 @@ def _checked_places(places: checkpoint.Places, config: Config, log: RunLog) -> c
             f"checkpoint_replicas={replicas}: the ranks write to {len(places.all)} directories that they do not share, "
             f"so a shard can have at most {len(places.all) - 1}; set it to that or less"
         )
-    if remote.save_url(config):
-        raise ConfigError(
-            f"remote.save_url: copies checkpoints of one directory, and the ranks do not share model_save_dir ({places}); "
-            "share it, or remove remote.save_url"
-        )
     log.info(f"model_save_dir is not shared, each machine keeps its part of a checkpoint: {places}")
     return replace(places, replicas=replicas)
 
