@@ -45,9 +45,13 @@ BREAKS = {
         ("tests/rows/test_momentum.py", "tests/rows/test_window.py"),
     ),
     "checkpoint atomicity": Break(
-        "plsc/checkpoint/write.py", "replaced = aside_path(final, layout.REPLACED) if os.path.isdir(final) else None",
+        "plsc/checkpoint/directory.py", "replaced = aside_path(final, layout.REPLACED) if os.path.isdir(final) else None",
         "replaced = __import__('shutil').rmtree(final, ignore_errors=True)",
         ("tests/checkpoint/test_save.py",),
+    ),
+    "a save killed between its phases": Break(
+        "plsc/checkpoint/survey.py", "*replaced_dirs(run_dir), *writing_dirs(run_dir)]", "*replaced_dirs(run_dir)]",
+        ("tests/checkpoint/test_places.py",),
     ),
     "resume": Break(
         "plsc/engine/training/checkpointing.py",
