@@ -45,7 +45,8 @@ BREAKS = {
         ("tests/rows/test_momentum.py", "tests/rows/test_window.py"),
     ),
     "checkpoint atomicity": Break(
-        "plsc/checkpoint/directory.py", "replaced = aside_path(final, layout.REPLACED) if os.path.isdir(final) else None",
+        "plsc/checkpoint/directory.py",
+        "replaced = aside_path(final, layout.REPLACED) if os.path.isdir(final) else None",
         "replaced = __import__('shutil').rmtree(final, ignore_errors=True)",
         ("tests/checkpoint/test_save.py",),
     ),
