@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 
 from plsc.errors import ConfigError, PlscError, reason_of
-from plsc.losses import Batch, Loss
+from plsc.losses import Batch, Loss, PairLoss
 
 
 class CheckedLoss:
@@ -19,6 +19,7 @@ class CheckedLoss:
     def __init__(self, loss: Loss):
         self._loss = loss
         self.elementwise = loss.elementwise
+        self.is_pairs = isinstance(loss, PairLoss)
 
     def overrides(self, method: str) -> bool:
         """Whether the loss implements this optional method."""
@@ -28,8 +29,8 @@ class CheckedLoss:
         """{name: initial value}."""
         found = self._call("states") if self.overrides("states") else {}
         for name, value in found.items():
-            number = isinstance(value, numbers.Real) and math.isfinite(value)
-            if not (isinstance(name, str) and name.isidentifier() and number):
+            taken = self.is_pairs and name == "bias"
+            if not (isinstance(name, str) and name.isidentifier() and _is_finite(value)) or taken:
                 raise self._error("states", f"{{{name!r}: {value!r:.40}}}", "{name: a finite number}")
         return found
 
@@ -56,6 +57,19 @@ class CheckedLoss:
     def others(self, cosine, batch: Batch) -> tuple:
         """(replacement for ``cosine``, slope), of its shape, float32."""
         return self._value_and_slope("others", (cosine, batch), cosine.shape, "float32")
+
+    def pairs(self, scale: float, num_classes: int) -> tuple[float, float, float, float]:
+        """(positive weight, negative weight, initial bias, bias_rate) of a PairLoss."""
+        weights = self._call("weights", scale)
+        fits = isinstance(weights, tuple) and len(weights) == 2
+        if not fits or not all(_is_finite(value) and value > 0.0 for value in weights):
+            raise self._error("weights", f"{weights!r:.60}", "(positive, negative), two finite numbers above 0")
+        bias, rate = self._call("initial_bias", scale, num_classes), getattr(self._loss, "bias_rate", None)
+        if not _is_finite(bias):
+            raise self._error("initial_bias", f"{bias!r:.40}", "a finite number")
+        if not (_is_finite(rate) and rate >= 0.0):
+            raise ConfigError(f"loss {self._name}: bias_rate is {rate!r:.40}; it must be a finite number of at least 0")
+        return (*map(float, weights), float(bias), float(rate))
 
     def _value_and_slope(self, method: str, given: tuple, shape, dtype: str) -> tuple:
         found = self._call(method, *given)
@@ -88,6 +102,10 @@ class CheckedLoss:
     @property
     def _name(self) -> str:
         return type(self._loss).__name__
+
+
+def _is_finite(value) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def _has_dtype(value, dtype: str) -> bool:

@@ -11,7 +11,7 @@ and the features are those of all ranks; the softmax then runs over the rows of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import paddle
@@ -31,6 +31,7 @@ class HeadOutput:
     ``row_gradients`` is None where the rows have been updated already or are frozen.
     ``num_larger`` [G] float32, or None: how many of the shard's rows have at least the cosine of the target class,
     before the margin; the target class is counted too. ``nearest``: of plsc.classifiers.nearest_rows, if asked for.
+    ``states``: [(state of the loss, its next value)] that follow from the gradient.
     """
 
     loss: Any
@@ -38,6 +39,7 @@ class HeadOutput:
     row_gradients: RowGradients | None
     num_larger: Any
     nearest: list | None = None
+    states: list[tuple[Any, Any]] = field(default_factory=list)
 
 
 def inverse_norm(x):

@@ -16,6 +16,7 @@ from plsc.backend import collectives, static
 from plsc.classifiers import sampling
 from plsc.classifiers.checked_loss import CheckedLoss
 from plsc.classifiers.head import row_numbers
+from plsc.classifiers.pair_terms import PairTerms
 from plsc.classifiers.target_class import TargetClass
 from plsc.losses import Batch
 from plsc.rows.blocks import length
@@ -47,11 +48,13 @@ class Terms:
 
 class LossTerms:
     """``spec.loss`` in the program of ``env``'s rank. ``step`` [1] int64 counts the steps. ``weight``: see Terms.
+    ``learning_rate`` [1]: that of the step.
 
-    ``changes``: [(state of the loss, its next value)], known after ``compute``; the caller assigns them.
+    ``pairs``: of a PairLoss, else None. ``changes``: [(state of the loss, its next value)], known after ``compute``;
+    the caller assigns them.
     """
 
-    def __init__(self, spec, env, step=None, weight=None):
+    def __init__(self, spec, env, step=None, weight=None, learning_rate=None):
         self.normalised = spec.loss.normalised
         self.scale = spec.scale if self.normalised else 1.0
         self.smoothing = spec.label_smoothing
@@ -61,6 +64,10 @@ class LossTerms:
         self.changes: list[tuple[Any, Any]] = []
         self._filter_above, self._weight = spec.filter_above, weight
         self._loss = CheckedLoss(spec.loss)
+        self.pairs: PairTerms | None = None
+        if self._loss.is_pairs:
+            of_step = max(1, round(spec.num_classes * spec.sample_ratio))
+            self.pairs = PairTerms(self._loss, self.scale, of_step, learning_rate)
         self._env, self._step, self._seed = env, step, spec.seed
         self._splits_classes = spec.model_parallel and env.world_size > 1
         self._splits_batch = not spec.model_parallel and env.world_size > 1

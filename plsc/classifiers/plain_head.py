@@ -1,9 +1,9 @@
 """Loss and gradients in plain operations, block by block of rows. Cosines are stored as [R, G]: no row is transposed.
 
-There are two passes over the blocks: forward (cosines, and the sums of the softmax) and backward (gradients of the
-cosines, the features and the rows, which are updated in the same pass). Where all gradients must be known before the
-first row is updated, the caller computes those of the rows in a third pass, one piece at a time, from the gradients of
-the cosines, which are computed again: they never exist for more than a block.
+There are two passes over the blocks: forward (cosines, and the sums of the loss over the rows) and backward (gradients
+of the cosines, the features and the rows, which are updated in the same pass). Where all gradients must be known before
+the first row is updated, the caller computes those of the rows in a third pass, one piece at a time, from the gradients
+of the cosines, which are computed again: they never exist for more than a block.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from typing import Any
 import paddle
 
 from plsc.classifiers.centres import CentresProduct
-from plsc.classifiers.columns import max_over_rows, scaled_minus, sum_of_sizes, sum_over_rows
-from plsc.classifiers.head import LOWEST, HeadOutput, inverse_norm, inverse_root, row_numbers
+from plsc.classifiers.columns import sum_of_sizes, sum_over_rows
+from plsc.classifiers.head import HeadOutput, inverse_norm, inverse_root, row_numbers
 from plsc.classifiers.loss_terms import LossTerms, Terms
 from plsc.classifiers.nearest_rows import NearestRows
-from plsc.classifiers.softmax import RowSums, Softmax
+from plsc.classifiers.pairs import PairRows, Pairs
+from plsc.classifiers.softmax import Parts, Softmax, SoftmaxRows
 from plsc.classifiers.target_class import TargetClass
 from plsc.rows.blocks import RowBlock, RowBlocks, RowPiece, length
 from plsc.rows.gradients import RowGradients, RowProduct
 from plsc.rows.operations import scale_rows, squared_length
 
-# A logit that does not contribute to a sum of exponentials. In a block without any other row it is the maximum, with a
+# A logit that does not contribute to a sum over the rows. In a block without any other row it is the maximum, with a
 # rounding error of up to 8: exp(8) is finite, and multiplied by 0.
 MASKED_LOGIT = -1e8
 
 
 class PlainHead:
-    """The softmax of ``loss`` over ``blocks`` of rows.
+    """The softmax or the pairs of ``loss`` over ``blocks`` of rows.
 
     ``feature`` [G, E]. ``rows``: see plsc.rows.shard_rows.RowValues. ``position`` [G] int64: the position of each
     feature's target class among the rows of the step, -1 where another rank holds it.
@@ -54,6 +55,7 @@ class PlainHead:
         self.centres = loss.centres
         self.scale = loss.scale
         self.normalised = loss.normalised
+        self.over_rows: SoftmaxRows | PairRows = SoftmaxRows(loss) if loss.pairs is None else PairRows(loss.pairs)
         self.others_rule = None  # Loss.others, for the cosines of the other classes
         self.raw_feature = feature
         self.feature_scale = inverse_norm(feature) if self.normalised else None
@@ -63,74 +65,68 @@ class PlainHead:
         self.keeps_cosines = blocks.is_single or self.half_feature is None
         self.cosines = blocks.buffer(length(feature) * loss.centres.number)
         self.row_scales = blocks.buffer(loss.centres.number)  # 1 / |centre|
-        self.exponentials = blocks.buffer(length(feature)) if blocks.is_single else None
+        self.contributions = blocks.buffer(length(feature)) if blocks.is_single else None
         self.slopes = blocks.buffer(length(feature)) if blocks.is_single and loss.has_others_rule else None
         self._targets: dict[RowBlock, _Targets] = {}
         self._known_slopes: dict[RowBlock, _Slopes] = {}
 
-    def run(self, divisor, shard_world: int, count_larger: bool, search: NearestRows | None = None) -> HeadOutput:
-        """``divisor``: features of the global batch, a number or a value. ``shard_world``: ranks that share the rows.
-        ``count_larger``: whether to compute HeadOutput.num_larger. ``search``, if given, finds HeadOutput.nearest, by
-        the cosines that enter the softmax."""
+    def run(self, parts: Parts, count_larger: bool, search: NearestRows | None = None) -> HeadOutput:
+        """``count_larger``: whether to compute HeadOutput.num_larger. ``search``, if given, finds HeadOutput.nearest,
+        by the cosines that enter the loss."""
         self.search = search
         if self.loss.has_others_rule:
             target, terms = self._target_class()
             self.others_rule = terms.others
-        sums, nearest = self.forward()
+        target_cosine, sums, nearest = self.forward()
         if not self.loss.has_others_rule:  # not earlier: its tensors would stay in memory through the loop
             target, terms = self._target_class()
-        softmax = Softmax(sums, terms, self.position, self.scale, divisor, shard_world)
-        by_row = target.by_row * softmax.target_factor
-        factors = _Factors(self.feature * softmax.others_factor, by_row, target.centre)
-        dfeature, num_larger, bound = self.backward(softmax, factors, count_larger)
+        whole = self.over_rows.whole(sums, target_cosine, terms, self.position, parts)
+        by_row = target.by_row * whole.target_factor
+        factors = _Factors(self.feature * whole.others_factor, by_row, target.centre)
+        dfeature, num_larger, bound = self.backward(whole, factors, count_larger)
         if self.normalised:
             along = paddle.sum(dfeature * self.feature, axis=1, keepdim=True)
             dfeature = (dfeature - self.feature * along) * self.feature_scale
-        dfeature = dfeature + target.by_feature * softmax.target_factor
-        if softmax.norm_factor is not None:
-            dfeature = dfeature + self.feature * softmax.norm_factor
+        dfeature = dfeature + target.by_feature * whole.target_factor
+        if whole.norm_factor is not None:
+            dfeature = dfeature + self.feature * whole.norm_factor
         gradients = None
         if self.move is None and not self.loss.frozen:
-            compute = lambda piece, rows: self._row_gradient(piece, softmax, factors, rows)  # noqa: E731
+            compute = lambda piece, rows: self._row_gradient(piece, whole, factors, rows)  # noqa: E731
             gradients = RowGradients(self.blocks, self.rows.fetch, compute, bound)
-        return HeadOutput(softmax.loss, dfeature, gradients, num_larger, nearest)
+        return HeadOutput(whole.loss, dfeature, gradients, num_larger, nearest, whole.next_bias)
 
     def _target_class(self) -> tuple[TargetClass, Terms]:
         rows = self.rows.fetch(self.blocks.piece_at(self.position))
         target = TargetClass(self.raw_feature, rows, self.normalised, self.centres)
         return target, self.loss.compute(target, self.position)
 
-    def forward(self) -> tuple[RowSums, list | None]:
-        """The sums over all blocks, and HeadOutput.nearest.
+    def forward(self) -> tuple[Any, list, list | None]:
+        """(the target cosines [G], 0 where another rank holds the class; the sums of ``over_rows`` over all blocks;
+        HeadOutput.nearest)."""
 
-        Maximum and sum exclude the target class, whose logit with the margin is known after the loop; so do the two
-        for label smoothing.
-        """
-
-        def body(block: RowBlock, max_logit, exp_sum, target_cosine, *more):
+        def body(block: RowBlock, target_cosine, *carried):
             cosine = self.centres.largest(self._cosines(block))
-            in_block = self._targets_in(block).take(cosine)
+            targets = self._targets_in(block)
+            in_block = targets.take(cosine)
             values, slope = self._replaced(cosine)
             others = self._masked(block, values)
             if self.slopes is not None:
                 self.slopes.put(block, slope)
-            sums, nearest = more[:num_sums], more[num_sums:]
-            if sums:
-                targets = self._targets_in(block)
-                total = sums[0] + sum_over_rows(values, block) - targets.take(values)
-                sums = total, sums[1] + sum_over_rows(paddle.ones_like(values), block) - targets.inside
+            sums, nearest = carried[: len(begin)], carried[len(begin) :]
             if self.search is not None:
                 nearest = self.search.merge(block, others, *nearest)
-            higher = paddle.maximum(max_logit, self.scale * max_over_rows(others, block))
-            exponential = self._exponential(block, others, higher)
-            exp_sum = exp_sum * paddle.exp(max_logit - higher) + sum_over_rows(exponential, block)
-            return higher, exp_sum, target_cosine + in_block, *sums, *nearest
+            sums, contribution = self.over_rows.add(block, values, others, targets, list(sums))
+            if self.contributions is not None:
+                self.contributions.put(block, contribution)
+            return target_cosine + in_block, *sums, *nearest
 
         zeros = paddle.zeros_like(paddle.cast(self.position, "float32"))
-        num_sums = 2 if self.loss.smoothing else 0
-        begin = [] if self.search is None else self.search.start(zeros)
-        found = self.blocks.for_each(body, [zeros + LOWEST, *[zeros] * (2 + num_sums), *begin])
-        return RowSums(*found[: 3 + num_sums]), found[3 + num_sums :] or None
+        begin = self.over_rows.start(zeros)
+        target_cosine, *found = self.blocks.for_each(
+            body, [zeros, *begin, *([] if self.search is None else self.search.start(zeros))]
+        )
+        return target_cosine, found[: len(begin)], found[len(begin) :] or None
 
     def _cosines(self, block: RowBlock):
         """The cosines [R * K, G] float32 with all centres, or dot products for plain softmax; stores what later passes
@@ -183,22 +179,15 @@ class PlainHead:
         targets = self._targets_in(block)
         return targets.put(cosine, paddle.full_like(targets.inside, MASKED_LOGIT / self.scale))
 
-    def _exponential(self, block: RowBlock, others, max_logit):
-        """exp(logit - max_logit) [R, G]."""
-        exponential = paddle.exp(scaled_minus(others, self.scale, max_logit, block))
-        if self.exponentials is not None:
-            self.exponentials.put(block, exponential)
-        return exponential
-
-    def backward(self, softmax: Softmax, factors: _Factors, count_larger: bool) -> tuple:
+    def backward(self, whole: Softmax | Pairs, factors: _Factors, count_larger: bool) -> tuple:
         """(the sum of d loss / d cosine * unit row over all blocks [G, E] without the target classes,
         HeadOutput.num_larger or None, RowGradients.bound or None)."""
         bounded = self.loss.half and self.move is None and not self.loss.frozen
 
         def body(block: RowBlock, dfeature, *sums):
-            slopes, more = self._slopes(block, softmax), []
+            slopes, more = self._slopes(block, whole), []
             if count_larger:
-                at_least = paddle.cast(slopes.cosine >= paddle.unsqueeze(softmax.target, 0), "float32")
+                at_least = paddle.cast(slopes.cosine >= paddle.unsqueeze(whole.target, 0), "float32")
                 more.append(sum_over_rows(at_least, block))
             if bounded:
                 more.append(sum_of_sizes(slopes.weights, factors.weighted))
@@ -212,45 +201,44 @@ class PlainHead:
             return dfeature, *sums
 
         start = [paddle.zeros_like(self.feature)]
-        start += [paddle.zeros_like(softmax.target)] if count_larger else []
+        start += [paddle.zeros_like(whole.target)] if count_larger else []
         start += [paddle.reshape(paddle.sum(paddle.abs(factors.target)), [1])] if bounded else []
         dfeature, *sums = self.blocks.for_each(body, start)
-        return dfeature * softmax.others_factor, sums[0] if count_larger else None, sums[-1] if bounded else None
+        return dfeature * whole.others_factor, sums[0] if count_larger else None, sums[-1] if bounded else None
 
-    def _slopes(self, block: RowBlock, softmax: Softmax) -> _Slopes:
+    def _slopes(self, block: RowBlock, whole: Softmax | Pairs) -> _Slopes:
         """Of a single block they are computed once."""
         if block in self._known_slopes:
             return self._known_slopes[block]
         of_centres = self._cosines_again(block)
         cosine = self.centres.largest(of_centres)
-        # softmax.others_factor [G, 1] is multiplied into the features instead, which saves a pass over [R, G]
-        dcosine = self.centres.spread(self._slope_of_exponentials(block, cosine, softmax), of_centres)
+        # whole.others_factor [G, 1] is multiplied into the features instead, which saves a pass over [R, G]
+        dcosine = self.centres.spread(self._slope_of_contributions(block, cosine, whole), of_centres)
         along = None
         if self.normalised:
             # d cos / d row = (feature - cos * unit row) / |row|; the component along the row is a sum per row
             row_scale = self.centres.split(self.row_scales.get(block))
             if not self.loss.frozen:
-                along = paddle.matmul(dcosine * of_centres, softmax.others_factor) * row_scale * row_scale
+                along = paddle.matmul(dcosine * of_centres, whole.others_factor) * row_scale * row_scale
             dcosine = scale_rows(dcosine, row_scale, by_channel=block.for_cpu)
         weights = [self.centres.split(part) for part in block.split(self.centres.join(dcosine))]
         parts = [] if along is None or self.move else block.split(self.centres.join(along))
         self._known_slopes[block] = _Slopes(cosine, weights, along, parts)
         return self._known_slopes[block]
 
-    def _slope_of_exponentials(self, block: RowBlock, cosine, softmax: Softmax):
-        """d exp(logit - max) / d cosine / scale [R, G] of the other classes, 0 at the target classes; with label
-        smoothing see Softmax."""
-        if self.exponentials is not None:
-            exponential = self.exponentials.get(block)
+    def _slope_of_contributions(self, block: RowBlock, cosine, whole: Softmax | Pairs):
+        """d loss / d cosine [R, G] of the other classes over ``others_factor``, 0 at the target classes."""
+        if self.contributions is not None:
+            found = self.contributions.get(block)
             slope = None if self.slopes is None else self.slopes.get(block)
         else:
             values, slope = self._replaced(cosine)
-            exponential = self._exponential(block, self._masked(block, values), softmax.max)
-        if softmax.excess is not None:
+            found = self.over_rows.contribution(block, self._masked(block, values), whole.max)
+        if whole.excess is not None:
             targets = self._targets_in(block)
-            exponential = exponential * paddle.unsqueeze(softmax.excess, 0) - 1.0
-            exponential = targets.put(exponential, paddle.zeros_like(targets.inside))
-        return exponential if slope is None else exponential * slope
+            found = found * paddle.unsqueeze(whole.excess, 0) - 1.0
+            found = targets.put(found, paddle.zeros_like(targets.inside))
+        return found if slope is None else found * slope
 
     def _product(self, piece: RowPiece, weights, factors: _Factors) -> RowProduct:
         position, inside = piece.positions(self.position)
@@ -275,8 +263,8 @@ class PlainHead:
         rows, along = self.rows.fetch(piece), self.centres.split(along)
         return CentresProduct(product, rows, along, self.centres, piece.block.for_cpu)
 
-    def _row_gradient(self, piece: RowPiece, softmax: Softmax, factors: _Factors, rows):
-        slopes = self._slopes(piece.block, softmax)
+    def _row_gradient(self, piece: RowPiece, whole: Softmax | Pairs, factors: _Factors, rows):
+        slopes = self._slopes(piece.block, whole)
         product = self._product(piece, piece.select(slopes.weights), factors)
         if not self.normalised:
             return product.compute()

@@ -8,7 +8,20 @@ from typing import Any
 import paddle
 
 from plsc.backend import collectives
-from plsc.classifiers.loss_terms import Terms
+from plsc.classifiers.columns import max_over_rows, scaled_minus, sum_over_rows
+from plsc.classifiers.head import LOWEST
+from plsc.classifiers.loss_terms import LossTerms, Terms
+from plsc.rows.blocks import RowBlock
+
+
+@dataclass(frozen=True)
+class Parts:
+    """``divisor``: the features of the global batch, a number or a value. ``shard_world``: ranks that share the rows.
+    ``batch_world``: ranks that share the batch, each with features of its own."""
+
+    divisor: Any
+    shard_world: int
+    batch_world: int = 1
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,41 @@ class RowSums:
     count: Any = None
 
 
+class SoftmaxRows:
+    """The rows of a block in the softmax of ``loss``; see PlainHead. PairRows has the same methods.
+
+    Maximum and sum exclude the target class, whose logit with the margin is known after the loop; so do the two sums
+    for label smoothing.
+    """
+
+    def __init__(self, loss: LossTerms):
+        self._scale, self._smoothing = loss.scale, loss.smoothing
+
+    def start(self, zeros) -> list:
+        """The sums [G] of no rows; ``zeros`` [G]."""
+        return [zeros + LOWEST, zeros, *([zeros] * 2 if self._smoothing else [])]
+
+    def add(self, block: RowBlock, cosine, others, targets, sums: list) -> tuple[list, Any]:
+        """(``sums`` and the rows of ``block``, their exponentials [R, G]). ``cosine`` [R, G] after the rule of
+        Loss.others; ``others``: the same with the target classes masked, which are at ``targets``."""
+        largest, exp_sum, *more = sums
+        if more:
+            more = [more[0] + sum_over_rows(cosine, block) - targets.take(cosine),
+                    more[1] + sum_over_rows(paddle.ones_like(cosine), block) - targets.inside]  # fmt: skip
+        higher = paddle.maximum(largest, self._scale * max_over_rows(others, block))
+        exponential = self.contribution(block, others, higher)
+        exp_sum = exp_sum * paddle.exp(largest - higher) + sum_over_rows(exponential, block)
+        return [higher, exp_sum, *more], exponential
+
+    def contribution(self, block: RowBlock, others, largest):
+        """[R, G]: exp(logit - ``largest`` [G]), of which the gradient by the other cosines is a multiple."""
+        return paddle.exp(scaled_minus(others, self._scale, largest, block))
+
+    def whole(self, sums: list, target_cosine, terms: Terms, position, parts: Parts) -> Softmax:
+        """The loss of all rows of all ranks."""
+        return Softmax(RowSums(*sums[:2], target_cosine, *sums[2:]), terms, position, self._scale, parts)
+
+
 class Softmax:
     """The loss and its gradient by the cosines.
 
@@ -36,21 +84,23 @@ class Softmax:
     the step, the target class included. d loss / d cosine of the other classes is then ``others_factor`` times
     (exp(logit - ``max``) * ``excess`` [G] - 1); without, ``excess`` is None.
 
-    ``position`` [G] is negative where another rank holds the target class. ``scale``: logit / cosine. ``divisor``: the
-    number of features of the global batch.
+    ``position`` [G] is negative where another rank holds the target class. ``scale``: logit / cosine.
 
     The target class is kept apart from all other classes throughout. For a well-classified sample, 1 - p and the loss
     are far below the rounding errors of p and of the logits. Both follow without loss of precision from the margin
     between the other classes and the target: (1 - p) / p is its exponential.
     """
 
-    def __init__(self, sums: RowSums, terms: Terms, position, scale: float, divisor, shard_world: int):
+    next_bias: list = []  # of a PairLoss
+
+    def __init__(self, sums: RowSums, terms: Terms, position, scale: float, parts: Parts):
+        divisor, shard_world = parts.divisor, parts.shard_world
         owned = paddle.cast(position >= 0, "float32")
         global_max = collectives.all_reduce(sums.max, shard_world, collectives.MAX)  # prevents overflow of exp
         exp_sum = sums.exp_sum * paddle.exp(sums.max - global_max)
-        parts = [exp_sum, terms.logit * owned, sums.target_cosine * owned, owned]
-        parts += [sums.total, sums.count] if terms.smoothing else []
-        whole = paddle.unbind(collectives.all_reduce(paddle.stack(parts), shard_world), axis=0)
+        own = [exp_sum, terms.logit * owned, sums.target_cosine * owned, owned]
+        own += [sums.total, sums.count] if terms.smoothing else []
+        whole = paddle.unbind(collectives.all_reduce(paddle.stack(own), shard_world), axis=0)
         exp_sum, target_logit, self.target, owners, *more = whole
         # one rank owns the label; an invalid label has no owner: 0 / 0 makes loss and gradients NaN instead of wrong
         log_odds = paddle.log(exp_sum) + global_max - target_logit / owners  # log((1 - p) / p)

@@ -9,7 +9,7 @@ from typing import Any
 from plsc.classifiers import sampling
 from plsc.classifiers.centres import Centres
 from plsc.config.schema.classifier import AUTO, PLSC
-from plsc.losses import Loss
+from plsc.losses import Loss, PairLoss
 from plsc.losses.arcface import ArcFace
 from plsc.parallel.environment import Environment
 from plsc.parallel.shards import class_range
@@ -90,6 +90,7 @@ class ClassifierSpec:
 
     def _more_than_margins(self) -> bool:
         more = any(self.loss.overrides(method) for method in ("states", "others", "penalty"))
+        more = more or isinstance(self.loss, PairLoss)
         more = more or self.filter_above is not None or self.label_smoothing > 0.0 or self.weighted
         more = more or self.hard_negative_share > 0.0
         return more or self.loss.kernel_margins is None
@@ -133,6 +134,7 @@ class StepContext:
     do not underflow. ``block_rows``: process this many rows at a time; None: all at once, as Paddle's kernel does it.
     ``move``, if given, updates the rows in the backward pass, see PlainHead. ``weight`` [B], if given: the factor of
     each feature's cross entropy. ``hard``: plsc.classifiers.hard_negatives.HardNegatives, if there are any.
+    ``learning_rate`` [1], if given: that of the step, by which the bias of a PairLoss moves.
     """
 
     spec: ClassifierSpec
@@ -144,6 +146,7 @@ class StepContext:
     move: Callable | None = None
     weight: Any = None
     hard: Any = None
+    learning_rate: Any = None
 
     @property
     def block_classes(self) -> int | None:

@@ -20,6 +20,7 @@ from plsc.classifiers.head import HeadOutput, top_k_accuracy
 from plsc.classifiers.loss_terms import LossTerms
 from plsc.classifiers.plain_head import PlainHead
 from plsc.classifiers.sampling import SampleOptions
+from plsc.classifiers.softmax import Parts
 from plsc.classifiers.spec import StepContext
 from plsc.rows.blocks import RowBlocks
 from plsc.rows.gradients import RowGradients
@@ -71,15 +72,16 @@ def classify(feature, label, rows, context: StepContext) -> StepOutput:
     weight = context.weight
     if weight is not None and spec.model_parallel:
         weight = collectives.all_gather(weight, env.world_size)
-    loss = LossTerms(spec, env, context.step, weight)
+    loss = LossTerms(spec, env, context.step, weight, context.learning_rate)
     head = PlainHead(head_feature, blocks, rows, position, loss, context.move)
-    output = head.run(divisor, shard.world_size, spec.calc_acc, searcher(context.hard))
+    parts = Parts(divisor, shard.world_size, batch_world=1 if spec.model_parallel else env.world_size)
+    output = head.run(parts, spec.calc_acc, searcher(context.hard))
     writes = []
     if context.hard is not None:
         writes = [(context.hard.table, *context.hard.next_rows(all_labels, output.nearest, index, env))]
     if context.loss_scale is not None:
         output = replace(output, dfeature=output.dfeature * context.loss_scale)
-    return replace(_finish(output, divisor, context), states=loss.changes, writes=writes)
+    return replace(_finish(output, divisor, context), states=[*loss.changes, *output.states], writes=writes)
 
 
 def _global_batch(feature, world_size: int):

@@ -14,6 +14,7 @@ from plsc.config.schema.classifier import PADDLE
 from plsc.config.stages import ALL, HEAD, frozen_with_factor
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
+from plsc.losses import PairLoss
 from plsc.signatures import accepted
 
 _OF_BACKBONE = ("ema.decay", "ema.warmup", "distill.model", "lr_layer_decay", "model.recompute", "model.dropout")
@@ -24,7 +25,14 @@ MAX_IMAGE_VALUES = 2**28  # a gigabyte in float32
 def check_loss(settings: Settings) -> None:
     """The loss exists and accepts the margins and options, and what is set beside them. Raises ConfigError."""
     section = settings.classifier
-    normalised = make_loss(section).normalised
+    loss = make_loss(section)
+    normalised = loss.normalised
+    if isinstance(loss, PairLoss) and section.label_smoothing > 0.0:
+        raise ConfigError(
+            f"classifier.label_smoothing={section.label_smoothing}: is a part of the target distribution, and "
+            f"classifier.loss_type={section.loss_type!r} judges each pair of a feature and a class on its own, without "
+            "a distribution over the classes; set it to 0, or choose another loss"
+        )
     if not normalised and section.sub_centres > 1:
         raise ConfigError(
             f"classifier.sub_centres={section.sub_centres}: the nearest centre is that of the largest cosine, and "

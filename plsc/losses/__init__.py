@@ -6,6 +6,7 @@ Imports without Paddle; the methods of a loss need it. docs/add_a_loss.md shows 
 from __future__ import annotations
 
 from plsc.losses.base import Batch, Loss
+from plsc.losses.pairs import PairLoss
 from plsc.losses.registration import register_loss
 
-__all__ = ["Batch", "Loss", "register_loss"]
+__all__ = ["Batch", "Loss", "PairLoss", "register_loss"]

@@ -13,10 +13,11 @@ SHORTEST, LONGEST = 1e-3, 100.0  # norms are clipped to this range, as in the au
 EPSILON = 1e-3  # the angle with its margin stays that far from 0 and pi; also added to the deviation of the norms
 
 
-@register_loss("adaface", source="Kim et al. 2022, AdaFace: Quality Adaptive Margin for Face Recognition, eq. 5 to 8")
+@register_loss("adaface", source="Kim et al. 2022, AdaFace: Quality Adaptive Margin for Face Recognition, eq. 18")
 class AdaFace(Loss):
     """Margins that depend on the norm of the feature: cos(theta - m k) - (m + m k), k from -1 (small norm) to 1.
 
+    Eq. 18 of the paper, in which scale multiplies the whole difference (issue 10 of the authors' repository).
     k = h * (norm - mean) / deviation, clipped to [-1, 1]. Mean and deviation of the norms are moving averages over the
     global batch: the states ``mean`` and ``deviation``. They and the norm are constants of the gradient.
 

@@ -17,8 +17,9 @@ from plsc.losses.registration import register_loss
 class CurricularFace(Loss):
     """ArcFace that gives hard negatives more weight as training proceeds: c (t + c) for a c above cos(theta + margin2).
 
-    The state ``t`` is a moving average of the target cosines of the global batch, from 0. The rule applies to the
-    cosines with all other classes of the step, of all ranks. t and the threshold are constants of the gradient.
+    The state ``t`` is a moving average of the target cosines of the global batch, from 0 (eq. 9 of the paper). The rule
+    applies to the cosines with all other classes of the step, of all ranks. t and the threshold are constants of the
+    gradient.
 
     Where theta > pi - margin2 the target is cos(theta) - margin2 * sin(margin2), as in the authors' code.
 

@@ -36,7 +36,7 @@ class _ElasticFace(Loss):
         return paddle.scatter(paddle.zeros_like(margins), order, paddle.sort(margins))
 
 
-@register_loss("elastic_arcface", source=f"{PAPER}, eq. 6")
+@register_loss("elastic_arcface", source=f"{PAPER}, L_EArc")
 class ElasticArcFace(_ElasticFace):
     """ArcFace with a random margin: cos(theta + E), E from N(margin2, sigma) for each sample and step.
 
@@ -55,7 +55,7 @@ class ElasticArcFace(_ElasticFace):
         return paddle.cos(angle), paddle.sin(angle) * inverse_sine
 
 
-@register_loss("elastic_cosface", source=f"{PAPER}, eq. 7")
+@register_loss("elastic_cosface", source=f"{PAPER}, L_ECos")
 class ElasticCosFace(_ElasticFace):
     """CosFace with a random margin: cos(theta) - E, E from N(margin3, sigma) for each sample and step.
 

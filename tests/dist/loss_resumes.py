@@ -25,11 +25,12 @@ LOSSES = {  # name: (states, options)
     "curricularface": (("t",), {}),
     "elastic_arcface": ((), {"sigma": 0.1}),
     "elastic_cosface": ((), {"sigma": 0.1, "plus": True}),
+    "uniface": (("bias",), {}),
     "arcface": ((), {}),
 }
 MORE = {"arcface": {"classifier.sub_centres": 3}}  # settings beside those of the loss
 # whose runs on one rank are compared: the formulas of the others may jump
-ALONE = "toy", "adaface", "elastic_arcface", "arcface"
+ALONE = "toy", "adaface", "elastic_arcface", "uniface", "arcface"
 
 
 def main() -> None:

@@ -36,6 +36,10 @@ LOSSES = {  # name: (formula, loss_type, its options, keys of ``classifier``)
     "three centres": (reference.ArcFace, "arcface", {}, {"margin2": 0.3, "sub_centres": 3}),
     "two centres, hard": (reference.CurricularFace, "curricularface", {"alpha": 0.2},
                           {"margin2": 0.3, "label_smoothing": 0.1, "sub_centres": 2}),
+    "uniface": (reference.UniFace, "uniface", {"negative_weight": 0.5, "bias_rate": 3.0}, {"margin3": 0.2}),
+    "sphereface2": (reference.SphereFace2, "sphereface2", {"bias_rate": 3.0}, {"margin3": 0.2}),
+    "all pairs at once": (reference.SphereFace2, "sphereface2", {"t": 2.0, "weight": 10.0, "bias_rate": 3.0},
+                          {"margin3": 0.3, "filter_above": 0.5, "class_weights": "factors.txt", "sub_centres": 2}),
     "two centres, norms": (reference.AdaFace, "adaface", {"h": 0.8, "alpha": 0.3},
                            {"filter_above": 0.5, "sub_centres": 2}),
 }  # fmt: skip
@@ -46,7 +50,8 @@ WAYS = {
     "even": (24, 20, {}),
     "uneven": (29, 20, {}),
     "sampled": (101, 4, SAMPLED),
-    "loops over a sample": (101, 4, {**SAMPLED, "block_rows": 5, "few_blocks": 0}),
+    "loops over a sample": (101, 4, {"classifier": {"sample_ratio": 0.2, "hard_negative_share": 0.4},
+                                     "block_rows": 5, "few_blocks": 0}),
     "data parallel": (29, 4, {"classifier": {"model_parallel": False}}),
 }
 # (number of ranks, device): its ways. With Paddle 2.6, only what tells whether its operations do the same.
@@ -103,6 +108,7 @@ def steps_of(loss, case, start, first_weight, samples):
     """(losses, states after each step, backbone weight, rows)."""
     kind, _, options, keys = LOSSES[loss]
     formula = kind(SCALE, SEED, **options, **keys)
+    formula.begin(round(len(first_weight) * case["config"]["classifier"].get("sample_ratio", 1.0)))
     weight, bias = (np.asarray(value, np.float64) for value in sorted(start.values(), key=lambda v: -v.ndim))
     values = [weight, bias, np.asarray(first_weight, np.float64)]
     velocities = [np.zeros_like(value) for value in values]
@@ -123,6 +129,7 @@ def steps_of(loss, case, start, first_weight, samples):
             for value, velocity, gradient in zip(values, velocities, gradients)
         ]
         values, velocities = [value for value, _ in moved], [velocity for _, velocity in moved]
+        formula.end_step(rate)
         losses.append(value)
         states.append(formula.states)
     # a float32 run is off by up to 1e-5 after these steps: nearer to a jump, it may be on the other side of it

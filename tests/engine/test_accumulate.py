@@ -111,6 +111,7 @@ CASES = {
     "units too": (2, {"model": {"recompute": True}, "grad_clip_norm": 0.5}),
     "adaface": (3, {"classifier": {"loss_type": "adaface", **SAMPLED}, "ema": {"decay": 0.9}}),
     "curricularface": (4, {"classifier": {"loss_type": "curricularface"}, "calc_acc": True}),
+    "uniface": (3, {"classifier": {"loss_type": "uniface", **SAMPLED}, "grad_clip_norm": 0.5}),
     "adamw, a frozen stage": (
         3, {"optimizer": {"name": "adamw", "options": {"epsilon": 1e-3}}, "classifier": SAMPLED, "lr": 0.01,
             "model": {"freeze": ["stem"]}, "lr_factors": {"body": 0.5}}),

@@ -39,6 +39,7 @@ def run(loss, change, count=8):
     change(case)
     paddle.enable_static()
     formula = kind(SCALE, 0, **options, **keys)
+    formula.begin(CLASSES)
     expected = reference.loss_and_gradients(formula, case["feature"], case["weight"], case["label"], STEP)
     return limits_cases.run_case(Environment(), case), *expected
 
@@ -89,6 +90,7 @@ def test_the_reference_has_the_gradient_of_its_loss(loss):
     rng = np.random.default_rng(5)
     feature, rows, label = 2.0 * rng.standard_normal((4, 3)), rng.standard_normal((5, 3)), np.array([0, 3, 3, 1])
     formula, again = kind(SCALE, 0, **options), kind(SCALE, 0, **options)
+    formula.begin(len(rows)), again.begin(len(rows))
     found = reference.loss_and_gradients(formula, feature, rows, label, STEP)
     cosine, norm = own_losses.cosines(feature, rows)[np.arange(4), label], np.linalg.norm(feature, axis=1)
     expected = own_losses.gradients(again, feature, rows, label, again.fixed(cosine, norm, STEP))
@@ -127,6 +129,11 @@ def test_label_smoothing_of_plain_softmax():
     ("magface", {"largest_margin": 0.1}, "largest_margin=0.1: must be at least smallest_margin"),
     ("curricularface", {"alpha": 2.0}, "alpha=2.0: must be above 0 and at most 1"),
     ("elastic_arcface", {"sigma": -0.1}, "sigma=-0.1: must be at least 0"),
+    ("uniface", {"negative_weight": 0.0}, "negative_weight=0.0: must be above 0"),
+    ("uniface", {"bias_rate": -1.0}, "bias_rate=-1.0: must be at least 0"),
+    ("sphereface2", {"balance": 1.0}, "balance=1.0: must be above 0 and below 1"),
+    ("sphereface2", {"t": 0.5}, "t=0.5: must be at least 1"),
+    ("sphereface2", {"weight": 0.0}, "weight=0.0: must be above 0"),
 ])  # fmt: skip
 def test_options_out_of_range_are_one_line(name, options, message):
     from plsc.config import Config

@@ -107,6 +107,7 @@ OTHERS = {
     "16 bits": {"classifier": {"num_classes": CLASSES, "scale": 16.0, "storage": "bfloat16", "sample_ratio": 0.3}},
     "hard negatives": {"classifier": {"num_classes": CLASSES, "sample_ratio": 0.3, "hard_negative_share": 0.5}},
     "a loss with states": {"classifier": {"num_classes": CLASSES, "loss_type": "curricularface", "sample_ratio": 0.3}},
+    "pairs": {"classifier": {"num_classes": CLASSES, "loss_type": "sphereface2", "sample_ratio": 0.3}},
 }
 
 

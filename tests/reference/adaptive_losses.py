@@ -35,6 +35,12 @@ class Formula:
         self.weight = 1.0  # [G]: the factors of the features' classes
         self.options = {**self.defaults, **options}
 
+    def begin(self, num_classes):
+        """Called before the first step with the classes of a step."""
+
+    def end_step(self, rate):
+        """Called after each step with its learning rate."""
+
     def fixed(self, cosine, norm, step):
         return None
 
@@ -68,6 +74,11 @@ class Formula:
         found = np.full(shape, self.smoothing / shape[1])
         found[np.arange(shape[0]), label] += 1.0 - self.smoothing
         return found
+
+    def by_logits(self, logits, label):
+        """d entropy / d logits [G, C]."""
+        shifted = logits - logits.max(1, keepdims=True)
+        return np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True) - self.wanted(logits.shape, label)
 
     def entropy(self, logits, label):
         each = np.stack([cross_entropy(logits, np.full(len(label), other)) for other in range(logits.shape[1])], axis=1)
@@ -177,6 +188,76 @@ class ElasticCosFace(ElasticFace):
         return cosine - margin
 
 
+class Pairs(Formula):
+    """positive * softplus(-(z_y + b)) + negative * sum_j softplus(z_j + b) for logits z."""
+
+    def begin(self, num_classes):
+        self.keep(bias=self.initial(num_classes))
+
+    def signed(self, logits, label):
+        """(each pair's logit, negative for the own class; its weight; its sign) [G, C]."""
+        own = np.eye(logits.shape[1])[label] == 1
+        sign, weight = np.where(own, -1.0, 1.0), np.where(own, *self.weights)
+        return sign * (logits + self.states["bias"]), weight, sign
+
+    def entropy(self, logits, label):
+        signed, weight, _ = self.signed(logits, label)
+        return (weight * np.logaddexp(0.0, signed)).sum(1)
+
+    def by_logits(self, logits, label):
+        signed, weight, sign = self.signed(logits, label)
+        found = sign * weight / (1.0 + np.exp(-signed))
+        self.by_bias = (found.sum(1) * self.weight).mean()
+        return found
+
+    def end_step(self, rate):
+        limited = np.clip(self.by_bias, -self.weights[0], self.weights[0])
+        self.keep(bias=self.states["bias"] - rate * self.options["bias_rate"] * limited)
+
+
+class UniFace(Pairs):
+    """Zhou et al. 2023, with the bias of the other sign."""
+
+    defaults = {"margin3": 0.4, "negative_weight": 1.0, "bias_rate": 1.0}
+    weights = property(lambda self: (1.0, self.options["negative_weight"]))
+
+    def initial(self, num_classes):
+        return -np.log(10.0 * num_classes)
+
+    def target(self, cosine, norm, fixed):
+        return cosine - self.options["margin3"]
+
+
+class SphereFace2(Pairs):
+    """Wen et al. 2022, SphereFace2-C."""
+
+    defaults = {"margin3": 0.4, "balance": 0.7, "t": 3.0, "weight": 50.0, "bias_rate": 1.0}
+
+    @property
+    def weights(self):
+        whole, positive = self.options["weight"] / self.scale, self.options["balance"]
+        return whole * positive, whole * (1.0 - positive)
+
+    def spread(self, cosine):
+        return 2.0 * ((cosine + 1.0) / 2.0) ** self.options["t"] - 1.0
+
+    def initial(self, num_classes):
+        """Where the gradient by the bias is 0 at cosines of 0, by bisection."""
+        own, other = (self.scale * (self.spread(0.0) + sign * self.options["margin3"]) for sign in (-1, 1))
+        low, high = -1e3, 1e3
+        for _ in range(200):
+            b = (low + high) / 2
+            positive, negative = self.weights[0] / (1 + np.exp(own + b)), self.weights[1] / (1 + np.exp(-other - b))
+            low, high = (b, high) if positive > (num_classes - 1) * negative else (low, b)
+        return b
+
+    def others(self, cosine, fixed):
+        return self.spread(cosine) + self.options["margin3"]
+
+    def target(self, cosine, norm, fixed):
+        return self.spread(cosine) - self.options["margin3"]
+
+
 def loss_and_gradients(formula, feature, rows, label, step):
     """(loss, d loss / d feature [G, E], d loss / d rows) in the step of that number, from 1; ``rows`` [C, E], or
     [C, K * E] with K centres a class."""
@@ -192,9 +273,7 @@ def loss_and_gradients(formula, feature, rows, label, step):
     logits = formula.filtered(cosine, fixed)
     logits[own] = formula.target(target, norm, fixed)
     nll = formula.weight * formula.entropy(formula.scale * logits, label)
-    shifted = formula.scale * (logits - logits.max(1, keepdims=True))
-    dlogits = np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
-    dlogits -= formula.wanted(logits.shape, label)
+    dlogits = formula.by_logits(formula.scale * logits, label)
     dlogits *= formula.scale / len(label) * np.broadcast_to(formula.weight, len(label))[:, None]
     dcosine = dlogits * slope(lambda moved: formula.filtered(moved, fixed), cosine)
     turns = np.abs(target) < 1.0 - 1e-9  # a vector on its centre, or opposite to it, has no direction to turn to

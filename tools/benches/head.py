@@ -171,8 +171,8 @@ class HeadBench:
         blocks = RowBlocks(index, self.shard.num_sample, BLOCK_ROWS)
         if part == "gather":
             return blocks.for_each_piece(lambda piece, total: [total + rows.fetch(piece)[0, :1]], [rate * 0.0])
-        sums, _ = PlainHead(feature, blocks, rows, position, LossTerms(self.spec, self.env)).forward()
-        return [sums.max, sums.exp_sum, sums.target_cosine]
+        target, sums, _ = PlainHead(feature, blocks, rows, position, LossTerms(self.spec, self.env)).forward()
+        return [*sums, target]
 
     def time(self, programs: dict[str, tuple], steps: int) -> dict[str, float]:
         """Median seconds of each program, run in turns; two runs of each are not counted."""

@@ -23,7 +23,7 @@ class Classifier:
     loss_type: str = option(
         "arcface",
         "The loss (`plsc list losses`): arcface, cosface, sphereface, softmax, adaface, magface, curricularface, "
-        "elastic_arcface, elastic_cosface, your own from a module in `plugins`, or "
+        "elastic_arcface, elastic_cosface, uniface, sphereface2, your own from a module in `plugins`, or "
         "combined or any other name together with three margins. "
         "PLSC 0.1's dist_arcface and dist_softmax mean arcface and softmax with `model_parallel`; its arcface and "
         "softmax leave `model_parallel` as it is.",
@@ -51,7 +51,7 @@ class Classifier:
     )  # fmt: skip
     label_smoothing: float = option(
         0.0, "The part of the target probability that all classes of the step share equally, the target class "
-        "included; with sampling these are the sampled ones.", within="[0, 1)",
+        "included; with sampling these are the sampled ones. Not with uniface and sphereface2.", within="[0, 1)",
     )  # fmt: skip
     class_weights: str | None = option(
         None, "A text file with a number above 0 for each class, one per line in the order of the labels: the factor "

@@ -140,7 +140,8 @@ def build_train(
         if spec.weighted:
             feeds["class_weight"] = paddle.static.data("class_weight", [batch], "float32")
         hard = HardNegatives.create(spec, shard, env)
-        context = StepContext(spec, shard, env, step, loss_scale, block_rows, move, feeds.get("class_weight"), hard)
+        given_weight, rate_of_step = feeds.get("class_weight"), feeds["learning_rate"]
+        context = StepContext(spec, shard, env, step, loss_scale, block_rows, move, given_weight, hard, rate_of_step)
         output = classify(feature, given.feeds[LABEL], rows, context)
         if config.distill.model:
             feeds[TEACHER] = paddle.static.data(TEACHER, [batch, feature.shape[1]], "float32")

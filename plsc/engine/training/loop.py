@@ -222,10 +222,10 @@ class Loop:
 
     def _begin(self, step: int, images: np.ndarray, labels: np.ndarray) -> BegunStep:
         run, lr = self._run, self._steps.schedule.lr(step)
-        run.group.begin_step(step + 1)
-        results = self._session.step(step, self._inputs(images, labels), lr, self._request.requested)
         if run.user_objects.optimizer is not None:
             lr = float(run.user_objects.optimizer.get_lr())
+        run.group.begin_step(step + 1)
+        results = self._session.step(step, self._inputs(images, labels), lr, self._request.requested)
         if self._scheduler is not None:
             self._scheduler.step()
         return BegunStep(step, labels, lr, results)
