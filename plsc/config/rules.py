@@ -14,7 +14,6 @@ from plsc.config.schema.classifier import PADDLE
 from plsc.config.stages import ALL, HEAD, frozen_with_factor
 from plsc.config.urls import is_url
 from plsc.errors import ConfigError
-from plsc.losses import PairLoss
 from plsc.signatures import accepted
 
 _OF_BACKBONE = ("ema.decay", "ema.warmup", "distill.model", "lr_layer_decay", "model.recompute", "model.dropout")
@@ -27,7 +26,7 @@ def check_loss(settings: Settings) -> None:
     section = settings.classifier
     loss = make_loss(section)
     normalised = loss.normalised
-    if isinstance(loss, PairLoss) and section.label_smoothing > 0.0:
+    if loss.pairwise and section.label_smoothing > 0.0:
         raise ConfigError(
             f"classifier.label_smoothing={section.label_smoothing}: is a part of the target distribution, and "
             f"classifier.loss_type={section.loss_type!r} judges each pair of a feature and a class on its own, without "

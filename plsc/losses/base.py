@@ -54,10 +54,12 @@ class Loss:
     This saves a sum over the ranks. Each feature's result is taken from the rank that holds its target class.
     kernel_margins: (margin1, margin2, margin3) if ``target`` is cos(margin1 * theta + margin2) - margin3. On GPUs the
     kernel margin_cross_entropy then computes the loss; otherwise ordinary operations do.
+    pairwise: True for a PairLoss, which has no distribution over the classes.
     """
 
     normalised: bool = True
     elementwise: bool = False
+    pairwise: bool = False
     kernel_margins: tuple[float, float, float] | None = None
 
     def target(self, batch: Batch) -> tuple:

@@ -27,6 +27,7 @@ class PairLoss(Loss):
     bias_rate: an attribute; 0 keeps ``initial_bias``.
     """
 
+    pairwise = True
     bias_rate: float = 1.0
 
     def weights(self, scale: float) -> tuple[float, float]:
