@@ -33,6 +33,8 @@ def cast_program(program, dtype: str | None, white: list[str], black: list[str],
     from paddle.static.amp import AutoMixedPrecisionLists, fp16_utils
 
     lists = AutoMixedPrecisionLists(set(_white(white, black)), set(black), custom_black_varnames=single, dtype=dtype)
+    if not paddle.is_compiled_with_cuda():  # it asks for kernels of GPUs, and finds none
+        lists.unsupported_list = set(black)
     half = getattr(paddle, dtype)
     fp16_utils.cast_model_to_fp16(program, lists, use_fp16_guard=False, dest_type=half, level="O1")
 

@@ -45,3 +45,8 @@ class MixedPrecision:
     custom_black_list: list[str] = option(
         [], "Operators to keep in full precision in addition to Paddle's list.", setter="set_mixed_precision"
     )
+
+    @property
+    def scales_loss(self) -> bool:
+        """True where gradients are float16, whose range is small."""
+        return self.enabled and self.dtype == "float16"

@@ -72,7 +72,7 @@ def make_spec(config: Config, embedding_size: int, seed: int) -> ClassifierSpec:
         label_smoothing=section.label_smoothing,
         hard_negative_share=section.hard_negative_share,
         weighted=section.class_weights is not None,
-        half=precision.enabled and precision.dtype == FLOAT16,
+        half=precision.scales_loss,
         storage=section.storage,
         lazy=config.class_optimizer.sparse == "lazy",
         compiled=section.compiled,
@@ -120,14 +120,16 @@ def build_train(
         backbone = static.persistables(main)
         spec = make_spec(config, feature.shape[1], seed)
         features = batch * (env.world_size if spec.model_parallel else 1)
-        spec = replace(spec, features=features, dry_run=options.dry_run)
+        half = spec.half and env.on_gpu  # a CPU's classifier computes in float32
+        spec = replace(spec, features=features, dry_run=options.dry_run, half=half)
         shard = Shard.of(spec, env)
         block_rows = _block_rows(config, spec, shard, env, user_objects, options)
         optimizers = None if user_objects.optimizer is not None else Optimizers.of(config)
         own = None if optimizers is None else optimizers.rows
         rate = RowRate(config.weight_decay, config.lr_factors.get(HEAD, 1.0))
         rows = make_rows(user_objects, spec, shard, env, own, rate)
-        scaling = LossScaling.create(config.mixed_precision.init_loss_scaling) if spec.half else None
+        precision = config.mixed_precision
+        scaling = LossScaling.create(precision.init_loss_scaling) if precision.scales_loss else None
         step = static.create_state("classifier.step", [1], "int64")
         ops.increment_(step)
         loss_scale = None if scaling is None else scaling.scale
@@ -152,8 +154,8 @@ def build_train(
         recompute_backbone(main, made, next(iter(given.feeds.values())), config, env)
         end = StepEnd(config, user_objects, moving, rows, updates, step)
         changed = append_update(gradients, output, end)
-        if scaling is not None and config.mixed_precision.use_dynamic_loss_scaling:
-            update_scale(scaling, gradients.found, config.mixed_precision)
+        if scaling is not None and precision.use_dynamic_loss_scaling:
+            update_scale(scaling, gradients.found, precision)
         found = {} if gradients.found is None else {"skipped": gradients.found}
         results = {"loss": output.loss, "stop": gradients.stop, **output.accuracy, **rows.counts, **found}
         keep(results, step)
