@@ -34,7 +34,8 @@ setup(
     # configs/ stays at the top level, where users look for it; a wheel holds it as plsc/configs.
     packages=[*find_packages(include=["plsc", "plsc.*"]), "plsc.configs"],
     package_dir={"plsc.configs": "configs"},
-    package_data={"plsc.rows": ["*.cc"], "plsc.configs": ["*.yaml"]},  # *.cc: compiled where they run
+    # *.cc: compiled where they run
+    package_data={"plsc.backend": ["*.cc"], "plsc.rows": ["*.cc"], "plsc.configs": ["*.yaml"]},
     entry_points={"console_scripts": ["plsc = plsc.cli.main:main"]},
     python_requires=">=3.9",
     install_requires=["numpy>=1.22", "pillow>=9.1", "pyyaml>=5.4"],

@@ -119,7 +119,8 @@ def _link_options(root: Path, compiled: Path, linked: Path) -> list[str]:
     """Without -fopenmp, which could link the compiler's own OpenMP library."""
     libs, base = root / "libs", root / "base"
     others = [f"-l:{name}" for name in ("libcommon.so", "libphi_core.so", "libphi.so") if (libs / name).exists()]
-    paddles = ["-L", str(libs), f"-l:{OPENMP}", *others, "-L", str(base), "-l:libpaddle.so", f"-Wl,-rpath,{libs}:{base}"]
+    paddles = ["-L", str(libs), f"-l:{OPENMP}", *others, "-L", str(base), "-l:libpaddle.so"]
+    paddles.append(f"-Wl,-rpath,{libs}:{base}")
     return ["-shared", str(compiled), "-o", str(linked), *paddles]
 
 

@@ -4,9 +4,11 @@
 //
 // Operations that Paddle's header of DenseTensor offers are its library's; a DenseTensor made here has room for more
 // than the header says, since the library may have been built with oneDNN and the header knows nothing of it.
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,7 +23,8 @@ namespace {
 using phi::DataType;
 using phi::DenseTensor;
 
-// A kernel, and what of it stays float32: bits of its results and of its inputs (statistics, parameters of normalization).
+// A kernel, and a bit for each result that stays float32: statistics, and gradients of a normalization's parameters.
+// Not here are casts, and sums, which have a type of their own.
 struct Operation {
   const char* name;
   uint64_t single;
@@ -49,7 +52,7 @@ constexpr Operation kOperations[] = {
     {"softmax_grad", 0}, {"softplus", 0}, {"softplus_grad", 0}, {"split", 0}, {"split_grad", 0}, {"sqrt", 0},
     {"sqrt_grad", 0}, {"square", 0}, {"square_grad", 0}, {"squeeze", 0}, {"squeeze_grad", 0}, {"stack", 0},
     {"stack_grad", 0}, {"strided_slice", 0}, {"strided_slice_grad", 0}, {"subtract", 0}, {"subtract_grad", 0},
-    {"sum", 0}, {"sum_grad", 0}, {"swish", 0}, {"swish_grad", 0}, {"take_along_axis", 0},
+    {"swish", 0}, {"swish_grad", 0}, {"take_along_axis", 0},
     {"take_along_axis_grad", 0}, {"tanh", 0}, {"tanh_grad", 0}, {"tile", 0}, {"tile_grad", 0}, {"transpose", 0},
     {"transpose_grad", 0}, {"unsqueeze", 0}, {"unsqueeze_grad", 0}, {"unstack", 0}, {"unstack_grad", 0},
     {"where", 0}, {"where_grad", 0},
@@ -108,13 +111,15 @@ void* Renew(const phi::DeviceContext& context, DenseTensor* tensor, DataType typ
   return context.Alloc(tensor, type);
 }
 
-void Widen(const phi::DeviceContext& context, DenseTensor* tensor) {
-  Tensor narrow(*tensor);
-  const DataType type = tensor->dtype();
-  const int64_t count = tensor->numel();
-  const auto* from = static_cast<const uint16_t*>((*narrow).data());
-  auto* to = static_cast<float*>(Renew(context, tensor, DataType::FLOAT32));
+// The numbers of `narrow` in float32, in memory of its own
+std::unique_ptr<Tensor> Widened(const phi::DeviceContext& context, const DenseTensor& narrow) {
+  auto wide = std::make_unique<Tensor>(narrow);
+  const DataType type = narrow.dtype();
+  const int64_t count = narrow.numel();
+  const auto* from = static_cast<const uint16_t*>(narrow.data());
+  auto* to = static_cast<float*>(Renew(context, &**wide, DataType::FLOAT32));
   for (int64_t i = 0; i < count; ++i) to[i] = FromHalf(from[i], type);
+  return wide;
 }
 
 void Narrow(const phi::DeviceContext& context, DenseTensor* tensor, DataType type) {
@@ -125,29 +130,35 @@ void Narrow(const phi::DeviceContext& context, DenseTensor* tensor, DataType typ
   for (int64_t i = 0; i < count; ++i) to[i] = ToHalf(from[i], type);
 }
 
-void Run(phi::KernelContext* kernel, size_t number, DataType type) {
-  const auto& context = kernel->GetDeviceContext<phi::CPUContext>();
-  const auto inputs = kernel->InputsBetween<DenseTensor>(0, kernel->InputsSize());
+// Other operations may read the same inputs at the same time, so that the kernel for float32 gets copies
+void Run(phi::KernelContext* given, size_t number, DataType type) {
+  auto* context = const_cast<phi::CPUContext*>(&given->GetDeviceContext<phi::CPUContext>());
+  const phi::KernelArgsDef& arguments = originals[number].args_def();
+  phi::KernelContext single(context);
+  std::vector<std::unique_ptr<Tensor>> widened;
+  for (const DenseTensor* input : given->InputsBetween<DenseTensor>(0, given->InputsSize())) {
+    if (input != nullptr && input->initialized() && IsHalf(input->dtype())) {
+      widened.push_back(Widened(*context, *input));
+      input = &**widened.back();
+    }
+    single.EmplaceBackInputWithoutSetRange(input);
+  }
   std::vector<DenseTensor*> outputs;
-  for (size_t i = 0; i < kernel->OutputsSize(); ++i) outputs.push_back(kernel->MutableOutputAt<DenseTensor>(i));
-  std::vector<std::pair<DenseTensor*, std::unique_ptr<Tensor>>> widened;
-  for (const DenseTensor* input : inputs) {
-    auto* tensor = const_cast<DenseTensor*>(input);
-    if (tensor == nullptr || !tensor->initialized() || !IsHalf(tensor->dtype())) continue;
-    widened.emplace_back(tensor, std::make_unique<Tensor>(*tensor));
-    Widen(context, tensor);
+  for (size_t i = 0; i < given->OutputsSize(); ++i) {
+    outputs.push_back(given->MutableOutputAt<DenseTensor>(i));
+    single.EmplaceBackOutputWithoutSetRange(outputs.back());
   }
-  originals[number](kernel);
-  for (auto& [tensor, narrow] : widened) {
-    bool written = false;
-    for (const DenseTensor* output : outputs) written |= output == tensor;
-    if (!written) *tensor = **narrow;
-  }
+  for (size_t i = 0; i < arguments.input_defs().size(); ++i)
+    single.AssignInputRange(std::pair<int, int>(given->InputRangeAt(i)), i);
+  for (size_t i = 0; i < arguments.output_defs().size(); ++i)
+    single.AssignOutputRange(std::pair<int, int>(given->OutputRangeAt(i)), i);
+  for (size_t i = 0; i < given->AttrsSize(); ++i) single.EmplaceBackAttr(given->AttrAt(i));
+  originals[number](&single);
   for (size_t i = 0; i < outputs.size(); ++i) {
     DenseTensor* tensor = outputs[i];
     const bool stays = kOperations[number].single >> std::min<size_t>(i, 63) & 1;
     if (tensor != nullptr && tensor->initialized() && !stays && tensor->dtype() == DataType::FLOAT32)
-      Narrow(context, tensor, type);
+      Narrow(*context, tensor, type);
   }
 }
 
@@ -183,7 +194,7 @@ phi::KernelKey Key(DataType type) { return {phi::Backend::CPU, phi::DataLayout::
 void Register(const Operation& operation, DataType type, phi::KernelFn run) {
   auto& kernels = phi::KernelFactory::Instance().kernels()[operation.name];
   const auto found = kernels.find(Key(DataType::FLOAT32));
-  if (found == kernels.end() || kernels.count(Key(type))) return;
+  if (found == kernels.end()) return;
   phi::Kernel made(run, reinterpret_cast<void*>(OfEagerMode));
   *made.mutable_args_def() = found->second.args_def();
   auto* definition = made.mutable_args_def();

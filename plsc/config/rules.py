@@ -114,10 +114,10 @@ def _check_device(settings: Settings, device: str | None) -> None:
     used = device if settings.device == "auto" else settings.device
     if settings.device != "auto" and device is not None and device != settings.device:
         raise ConfigError(f"device={settings.device!r}: this run computes on {device}; set device: {device} or auto")
-    if settings.mixed_precision.enabled and used == "cpu":
+    if settings.mixed_precision.enabled and used == "cpu" and settings.device != "cpu":
         raise ConfigError(
-            "mixed_precision.enabled=True: needs device gpu, and this run computes on the cpu, where "
-            f"{settings.mixed_precision.dtype} is slower or does not exist (docs/gpu.md); set it to false"
+            "mixed_precision.enabled=True: is for GPUs, and device='auto' found none; set it to false, or device: cpu "
+            f"to compute in {settings.mixed_precision.dtype} there, which is slower than float32 (docs/gpu.md)"
         )
     if settings.classifier.kernels == PADDLE and used == "cpu":
         raise ConfigError(

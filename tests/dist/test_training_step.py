@@ -152,9 +152,22 @@ CASES += [
 ]  # fmt: skip
 
 
-def train(case, start, first_weight, samples, optimizer):
+class FloatNet:
+    """The linear net and the gradients of weight and bias."""
+
+    def feature(self, image, weight, bias):
+        return image @ weight + bias
+
+    def gradients(self, image, dfeature):
+        return image.T @ dfeature, dfeature.sum(0)
+
+
+FLOAT = FloatNet()
+
+
+def train(case, start, first_weight, samples, optimizer, net):
     """The same steps in NumPy: (losses, backbone weight, bias, classifier weight, its states, [(acc1, acc5)]).
-    ``optimizer``: one, or a pair, of the backbone and of the classes."""
+    ``optimizer``: one, or a pair, of the backbone and of the classes. ``net``: see FloatNet."""
     of_net, of_rows = optimizer if isinstance(optimizer, tuple) else (optimizer, optimizer)
     classifier = case["config"]["classifier"]
     margins = {"arcface": (1, 0.5, 0), "cosface": (1, 0, 0.35), "softmax": None}[classifier.get("loss_type", "arcface")]
@@ -168,7 +181,7 @@ def train(case, start, first_weight, samples, optimizer):
     for step, rate in enumerate(case["rates"]):
         image = case["images"][step].reshape(GLOBAL_BATCH, -1).astype(np.float64)
         label, kept = case["labels"][step], samples[step] if samples else np.arange(len(rows))
-        feature = image @ weight + bias
+        feature = net.feature(image, weight, bias)
         number = np.searchsorted(kept, label)
         centres = rows[kept][:, :EMBEDDING] if margins is None else rows[kept]
         row_bias = rows[kept][:, EMBEDDING] if margins is None else None
@@ -181,7 +194,7 @@ def train(case, start, first_weight, samples, optimizer):
         drows[kept] = dcentres if margins is not None else np.concatenate([dcentres, dbias[:, None]], axis=1)
         if case["config"].get("distill", {}).get("centres"):
             drows[:] = 0.0  # centres that stay have no gradient, in the norm neither
-        gradients = [image.T @ dfeature, dfeature.sum(0), drows]
+        gradients = [*net.gradients(image, dfeature), drows]
         if case["config"].get("grad_clip_norm"):
             norm = np.sqrt(sum((g * g).sum() for g in gradients))
             gradients = [g * min(1.0, case["config"]["grad_clip_norm"] / norm) for g in gradients]
@@ -244,13 +257,14 @@ def test_training_is_that_of_the_reference(outcome, world_size, name):
     check_training(BY_NAME[name], [rank[name] for rank in outcome(world_size)])
 
 
-def check_training(case, parts, optimizer=REFERENCE, looser=1.0):
+def check_training(case, parts, optimizer=REFERENCE, looser=1.0, net=FLOAT):
     """What the ranks (see training_cases.run_case) return, against the reference; ``looser`` multiplies tolerances."""
     split = case["config"]["classifier"].get("model_parallel", True)
     pieces = parts if split else parts[:1]
     first_weight = np.concatenate([part["first_weight"] for part in pieces])
     samples = [np.sort(np.concatenate(sets)) for sets in zip(*(part["sample"] for part in pieces))]
-    losses, weight, bias, rows, states, accuracies = train(case, parts[0]["start"], first_weight, samples, optimizer)
+    start = parts[0]["start"]
+    losses, weight, bias, rows, states, accuracies = train(case, start, first_weight, samples, optimizer, net)
     steps = len(case["rates"])
     # float32 against float64: 1e-6 a step from cosines off by 1e-7 times the scale of 16, growing with the steps
     tolerance = 1e-5 * max(1.0, steps / 10) * looser

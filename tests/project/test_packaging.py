@@ -60,6 +60,6 @@ def test_what_is_not_python_is_installed(tmp_path):
     built = ["build", "--build-base", str(tmp_path), "egg_info", "--egg-base", str(tmp_path)]
     subprocess.run([sys.executable, "setup.py", "-q", *built], cwd=ROOT, check=True, capture_output=True)
     installed = {path.name for path in tmp_path.rglob("*.cc")}
-    assert installed == {path.name for path in (ROOT / "plsc").rglob("*.cc")} == {"row_kernels.cc"}
+    assert installed == {path.name for path in (ROOT / "plsc").rglob("*.cc")} == {"half_kernels.cc", "row_kernels.cc"}
     configs = {path.relative_to(tmp_path / "lib" / "plsc").as_posix() for path in tmp_path.rglob("*.yaml")}
     assert configs == {f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}

@@ -9,14 +9,14 @@ from plsc.config.option import option
 
 @dataclasses.dataclass(frozen=True)
 class MixedPrecision:
-    """Half precision where it is safe; needs a GPU."""
+    """Half precision where it is safe; for GPUs, with `device: cpu` for checking (docs/gpu.md)."""
 
     enabled: bool = option(False, "Train in mixed precision.", setter="set_mixed_precision", attributes=("use_fp16",))
     dtype: str = option(
         "float16",
         "The type of half precision. bfloat16 has the range of float32, so it needs no loss scale and skips no steps, "
         "but 8 bits of precision where float16 has 11; the product of features and class weights stays in float32. It "
-        "needs a GPU of compute capability 8.0 or later.",
+        "needs a GPU of compute capability 8.0 or later, float16 on CPUs Paddle 3.",
         choices=("float16", "bfloat16"), setter="set_mixed_precision",
     )  # fmt: skip
     init_loss_scaling: float = option(

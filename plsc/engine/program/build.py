@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import paddle
 
-from plsc.backend import collectives, half_precision, ops, static
+from plsc.backend import collectives, half_kernels, half_precision, ops, static
+from plsc.backend.compiler import CompileError
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify
 from plsc.classifiers.distillation import add_teacher
 from plsc.classifiers.hard_negatives import HardNegatives
@@ -41,7 +42,7 @@ from plsc.rows.frozen_rows import FrozenRows
 from plsc.rows.optimizer import RowOptimizer
 from plsc.rows.paddle_optimizer import PaddleOptimizerRows, check_optimizer
 from plsc.rows.shard_rows import DenseRows, RowsSpec, SampledRows, ShardRows
-from plsc.rows.storage import FLOAT16, FLOAT32
+from plsc.rows.storage import FLOAT32
 
 TEACHER = "teacher"  # the input with the embeddings of the model that the features follow
 
@@ -115,7 +116,7 @@ def build_train(
         numbers = {name: paddle.static.data(name, [1], "float32") for name in ("learning_rate", "stop")}
         feeds = {**given.feeds, **numbers}
         stages = Stages(StageSettings(tuple(config.model.freeze), config.lr_factors, config.lr_layer_decay))
-        made = _build_backbone(config, user_objects, given, main, stages)
+        made = _build_backbone(config, user_objects, given, main, stages, env)
         feature = together(made)
         backbone = static.persistables(main)
         spec = make_spec(config, feature.shape[1], seed)
@@ -266,10 +267,22 @@ def build_eval(config: Config, user_objects: UserObjects, env: Environment, batc
     return EvalProgram(main, startup, inputs.feeds, everywhere, feature)
 
 
-def _build_backbone(config: Config, user_objects: UserObjects, inputs: Inputs, main, stages: Stages) -> list[Pass]:
+def _provide_half_kernels(dtype: str) -> None:
+    """For a program of half precision on a CPU. Raises ConfigError."""
+    try:
+        half_kernels.load(dtype)
+    except CompileError as error:
+        raise ConfigError(f"mixed_precision.dtype={dtype!r}: cannot be computed on this CPU: {error}") from None
+
+
+def _build_backbone(
+    config: Config, user_objects: UserObjects, inputs: Inputs, main, stages: Stages, env: Environment
+) -> list[Pass]:
     """The backbone applied to each micro-batch."""
     precision = config.mixed_precision
     half = precision.dtype if precision.enabled else None
+    if half is not None and not env.on_gpu:
+        _provide_half_kernels(half)
     lists = list(precision.custom_white_list), list(precision.custom_black_list)
     before = half_precision.read_so_far(main)  # the normalization of pixels, whose result the net casts
     with half_precision.autocast(half, *lists):

@@ -14,6 +14,7 @@ from typing import Any
 import paddle
 
 from plsc import checkpoint, remote
+from plsc.backend import half_kernels
 from plsc.backend.cpu import prepare_cpu, release_free_memory
 from plsc.backend.gpu import tune_cudnn
 from plsc.config import Config
@@ -77,6 +78,8 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
     prepare_cpu(threads(config, env))
     if env.on_gpu and config.mixed_precision.enabled:
         notes += tune_cudnn()
+    elif config.mixed_precision.enabled:
+        notes.append(half_kernels.note(config.mixed_precision.dtype))
     paddle.enable_static()
     asked = config.model_save_dir
     lock, places = lock_run_dir(config, group, env) if continues else (None, checkpoint.SHARED)

@@ -1,0 +1,124 @@
+"""Kernels of half precision on CPUs: to the bit Paddle's in float32, rounded to the nearest by NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from paddle.nn import functional
+
+from plsc.backend import autodiff, half_kernels, static
+from plsc.backend.compiler import CompileError
+from plsc.backend.cpu import run_in_order
+
+DTYPES = ("bfloat16", "float16") if static.is_pir() else ("bfloat16",)
+SHAPE = (2, 4, 6, 6)
+ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+OF_RESULT = ("softmax", "sigmoid")
+
+
+def to_half(values, dtype):
+    """float32 ``values``, rounded to the nearest half numbers, ties to even."""
+    if dtype == "float16":
+        return values.astype("float16").astype("float32")
+    bits = values.view("uint32").astype("uint64")
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype("uint32").view("float32")
+
+
+def parameter(name, shape, dtype="half"):
+    """(name, shape, which type it has in half precision)."""
+    return name, shape, dtype
+
+
+def normalised(x, scale, bias, mean, variance):
+    return functional.batch_norm(x, mean, variance, scale, bias, training=True)
+
+
+CHANNEL = [4]
+CASES = {  # the operation, its other inputs
+    "convolution": (lambda x, w: functional.conv2d(x, w, stride=2, padding=1), [parameter("w", [5, 4, 3, 3])]),
+    "depthwise": (lambda x, w: functional.conv2d(x, w, groups=4), [parameter("w", [4, 1, 3, 3])]),
+    "product": (paddle.matmul, [parameter("w", [6, 3])]),
+    "sum": (lambda x, w: x + w, [parameter("w", [6])]),
+    "prelu": (lambda x, w: functional.prelu(x, w), [parameter("w", CHANNEL)]),
+    "pool": (lambda x: functional.avg_pool2d(x, 2), []),
+    "softmax": (functional.softmax, []),
+    "gelu": (functional.gelu, []),
+    "sigmoid": (functional.sigmoid, []),
+    "layer norm": (lambda x, w, b: functional.layer_norm(x, 6, w, b),
+                   [parameter("w", [6], "float32"), parameter("b", [6], "float32")]),
+    "unstacked": (lambda x: paddle.multiply(*paddle.unstack(x, axis=0)), []),
+}  # fmt: skip
+
+
+def run(build, others, dtype, feed, weight):
+    """Result and gradients of sum(result * weight), all as float32."""
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with static.building(main, startup):
+
+        def given(name, shape, half):
+            value = paddle.static.data(name, shape, "float32")
+            value.stop_gradient = False
+            return autodiff.as_leaf(paddle.cast(value, dtype) if half else value)
+
+        leaves = [given("x", SHAPE, dtype != "float32")]
+        leaves += [given(name, shape, dtype != "float32" and kind == "half") for name, shape, kind in others]
+        result = build(*leaves)
+        upper = paddle.static.data("upper", result.shape, "float32")
+        found = autodiff.gradients_from(result, paddle.cast(upper, result.dtype), leaves)
+        values = [paddle.cast(value, "float32") for value in (result, *found)]
+    feed = {**feed, "upper": weight[: int(np.prod(result.shape))].reshape(result.shape)}
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    with paddle.static.scope_guard(paddle.static.Scope()):
+        return executor.run(main, feed=feed, fetch_list=values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_float32_rounded(name, dtype):
+    paddle.enable_static()
+    run_in_order()
+    half_kernels.load(dtype)
+    build, others = CASES[name]
+    rng = np.random.default_rng(1)
+    draw = lambda shape: to_half(rng.standard_normal(shape).astype("float32"), dtype)  # noqa: E731
+    feed = {"x": draw(SHAPE), **{key: draw(shape) for key, shape, _ in others}}
+    upper = draw(600)
+    exact, got = (run(build, others, kind, feed, upper) for kind in ("float32", dtype))
+    kinds = ["half", "half", *(kind for _, _, kind in others)]
+    np.testing.assert_array_equal(got[0], to_half(exact[0], dtype))
+    for kind, want, value in zip(kinds[1:], exact[1:], got[1:]):
+        want = to_half(want, dtype) if kind == "half" else want
+        # these gradients are made of the rounded result, at most 1, in two or three products and differences
+        off = 4 * ROUNDOFF[dtype] * np.abs(upper).max() if name in OF_RESULT else 0.0
+        np.testing.assert_allclose(value, want, rtol=0, atol=off)
+    assert (to_half(exact[0], dtype) != exact[0]).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_casts_round_to_the_nearest(dtype):
+    paddle.enable_static()
+    half_kernels.load(dtype)
+    values = np.random.default_rng(2).standard_normal(1000).astype("float32")
+    values[:4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, np.inf, -0.0  # two ties
+    main, startup = paddle.static.Program(), paddle.static.Program()
+    with static.building(main, startup):
+        back = paddle.cast(paddle.cast(paddle.static.data("x", [1000], "float32"), dtype), "float32")
+    (got,) = paddle.static.Executor(paddle.CPUPlace()).run(main, feed={"x": values}, fetch_list=[back])
+    np.testing.assert_array_equal(got, to_half(values, dtype))
+
+
+@pytest.mark.skipif(static.is_pir(), reason="of Paddle 2.6")
+def test_paddle_26_refuses_float16():
+    with pytest.raises(CompileError, match="set bfloat16, or use Paddle 3"):
+        half_kernels.load("float16")
+
+
+def test_without_a_compiler_it_says_why(monkeypatch):
+    def none(source):
+        raise CompileError("compiler 'g++' not found")
+
+    monkeypatch.setattr(half_kernels, "compiled_library", none)
+    half_kernels._load.cache_clear()
+    with pytest.raises(CompileError, match="not found"):
+        half_kernels.load("bfloat16")
