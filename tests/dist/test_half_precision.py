@@ -29,8 +29,8 @@ def rounded(values, dtype):
 
 
 class HalfNet:
-    """FloatNet as level O1 computes it: the product of half factors, its result and its gradients are half; the bias
-    is added in float32. Each rank (and each micro-batch) rounds its own gradient; their sum is float32.
+    """FloatNet as the program computes it: the product of half factors, its result and its gradients are half. Paddle 3
+    adds the bias in float32, 2.6 in half. Each rank (and each micro-batch) rounds its own gradient; their sum is float32.
 
     ``parts``: in how many parts the global batch is processed; ``scale``: of the loss."""
 
@@ -38,12 +38,15 @@ class HalfNet:
         self.dtype, self.parts, self.scale = dtype, parts, scale
 
     def feature(self, image, weight, bias):
-        return rounded(rounded(image, self.dtype) @ rounded(weight, self.dtype), self.dtype) + bias
+        product = rounded(rounded(image, self.dtype) @ rounded(weight, self.dtype), self.dtype)
+        return product + bias if static.is_pir() else rounded(product + rounded(bias, self.dtype), self.dtype)
 
     def gradients(self, image, dfeature):
         half = rounded(dfeature * self.scale, self.dtype)
-        pairs = zip(np.split(rounded(image, self.dtype), self.parts), np.split(half, self.parts))
-        return sum(rounded(x.T @ y, self.dtype) for x, y in pairs) / self.scale, dfeature.sum(0)
+        pairs = list(zip(np.split(rounded(image, self.dtype), self.parts), np.split(half, self.parts)))
+        of_weight = sum(rounded(x.T @ y, self.dtype) for x, y in pairs) / self.scale
+        of_bias = dfeature.sum(0) if static.is_pir() else sum(rounded(y.sum(0), self.dtype) for _, y in pairs)
+        return of_weight, of_bias
 
 
 SCALE = 128.0
