@@ -30,7 +30,7 @@ def rounded(values, dtype):
 
 class HalfNet:
     """FloatNet as the program computes it: the product of half factors, its result and its gradients are half. Paddle 3
-    adds the bias in float32, 2.6 in half. Each rank (and each micro-batch) rounds its own gradient; their sum is float32.
+    adds the bias in float32, 2.6 in half. Each rank (and micro-batch) rounds its own gradient; their sum is float32.
 
     ``parts``: in how many parts the global batch is processed; ``scale``: of the loss."""
 
