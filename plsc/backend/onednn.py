@@ -153,8 +153,10 @@ def _replace_legacy(program) -> int:
             variable = block.var(name)
             made = block.create_var(name=f"{name}.of_onednn", dtype=variable.dtype, shape=variable.shape)
             op._rename_output(name, made.name)
-            block._insert_op(position, type="share_data", inputs={"X": [made.name]}, outputs={"Out": [name]})
+            inputs, outputs = {"X": [made.name]}, {"Out": [name]}
+            block._insert_op_without_sync(position, type="share_data", inputs=inputs, outputs=outputs)
             position += 1
+    block._sync_with_cpp()  # once: it reads every operation
     return replaced
 
 

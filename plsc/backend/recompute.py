@@ -5,7 +5,7 @@ first needed by gradients, which then read the copies. The same kernels see the 
 changes (training deep nets with sublinear memory cost, arXiv:1604.06174, with the network's own segments).
 
 Random numbers are never drawn again, and running statistics are updated once: their copies go to tensors that nobody
-reads.
+reads, one for all layers of a segment that have as many channels.
 """
 
 from __future__ import annotations
@@ -87,12 +87,16 @@ class _LegacyProgram:
         for number in readers:
             for name in replaced.intersection(ops[number].input_arg_names):
                 ops[number].desc._rename_input(name, renamed[name])
-        place = readers[0]
+        place, unread = readers[0], {}
         for op in wanted:
-            statistics = self._statistics(op)
-            for name in statistics.values():
-                self._insert_zeros(place, name)
-                place += 1
+            statistics = {}
+            for part, name in self._statistics(op).items():
+                key = (part, *self._block.var(name).shape)
+                if key not in unread:
+                    unread[key] = self._another(name)
+                    self._insert_zeros(place, unread[key])
+                    place += 1
+                statistics[name] = unread[key]
             insert_copy(self._block, place, op, {**renamed, **statistics})
             place += 1
         self._block._sync_with_cpp()
@@ -104,11 +108,12 @@ class _LegacyProgram:
     def key(value) -> str:
         return value.name
 
-    def _statistics(self, op) -> dict[str, str]:
-        """{running mean or variance that ``op`` changes: a variable for its copy}; the kernel wants one for both."""
+    @staticmethod
+    def _statistics(op) -> dict[str, str]:
+        """The running mean and variance that ``op`` changes, by what they are; the kernel wants both."""
         if op.type not in ("batch_norm", "sync_batch_norm") or op.attr("is_test"):
             return {}
-        return {name: self._another(name) for part in ("MeanOut", "VarianceOut") for name in op.output(part)}
+        return {part: name for part in ("MeanOut", "VarianceOut") for name in op.output(part)}
 
     def _insert_zeros(self, place: int, name: str) -> None:
         value = self._block.var(name)
@@ -163,8 +168,9 @@ class _PirProgram:
         try:
             wanted = self._needed(copied, {self._place_of(value) for value in values if self._later(value, end)})
             known: set[int] = set()
+            unread: dict[tuple, Any] = {}
             for op in wanted:
-                self._copy(op, mapping, known)
+                self._copy(op, mapping, known, unread)
             for value in values:
                 if self._later(value, end):
                     value.replace_grad_users_with(mapping.look_up(value), set(readers.values()))
@@ -178,14 +184,18 @@ class _PirProgram:
     def key(value) -> int:
         return value.id
 
-    def _copy(self, op, mapping, known: set[int]) -> None:
-        """``known``: the numbers of the operations that have been copied."""
+    def _copy(self, op, mapping, known: set[int], unread: dict[tuple, Any]) -> None:
+        """``known``: the numbers of the operations that have been copied. ``unread``: what stands for running
+        statistics, by their number and shape."""
         fresh = STATISTICS if op.name() == "pd_op.batch_norm_" and not op.attrs()["is_test"] else ()
         for number, value in enumerate(op.operands_source()):
             if not value.initialized():
                 continue
             if number in fresh:
-                mapping.add(value, paddle.full(value.shape, 0.0, value.dtype))
+                key = (number, *value.shape)
+                if key not in unread:
+                    unread[key] = paddle.full(value.shape, 0.0, value.dtype)
+                mapping.add(value, unread[key])
             elif self._place_of(value) not in known:
                 mapping.add(value, value)
         op.clone(mapping, self._pir.CloneOptions(False, True, True))

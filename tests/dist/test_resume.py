@@ -15,6 +15,14 @@ from tests.dist.tiny_run import manifest, told
 STEPS = 24  # three and a half epochs; checkpoints at 5, 7, 10, 13, 14 (of a step that ends an epoch) ... 24
 KILLS = 20 if static.is_pir() else 10  # the fewer with Paddle 2.6: what is killed and resumed is the same
 METRIC = "test_dataset.auc"
+# what keeps states of its own between steps, all together; rows catch up on the steps that did not sample them
+TOGETHER = {
+    "accumulate": 2, "train_batch_size": 2, "classifier.sample_ratio": 0.8, "classifier.hard_negative_share": 0.6,
+    "optimizer.name": "adamw", "lr": 0.02, "ema.decay": 0.9, "save_async": True, "best_metric": METRIC,
+}  # fmt: skip
+# between two checkpoints; the counts begin anew with each resumption, and the last is for a kill that came too late
+MIDDLES = [{"phase": "training", "call": call, "rank": 1, "all": call == 9, "later": 0.0} for call in (9, 6, 6)]
+RUNS = ("momentum, samples, saved beside training", "Adam with a scheduler", "micro-batches, hard negatives, AdamW")
 RATES_OF_ADAM = (0.0, 0.2)  # none; one that moves the areas so much that the best one is neither the first nor the last
 
 
@@ -30,7 +38,8 @@ def run_process(module: str, cwd) -> dict:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """(directory, what happened) of runs with the engine's momentum and with a user's Adam, straight and killed."""
+    """(directory, what happened) of runs with the engine's momentum, with a user's Adam, and with what keeps states of
+    its own, straight and killed."""
     cwd = tmp_path_factory.mktemp("kills")
     instants = draw_instants(seed=20, count=5 * KILLS)
     orders = []
@@ -40,6 +49,8 @@ def runs(tmp_path_factory):
         orders.append({"name": f"straight{number}", "entry": entry, "instants": [], "kills": 0})
         own = instants[number::2]
         orders.append({"name": f"killed{number}", "entry": entry, "instants": own, "kills": KILLS // 2})
+    orders.append({"name": "straight2", "entry": {"options": TOGETHER}, "instants": [], "kills": 0})
+    orders.append({"name": "killed2", "entry": {"options": TOGETHER}, "instants": MIDDLES, "kills": 2})
     (cwd / "orders.json").write_text(json.dumps(orders))
     return cwd, run_process("tests.dist.kills", cwd)
 
@@ -53,14 +64,14 @@ def test_the_instants_were_what_they_should_be(runs):
     assert report["straight0"]["attempts"] == report["straight1"]["attempts"] == 1
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["momentum, samples, saved beside training", "Adam with a scheduler"])
+@pytest.mark.parametrize("number", range(3), ids=RUNS)
 def test_the_end_is_the_same_to_the_bit(runs, number):
     cwd, report = runs
     for name in report[f"killed{number}"]["runs"]:
         assert manifest(cwd / name, STEPS)["files"] == manifest(cwd / f"straight{number}", STEPS)["files"], name
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["momentum, samples, saved beside training", "Adam with a scheduler"])
+@pytest.mark.parametrize("number", range(3), ids=RUNS)
 def test_every_loss_and_accuracy_is_the_same_to_the_bit(runs, number):
     cwd, report = runs
     straight = told(cwd / f"straight{number}")

@@ -33,6 +33,7 @@ KERNELS = ("onednn", "plain")
 def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     command.add_argument("--batch", type=int, help="images of a rank, for all nets; by default the number in the name")
+    command.add_argument("--accumulate", type=int, nargs="+", default=[1], help="micro-batches of the images of a rank")
     command.add_argument("--classes", type=int, default=93_431)
     command.add_argument("--ratio", type=float, default=0.1)
     command.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
@@ -46,8 +47,12 @@ def cases(options: argparse.Namespace) -> list[dict]:
     for net in options.nets:
         shared = {"net": net, "batch": options.batch or NETS[net][0], "steps": options.steps}
         own = {"classes": options.classes, "ratio": options.ratio}
+        if any(shared["batch"] % parts for parts in options.accumulate):
+            raise SystemExit(f"--accumulate {options.accumulate}: each must divide the batch, {shared['batch']}")
         for ranks in options.ranks:
-            found += [{**shared, "ranks": ranks, "kernels": kernels, **own} for kernels in options.kernels]
+            for kernels in options.kernels:
+                given = {**shared, "ranks": ranks, "kernels": kernels, **own}
+                found += [{**given, "accumulate": parts} for parts in options.accumulate]
         if options.torch:
             found.append({**shared, "ranks": 1, "kernels": "torch", "with": options.torch})
     return found
@@ -105,7 +110,8 @@ def steps(case: dict, parts, env, group) -> dict[str, float]:
 
     count = case["steps"] + 2
     config = Config.from_dict({
-        "model": {**NETS[case["net"]][1]}, "train_steps": count, "train_batch_size": case["batch"],
+        "model": {**NETS[case["net"]][1]}, "train_steps": count,
+        "train_batch_size": case["batch"] // case["accumulate"], "accumulate": case["accumulate"],
         "classifier": {"num_classes": case["classes"], "sample_ratio": case["ratio"]},
         "data": {"dataset": "synthetic"}, "seed": 1,
     })  # fmt: skip
