@@ -50,18 +50,26 @@ def free_ports(ports: range, but: Collection[int] = ()) -> Iterator[int]:
 
 
 def outside_local_ports(ports: range) -> range | None:
-    """The ports that Linux gives to sockets of libraries that do not choose one, if some are not among ``ports``."""
+    """The local ports of this machine, if some of them are not among ``ports``; see ``local_ports``."""
+    local = local_ports()
+    return local if set(local) - set(ports) else None
+
+
+def local_ports() -> range:
+    """The ports that Linux gives to outgoing connections, and to servers of libraries that do not choose one."""
     try:
         with open(_LOCAL_PORTS, encoding="ascii") as file:
             first, last = map(int, file.read().split())
     except (OSError, ValueError):
-        return None
-    return None if first in ports and last in ports else range(first, last + 1)
+        return range(0)
+    return range(first, last + 1)
 
 
 def _shuffled(ports: range) -> list[int]:
-    """In random order, so that the ranks of a machine rarely try the same port at the same time."""
-    return random.sample(ports, len(ports))
+    """In random order, so that the ranks of a machine rarely try the same port at the same time. Local ports come last:
+    an outgoing connection may take one before the server listens for which it was chosen."""
+    local = local_ports()
+    return sorted(random.sample(ports, len(ports)), key=lambda port: port in local)
 
 
 def _none_is_free(ports: range) -> LaunchError:

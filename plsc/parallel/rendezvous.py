@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
-import json
+import re
 import socketserver
 import time
 import urllib.parse
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from plsc.errors import LaunchError
+from plsc.files import plain_json
 from plsc.parallel.addresses import Rendezvous
 from plsc.parallel.interfaces import is_loopback
 from plsc.parallel.last_words import serve_failure
@@ -27,6 +28,8 @@ LINE_SECONDS = 15
 _REQUEST_SECONDS = 5
 _POLL_SECONDS = 0.3
 REPORT_SECONDS = 30  # in which a launcher that was started at the same time begins to listen
+_MOST_BYTES = 64 * 2**20  # of an answer: all entries, of a thousand machines some 100 kB
+_ADDRESS = re.compile(r'"candidate": *"([0-9.]+):')  # in the entry of Paddle's launcher
 _FAILURES = "/plsc/failed/"
 
 
@@ -80,7 +83,13 @@ class RendezvousClient:
 
     def _read(self, key: str) -> dict[str, str]:
         body, reason = self.request("GET", key)
-        return {} if reason else json.loads(body)
+        try:
+            found = {} if reason else plain_json.loads(body)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+            raise RendezvousError(f"--master {self._endpoint}: what answers there is no launcher; choose another port")
+        return found
 
     def _wait(self, what: str, pause: float = _POLL_SECONDS) -> None:
         """A line now and then; RendezvousError when it has taken too long."""
@@ -102,7 +111,7 @@ class RendezvousClient:
         try:
             connection.request(method, key, None if body is None else body.encode())
             answer = connection.getresponse()
-            content = answer.read()
+            content = answer.read(_MOST_BYTES)
             return (content, "") if answer.status == 200 else (b"", f"HTTP status {answer.status}")
         except (OSError, http.client.HTTPException) as error:
             return b"", str(getattr(error, "strerror", None) or error or type(error).__name__)
@@ -147,5 +156,5 @@ def report_failure(meets: Rendezvous, name: str, reason: str, others: int, secon
 
 def _names(entries: dict[str, str]) -> str:
     """The addresses of the machines that have come."""
-    names = [json.loads(text).get("candidate", "?").split(":")[0] for text in entries.values()]
+    names = [match[1] if (match := _ADDRESS.search(text)) else "?" for text in entries.values()]
     return ", ".join(sorted(names)) or "none"

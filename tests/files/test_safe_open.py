@@ -190,6 +190,7 @@ ALLOWED = {
     ("plsc/data/jpeg.py", "Image.open"): "bytes in memory, encoded by the same module",
     ("plsc/data/packing/lmdb.py", "lmdb.open"): "to write, in a directory of the packer's own",
     ("plsc/parallel/launch_logs.py", "os.open"): "writes too: no link, non-blocking, regular, bounded, the user's",
+    ("plsc/parallel/ports.py", "open"): "the kernel's",
     ("plsc/terminal.py", "os.open"): "/dev/null",
     ("plsc/engine/memory/free.py", "open"): "the kernel's (cgroups)",
     ("plsc/checkpoint/lock.py", "os.open"): "the lock: created here, its first 4096 bytes are read without waiting",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -116,6 +117,17 @@ class Hosts:
         """How many packets the firewall of a host has dropped."""
         words = self.run(host, "nft", "list", "table", "inet", "filter").split()
         return int(words[words.index("counter") + 2])
+
+    def listening(self, host: int) -> set[tuple[str, int]]:
+        """(address, port) of all TCP sockets of a host that listen; by IPv6 the address is "::"."""
+        found = set()
+        for line in self.run(host, "cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines():
+            words = line.split()
+            if len(words) > 3 and words[3] == "0A":  # TCP_LISTEN
+                address, port = words[1].split(":")
+                plain = socket.inet_ntoa(bytes.fromhex(address)[::-1]) if len(address) == 8 else "::"
+                found.add((plain, int(port, 16)))
+        return found
 
     def _begin(self, host: int) -> None:
         """Start the first process of a host, which sleeps in namespaces of its own."""

@@ -40,6 +40,7 @@ def test_names_folders_cables_and_firewalls(tmp_path):
         assert hosts.run(1, "getent", "hosts", "n2").split()[0] == "10.77.0.2"
         server = hosts.start(2, [sys.executable, "-c", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert server.stdout.readline() == b"ready\n"
+        assert hosts.listening(2) == {("0.0.0.0", 20000), ("0.0.0.0", 20010)} and hosts.listening(1) == set()
         assert can_connect(hosts, "n2") and can_connect(hosts, "other")
         hosts.cut(2)
         assert not can_connect(hosts, "n2") and can_connect(hosts, "other")

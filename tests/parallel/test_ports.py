@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from plsc.errors import LaunchError
+from plsc.parallel import ports as module
 from plsc.parallel.environment import Environment, parse_port_range
 from plsc.parallel.ports import free_port, listen
 from tests.dist.launch import free_ports
@@ -51,6 +53,21 @@ def test_all_ports_of_a_range_are_found_and_none_outside_it():
             for take in (lambda: listen("127.0.0.1", ports, 1), lambda: free_port(ports)):
                 with pytest.raises(LaunchError, match=f"none of the ports {first}-{first + 1} .* is free on this mach"):
                     take()
+
+
+def test_ports_that_outgoing_connections_take_come_last(monkeypatch):
+    monkeypatch.setattr(module, "local_ports", lambda: range(20005, 40000))
+    for _ in range(20):
+        order = module._shuffled(range(20000, 20020))
+        assert sorted(order[:5]) == list(range(20000, 20005)) and sorted(order) == list(range(20000, 20020))
+    assert module.outside_local_ports(range(20000, 40000)) is None
+    assert module.outside_local_ports(range(20000, 39999)) == range(20005, 40000)
+    assert module.outside_local_ports(range(20006, 40000)) == range(20005, 40000)
+
+
+def test_the_local_ports_of_this_machine():
+    first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    assert module.local_ports() == range(int(first), int(last) + 1)
 
 
 def are_free(*ports: int) -> bool:

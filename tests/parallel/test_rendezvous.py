@@ -114,6 +114,14 @@ def test_the_machine_of_the_rendezvous_says_why_there_is_none():
         assert not report_failure(meets, "n1", "the port is taken", 1, seconds=60)
 
 
+@pytest.mark.parametrize("answer", [b"<html>", b"[1]", b'{"a": 1}', b"\xff", b"[" * 100000])
+def test_something_else_that_answers_there(monkeypatch, answer):
+    client = RendezvousClient(f"{HOST}:6170", 2)
+    monkeypatch.setattr(client, "request", lambda *arguments: (answer, ""))
+    with pytest.raises(LaunchError, match="--master 127.0.0.1:6170: what answers there is no launcher; choose another"):
+        client.get_prefix("/job/info")
+
+
 def test_strangers_delay_nobody(server):
     strangers = [socket.create_connection((HOST, server.port)) for _ in range(3)]
     strangers[0].sendall(b"\0\xff" * 1000)
