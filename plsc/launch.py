@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import secrets
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ from plsc.errors import LaunchError
 from plsc.parallel.addresses import Rendezvous, address_of, find_own_address, find_rendezvous
 from plsc.parallel.environment import PORT_VARIABLE, read_port_range
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, install_excepthook
+from plsc.parallel.hello import TOKEN
 from plsc.parallel.launch_options import LaunchOptions, take_options
 from plsc.parallel.launcher import mark_as_launcher
 from plsc.parallel.ports import free_ports, outside_local_ports
@@ -64,6 +66,7 @@ def launch(arguments: list[str]) -> int:
     from paddle.distributed.launch.job.container import Container
 
     _set_addresses(context, options, controllers.master)
+    _set_token(context)
     _make_private(context.args.log_dir)
     handled = handled_signals()  # before Paddle's own handlers are in their place
     controller = controllers.init(context)
@@ -84,6 +87,13 @@ def launch(arguments: list[str]) -> int:
     finally:
         flush_or_discard()
     return stop.status()
+
+
+def _set_token(context: Any) -> None:
+    """Give the ranks of one machine a secret by which they know one another; on several ones the user may set it."""
+    one_machine = str(context.args.nnodes) == "1" and not context.args.ips
+    if one_machine and not context.envs.get(TOKEN):
+        context.set_envs({TOKEN: secrets.token_hex(16)})
 
 
 def _set_addresses(context: Any, options: LaunchOptions, master_module: Any) -> None:

@@ -6,6 +6,7 @@ import time
 
 from plsc.errors import TrainingError
 from plsc.parallel.control import Control
+from plsc.parallel.frames import OF_RANK
 
 WAIT_SECONDS = 3600  # a barrier may wait for a slow disk, but not for ever
 _FIRST_LINE, _NEXT_LINES = 10.0, 30.0  # seconds after which a rank says whom it waits for
@@ -21,6 +22,8 @@ class Channel:
     def exchange(self, body: bytes, first_only: bool = False, seconds: float = WAIT_SECONDS) -> list[bytes]:
         """The value of each rank, or only that of rank 0. Raises PeerError if another rank has ended, LaunchError if
         this one cannot take part, TrainingError if a value has not come after ``seconds``."""
+        if len(body) > OF_RANK.body:
+            raise TrainingError(f"a rank may send at most {OF_RANK.body >> 20:,} MB at once, not {len(body) >> 20:,}")
         self._calls += 1
         key = self._name, self._calls
         waiter = self._control.exchange(key, body, first_only)

@@ -30,7 +30,8 @@ from plsc.parallel.stalls import StallWatch
 CONNECT_SECONDS = 600  # until every rank has started
 GLOO_SECONDS = 7 * 86400  # Gloo's own timeout; a late rank is found and named by stalls.py
 START_SECONDS = 45  # of Gloo, once all ranks have arrived at it
-_LAST_SECONDS = 30  # after which the process is ended where Gloo has not returned
+_LATER_SECONDS = 5  # after which all ranks are ended where Gloo has not returned
+_LAST_SECONDS = 30  # and this process, where Gloo holds Python's lock
 _PORTS_TRIED = 5
 
 
@@ -160,7 +161,7 @@ class Group(Ranks):
     def _start_gloo(self, env: Environment) -> None:
         endpoint = self.broadcast(f"{host_of(env.endpoints[0])}:{free_port(env.ports)}" if env.rank == 0 else None)
         try:
-            with gloo_on_interface(env.endpoints, env.rank), _ended_after(START_SECONDS + _LAST_SECONDS):
+            with gloo_on_interface(env.endpoints, env.rank), self._bounded_start():
                 if rings.gloo_needs_store():
                     self._ring = rings.start_gloo(self.open_store(env), env.rank, env.world_size)
                 else:
@@ -170,6 +171,23 @@ class Group(Ranks):
         except Exception as error:
             self._cannot_start(f"cannot connect with the other ranks by Gloo: {first_line(error)}")
         self.waits_long = rings.set_gloo_timeout(env.rank, env.world_size, GLOO_SECONDS)
+
+    @contextlib.contextmanager
+    def _bounded_start(self) -> Iterator[None]:
+        """End all ranks where Gloo does not connect them in time, as when one of them has been stopped."""
+        assert self._control is not None
+        reason = (
+            f"Gloo, which has not connected the ranks within {START_SECONDS + _LATER_SECONDS} s: one of them is "
+            "stopped, or a firewall closes their ports"
+        )
+        late = threading.Timer(START_SECONDS + _LATER_SECONDS, self._control.report_silent, [reason])
+        late.daemon = True
+        late.start()
+        try:
+            with _ended_after(START_SECONDS + _LAST_SECONDS):
+                yield
+        finally:
+            late.cancel()
 
     def _start_nccl(self, env: Environment) -> None:
         try:

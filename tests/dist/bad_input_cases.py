@@ -239,6 +239,22 @@ def killed_before_training(entry: Entry, root: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def in_gloo(then):
+    """Rank 1 does ``then()`` while Gloo connects the ranks; the others wait, with Paddle 2.6 holding Python's lock."""
+
+    def change(entry: Entry, root: Path) -> None:
+        from plsc.backend import private, rings
+        from plsc.parallel import group
+
+        group.START_SECONDS = 5
+        if rank() == 1 and rings.gloo_needs_store():
+            rings.start_gloo = lambda *rest: then()
+        elif rank() == 1:
+            private.require("base.core").GlooParallelContext = lambda strategy: then()
+
+    return change
+
+
 def data_raises_on_rank_2(entry: Entry, root: Path) -> None:
     entry.train_dataset = RaisingSample(raises=rank() == 2)
 
@@ -279,9 +295,13 @@ ONE_RANK = {
     "killed in a wait": (killed_in_a_wait, ["stopped because of rank 1", "was killed or crashed"]),
     "0 not there": (waits_little, ["cannot reach the other ranks", "3 seconds for rank 0 (", "Connection refused"]),
     "1 not there": (waits_little, ["cannot reach the other ranks", "3 seconds for rank(s) 1 (", "all 2 ranks run"]),
+    "killed in Gloo": (
+        in_gloo(lambda: os.kill(os.getpid(), signal.SIGKILL)), ["stopped because of rank 1", "was killed or crashed"],
+    ),
+    "hangs in Gloo": (in_gloo(lambda: time.sleep(1000)), ["Gloo"]),
     "killed early": (killed_before_training, ["stopped because of rank 1", "was killed or crashed"]),
     "too few classes": (setting(classifier__num_classes=2), ["num_classes=2", "3 ranks", "launch 2"]),
-}
+}  # fmt: skip
 FINE = {"odd pictures": (odd_pictures, []), "again": (again, []), "nothing to train": (part(model=Frozen()), [])}
 RANKS = {"one of three": 3, "too few classes": 3}
 ALL = {**CASES, **ONE_RANK, **FINE}

@@ -21,8 +21,8 @@ from tests.dist.bad_input_parts import make_pictures
 
 LIMIT_SECONDS = 100  # for a case; the longest take 5 on an idle machine, and a hang would take 120, or last
 TRACES = ("Traceback (most recent call last)", "C++ Traceback", "Error Message Summary", "terminate called")
-KILLED = {"killed 0": 0, "killed 1": 1, "killed and told": 1, "killed in a wait": 1, "killed early": 1,
-          "0 not there": 0, "1 not there": 1}  # fmt: skip
+KILLED = {"killed 0": 0, "killed 1": 1, "killed and told": 1, "killed in a wait": 1, "killed in Gloo": 1,
+          "killed early": 1, "0 not there": 0, "1 not there": 1}  # fmt: skip
 # What is saved before the end is meant to stay: these train for long, past the end of an epoch.
 SAVES = ("killed 0", "killed 1", "picture cut")
 # What is wrong in settings and lists is found before Paddle sees anything of it: with Paddle 2.6 three of those.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,3 +33,14 @@ def test_the_launcher_says_that_there_are_no_gpus(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "plsc: error: [rank 0] --devices 99: there is no GPU 99 here; " in done.stderr
+
+
+@pytest.mark.parametrize("nnodes, ips, given, shared", [
+    ("1", None, {}, True), (1, None, {}, True), ("2", None, {}, False), ("1:2", None, {}, False),
+    ("1", "10.0.0.1,10.0.0.2", {}, False), ("1", None, {"PLSC_TOKEN": "mine"}, False),
+])  # fmt: skip
+def test_ranks_of_one_machine_get_a_secret_in_common(nnodes, ips, given, shared):
+    """Launchers of several machines would each make another one."""
+    envs = dict(given)
+    launch._set_token(SimpleNamespace(args=SimpleNamespace(nnodes=nnodes, ips=ips), envs=envs, set_envs=envs.update))
+    assert (len(envs["PLSC_TOKEN"]) == 32) if shared else envs == given
