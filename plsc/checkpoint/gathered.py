@@ -125,16 +125,21 @@ def _adopt(run_dir: str, group: Ranks, places: Places, found: Whole) -> tuple[st
 
     def put() -> None:
         if places.leads(group.rank):
+            _set_newer_aside(run_dir, found.step)
             _put_in_place(run_dir, path, found.names.get(places.index(group.rank)), raw)
 
     on_all_ranks(group, _what(run_dir), put)
     return path, manifest_of(raw, path)
 
 
+def _set_newer_aside(run_dir: str, step: int) -> None:
+    """What is newer is not whole, and would be taken for a checkpoint by a place that has its part of it."""
+    for newer, path in step_dirs(run_dir):
+        if newer > step and carries_manifest(path):
+            log.warning("%s is newer and not whole, and is now %s", path, set_aside(path))
+
+
 def _put_in_place(run_dir: str, path: str, name: str | None, raw: bytes) -> None:
-    for _, newer in step_dirs(run_dir):
-        if newer > path and carries_manifest(newer):
-            log.warning("%s is newer and not whole, and is now %s", newer, set_aside(newer))
     if name == os.path.basename(path):
         return
     if os.path.lexists(path):

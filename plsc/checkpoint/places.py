@@ -9,11 +9,13 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from plsc.checkpoint.layout import LOCK
 from plsc.errors import CheckpointError
 from plsc.parallel.environment import Environment
 from plsc.parallel.ranks import Ranks
 
 PROBE = ".plsc_place_"  # in the directory of a run, for a moment at its start
+PROBE_SECONDS = 3600.0  # after which no run is still looking
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,14 @@ def find_places(run_dir: str, group: Ranks, env: Environment) -> Places:
 
 
 def remove_probes(run_dir: str) -> None:
-    """Remove what runs that were killed while they looked for their places have left; the run is locked."""
+    """Remove what runs that were killed while they looked for their places have left, in a directory whose lock has
+    just been taken. Another run that is starting, and will be refused, keeps its own."""
+    now = os.stat(os.path.join(run_dir, LOCK)).st_mtime  # clocks of machines differ
     for name in os.listdir(run_dir):
-        if name.startswith(PROBE):
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(run_dir, name))
+        path = os.path.join(run_dir, name)
+        with contextlib.suppress(OSError):
+            if name.startswith(PROBE) and now - os.stat(path).st_mtime > PROBE_SECONDS:
+                os.unlink(path)
 
 
 def _raise_first(problems: Sequence[str | None], rank: int) -> None:

@@ -22,6 +22,7 @@ from plsc.checkpoint import (
     read_replicated,
     read_rows,
     remove_old,
+    remove_probes,
     reshard,
     resolve,
 )
@@ -95,6 +96,14 @@ def test_the_probe_finds_the_places_and_leaves_nothing(tmp_path):
     shared = values(on_ranks(3, lambda group: find_places(str(tmp_path / "a"), group, Environment())))
     assert shared == [SHARED] * 3 and not SHARED.several
     assert [SHARED.leads(rank) for rank in range(3)] == [True, False, False]
+
+
+def test_what_a_killed_probe_left_goes_and_one_that_is_in_progress_stays(tmp_path):
+    for name, age in ((".plsc_lock", 0), (".plsc_place_1_old", 4000), (".plsc_place_1_new", 100), ("mine", 9999)):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))  # whatever this machine's clock says
+    remove_probes(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [".plsc_lock", ".plsc_place_1_new", "mine"]
 
 
 def test_a_directory_that_cannot_be_written_is_said_on_every_rank(tmp_path):
@@ -233,6 +242,13 @@ def test_an_older_checkpoint_is_taken_where_the_newest_is_not_whole(tmp_path, ca
     check_read(resume_in(tmp_path, CLASSES, TWO), 1, TWO)
     assert "step 2 is not whole" in caplog.text
     assert sorted(os.listdir(tmp_path / "disk0" / "run" / "checkpoints")) == ["damaged_step_00000002", "step_00000001"]
+
+
+def test_newer_means_more_steps_not_a_later_name(tmp_path):
+    for step in (99_999_999, 100_000_000):
+        values(save_in(tmp_path, step, CLASSES, TWO, salt=step % 2))
+    assert all(path.endswith("step_100000000") for path in values(resume_in(tmp_path, CLASSES, TWO)))
+    assert sorted(os.listdir(tmp_path / "disk0/run/checkpoints")) == ["step_100000000", "step_99999999"]
 
 
 def flip(path):

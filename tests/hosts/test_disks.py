@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.hosts.hosts import Hosts
 from tests.hosts.trainings import PORT, Job, results, train_on_one_host
 
 
+@pytest.mark.once
 def test_two_hosts_with_disks_of_their_own_behind_firewalls(tmp_path):
     """Each has its shard, the other's as a copy, and the replicated tensors; all came through the open ports."""
     with Hosts(2, tmp_path) as hosts:
