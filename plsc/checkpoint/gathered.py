@@ -53,19 +53,24 @@ def newest(run_dir: str, group: Ranks, places: Places) -> str | None:
 
 
 def newest_intact_of_places(
-    run_dir: str, group: Ranks, places: Places, needs: Callable[[Manifest, int], tuple[int, int]]
+    run_dir: str,
+    group: Ranks,
+    places: Places,
+    needs: Callable[[Manifest, int], tuple[int, int]],
+    replaced: bool = False,
 ) -> str | None:
     """As ``newest`` with several places, whose files all match their hashes and are, afterwards, where they are read:
     every rank finds the replicated tensors and the shards with the classes [first, last) = ``needs(manifest, rank)``.
 
     A damaged copy is set aside, and replaced by another one where there is one. A checkpoint of which some file has no
     intact copy is renamed to `damaged_step_...` everywhere. Raises CheckpointError on every rank where there are
-    checkpoints and none is whole.
+    checkpoints and none is whole; or, where they are ``replaced`` by one from elsewhere, renames them as well.
     """
     while True:
         found = _find(run_dir, group, places)
         if found is None:
-            on_all_ranks(group, _what(run_dir), lambda: _require_none(run_dir) if places.leads(group.rank) else None)
+            left = _set_newer_aside if replaced else _require_none
+            on_all_ranks(group, _what(run_dir), lambda: left(run_dir) if places.leads(group.rank) else None)
             return None
         path, manifest = _adopt(run_dir, group, places, found)
         intact = _intact(path, manifest, group, places, found)
@@ -132,7 +137,7 @@ def _adopt(run_dir: str, group: Ranks, places: Places, found: Whole) -> tuple[st
     return path, manifest_of(raw, path)
 
 
-def _set_newer_aside(run_dir: str, step: int) -> None:
+def _set_newer_aside(run_dir: str, step: int = -1) -> None:
     """What is newer is not whole, and would be taken for a checkpoint by a place that has its part of it."""
     for newer, path in step_dirs(run_dir):
         if newer > step and carries_manifest(path):

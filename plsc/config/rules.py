@@ -189,6 +189,8 @@ def _check_remote(settings: Settings) -> None:
             f"remote.fs_dir_for_save={format_value(remote.fs_dir_for_save)}, "
             f"remote.save_url={format_value(remote.save_url)}: set only one of the two"
         )
+    if remote.upload != "end" and remote.fs_dir_for_save is None and remote.save_url is None:
+        raise ConfigError(f"remote.upload={format_value(remote.upload)}: set remote.save_url, the address to copy to")
     if remote.fs_checkpoint_dir is not None and is_url(settings.checkpoint_dir):
         raise ConfigError(
             f"remote.fs_checkpoint_dir={format_value(remote.fs_checkpoint_dir)}, checkpoint_dir="

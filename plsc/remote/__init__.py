@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from plsc.remote.addresses import save_url, start_url
+from plsc.remote.addresses import Copying, save_url, start_url, uploads_saves
 from plsc.remote.fetch import fetch_checkpoint, fetch_initial_checkpoint
-from plsc.remote.publishing import check_destination, publish, publish_checkpoints
+from plsc.remote.publishing import check_destination, publish, publish_checkpoints, publish_save
 from plsc.remote.stores import Store, open_store
 
 __all__ = [
+    "Copying",
     "Store",
     "check_destination",
     "fetch_checkpoint",
@@ -15,6 +16,8 @@ __all__ = [
     "open_store",
     "publish",
     "publish_checkpoints",
+    "publish_save",
     "save_url",
     "start_url",
+    "uploads_saves",
 ]

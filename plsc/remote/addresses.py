@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from plsc.checkpoint.places import Places
@@ -16,11 +17,32 @@ FETCHED = "fetched"  # <model_save_dir>/fetched: local copies
 class Run(Protocol):
     """The attributes of a run that copying needs, such as plsc.engine.run.start.Run."""
 
+    @property
+    def config(self) -> Config: ...
+    @property
+    def env(self) -> Environment: ...
+    @property
+    def group(self) -> Ranks: ...
+    @property
+    def places(self) -> Places: ...
+    @property
+    def log(self) -> Any: ...  # with info(text)
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A run whose copies use another group of the same ranks, in a thread."""
+
     config: Config
     env: Environment
     group: Ranks
     places: Places
-    log: Any  # with say(text)
+    log: Any
+
+
+def uploads_saves(config: Config) -> bool:
+    """Whether each checkpoint is copied when it is saved."""
+    return save_url(config) is not None and config.remote.upload == "every_save"
 
 
 def save_url(config: Config) -> str | None:

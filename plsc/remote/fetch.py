@@ -16,7 +16,7 @@ from plsc.checkpoint.collective import on_all_ranks
 from plsc.config.urls import is_url, masked
 from plsc.errors import CheckpointError
 from plsc.files.atomic import put_directory
-from plsc.remote.addresses import FETCHED, Run, start_url
+from plsc.remote.addresses import FETCHED, Run, save_url, start_url, uploads_saves
 from plsc.remote.source import UPLOADED, Source, read_source
 from plsc.remote.stores import Store, open_store
 from plsc.remote.transfer import measure_local, with_retries
@@ -28,14 +28,17 @@ PART = ".part_"  # suffix of an incomplete copy
 _STEP = re.compile(rf"({layout.CHECKPOINTS}/step_(\d{{8,}}))/{layout.MANIFEST}")
 
 
-def fetch_initial_checkpoint(run: Run, own: str | None) -> str:
+def fetch_initial_checkpoint(run: Run, own: str | None, resumes: bool = False) -> str:
     """Return the local directory to start from: `checkpoint_dir`, or a copy if it is an address; "" for none.
 
     own: the checkpoint in `model_save_dir` with which the run continues; it takes precedence, and nothing is copied.
+    resumes: `resume: auto`, which also looks where the run copies its saves to (remote.upload).
     """
     url = start_url(run.config)
     if url is None:
-        return run.config.checkpoint_dir or ""
+        saved = save_url(run.config)
+        looks = resumes and not own and not run.config.checkpoint_dir and uploads_saves(run.config)
+        return fetch_checkpoint(run, saved) if looks and saved and _holds_any(run, saved) else run.config.checkpoint_dir
     return "" if own else fetch_checkpoint(run, url)
 
 
@@ -69,6 +72,16 @@ def fetch_checkpoint(run: Run, url: str) -> str:
         if is_copying:
             shutil.rmtree(part, ignore_errors=True)  # it exists only after an error
     return target
+
+
+def _holds_any(run: Run, url: str) -> bool:
+    """Whether there is a complete checkpoint of a run at an address, the same on every rank."""
+    what, store = f"cannot look for checkpoints at {masked(url)}", open_store(url, run.config)
+
+    def look() -> bool:
+        return run.group.rank == 0 and any(map(_STEP.fullmatch, with_retries(store, store.url, store.files)))
+
+    return on_all_ranks(run.group, what, look)[0]
 
 
 def _find(store: Store) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from plsc.checkpoint.manifest import carries_manifest
 from plsc.config.urls import masked
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
+from plsc.files.class_names import CLASS_NAMES
 from plsc.files.hashes import FileEntry
 from plsc.remote.addresses import FETCHED, Run, save_url
 from plsc.remote.source import UPLOADED, upload_list
@@ -52,6 +53,32 @@ def publish_checkpoints(run: Run) -> None:
     what, root = "cannot list the checkpoints to copy", os.path.abspath(run.config.model_save_dir)
     for path in on_all_ranks(run.group, what, lambda: _complete_checkpoints(run) if run.group.rank == 0 else [])[0]:
         publish(run, os.path.join(root, path))
+
+
+def publish_save(run: Run, local_dir: str, removed: list[str]) -> None:
+    """Upload a checkpoint that was just saved, and delete those at the address that rank 0 has ``removed`` here.
+
+    Every rank must call it. A failure does not end the training: the log says it, and the end of the run tries again.
+    """
+    try:
+        publish(run, local_dir)
+        what = f"cannot delete old checkpoints of {masked(save_url(run.config) or '')}"
+        on_all_ranks(run.group, what, lambda: _delete(run, removed) if run.group.rank == 0 else None)
+    except CheckpointError as error:
+        run.log.info(f"WARNING: {error}; the training goes on, and copies what is missing at its end")
+
+
+def _delete(run: Run, removed: list[str]) -> None:
+    for local_dir in removed:
+        url = f"{(save_url(run.config) or '').rstrip('/')}/{_relative_path(run, local_dir)}"
+        store = open_store(url, run.config)
+        there = with_retries(store, store.url, store.files)
+        if layout.MANIFEST not in there:
+            continue  # none of ours
+        own = {layout.MANIFEST_SUM, layout.REPLICATED, CLASS_NAMES}
+        others = [name for name in there if name in own or (name.startswith("shard_") and "/" not in name)]
+        for name in [layout.MANIFEST, *others]:  # without the first it is no checkpoint any more
+            with_retries(store, f"{store.url}/{name}", functools.partial(store.delete, name))
 
 
 def publish(run: Run, local_dir: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from plsc.checkpoint import (
     OneRank,
+    exchange,
     find_places,
     latest,
     link,
@@ -32,6 +33,7 @@ from plsc.checkpoint.survey import look, survey
 from plsc.errors import CheckpointError
 from plsc.files import atomic
 from plsc.parallel.environment import Environment
+from plsc.parallel.file_service import receive
 from plsc.parallel.shards import class_range
 from tests.checkpoint.checkpoint_kit import class_arrays, gather_rows, on_ranks, replicated_arrays, same_arrays, save_as
 from tests.checkpoint.places_kit import Killed, disk, on_places, places_of, resume_in, save_in, values
@@ -187,6 +189,22 @@ def test_an_error_in_one_place_is_an_error_in_all_and_older_checkpoints_stay(tmp
     assert all("rank 2: " in str(error) for error in found)
     shutil.rmtree(blocked)
     assert all(path.endswith("step_00000001") for path in values(resume_in(tmp_path, CLASSES, TWO)))
+
+
+def test_a_byte_that_arrives_wrong_is_found(tmp_path, monkeypatch):
+    places = places_of((0,), (1,))
+    values(save_in(tmp_path, 1, CLASSES, places, salt=1))
+
+    def wrong(address, name, write):
+        found = bytearray()
+        receive(address, name, found.extend)
+        found[-1] ^= 1
+        write(found)
+
+    monkeypatch.setattr(exchange, "receive", wrong)
+    found = save_in(tmp_path, 2, CLASSES, places, salt=2)
+    assert all("has another SHA-256 than the manifest says" in str(error) for error in found), found
+    assert all(os.listdir(tmp_path / f"disk{one}/run/checkpoints") == ["step_00000001"] for one in (0, 1))
 
 
 # --- going on ---

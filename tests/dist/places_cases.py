@@ -19,6 +19,7 @@ from tests.dist.tiny_run import make_entry
 
 METRIC = "test_dataset.auc"
 MODEL_PARALLEL = {"best_metric": METRIC, "max_last_checkpoint_num": 2}  # sampled rows that wait, saved beside training
+COPIED = {**MODEL_PARALLEL, "remote.upload": "every_save"}
 DATA_PARALLEL = {
     "classifier.model_parallel": False, "classifier.sample_ratio": 1.0, "save_async": False, "ema.decay": 0.9,
     "grad_clip_norm": 1.0, "with_test": False, "train_steps": 12, "lr_schedule.boundaries": [7],
@@ -52,6 +53,9 @@ class Disks:
         root.mkdir()
 
     def train(self, name: str, disks: list[int], options: dict, killed: bool = False) -> None:
+        if options.get("remote.upload"):
+            options = {**options, "remote.save_url": f"file://{self.root}/address"}
+
         def work(rank: int) -> None:
             where = self.root / f"disk{disks[rank]}"
             where.mkdir(exist_ok=True)
@@ -71,9 +75,13 @@ def main() -> None:
     shared = Disks(cwd / "shared", report)
     shared.train("all", [0, 0], MODEL_PARALLEL)
     own = Disks(cwd / "own", report)
-    own.train("killed", [0, 1], MODEL_PARALLEL, killed=True)
+    own.train("killed", [0, 1], COPIED, killed=True)
     shutil.copytree(own.root / "disk1" / "run" / "checkpoints", own.root / "left by the kill")
-    own.train("moved", [1, 0], MODEL_PARALLEL)
+    copied = Disks(cwd / "copied", report)
+    for name in ("disk0", "address"):
+        shutil.copytree(own.root / name, copied.root / name)
+    own.train("moved", [1, 0], COPIED)
+    copied.train("all", [0, 2], COPIED)  # disk 1 is lost, and disk 0 has no copies
 
     for name, disks, others in (("one copy shared", [0, 0], [0, 0]), ("one copy", [0, 1], [2, 1])):
         run = Disks(cwd / name, report)

@@ -54,6 +54,38 @@ def test_killed_between_the_phases_and_moved_it_ends_the_same_to_the_bit(outcome
     assert own == losses(cwd / "shared" / "disk0" / "run") and set(map(len, own.values())) == {1}
 
 
+def whole_at(address: Path) -> dict[str, str]:
+    """{its place at the address: the hashes of its files} of each checkpoint that is whole there."""
+    found = [path.parent for path in address.rglob("manifest.json")]
+    return {str(path.relative_to(address)): str(open_checkpoint(str(path), OneRank())[1].files) for path in found}
+
+
+def test_every_save_is_copied_while_training_goes_on_and_the_old_ones_go_there_as_well(outcome):
+    cwd, _ = outcome
+    before = {path.parent.name for path in (cwd / "copied" / "address" / "checkpoints").rglob("manifest.json")}
+    shared = cwd / "shared" / "disk0" / "run"
+    for name in ("own", "copied"):
+        found = whole_at(cwd / name / "address")
+        assert {"checkpoints/step_00000020", "checkpoints/step_00000024"} <= set(found)
+        assert len([one for one in found if one.startswith("best/")]) == 1
+        for one in ("checkpoints/step_00000020", "checkpoints/step_00000024"):
+            assert found[one] == str(open_checkpoint(str(shared / one), OneRank())[1].files)
+        assert not {f"checkpoints/step_{step:08d}" for step in (13, 14, 15)} & set(found)
+    assert before
+
+
+def test_what_was_copied_replaces_a_lost_machine(outcome):
+    """Killed at step 10, of which disk 0 has its part; at the address are 5 and 7, which end the same to the bit."""
+    cwd, report = outcome
+    assert report["copied, all"] == [0, 0]
+    text = log_of(cwd / "copied" / "disk0" / "run", 0)
+    assert "/fetched/step_00000007_" in text and ", step 7\n" in text
+    for disk in ("disk0", "disk2"):
+        assert manifest(cwd / "copied" / disk / "run", 24)["files"] == manifest(
+            cwd / "shared" / "disk0" / "run", 24
+        )["files"]
+
+
 def test_the_parts_put_together_are_the_whole_checkpoint(outcome):
     """Also the best one, which is linked in every place."""
     cwd, _ = outcome

@@ -16,6 +16,11 @@ class Remote:
         None, "Where train() and convert_for_prediction() copy checkpoints and exported models to: "
         "s3://bucket/dir, hdfs://host:port/dir or file:///dir.", filled=True, refuse=urls.problem,
     )  # fmt: skip
+    upload: str = option(
+        "end", "When checkpoints are copied to `save_url`: end, after the training; every_save, each one when it is "
+        "saved, and those deleted here are deleted there. Then `resume: auto` continues from there where "
+        "`model_save_dir` has no checkpoint.", choices=("end", "every_save"),
+    )  # fmt: skip
     fs_name: str | None = option(
         None, "The Hadoop file system that `fs_dir_for_save` and `fs_checkpoint_dir` are on, as in hdfs://host:port.",
         filled=True, refuse=urls.file_system_problem, setter="set_hdfs_info", attributes=("fs_name",),

@@ -101,8 +101,9 @@ def _started(config: Config, user_objects: UserObjects, check, continues: bool, 
         if continues:
             _watch_stalls(config, group, log)
         run = Run(config, user_objects, env, group, log, seed=0, data=data, places=_checked_places(places, config, log))
-        own = checkpoint.newest(config.model_save_dir, group, places) if continues and config.resume == "auto" else None
-        run = replace(run, start_dir=remote.fetch_initial_checkpoint(run, own))
+        resumes = continues and config.resume == "auto"
+        own = checkpoint.newest(config.model_save_dir, group, places) if resumes else None
+        run = replace(run, start_dir=remote.fetch_initial_checkpoint(run, own, resumes))
         yield replace(run, seed=_shared_seed(run, own if own or not continues else run.start_dir))
         group.barrier("end of the run")
         group.watch_stalls(0)

@@ -58,7 +58,8 @@ def _newest_of_run(run: Run, spec: ClassifierSpec) -> str | None:
     if not places.several:
         return checkpoint.newest_intact(run_dir, run.group)
     needs = checkpoint.ranges_of(spec.num_classes, run.group.world_size, spec.model_parallel)
-    return checkpoint.newest_intact_of_places(run_dir, run.group, places, needs)
+    fetched = bool(run.start_dir) and not run.config.checkpoint_dir  # the run's own, from where it copies its saves to
+    return checkpoint.newest_intact_of_places(run_dir, run.group, places, needs, replaced=fetched)
 
 
 def _require_same_freeze(run: Run, path: str, manifest: Manifest) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from plsc import checkpoint
+from plsc import checkpoint, remote
 from plsc.checkpoint import WINDOW, ArrayShard
 from plsc.checkpoint.layout import checkpoints_dir, step_name
 from plsc.checkpoint.pending_rows import describe_optimizer
@@ -74,8 +74,11 @@ class Saver:
             for target in targets:
                 path = checkpoint.save(target.run_dir, progress.step, tensors, meta, self._group, run.places)
                 protect = [*self._protect, path]
-                checkpoint.remove_old(target.run_dir, target.keep, self._group, protect, run.places)
+                removed = checkpoint.remove_old(target.run_dir, target.keep, self._group, protect, run.places)
                 run.log.info(f"Save model to {path}, {time.monotonic() - began:.3f} s")
+                if remote.uploads_saves(run.config):
+                    copying = remote.Copying(run.config, run.env, self._group, run.places, run.log)
+                    remote.publish_save(copying, path, removed)
             self._grace.saved(time.monotonic() - began)
 
         if self._is_async:
