@@ -6,6 +6,7 @@ missing where it is needed is copied there from a place that has it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -69,8 +70,8 @@ def newest_intact_of_places(
     while True:
         found = _find(run_dir, group, places)
         if found is None:
-            left = _set_newer_aside if replaced else _require_none
-            on_all_ranks(group, _what(run_dir), lambda: left(run_dir) if places.leads(group.rank) else None)
+            what, left = _what(run_dir), _set_newer_aside if replaced else _require_none
+            on_all_ranks(group, what, functools.partial(left, run_dir) if places.leads(group.rank) else _nothing)
             return None
         path, manifest = _adopt(run_dir, group, places, found)
         intact = _intact(path, manifest, group, places, found)
@@ -97,6 +98,10 @@ def ranges_of(num_classes: int, world_size: int, model_parallel: bool) -> Callab
             return 0, 0
 
     return needs
+
+
+def _nothing() -> None:
+    pass
 
 
 def _what(run_dir: str) -> str:

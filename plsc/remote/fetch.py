@@ -45,7 +45,7 @@ def fetch_initial_checkpoint(run: Run, own: str | None, resumes: bool = False) -
 def fetch_checkpoint(run: Run, url: str) -> str:
     """Download a checkpoint, the newest complete one of a run, or an exported model; return its local directory.
 
-    Every rank must call it. The first rank of each machine copies, the others wait. The copy is
+    Every rank must call it. The first rank of each machine, or of each place, copies, the others wait. The copy is
     `<model_save_dir>/fetched/<name>_<hash of its list of files>`, or `checkpoint_dir` if the source is PLSC
     0.x's fs_checkpoint_dir. An existing copy is checked and reused.
     Raises CheckpointError on every rank if any rank fails; ConfigError if a driver is missing.
@@ -56,7 +56,7 @@ def fetch_checkpoint(run: Run, url: str) -> str:
     source = Source(store, found["prefix"], found["markers"])
     target = _local_directory(run, source)
     part = f"{target}{PART}{found['nonce']}"
-    is_copier = run.env.local_rank == 0
+    is_copier = run.places.leads(run.group.rank) if run.places.several else run.env.local_rank == 0
     copying = on_all_ranks(run.group, what, lambda: is_copier and _start_copy(source, target, part))
     is_copying = copying[run.group.rank]
     try:
@@ -113,7 +113,7 @@ def _local_directory(run: Run, source: Source) -> str:
     own = run.config.checkpoint_dir
     if own and not is_url(own):
         return os.path.abspath(own)
-    return os.path.join(os.path.abspath(run.config.model_save_dir), FETCHED, source.name)
+    return os.path.join(run.config.model_save_dir, FETCHED, source.name)  # of the same name on every rank
 
 
 def _start_copy(source: Source, target: str, part: str) -> bool:

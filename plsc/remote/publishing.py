@@ -127,12 +127,13 @@ def _turns(names: list[str], seen: list[list[str] | None], what: str) -> list[di
 
 
 def _complete_checkpoints(run: Run) -> list[str]:
-    """The run's complete checkpoints, one or two levels below `model_save_dir`, except fetched and hidden ones, by
-    their paths in it. With several places: those of which this one has its part."""
+    """The run's complete checkpoints, one or two levels below `model_save_dir`, except fetched, damaged
+    and hidden ones, by their paths in it. With several places: those of which this one has its part."""
     root = os.path.abspath(run.config.model_save_dir)
     levels = [f"{glob.escape(root)}/{level}/{layout.MANIFEST}" for level in ("*", "*/*")]
     found = sorted(os.path.dirname(path) for level in levels for path in glob.glob(level))
     own = [path for path in found if os.path.relpath(path, root).split(os.sep)[0] != FETCHED]
+    own = [path for path in own if not os.path.basename(path).startswith(layout.DAMAGED)]
     here = run.places.several
     return [os.path.relpath(path, root) for path in own if completeness_problem(path, here) is None]
 

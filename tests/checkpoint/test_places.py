@@ -369,6 +369,8 @@ def test_a_finished_directory_does_not_win_over_one_that_is_in_place():
     old, new = held("step_00000002", "a"), held(".tmp_step_00000002", "b")
     answers = [{"held": [old, new], "problems": []}, {"held": [old, new], "problems": []}]
     assert survey(answers, TWO.all).newest.manifest == "a"
+    answers[1]["held"] = [old, held(".tmp_step_00000002", "a")]
+    assert survey(answers, TWO.all).newest.names == {0: "step_00000002", 1: "step_00000002"}
     answers[1]["held"] = [held("step_00000002", "b")]
     with pytest.raises(CheckpointError, match="is another checkpoint than"):
         survey(answers, TWO.all)

@@ -79,7 +79,7 @@ def test_what_was_copied_replaces_a_lost_machine(outcome):
     cwd, report = outcome
     assert report["copied, all"] == [0, 0]
     text = log_of(cwd / "copied" / "disk0" / "run", 0)
-    assert "/fetched/step_00000007_" in text and ", step 7\n" in text
+    assert "continue from run/fetched/step_00000007_" in text and ", step 7\n" in text
     for disk in ("disk0", "disk2"):
         assert manifest(cwd / "copied" / disk / "run", 24)["files"] == manifest(
             cwd / "shared" / "disk0" / "run", 24

@@ -9,9 +9,17 @@ import shutil
 
 import pytest
 
-from plsc.checkpoint import SHARED, layout, newest
-from plsc.errors import CheckpointError
-from plsc.remote import fetch_checkpoint, fetch_initial_checkpoint, publish, publish_checkpoints, transfer
+from plsc.checkpoint import SHARED, layout, newest, read_manifest, remove_old
+from plsc.config import Config
+from plsc.errors import CheckpointError, ConfigError
+from plsc.remote import (
+    fetch_checkpoint,
+    fetch_initial_checkpoint,
+    publish,
+    publish_checkpoints,
+    publish_save,
+    transfer,
+)
 from tests.checkpoint.checkpoint_kit import save_as
 from tests.checkpoint.places_kit import places_of, save_in, values
 from tests.remote.remote_kit import FakeRun, install_hadoop, on_runs, raise_first, tree
@@ -160,7 +168,7 @@ def test_the_place_of_plsc_0_x(remote, tmp_path, monkeypatch):
 def test_every_complete_checkpoint_of_the_run_is_copied_and_no_other(remote, tmp_path):
     run_dir = tmp_path / "run [1]"
     newest, best = save_as(run_dir, 8, 7, 2), save_as(run_dir, 4, 7, 2)
-    for name in ("best", "fetched/step_1_abc", "best_of/step_00000004", "logs"):
+    for name in ("best", "fetched/step_1_abc", "best_of/step_00000004", "logs", "checkpoints/damaged_step_00000002"):
         shutil.copytree(best, run_dir / name)
     os.unlink(run_dir / "logs" / "replicated.safetensors")
     publish_checkpoints(FakeRun(run_dir, to(remote)))
@@ -225,3 +233,41 @@ def test_what_lies_on_several_disks_is_one_checkpoint_at_the_address(remote, tmp
                     "step_00000004"), places=places)  # fmt: skip
     assert all("shard_00002_of_00004.safetensors is on the disk of no rank" in str(error) for error in found), found
     assert not (remote / "checkpoints/step_00000004/manifest.json").exists()
+
+
+def test_each_save_is_copied_and_what_is_deleted_here_is_deleted_there(remote, tmp_path, monkeypatch):
+    run_dir, settings = tmp_path / "run", {"remote": {"save_url": f"file://{remote}", "upload": "every_save"}}
+    run, removed = FakeRun(run_dir, settings), []
+    (remote / "checkpoints/step_00000001").mkdir(parents=True)
+    (remote / "checkpoints/step_00000001/mine.txt").write_text("precious")
+    for step in (1, 2, 3, 4):
+        path = save_as(run_dir, step, 7, 2, class_names=["a", "b"])
+        removed = remove_old(str(run_dir), 2, run.group)
+        publish_save(run, path, removed)
+    there = tree(remote / "checkpoints")
+    assert there.pop("step_00000001/mine.txt") == b"precious"
+    assert {os.path.dirname(name) for name in there} == {"step_00000003", "step_00000004"}
+    assert there == {name: data for name, data in tree(run_dir / "checkpoints").items()}
+
+    def broken(*args):
+        raise CheckpointError("the network is down")
+
+    monkeypatch.setattr("plsc.remote.publishing.upload", broken)
+    publish_save(run, save_as(run_dir, 5, 7, 2), [])
+    last = run.log.lines[-1]
+    assert "WARNING: cannot copy" in last and "the network is down; the training goes on" in last
+
+
+@pytest.mark.parametrize("upload, resumes, own, step", [
+    ("every_save", True, None, 4), ("every_save", False, None, None), ("every_save", True, "own", None),
+    ("end", True, None, None),
+])  # fmt: skip
+def test_resume_auto_looks_where_every_save_is_copied_to(remote, tmp_path, upload, resumes, own, step):
+    publish(FakeRun(tmp_path / "run", to(remote)), save_as(tmp_path / "run", 4, 7, 2))
+    settings = {"remote": {"save_url": f"file://{remote}", "upload": upload}}
+    found = fetch_initial_checkpoint(FakeRun(tmp_path / "other", settings), own, resumes)
+    assert (read_manifest(found).step if found else None) == step
+    settings["remote"]["save_url"] = f"file://{tmp_path}/empty"
+    assert fetch_initial_checkpoint(FakeRun(tmp_path / "third", settings), own, resumes) == ""
+    with pytest.raises(ConfigError, match="remote.upload='every_save': set remote.save_url"):
+        Config.from_dict({"remote": {"upload": "every_save"}}).check(1, "cpu")
