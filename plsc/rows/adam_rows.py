@@ -37,16 +37,16 @@ class SampledAdamRows(SampledRows):
         return piece.select(self._factors_of(piece.block))
 
     def _factors_of(self, block: RowBlock) -> list:
-        return self._cached(block, "factors", lambda: block.split(_factors(self.state, block.index, self.feeds)))
+        return self._cached(block, "factors", lambda: block.split(_factors(self.state, block.index, self.window)))
 
     def _bring(self, state: RowState, piece: RowPiece, factors) -> tuple:
         constants = _constant([self.optimizer.epsilon, *self.optimizer.points])
         return row_kernels.bring_adam_rows(state.tables[0].value, self._index(piece), factors, constants)
 
-    def _up_to_date(self, state: RowState, piece: RowPiece, feeds: dict) -> list:
+    def _up_to_date(self, state: RowState, piece: RowPiece, window: dict) -> list:
         if not self.spec.compiled:
-            return super()._up_to_date(state, piece, feeds)
-        factors, index = _factors(state, self._index(piece), feeds), self._index(piece)
+            return super()._up_to_date(state, piece, window)
+        factors, index = _factors(state, self._index(piece), window), self._index(piece)
         weight, _ = self._bring(state, piece, factors)
         moments = [table.read(index) for table in state.tables[1:]]
         return [weight, scale_rows(moments[0], factors[:, :1]), scale_rows(moments[1], factors[:, 1:2])]
@@ -93,10 +93,10 @@ class SampledAdamRows(SampledRows):
         row_kernels.move_adam_rows_(table, self._index(piece), now, factors, gradient, step)
 
 
-def _factors(state: RowState, index, feeds: dict):
+def _factors(state: RowState, index, window: dict):
     """The numbers [R, 5 + n] of plsc.rows.optimizers.missed_adam that bring the rows ``index`` up to date."""
     since = paddle.reshape(paddle.gather(state.touched, index), [-1])
-    return paddle.gather(feeds["row_table"], since)
+    return paddle.gather(window["row_table"], since)
 
 
 def _constant(values: list):

@@ -5,6 +5,7 @@ Imports without Paddle.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,9 +62,20 @@ class RowHistory:
         self._table[: self.steps + 1] = window
 
     @property
+    def room(self) -> int:
+        """How many steps may follow until all rows must be brought up to date."""
+        return WINDOW_STEPS - self.steps
+
+    @property
     def full(self) -> bool:
         """True when all rows must be brought up to date before the next step."""
-        return self.steps >= WINDOW_STEPS
+        return self.room <= 0
+
+    def copy(self) -> RowHistory:
+        """Another one with the same steps."""
+        made = copy.copy(self)
+        made._table = self._table.copy()
+        return made
 
     def table(self) -> np.ndarray:
         """[WINDOW_STEPS + 1, K] float32."""

@@ -80,10 +80,10 @@ class SampledMomentumRows(SampledRows):
         return self._cached(piece, "velocity", lambda: now(piece))
 
     def _stale(self, block: RowBlock) -> StaleRows:
-        return self._cached(block, "stale", lambda: StaleRows(self.state, block, self.feeds["row_table"]))
+        return self._cached(block, "stale", lambda: StaleRows(self.state, block, self.window["row_table"]))
 
-    def _up_to_date(self, state: RowState, piece: RowPiece, feeds: dict) -> list:
-        stale = StaleRows(state, piece.block, feeds["row_table"])
+    def _up_to_date(self, state: RowState, piece: RowPiece, window: dict) -> list:
+        stale = StaleRows(state, piece.block, window["row_table"])
         return [stale.weight_now(piece)[0], stale.velocity_now()(piece)]
 
     def mover(self, update: Update) -> Callable:

@@ -21,6 +21,7 @@ from plsc.rows.gradients import RowGradients
 from plsc.rows.operations import scale_rows, squared_length
 from plsc.rows.optimizer import RowOptimizer, Slot, Step, Update
 from plsc.rows.param_attr import weight_decay_of
+from plsc.rows.skipped import fed
 from plsc.rows.state import MissedStepsInProgram, RowState, make_writer
 from plsc.rows.storage import FLOAT16, FLOAT32, RowTable
 
@@ -40,7 +41,7 @@ class RowsSpec:
     """``prefix``: of the variables' names. ``shape``: [L, row size]. ``param_attr``: the user's. ``weight_decay``: the
     setting. ``lr_factor``: of the learning rate, times that of ``param_attr``. ``storage``: see plsc.rows.storage.
     ``stride``: above 1 the rows of so many arrays, the weight and all states, are side by side in one variable, and are
-    processed by plsc.rows.row_kernels."""
+    processed by plsc.rows.row_kernels. ``skipped_before``: see plsc.rows.skipped.fed."""
 
     prefix: str
     shape: list[int]
@@ -51,6 +52,7 @@ class RowsSpec:
     lr_factor: float = 1.0
     storage: str = FLOAT32
     stride: int = 1
+    skipped_before: Any = None
 
     @property
     def compiled(self) -> bool:
@@ -232,21 +234,21 @@ class SampledRows(OptimizedRows):
         self.state = self._create_state(touched)
         self.slots = {slot.name: table for slot, table in zip(optimizer.slots, self.state.tables[1:])}
         self.touched = touched.name
-        self.feeds = self._create_feeds()
-        self._step_after = self.feeds["window_step"] + 1
+        self.feeds, self.window = self._create_feeds(spec.skipped_before)
+        self._step_after = self.window["window_step"] + 1
 
     def _create_state(self, touched) -> RowState:
         if self.spec.compiled:
             return RowState.side_by_side(self.weight, touched, self.spec.stride)
         return RowState((self.table, *map(self._create_slot, self.optimizer.slots)), touched)
 
-    def _create_feeds(self) -> dict[str, Any]:
-        """The missed steps of rows (RowHistory.table), and the number of the current step in the window."""
+    def _create_feeds(self, skipped_before=None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the inputs, what they are used as): the missed steps of rows (RowHistory.table), and the number of the
+        current step in the window."""
         width = len(self.optimizer.nothing_missed())
-        return {
-            "row_table": paddle.static.data("row_table", [-1, width], "float32"),
-            "window_step": paddle.static.data("window_step", [1], "int64"),
-        }
+        feeds, table = fed("row_table", [-1, width], "float32", skipped_before)
+        step = paddle.static.data("window_step", [1], "int64")
+        return {**feeds, "window_step": step}, {"row_table": table, "window_step": step}
 
     def fetch(self, piece: RowPiece):
         """See RowValues."""
@@ -254,22 +256,22 @@ class SampledRows(OptimizedRows):
 
     def append_bring_up_to_date(self) -> None:
         """Append, to another program, operations that bring the rows ``index`` up to date for a new window."""
-        index, feeds = paddle.static.data("index", [-1], "int64"), self._create_feeds()
+        index, (_, window) = paddle.static.data("index", [-1], "int64"), self._create_feeds()
         state, block = self.state.in_current_program(), RowBlock(None, None, index)
         (piece,) = block.pieces
-        values = self._up_to_date(state, piece, feeds)
-        make_writer(state, block, paddle.zeros_like(feeds["window_step"]))(piece, *values)
+        values = self._up_to_date(state, piece, window)
+        make_writer(state, block, paddle.zeros_like(window["window_step"]))(piece, *values)
 
     def _values(self, piece: RowPiece) -> tuple:
-        found = self._cached(piece, "values", lambda: self._up_to_date(self.state, piece, self.feeds))
+        found = self._cached(piece, "values", lambda: self._up_to_date(self.state, piece, self.window))
         return found[0], tuple(found[1:])
 
-    def _up_to_date(self, state: RowState, piece: RowPiece, feeds: dict) -> list:
+    def _up_to_date(self, state: RowState, piece: RowPiece, window: dict) -> list:
         """[weight, *slots] of the rows after all steps so far."""
         index = self._index(piece)
         since = paddle.reshape(paddle.gather(state.touched, index), [-1])
         weight, *slots = (table.read(index) for table in state.tables)
-        missed = MissedStepsInProgram(feeds["row_table"], since, feeds["window_step"], self.weight_decay)
+        missed = MissedStepsInProgram(window["row_table"], since, window["window_step"], self.weight_decay)
         weight, slots = self.optimizer.bring_up_to_date(weight, tuple(slots), missed)
         return [weight, *slots]
 

@@ -34,7 +34,7 @@ BATCH, CLASSES = 6, 40
 class Run:
     """Some steps of one rank; ``bad`` numbers those whose first image is infinite."""
 
-    def __init__(self, half, sample_ratio=1.0, clip=None, optimizer=None, others=(), **options):
+    def __init__(self, half, sample_ratio=1.0, clip=None, optimizer=None, others=(), reading=None, **options):
         config = Config.from_dict(
             {
                 "classifier": {"num_classes": CLASSES, "scale": 16.0, "sample_ratio": sample_ratio},
@@ -49,7 +49,7 @@ class Run:
         with casts_left_out() if half else contextlib.nullcontext():
             self.program = build_train(config, UserObjects(model=Linear(8), optimizer=optimizer), env, seed=7)
         self.config = config
-        self.session = Session(self.program, env, seed=7)
+        self.session = Session(self.program, env, 7, reading)
         self.session.start(Group(env))
         self.number = 0
 

@@ -7,6 +7,7 @@ backbone -> gather -> sample -> head -> reduce-scatter -> backbone's gradients, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import paddle
 
@@ -26,7 +27,7 @@ from plsc.engine.program.inputs import LABEL, Inputs, make_inputs
 from plsc.engine.program.optimizers import Optimizers, Updates
 from plsc.engine.program.programs import EvalProgram, TrainProgram
 from plsc.engine.program.recomputing import recompute_backbone
-from plsc.engine.program.results import keep
+from plsc.engine.program.results import SKIPPED, keep
 from plsc.engine.program.update import StepEnd, append_update
 from plsc.engine.program.variables import Role, variables
 from plsc.errors import ConfigError
@@ -127,7 +128,11 @@ def build_train(
         block_rows = _block_rows(config, spec, shard, env, user_objects, options)
         optimizers = None if user_objects.optimizer is not None else Optimizers.of(config)
         own = None if optimizers is None else optimizers.rows
-        rate = RowRate(config.weight_decay, config.lr_factors.get(HEAD, 1.0))
+        # where the next step is fed what depends on whether this one is skipped
+        skips = spec.half and optimizers is not None and bool(shard.samples or optimizers.feeds)
+        skipped = static.create_state(SKIPPED, [1], "float32") if skips else None
+        before = None if skipped is None else skipped > 0.0
+        rate = RowRate(config.weight_decay, config.lr_factors.get(HEAD, 1.0), before)
         rows = make_rows(user_objects, spec, shard, env, own, rate)
         precision = config.mixed_precision
         scaling = LossScaling.create(precision.init_loss_scaling) if precision.scales_loss else None
@@ -136,7 +141,7 @@ def build_train(
         loss_scale = None if scaling is None else scaling.scale
         updates, move = None, None
         if optimizers is not None:
-            updates = Updates.create(optimizers, feeds["learning_rate"], config)
+            updates = Updates.create(optimizers, feeds["learning_rate"], config, before)
             feeds.update(updates.feeds)
             if not spec.frozen and block_rows is not None and _can_update_in_backward(config, env):
                 move = rows.mover(updates.rows)
@@ -160,6 +165,8 @@ def build_train(
         found = {} if gradients.found is None else {"skipped": gradients.found}
         results = {"loss": output.loss, "stop": gradients.stop, **output.accuracy, **rows.counts, **found}
         keep(results, step)
+        if skipped is not None:
+            paddle.assign(paddle.cast(gradients.found, "float32"), output=skipped)
     replicated = [
         *variables(Role.BACKBONE, backbone), *variables(Role.STEP, [step.name]),
         *variables(Role.LOSS_SCALING, [] if scaling is None else scaling.names()), *changed.variables,
@@ -201,10 +208,12 @@ def _block_rows(
 
 @dataclass(frozen=True)
 class RowRate:
-    """The ``weight_decay`` of the class centres, and the factor of their learning rate."""
+    """The ``weight_decay`` of the class centres, the factor of their learning rate, and ``skipped_before``: see
+    plsc.rows.skipped.fed."""
 
     weight_decay: float
     lr_factor: float = 1.0
+    skipped_before: Any = None
 
 
 def make_rows(
@@ -240,6 +249,7 @@ def make_rows(
         lr_factor=rate.lr_factor,
         storage=spec.storage,
         stride=stride,
+        skipped_before=rate.skipped_before,
     )
     if optimizer is None:
         check_optimizer(user_objects.optimizer, spec.storage)

@@ -11,6 +11,7 @@ from plsc.backend import ops, static
 from plsc.config import Config
 from plsc.config.extensions import OPTIMIZER, check_optimizers, class_optimizer_of, value_of
 from plsc.rows.optimizer import RowOptimizer, Update, build_optimizer
+from plsc.rows.skipped import fed
 
 NUMBERS, CLASS_NUMBERS = "optimizer_numbers", "class_optimizer_numbers"  # inputs of the program
 
@@ -57,13 +58,14 @@ class Updates:
     count: Any
 
     @classmethod
-    def create(cls, optimizers: Optimizers, learning_rate, config: Config) -> Updates:
-        """Create the inputs and the count."""
+    def create(cls, optimizers: Optimizers, learning_rate, config: Config, skipped_before=None) -> Updates:
+        """Create the inputs and the count. ``skipped_before``: see plsc.rows.skipped.fed."""
         feeds, numbers = {}, {}
         for name, optimizer in optimizers.feeds.items():
             width = len(optimizer.numbers(1))
-            feeds[name] = paddle.static.data(name, [width], "float32")
-            numbers[name] = tuple(paddle.split(feeds[name], width))
+            given, value = fed(name, [width], "float32", skipped_before)
+            feeds.update(given)
+            numbers[name] = tuple(paddle.split(value, width))
         count = static.create_state("optimizer.steps", [1], "int64") if feeds else None
         decay, vectors = config.weight_decay, config.optimizer.decay_vectors
         of_rows = Update(optimizers.rows, learning_rate, decay, optimizers.row_numbers(numbers))

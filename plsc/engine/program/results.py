@@ -15,7 +15,9 @@ import paddle
 from plsc.backend import static
 from plsc.backend.copies import Behind, InTime
 
-VARIABLE = "step.results"  # not part of a checkpoint
+# not part of a checkpoint; the second: 1 if the last step was skipped, where the next one depends on it, see
+# plsc.rows.skipped.fed
+VARIABLE, SKIPPED = "step.results", "step.skipped"
 
 
 def one_tensor(results: Mapping[str, Any]):
@@ -40,16 +42,23 @@ class Reading:
 
 
 class StepResults(Mapping):
-    """{name: number} of a step. The first use waits for the step to end."""
+    """{name: number} of a step. The first use waits for the step to end, and then calls ``then(self)`` if it is set."""
 
     def __init__(self, names: tuple[str, ...], read: Callable[[], np.ndarray]):
         self._names, self._read = names, read
         self._values: dict[str, float] | None = None
+        self.then: Callable[[StepResults], None] | None = None
 
-    def __getitem__(self, name: str) -> float:
+    def wait(self) -> dict[str, float]:
+        """Wait for the step to end; its results."""
         if self._values is None:
             self._values = dict(zip(self._names, self._read().tolist()))
-        return self._values[name]
+            if self.then is not None:
+                self.then(self)
+        return self._values
+
+    def __getitem__(self, name: str) -> float:
+        return self.wait()[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

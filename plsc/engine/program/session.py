@@ -14,6 +14,7 @@ from plsc.backend import program_view, static
 from plsc.backend.cpu import map_large_blocks, use_huge_pages
 from plsc.backend.onednn import clear_cache
 from plsc.checkpoint import TOUCHED, TensorSpec
+from plsc.engine.program.past import Past
 from plsc.engine.program.programs import TrainProgram
 from plsc.engine.program.results import VARIABLE, Reading, StepResults
 from plsc.engine.program.scopes import device_place, make_executor, make_scope
@@ -21,7 +22,7 @@ from plsc.engine.program.variables import Role
 from plsc.errors import PeerError, TrainingError, first_line
 from plsc.parallel.environment import Environment
 from plsc.parallel.group import Group
-from plsc.rows.history import LazyHistory, RowHistory
+from plsc.rows.history import RowHistory
 from plsc.rows.shard_rows import SampledRows
 from plsc.rows.storage import ClassTable, RowTable
 
@@ -41,12 +42,9 @@ class Session:
         self.executor = make_executor(env)
         self.reading = reading or Reading()
         self._steps, self._ran = 0, []
-        self._counted: dict[str, int] = {}  # the program's counters of steps and updates, by the names of their states
+        self._number: int | None = None  # of the last step, as the program counts
         self._seed = seed
-        self.history = None
-        if program.rows.touched is not None:
-            kind = LazyHistory if program.spec.lazy else RowHistory
-            self.history = kind(program.optimizers.rows, program.rows.weight_decay)
+        self._past = Past(program, lambda: int(self._read(program.optimizer_count)[0]), self.reading.ahead)
         self._blocks = _BlockPrograms(program)
         self.class_weights: Any = None  # plsc.engine.training.class_weights.ClassWeights, if the settings name them
 
@@ -69,18 +67,17 @@ class Session:
 
         ``stop``: this rank is to stop; the result of that name is above 0 on all ranks if any rank is to stop.
         """
-        if self.history is not None and self.history.full:
+        if self._past.full:
             self.bring_rows_up_to_date()
         feed = {**inputs, "learning_rate": np.array([learning_rate], np.float32)}
         feed["stop"] = np.array([stop], np.float32)
         if self.class_weights is not None:
             feed["class_weight"] = self.class_weights.of(inputs["label"])
-        if self.history is not None:
-            feed["row_table"] = self.history.table()
-            feed["window_step"] = np.array([self.history.steps], np.int64)
-        numbers = self._numbers_of_step()
-        feed.update({name: np.array(values, np.float32) for name, values in numbers.items()})
-        own_number = self._count(self.program.names(Role.STEP)[0])
+        feed.update(self._past.feeds())
+        if self._number is None:
+            self._number = int(self._read(self.program.names(Role.STEP)[0])[0])
+        self._number += 1
+        own_number = self._number
         # dropout draws from Paddle's generator: seeded by the step, a resumed run draws what it would have drawn
         paddle.seed(step_seed(self._seed, number, self.env.rank))
         self._steps += 1
@@ -88,7 +85,7 @@ class Session:
         self.run(self.program.main, sent.feed, [])
         read = self.reading.copies.begin_read(self._tensor(VARIABLE), sent)
         results = StepResults(self.program.result_names, lambda: self._results(read, own_number))
-        self._advance(results, learning_rate, numbers)
+        self._past.add(results, learning_rate)
         return results
 
     def _results(self, read: Callable[[], np.ndarray], own_number: int) -> np.ndarray:
@@ -104,31 +101,10 @@ class Session:
             )
         return np.array(results)
 
-    def _advance(self, results: StepResults, learning_rate: float, numbers: dict[str, tuple]) -> None:
-        """Record a step for those after it. What was skipped is not made up for nor counted, so where a step may be
-        skipped its results are needed first."""
-        if self.history is None and self.program.optimizer_count is None:
-            return
-        skipped = "skipped" in self.program.result_names and results["skipped"] > 0
-        if self.program.optimizer_count is not None:
-            self._counted[self.program.optimizer_count] -= skipped
-        if self.history is not None:
-            rate, optimizers = learning_rate * self.program.rows.lr_factor, self.program.optimizers
-            self.history.advance(rate, skipped, optimizers.row_numbers(numbers))
-
-    def _numbers_of_step(self) -> dict[str, tuple[float, ...]]:
-        """RowOptimizer.numbers of the next step, by the inputs of the program."""
-        if self.program.optimizer_count is None:
-            return {}
-        count = self._count(self.program.optimizer_count)
-        return {name: tuple(map(float, one.numbers(count))) for name, one in self.program.optimizers.feeds.items()}
-
-    def _count(self, name: str) -> int:
-        """What a counter of the program will be after the next step; read from the device once."""
-        if name not in self._counted:
-            self._counted[name] = int(self._read(name)[0])
-        self._counted[name] += 1
-        return self._counted[name]
+    @property
+    def history(self) -> RowHistory | None:
+        """The steps that rows have missed, or None where each step updates every row."""
+        return self._past.history
 
     def run(self, program, feed: dict, fetches: list) -> list[np.ndarray]:
         """Run a program in this session's variables."""
@@ -158,7 +134,8 @@ class Session:
 
     def load_replicated(self, arrays: dict[str, np.ndarray]) -> None:
         """Set the given variables; names and shapes have been checked."""
-        self._counted.clear()
+        self._number = None
+        self._past.forget_count()
         for variable in self.program.variables:
             array = arrays.get(variable.stored)
             if array is not None:
