@@ -7,11 +7,13 @@ import time
 
 import numpy as np
 
+from plsc.backend.copies import Behind, InTime, copies_of_gpu
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
 from plsc.engine.doctor.findings import verdict
 from plsc.engine.doctor.rank import Place
 from plsc.engine.program.build import build_train
+from plsc.engine.program.results import Reading
 from plsc.engine.program.session import Session
 
 MODEL = {"name": "ResNet50", "image_shape": [3, 112, 112]}
@@ -36,7 +38,8 @@ def step(place: Place, slowest: float | None = None) -> tuple[str, str, str]:
         "image": rng.standard_normal((batch, *config.model.image_shape)).astype("float32"),
         "label": rng.integers(0, 10_000, batch),
     }
-    session = Session(build_train(config, UserObjects(), place.build, seed=1), place.env, seed=1)
+    copies = copies_of_gpu(place.env.device_id) if place.env.on_gpu else InTime()
+    session = Session(build_train(config, UserObjects(), place.build, seed=1), place.env, 1, Reading(copies))
     try:
         session.start(place.group)
         losses, seconds = [], []
@@ -52,5 +55,7 @@ def step(place: Place, slowest: float | None = None) -> tuple[str, str, str]:
         return verdict(False, f"{seen}; of all ranks {every}", "the ring or a kernel is wrong: see their checks above")
     speed = batch / min(seconds[1:])
     seen = f"{config.model.name}, batch {batch}{', mixed precision' if half else ''}: {speed:,.1f} images/s of a rank"
+    if place.env.on_gpu and not isinstance(copies, Behind):
+        seen += "; its copies wait (late_results)"
     advice = "another process uses the device, or it is throttled (nvidia-smi -q -d PERFORMANCE)"
     return verdict(speed >= slowest, seen, advice)
