@@ -14,17 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
+from plsc.backend import static
 from plsc.errors import TrainingError
 from tests.dist import forked
 from tests.dist.tiny_run import make_entry
 
 STEPS, PERIOD = 12, 6  # two ranks have an epoch of six and a half steps, and save after 7 of them too
 ASKED = BAD = 8  # the call of Session.step with the signal, or with pixels that are no numbers, on the last rank
+# in float16 the first steps are skipped, until the scale is small enough
+SCALED = {"dtype": "float16", "init_loss_scaling": 2.0**24, "decr_every_n_nan_or_inf": 1, "decr_ratio": 2.0**-8}
+HALF = {"enabled": True, **SCALED, "incr_every_n_steps": 4, "incr_ratio": 2.0**8} if static.is_pir() else {}
 # ranks: rows that make up missed steps and an optimizer that counts; averages, clipping, classes of each rank
 OPTIONS = {
-    1: {"optimizer.name": "adamw", "lr": 0.5, "data.num_workers": 1},
+    1: {"optimizer.name": "adamw", "lr": 0.5, "data.num_workers": 1, "model.data_format": "NCHW",
+        **{f"mixed_precision.{name}": value for name, value in HALF.items()}},
     2: {"ema.decay": 0.9, "grad_clip_norm": 1.0},
-}
+}  # fmt: skip
 
 
 def change_a_step(kind: str) -> None:

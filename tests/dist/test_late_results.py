@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from plsc.backend import static
 from plsc.engine.run.stopping import EXIT_STOPPED
 from tests.dist.late_results import ASKED, BAD, PERIOD, STEPS
 from tests.dist.test_resume import run_process
@@ -27,6 +30,10 @@ def test_a_run_is_the_same_to_the_bit_also_stopped_and_continued(outcome, ranks)
     for step in (PERIOD, STEPS):
         assert manifest(late, step)["files"] == manifest(in_time, step)["files"], step
     assert told(late) == told(in_time)  # losses, rates and accuracies of every step, each once
+    if ranks == 1 and static.is_pir():
+        lines = map(json.loads, (late / "scalars.jsonl").read_text().splitlines())
+        skipped = [line["skipped"] for line in lines if "skipped" in line]
+        assert 2 <= sum(skipped) < STEPS, "float16 is there for steps that are skipped"
     assert sorted({step for step, kind, _ in told(late) if kind == "train"}) == list(range(1, STEPS + 1))
 
 

@@ -129,7 +129,8 @@ def build_train(
         optimizers = None if user_objects.optimizer is not None else Optimizers.of(config)
         own = None if optimizers is None else optimizers.rows
         # where the next step is fed what depends on whether this one is skipped
-        skips = precision.scales_loss and optimizers is not None and bool(shard.samples or optimizers.feeds)
+        depends = optimizers is not None and bool(shard.samples or optimizers.feeds)
+        skips = depends and config.mixed_precision.scales_loss
         skipped = static.create_state(SKIPPED, [1], "float32") if skips else None
         before = None if skipped is None else skipped > 0.0
         rate = RowRate(config.weight_decay, config.lr_factors.get(HEAD, 1.0), before)
