@@ -22,8 +22,9 @@ STEP = 3  # of tests.dist.limits_cases
 EMBEDDING, CLASSES, SCALE = 8, 11, 16.0
 
 
-def run(loss, change, count=8):
-    """(what the classifier found, the reference's loss, dfeature, drows) of one step on one rank."""
+def run(loss, change, count=8, compare=True):
+    """(what the classifier found, the reference's loss, dfeature, drows) of one step on one rank; the first alone
+    without ``compare``."""
     kind, name, options, keys = CASES[loss]
     spec = {key: value for key, value in keys.items() if not key.startswith("margin")}
     margins = {key: value for key, value in keys.items() if key not in spec}
@@ -40,6 +41,8 @@ def run(loss, change, count=8):
     paddle.enable_static()
     formula = kind(SCALE, 0, **options, **keys)
     formula.begin(CLASSES)
+    if not compare:
+        return (limits_cases.run_case(Environment(), case),)
     expected = reference.loss_and_gradients(formula, case["feature"], case["weight"], case["label"], STEP)
     return limits_cases.run_case(Environment(), case), *expected
 
@@ -80,6 +83,17 @@ def test_limits_are_those_of_the_formula(loss, change, count):
         np.testing.assert_allclose(got / np.maximum(size, 1e-30), expected / np.maximum(size, 1e-30), rtol=0, atol=3e-5)
     if change is edges:
         assert not found["dfeature"][2].any()
+
+
+def test_a_label_that_is_no_class_makes_the_loss_of_pairs_nan():
+    """It has no owner; with a wrong number the run would go on."""
+
+    def invalid(case):
+        case["label"][2] = CLASSES
+
+    found = run("uniface", invalid, compare=False)[0]
+    assert np.isnan(found["loss"]).all() and np.isnan(found["dfeature"][2]).all()
+    assert np.isfinite(np.delete(found["dfeature"], 2, axis=0)).all()
 
 
 @pytest.mark.parametrize("loss", CASES)

@@ -87,11 +87,10 @@ def test_sigmoid_and_softplus_keep_small_terms():
     np.testing.assert_allclose(found[1], np.logaddexp(0, exact), rtol=5e-7)
 
 
-@pytest.mark.parametrize("place", [0, 700, 999_999])
-def test_a_large_term_does_not_swallow_a_million_small_ones(place):
-    """One logit of 3 among a million of -17, whose sum is a hundredth of it: added one by one in float32 to the large
-    one, each is rounded away."""
-    count, block_rows = 1_000_000, 2048
+def test_a_large_term_does_not_swallow_many_small_ones():
+    """One logit of 3 before 99,999 of -17, in small blocks: of a float32 sum over the blocks, each addition would be
+    off by a tenth of what it adds."""
+    count, block_rows = 100_000, 16
     loss, bias = UniFace(), -17.0
     main, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(main, startup):
@@ -105,7 +104,7 @@ def test_a_large_term_does_not_swallow_a_million_small_ones(place):
 
         sums = RowBlocks(None, count, block_rows).for_each(body, rows.start(paddle.zeros([1])))
     cosine = np.zeros([count, 1], "float32")
-    cosine[place] = 20.0
+    cosine[0] = 20.0
     executor = paddle.static.Executor(paddle.CPUPlace())
     executor.run(startup)
     softplus, sigmoid = executor.run(main, feed={"cosine": cosine}, fetch_list=sums)
