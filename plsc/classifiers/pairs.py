@@ -16,7 +16,7 @@ import paddle
 from plsc.backend import collectives
 from plsc.classifiers.columns import scaled_minus, sum_over_rows
 from plsc.classifiers.loss_terms import Terms
-from plsc.classifiers.pair_terms import PairTerms, sigmoid_and_softplus
+from plsc.classifiers.pair_terms import PairTerms, sigmoid, softplus
 from plsc.classifiers.softmax import Parts
 from plsc.rows.blocks import RowBlock
 
@@ -38,13 +38,14 @@ class PairRows:
 
     def add(self, block: RowBlock, cosine, others, targets, sums: list) -> tuple[list, Any]:
         """(``sums`` and the rows of ``block``, sigma(z) [R, G]); where the target classes are masked, both are 0."""
-        sigmoid, softplus = sigmoid_and_softplus(self._logit(block, others))
-        each = (paddle.cast(sum_over_rows(value, block), "float64") for value in (softplus, sigmoid))
-        return [total + value for total, value in zip(sums, each)], sigmoid
+        logit = self._logit(block, others)
+        values = softplus(logit), sigmoid(logit)
+        each = (paddle.cast(sum_over_rows(value, block), "float64") for value in values)
+        return [total + value for total, value in zip(sums, each)], values[1]
 
     def contribution(self, block: RowBlock, others, largest):
         """sigma(z) [R, G], of which the gradient by the other cosines is a multiple."""
-        return sigmoid_and_softplus(self._logit(block, others))[0]
+        return sigmoid(self._logit(block, others))
 
     def whole(self, sums: list, target_cosine, terms: Terms, position, parts: Parts) -> Pairs:
         """The loss of all rows of all ranks."""
@@ -66,7 +67,8 @@ class Pairs:
 
     def __init__(self, sums: list, target_cosine, terms: Terms, position, pairs: PairTerms, parts: Parts):
         owned = paddle.cast(position >= 0, "float32")
-        away, miss = sigmoid_and_softplus(-(terms.logit + pairs.bias))  # sigma(-z_y), softplus(-z_y)
+        minus_logit = -(terms.logit + pairs.bias)
+        away, miss = sigmoid(minus_logit), softplus(minus_logit)
         own = [*sums, miss * owned, away * owned, target_cosine * owned, owned]
         whole = paddle.unbind(collectives.all_reduce(paddle.stack(own), parts.shard_world), axis=0)
         others, others_slope, positive, positive_slope, self.target, owners = whole

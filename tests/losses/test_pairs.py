@@ -10,7 +10,7 @@ import pytest
 
 from plsc.classifiers import ClassifierSpec
 from plsc.classifiers.checked_loss import CheckedLoss
-from plsc.classifiers.pair_terms import PairTerms, sigmoid_and_softplus
+from plsc.classifiers.pair_terms import PairTerms, sigmoid, softplus
 from plsc.classifiers.pairs import PairRows
 from plsc.config import Config
 from plsc.errors import ConfigError
@@ -79,7 +79,8 @@ def test_sigmoid_and_softplus_keep_small_terms():
     x = np.linspace(-85.0, 85.0, 3001).astype("float32")
     main = paddle.static.Program()
     with paddle.static.program_guard(main, paddle.static.Program()):
-        fetched = list(sigmoid_and_softplus(paddle.static.data("x", [len(x)], "float32")))
+        value = paddle.static.data("x", [len(x)], "float32")
+        fetched = [sigmoid(value), softplus(value)]
     found = paddle.static.Executor(paddle.CPUPlace()).run(main, feed={"x": x}, fetch_list=fetched)
     exact = x.astype("float64")
     # a few roundings of 6e-8 each
@@ -107,12 +108,12 @@ def test_a_large_term_does_not_swallow_many_small_ones():
     cosine[0] = 20.0
     executor = paddle.static.Executor(paddle.CPUPlace())
     executor.run(startup)
-    softplus, sigmoid = executor.run(main, feed={"cosine": cosine}, fetch_list=sums)
+    found = executor.run(main, feed={"cosine": cosine}, fetch_list=sums)
     logit = cosine.astype("float64") + bias
     # the additions within a block, of which each rounds by 6e-8; what other blocks add is not rounded
     rounding = block_rows * 2.0**-24
-    np.testing.assert_allclose(softplus, [np.logaddexp(0, logit).sum()], rtol=rounding)
-    np.testing.assert_allclose(sigmoid, [np.exp(-np.logaddexp(0, -logit)).sum()], rtol=rounding)
+    np.testing.assert_allclose(found[0], [np.logaddexp(0, logit).sum()], rtol=rounding)
+    np.testing.assert_allclose(found[1], [np.exp(-np.logaddexp(0, -logit)).sum()], rtol=rounding)
 
 
 def mine(**body):
