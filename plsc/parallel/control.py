@@ -25,6 +25,7 @@ from plsc.terminal import print_stderr
 
 LINGER_SECONDS = 60  # that a rank which has failed waits for those that it has not told yet
 _SEND_SECONDS = 5.0
+_BEAT = encode({"beat": True})
 _ANSWER_SECONDS = 2.0  # of rank 0 to the question whom it waits for
 
 
@@ -55,7 +56,7 @@ class Control:
         self._farewell: dict[str, Any] | None = None  # once this rank has left
         self._joined = False
         self._process = os.getpid()
-        self._loop = Loop(self._break)
+        self._loop = Loop(self._beat, self._break)
 
     @property
     def has_left(self) -> bool:
@@ -130,7 +131,7 @@ class Control:
 
     def linger(self, seconds: float = LINGER_SECONDS) -> None:
         """After a failure: wait until the other ranks know of it, also those that start later, for ``seconds``."""
-        untold = self.untold() if self.lingers and self._process == os.getpid() else ""
+        untold = self.untold() if self.lingers else ""
         if untold:
             self.say(f"it tells {untold} before it ends, for at most {seconds:g} s")
         deadline = time.monotonic() + seconds
@@ -145,6 +146,12 @@ class Control:
     def say(self, text: str) -> None:
         """Print a line about the ranks, which begins with the number of this one."""
         print_stderr(f"plsc: [rank {self.env.rank}] {text}")
+
+    def _beat(self) -> None:
+        """Send something, so that the kernel notices a cut of the network as soon while nothing is exchanged: for idle
+        connections it counts anew from the next message."""
+        if not self.has_left:
+            self._loop.send(self._links(), _BEAT)
 
     def _begin(self, key: Key, waiter: Waiter, body: bytes, first_only: bool) -> None:
         if self._reason or self._unusable or self.has_left:

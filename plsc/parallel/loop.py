@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from plsc.parallel.connection import Connection
 
+TICK_SECONDS = 5.0
 _IN, _OUT = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Loop:
-    """Calls ``on_readable(connection)`` for connections with data, and functions of other threads (``call``).
+    """Calls ``on_readable(connection)`` for connections with data, functions of other threads (``call``), and
+    ``on_tick()`` every TICK_SECONDS.
 
     on_error(error) is called when one of them raises, after which the thread ends.
     """
 
-    def __init__(self, on_error: Callable[[BaseException], None]):
-        self._on_error = on_error
+    def __init__(self, on_tick: Callable[[], None], on_error: Callable[[BaseException], None]):
+        self._on_tick, self._on_error = on_tick, on_error
         self._calls: deque[Callable[[], None]] = deque()
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = socket.socketpair()
@@ -89,10 +91,13 @@ class Loop:
             pass
 
     def _run(self) -> None:
-        owner = os.getpid()
+        tick = time.monotonic() + TICK_SECONDS
         try:
-            while os.getpid() == owner:
-                for key, mask in self._selector.select():
+            while True:
+                if time.monotonic() >= tick:
+                    tick = time.monotonic() + TICK_SECONDS
+                    self._on_tick()
+                for key, mask in self._selector.select(max(0.0, tick - time.monotonic())):
                     now = self._selector.get_map().get(key.fd)
                     if now is not None and now.fileobj is key.fileobj:  # not removed a moment ago
                         key.data(mask)

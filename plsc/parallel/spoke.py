@@ -40,9 +40,9 @@ class Spoke(Control):
     def keep_connecting(self) -> None:
         """Connect whenever a connection is wanted, until rank 0 has answered."""
         pause = _PAUSES[0]
-        while not self._welcome and not self._unusable:
+        while True:
             self._wanted.wait()
-            if self._welcome:
+            if self._welcome or self._unusable or "bye" in (self._farewell or {}):
                 return
             try:
                 made = _connect(self._where)

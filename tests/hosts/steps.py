@@ -1,6 +1,6 @@
-"""A rank for test_cuts.py that exchanges values and sends steps until it fails or FOLDER/end appears; without Paddle.
+"""A rank for test_cuts.py that exchanges values and sends steps, without Paddle: python -m tests.hosts.steps FOLDER
 
-python -m tests.hosts.steps FOLDER; FOLDER/rank<r>.txt gets a line for each exchange.
+FOLDER/rank<r>.txt gets a line for each exchange. Once FOLDER/idle exists, rank 0 does nothing, and the others wait.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ def main() -> None:
     install_excepthook()
     folder, env = Path(sys.argv[1]), Environment.from_launch()
     control = control_of(env)
-    channel, step, ended = Channel(control, "steps"), 0, False
+    channel, step = Channel(control, "steps"), 0
     with open(folder / f"rank{env.rank}.txt", "w", buffering=1) as out:
-        while not ended:
+        while True:
+            while env.rank == 0 and (folder / "idle").exists():
+                time.sleep(0.2)
             step += 1
             control.send_step(step)
-            ended = channel.exchange(b"end" if (folder / "end").exists() else b"")[0] == b"end"
+            channel.exchange(b"")
             print(step, file=out)
             time.sleep(0.2)
 

@@ -52,6 +52,8 @@ def test_cuts(tmp_path):
         assert max(steps(tmp_path)) <= max(during) + 1  # nothing passes, so the cut is one
         hosts.heal(2)
         await_more(tmp_path, [max(during) + 2])
+        (tmp_path / "idle").touch()
+        time.sleep(2)
         hosts.cut(2)
         began, said = time.monotonic(), []
         for rank in ranks:

@@ -52,7 +52,12 @@ def test_an_exchange_takes_two_messages_for_each_rank(monkeypatch, world_size):
     with controls(world_size) as made:
         start(made)
         sent, send = [], Connection.send
-        monkeypatch.setattr(Connection, "send", lambda self, pieces: (sent.append(1), send(self, pieces)))
+        def counted(self, pieces):
+            pieces = list(pieces)
+            sent.extend([1] * (b'{"beat"' not in pieces[0]))
+            send(self, pieces)
+
+        monkeypatch.setattr(Connection, "send", counted)
         channels = [Channel(each, "x") for each in made]
         together(lambda rank: gather(channels[rank], rank), world_size)
         assert len(sent) == 2 * (world_size - 1)
@@ -94,6 +99,19 @@ def connect(env: Environment) -> socket.socket:
             time.sleep(0.01)
 
 
+def is_closed(stranger: socket.socket) -> bool:
+    """Whether rank 0 has closed the connection, perhaps after a word."""
+    stranger.settimeout(0.05)
+    try:
+        while stranger.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
+
+
 def test_strangers_change_nothing_whenever_they_come(capfd):
     envs = environments(3)
     hub = control(envs[0])
@@ -108,6 +126,9 @@ def test_strangers_change_nothing_whenever_they_come(capfd):
     channels = [Channel(each, "later") for each in made]
     assert together(lambda rank: gather(channels[rank], rank), 3) == [[0, 1, 2]] * 3
     assert not any(each.failure_reason(0) for each in made)
+    for number, stranger in enumerate(strangers):
+        talks = number % (len(strangers) // 2) >= 7 and number % (len(strangers) // 2) not in (10, 11)
+        assert is_closed(stranger) == talks  # the others may still become ranks
     said = capfd.readouterr().err
     assert said.count("it has refused process") == 5  # not as many lines as a stranger likes
     for stranger in [*strangers, again]:
@@ -178,11 +199,13 @@ def test_a_rank_comes_in_where_strangers_hold_all_files():
     envs = environments(2)
     hub = control(envs[0])
     strangers = [connect(envs[1]) for _ in range(30)]
-    spoke = control(envs[1])
+    while len(hub._strangers) < 30:
+        time.sleep(0.01)
     before, free = resource.getrlimit(resource.RLIMIT_NOFILE), os.dup(0)
     os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 4, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 4, before[1]))  # three of its loop, its connection
     try:
+        spoke = control(envs[1])
         start([hub, spoke])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
@@ -313,12 +336,14 @@ def test_nobody_lingers_without_a_failure():
 def test_a_fork_of_a_rank_is_no_rank():
     with controls(2) as made:
         start(made)
+        began = time.monotonic()
         child = os.fork()
         if child == 0:
             made[1].fail("the fork")
             made[1].close(60)
             os._exit(0)
         os.waitpid(child, 0)
+        assert time.monotonic() - began < 4  # it does not wait for threads that it does not have
         assert not any(each.failure_reason(0.05) for each in made)
 
 

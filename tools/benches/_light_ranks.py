@@ -103,7 +103,7 @@ class LightRanks:
         if messages is None:
             raise SystemExit(f"rank {self._steps[connection][0]}: {connection.end_reason}")
         for header, body in messages:
-            if "welcome" in header:
+            if "welcome" in header or "beat" in header:
                 continue
             rank, step = self._steps[connection]
             if (header.get("gathered"), header.get("call")) != (CHANNEL, step + 1):
