@@ -190,12 +190,14 @@ class Setters:
         use_dynamic_loss_scaling: bool | None = None,
         amp_lists: Any = None,
         dtype: str | None = None,
+        level: str | None = None,
     ) -> None:
         """Mixed precision; settings that are None stay unchanged. amp_lists:
         paddle.static.amp.AutoMixedPrecisionLists, or a mapping of custom_white_list and custom_black_list. dtype:
-        "float16" or "bfloat16"."""
+        "float16" or "bfloat16". level: "O1" or "O2"."""
         values = {
             "dtype": dtype,
+            "level": level,
             "init_loss_scaling": init_loss_scaling,
             "incr_every_n_steps": incr_every_n_steps,
             "decr_every_n_nan_or_inf": decr_every_n_nan_or_inf,

@@ -13,6 +13,21 @@ from plsc.backend import static
 ALSO_IN_HALF = frozenset({"prelu"})  # with the gradient of plsc.backend.slopes
 
 
+# Level O2, besides O1: what would otherwise turn the network into float32 between its products, since a parameter (a
+# bias, the embedding of a place) is float32. Kernels of these sum in float32.
+ALSO_IN_O2 = frozenset({"elementwise_add", "elementwise_mul", "layer_norm", "softmax"})
+
+
+def is_half(value) -> bool:
+    """Whether ``value`` is float16 or bfloat16."""
+    return str(value.dtype).lower().rsplit(".", 1)[-1] in ("float16", "fp16", "bfloat16", "bf16")
+
+
+def in_float32(value):
+    """``value``, cast where it is half."""
+    return paddle.cast(value, "float32") if is_half(value) else value
+
+
 def autocast(dtype: str | None, white: list[str], black: list[str]):
     """A context: operations built in it may run in ``dtype`` (float16, bfloat16, or None; Paddle 3.x)."""
     if dtype is not None and static.is_pir():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import paddle
 
 from plsc.backend import collectives, static
+from plsc.backend.half_precision import is_half
 
 # The minimum size of a bucket, as in PyTorch (bucket_cap_mb of DistributedDataParallel): large enough that sending
 # takes longer than starting a collective, and small enough that most of a ResNet50's 174 MB is sent during the backward
@@ -72,17 +73,28 @@ def all_reduce_in_buckets(
         return Buckets.of_one_each(gradients), statistics
     order = static.operation_indices(gradients)
     buckets = group_into_buckets([4 * math.prod(value.shape) for value in gradients], order, bucket_bytes)
+    # those in half precision first, so that they are cast as one
+    buckets = [sorted(bucket, key=lambda number: not is_half(gradients[number])) for bucket in buckets]
     values = [[gradients[number] for number in bucket] for bucket in buckets]
     values[-1] += [] if alone else statistics
     totals = []
     for bucket, members in reversed(list(zip(buckets, values))):  # from the end, so that ``order`` stays valid
         last = max((order[number] for number in bucket), default=None)
         with contextlib.nullcontext() if last is None else static.insert_after(last):
-            flat = paddle.concat([paddle.reshape(value, [-1]) for value in members]) if members else None
+            flat = _flat(members) if members else None
             totals.append(flat if alone else collectives.all_reduce_overlapped(flat, world_size, on_gpu))
     totals.reverse()
     whole = Buckets(totals, buckets, [list(value.shape) for value in gradients])
     return (whole, statistics) if alone else _without_statistics(whole, statistics, world_size)
+
+
+def _flat(values: list):
+    """``values``, those in half precision first, in one buffer [n] float32."""
+    halves = [paddle.reshape(value, [-1]) for value in values if is_half(value)]
+    singles = [paddle.reshape(value, [-1]) for value in values if not is_half(value)]
+    if halves:
+        singles = [paddle.cast(paddle.concat(halves), "float32"), *singles]
+    return paddle.concat(singles) if len(singles) > 1 or not halves else singles[0]
 
 
 def _without_statistics(buckets: Buckets, statistics: list, world_size: int) -> tuple[Buckets, list]:

@@ -17,7 +17,7 @@ from tests.dist.tiny_run import make_entry
 GLOBAL_BATCH, HALF, STEPS = 12, 3, 6
 # what float16 overflows in the first steps: they are skipped, and the scale shrinks until one is not
 SCALED = {"dtype": "float16", "init_loss_scaling": 2.0**24, "decr_every_n_nan_or_inf": 1, "decr_ratio": 2.0**-8}
-PRECISION = {"enabled": True, **(SCALED if static.is_pir() else {"dtype": "bfloat16"})}
+PRECISION = {"enabled": True, "level": "O2", **(SCALED if static.is_pir() else {"dtype": "bfloat16"})}
 USUAL = {
     "with_test": False, "save_period": 0, "lr": 1.0, "lr_schedule.boundaries": [5], "accumulate": 2,
     "classifier.sample_ratio": 1.0,    "ema.decay": 0.9, "grad_clip_norm": 1.0, "model.data_format": "NCHW",

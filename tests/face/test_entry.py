@@ -57,10 +57,10 @@ KEY_SETTERS = [
     (
         "set_mixed_precision",
         (True, 128.0, 1000, 1, 4.0, 0.25, False, {"custom_white_list": ["exp"], "custom_black_list": ["mul"]},
-         "bfloat16"),
+         "bfloat16", "O2"),
         {
             "mixed_precision.enabled": True, "mixed_precision.init_loss_scaling": 128.0,
-            "mixed_precision.dtype": "bfloat16",
+            "mixed_precision.dtype": "bfloat16", "mixed_precision.level": "O2",
             "mixed_precision.incr_every_n_steps": 1000, "mixed_precision.decr_every_n_nan_or_inf": 1,
             "mixed_precision.incr_ratio": 4.0, "mixed_precision.decr_ratio": 0.25,
             "mixed_precision.use_dynamic_loss_scaling": False, "mixed_precision.custom_white_list": ["exp"],

@@ -19,6 +19,13 @@ class MixedPrecision:
         "needs a GPU of compute capability 8.0 or later, float16 on CPUs Paddle 3.",
         choices=("float16", "bfloat16"), setter="set_mixed_precision",
     )  # fmt: skip
+    level: str = option(
+        "O1",
+        "O1 runs convolutions, matrix products and PReLU in half precision, and what follows in the type of its "
+        "inputs. O2 also runs normalization of layers, softmax and sums with a parameter in half; each parameter "
+        "is cast once a step, and gradients in whole buckets. Weights are float32 with both.",
+        choices=("O1", "O2"), setter="set_mixed_precision",
+    )  # fmt: skip
     init_loss_scaling: float = option(
         32768.0,
         "The initial loss scale, for float16. The default 2^15 is a power of two, so scaling does not round, and large "

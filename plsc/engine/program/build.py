@@ -11,7 +11,7 @@ from typing import Any
 
 import paddle
 
-from plsc.backend import collectives, half_kernels, half_precision, ops, static
+from plsc.backend import collectives, half_kernels, half_precision, half_weights, ops, static
 from plsc.backend.compiler import CompileError
 from plsc.classifiers import ClassifierSpec, Shard, StepContext, classify
 from plsc.classifiers.distillation import add_teacher
@@ -294,10 +294,12 @@ def _build_backbone(
     half = precision.dtype if precision.enabled else None
     if half is not None and not env.on_gpu:
         _provide_half_kernels(half)
-    lists = list(precision.custom_white_list), list(precision.custom_black_list)
+    white = {*precision.custom_white_list, *(half_precision.ALSO_IN_O2 if precision.level == "O2" else ())}
+    lists = sorted(white - set(precision.custom_black_list)), list(precision.custom_black_list)
     before = half_precision.read_so_far(main)  # the normalization of pixels, whose result the net casts
     with half_precision.autocast(half, *lists):
         feature = build_feature(make_model(config, user_objects), inputs.values, is_train=True, stages=stages)
     half_precision.cast_program(main, half, *lists, before)
+    halves = half_weights.hoist(main, half) if half is not None and precision.level == "O2" else {}
     feature = feature if half is None else paddle.cast(feature, "float32")
-    return passes(main, inputs, Pass(feature, stages.boundaries))
+    return passes(main, inputs, Pass(feature, stages.boundaries, halves))

@@ -67,7 +67,9 @@ class Gradients:
         """
         parameters = [value for value in backbone.values() if static.is_trainable(value)]
         env = reduction.env
-        own = accumulation.gradients(made, output.dfeature, parameters)
+        halves = made[0].halves
+        leaves = [halves.get(parameter.name, parameter) for parameter in parameters]
+        own = accumulation.gradients(made, output.dfeature, leaves)
         unused = [parameter.name for parameter, gradient in zip(parameters, own) if gradient is None]
         if unused:
             raise ConfigError(
@@ -75,8 +77,9 @@ class Gradients:
                 "with ParamAttr(trainable=False)"
             )
         statistics = [value for value in backbone.values() if static.is_statistic(value)]
+        flat = scaling is not None or bool(halves)
         replicated, (*means, stop) = all_reduce_in_buckets(
-            own, [*statistics, stop], env.world_size, env.on_gpu, reduction.bucket_bytes, scaling is not None
+            own, [*statistics, stop], env.world_size, env.on_gpu, reduction.bucket_bytes, flat
         )
         rows, found = output.row_gradients, None
         if scaling is not None:
