@@ -10,7 +10,7 @@ reads, one for all layers of a segment that have as many channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,16 +26,24 @@ RANDOM = {
 STATISTICS = (1, 2)  # the results of batch_norm that are its running mean and variance
 
 
-def recompute(program, boundaries: Sequence[Any], last: Any, within: Sequence[Sequence[Any]] = ()) -> list[str]:
+def recompute(
+    program,
+    boundaries: Sequence[Any],
+    last: Any,
+    within: Sequence[Sequence[Any]] = (),
+    kept: Iterable[Any] = (),
+) -> list[str]:
     """Compute the values between each two of ``boundaries`` again; returns the kinds of the copied operations.
 
     boundaries: values of the forward pass, in program order; the first may be an input. last: the result of the forward
     pass; operations after it are gradients. within: for each two boundaries, values between them, in program order,
-    between which the copies are computed once more. Raises private.Missing where this Paddle cannot change a program.
+    between which the copies are computed once more. kept: values at the begin of the program that are not computed
+    again. Raises private.Missing where this Paddle cannot change a program.
     """
     part = _PirProgram(program) if static.is_pir() else _LegacyProgram(program)
     end = part.place(last) + 1
-    places = [part.place(value) for value in boundaries]
+    begin = max((part.place(value) for value in kept), default=-1)
+    places = [max(begin, part.place(value)) for value in boundaries]
     copied: list[str] = []
     made: list[_Copies] = []
     for first, after in zip(places, places[1:]):  # the first segment is the last in the backward pass

@@ -32,10 +32,15 @@ def static_mode():
     paddle.disable_static()
 
 
-def build(name: str, recompute: bool, **changes):
+HALF = {"enabled": True, "dtype": "bfloat16"}
+
+
+def build(name: str, recompute: bool, precision=None, **changes):
     model = {"name": name, "image_shape": [3, SIDE, SIDE], "embedding_size": 6, "recompute": recompute}
     model.update({**NETS.get(name, {}), **changes})
-    settings = {"classifier": {"num_classes": CLASSES}, "train_batch_size": BATCH, "model": model}
+    settings = {"classifier": {"num_classes": CLASSES}, "train_batch_size": BATCH, "model": model, "device": "cpu"}
+    if precision is not None:
+        settings["mixed_precision"] = precision
     return build_train(Config.from_dict(settings), UserObjects(), ALONE, seed=3)
 
 
@@ -71,6 +76,17 @@ def test_not_a_bit_changes(name, monkeypatch):
     for key, value in states.items():
         np.testing.assert_array_equal(others[key], value, err_msg=key)
     assert kept(again) < 0.8 * kept(plain)
+
+
+@pytest.mark.parametrize("name, level", [("ResNet10", "O2"), ("ViT-T", "O1")])
+def test_not_a_bit_changes_in_half_precision(name, level):
+    plain, again = (build(name, on, {**HALF, "level": level}) for on in (False, True))
+    losses, states = steps(plain)
+    found, others = steps(again)
+    assert found == losses and len(set(losses)) == len(losses)
+    for key, value in states.items():
+        np.testing.assert_array_equal(others[key], value, err_msg=key)
+    assert kept(again) < 0.85 * kept(plain)
 
 
 @pytest.mark.once

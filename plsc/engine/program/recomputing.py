@@ -28,7 +28,8 @@ def recompute_backbone(main, made: Sequence[Pass], image, config: Config, env: E
         )
     if len(made) > 1:
         units = [one.boundaries for one in made] if by_unit else ()
-        kinds = recompute(main, [image, *(one.feature for one in made)], made[-1].feature, units)
+        halves = made[0].halves.values()
+        kinds = recompute(main, [image, *(one.feature for one in made)], made[-1].feature, units, halves)
     else:
         kinds = recompute(main, made[0].boundaries, made[0].feature) if by_unit else []
     if any("conv2d" in kind for kind in kinds) and config.use_onednn and not env.on_gpu and onednn.is_available():
