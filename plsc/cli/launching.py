@@ -71,7 +71,7 @@ def report_to_others(options: argparse.Namespace) -> Iterator[None]:
 
 def _report(options: argparse.Namespace, reason: str) -> None:
     try:
-        meets = find_rendezvous(options.master, options.interface)
+        meets = find_rendezvous(options.master, options.interface, patience=0.0)
     except LaunchError:
         return  # which may be the reason itself
     print_stderr(f"plsc.launch: telling the other machines for up to {REPORT_SECONDS} s, at {meets.endpoint}: {reason}")

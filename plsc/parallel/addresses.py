@@ -7,12 +7,15 @@ rendezvous that is given by name.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plsc.errors import LaunchError
 from plsc.parallel.interfaces import LOOPBACK, interface_addresses, is_ipv4, is_loopback
+from plsc.terminal import print_stderr
 
+NAME_SECONDS = 60
 _ELSEWHERE = "192.0.2.1"  # RFC 5737: an address that no machine has; packets to it take the default route
 
 
@@ -30,14 +33,17 @@ class Rendezvous:
         return f"{self.host}:{self.port}"
 
 
-def find_rendezvous(master: str, interface: str | None = None, own: str | None = None) -> Rendezvous:
+def find_rendezvous(
+    master: str, interface: str | None = None, own: str | None = None, patience: float = NAME_SECONDS
+) -> Rendezvous:
     """The rendezvous of ``--master HOST:PORT`` as this machine sees it.
 
     ``interface``: the network interface to use. ``own``: this machine's address, where the user has said it. Without
-    either it is the address from which packets to the rendezvous are sent. Raises LaunchError where there is none.
+    either it is the address from which packets to the rendezvous are sent. ``patience``: for how many seconds a name
+    may be unknown, as that of a machine that is still to start. Raises LaunchError where there is none.
     """
     name, port = split_endpoint(master)
-    host = resolve(name, f"--master {master}")
+    host = resolve(name, f"--master {master}", patience)
     if interface is not None:
         own = address_of(interface)
     elif own is not None:
@@ -72,14 +78,22 @@ def split_endpoint(master: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def resolve(name: str, what: str) -> str:
-    """The IPv4 address of a name. Raises LaunchError, which begins with ``what``, if it has none."""
-    try:
-        found = socket.getaddrinfo(name, None, socket.AF_UNSPEC, socket.SOCK_STREAM)
-    except OSError as error:
-        raise LaunchError(
-            f"{what}: this machine does not know {name!r} ({error.strerror}); give its address, or add it to /etc/hosts"
-        ) from None
+def resolve(name: str, what: str, patience: float = 0.0) -> str:
+    """The IPv4 address of a name. Raises LaunchError, which begins with ``what``, if it has none after ``patience``
+    seconds."""
+    deadline, said = time.monotonic() + patience, False
+    while True:
+        try:
+            found = socket.getaddrinfo(name, None, socket.AF_UNSPEC, socket.SOCK_STREAM)
+            break
+        except OSError as error:
+            reason = f"{what}: this machine does not know {name!r} ({error.strerror})"
+        if time.monotonic() >= deadline:
+            raise LaunchError(f"{reason}; give its address, or add it to /etc/hosts")
+        if not said:
+            print_stderr(f"plsc.launch: {reason}; trying again for {patience:g} s")
+        said = True
+        time.sleep(1.0)
     addresses = [str(address[0]) for family, _, _, _, address in found if family == socket.AF_INET]
     if not addresses:
         raise LaunchError(

@@ -16,7 +16,7 @@ from plsc.errors import LaunchError
 from plsc.parallel.addresses import find_rendezvous
 def find(case):
     try:
-        found = find_rendezvous(*case)
+        found = find_rendezvous(*case, patience=0.0)
         return [found.host, found.port, found.own]
     except LaunchError as error:
         return str(error)
@@ -77,5 +77,11 @@ def test_addresses_on_hosts_with_two_networks(tmp_path):
             "must be HOST:PORT", "must be HOST:PORT", "is given as 127.0.1.1, at which no other machine reaches it",
         ]):  # fmt: skip
             assert words in text
+        late = "import sys; from plsc.parallel.addresses import find_rendezvous; print(find_rendezvous('late:1').own)"
+        process = hosts.start(2, [sys.executable, "-c", late], env=environment(), stdout=-1, stderr=-1, text=True)
+        assert "'late' (" in (said := process.stderr.readline()) and "trying again for 60 s" in said
+        with open(tmp_path / "hosts2", "a") as table:  # in place: it is mounted
+            table.write("10.77.0.1 late\n")
+        assert process.communicate(timeout=60) == ("10.77.0.2\n", "")
         hosts.run(1, "ip", "route", "add", "default", "via", "10.78.0.2")
         assert find(hosts, 1, ("n1:6170", None, None)) == [["10.78.0.1", 6170, "10.78.0.1"]]
