@@ -72,9 +72,7 @@ def _delete(run: Run, removed: list[str]) -> None:
     for local_dir in removed:
         url = f"{(save_url(run.config) or '').rstrip('/')}/{_relative_path(run, local_dir)}"
         store = open_store(url, run.config)
-        there = with_retries(store, store.url, store.files)
-        if layout.MANIFEST not in there:
-            continue  # none of ours
+        there = with_retries(store, store.url, store.files)  # also of a copy that was never complete
         own = {layout.MANIFEST_SUM, layout.REPLICATED, CLASS_NAMES}
         others = [name for name in there if name in own or (name.startswith("shard_") and "/" not in name)]
         for name in [layout.MANIFEST, *others]:  # without the first it is no checkpoint any more

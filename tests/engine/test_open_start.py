@@ -7,15 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from plsc.checkpoint import SHARED, OneRank, read_manifest
+from plsc.checkpoint import SHARED, OneRank, Place, Places, read_manifest
 from plsc.classifiers import ClassifierSpec
 from plsc.config import Config
 from plsc.config.user_objects import UserObjects
-from plsc.engine.run.start import choose_seed
+from plsc.engine.run.run_dir import _require_same_name
+from plsc.engine.run.start import _checked_places, choose_seed
 from plsc.engine.training import checkpointing
 from plsc.engine.training.changed_settings import log_changed_settings
 from plsc.engine.training.checkpointing import open_start_checkpoint
-from plsc.errors import CheckpointError, DataError
+from plsc.errors import CheckpointError, ConfigError, DataError
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as
 
 SPEC = ClassifierSpec(num_classes=11, embedding_size=EMBEDDING_SIZE)
@@ -125,3 +126,33 @@ def test_changed_settings_are_said(tmp_path):
         (line,) = changed(**{**same, key: value})
         assert line.startswith(f"old was trained with {key}=") and line.endswith(f"continues with {value}")
     assert len(changed(**{**same, "lr_schedule.kind": "piecewise", "train_steps": 600})) == 1  # no matter how long
+
+
+TWO = Places((Place((0, 1), "a:/run"), Place((2,), "b:/run")), ("", "", ""))
+
+
+@pytest.mark.parametrize("places, replicas, text", [
+    (SHARED, 0, None),
+    (SHARED, 1, "checkpoint_replicas=1: has no effect, all ranks share model_save_dir"),
+    (TWO, 1, "model_save_dir is not shared, each machine keeps its part of a checkpoint: a:/run: rank(s) 0, 1; "
+             "b:/run: rank(s) 2"),
+])  # fmt: skip
+def test_who_keeps_what_is_said_at_the_start(places, replicas, text):
+    lines = []
+    config = Config.from_dict({"checkpoint_replicas": replicas})
+    found = _checked_places(places, config, SimpleNamespace(info=lines.append))
+    assert found.all == places.all and found.replicas == (replicas if places.several else 0)
+    assert lines == ([] if text is None else [text])
+
+
+def test_more_replicas_than_other_machines_are_refused():
+    config = Config.from_dict({"checkpoint_replicas": 2})
+    with pytest.raises(ConfigError, match="checkpoint_replicas=2: the ranks write to 2 directories .* at most 1"):
+        _checked_places(TWO, config, SimpleNamespace(info=print))
+
+
+def test_a_new_run_has_one_name_on_all_machines():
+    _require_same_name(["run_2", None, "run_2"], TWO)
+    _require_same_name([".", None], SHARED)
+    with pytest.raises(CheckpointError, match="the next free name is not the same: run_2 in a:/run, run_3 in b:/run"):
+        _require_same_name(["run_2", None, "run_3"], TWO)

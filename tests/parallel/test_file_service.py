@@ -38,6 +38,7 @@ def test_files_arrive_whole(served):
         assert received(server, name) == data
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("name, token, reason", [
     ("gone", None, "gone: No such file or directory"),
     ("../large", None, "the other rank closed the connection"),

@@ -243,6 +243,8 @@ def test_each_save_is_copied_and_what_is_deleted_here_is_deleted_there(remote, t
     for step in (1, 2, 3, 4):
         path = save_as(run_dir, step, 7, 2, class_names=["a", "b"])
         removed = remove_old(str(run_dir), 2, run.group)
+        if step == 4:
+            (remote / "checkpoints/step_00000002/manifest.json").unlink()  # as if that copy had failed
         publish_save(run, path, removed)
     there = tree(remote / "checkpoints")
     assert there.pop("step_00000001/mine.txt") == b"precious"
