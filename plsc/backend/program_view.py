@@ -43,22 +43,22 @@ class Tensor:
 @dataclass(frozen=True)
 class Operation:
     """``kind``: the name without dialect and without the _ of in-position operations. ``needs``: those of ``reads``
-    whose values are used (a gradient may read a shape only). ``reuses``: the executor may overwrite an argument that is
-    not read later with the result. ``blocks``: the bodies of a loop or branch.
+    whose values are used (a gradient may read a shape only). ``reuses``: the arguments that the executor may overwrite
+    with the result where they are not read later. ``blocks``: the bodies of a loop or branch.
     """
 
     kind: str
     reads: tuple[Tensor, ...]
     needs: tuple[Tensor, ...]
     writes: tuple[Tensor, ...]
-    reuses: bool
+    reuses: tuple[Tensor, ...]
     blocks: tuple[tuple[Operation, ...], ...] = ()
 
 
 def operations(program) -> list[Operation]:
     """The operations of ``program`` in program order. Raises private.Missing where this Paddle does not expose them."""
     block = program.global_block()
-    return list(_pir_operations(block, {}) if static.is_pir() else _legacy_operations(program, block))
+    return list(_pir_operations(block, {}) if static.is_pir() else _legacy_operations(program, block, outermost=True))
 
 
 def count_loops(program) -> int:
@@ -114,7 +114,8 @@ def _peak(ops: Iterable[Operation], unknown: int, unknown_inside: int, kept: dic
             if tensor.name or tensor.key in sizes:
                 continue
             size = tensor.size(unknown)
-            taken = next((key for key in sorted(dying) if op.reuses and sizes[key] == size), None)
+            reusable = (other.key for other in op.reuses if other.key in dying)
+            taken = next((key for key in reusable if sizes[key] == size), None)
             if taken is not None:
                 dying.remove(taken)
                 del sizes[taken]
@@ -185,8 +186,15 @@ def _pir_operations(block, known: dict[str, tuple[Tensor, ...]]) -> Iterator[Ope
         ]
         writes = _sized(kind, [tensor for value in op.results() for tensor in _pir_tensors(value, known)])
         reads = tuple(tensor for tensors in reads for tensor in tensors)
-        reuses = hasattr(private.require("base.core.pir.ops"), kind + "_")
+        reuses = _pir_reusable(kind, reads) if hasattr(private.require("base.core.pir.ops"), kind + "_") else ()
         yield Operation(kind.rstrip("_"), reads, tuple(needs), writes, reuses, tuple(inner))
+
+
+def _pir_reusable(kind: str, reads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The arguments that Paddle's pass for in-place operations may reuse: none with an unknown size but the first, and
+    of an operation of a forward pass the first argument only (measured, tests/engine/test_gpu_memory_measured.py)."""
+    chosen = reads if kind.endswith("_grad") else reads[:1]
+    return tuple(tensor for tensor in chosen if -1 not in tensor.shape[1:])
 
 
 def _pir_in_place(op, known: dict[str, tuple[Tensor, ...]]) -> None:
@@ -215,16 +223,18 @@ def _pir_tensor(key: str, kind: Any, value) -> Tensor:
 # --- Paddle 2.6 -------------------------------------------------------------------------------------------
 
 
-def _legacy_operations(program, block) -> Iterator[Operation]:
+def _legacy_operations(program, block, outermost: bool) -> Iterator[Operation]:
+    """Only in the ``outermost`` block are arguments overwritten with results, by a pass that leaves out the others."""
     for op in block.ops:
         reads = _legacy_tensors(block, op.input_arg_names)
         writes = _sized(op.type, _legacy_tensors(block, op.output_arg_names))
         inner = []
         if op.has_attr("sub_block"):
-            inner.append(tuple(_legacy_operations(program, program.block(op._block_attr_id("sub_block")))))
+            body = program.block(op._block_attr_id("sub_block"))
+            inner.append(tuple(_legacy_operations(program, body, outermost=False)))
         unused = _legacy_unused(op)
         needs = tuple(tensor for tensor in reads if tensor.key not in unused)
-        reuses = private.require("base.core").has_infer_inplace(op.type)
+        reuses = reads if outermost and private.require("base.core").has_infer_inplace(op.type) else ()
         yield Operation(op.type, reads, needs, writes, reuses, tuple(inner))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from plsc import Entry
+from plsc.backend import static
 from plsc.backend.program_view import operations
 from plsc.classifiers import ClassifierSpec, Shard
 from plsc.cli.main import main
@@ -161,12 +162,14 @@ def need_of_gpu(ranks=2, **options):
 @pytest.mark.parametrize("ratio, rows", [(1.0, 1), (0.1, 3)])
 def test_a_gpu_keeps_three_numbers_for_each_logit(ratio, rows):
     """What the kernel's moment needs: cosines, those held inside the limit, the softmax; directions of rows [S, E], and
-    of a sample the rows and velocities brought up to date; some numbers for each row beside that."""
+    of a sample the rows and velocities brought up to date; some numbers for each row beside that. Paddle 3 overwrites
+    no argument of an unknown number of columns: of a sample there is one array more."""
     features, local = 2 * 64, 100_000
     found = need_of_gpu(**{"classifier.num_classes": 2 * local, "classifier.sample_ratio": ratio,
                            "train_batch_size": 64})  # fmt: skip
     sample = int(ratio * local)
-    least = 4 * sample * (3 * features + rows * EMBEDDING)
+    arrays = 4 if ratio < 1 and static.is_pir() else 3
+    least = 4 * sample * (arrays * features + rows * EMBEDDING)
     assert least <= found.sizes[STEP] <= least + 4 * sample * 24 + 64_000  # and features, pictures
     assert found.sizes["drawing the sample"] == (0 if ratio == 1.0 else 48 * local)
     assert found.sizes["convolutions, at most"] == 0 and found.sizes["CUDA, cuDNN and NCCL (assumed)"] > 0
