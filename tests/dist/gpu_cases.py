@@ -77,7 +77,7 @@ def _steps(env, program, case):
     batch, results = case["images"].shape[1] // env.world_size, []
     mine = slice(env.rank * batch, (env.rank + 1) * batch)
     for step, (image, label) in enumerate(zip(case["images"], case["labels"])):
-        results.append(session.step(step, {"image": image[mine], "label": label[mine]}, 0.01))
+        results.append(dict(session.step(step, {"image": image[mine], "label": label[mine]}, 0.01)))
     session.bring_rows_up_to_date()
     rows = {name: np.concatenate([rows for other, _, rows in session.blocks() if other == name])
             for name in session.program.rows.tensors}  # fmt: skip
