@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 
 import paddle
 
@@ -45,10 +46,13 @@ def cast_program(program, dtype: str | None, white: list[str], black: list[str],
     ``single`` stay in float32."""
     if dtype is None or static.is_pir():
         return
-    from paddle.static.amp import AutoMixedPrecisionLists, fp16_utils
+    from paddle.static.amp import AutoMixedPrecisionLists, fp16_lists, fp16_utils
 
+    on_cpu = not paddle.is_compiled_with_cuda()
+    if on_cpu:  # it would warn that "the current GPU" supports no convolution
+        logging.getLogger(fp16_lists.__name__).setLevel(logging.ERROR)
     lists = AutoMixedPrecisionLists(set(_white(white, black)), set(black), custom_black_varnames=single, dtype=dtype)
-    if not paddle.is_compiled_with_cuda():  # it asks for kernels of GPUs, and finds none
+    if on_cpu:  # it asks for kernels of GPUs, and finds none
         lists.unsupported_list = set(black)
     half = getattr(paddle, dtype)
     fp16_utils.cast_model_to_fp16(program, lists, use_fp16_guard=False, dest_type=half, level="O1")

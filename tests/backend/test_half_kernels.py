@@ -10,6 +10,12 @@ from paddle.nn import functional
 from plsc.backend import autodiff, half_kernels, static
 from plsc.backend.compiler import CompileError
 from plsc.backend.cpu import run_in_order
+from plsc.config import Config
+from plsc.config.user_objects import UserObjects
+from plsc.engine.program.build import build_train
+from plsc.errors import ConfigError
+from plsc.models import BaseModel
+from plsc.parallel.environment import Environment
 
 DTYPES = ("bfloat16", "float16") if static.is_pir() else ("bfloat16",)
 SHAPE = (2, 4, 6, 6)
@@ -122,3 +128,48 @@ def test_without_a_compiler_it_says_why(monkeypatch):
     half_kernels._load.cache_clear()
     with pytest.raises(CompileError, match="not found"):
         half_kernels.load("bfloat16")
+
+
+class Net(BaseModel):
+    def __init__(self, operation):
+        super().__init__()
+        self._operation = operation
+
+    def build_network(self, input, label, is_train=True):
+        x = self._operation(paddle.flatten(paddle.nn.Conv2D(3, 2, 3)(input), 1))
+        return paddle.nn.Linear(8, 4)(x)
+
+
+def build_net(operation, white=(), black=()):
+    paddle.enable_static()
+    lists = {"custom_white_list": list(white), "custom_black_list": list(black)}
+    half = {"enabled": True, "dtype": "bfloat16", "level": "O2", **lists}
+    config = Config.from_dict({
+        "device": "cpu", "train_batch_size": 4, "model": {"image_shape": [3, 4, 4], "data_format": "NCHW"},
+        "classifier": {"num_classes": 5}, "mixed_precision": half,
+    })  # fmt: skip
+    return build_train(config, UserObjects(model=Net(operation)), Environment(0, 1, device="cpu"), seed=7)
+
+
+# Paddle 2.6 runs few operations in half precision that no list names
+LISTS = {"sin": (paddle.sin, "sin", ["sin"])}
+if static.is_pir():
+    LISTS["topk"] = lambda x: paddle.topk(x, 8)[0], "top_k_v2", []
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_an_operation_without_a_kernel_is_named_with_what_to_do(name, caplog):
+    operation, listed, white = LISTS[name]
+    with pytest.raises(ConfigError) as raised:
+        build_net(operation, white)
+    assert str(raised.value) == (
+        f"mixed_precision.dtype='bfloat16': a CPU has no kernel for the operation {name} in bfloat16; keep it in "
+        f"float32 by mixed_precision.custom_black_list: [{listed}], or train this model on a GPU"
+    )
+    build_net(operation, black=[listed])
+    assert "GPU" not in caplog.text  # of Paddle 2.6, about the kernels of one that is not there
+
+
+def test_an_error_of_the_model_itself_is_not_one_of_half_precision():
+    with pytest.raises(ConfigError, match="build_network raised "):
+        build_net(lambda x: paddle.reshape(x, [3, 7]))

@@ -168,6 +168,8 @@ def build_train(
         keep(results, step)
         if skipped is not None:
             paddle.assign(paddle.cast(gradients.found, "float32"), output=skipped)
+    if precision.enabled and not env.on_gpu:
+        _refuse(half_kernels.missing(main, precision.dtype), precision.dtype)
     replicated = [
         *variables(Role.BACKBONE, backbone), *variables(Role.STEP, [step.name]),
         *variables(Role.LOSS_SCALING, [] if scaling is None else scaling.names()), *changed.variables,
@@ -286,6 +288,12 @@ def _provide_half_kernels(dtype: str) -> None:
         raise ConfigError(f"mixed_precision.dtype={dtype!r}: cannot be computed on this CPU: {error}") from None
 
 
+def _refuse(reason: str | None, dtype: str) -> None:
+    """Raise ConfigError where there is a ``reason``."""
+    if reason is not None:
+        raise ConfigError(f"mixed_precision.dtype={dtype!r}: {reason}") from None
+
+
 def _build_backbone(
     config: Config, user_objects: UserObjects, inputs: Inputs, main, stages: Stages, env: Environment
 ) -> list[Pass]:
@@ -297,8 +305,13 @@ def _build_backbone(
     white = {*precision.custom_white_list, *(half_precision.ALSO_IN_O2 if precision.level == "O2" else ())}
     lists = sorted(white - set(precision.custom_black_list)), list(precision.custom_black_list)
     before = half_precision.read_so_far(main)  # the normalization of pixels, whose result the net casts
-    with half_precision.autocast(half, *lists):
-        feature = build_feature(make_model(config, user_objects), inputs.values, is_train=True, stages=stages)
+    try:
+        with half_precision.autocast(half, *lists):
+            feature = build_feature(make_model(config, user_objects), inputs.values, is_train=True, stages=stages)
+    except ConfigError as error:
+        if half is not None and not env.on_gpu:
+            _refuse(half_kernels.refused(error.__cause__, half), half)
+        raise
     half_precision.cast_program(main, half, *lists, before)
     halves = half_weights.hoist(main, half) if half is not None and precision.level == "O2" else {}
     feature = feature if half is None else paddle.cast(feature, "float32")
