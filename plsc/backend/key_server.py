@@ -25,7 +25,7 @@ def join_gloo(rank: int, world_size: int, endpoint: str, seconds: int, wait_for_
     server = None
     if rank == 0:
         server = multiprocessing.get_context("fork").Process(
-            target=serve_keys, args=(int(port), world_size), daemon=True
+            target=serve_keys, args=(int(port), world_size, os.getpid()), daemon=True
         )
         server.start()
     try:
@@ -45,14 +45,14 @@ def join_gloo(rank: int, world_size: int, endpoint: str, seconds: int, wait_for_
     return context
 
 
-def serve_keys(port: int, world_size: int) -> None:
-    """Serve until this process is killed or its parent has ended. It runs in a separate process."""
+def serve_keys(port: int, world_size: int, parent: int) -> None:
+    """Serve until this process is killed or ``parent``, which started it, has ended. It runs in a separate process."""
     # Paddle's module would write to http.log in the working directory, which may be a user's file
     logging.FileHandler = lambda *_, **__: logging.NullHandler()
     from paddle.distributed.fleet.utils.http_server import KVServer
 
     KVServer(port, size={"_worker": world_size}).start()
-    while os.getppid() != 1:
+    while os.getppid() == parent:  # an orphan's parent need not be process 1
         time.sleep(0.5)
 
 

@@ -57,6 +57,7 @@ class Control:
         self._joined = False
         self._process = os.getpid()
         self._loop = Loop(self._beat, self._break)
+        self._start_thread(self._end_when_failed, "plsc-stop")  # now: a program that ends can start no thread
 
     @property
     def has_left(self) -> bool:
@@ -69,7 +70,15 @@ class Control:
         return self._joined
 
     def exchange(self, key: Key, body: bytes, first_only: bool) -> Waiter:
-        """Send the value of this rank; the values of all, or that of rank 0, will be in the result."""
+        """Send the value of this rank; the values of all, or that of rank 0, will be in the result.
+
+        Raises LaunchError in a fork of this process, which is no rank.
+        """
+        if self._process != os.getpid():
+            raise LaunchError(
+                f"process {os.getpid()} was forked from rank {self.env.rank} after that had connected with the other "
+                "ranks: make the Entry and use it in the same process"
+            )
         waiter = Waiter()
         self._loop.call(lambda: self._begin(key, waiter, body, first_only))
         return waiter
@@ -131,6 +140,8 @@ class Control:
 
     def linger(self, seconds: float = LINGER_SECONDS) -> None:
         """After a failure: wait until the other ranks know of it, also those that start later, for ``seconds``."""
+        if self._process != os.getpid():
+            return
         untold = self.untold() if self.lingers else ""
         if untold:
             self.say(f"it tells {untold} before it ends, for at most {seconds:g} s")
@@ -185,7 +196,6 @@ class Control:
         self._loop.send([link for link in self._links() if link is not source], encode({"failed": reason}))
         self._failed.set()
         self._release()
-        self._start_thread(lambda: self.ending.stop(reason, self.linger), "plsc-stop")
 
     def _cannot_join(self, text: str) -> None:
         self._unusable = text
@@ -217,9 +227,13 @@ class Control:
         """An error of PLSC's in the loop: without it this rank would hear of nothing."""
         traceback.print_exception(type(error), error, error.__traceback__)
         self._reason = f"an error in the communication of rank {self.env.rank}: {reason_of(error)}"
+        self.lingers = False
         self._failed.set()
         self._release()
-        self._start_thread(lambda: self.ending.stop(self._reason, lambda: None), "plsc-stop")
+
+    def _end_when_failed(self) -> None:
+        self._failed.wait()
+        self.ending.stop(self._reason, self.linger)
 
     @staticmethod
     def _start_thread(function: Callable[[], None], name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -31,7 +32,8 @@ class Ending:
         with self._lock:
             if self._by_itself.is_set():
                 return
-            self.on_stopped(f"stopped because of {reason}")
+            with contextlib.suppress(Exception):  # of a disk: the process ends, whatever cannot be written
+                self.on_stopped(f"stopped because of {reason}")
             print_stderr(f"plsc: error: [rank {self._rank}] stopped because of {reason}")
             flush()
             linger()

@@ -29,8 +29,11 @@ OF_RANK = Limits(2**24, 2**30)
 
 
 def encode(header: dict[str, Any], body: bytes = b"") -> list[bytes]:
-    """The message as pieces to send one after the other; ``body`` is not copied."""
-    text = json.dumps(header).encode()
+    """The message as pieces to send one after the other; ``body`` is not copied.
+
+    The header ends with a line, for which another program that is sent a message by mistake may wait before it answers.
+    """
+    text = json.dumps(header).encode() + b"\r\n"
     return [_PREFIX.pack(_MARK, len(text), len(body)) + text, *([body] if body else [])]
 
 

@@ -30,8 +30,9 @@ from plsc.parallel.stalls import StallWatch
 CONNECT_SECONDS = 600  # until every rank has started
 GLOO_SECONDS = 7 * 86400  # Gloo's own timeout; a late rank is found and named by stalls.py
 START_SECONDS = 45  # of Gloo, once all ranks have arrived at it
-_LATER_SECONDS = 5  # after which all ranks are ended where Gloo has not returned
-_LAST_SECONDS = 30  # and this process, where Gloo holds Python's lock
+NCCL_SECONDS = 600  # of NCCL, which makes the context of each GPU first
+_LATER_SECONDS = 5  # after which all ranks are ended where Gloo or NCCL has not returned
+_LAST_SECONDS = 30  # and this process, where it holds Python's lock
 _PORTS_TRIED = 5
 
 
@@ -161,7 +162,7 @@ class Group(Ranks):
     def _start_gloo(self, env: Environment) -> None:
         endpoint = self.broadcast(f"{host_of(env.endpoints[0])}:{free_port(env.ports)}" if env.rank == 0 else None)
         try:
-            with gloo_on_interface(env.endpoints, env.rank), self._bounded_start():
+            with gloo_on_interface(env.endpoints, env.rank), self._bounded_start("Gloo", START_SECONDS):
                 if rings.gloo_needs_store():
                     self._ring = rings.start_gloo(self.open_store(env), env.rank, env.world_size)
                 else:
@@ -173,25 +174,26 @@ class Group(Ranks):
         self.waits_long = rings.set_gloo_timeout(env.rank, env.world_size, GLOO_SECONDS)
 
     @contextlib.contextmanager
-    def _bounded_start(self) -> Iterator[None]:
-        """End all ranks where Gloo does not connect them in time, as when one of them has been stopped."""
+    def _bounded_start(self, library: str, seconds: float) -> Iterator[None]:
+        """End all ranks where Gloo or NCCL does not connect them in time, as when one of them has been stopped."""
         assert self._control is not None
         reason = (
-            f"Gloo, which has not connected the ranks within {START_SECONDS + _LATER_SECONDS} s: one of them is "
+            f"{library}, which has not connected the ranks within {seconds + _LATER_SECONDS} s: one of them is "
             "stopped, or a firewall closes their ports"
         )
-        late = threading.Timer(START_SECONDS + _LATER_SECONDS, self._control.report_silent, [reason])
+        late = threading.Timer(seconds + _LATER_SECONDS, self._control.report_silent, [reason])
         late.daemon = True
         late.start()
         try:
-            with _ended_after(START_SECONDS + _LAST_SECONDS):
+            with _ended_after(seconds + _LAST_SECONDS):
                 yield
         finally:
             late.cancel()
 
     def _start_nccl(self, env: Environment) -> None:
         try:
-            rings.start_nccl(self.open_store(env), env.rank, env.world_size, env.device_id)
+            with self._bounded_start("NCCL", NCCL_SECONDS):
+                rings.start_nccl(self.open_store(env), env.rank, env.world_size, env.device_id)
         except PlscError:
             raise
         except Exception as error:

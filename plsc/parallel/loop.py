@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import selectors
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -30,6 +33,7 @@ class Loop:
         for end in (self._woken, self._wake):
             end.setblocking(False)
         self._selector.register(self._woken, _IN, lambda mask: self._drain())
+        os.register_at_fork(after_in_child=functools.partial(_forget, weakref.ref(self)))
         threading.Thread(target=self._run, daemon=True, name="plsc-control").start()
 
     def call(self, function: Callable[[], None]) -> None:
@@ -78,6 +82,15 @@ class Loop:
         self._selector.unregister(connection.socket)
         connection.close()
 
+    def forget(self) -> None:
+        """Close all files in a fork of this process: a fork that outlives it would keep its connections open, so that
+        nobody noticed its end, and its port. The connections themselves are not ended."""
+        for key in list((self._selector.get_map() or {}).values()):  # None in the fork of a fork
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._wake.close()
+        self._selector.close()
+
     def _update(self, connection: Connection) -> None:
         wanted = _IN | _OUT if connection.is_pending else _IN
         key = self._selector.get_key(connection.socket)
@@ -105,3 +118,9 @@ class Loop:
                     self._calls.popleft()()
         except BaseException as error:
             self._on_error(error)
+
+
+def _forget(loop: weakref.ref[Loop]) -> None:
+    found = loop()
+    if found is not None:
+        found.forget()

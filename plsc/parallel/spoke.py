@@ -20,6 +20,9 @@ from plsc.parallel.naming import host_of
 _OF_HUB = Limits(2**24, 2**40)  # the values of all ranks
 _CONNECT_SECONDS = 5.0
 _PAUSES = (0.05, 1.0)  # before the next attempt to connect, from and to
+# After which a program that answers in the place of rank 0, but not as one, is not waited for any longer. If rank 0 has
+# started it has ended meanwhile (BIND_SECONDS); who only closes connections may be a proxy of a rank 0 that is to come.
+STRANGER_SECONDS = 40.0
 
 
 class Spoke(Control):
@@ -33,6 +36,7 @@ class Spoke(Control):
         self._hub_left = False
         self._offers: dict[Key, list[bytes]] = {}  # made before rank 0 has answered
         self._trouble = "has not been reached yet"
+        self._strange_since: float | None = None  # when another program began to answer there
         self._wanted = threading.Event()  # a connection
         self._wanted.set()
         self._start_thread(self.keep_connecting, "plsc-connect")
@@ -45,9 +49,10 @@ class Spoke(Control):
             if self._welcome or self._unusable or "bye" in (self._farewell or {}):
                 return
             try:
-                made = _connect(self._where)
-            except OSError as error:
-                self._trouble = f"cannot be reached: {error.strerror or error}"
+                made = connect(self._where)
+            except (OSError, UnicodeError) as error:  # UnicodeError: a host that is no name
+                self._trouble = f"cannot be reached: {getattr(error, 'strerror', None) or error}"
+                self._strange_since = None
             else:
                 self._wanted.clear()
                 self._loop.call(functools.partial(self._take, made))
@@ -89,19 +94,33 @@ class Spoke(Control):
             for header, body in () if messages is None else messages:
                 self._handle(header, body)
         except NotAMessage:
-            messages, connection.end_reason = None, "it has sent what is not a message of PLSC"
+            connection.end_reason = "it has sent what is not a message of PLSC"
+            return self._end(connection, is_strange=True)
         if messages is None:
             self._end(connection)
 
-    def _end(self, connection: Connection) -> None:
+    def _end(self, connection: Connection, is_strange: bool = False) -> None:
         self._loop.remove(connection)
         self._connection = None
-        if self._welcome:
-            if not self._hub_left:
-                self._fail(f"rank 0: {connection.end_reason}")
-        else:  # another program, or rank 0 had no room for more connections
-            self._trouble = "has closed the connection; another program may listen there"
+        if not self._welcome:
+            self._not_rank_0(is_strange)
             self._wanted.set()
+        elif not self._hub_left:
+            self._fail(f"rank 0: {connection.end_reason}")
+
+    def _not_rank_0(self, is_strange: bool) -> None:
+        """What answered was another program, or, unless it ``is_strange``, a rank 0 without room for connections."""
+        if not is_strange:
+            self._trouble, self._strange_since = "has closed the connection; another program may listen there", None
+            return
+        self._trouble = "does not answer as a rank 0; another program listens there"
+        now = time.monotonic()
+        self._strange_since = self._strange_since or now
+        if now - self._strange_since >= STRANGER_SECONDS:
+            self._cannot_join(
+                f"another program listens at {self._where}, the address of the run: for {STRANGER_SECONDS:g} s it has "
+                "answered in the place of rank 0; end that program, or start the ranks with another port"
+            )
 
     def _end_of_hub(self) -> None:
         self._fail("rank 0: its program has ended before those of the other ranks")
@@ -139,7 +158,8 @@ class Spoke(Control):
             self._loop.send(self._links(), encode(self._farewell))
 
 
-def _connect(endpoint: str) -> socket.socket:
+def connect(endpoint: str) -> socket.socket:
+    """A connection with the program that listens at an endpoint. Raises OSError."""
     made = socket.create_connection((host_of(endpoint), int(endpoint.rsplit(":", 1)[1])), timeout=_CONNECT_SECONDS)
     if made.getsockname() == made.getpeername():  # a port without a server may connect with itself
         made.close()

@@ -35,3 +35,19 @@ def test_one_line_where_the_report_and_an_error_of_its_own_come_together(monkeyp
         assert (code, lines) == (1, ["plsc: error: [rank 0] stopped because of rank 1: x"])
     else:
         assert (code, lines) == (7, ["plsc: error: [rank 0] y"])
+
+
+def test_a_disk_that_cannot_be_written_does_not_keep_the_process(monkeypatch):
+    monkeypatch.setattr(ending_module, "GRACE_SECONDS", 0.0)
+    child = os.fork()
+    if child == 0:
+        ending = Ending(0)
+
+        def on_stopped(text: str) -> None:
+            raise OSError("No space left on device")
+
+        ending.on_stopped = on_stopped
+        threading.Thread(target=ending.stop, args=("rank 1: x", lambda: None)).start()
+        time.sleep(60)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
