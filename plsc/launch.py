@@ -15,6 +15,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -23,19 +24,21 @@ from typing import Any
 
 from plsc.backend.paddle_version import require_paddle
 from plsc.engine.run.stopping import EXIT_STOPPED, REPEATS_SECONDS
-from plsc.errors import LaunchError
+from plsc.errors import LaunchError, PlscError
 from plsc.parallel.addresses import Rendezvous, address_of, find_own_address, find_rendezvous
-from plsc.parallel.environment import PORT_VARIABLE, read_port_range
+from plsc.parallel.environment import PORT_VARIABLE, Environment, read_port_range
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, install_excepthook
 from plsc.parallel.hello import TOKEN
 from plsc.parallel.launch_options import LaunchOptions, take_options
 from plsc.parallel.launcher import mark_as_launcher
-from plsc.parallel.ports import advised_local_ports, free_ports, outside_local_ports
-from plsc.parallel.rendezvous import meet_by
+from plsc.parallel.on_behalf import report_ended
+from plsc.parallel.ports import free_ports, outside_local_ports
+from plsc.parallel.rendezvous import meet_by, reported_to_launchers
 from plsc.terminal import flush_or_discard, print_stderr, print_stdout, write_stderr
 
 _ETCD = "etcd://"
 _POLL_SECONDS = 0.2
+_HOST = socket.gethostname()
 _REASON_SECONDS = 2.0
 # Which signal the ranks get for one; a closed terminal (SIGHUP) is a request to stop like any other.
 _FORWARDED = {signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM, signal.SIGINT: signal.SIGINT}
@@ -59,6 +62,14 @@ def launch(arguments: list[str]) -> int:
     options, arguments = take_options(arguments)
     sys.argv = [sys.argv[0], *arguments]  # both versions read nothing else
     context = Context()
+    master, machines = context.args.master, _most_machines(context)
+    if master is not None and master.startswith(_ETCD):
+        master = None  # etcd is no place for messages
+    with reported_to_launchers(master, machines, options.interface):
+        return _launch(context, options, launch_by_paddle)
+
+
+def _launch(context: Any, options: LaunchOptions, launch_by_paddle: Callable[[], Any]) -> int:
     _require_devices(context.args.devices, list(context.node.device.labels))
     if context.is_legacy_mode() or context.is_auto_tuner_mode():
         return launch_by_paddle()  # neither starts ranks in a way that is known here
@@ -98,7 +109,7 @@ def _set_token(context: Any) -> None:
 
 def _set_addresses(context: Any, options: LaunchOptions, master_module: Any) -> None:
     """Set this machine's address, the rendezvous and the ports of Paddle's launcher. Raises LaunchError."""
-    arguments, most = context.args, int(str(context.args.nnodes).split(":")[-1])  # "2:4" is elastic
+    arguments, most = context.args, _most_machines(context)
     ports, meets = options.ports or read_port_range(context.envs), None
     if most > 1:
         if not arguments.master:
@@ -120,6 +131,10 @@ def _set_addresses(context: Any, options: LaunchOptions, master_module: Any) -> 
         _set_ports(context, ports, meets)
 
 
+def _most_machines(context: Any) -> int:
+    return int(str(context.args.nnodes).split(":")[-1])  # "2:4" is elastic
+
+
 def _set_ports(context: Any, ports: range, meets: Rendezvous | None) -> None:
     """Take all ports from ``ports``, here and in the ranks. Raises LaunchError where the rendezvous is outside."""
     text = f"{ports[0]}-{ports[-1]}"
@@ -130,11 +145,10 @@ def _set_ports(context: Any, ports: range, meets: Rendezvous | None) -> None:
     context.node.get_free_port = functools.partial(next, free_ports(ports, but=taken))
     other = outside_local_ports(ports)
     if meets is not None and other is not None:
-        advised = advised_local_ports(ports)
         print_stderr(
             f"plsc.launch: Gloo and NCCL listen on any port of {other[0]}-{other[-1]} (net.ipv4.ip_local_port_range), "
             f"not only of --port-range {text}: let a firewall pass these too, or set "
-            f"sysctl -w net.ipv4.ip_local_port_range='{advised[0]} {advised[-1]}' on every machine"
+            f"sysctl -w net.ipv4.ip_local_port_range='{ports[0]} {ports[-1]}' on every machine"
         )
 
 
@@ -185,6 +199,7 @@ class StopForwarder:
         self._pod = controller.pod
         self._asked = 0
         self._asked_at = -math.inf
+        self._has_told = False
         self._last = signal.SIGTERM
         self._forwarded: dict[int, int] = {}  # process id -> how many signals it got
         self._watch, controller.pod.watch = controller.pod.watch, self.watch
@@ -198,6 +213,7 @@ class StopForwarder:
         """
         found = self._watch(*args, **options)
         self._await_first()
+        self._tell_other_machines()
         if self._asked or {EXIT_STOPPED, EXIT_UNVERIFIED} & set(self._codes()):
             self._await_all()
             raise SystemExit(self.status())
@@ -242,6 +258,21 @@ class StopForwarder:
         first, *others = self._codes() or [0]
         return first is None and any(others)
 
+    def _tell_other_machines(self) -> None:
+        """Where a rank has failed, tell the ranks of other machines, which wait for it if it never reached them; before
+        those of this machine are killed, which would be taken for the reason."""
+        failed = [one for one in self._pod.containers if _code(one) not in (None, 0, EXIT_STOPPED, EXIT_UNVERIFIED)]
+        if not failed or self._has_told:
+            return
+        self._has_told = True
+        for container in failed:
+            try:
+                env = Environment.from_launch(environ=container.env)
+            except PlscError:
+                return  # the ranks have said so
+            if env.local_world_size == env.world_size or not report_ended(env, _end_of(container)):
+                return
+
     def _await_all(self) -> None:
         while None in self._codes():
             self._pod.logs()
@@ -255,9 +286,24 @@ class StopForwarder:
         return [process.poll() for process in self._processes()]
 
     def _processes(self) -> list[Any]:
-        """The subprocess.Popen of each rank that was started."""
-        contexts = [container._proc for container in self._pod.containers]
-        return [context._proc for context in contexts if context is not None and context._proc is not None]
+        return [process for process in map(_process, self._pod.containers) if process is not None]
+
+
+def _process(container: Any) -> Any:
+    """The subprocess.Popen of a rank; None if it was not started."""
+    return None if container._proc is None else container._proc._proc
+
+
+def _end_of(container: Any) -> str:
+    """How a rank has ended, for the others."""
+    code = _code(container) or 0
+    how = f"by signal {-code}" if code < 0 else f"with status {code}"
+    return f"its process has ended {how}, before the others heard of it; see {container.errfile} on {_HOST}"
+
+
+def _code(container: Any) -> int | None:
+    process = _process(container)
+    return None if process is None else process.poll()
 
 
 if __name__ == "__main__":

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import socket
 import sys
-from collections.abc import Iterator
 
 from plsc.config import Config
-from plsc.errors import LaunchError, PlscError
-from plsc.parallel.addresses import find_rendezvous
+from plsc.errors import LaunchError
 from plsc.parallel.launcher import is_rank
-from plsc.parallel.rendezvous import REPORT_SECONDS, RendezvousError, report_failure
-from plsc.terminal import print_stderr
 
 # {option: that of plsc.launch}
 _LAUNCHER = {"ranks": "nproc_per_node", "devices": "devices", "nnodes": "nnodes", "master": "master",
@@ -56,31 +50,8 @@ def wants_launch(options: argparse.Namespace) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def report_to_others(options: argparse.Namespace) -> Iterator[None]:
-    """Tell the launchers of the other machines, which wait for this one, of an error in this context."""
-    try:
-        yield
-    except RendezvousError:
-        raise  # they know
-    except PlscError as error:
-        if options.master is not None and (options.nnodes or 1) > 1:
-            _report(options, str(error))
-        raise
-
-
-def _report(options: argparse.Namespace, reason: str) -> None:
-    try:
-        meets = find_rendezvous(options.master, options.interface, patience=0.0)
-    except LaunchError:
-        return  # which may be the reason itself
-    print_stderr(f"plsc.launch: telling the other machines for up to {REPORT_SECONDS} s, at {meets.endpoint}: {reason}")
-    if not report_failure(meets, f"{socket.gethostname()} ({meets.own})", reason, options.nnodes - 1):
-        print_stderr(f"plsc.launch: no launcher was there; those that wait at {meets.endpoint} end by themselves")
-
-
-def launch(options: argparse.Namespace, config: Config) -> int:
-    """Start the ranks and wait for them; returns the status. Raises LaunchError, ConfigError."""
+def launch_words(options: argparse.Namespace, config: Config) -> list[str]:
+    """The arguments of plsc.launch that start the ranks. Raises LaunchError, ConfigError."""
     if is_rank():
         raise LaunchError("this process is a rank of a launcher already: leave out --ranks and the like")
     ranks = len(options.devices.split(",")) if options.devices else options.ranks
@@ -90,10 +61,7 @@ def launch(options: argparse.Namespace, config: Config) -> int:
         if getattr(options, name) is not None:
             words += [f"--{theirs}", str(getattr(options, name))]
     logs = options.log_dir or os.path.join(config.model_save_dir, "launch")
-    words += ["--log_dir", logs, "--log_level", "WARNING", *program(), "train", *_arguments(options)]
-    from plsc.launch import launch as start
-
-    return start(words)
+    return [*words, "--log_dir", logs, "--log_level", "WARNING", *program(), "train", *_arguments(options)]
 
 
 def _arguments(options: argparse.Namespace) -> list[str]:

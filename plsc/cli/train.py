@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from plsc.cli.launching import add_launch, launch, report_to_others, wants_launch
+from plsc.cli.launching import add_launch, launch_words, wants_launch
 from plsc.cli.options import add_config, add_quiet, log_lines, read_config
 from plsc.errors import VerificationError
 from plsc.parallel.excepthook import EXIT_UNVERIFIED, one_line
+from plsc.parallel.rendezvous import reported_to_launchers
 from plsc.terminal import print_stdout
 
 
@@ -26,10 +27,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    with report_to_others(options):
+    words: list[str] = []
+    with reported_to_launchers(options.master, options.nnodes or 1, options.interface):
         config = read_config(options)
         if wants_launch(options):
-            return launch(options, config)
+            words = launch_words(options, config)
+    if words:
+        from plsc.launch import launch
+
+        return launch(words)
     from plsc.entry import Entry
 
     try:

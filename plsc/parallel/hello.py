@@ -17,6 +17,7 @@ from plsc.parallel.environment import Environment
 
 PROTOCOL = 1
 TOKEN = "PLSC_TOKEN"
+ENDED = "ended"  # in the hello of a launcher: why its rank has ended
 
 
 def run_id(env: Environment, environ: Mapping[str, str] | None = None) -> str:

@@ -17,7 +17,7 @@ from plsc.parallel.control import Control, Waiter
 from plsc.parallel.environment import Environment
 from plsc.parallel.frames import OF_RANK, OF_STRANGER, NotAMessage, encode
 from plsc.parallel.gathers import Gathers, Key, texts
-from plsc.parallel.hello import claimed_rank, refusal
+from plsc.parallel.hello import ENDED, claimed_rank, refusal
 from plsc.parallel.naming import host_of, name_ranks
 
 BIND_SECONDS = 10.0  # for a process of the previous run that is about to end
@@ -162,6 +162,8 @@ class Hub(Control):
             return self._drop(connection)
         reason, rank = refusal(header, self.env), claimed_rank(header)
         who = f"process {str(header.get('process'))[:10]} on {str(header.get('host'))[:100]}"
+        if not reason and ENDED in header:
+            return self._hear_end(connection, rank, who, str(header[ENDED]))
         if not reason and rank in self._known:
             reason = f"rank {rank} is there already: {self._known[rank]}; start each rank once"
         if reason:
@@ -177,6 +179,15 @@ class Hub(Control):
         if self._failed.is_set() or self.has_left:
             self._loop.send([connection], encode({"failed": self._reason} if self._reason else self._farewell or {}))
             self._told.add(rank)
+
+    def _hear_end(self, connection: Connection, rank: int, who: str, reason: str) -> None:
+        """The launcher of a rank says that it has ended, which is news if it never was connected."""
+        if rank not in self._known:
+            self._known[rank] = who
+            self._gone.add(rank)
+            self._fail(f"rank {rank}: {reason}")
+        connection.send(encode({"heard": True}))
+        self._drop(connection)
 
     def _handle(self, connection: Connection, rank: int, header: dict[str, Any], body: bytes) -> None:
         if "gather" in header:

@@ -10,15 +10,16 @@ import contextlib
 import functools
 import http.client
 import re
+import socket
 import socketserver
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from plsc.errors import LaunchError
+from plsc.errors import LaunchError, PlscError
 from plsc.files import plain_json
-from plsc.parallel.addresses import Rendezvous
+from plsc.parallel.addresses import Rendezvous, find_rendezvous
 from plsc.parallel.interfaces import is_loopback
 from plsc.parallel.last_words import serve_failure
 from plsc.terminal import print_stderr
@@ -136,6 +137,29 @@ def meet_by(master_module: Any, size: int, own: str) -> None:
 
     master_module.KVServer = Server
     master_module.KVClient = functools.partial(RendezvousClient, size=size)
+
+
+@contextlib.contextmanager
+def reported_to_launchers(master: str | None, machines: int, interface: str | None) -> Iterator[None]:
+    """Tell the launchers of the other machines, which wait for this one at ``master``, of an error in this context."""
+    try:
+        yield
+    except RendezvousError:
+        raise  # they know
+    except PlscError as error:
+        if master is not None and machines > 1:
+            _report(master, machines, interface, str(error))
+        raise
+
+
+def _report(master: str, machines: int, interface: str | None, reason: str) -> None:
+    try:
+        meets = find_rendezvous(master, interface, patience=0.0)
+    except LaunchError:
+        return  # which may be the reason itself
+    print_stderr(f"plsc.launch: telling the other machines for up to {REPORT_SECONDS} s, at {meets.endpoint}: {reason}")
+    if not report_failure(meets, f"{socket.gethostname()} ({meets.own})", reason, machines - 1):
+        print_stderr(f"plsc.launch: no launcher was there; those that wait at {meets.endpoint} end by themselves")
 
 
 def report_failure(meets: Rendezvous, name: str, reason: str, others: int, seconds: float = REPORT_SECONDS) -> bool:

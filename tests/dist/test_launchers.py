@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,7 +168,10 @@ def stop_of(monkeypatch):
     monkeypatch.setattr(plsc.launch, "_POLL_SECONDS", 0.0)
 
     def make(*processes: Process) -> plsc.launch.StopForwarder:
-        containers = [types.SimpleNamespace(_proc=types.SimpleNamespace(_proc=process)) for process in processes]
+        containers = [
+            types.SimpleNamespace(_proc=types.SimpleNamespace(_proc=process), env={}, errfile="workerlog.1")
+            for process in processes
+        ]
         pod = types.SimpleNamespace(containers=containers, watch=lambda: "failed", logs=lambda: None)
         return plsc.launch.StopForwarder(types.SimpleNamespace(pod=pod))
 
@@ -186,6 +190,23 @@ def test_a_failed_rank_waits_for_the_first_one_to_say_why(stop_of, monkeypatch):
     assert stop_of(slow, Process(1)).watch() == "failed" and slow.returncode == 1
     monkeypatch.setattr(plsc.launch, "_REASON_SECONDS", 0.1)
     assert stop_of(Process(None), Process(1)).watch() == "failed"  # but not for ever
+
+
+@pytest.mark.parametrize("own, told", [("10.0.0.1", []), ("10.0.0.2", [1])])
+def test_other_machines_are_told_which_rank_has_ended(stop_of, monkeypatch, own, told):
+    """Not those of one machine: their launcher ends them."""
+    said = []
+    monkeypatch.setattr(plsc.launch, "report_ended", lambda env, reason: said.append((env.rank, reason)))
+    stop = stop_of(Process(None), Process(-9))
+    endpoints = ["10.0.0.1:70", f"{own}:71"]
+    stop._pod.containers[1].env.update(
+        PADDLE_TRAINER_ID="1", PADDLE_TRAINERS_NUM="2", PADDLE_TRAINER_ENDPOINTS=",".join(endpoints),
+        PADDLE_CURRENT_ENDPOINT=endpoints[1],
+    )  # fmt: skip
+    monkeypatch.setattr(plsc.launch, "_REASON_SECONDS", 0.0)
+    stop.watch(), stop.watch()
+    assert [rank for rank, _ in said] == told
+    assert all(re.search("ended by signal 9, .*; see workerlog.1 on ", reason) for _, reason in said)
 
 
 @pytest.mark.parametrize("code", [65, 75])

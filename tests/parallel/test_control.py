@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import re
 import resource
+import signal
 import socket
 import threading
 import time
@@ -15,12 +17,14 @@ from plsc.errors import LaunchError, PeerError, TrainingError
 from plsc.parallel import channel as channel_module
 from plsc.parallel import hub as hub_module
 from plsc.parallel import joining
+from plsc.parallel import spoke as spoke_module
 from plsc.parallel.channel import Channel
 from plsc.parallel.connection import CUT_SECONDS, Connection, set_options
 from plsc.parallel.environment import Environment
 from plsc.parallel.frames import Decoder, Limits, encode
 from plsc.parallel.hello import TOKEN, hello
 from plsc.parallel.hub import allow_files, listen_at
+from plsc.parallel.on_behalf import report_ended
 from tests.parallel.control_kit import control, controls, environments, gather, leave, start, together
 
 
@@ -252,6 +256,43 @@ def test_a_silent_program_at_the_port_of_rank_0_is_not_rank_0():
     leave([hub, spoke])
 
 
+def test_a_program_that_answers_in_the_place_of_rank_0_is_not_waited_for(monkeypatch):
+    """A web server, as most programs are that hold a port; it answers to a line."""
+    monkeypatch.setattr(spoke_module, "STRANGER_SECONDS", 0.3)
+    handler = type("Quiet", (http.server.BaseHTTPRequestHandler,), {"log_message": lambda *rest: None})
+    env = environments(2)[1]
+    host, port = env.endpoints[0].split(":")
+    with http.server.HTTPServer((host, int(port)), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        spoke = control(env)
+        with pytest.raises(LaunchError, match=f"another program listens at {env.endpoints[0]}, .* it has ans"):
+            gather(Channel(spoke, "x"), 0, seconds=60)
+        assert spoke.untold() == ""
+        server.shutdown()
+    leave([spoke])
+
+
+def test_a_proxy_of_a_rank_0_that_is_to_come_is_waited_for(monkeypatch):
+    """It accepts connections and closes them, as it has nobody to pass them on to."""
+    monkeypatch.setattr(spoke_module, "STRANGER_SECONDS", 0.0)
+    envs = environments(2)
+    with listen_at(envs[0].endpoints[0], 5) as proxy:
+        spoke = control(envs[1])
+        for _ in range(3):
+            proxy.accept()[0].close()
+    hub = control(envs[0])
+    channels = [Channel(hub, "y"), Channel(spoke, "y")]
+    assert together(lambda rank: gather(channels[rank], rank), 2) == [[0, 1]] * 2
+    leave([hub, spoke])
+
+
+def test_an_address_that_is_no_name_is_said():
+    spoke = control(Environment(1, 2, 1, 2, ("a..b:6170", "127.0.0.1:6171")))
+    with pytest.raises(TrainingError, match=r"rank 0 \(a..b:6170\), which cannot be reached: "):
+        gather(Channel(spoke, "x"), 0, seconds=0.3)
+    leave([spoke])
+
+
 def test_a_port_that_is_taken_is_named(monkeypatch):
     monkeypatch.setattr(hub_module, "BIND_SECONDS", 0.1)
     env = environments(2)[0]
@@ -323,6 +364,45 @@ def test_rank_0_tells_those_who_start_later_of_the_failure_of_another_rank():
     leave([later, failed, hub])
 
 
+def test_the_end_of_a_rank_that_was_never_connected_is_told_by_its_launcher():
+    envs = environments(3)
+    made = [control(envs[0]), control(envs[1])]
+    assert report_ended(envs[2], "its process has ended with status 3", seconds=30)
+    reason = "rank 2: its process has ended with status 3"
+    assert [each.failure_reason(30) for each in made] == [reason] * 2
+    made[0].linger(30)
+    assert made[0].untold() == ""
+    leave(made)
+    assert not report_ended(environments(2)[1], "nobody hears it", seconds=0.0)
+
+
+def test_the_end_of_a_rank_that_was_connected_is_known():
+    """Its launcher tells it all the same, as it does not know."""
+    with controls(2) as made:
+        start(made)
+        assert report_ended(made[1].env, "x", seconds=30)
+        assert not any(each.failure_reason(0.05) for each in made)
+
+
+def test_nobody_else_ends_a_run_in_the_name_of_a_rank():
+    envs = environments(2)
+    hub = control(envs[0])
+    theirs = connect(envs[1])
+    theirs.sendall(b"".join(encode({**hello(envs[1]), "run": "0" * 64, "ended": "x"})))
+    assert b"refused" in theirs.recv(1000)
+    assert hub.failure_reason(0.05) == ""
+    theirs.close()
+    leave([hub])
+
+
+def test_the_end_of_rank_0_is_told_to_those_who_look_for_it():
+    envs = environments(2)
+    spoke = control(envs[1])
+    assert report_ended(envs[0], "its process has ended by SIGKILL", seconds=30)
+    assert spoke.failure_reason(30) == "rank 0: its process has ended by SIGKILL"
+    leave([spoke])
+
+
 def test_nobody_lingers_without_a_failure():
     with controls(2) as made:
         start(made)
@@ -345,6 +425,50 @@ def test_a_fork_of_a_rank_is_no_rank():
         os.waitpid(child, 0)
         assert time.monotonic() - began < 4  # it does not wait for threads that it does not have
         assert not any(each.failure_reason(0.05) for each in made)
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_fork_does_not_keep_the_connections_of_a_rank_that_has_ended(who):
+    """Of a data set of the user's, say. The kernel closes a socket when the last process that has it has closed it."""
+    with controls(2) as made:
+        start(made)
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        try:
+            ends = made[0]._peers if who == 0 else [made[1]._connection]
+            for end in list(ends):
+                os.close(end.socket.detach())  # as where the process ends: nothing is said
+            assert made[1 - who].failure_reason(20) == f"rank {who}: it was killed or crashed"
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def test_a_fork_that_would_exchange_values_is_told_at_once(capfd):
+    """As where a script makes its Entry and trains in a multiprocessing.Process."""
+    with controls(2) as made:
+        start(made)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                gather(Channel(made[1], "x"), 0)
+            except LaunchError as error:
+                os.write(writer, str(error).encode())
+            made[1].linger()
+            if os.fork() == 0:  # which has nothing to close any more
+                os._exit(0)
+            os.wait()
+            os._exit(0)
+        os.close(writer)
+        with open(reader, "rb") as told:
+            assert re.match(rb"process \d+ was forked from rank 1 after .* in the same process$", told.read())
+        os.waitpid(child, 0)
+        assert capfd.readouterr().err == ""
+        channels = [Channel(each, "later") for each in made]
+        assert together(lambda rank: gather(channels[rank], rank), 2) == [[0, 1]] * 2
 
 
 def test_a_process_that_is_no_rank_joins_nothing(monkeypatch):
