@@ -203,7 +203,7 @@ def test_hook_names_the_rank(tmp_path):
     hide_paddle(tmp_path, NO_PADDLE)
     code = (
         "import sys, types\nmodule = types.ModuleType('plsc.parallel.environment')\n"
-        "class Environment:\n    rank = 2\n    @classmethod\n    def from_launch(cls): return cls()\n"
+        "class Environment:\n    rank, world_size = 2, 1\n    @classmethod\n    def from_launch(cls): return cls()\n"
         "module.Environment, module.quiet_paddle_logs = Environment, lambda: None\n"
         "import plsc.parallel\nsys.modules[module.__name__] = module\n"
         "plsc.Entry('no.yaml')"
