@@ -32,7 +32,7 @@ from plsc.parallel.hello import TOKEN
 from plsc.parallel.launch_options import LaunchOptions, take_options
 from plsc.parallel.launcher import mark_as_launcher
 from plsc.parallel.on_behalf import report_ended
-from plsc.parallel.ports import free_ports, outside_local_ports
+from plsc.parallel.ports import advised_local_ports, free_ports, outside_local_ports
 from plsc.parallel.rendezvous import meet_by, reported_to_launchers
 from plsc.terminal import flush_or_discard, print_stderr, print_stdout, write_stderr
 
@@ -145,10 +145,11 @@ def _set_ports(context: Any, ports: range, meets: Rendezvous | None) -> None:
     context.node.get_free_port = functools.partial(next, free_ports(ports, but=taken))
     other = outside_local_ports(ports)
     if meets is not None and other is not None:
+        advised = advised_local_ports(ports)
         print_stderr(
             f"plsc.launch: Gloo and NCCL listen on any port of {other[0]}-{other[-1]} (net.ipv4.ip_local_port_range), "
             f"not only of --port-range {text}: let a firewall pass these too, or set "
-            f"sysctl -w net.ipv4.ip_local_port_range='{ports[0]} {ports[-1]}' on every machine"
+            f"sysctl -w net.ipv4.ip_local_port_range='{advised[0]} {advised[-1]}' on every machine"
         )
 
 

@@ -16,6 +16,11 @@ from plsc.files.hashes import write_new
 
 log = logging.getLogger(__name__)
 
+NOT_SEEN = (
+    "the file system shows the ranks that share model_save_dir different contents; mount it without caching of "
+    "directories, or set a model_save_dir on a disk of each machine"
+)
+
 
 def prepare_dirs(run_dir: str, final: str, aside: str) -> None:
     """Create the temporary directory ``aside`` of ``final``, marked as unfinished."""
@@ -36,8 +41,7 @@ def require_sizes(aside: str, manifest: Manifest, names: Iterable[str]) -> None:
         size = os.path.getsize(path) if os.path.exists(path) else 0
         if size != expected:
             raise CheckpointError(
-                f"{path}: {size} of {expected} bytes are seen where it is put in place; the file system shows the "
-                "ranks different contents"
+                f"{path}: {size} of {expected} bytes are seen where it is put in place; {NOT_SEEN}"
             )
 
 

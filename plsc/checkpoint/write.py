@@ -12,7 +12,14 @@ import numpy as np
 
 from plsc.checkpoint import layout
 from plsc.checkpoint.collective import on_all_ranks
-from plsc.checkpoint.directory import clean_up_or_warn, prepare_dirs, publish_dir, require_sizes, write_manifest
+from plsc.checkpoint.directory import (
+    NOT_SEEN,
+    clean_up_or_warn,
+    prepare_dirs,
+    publish_dir,
+    require_sizes,
+    write_manifest,
+)
 from plsc.checkpoint.finish_in_places import finish_in_places
 from plsc.checkpoint.manifest import META_KEYS, Manifest, parse
 from plsc.checkpoint.pending_rows import TOUCHED, WINDOW
@@ -25,8 +32,6 @@ from plsc.files.class_names import CLASS_NAMES
 from plsc.files.hashes import FileEntry, write_new
 from plsc.parallel.ranks import OneRank, Ranks
 from plsc.version import __version__
-
-NOT_SEEN = "the file system shows the ranks that share model_save_dir different contents"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import paddle
 
-from plsc.backend import ops, static
+from plsc.backend import fleet, ops, static
 from plsc.classifiers.initializer import ShardInitializer, default_distribution
 from plsc.classifiers.spec import ClassifierSpec, Shard, StepContext
 from plsc.classifiers.step import classify
@@ -33,9 +33,11 @@ class LargeScaleClassifier:
     This rank holds ``num_local`` classes and uses ``num_sample`` of them in a step (more where the batch contains
     more of them). On more than one rank, connect them by ``plsc.parallel.group.Group(env).connect(env)`` before the
     program runs. The gradient of the weight is dense, as optimizers expect; ``Entry`` updates sampled rows only.
+    ``paddle.distributed.fleet`` cannot be used on more than one rank: its optimizer would begin all shards with that of
+    rank 0, sum their gradients and divide all by the number of ranks.
 
-    Raises ConfigError for invalid sizes, margins, ratios, shapes or types. A label outside [0, num_classes) makes the
-    loss NaN, as well as the gradients of its feature and of all rows.
+    Raises ConfigError for invalid sizes, margins, ratios, shapes or types, and after ``fleet.init`` of several ranks. A
+    label outside [0, num_classes) makes the loss NaN, as well as the gradients of its feature and of all rows.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class LargeScaleClassifier:
         margins = tuple(_number(f"margin{place}", value) for place, value in enumerate((margin1, margin2, margin3), 1))
         _check_numbers(rank, world_size, num_classes, scale, sample_ratio)
         _check_inputs(feature, label, embedding_size)
+        _check_fleet(fleet.num_ranks())
         spec = ClassifierSpec(
             num_classes, embedding_size, Combined(*margins), scale=float(scale), sample_ratio=float(sample_ratio)
         )
@@ -133,6 +136,15 @@ def _check_numbers(rank, world_size, num_classes, scale, sample_ratio) -> None:
         raise ConfigError(f"sample_ratio={sample_ratio}: must be above 0 and at most 1")
     if not _number("scale", scale) > 0.0:
         raise ConfigError(f"scale={scale}: must be above 0")
+
+
+def _check_fleet(ranks: int) -> None:
+    if ranks > 1:
+        raise ConfigError(
+            f"fleet.init was called with {ranks} ranks: fleet's optimizer would sum the shards of the classes as if "
+            "they were copies, and train wrongly; leave fleet out, connect the ranks by "
+            "plsc.parallel.group.connected_group(env), and sum the gradients of the other layers over the ranks"
+        )
 
 
 def _check_inputs(feature, label, embedding_size) -> None:

@@ -22,7 +22,8 @@ class PairLoss(Loss):
 
         b := b - learning rate * bias_rate * min(max(g, -positive), positive)
 
-    where g >= -positive always holds, so what is limited is a first step from features that are near to many classes.
+    where without class weights g >= -positive always holds, so what is limited is a first step from features that are
+    near to many classes.
 
     bias_rate: an attribute; 0 keeps ``initial_bias``.
     """

@@ -32,4 +32,4 @@ def name_ranks(ranks: Iterable[int], endpoints: Sequence[str]) -> str:
         by_host.setdefault(host_of(endpoints[rank]), []).append(rank)
     words = [f"{spans(each)} ({host})" for host, each in by_host.items()]
     left = len(words) - _MOST_HOSTS
-    return "rank(s) " + ", ".join(words[:_MOST_HOSTS]) + (f" and those of {left} more hosts" if left > 0 else "")
+    return "rank(s) " + ", ".join(words[:_MOST_HOSTS]) + (f" and those of {left} more machines" if left > 0 else "")

@@ -55,6 +55,12 @@ def outside_local_ports(ports: range) -> range | None:
     return local if set(local) - set(ports) else None
 
 
+def advised_local_ports(ports: range) -> range:
+    """What to set this machine's local ports to if only ``ports`` may be used: all but the first tenth, which is left
+    for servers, since an outgoing connection may take any local port."""
+    return ports[len(ports) // 10 :]
+
+
 def local_ports() -> range:
     """The ports that Linux gives to outgoing connections, and to servers of libraries that do not choose one."""
     try:

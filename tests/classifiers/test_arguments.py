@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import paddle
 import pytest
 
@@ -43,3 +47,32 @@ def test_what_fits_is_built():
 def test_what_does_not_fit_is_refused(changes, named):
     with pytest.raises(ConfigError, match="(?s).*" + named.replace("'", ".")):
         build(**changes)
+
+
+BESIDE_FLEET = """
+import plsc, paddle
+from paddle.distributed import fleet
+from plsc.errors import ConfigError
+paddle.enable_static()
+fleet.init(is_collective=True)
+feature, label = paddle.static.data("feature", [4, 8]), paddle.static.data("label", [4], "int64")
+try:
+    plsc.LargeScaleClassifier(feature, label, rank=0, world_size=2, num_classes=10, embedding_size=8)
+    print("built")
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("ranks, said", [(1, "built"), (2, "fleet.init was called with 2 ranks")])
+def test_fleet_of_several_ranks_is_refused(ranks, said):
+    """Its optimizer would sum the shards of the classes and begin all of them with rank 0's."""
+    endpoints = ["127.0.0.1:6170", "127.0.0.1:6171"][:ranks]
+    env = {
+        "PADDLE_TRAINER_ID": "0", "PADDLE_TRAINERS_NUM": str(ranks), "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+        "PADDLE_CURRENT_ENDPOINT": endpoints[0],
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE_FLEET], check=True, capture_output=True, text=True, env={**os.environ, **env}
+    )
+    assert done.stdout.splitlines()[-1].startswith(said)

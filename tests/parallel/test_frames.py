@@ -65,6 +65,6 @@ def test_ranks_are_named_briefly():
     endpoints = ["a:1", "a:2", "b:1", "b:2", "b:3", "[::1]:9"]
     assert name_ranks([1, 2, 3, 5], endpoints) == "rank(s) 1 (a), 2 to 3 (b), 5 (::1)"
     hosts = [f"10.0.0.{rank}:70" for rank in range(1000)]
-    assert name_ranks(range(1000), hosts).endswith("4 (10.0.0.4) and those of 995 more hosts")
+    assert name_ranks(range(1000), hosts).endswith("4 (10.0.0.4) and those of 995 more machines")
     assert len(name_ranks(range(1000), hosts)) < 200
     assert host_of("[fe80::1]:80") == "fe80::1" and host_of("a:1") == "a"

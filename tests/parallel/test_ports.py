@@ -65,6 +65,14 @@ def test_ports_that_outgoing_connections_take_come_last(monkeypatch):
     assert module.outside_local_ports(range(20006, 40000)) == range(20005, 40000)
 
 
+def test_the_advice_leaves_ports_for_servers():
+    """The same that docs/ranks.md shows; the port of --master is often the first one."""
+    advised = module.advised_local_ports(range(20000, 21000))
+    page = Path(__file__).resolve().parents[2] / "docs" / "ranks.md"
+    assert f"='{advised[0]} {advised[-1]}'" in page.read_text(encoding="utf-8")
+    assert module.advised_local_ports(range(20000, 20001)) == range(20000, 20001)
+
+
 def test_the_local_ports_of_this_machine():
     first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     assert module.local_ports() == range(int(first), int(last) + 1)

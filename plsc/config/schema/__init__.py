@@ -107,7 +107,7 @@ class Settings:
     )  # fmt: skip
     late_results: str = option(
         AUTO, "Read the results of a step (loss, request to stop) after the next step was started, so that a GPU does "
-        "not wait for the host between two steps. A loss that is no number is found one step later, and a stop saves "
+        "not wait for the host between two steps. A loss that is not finite is found one step later, and a stop saves "
         "after one more step; nothing is saved before the results of all its steps were read. auto does so on GPUs; "
         "always also on CPUs, where nothing is gained.", choices=(AUTO, NEVER, ALWAYS),
     )  # fmt: skip

@@ -15,8 +15,8 @@ class MixedPrecision:
     dtype: str = option(
         "float16",
         "The type of half precision. bfloat16 has the range of float32, so it needs no loss scale and skips no steps, "
-        "but 8 bits of precision where float16 has 11; the product of features and class weights stays in float32. It "
-        "needs a GPU of compute capability 8.0 or later, float16 on CPUs Paddle 3.",
+        "but 8 bits of precision where float16 has 11; the product of features and class weights stays in "
+        "float32. bfloat16 needs a GPU of compute capability 8.0 or later; on CPUs, float16 needs Paddle 3.",
         choices=("float16", "bfloat16"), setter="set_mixed_precision",
     )  # fmt: skip
     level: str = option(
