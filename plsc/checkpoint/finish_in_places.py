@@ -8,6 +8,7 @@ from plsc.checkpoint.elsewhere import write_note
 from plsc.checkpoint.exchange import exchange, wanted_by_a_save
 from plsc.checkpoint.manifest import manifest_of
 from plsc.checkpoint.places import Places
+from plsc.files.atomic import sync_dir
 from plsc.files.class_names import CLASS_NAMES
 from plsc.parallel.ranks import Ranks
 
@@ -27,5 +28,6 @@ def finish_in_places(group: Ranks, places: Places, aside: str, manifest_bytes: b
         require_sizes(aside, manifest, here)
         write_note(aside, {f.name: places.all[f.holders[0]].where for f in wanted if f.name not in here})
         write_manifest(aside, manifest_bytes)
+        sync_dir(aside)  # before another place deletes what this replaces
 
     on_all_ranks(group, f"cannot finish {aside}", complete)

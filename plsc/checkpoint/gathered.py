@@ -29,8 +29,8 @@ from plsc.checkpoint.layout import (
 )
 from plsc.checkpoint.manifest import Manifest, carries_manifest, manifest_of
 from plsc.checkpoint.places import Places
-from plsc.checkpoint.read import verify_files
-from plsc.checkpoint.retention import check_not_foreign, set_aside
+from plsc.checkpoint.read import Damaged, verify_files
+from plsc.checkpoint.retention import check_not_foreign, set_aside, set_newer_aside
 from plsc.checkpoint.survey import Whole, look, shortened, survey
 from plsc.errors import CheckpointError, ConfigError
 from plsc.files import atomic, safe_open
@@ -70,7 +70,7 @@ def newest_intact_of_places(
     while True:
         found = _find(run_dir, group, places)
         if found is None:
-            what, left = _what(run_dir), _set_newer_aside if replaced else _require_none
+            what, left = _what(run_dir), set_newer_aside if replaced else _require_none
             on_all_ranks(group, what, functools.partial(left, run_dir) if places.leads(group.rank) else _nothing)
             return None
         path, manifest = _adopt(run_dir, group, places, found)
@@ -135,18 +135,11 @@ def _adopt(run_dir: str, group: Ranks, places: Places, found: Whole) -> tuple[st
 
     def put() -> None:
         if places.leads(group.rank):
-            _set_newer_aside(run_dir, found.step)
+            set_newer_aside(run_dir, found.step)
             _put_in_place(run_dir, path, found.names.get(places.index(group.rank)), raw)
 
     on_all_ranks(group, _what(run_dir), put)
     return path, manifest_of(raw, path)
-
-
-def _set_newer_aside(run_dir: str, step: int = -1) -> None:
-    """What is newer is not whole, and would be taken for a checkpoint by a place that has its part of it."""
-    for newer, path in step_dirs(run_dir):
-        if newer > step and carries_manifest(path):
-            log.warning("%s is newer and not whole, and is now %s", path, set_aside(path))
 
 
 def _put_in_place(run_dir: str, path: str, name: str | None, raw: bytes) -> None:
@@ -176,7 +169,7 @@ def _intact(path: str, manifest: Manifest, group: Ranks, places: Places, found: 
         for name in mine[ranks.index(group.rank) :: len(ranks)]:
             try:
                 verify_files(path, manifest, [name])
-            except CheckpointError as error:
+            except Damaged as error:  # another error, such as a missing permission, says nothing about the contents
                 aside = os.path.join(path, f"damaged_{name}")
                 log.warning("%s; this copy is now %s", error, aside)
                 atomic.rename(os.path.join(path, name), aside)
@@ -231,8 +224,8 @@ def _needed(manifest: Manifest, ranges: list[tuple[int, int]]) -> set[str]:
 
 
 def _require_none(run_dir: str) -> None:
-    left = step_dirs(run_dir) + damaged_dirs(run_dir) + writing_dirs(run_dir)
-    left = [one for one in left if carries_manifest(one[1])]
+    finished = [one for one in writing_dirs(run_dir) if carries_manifest(one[1])]
+    left = step_dirs(run_dir) + damaged_dirs(run_dir) + finished  # also those whose manifest cannot be read any more
     if not left:
         return
     path = max(left)[1]

@@ -10,7 +10,7 @@ from plsc.checkpoint.find import latest, require_same_manifest
 from plsc.checkpoint.layout import REPLACED, damaged_dirs, step_dirs
 from plsc.checkpoint.manifest import carries_manifest, read_manifest
 from plsc.checkpoint.read import Damaged, verify_files
-from plsc.checkpoint.retention import set_aside
+from plsc.checkpoint.retention import set_aside, set_newer_aside
 from plsc.errors import CheckpointError
 from plsc.files import atomic
 from plsc.parallel.ranks import Ranks
@@ -18,18 +18,20 @@ from plsc.parallel.ranks import Ranks
 log = logging.getLogger(__name__)
 
 
-def newest_intact(run_dir: str, group: Ranks) -> str | None:
+def newest_intact(run_dir: str, group: Ranks, replaced: bool = False) -> str | None:
     """The newest checkpoint whose files all match the hashes in its manifest, or None without checkpoints.
 
     A newer one that is damaged is renamed to `damaged_step_...` and logged as a warning; one that a killed save had
     renamed gets its name back. All ranks call it, while the run is locked. Raises CheckpointError on every rank where
-    there are checkpoints and none is intact: starting over is then the user's decision.
+    there are checkpoints and none is intact: starting over is then the user's decision. Where they are ``replaced`` by
+    one from elsewhere, they are renamed as well, and None is returned.
     """
     what = f"cannot continue in {run_dir}"
     while True:
         path = on_all_ranks(group, what, lambda: latest(run_dir) if group.rank == 0 else None)[0]
         if path is None:
-            on_all_ranks(group, what, lambda: _require_none(run_dir) if group.rank == 0 else None)
+            left = set_newer_aside if replaced else _require_none
+            on_all_ranks(group, what, lambda: left(run_dir) if group.rank == 0 else None)  # noqa: B023
             return None
         require_same_manifest(group, what, path)  # before one is renamed because another is damaged
         damage = _damage(path, group)

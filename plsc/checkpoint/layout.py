@@ -23,6 +23,7 @@ REPLACED = ".replaced_"  # the older checkpoint of a step that is being saved ag
 REMOVED = ".removed_"  # a checkpoint that is being deleted
 DAMAGED = "damaged_"  # one with a file that does not match the manifest, kept for inspection
 
+_SHARD = re.compile(r"shard_\d{5,}_of_\d{5,}\.safetensors")
 _STEP = re.compile(r"step_(\d{8,})")
 _ASIDE = re.compile(r"\.(?:tmp|replaced|removed)_step_\d{8,}")
 
@@ -37,6 +38,10 @@ def step_name(step: int) -> str:
 
 def shard_name(index: int, num_shards: int) -> str:
     return f"shard_{index:05d}_of_{num_shards:05d}.safetensors"
+
+
+def is_shard_name(name: str) -> bool:
+    return _SHARD.fullmatch(name) is not None
 
 
 def file_names(num_shards: int) -> list[str]:

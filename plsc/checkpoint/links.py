@@ -16,7 +16,7 @@ from plsc.checkpoint.places import SHARED, Places
 from plsc.checkpoint.read import verify_files
 from plsc.errors import CheckpointError
 from plsc.files import safe_open
-from plsc.files.atomic import flush
+from plsc.files.atomic import flush, sync_dir
 from plsc.files.hashes import READ_BYTES
 from plsc.parallel.ranks import Ranks
 
@@ -32,14 +32,14 @@ def link(path: str, run_dir: str, extra: dict[str, Any], group: Ranks, places: P
     publishes = leads and not places.several  # otherwise all places finish their files first
     try:
         name = on_all_ranks(group, what, lambda: _link(path, run_dir, extra, publishes) if leads else None)[0]
-        final = os.path.join(layout.checkpoints_dir(run_dir), name)
-        if places.several:
-            on_all_ranks(group, what, lambda: publish_dir(_aside(final), final) if leads else None)
-        return final
     except CheckpointError:
         if leads:
             clean_up_or_warn(run_dir)
         raise
+    final = os.path.join(layout.checkpoints_dir(run_dir), name)
+    if places.several:  # as in `save`
+        on_all_ranks(group, what, lambda: publish_dir(_aside(final), final) if leads else None)
+    return final
 
 
 def _link(path: str, run_dir: str, extra: dict[str, Any], publishes: bool) -> str:
@@ -56,6 +56,8 @@ def _link(path: str, run_dir: str, extra: dict[str, Any], publishes: bool) -> st
     write_manifest(aside, replace(manifest, extra=extra).to_bytes())
     if publishes:
         publish_dir(aside, final)
+    else:
+        sync_dir(aside)  # before another place deletes what this replaces
     return os.path.basename(final)
 
 

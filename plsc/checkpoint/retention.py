@@ -88,6 +88,13 @@ def set_aside(path: str) -> str:
     return aside
 
 
+def set_newer_aside(run_dir: str, step: int = -1) -> None:
+    """Rename the checkpoints after ``step``, which are not whole: they would be taken for checkpoints."""
+    for newer, path in step_dirs(run_dir):
+        if newer > step and carries_manifest(path):
+            log.warning("%s is newer and not whole, and is now %s", path, set_aside(path))
+
+
 def aside_path(path: str, prefix: str) -> str:
     """The path with `prefix` before the name; an earlier leftover of ours there is deleted. Raises OSError."""
     root, name = os.path.split(path)

@@ -10,6 +10,7 @@ from typing import Any
 from plsc.checkpoint.layout import (
     MANIFEST,
     MARKER,
+    WRITING,
     checkpoints_dir,
     file_names,
     replaced_dirs,
@@ -92,8 +93,9 @@ def look(run_dir: str) -> dict[str, Any]:
 def survey(answers: Sequence[Any], places: Sequence[Place]) -> Survey:
     """The newest whole checkpoint among what ``look`` returned in each place.
 
-    One whose directories have their final name is preferred to one of the same step that a killed save left. Raises
-    CheckpointError where two different ones of the newest step are both whole and in place.
+    One whose directories have their final name is preferred to one of the same step that a killed save left; where that
+    save had begun to put its own in place, to replace an older one of the step, the new one counts. Raises
+    CheckpointError where two different ones of the newest step are both whole and in place for another reason.
     """
     copies: dict[tuple[int, str], dict[int, Held]] = {}
     for place, answer in enumerate(answers):
@@ -113,8 +115,9 @@ def survey(answers: Sequence[Any], places: Sequence[Place]) -> Survey:
             skipped.append((step, _skipped(step, found, missing, places)))
         elif not missing:
             whole.append(Whole(step, manifest, {place: held.name for place, held in found.items()}, holders))
-    whole.sort(key=lambda one: -_in_place(one))
-    if len(whole) > 1 and _in_place(whole[1]):
+    replacing = [one for one in whole if any(_replaces(one, other) for other in whole)]
+    whole.sort(key=lambda one: (one not in replacing, -_in_place(one)))
+    if len(whole) > 1 and _in_place(whole[1]) and not _replaces(whole[0], whole[1]):
         _refuse_two(whole, places)
     problems = [(step, text) for answer in answers for step, text in answer["problems"]]
     first = whole[0].step if whole else -1
@@ -128,6 +131,14 @@ def _holders(found: dict[int, Held]) -> dict[str, tuple[int, ...]]:
 
 def _in_place(one: Whole) -> int:
     return sum(name == step_name(one.step) for name in one.names.values())
+
+
+def _replaces(new: Whole, old: Whole) -> bool:
+    """Whether ``new`` is being put in place of ``old`` of the same step: every place that still has the old one under
+    its final name has finished the new one beside it, and another place has the new one in place."""
+    behind = [place for place, name in old.names.items() if name == step_name(old.step)]
+    waits = WRITING + step_name(new.step)
+    return bool(_in_place(new)) and bool(behind) and all(new.names.get(place) == waits for place in behind)
 
 
 def _skipped(step: int, found: dict[int, Held], missing: list[str], places: Sequence[Place]) -> str:

@@ -63,7 +63,8 @@ def save(
     returns. It may have `class_names`, by label, which become a file of their own (plsc.files.class_names).
     A checkpoint of the same step is replaced, and deleted only when the new one is in place.
     Raises CheckpointError on every rank when any of them fails. The older ones are then intact and the new one gone,
-    or, where only the flush after the rename failed, complete.
+    or, where only the flush after the rename failed, complete. With several places, where one cannot rename its
+    directory, the new one is kept as it is: it is finished, and `newest` puts it in place.
     """
     root = layout.checkpoints_dir(run_dir)
     what = f"cannot save the checkpoint of step {step} in {root}"
@@ -102,7 +103,6 @@ def save(
         if places.several:
             text = on_all_ranks(group, what, lambda: finish().to_bytes().decode() if group.rank == 0 else None)[0]
             finish_in_places(group, places, aside, text.encode())
-            on_all_ranks(group, what, lambda: publish_dir(aside, final) if leads else None)
         else:
             on_all_ranks(group, what, publish)
     except CheckpointError:
@@ -110,6 +110,8 @@ def save(
             clean_up_or_warn(run_dir)
         group.barrier("checkpoint given up")  # no rank continues before the leftovers are removed
         raise
+    if places.several:  # what is finished stays where this fails: another place has perhaps deleted what it replaces
+        on_all_ranks(group, what, lambda: publish_dir(aside, final) if leads else None)
     return final
 
 

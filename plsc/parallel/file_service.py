@@ -6,12 +6,14 @@ contents; or the length NO_FILE, then a line that says why. Who sends something 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from plsc.files import safe_open
@@ -20,8 +22,10 @@ from plsc.parallel.ports import listen
 NO_FILE = 2**64 - 1
 SILENCE_SECONDS = 60.0  # until a peer that sends nothing, or takes nothing, is given up
 CHUNK_BYTES = 1 << 20
+RETRY_SECONDS = 1.0  # between two attempts to connect while the network is cut
 MOST_CLIENTS = 256  # at once; further ones are cut off and may try again
 _REQUEST_BYTES = 4096
+_CUT = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 class FileServer:
@@ -97,13 +101,21 @@ def receive(address: list[Any], name: str, write: Callable[[memoryview], object]
     """Pass the contents of a file of another rank to ``write`` in pieces; returns how many bytes there were.
 
     Raises OSError, whose text names the address, where the other rank cannot be reached, does not have the file, or
-    stops in the middle.
+    stops in the middle; and what ``write`` raises.
     """
+    size = 0
+    for piece in _pieces(address, name):
+        write(piece)
+        size += len(piece)
+    return size
+
+
+def _pieces(address: list[Any], name: str) -> Iterator[memoryview]:
     host, port, token = address
     where = f"{name} from {host}:{port}"
     buffer = memoryview(bytearray(CHUNK_BYTES))
     try:
-        with socket.create_connection((_reachable(host), port), timeout=SILENCE_SECONDS) as server:
+        with _connected(_reachable(host), port) as server:
             server.sendall(json.dumps({"token": token, "name": name}).encode() + b"\n")
             size = int.from_bytes(_exactly(server, 8), "big")
             if size == NO_FILE:
@@ -113,11 +125,22 @@ def receive(address: list[Any], name: str, write: Callable[[memoryview], object]
                 count = server.recv_into(buffer, min(left, CHUNK_BYTES))
                 if not count:
                     raise OSError(f"it ended after {size - left:,} of {size:,} bytes")
-                write(buffer[:count])
+                yield buffer[:count]
                 left -= count
     except OSError as error:
         raise OSError(f"{where}: {error.strerror or error}") from None
-    return size
+
+
+def _connected(host: str, port: int) -> socket.socket:
+    """A connection; a network that is cut is waited for as long as a silent peer, since a run survives such cuts."""
+    deadline = time.monotonic() + SILENCE_SECONDS
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=SILENCE_SECONDS)
+        except OSError as error:
+            if error.errno not in _CUT or time.monotonic() >= deadline:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 def _exactly(peer: socket.socket, count: int) -> bytes:

@@ -36,10 +36,36 @@ def fetch_initial_checkpoint(run: Run, own: str | None, resumes: bool = False) -
     """
     url = start_url(run.config)
     if url is None:
-        saved = save_url(run.config)
-        looks = resumes and not own and not run.config.checkpoint_dir and uploads_saves(run.config)
-        return fetch_checkpoint(run, saved) if looks and saved and _holds_any(run, saved) else run.config.checkpoint_dir
+        copies = resumes and not own and newest_copy(run) is not None
+        return fetch_checkpoint(run, save_url(run.config) or "") if copies else run.config.checkpoint_dir
     return "" if own else fetch_checkpoint(run, url)
+
+
+def newest_copy(run: Run) -> int | None:
+    """The newest step that the run itself may have copied (remote.upload) and, with `resume: auto`, goes on from where
+    it has no checkpoint here; None if there is none, or another start is set. Every rank must call it."""
+    url = save_url(run.config)
+    if url is None or not uploads_saves(run.config) or run.config.checkpoint_dir or start_url(run.config):
+        return None
+    store = open_store(url, run.config)
+
+    def look() -> int | None:
+        found: dict[str, int] = with_retries(store, store.url, store.files) if run.group.rank == 0 else {}
+        return max((int(match.group(2)) for match in map(_STEP.fullmatch, found) if match), default=None)
+
+    return on_all_ranks(run.group, f"cannot look for checkpoints at {masked(url)}", look)[0]
+
+
+def warn_of_newer_copies(run: Run, step: int) -> None:
+    """Say where the address for results has later steps than ``step``, at which a run starts. All ranks call it."""
+    newest = newest_copy(run)
+    if newest is not None and newest > step:
+        run.log.info(
+            f"WARNING: {masked(save_url(run.config) or '')} holds step {newest:,}, of another run or of an earlier "
+            f"start on other disks; this run starts at step {step:,} and replaces what is there step by step. To go "
+            "on from there, stop it, move the checkpoints in model_save_dir away and set resume: auto; to keep both, "
+            "set another remote.save_url"
+        )
 
 
 def fetch_checkpoint(run: Run, url: str) -> str:
@@ -72,16 +98,6 @@ def fetch_checkpoint(run: Run, url: str) -> str:
         if is_copying:
             shutil.rmtree(part, ignore_errors=True)  # it exists only after an error
     return target
-
-
-def _holds_any(run: Run, url: str) -> bool:
-    """Whether there is a complete checkpoint of a run at an address, the same on every rank."""
-    what, store = f"cannot look for checkpoints at {masked(url)}", open_store(url, run.config)
-
-    def look() -> bool:
-        return run.group.rank == 0 and any(map(_STEP.fullmatch, with_retries(store, store.url, store.files)))
-
-    return on_all_ranks(run.group, what, look)[0]
 
 
 def _find(store: Store) -> dict[str, Any]:

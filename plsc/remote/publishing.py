@@ -55,10 +55,11 @@ def publish_checkpoints(run: Run) -> None:
         publish(run, os.path.join(root, path))
 
 
-def publish_save(run: Run, local_dir: str, removed: list[str]) -> None:
+def publish_save(run: Run, local_dir: str, removed: list[str]) -> bool:
     """Upload a checkpoint that was just saved, and delete those at the address that rank 0 has ``removed`` here.
 
     Every rank must call it. A failure does not end the training: the log says it, and the end of the run tries again.
+    Returns, the same on every rank, whether it was done; otherwise ``removed`` are to be given again.
     """
     try:
         publish(run, local_dir)
@@ -66,6 +67,8 @@ def publish_save(run: Run, local_dir: str, removed: list[str]) -> None:
         on_all_ranks(run.group, what, lambda: _delete(run, removed) if run.group.rank == 0 else None)
     except CheckpointError as error:
         run.log.info(f"WARNING: {error}; the training goes on, and copies what is missing at its end")
+        return False
+    return True
 
 
 def _delete(run: Run, removed: list[str]) -> None:
@@ -74,7 +77,7 @@ def _delete(run: Run, removed: list[str]) -> None:
         store = open_store(url, run.config)
         there = with_retries(store, store.url, store.files)  # also of a copy that was never complete
         own = {layout.MANIFEST_SUM, layout.REPLICATED, CLASS_NAMES}
-        others = [name for name in there if name in own or (name.startswith("shard_") and "/" not in name)]
+        others = [name for name in there if name in own or layout.is_shard_name(name)]
         for name in [layout.MANIFEST, *others]:  # without the first it is no checkpoint any more
             with_retries(store, f"{store.url}/{name}", functools.partial(store.delete, name))
 

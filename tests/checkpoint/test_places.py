@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from plsc.checkpoint import (
     OneRank,
     exchange,
     find_places,
+    gathered,
     latest,
     link,
     merge,
@@ -33,7 +35,7 @@ from plsc.checkpoint.survey import look, survey
 from plsc.errors import CheckpointError
 from plsc.files import atomic
 from plsc.parallel.environment import Environment
-from plsc.parallel.file_service import receive
+from plsc.parallel.file_service import FileServer, receive
 from plsc.parallel.shards import class_range
 from tests.checkpoint.checkpoint_kit import class_arrays, gather_rows, on_ranks, replicated_arrays, same_arrays, save_as
 from tests.checkpoint.places_kit import Killed, disk, on_places, places_of, resume_in, save_in, values
@@ -361,6 +363,121 @@ def test_a_place_that_had_not_renamed_is_made_good(tmp_path):
     check_read(resume_in(tmp_path, CLASSES, places), 10, places)
 
 
+@pytest.mark.parametrize("shards", [1, None])
+@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize("cleaned", [False, True])
+def test_a_kill_between_the_phases_of_a_save_that_replaces_one_of_the_same_step(tmp_path, shards, slow, cleaned):
+    """As the best checkpoint does. One place has put its own in place, the other one has both: the new one counts."""
+    places = places_of((0,), (1,))
+    old = values(save_in(tmp_path / "old", 1, CLASSES, places, salt=10, shards=shards))
+    values(save_in(tmp_path, 1, CLASSES, places, salt=20, shards=shards))
+    for one in (0, 1):
+        root = tmp_path / f"disk{one}" / "run" / "checkpoints"
+        if one == slow:
+            (root / "step_00000001").rename(root / ".tmp_step_00000001")
+        if one == slow or not cleaned:
+            name = "step_00000001" if one == slow else ".replaced_step_00000001"
+            shutil.copytree(old[one], root / name)
+    check_read(resume_in(tmp_path, CLASSES, places, model_parallel=not shards), 20, places, model_parallel=not shards)
+    (left,) = (tmp_path / f"disk{slow}" / "run" / "checkpoints").glob("damaged_*")
+    same_arrays(read_replicated(str(left), read_manifest(str(left))), replicated_arrays(10))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_place_that_cannot_rename_loses_nothing(tmp_path, monkeypatch, step):
+    """The disk is full in the second phase: what all have finished is put in place at the next start."""
+    places = places_of((0,), (1,))
+    values(save_in(tmp_path, 1, CLASSES, places, salt=10))
+    rename = atomic.rename
+
+    def full(path, target):
+        if target == disk(tmp_path, places, 1) + f"/checkpoints/step_{step:08d}":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+        rename(path, target)
+
+    monkeypatch.setattr(atomic, "rename", full)
+    found = save_in(tmp_path, step, CLASSES, places, salt=20)
+    assert all("rank 1: No space left on device" in str(error) for error in found), found
+    monkeypatch.undo()
+    check_read(resume_in(tmp_path, CLASSES, places), 20, places)
+
+
+def test_a_link_that_one_place_cannot_rename_loses_nothing(tmp_path, monkeypatch):
+    paths = values(save_in(tmp_path, 1, CLASSES, TWO, salt=10))
+    rename = atomic.rename
+
+    def full(path, target):
+        if "disk1" in target:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+        rename(path, target)
+
+    monkeypatch.setattr(atomic, "rename", full)
+
+    def work(group):
+        return link(paths[group.rank], disk(tmp_path, TWO, group.rank), {"best": 1}, group, TWO)
+
+    found = on_places(TWO, work)
+    assert all("No space left on device" in str(error) for error in found), found
+    monkeypatch.undo()
+    paths = resume_in(tmp_path, CLASSES, TWO)
+    check_read(paths, 10, TWO)
+    assert {str(read_manifest(path).extra) for path in paths} == {"{'best': 1}"}
+
+
+@pytest.mark.parametrize("said", [1.0, 0.5], ids=["ends early", "says it is shorter"])
+def test_a_transfer_that_ends_early_is_no_checkpoint(tmp_path, monkeypatch, said):
+    places = places_of((0,), (1,))
+    values(save_in(tmp_path, 1, CLASSES, places, salt=1))
+
+    def half(server, client, path):
+        data = Path(path).read_bytes()
+        client.sendall(int(len(data) * said).to_bytes(8, "big") + data[: len(data) // 2])
+
+    monkeypatch.setattr(FileServer, "_send", half)
+    found = save_in(tmp_path, 2, CLASSES, places, salt=2)
+    reason = "it ended after" if said == 1.0 else "has another SHA-256 than the manifest says"
+    assert all(reason in str(error) and "rank 1: " in str(error) for error in found), found
+    monkeypatch.undo()
+    assert all(os.listdir(tmp_path / f"disk{one}/run/checkpoints") == ["step_00000001"] for one in (0, 1))
+    check_read(resume_in(tmp_path, CLASSES, places), 1, places)
+
+
+def test_a_disk_that_is_full_when_a_copy_arrives_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    places = places_of((0,), (1,))
+    values(save_in(tmp_path, 1, CLASSES, places, salt=1))
+
+    def full(address, name, write):
+        def write_nothing(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return receive(address, name, write_nothing)
+
+    monkeypatch.setattr(exchange, "receive", full)
+    found = save_in(tmp_path, 2, CLASSES, places, salt=2)
+    path = disk(tmp_path, places, 1) + "/checkpoints/.tmp_step_00000002/replicated.safetensors"
+    assert all(str(error).endswith(f"rank 1: No space left on device: {path}") for error in found), found
+    assert all(os.listdir(tmp_path / f"disk{one}/run/checkpoints") == ["step_00000001"] for one in (0, 1))
+
+
+def test_what_cannot_be_read_for_another_reason_is_not_called_damaged(tmp_path, monkeypatch):
+    values(save_in(tmp_path, 1, CLASSES, TWO, salt=1))
+
+    def refused(path, manifest, names):
+        raise CheckpointError(f"{path}: Permission denied")
+
+    monkeypatch.setattr(gathered, "verify_files", refused)
+    assert all("Permission denied" in str(error) for error in resume_in(tmp_path, CLASSES, TWO))
+    monkeypatch.undo()
+    check_read(resume_in(tmp_path, CLASSES, TWO), 1, TWO)
+
+
+def test_a_run_whose_manifests_cannot_be_read_does_not_start_over(tmp_path):
+    for path in values(save_in(tmp_path, 1, CLASSES, TWO)):
+        Path(path, "manifest.json").write_bytes(b"\0" * 100)
+    found = resume_in(tmp_path, CLASSES, TWO)
+    assert all("none of its checkpoint(s) is whole in all places together" in str(error) for error in found), found
+
+
 def test_a_finished_directory_does_not_win_over_one_that_is_in_place():
     def held(name, manifest):
         return {"step": 2, "name": name, "manifest": manifest, "files": ["replicated.safetensors"], "num_shards": 0,
@@ -371,6 +488,13 @@ def test_a_finished_directory_does_not_win_over_one_that_is_in_place():
     assert survey(answers, TWO.all).newest.manifest == "a"
     answers[1]["held"] = [old, held(".tmp_step_00000002", "a")]
     assert survey(answers, TWO.all).newest.names == {0: "step_00000002", 1: "step_00000002"}
+    answers[1]["held"] = [held("step_00000002", "b")]  # has put it in place, and deleted the old one
+    for both in (answers, answers[::-1]):
+        assert survey(both, TWO.all).newest.manifest == "b"
+    answers[1]["held"] += [held(".replaced_step_00000002", "a")]  # not deleted yet
+    for both in (answers, answers[::-1]):
+        assert survey(both, TWO.all).newest.manifest == "b"
+    answers[0]["held"] = [old]
     answers[1]["held"] = [held("step_00000002", "b")]
     with pytest.raises(CheckpointError, match="is another checkpoint than"):
         survey(answers, TWO.all)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from plsc import remote
 from plsc.checkpoint import SHARED, OneRank, Place, Places, read_manifest
 from plsc.classifiers import ClassifierSpec
 from plsc.config import Config
@@ -17,8 +20,11 @@ from plsc.engine.training import checkpointing
 from plsc.engine.training.changed_settings import log_changed_settings
 from plsc.engine.training.checkpointing import open_start_checkpoint
 from plsc.errors import CheckpointError, ConfigError, DataError
+from plsc.parallel.environment import Environment
 from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as
+from tests.checkpoint.places_kit import disk, on_places, places_of, save_in, values
 
+TWO_DISKS = places_of((0,), (1,))
 SPEC = ClassifierSpec(num_classes=11, embedding_size=EMBEDDING_SIZE)
 
 
@@ -52,6 +58,47 @@ def test_a_copy_of_what_is_elsewhere_and_what_comes_before_it(tmp_path):
     own = save_as(tmp_path / "mine", 4, 11, 2)
     assert open_start_checkpoint(run_in(tmp_path / "mine", "", resume="auto", **address), SPEC)[0] == own
     assert open_start_checkpoint(run_in(tmp_path / "empty"), SPEC) is None
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [lambda path: flip(path), lambda path: path.unlink()], ids=["flipped", "gone"])
+@pytest.mark.parametrize("upload", ["every_save", "end"])
+def test_what_is_damaged_here_is_replaced_by_the_copy_at_the_address(tmp_path, damage, upload):
+    address = {"remote.save_url": f"file://{tmp_path}/remote", "remote.upload": upload}
+    run = run_in(tmp_path / "run", resume="auto", **address)
+    run.env, run.log = Environment(), SimpleNamespace(info=lambda text: None)
+    path = save_as(tmp_path / "run", 12, 11, 2)
+    remote.publish(run, path)
+    damage(Path(path, "replicated.safetensors"))
+    if upload == "end":  # nothing was promised
+        with pytest.raises(CheckpointError, match="none of its 1 checkpoint"):
+            open_start_checkpoint(run, SPEC)
+        return
+    for _ in range(2):  # also where the first one was killed when it had renamed what is damaged
+        found, manifest = open_start_checkpoint(run, SPEC)
+        assert "/run/fetched/step_00000012_" in found and manifest.step == 12
+        assert os.listdir(tmp_path / "run" / "checkpoints") == ["damaged_step_00000012"]
+    own = save_as(tmp_path / "run", 13, 11, 2)
+    assert open_start_checkpoint(run, SPEC)[0] == own
+
+
+def test_places_without_a_machine_do_not_start_over_from_where_the_run_once_began(tmp_path):
+    """Only copies of the run's own saves replace a checkpoint that is not whole."""
+    values(save_in(tmp_path, 12, 11, TWO_DISKS))
+    shutil.rmtree(tmp_path / "disk1")
+    hadoop = {"remote.fs_name": "hdfs://name", "remote.fs_checkpoint_dir": "/load"}
+
+    def work(group):
+        run = run_in(disk(tmp_path, TWO_DISKS, group.rank), "fetched/step_3", resume="auto", **hadoop)
+        run.group, run.places = group, TWO_DISKS
+        return open_start_checkpoint(run, SPEC)
+
+    assert all("none of its checkpoint(s) is whole" in str(error) for error in on_places(TWO_DISKS, work))
 
 
 def test_the_seed_is_that_of_where_the_run_starts(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -106,3 +107,21 @@ def test_a_silent_server_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(file_service, "SILENCE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError, match="timed out"):
         receive(["127.0.0.1", silent.getsockname()[1], "token"], "f", lambda piece: None)
+
+
+def test_a_network_that_is_cut_for_a_moment_is_waited_for(served, monkeypatch):
+    server, contents = served
+    connect, cuts = socket.create_connection, [errno.ENETUNREACH, errno.EHOSTUNREACH]
+
+    def cut(*args, **kwargs):
+        if cuts:
+            raise OSError(cuts.pop(), "cut")
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "create_connection", cut)
+    monkeypatch.setattr(file_service, "RETRY_SECONDS", 0.01)
+    assert received(server, "large") == contents["large"] and not cuts
+    monkeypatch.setattr(file_service, "SILENCE_SECONDS", 0.05)
+    cuts += [errno.ENETUNREACH] * 1000
+    with pytest.raises(OSError, match="large from 127.0.0.1:.*: cut"):
+        received(server, "large")

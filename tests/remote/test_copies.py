@@ -15,10 +15,12 @@ from plsc.errors import CheckpointError, ConfigError
 from plsc.remote import (
     fetch_checkpoint,
     fetch_initial_checkpoint,
+    newest_copy,
     publish,
     publish_checkpoints,
     publish_save,
     transfer,
+    warn_of_newer_copies,
 )
 from tests.checkpoint.checkpoint_kit import save_as
 from tests.checkpoint.places_kit import places_of, save_in, values
@@ -239,15 +241,18 @@ def test_each_save_is_copied_and_what_is_deleted_here_is_deleted_there(remote, t
     run_dir, settings = tmp_path / "run", {"remote": {"save_url": f"file://{remote}", "upload": "every_save"}}
     run, removed = FakeRun(run_dir, settings), []
     (remote / "checkpoints/step_00000001").mkdir(parents=True)
-    (remote / "checkpoints/step_00000001/mine.txt").write_text("precious")
+    mine = [f"step_00000001/{name}" for name in ("mine.txt", "shard_notes.txt", "shard_1/replicated.safetensors")]
+    (remote / "checkpoints/step_00000001/shard_1").mkdir()
+    for name in mine:
+        (remote / "checkpoints" / name).write_text("precious")
     for step in (1, 2, 3, 4):
         path = save_as(run_dir, step, 7, 2, class_names=["a", "b"])
         removed = remove_old(str(run_dir), 2, run.group)
         if step == 4:
             (remote / "checkpoints/step_00000002/manifest.json").unlink()  # as if that copy had failed
-        publish_save(run, path, removed)
+        assert publish_save(run, path, removed)
     there = tree(remote / "checkpoints")
-    assert there.pop("step_00000001/mine.txt") == b"precious"
+    assert [there.pop(name) for name in mine] == [b"precious"] * 3
     assert {os.path.dirname(name) for name in there} == {"step_00000003", "step_00000004"}
     assert there == {name: data for name, data in tree(run_dir / "checkpoints").items()}
 
@@ -255,7 +260,7 @@ def test_each_save_is_copied_and_what_is_deleted_here_is_deleted_there(remote, t
         raise CheckpointError("the network is down")
 
     monkeypatch.setattr("plsc.remote.publishing.upload", broken)
-    publish_save(run, save_as(run_dir, 5, 7, 2), [])
+    assert not publish_save(run, save_as(run_dir, 5, 7, 2), [])
     last = run.log.lines[-1]
     assert "WARNING: cannot copy" in last and "the network is down; the training goes on" in last
 
@@ -273,3 +278,21 @@ def test_resume_auto_looks_where_every_save_is_copied_to(remote, tmp_path, uploa
     assert fetch_initial_checkpoint(FakeRun(tmp_path / "third", settings), own, resumes) == ""
     with pytest.raises(ConfigError, match="remote.upload='every_save': set remote.save_url"):
         Config.from_dict({"remote": {"upload": "every_save"}}).check(1, "cpu")
+
+
+@pytest.mark.parametrize("settings, step, newest, says", [
+    ({}, 3, 4, True), ({}, 4, 4, False), ({"remote.upload": "end"}, 3, None, False),
+    ({"checkpoint_dir": "s3://bucket/run"}, 3, None, False),
+    ({"remote.fs_name": "hdfs://name", "remote.fs_checkpoint_dir": "/load"}, 3, None, False),  # starts elsewhere
+])  # fmt: skip
+def test_later_steps_at_the_address_than_those_here_are_said(remote, tmp_path, settings, step, newest, says):
+    """Of an earlier start on other disks, which the run would otherwise replace without a word."""
+    publish(FakeRun(tmp_path / "run", to(remote)), save_as(tmp_path / "run", 4, 7, 2))
+    address = {"remote.save_url": f"file://{remote}", "remote.upload": "every_save"}
+    run = FakeRun(tmp_path / "other", {**address, **settings})
+    assert newest_copy(run) == newest
+    warn_of_newer_copies(run, step)
+    assert bool(run.log.lines) == says
+    if says:
+        (line,) = run.log.lines
+        assert line.startswith(f"WARNING: file://{remote} holds step 4, of another run") and "starts at step 3" in line

@@ -7,7 +7,7 @@ from typing import Any
 
 import paddle
 
-from plsc import checkpoint
+from plsc import checkpoint, remote
 from plsc.checkpoint import Manifest, TensorSpec
 from plsc.checkpoint.collective import on_all_ranks
 from plsc.checkpoint.pending_rows import MOMENTUM, describe_optimizer
@@ -35,8 +35,11 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
     Raises CheckpointError on every rank.
     """
     config = run.config
-    own = _newest_of_run(run, spec) if config.resume == "auto" else None
+    copies = config.resume == "auto" and remote.newest_copy(run) is not None
+    own = _newest_of_run(run, spec, copies) if config.resume == "auto" else None
     path = own or run.start_dir
+    if not path and copies:  # what is here was damaged
+        path = remote.fetch_initial_checkpoint(run, None, resumes=True)
     if not path:
         return None
     if own is None:  # checkpoint_dir may be this run's own directory
@@ -53,13 +56,13 @@ def open_start_checkpoint(run: Run, spec: ClassifierSpec) -> tuple[str, Manifest
     return path, manifest
 
 
-def _newest_of_run(run: Run, spec: ClassifierSpec) -> str | None:
+def _newest_of_run(run: Run, spec: ClassifierSpec, copies: bool) -> str | None:
+    """copies: whether the run has its own where it copies its saves to, which then replace what is not whole here."""
     run_dir, places = run.config.model_save_dir, run.places
     if not places.several:
-        return checkpoint.newest_intact(run_dir, run.group)
+        return checkpoint.newest_intact(run_dir, run.group, replaced=copies)
     needs = checkpoint.ranges_of(spec.num_classes, run.group.world_size, spec.model_parallel)
-    fetched = bool(run.start_dir) and not run.config.checkpoint_dir  # the run's own, from where it copies its saves to
-    return checkpoint.newest_intact_of_places(run_dir, run.group, places, needs, replaced=fetched)
+    return checkpoint.newest_intact_of_places(run_dir, run.group, places, needs, replaced=copies)
 
 
 def _require_same_freeze(run: Run, path: str, manifest: Manifest) -> None:

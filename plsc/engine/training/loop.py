@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from plsc import checkpoint
+from plsc import checkpoint, remote
 from plsc.backend.onednn import use_onednn
 from plsc.data import Loader, LoaderOptions, SampleOrder
 from plsc.data.opening import sample_order
@@ -94,6 +94,7 @@ def _train(run: Run, session: Session, evaluation: EvalProgram | None) -> Result
     run = replace(run, class_names=checkpointing.class_names_of(run, data, opened))
     best = Best(run, opened)
     progress = checkpointing.stored_progress(opened)
+    remote.warn_of_newer_copies(run, progress.step)
     order = sample_order(config, data)
     steps = TrainingSteps.of(config, run.env.world_size, order.epoch_length(len(data)), progress)
     for line in steps.schedule.without_effect():

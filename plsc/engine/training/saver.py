@@ -47,6 +47,7 @@ class Saver:
         self._grace = GracePeriod(run)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._removed: list[str] = []  # here, and not yet at the address to which saves are copied
         self._is_async = run.config.save_async and self._fits_in_memory()
         self._group = run.group.side(unique_name(run)) if self._is_async else run.group
 
@@ -78,7 +79,9 @@ class Saver:
                 run.log.info(f"Save model to {path}, {time.monotonic() - began:.3f} s")
                 if remote.uploads_saves(run.config):
                     copying = remote.Copying(run.config, run.env, self._group, run.places, run.log)
-                    remote.publish_save(copying, path, removed)
+                    self._removed += removed
+                    if remote.publish_save(copying, path, self._removed):
+                        self._removed = []
             self._grace.saved(time.monotonic() - began)
 
         if self._is_async:
