@@ -25,6 +25,7 @@ CHUNK_BYTES = 1 << 20
 RETRY_SECONDS = 1.0  # between two attempts to connect while the network is cut
 MOST_CLIENTS = 256  # at once; further ones are cut off and may try again
 _REQUEST_BYTES = 4096
+_REST_SECONDS = 0.1
 _CUT = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
@@ -55,7 +56,10 @@ class FileServer:
             try:
                 client, _ = self._server.accept()
             except OSError:
-                return
+                if self._server.fileno() < 0:
+                    return
+                time.sleep(_REST_SECONDS)  # of a client that is gone already, or there are too many open files
+                continue
             if self._clients.acquire(blocking=False):
                 threading.Thread(target=self._serve, args=(client,), daemon=True, name="plsc-file").start()
             else:

@@ -6,6 +6,7 @@ import errno
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -125,3 +126,24 @@ def test_a_network_that_is_cut_for_a_moment_is_waited_for(served, monkeypatch):
     cuts += [errno.ENETUNREACH] * 1000
     with pytest.raises(OSError, match="large from 127.0.0.1:.*: cut"):
         received(server, "large")
+
+
+def test_a_client_that_is_gone_before_it_is_accepted_ends_no_server(served, monkeypatch):
+    server, contents = served
+    accept, gone = socket.socket.accept, [errno.ECONNABORTED, errno.EMFILE]
+
+    def failing(listening):
+        if gone:
+            raise OSError(gone.pop(), "gone")
+        return accept(listening)
+
+    monkeypatch.setattr(file_service, "SILENCE_SECONDS", 5)
+    monkeypatch.setattr(socket.socket, "accept", failing)
+    for _ in range(2):  # the first one wakes the thread that waits already
+        assert received(server, "large") == contents["large"]
+    assert not gone
+    server.close()
+    deadline = time.monotonic() + 10
+    while any(thread.name == "plsc-files" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
