@@ -96,13 +96,18 @@ def peak_memory(ops: list[Operation], unknown: int = 1, inside: int | None = Non
     it. Inputs of the program exist to the end. Workspace inside kernels is not counted. The tensors of one iteration of
     a loop, or of a branch, are summed under the key INSIDE; ``inside``, if given, replaces unknown sizes there.
     """
+    return _peak(ops, unknown, unknown if inside is None else inside, input_bytes(ops, unknown))
+
+
+def input_bytes(ops: list[Operation], unknown: int = 1) -> dict[str, int]:
+    """{key: bytes} of what the program is fed."""
     written: set[str] = set()
     inputs: dict[str, int] = {}
     for op in ops:
         new = op.writes if op.kind == "data" else [tensor for tensor in op.reads if tensor.key not in written]
         inputs.update({tensor.key: tensor.size(unknown) for tensor in new if not tensor.name})
         written.update(tensor.key for tensor in op.writes)
-    return _peak(ops, unknown, unknown if inside is None else inside, inputs)
+    return inputs
 
 
 def _peak(ops: Iterable[Operation], unknown: int, unknown_inside: int, kept: dict[str, int]) -> dict[str, int]:

@@ -188,6 +188,15 @@ def test_a_gpu_keeps_each_logit_once_by_plscs_kernels(ratio):
     assert found.sizes["drawing the sample"] == 0
 
 
+@pytest.mark.parametrize("late", ["auto", "never"])
+def test_a_gpu_has_the_inputs_of_the_next_step_where_results_are_late(late):
+    """Pixels, labels, and of a sample the table of missed steps, four numbers a row."""
+    found = need_of_gpu(**{"train_batch_size": 64, "classifier.sample_ratio": 0.5, "late_results": late})
+    inputs = 64 * (4 * PIXELS + 8) + 4 * 4 * 4097  # and rate, stop, step
+    least, most = (0, 0) if late == "never" else (inputs, inputs + 32)
+    assert least <= found.sizes["inputs of the next step"] <= most
+
+
 MANY = {"classifier.num_classes": 20_000_000, "train_batch_size": 128}  # 2.6e9 logits
 
 

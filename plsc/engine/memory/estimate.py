@@ -14,6 +14,7 @@ import paddle
 
 from plsc.backend import onednn, program_view, static
 from plsc.config import Config
+from plsc.config.schema import NEVER
 from plsc.config.user_objects import UserObjects
 from plsc.engine.memory.teacher import teacher_bytes
 from plsc.engine.program import session
@@ -24,6 +25,7 @@ from plsc.engine.program.variables import Role
 from plsc.errors import ConfigError, PlscError
 from plsc.parallel.environment import Environment
 from plsc.rows.blocks import BLOCK_ROWS
+from plsc.rows.history import WINDOW_STEPS
 
 # On a GPU, assumed and not measured: the memory of CUDA, cuDNN, cuBLAS and NCCL, and the largest cuDNN workspace of a
 # convolution (FLAGS_conv_workspace_size_limit, 512 MB).
@@ -36,6 +38,7 @@ PREFETCH = 2  # batches that each worker of plsc.data.Loader prefetches
 LOOP_BATCHES = 2  # batches that the loop holds: the current and the previous one
 STEP = "a step, at its peak"
 TEACHER = "teacher, for a batch"
+NEXT_INPUTS = "inputs of the next step"
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def estimate_memory(
         uses_kernel = any(op.kind == "class_center_sample" for op in ops)
         sizes["drawing the sample"] = SAMPLING_BYTES * program.shard.num_local if uses_kernel else 0
         sizes["convolutions, at most"] = CONVOLUTION if any(op.kind == "conv2d" for op in ops) else 0
+        sizes[NEXT_INPUTS] = _next_inputs(config, ops)
         sizes["CUDA, cuDNN and NCCL (assumed)"] = CUDA
     if process is not None:
         constants = PADDLE_3 if static.is_pir() else PADDLE_26
@@ -178,6 +182,11 @@ def _verification(evaluation: EvalProgram | None) -> tuple[int, list[program_vie
     if evaluation is None:
         return 0, []
     return _peak_bytes(evaluation.main, 1), program_view.operations(evaluation.main)
+
+
+def _next_inputs(config: Config, ops: list[program_view.Operation]) -> int:
+    """Bytes that a GPU has been sent for the step behind the one that it computes."""
+    return 0 if config.late_results == NEVER else sum(program_view.input_bytes(ops, WINDOW_STEPS + 1).values())
 
 
 def _peak_bytes(main, unknown: int) -> int:
