@@ -1,4 +1,4 @@
-"""The control connections of this process, opened at its first step: what goes wrong later reaches the other ranks."""
+"""The control connections of this process, opened when it starts: what goes wrong later reaches the other ranks."""
 
 from __future__ import annotations
 

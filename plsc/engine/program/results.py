@@ -1,4 +1,4 @@
-"""The results of a step: numbers for the log and the loop, in one tensor, so that a step waits for one copy only.
+"""The results of a step: numbers for the log and the loop, in one tensor, so that one copy brings them all.
 
 They stay in a variable of the program. So a step is not waited for where it is started, but where they are first used.
 """
