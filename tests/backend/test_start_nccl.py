@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 
 import paddle
@@ -74,6 +75,7 @@ def test_a_failure_is_one_line_and_reaches_the_other_ranks(monkeypatch):
     told = []
     group = types.SimpleNamespace(open_store=lambda env: None, fail=told.append, rank=5, failure_reason=lambda: "")
     group._cannot_start = types.MethodType(Group._cannot_start, group)
+    group._bounded_start = lambda library, seconds: contextlib.nullcontext()
     with pytest.raises(LaunchError, match="GPU 2 with .*: Unavailable: libnccl.so not found;") as caught:
         Group._start_nccl(group, Environment(5, 6, 2, 3, (), "gpu", 2))
     assert "\n" not in str(caught.value) and told == [str(caught.value)]
