@@ -22,7 +22,7 @@ from plsc.files.private_directory import Directory, open_directory, user_cache
 COMPILE = ["-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-std=c++17", "-fPIC", "-w",
            "-DPADDLE_WITH_CUSTOM_KERNEL"]  # fmt: skip
 OPENMP = "libiomp5.so"  # Paddle's OpenMP: the threads of another OpenMP library would compete with it
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 180  # seconds on a quiet machine, a minute and more beside ten other processes
 
 
 class CompileError(Exception):

@@ -219,21 +219,21 @@ def test_a_rank_comes_in_where_strangers_hold_all_files():
 
 
 def test_who_is_missing_is_said_and_named_at_the_end(monkeypatch, capfd):
-    monkeypatch.setattr(channel_module, "_FIRST_LINE", 0.2)
+    monkeypatch.setattr(channel_module, "_FIRST_LINE", 1.0)
     envs = environments(4)
     made = [control(envs[0]), control(envs[1]), control(envs[3])]
     channels = [Channel(each, "x") for each in made[:2]]
     for channel in channels:
         channel.says_who = True
-    found = together(lambda number: gather(channels[number], 0, seconds=0.6), 2)
+    found = together(lambda number: gather(channels[number], 0, seconds=3), 2)
     missing = (
         "rank(s) 2 (127.0.0.1), not started yet, or without a way to rank 0; "
         "rank(s) 3 (127.0.0.1), started, but not as far as this rank"
     )
-    assert [str(error) for error in found] == [f"waited 0.6 seconds for {missing}"] * 2
+    assert [str(error) for error in found] == [f"waited 3 seconds for {missing}"] * 2
     assert all(type(error) is TrainingError for error in found)
     said = capfd.readouterr().err
-    assert [f"plsc: [rank {rank}] it has waited 0.2 s for {missing}" in said for rank in (0, 1)] == [True, True]
+    assert [f"plsc: [rank {rank}] it has waited 1 s for {missing}" in said for rank in (0, 1)] == [True, True]
     leave(made)
 
 
