@@ -23,7 +23,8 @@ FAST = {  # operations with a public way; each is taken away below
 OPTIONAL = {
     "pir.set_insertion_point_after", "pir.reset_insertion_point_to_end", "base.core.has_vjp",
     "base.core.set_num_threads", "base.core.is_compiled_with_mkldnn", "_C_ops._run_custom_op",
-    "utils.cpp_extension.load_op_meta_info_and_register_op",
+    "utils.cpp_extension.load_op_meta_info_and_register_op", "base.core.op_supported_infos",
+    "base.core._get_phi_kernel_name",
 }  # fmt: skip
 VIEW = {"base.core.pir.ops", "base.core.pir.get_op_inplace_info"}  # what memory is estimated by
 RUNS = {
@@ -127,6 +128,7 @@ def test_a_flag_that_is_gone(monkeypatch, caplog, without_it):
 BY_ITSELF = {
     "plsc/backend/private.py": "here it is done",
     "plsc/backend/executors.py": "a subclass of one of its types, guarded there",
+    "plsc/backend/fleet.py": "worker_num of paddle.distributed.fleet, which is public",
     "plsc/backend/half_precision.py": "paddle.static.amp of 2.6, which does not change any more",
     "plsc/backend/key_server.py": "paddle.distributed of 2.6, which does not change any more",
     "plsc/launch.py": "Paddle's own launcher with other ears",
