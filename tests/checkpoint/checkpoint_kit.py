@@ -13,6 +13,10 @@ from plsc.parallel.shards import class_range
 EMBEDDING_SIZE = 3
 
 
+class Killed(BaseException):
+    """A rank is gone, as by kill -9: it cleans nothing up, and the others hear that it has ended."""
+
+
 class ThreadGroup:
     """One rank of several that are threads of this process; values travel as JSON, as they do between processes."""
 
@@ -32,14 +36,18 @@ class ThreadGroup:
 
 
 def on_ranks(world_size, work):
-    """[work(group) of each rank]; an error is a result, so that a test can look at all of them."""
-    barrier, board, results = threading.Barrier(world_size, timeout=20), [None] * world_size, [None] * world_size
+    """[work(group) of each rank]; an error is a result, so that a test can look at all of them. Where a rank is killed,
+    what the others wait for fails."""
+    barrier, board, results = threading.Barrier(world_size, timeout=30), [None] * world_size, [None] * world_size
 
     def run(rank):
         try:
             results[rank] = work(ThreadGroup(rank, world_size, barrier, board))
         except Exception as error:
             results[rank] = error
+        except Killed as error:
+            results[rank] = error
+            barrier.abort()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
     for thread in threads:

@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-
 from plsc.checkpoint import ArrayShard, Places, RankTensors, newest_intact_of_places, ranges_of, save
 from plsc.checkpoint.places import Place
 from plsc.parallel.shards import class_range
-from tests.checkpoint.checkpoint_kit import ThreadGroup, class_arrays, meta_for, replicated_arrays
-
-
-class Killed(BaseException):
-    """A rank is gone, as by kill -9: it cleans nothing up, and the others hear that it has ended."""
+from tests.checkpoint.checkpoint_kit import class_arrays, meta_for, on_ranks, replicated_arrays
 
 
 def places_of(*ranks: tuple[int, ...], replicas: int = 0) -> Places:
     """places_of((0, 1), (2,)): two places, named d0 and d1."""
     number = sum(map(len, ranks))
     return Places(tuple(Place(each, f"d{i}") for i, each in enumerate(ranks)), ("",) * number, None, replicas)
-
-
-def on_places(places: Places, work) -> list:
-    """[work(group) of each rank]. An error is a result. Where one rank is killed, what the others wait for fails."""
-    world_size = len(places.hosts)
-    barrier, board, results = threading.Barrier(world_size, timeout=30), [None] * world_size, [None] * world_size
-
-    def run(rank):
-        try:
-            results[rank] = work(ThreadGroup(rank, world_size, barrier, board))
-        except Exception as error:
-            results[rank] = error
-        except Killed as error:
-            results[rank] = error
-            barrier.abort()
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def values(results: list) -> list:
@@ -71,7 +43,7 @@ def save_in(root, step: int, num_classes: int, places: Places, salt=0, shards: i
         run_dir = disk(root, places, group.rank)
         return save(run_dir, step, RankTensors(arrays, shard), meta, group, places)
 
-    return on_places(places, work)
+    return on_ranks(len(places.hosts), work)
 
 
 def resume_in(root, num_classes: int, places: Places, disks=None, model_parallel=True) -> list:
@@ -81,4 +53,4 @@ def resume_in(root, num_classes: int, places: Places, disks=None, model_parallel
     def work(group):
         return newest_intact_of_places(disk(root, places, group.rank, disks), group, places, needs)
 
-    return on_places(places, work)
+    return on_ranks(len(places.hosts), work)

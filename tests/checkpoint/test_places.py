@@ -37,8 +37,16 @@ from plsc.files import atomic
 from plsc.parallel.environment import Environment
 from plsc.parallel.file_service import FileServer, receive
 from plsc.parallel.shards import class_range
-from tests.checkpoint.checkpoint_kit import class_arrays, gather_rows, on_ranks, replicated_arrays, same_arrays, save_as
-from tests.checkpoint.places_kit import Killed, disk, on_places, places_of, resume_in, save_in, values
+from tests.checkpoint.checkpoint_kit import (
+    Killed,
+    class_arrays,
+    gather_rows,
+    on_ranks,
+    replicated_arrays,
+    same_arrays,
+    save_as,
+)
+from tests.checkpoint.places_kit import disk, places_of, resume_in, save_in, values
 
 CLASSES = 11
 TWO = places_of((0, 1), (2, 3))
@@ -416,7 +424,7 @@ def test_a_link_that_one_place_cannot_rename_loses_nothing(tmp_path, monkeypatch
     def work(group):
         return link(paths[group.rank], disk(tmp_path, TWO, group.rank), {"best": 1}, group, TWO)
 
-    found = on_places(TWO, work)
+    found = on_ranks(len(TWO.hosts), work)
     assert all("No space left on device" in str(error) for error in found), found
     monkeypatch.undo()
     paths = resume_in(tmp_path, CLASSES, TWO)
@@ -513,7 +521,7 @@ def test_the_best_is_kept_and_the_old_ones_go_in_every_place(tmp_path):
         remove_old(run_dir, 2, group, [], TWO)
         return copy, newest(os.path.join(run_dir, "best"), group, TWO)
 
-    for copy, found in values(on_places(TWO, work)):
+    for copy, found in values(on_ranks(len(TWO.hosts), work)):
         assert copy == found and read_manifest(found).extra == {"best": 3}
     for one in (0, 1):
         assert sorted(os.listdir(tmp_path / f"disk{one}" / "run" / "checkpoints")) == ["step_00000002", "step_00000003"]

@@ -21,8 +21,8 @@ from plsc.engine.training.changed_settings import log_changed_settings
 from plsc.engine.training.checkpointing import open_start_checkpoint
 from plsc.errors import CheckpointError, ConfigError, DataError
 from plsc.parallel.environment import Environment
-from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, save_as
-from tests.checkpoint.places_kit import disk, on_places, places_of, save_in, values
+from tests.checkpoint.checkpoint_kit import EMBEDDING_SIZE, meta_for, on_ranks, save_as
+from tests.checkpoint.places_kit import disk, places_of, save_in, values
 
 TWO_DISKS = places_of((0,), (1,))
 SPEC = ClassifierSpec(num_classes=11, embedding_size=EMBEDDING_SIZE)
@@ -98,7 +98,7 @@ def test_places_without_a_machine_do_not_start_over_from_where_the_run_once_bega
         run.group, run.places = group, TWO_DISKS
         return open_start_checkpoint(run, SPEC)
 
-    assert all("none of its checkpoint(s) is whole" in str(error) for error in on_places(TWO_DISKS, work))
+    assert all("none of its checkpoint(s) is whole" in str(error) for error in on_ranks(len(TWO_DISKS.hosts), work))
 
 
 def test_the_seed_is_that_of_where_the_run_starts(tmp_path, monkeypatch):
