@@ -64,19 +64,21 @@ def disable_paddle_flags() -> None:
         private.set_flag(name, False, without="it cannot be disabled")
 
 
-def clear_cache(loops: int) -> None:
-    """Free oneDNN's cache of an executor whose programs have run ``loops`` loops.
+def clear_cache(blocks: int) -> None:
+    """Free oneDNN's cache of an executor whose programs have run ``blocks`` loops and branches.
 
-    Paddle clears the cache when an executor is destroyed, but each ``while`` loop that has run makes it skip one such
-    clearing, of whichever executor: 2 GB of a ResNet50's layouts would stay allocated (batch 16). So ``loops`` empty
-    executors are created and destroyed, 0.7 us each; one too many does no harm.
+    Paddle clears the cache when an executor is destroyed, and forgets that it ran a program in NHWC layout, in which
+    the next program would get the results of oneDNN. But each ``while`` loop or branch that has run makes it skip one
+    such clearing, of whichever executor: 2 GB of a ResNet50's layouts would stay allocated (batch 16), and a run in
+    NCHW would fail after one in NHWC. So ``blocks`` empty executors are created and destroyed, 0.7 us each; one too
+    many does no harm.
     """
     if not is_available():
         return  # oneDNN was not used
     core = private.require("base.core")
     place = core.Place()
     place.set_place(core.CPUPlace())
-    for _ in range(loops):
+    for _ in range(blocks):
         core.Executor(place)
 
 

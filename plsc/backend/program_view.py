@@ -61,10 +61,11 @@ def operations(program) -> list[Operation]:
     return list(_pir_operations(block, {}) if static.is_pir() else _legacy_operations(program, block, outermost=True))
 
 
-def count_loops(program) -> int:
-    """The number of outermost loops of ``program``; 0 where this Paddle does not expose its operations."""
+def count_with_blocks(program) -> int:
+    """The number of loops and branches of ``program``, also within others; 0 where this Paddle does not expose its
+    operations."""
     try:
-        return sum(op.kind == "while" for op in operations(program))
+        return sum(bool(op.blocks) for op in walk(operations(program)))
     except private.Missing:
         return 0
 

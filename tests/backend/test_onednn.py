@@ -258,3 +258,28 @@ def test_training_obeys_the_switch(tmp_path):
     moved, (fast, plain) = json.loads(done.stdout.splitlines()[-1])
     assert moved == [36]  # 13 convolutions and 5 PReLU with their gradients, and nothing in the second run
     assert fast == pytest.approx(plain, rel=1e-3)  # rounding of 1e-7 grows in four steps, to 1e-5 of the loss at most
+
+
+AFTER_NHWC = """
+import sys
+from plsc import Entry
+losses = []
+for run in ("alone", "nhwc", "after"):
+    entry = Entry(config={
+        "data": {"dataset": "synthetic", "train_image_num": 32, "num_workers": 0},
+        "model": {"name": "ResNet10", "base_width": 4, "image_shape": [3, 16, 16], "embedding_size": 16},
+        "classifier": {"num_classes": 20}, "train_batch_size": 8, "train_steps": 20, "with_test": False, "seed": 1,
+        "num_threads": 1, "model_save_dir": f"{sys.argv[1]}/{run}", "device": "cpu",
+        "mixed_precision": {"enabled": run == "nhwc", "dtype": "float16", "init_loss_scaling": 1024.0},
+    })
+    losses.append(entry.train().loss)
+print(losses[0] == losses[2])
+"""
+
+
+@pytest.mark.once
+def test_a_layout_of_the_run_before_is_forgotten(tmp_path):
+    """Mixed precision is NHWC, and each branch around its update makes Paddle keep that layout for the next program."""
+    done = subprocess.run([sys.executable, "-c", AFTER_NHWC, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "True"

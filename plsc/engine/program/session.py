@@ -119,7 +119,7 @@ class Session:
 
     def close(self) -> None:
         """Free all variables, and let go what oneDNN keeps when the executor goes; nothing works after it."""
-        clear_cache(program_view.count_loops(self.program.main) * self._steps)
+        clear_cache(program_view.count_with_blocks(self.program.main) * self._steps)
         self._free()
 
     # --- replicated variables ---
