@@ -47,11 +47,14 @@ class VerificationError(PlscError):
         self.result = result
 
 
+_BANNERS = ("-", "C++", "0 ", "1 ", "In user code:")
+
+
 def first_line(error: BaseException) -> str:
-    """The first informative line of an error; Paddle's errors begin with banners and C++ traces."""
+    """The first informative line of an error; Paddle's errors begin with banners, C++ traces and "In user code:"."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for line in lines:
-        if "Error:" in line or "Error Message" not in line and not line.startswith(("-", "C++", "0 ", "1 ")):
+        if "Error:" in line or "Error Message" not in line and not line.startswith(_BANNERS):
             return line[:300]
     return type(error).__name__
 

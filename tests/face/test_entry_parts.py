@@ -15,7 +15,7 @@ from plsc import Entry
 from plsc.backend import paddle_version
 from plsc.backend.paddle_version import require_paddle
 from plsc.config import Config, user_objects
-from plsc.errors import ConfigError, LaunchError, PlscError
+from plsc.errors import ConfigError, LaunchError, PlscError, first_line
 from plsc.parallel.excepthook import one_line
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -271,3 +271,11 @@ def test_real_amp_lists_come_out_as_they_went_in():
     custom = {name: ops for name, ops in entry.config["mixed_precision"].items() if name.startswith("custom")}
     again = AutoMixedPrecisionLists(**custom)
     assert (again.white_list, again.black_list) == (lists.white_list, lists.black_list)
+
+
+@pytest.mark.parametrize("text", [
+    "In user code:\n\n\n    InvalidArgumentError: the shape is [4]\n      [Hint: ...]",
+    "\n---\nC++ Traceback\n0   run()\n----\nError Message Summary:\n---\nInvalidArgumentError: the shape is [4]",
+])  # fmt: skip
+def test_the_line_of_paddles_errors_that_says_something(text):
+    assert first_line(ValueError(text)) == "InvalidArgumentError: the shape is [4]"
