@@ -43,6 +43,6 @@ def test_a_loss_that_is_no_number_names_its_step_on_every_rank_and_is_not_saved(
     run_dir = cwd / f"bad {late}"
     assert report[run_dir.name] == [7, 7]
     for rank in (0, 1):
-        assert f"the loss is nan at step {BAD - 1};" in (run_dir / f"error{rank}").read_text()
+        assert f"the loss is nan at step {BAD};" in (run_dir / f"error{rank}").read_text()
     assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["step_00000006", "step_00000007"]
     assert max(step for step, kind, _ in told(run_dir) if kind == "train") == BAD - 1

@@ -235,7 +235,7 @@ class Loop:
         """(loss, whether a rank is to stop) of a step, once it has ended."""
         results = dict(begun.results)
         loss, stop = results["loss"], results.pop("stop") > 0
-        self._require_finite(loss, begun.step, begun.labels)
+        self._require_finite(loss, begun.step + 1, begun.labels)  # as the log counts
         self._meter.add(loss)
         self._log_step(begun.step + 1, results, begun.lr)
         return loss, stop
