@@ -143,7 +143,7 @@ class WorkerPool:
                 )
                 process = worker.process
                 raise DataError(
-                    f"data worker {process.name} (pid {process.pid}) is still reading the batch of step {step} "
+                    f"data worker {process.name} (pid {process.pid}) is still reading the batch of step {step + 1} "
                     f"(samples {samples}): {reason}"
                 )
 

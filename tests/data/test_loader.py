@@ -287,7 +287,7 @@ def test_a_batch_that_does_not_come_is_named_when_it_is_given_up() -> None:
     options = LoaderOptions(stop_waiting=stop_waiting)
     loader = Loader(_Numbers(16, lambda: time.sleep(600)), _sampler(), 2, 0, 5, options)
     pids = _pids(loader)
-    expected = rf"plsc-data-0 \(pid {pids[0]}\) is still reading the batch of step 2 \(samples 16, 17, .*\): enough$"
+    expected = rf"plsc-data-0 \(pid {pids[0]}\) is still reading the batch of step 3 \(samples 16, 17, .*\): enough$"
     with pytest.raises(DataError, match=expected):
         for step, _, _ in loader:
             assert step < 2

@@ -61,5 +61,5 @@ def test_a_run_whose_data_are_stuck_ends_with_the_batch(tmp_path, monkeypatch, s
     made = entry(**{"data.dataset": "list", "data.num_workers": 1, "classifier.num_classes": 8, "train_steps": 6,
                     "log_period": 1, "stall_timeout": timeout, "model_save_dir": str(tmp_path)})  # fmt: skip
     made.train_dataset = Stuck(tmp_path / "logs" / "rank_00000.log", stops)
-    with pytest.raises(DataError, match=rf"plsc-data-0 .* reading the batch of step 2 \(samples .*\): {message}"):
+    with pytest.raises(DataError, match=rf"plsc-data-0 .* reading the batch of step 3 \(samples .*\): {message}"):
         made.train()
